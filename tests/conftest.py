@@ -1,0 +1,55 @@
+"""Strict settings for every test: 8 forced CPU devices, strict dtypes, ranks that must match, warnings as errors."""
+
+import os
+
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        # jax 0.10 can deadlock on forced CPU devices: fail fast rather than hang.
+        "--xla_cpu_collective_call_terminate_timeout_seconds=120",
+    ]
+).strip()
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _shared(relative: str) -> Path:
+    path = SHARED / relative
+    if not path.exists():
+        pytest.skip(f"needs {path}, which is not part of the project and absent here")
+    return path
+
+
+@pytest.fixture(scope="session")
+def reference_cases() -> Path:
+    """Folder of reference values computed by other implementations; skips where it is absent."""
+    return _shared("reference/cases")
+
+
+@pytest.fixture(scope="session")
+def nih_folder() -> Path:
+    """Folder of real chest X-rays (NIH ChestX-ray14 excerpt); skips where it is absent."""
+    return _shared("data/nih_cxr")
+
+
+@pytest.fixture(scope="session")
+def covid_folder() -> Path:
+    """Folder of real chest X-rays from another source; skips where it is absent."""
+    return _shared("data/covid_cxr")
+
+
+@pytest.fixture
+def float64():
+    """Runs the test with 64-bit floats and ints enabled."""
+    with jax.enable_x64(True):
+        yield
