@@ -1,0 +1,34 @@
+"""The default job: the whole chain on the bundled radiographs, small enough for two CPU cores.
+
+python -m ranjax.main --config configs/ran.py            about 5 minutes
+python -m ranjax.main --config configs/ran.py:smoke      about a minute: every stage, too short to learn much
+"""
+
+from ranjax.config import default_config
+from ranjax.errors import ConfigError
+
+
+def get_config(mode=""):
+    config = default_config()
+    if mode == "smoke":
+        data = config.data.radiographs
+        data.train, data.adapt, data.validation, data.test, data.ood_test = 256, 128, 64, 64, 64
+        config.pretrain.steps = 20
+        config.pretrain.batch_size = 32
+        config.pretrain.checkpoint_every = 10
+        config.pretrain.log_every = 10
+        config.model.vision_layers = config.model.text_layers = 2
+        config.noise.image_steps = 3
+        config.noise.shard_size = 32
+        config.noise.batch_size = 32
+        config.adapt.seeds = 2
+        config.adapt.epochs = 5
+        config.adapt.attack_steps = 2
+        config.evaluate.steps = 3
+        config.evaluate.attacked_examples = 32
+        config.evaluate.batch_size = 32
+        config.evaluate.bootstrap = 200
+        config.report.examples = 3
+    elif mode:
+        raise ConfigError("--config", f"configs/ran.py:{mode}", "configs/ran.py or configs/ran.py:smoke")
+    return config

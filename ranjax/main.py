@@ -1,0 +1,133 @@
+"""The command line: a config in, its stages run, a report out.
+
+    python -m ranjax.main --config configs/ran.py
+    python -m ranjax.main --config configs/ran.py:smoke --workdir=runs/smoke --config.pretrain.steps=50
+    python -m ranjax.main describe --config configs/ran.py
+
+A run that is cut off, by Ctrl-C, a signal or a crash, goes on where it was when the same command is given again.
+
+Exit codes: 0 done; 2 the input was refused (one line says why); 75 stopped on request, everything saved;
+130 stopped at once by a second Ctrl-C (the last checkpoint and all finished shards remain).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ranjax import config as configs
+from ranjax.errors import ConfigError, DataError, nearest
+
+EXIT_REFUSED, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 75, 130
+STAGES = ("prepare", "pretrain", "craft", "adapt", "evaluate", "report")
+
+
+def parser() -> argparse.ArgumentParser:
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    p = argparse.ArgumentParser(
+        prog="python -m ranjax.main",
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument(
+        "action",
+        nargs="?",
+        default="run",
+        choices=("run", "describe"),
+        help="run (default), or print every key of the config",
+    )
+    p.add_argument(
+        "--config", required=True, metavar="FILE[:ARGUMENT]", help="a config file, e.g. configs/ran.py:smoke"
+    )
+    p.add_argument("--config.KEY", dest="_", metavar="VALUE", help="set one key, e.g. --config.pretrain.steps=500")
+    p.add_argument("--workdir", default="", metavar="FOLDER", help="folder of the run (default: runs/<config name>)")
+    p.add_argument("--redo", action="store_true", help="set aside stages made with another config, and run them again")
+    p.add_argument(
+        "--until", default="", choices=("", *STAGES), metavar="STAGE", help="end after this stage: " + ", ".join(STAGES)
+    )
+    return p
+
+
+def resolve(arguments: argparse.Namespace, rest: Sequence[str]):
+    """Loads the config, applies the ``--config.key=value`` overrides in order, and validates the result.
+
+    Raises:
+      ConfigError: for anything on the command line that is unknown or not allowed.
+    """
+    config = configs.load(arguments.config)
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--config."):
+            raise ConfigError(
+                flag, value, "no such option", nearest(flag, ["--config", "--workdir", "--redo", "--until"])
+            )
+        if not equals:
+            if not words:
+                raise ConfigError(flag.removeprefix("--config."), "", "a value must follow, as in --config.key=value")
+            value = words.pop(0)
+        configs.override(config, flag.removeprefix("--config."), value)
+    configs.validate(config)
+    return config
+
+
+def default_workdir(config_argument: str) -> Path:
+    name, _, argument = config_argument.partition(":")
+    return Path("runs") / "_".join(filter(None, (Path(name).stem, argument)))
+
+
+def run(config, workdir: Path, redo: bool, until: str) -> int:
+    from ranjax import files, pipeline
+    from ranjax.reporting.tables import terminal_table
+    from ranjax.training import compile_cache, devices, signals
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    compile_cache.enable(config.compile_cache, say)
+    mesh = devices.make_mesh(config.devices or None)
+    say(f"workdir {workdir}, {devices.describe(mesh)}")
+    with signals.StopFlag() as stop:
+        try:
+            page = pipeline.execute(config, workdir, mesh=mesh, stop=stop, say=say, redo=redo, until=until)
+        except signals.Interrupted as stopped:
+            say(f"stopped: {stopped}. Everything is saved; the same command goes on from here.")
+            return EXIT_STOPPED
+    if not until or until == "report":
+        say("")
+        say(terminal_table(files.read_json(workdir / "results.json")["rows"]))
+        say(f"report: {page}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments, rest = parser().parse_known_args(argv)
+    try:
+        config = resolve(arguments, rest)
+        if arguments.action == "describe":
+            print(configs.describe(config))
+            return 0
+        workdir = Path(arguments.workdir or default_workdir(arguments.config)).absolute()
+        return run(config, workdir, arguments.redo, arguments.until)
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    except OSError as error:
+        import errno
+
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+            raise
+        print(f"error: cannot write {error.filename or 'to the workdir'}: {error.strerror}", file=sys.stderr)
+        return EXIT_REFUSED
+    except KeyboardInterrupt:
+        print("stopped at once; finished shards and the last checkpoint remain", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,268 @@
+"""The order of the stages, what each reads and leaves, which are done.
+
+A stage run (say ``pretrain/joint_10``) owns one folder of the workdir. Before it starts, ``stage.json`` there says what
+decides its outcome: the config keys it reads and the fingerprints of what it stands on. When it is done,
+``manifest.json`` is written last, by rename; a folder without one is unfinished and is taken up again. Same
+fingerprint: skipped. Another fingerprint: refused, naming the keys that differ, or set aside on request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from ranjax import config as configs
+from ranjax import files
+from ranjax.errors import ConfigError
+
+SCHEMA = 1
+"""Raised when a change of the code makes finished stages of older runs no longer comparable."""
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One run of a stage: `needs` are ids of the runs it reads, `keys` the config keys or groups that decide it."""
+
+    stage: str
+    arm: str
+    ratio: float
+    needs: tuple[str, ...]
+    keys: tuple[str, ...]
+    run: Callable[[Context], dict[str, Any]]
+
+    @property
+    def id(self) -> str:
+        return f"{self.stage}/{self.arm}" if self.arm else self.stage
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage is given: the config, its own folder, the folders it reads, the devices, and ways to be heard."""
+
+    config: ml_collections.ConfigDict
+    workdir: Path
+    this: StageRun
+    plan: tuple[StageRun, ...]
+    fingerprint: str
+    mesh: Any
+    stop: Any
+    say: Callable[[str], None]
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.workdir / self.this.id
+
+    def folder_of(self, run_id: str) -> Path:
+        return self.workdir / run_id
+
+    def manifest_of(self, run_id: str) -> dict[str, Any]:
+        return files.read_json(self.workdir / run_id / "manifest.json")
+
+
+def arm_name(recipe: str, ratio: float) -> str:
+    """The arm of an upstream run: "clean" at ratio 0, else e.g. "coattack_10" (per cent; "coattack_2.5")."""
+    return "clean" if ratio == 0 else f"{recipe}_{100 * ratio:g}"
+
+
+def plan(config: ml_collections.ConfigDict) -> tuple[StageRun, ...]:
+    """The stage runs that a config asks for, in an order in which each finds what it needs."""
+    from ranjax.stages import adapt, craft, evaluate, prepare, pretrain, report
+
+    common = ("seed",)
+    model = (*common, "data", "text", "model", "pretrain")
+    recipe = config.noise.recipe
+    runs = [StageRun("prepare", "", 0.0, (), (*common, "data", "text"), prepare.run)]
+    runs.append(StageRun("pretrain", "clean", 0.0, ("prepare",), model, pretrain.run))
+    noisy = [r for r in config.noise.ratios if r > 0]
+    if noisy:
+        runs.append(StageRun("craft", "", max(noisy), ("prepare", "pretrain/clean"), (*common, "noise"), craft.run))
+    for ratio in noisy:
+        needs = ("prepare", "craft")
+        runs.append(StageRun("pretrain", arm_name(recipe, ratio), ratio, needs, model, pretrain.run))
+    for ratio in config.noise.ratios:
+        arm = arm_name(recipe, ratio)
+        runs.append(StageRun("adapt", arm, ratio, ("prepare", f"pretrain/{arm}"), (*common, "adapt"), adapt.run))
+        needs = ("prepare", f"pretrain/{arm}", f"adapt/{arm}")
+        runs.append(StageRun("evaluate", arm, ratio, needs, (*common, "evaluate"), evaluate.run))
+    evaluated = tuple(run.id for run in runs if run.stage == "evaluate")
+    pictures = ("craft",) if noisy else ()
+    runs.append(StageRun("report", "", 0.0, ("prepare", *evaluated, *pictures), ("report",), report.run))
+    return tuple(runs)
+
+
+_PLACES = ("data.dir", "pretrain.checkpoint_every", "pretrain.log_every")
+"""Keys that decide where or how often something is written, never a result."""
+
+
+def decided_by(config: ml_collections.ConfigDict, run: StageRun) -> dict[str, Any]:
+    """The part of the config that decides a run's outcome, flat; `noise.ratios` counts only through the ratio."""
+    flat = {
+        name: value
+        for name, value in configs.flatten(config).items()
+        if any(name == key or name.startswith(f"{key}.") for key in run.keys)
+        and name not in (*_PLACES, "noise.ratios")
+        and not _of_another_source(config, name)
+    }
+    return {**json.loads(json.dumps(flat)), "ratio": run.ratio}
+
+
+def _of_another_source(config: ml_collections.ConfigDict, name: str) -> bool:
+    parts = name.split(".")
+    return parts[0] == "data" and len(parts) == 3 and parts[1] != config.data.source
+
+
+def fingerprints(config: ml_collections.ConfigDict, runs: tuple[StageRun, ...]) -> dict[str, str]:
+    """A hash per run of the config keys that decide it, of its inputs' fingerprints and of `SCHEMA`."""
+    found: dict[str, str] = {}
+    for run in runs:
+        content = {
+            "schema": SCHEMA,
+            "stage": run.stage,
+            "config": decided_by(config, run),
+            "inputs": [found[need] for need in run.needs],
+        }
+        found[run.id] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return found
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A folder of the workdir that was made with another config."""
+
+    run_id: str
+    changed: tuple[str, ...]
+
+
+def conflicts(config: ml_collections.ConfigDict, workdir: Path, runs: tuple[StageRun, ...]) -> list[Conflict]:
+    """Stage folders of `workdir` that this config would not have made, and the keys that differ."""
+    expected = fingerprints(config, runs)
+    found = []
+    for run in runs:
+        record = workdir / run.id / "stage.json"
+        if not record.exists():
+            continue
+        then = files.read_json(record)
+        if then["fingerprint"] != expected[run.id]:
+            now = decided_by(config, run)
+            names = sorted(k for k in {*now, *then["config"]} if now.get(k) != then["config"].get(k))
+            changed = tuple(f"{k}: {then['config'].get(k)!r} then, {now.get(k)!r} now" for k in names)
+            found.append(Conflict(run.id, changed or ("an earlier stage it stands on",)))
+    return found
+
+
+def refuse_or_set_aside(
+    config: ml_collections.ConfigDict, workdir: Path, runs: tuple[StageRun, ...], redo: bool, say: Callable[[str], None]
+) -> None:
+    """Refuses a workdir of another config; with `redo`, moves the folders that differ to ``superseded/`` instead."""
+    differing = conflicts(config, workdir, runs)
+    if not differing:
+        return
+    if not redo:
+        first = differing[0]
+        raise ConfigError(
+            "--workdir",
+            str(workdir),
+            f"a folder of the same config; stage {first.run_id} there was made with another "
+            f"({'; '.join(first.changed)}), which concerns {', '.join(c.run_id for c in differing)}",
+            "Take another --workdir, or add --redo to set those stages aside and run them again.",
+        )
+    place = workdir / "superseded"
+    number = 1 + max((int(p.name) for p in place.glob("[0-9]*")), default=0)
+    for conflict in differing:
+        target = place / str(number) / conflict.run_id
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(workdir / conflict.run_id, target)
+        say(f"set aside {conflict.run_id} ({'; '.join(conflict.changed)}) -> {target.relative_to(workdir)}")
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds the workdir for this process; the lock goes with the process, however it ends.
+
+    Raises:
+      ConfigError: another process holds it (named by pid and host), or the folder cannot be written.
+    """
+    import fcntl
+    import socket
+
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        handle = open(workdir / "lock", "a+")  # noqa: SIM115 - held for the length of the run
+    except OSError as error:
+        raise ConfigError("--workdir", str(workdir), f"a folder that can be written ({error.strerror})") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.seek(0)
+            owner = handle.read().strip() or "another process"
+            raise ConfigError("--workdir", str(workdir), f"a folder no other run uses; {owner} holds it") from None
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}")
+        handle.flush()
+        yield
+
+
+def execute(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    *,
+    mesh: Any,
+    stop: Any,
+    say: Callable[[str], None],
+    redo: bool = False,
+    until: str = "",
+) -> Path:
+    """Runs what is not done yet, in order, and returns the path of the report's page.
+
+    Args:
+      config: a resolved, validated config.
+      workdir: folder of this run; created where absent.
+      mesh: devices, from `training.devices.make_mesh`.
+      stop: a `training.signals.StopFlag`, polled by the stages.
+      say: receives one line of text at a time.
+      redo: set stages of another config aside instead of refusing the workdir.
+      until: end after the last run of this stage (empty: run all).
+
+    Raises:
+      ConfigError: the workdir is of another config, in use, or not writable.
+      training.signals.Interrupted: a stop was asked for; everything done so far is saved.
+    """
+    runs = plan(config)
+    with locked(workdir):
+        refuse_or_set_aside(config, workdir, runs, redo, say)
+        expected = fingerprints(config, runs)
+        files.write_json(workdir / "config.json", configs.flatten(config))
+        shared: dict[str, Any] = {}
+        last = max((i for i, run in enumerate(runs) if run.stage == until), default=len(runs) - 1)
+        for number, run in enumerate(runs[: last + 1], start=1):
+            folder = workdir / run.id
+            title = f"[{number}/{len(runs)}] {run.id}"
+            if (folder / "manifest.json").exists():
+                say(f"{title}: done before, skipped")
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            record = {"fingerprint": expected[run.id], "config": decided_by(config, run), "stage": run.stage}
+            files.write_json(folder / "stage.json", record)
+            say(title)
+            context = Context(config, workdir, run, runs, expected[run.id], mesh, stop, say, shared)
+            started = time.monotonic()
+            outcome = run.run(context)
+            seconds = round(time.monotonic() - started, 2)
+            files.write_json(folder / "manifest.json", {**record, **_plain(outcome), "seconds": seconds})
+            say(f"{title}: done in {seconds:.1f} s")
+    return workdir / "report" / "index.html"
+
+
+def _plain(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(outcome)))

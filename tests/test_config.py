@@ -1,0 +1,118 @@
+"""The configuration: every key documented and checked, wrong values refused with key, value, what is allowed."""
+
+import re
+
+import pytest
+
+from ranjax import config as configs
+from ranjax.errors import ConfigError
+
+
+@pytest.fixture
+def config():
+    return configs.default_config()
+
+
+def test_defaults_are_valid_and_every_key_says_what_it_means(config):
+    configs.validate(config)
+    for key in configs.KEYS:
+        assert key.meaning.endswith((".", "?")), key.name
+    assert len(configs.BY_NAME) == len(configs.KEYS)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("pretrain.steps", "500", 500),
+        ("pretrain.steps", "1e3", 1000),
+        ("pretrain.learning_rate", "3e-4", 3e-4),
+        ("noise.protect", "false", False),
+        ("noise.ratios", "(0.0, 0.5)", (0.0, 0.5)),
+        ("noise.ratios", "0,0.05", (0.0, 0.05)),
+        ("noise.image_epsilon", "4/255", "4/255"),
+        ("adapt.methods", "('lp', 'ran')", ("lp", "ran")),
+    ],
+)
+def test_override_reads_text_as_the_keys_type(config, name, text, expected):
+    configs.override(config, name, text)
+    assert configs.flatten(config)[name] == expected
+    configs.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("pretrain.step", "5", "Did you mean 'pretrain.steps'?"),
+        ("pretrain.steps", "many", "a whole number"),
+        ("pretrain.steps", "1.5", "a whole number"),
+        ("pretrain.steps", "0", "at least 1"),
+        ("noise.image_epsilon", "8", "not 0 to 255"),
+        ("noise.image_epsilon", "-0.1", "pixel units"),
+        ("noise.image_epsilon", "1/0", "pixel units"),
+        ("noise.ratios", "(0.1, 0.3)", "begin with 0.0"),
+        ("noise.ratios", "(0.0, 0.3, 0.1)", "rise"),
+        ("noise.recipe", "coatack", "coattack"),
+        ("noise.protect", "maybe", "true or false"),
+        ("adapt.methods", "('lp', 'rann')", "'ran'"),
+        ("data.image_size", "inf", "a whole number"),
+        ("pretrain.learning_rate", "nan", "above 0"),
+    ],
+)
+def test_what_is_not_allowed_is_refused_with_key_value_and_what_is(config, name, text, words):
+    with pytest.raises(ConfigError, match=re.escape(words)) as error:
+        configs.override(config, name, text)
+    assert str(error.value).startswith(name)
+    assert error.value.key == name
+
+
+def test_a_config_file_with_a_wrong_type_or_a_missing_key_is_refused(config):
+    with config.unlocked():
+        config.pretrain = type(config)({"steps": 5})
+    with pytest.raises(ConfigError, match=r"pretrain\.batch_size"):
+        configs.validate(config)
+    config = configs.default_config()
+    with config.unlocked():
+        config["stepz"] = 3
+    with pytest.raises(ConfigError, match="stepz"):
+        configs.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"model.vision_heads": "5"}, "model.vision_heads"),
+        ({"model.patch_size": "7"}, "model.patch_size"),
+        ({"pretrain.batch_size": "100000"}, "pretrain.batch_size"),
+        ({"data.source": "folder"}, "data.folder.csv"),
+        ({"data.source": "tfds"}, "data.tfds.name"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(config, changes, name):
+    for key, text in changes.items():
+        configs.override(config, key, text)
+    with pytest.raises(ConfigError) as error:
+        configs.validate(config)
+    assert error.value.key == name
+
+
+def test_describe_lists_every_key_with_its_value_and_meaning(config):
+    configs.override(config, "pretrain.steps", "77")
+    text = configs.describe(config)
+    for key in configs.KEYS:
+        assert key.name in text
+        assert key.meaning in text
+    assert "pretrain.steps = 77  [steps]  (default 400)" in text
+
+
+def test_load_names_what_is_wrong_with_a_config_file(tmp_path):
+    with pytest.raises(ConfigError, match="that exists"):
+        configs.load(str(tmp_path / "ran.py"))
+    empty = tmp_path / "empty.py"
+    empty.write_text("x = 1\n")
+    with pytest.raises(ConfigError, match="get_config"):
+        configs.load(str(empty))
+    plain = tmp_path / "plain.py"
+    plain.write_text("from ranjax.config import default_config as get_config\n")
+    assert configs.load(str(plain)) == configs.default_config()
+    with pytest.raises(ConfigError, match="no argument"):
+        configs.load(f"{plain}:smoke")
