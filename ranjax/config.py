@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def epsilon(value: Any) -> str:
 
 
 def ratios(value: tuple[float, ...]) -> str:
-    good = len(value) > 0 and value[0] == 0.0 and all(a < b for a, b in zip(value, value[1:])) and value[-1] <= 1.0
+    good = len(value) > 0 and value[0] == 0.0 and all(a < b for a, b in itertools.pairwise(value)) and value[-1] <= 1.0
     return "" if good else "shares from 0 to 1 that rise and begin with 0.0 (the clean run is the surrogate)"
 
 
