@@ -1,0 +1,274 @@
+"""The one loop of the gradient attacks: a loss raised by any step rule from any start, within any projection.
+
+An attack is a composition (start x step rule x projection x loss); `ascend` runs it. `ranjax.attacks.image` names the
+usual compositions, and a new one is a new argument here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ranjax.attacks import checks
+from ranjax.attacks.projections import Projection, l2_norm, pixel_axes
+from ranjax.attacks.starts import Start
+from ranjax.errors import DataError
+
+# images f32[B, ...] -> loss f32[B], or (loss f32[B], success bool[B]).
+Loss = Callable[..., Any]
+KEEP = ("best", "last", "best_batch")
+_CLEAN = 0xFFFFFFFF  # the random stream that scores the clean images; runs count from 0
+
+
+@dataclass(frozen=True)
+class KeyedLoss:
+    """A loss with random draws of its own: ``function(images, keys key[B])``, fresh keys at each step.
+
+    What `ranjax.attacks.transforms` returns; an attack recognises it and passes the keys.
+    """
+
+    function: Loss
+
+    def __call__(self, images: jax.Array, keys: jax.Array) -> Any:
+        return self.function(images, keys)
+
+
+class ImageAttack(NamedTuple):
+    """What an attack on B images gives back; a pytree of arrays.
+
+    Attributes:
+      images: f32[B, ...], the adversarial images, of the shape and dtype of the clean ones.
+      loss: f32[B], the loss of `images` as recorded at that iterate, in the sign of the loss function.
+      clean_loss: f32[B], the loss of the clean images.
+      trace: f32[steps + 1, B], the loss at the start and after each step (of the surrogate, where one is given).
+      norm: f32[B], the realised distance of `images` to the clean ones.
+      gradient_norm: f32[steps, B], L2 norm of the gradient at each step; exactly 0 hints at gradient masking.
+      finite: bool[B], False where the loss or a gradient was NaN or infinite; such an image comes back clean.
+      success: bool[B], where the loss function says so (see `ascend`), else None.
+      clean_success: bool[B], the same of the clean images: wrong before the attack, which is no merit of the attack.
+    """
+
+    images: jax.Array
+    loss: jax.Array
+    clean_loss: jax.Array
+    trace: jax.Array
+    norm: jax.Array
+    gradient_norm: jax.Array
+    finite: jax.Array
+    success: jax.Array | None = None
+    clean_success: jax.Array | None = None
+
+
+class Kept(NamedTuple):
+    """An iterate with its raised loss and its success."""
+
+    images: jax.Array
+    raised: jax.Array
+    success: jax.Array
+
+
+def fold(keys: jax.Array, number: int | jax.Array) -> jax.Array:
+    """One new key per example."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, jnp.asarray(number, jnp.uint32))
+
+
+def as_rows(flags: jax.Array, images: jax.Array) -> jax.Array:
+    """[B] reshaped to broadcast against images [B, ...]."""
+    return flags.reshape(flags.shape + (1,) * (images.ndim - 1))
+
+
+def score(loss_fn: Loss, images: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """The loss f32[B] and, where the loss function returns a pair, the success bool[B]."""
+    result = loss_fn(images, keys) if isinstance(loss_fn, KeyedLoss) else loss_fn(images)
+    loss, success = result if isinstance(result, tuple) else (result, None)
+    if jnp.shape(loss) != images.shape[:1]:
+        allowed = f"one loss per example, {images.shape[:1]}"
+        raise DataError(f"the loss function gave shape {jnp.shape(loss)}, allowed: {allowed}.")
+    return loss, success
+
+
+def score_and_gradient(loss_fn: Loss, images: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Loss f32[B], success bool[B] (False where unknown) and the gradient f32[B, ...] of the sum of the losses."""
+
+    def total(images):
+        loss, success = score(loss_fn, images, keys)
+        known = jnp.zeros(loss.shape, bool) if success is None else success
+        return jnp.sum(loss), (loss, known)
+
+    (_, (loss, success)), gradient = jax.value_and_grad(total, has_aux=True)(images)
+    return loss, success, gradient
+
+
+def is_better(new: Kept, old: Kept, whole_batch: bool) -> jax.Array:
+    """bool[B]: which examples of `new` to keep. Success comes first, then the raised loss; NaN is never better."""
+    if whole_batch:
+        return jnp.broadcast_to(jnp.mean(new.raised) > jnp.mean(old.raised), new.raised.shape)
+    higher = jnp.where(new.success == old.success, new.raised > old.raised, new.success)
+    return higher & ~jnp.isnan(new.raised)
+
+
+def choose(better: jax.Array, new: Kept, old: Kept) -> Kept:
+    """Row by row `new` where `better`, else `old`."""
+    images = jnp.where(as_rows(better, new.images), new.images, old.images)
+    return Kept(images, *(jnp.where(better, a, b) for a, b in zip(new[1:], old[1:])))
+
+
+class _Run(NamedTuple):
+    kept: Kept
+    trace: jax.Array
+    gradient_norm: jax.Array
+    finite: jax.Array
+
+
+def finite_rows(loss: jax.Array, gradient: jax.Array) -> jax.Array:
+    """bool[B]: loss and every entry of the gradient are finite."""
+    return jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient), axis=pixel_axes(gradient))
+
+
+def _run(
+    follow: Loss,
+    images: jax.Array,
+    keys: jax.Array,
+    rule: optax.GradientTransformation,
+    inside: Callable[[jax.Array], jax.Array],
+    first: jax.Array,
+    steps: int,
+    keep: str,
+    direction: int,
+    free: jax.Array | None,
+) -> _Run:
+    """One ascent from `first`; `follow` is the loss whose gradient is followed."""
+
+    def record(kept: Kept, new: Kept) -> Kept:
+        return new if keep == "last" else choose(is_better(new, kept, keep == "best_batch"), new, kept)
+
+    def step(carry, number):
+        current, state, kept, finite = carry
+        loss, success, gradient = score_and_gradient(follow, current, fold(keys, number + 1))
+        usable = finite_rows(loss, gradient)
+        gradient = jnp.where(as_rows(usable, gradient), direction * gradient, 0)
+        if free is not None:
+            gradient = jnp.where(free, gradient, 0)
+        kept = record(kept, Kept(current, direction * loss, success))
+        update, state = rule.update(gradient, state, current)
+        return (inside(current + update), state, kept, finite & usable), (loss, l2_norm(gradient))
+
+    batch = images.shape[0]
+    loss_type = jax.eval_shape(lambda x: score(follow, x, keys)[0], images).dtype
+    kept = Kept(first, jnp.full(batch, -jnp.inf, loss_type), jnp.zeros(batch, bool))
+    carry = (first, rule.init(first), kept, jnp.ones(batch, bool))
+    carry, (losses, gradient_norm) = jax.lax.scan(step, carry, jnp.arange(steps, dtype=jnp.uint32))
+    last, _, kept, finite = carry
+    loss, success = score(follow, last, fold(keys, steps + 1))
+    success = jnp.zeros(batch, bool) if success is None else success
+    kept = record(kept, Kept(last, direction * loss, success))
+    return _Run(kept, jnp.concatenate([losses, loss[None]]), gradient_norm, finite & jnp.isfinite(loss))
+
+
+def _best_run(runs: _Run, keep: str) -> _Run:
+    """Of runs stacked over restarts, the worst case: per example, or (best_batch) of the mean."""
+    raised, success = runs.kept.raised, runs.kept.success
+    if keep == "best_batch":
+        mean = jnp.where(jnp.all(runs.finite, axis=1), jnp.mean(raised, axis=1), -jnp.inf)
+        index = jnp.broadcast_to(jnp.argmax(mean), raised.shape[1:])
+    else:
+        ranked = jnp.where(success | ~jnp.any(success, axis=0, keepdims=True), raised, -jnp.inf)
+        index = jnp.argmax(jnp.where(runs.finite, ranked, -jnp.inf), axis=0)
+    rows = jnp.arange(index.shape[0])
+
+    def pick(stacked: jax.Array, batch_axis: int) -> jax.Array:
+        moved = jnp.moveaxis(stacked, batch_axis, 1)  # [restarts, B, ...]
+        return jnp.moveaxis(moved[index, rows], 0, batch_axis - 1)
+
+    kept = Kept(*(pick(part, 1) for part in runs.kept))
+    return _Run(kept, pick(runs.trace, 2), pick(runs.gradient_norm, 2), pick(runs.finite, 1))
+
+
+def ascend(
+    loss_fn: Loss,
+    images: Any,
+    keys: jax.Array,
+    *,
+    rule: optax.GradientTransformation,
+    projection: Projection,
+    start: Start,
+    measure: Callable[[jax.Array], jax.Array],
+    steps: int,
+    restarts: int = 1,
+    keep: str = "best",
+    targeted: bool = False,
+    mask: Any = None,
+    surrogate: Loss | None = None,
+    initial: jax.Array | None = None,
+) -> ImageAttack:
+    """Raises `loss_fn` from the clean images; pure, traceable, compiled once whatever the number of steps and restarts.
+
+    Each loss of the batch has its own gradient as long as rows are not coupled; where they are (InfoNCE), the gradient
+    is that of the **sum**, an example's result depends on its batch-mates, and ``keep="best"`` may mix iterates that
+    never stood together: take ``keep="best_batch"`` there.
+
+    Args:
+      loss_fn: ``images -> f32[B]``, raised (lowered where `targeted`), or ``images -> (f32[B], success bool[B])``: then
+        an iterate that succeeds is preferred to any that does not. A `KeyedLoss` gets fresh keys at each step.
+      images: f32[B, ...] in [0, 1]; not changed.
+      keys: key[B], one per example: start, restarts and random losses draw from it.
+      rule: how a gradient becomes a step, see `ranjax.attacks.steps`.
+      projection: applied to the start and after every step, see `ranjax.attacks.projections`.
+      start: see `ranjax.attacks.starts`.
+      measure: the realised norm f32[B] of a perturbation.
+      steps: gradient evaluations per restart; 0 returns the projected start.
+      restarts: independent runs, of which the worst case is kept per example (per batch under "best_batch").
+      keep: the iterate to return: "best" loss per example, "best_batch" mean loss, or the "last".
+      mask: True (or non-zero) where a pixel may change; broadcasts as `checks.spread` says. Others stay bit-equal.
+      surrogate: the loss whose gradient is followed and whose values are traced, e.g. a bfloat16 form; `loss_fn` then
+        scores only the clean and the returned images.
+      initial: f32[B, ...], a start that stands in for `start` (projected all the same).
+
+    Raises:
+      DataError: images or keys that `checks` refuse. ConfigError: counts or shapes that are not allowed.
+    """
+    images = checks.validate_images(images)
+    checks.validate_keys(keys, images.shape[0])
+    checks.validate_count(steps, "steps", 0)
+    checks.validate_count(restarts, "restarts", 1)
+    checks.validate_choice(keep, "keep", KEEP)
+    direction = -1 if targeted else 1
+    free = None if mask is None else checks.spread(mask, images, "mask") != 0
+
+    def inside(candidate: jax.Array) -> jax.Array:
+        projected = projection(candidate, images)
+        return projected if free is None else jnp.where(free, projected, images)
+
+    def run(number: int | jax.Array) -> _Run:
+        own = fold(keys, number)
+        first = start(fold(own, 0), images) if initial is None else jnp.asarray(initial, images.dtype)
+        follow = loss_fn if surrogate is None else surrogate
+        return _run(follow, images, own, rule, inside, inside(first), steps, keep, direction, free)
+
+    if restarts == 1:
+        result = run(0)
+    else:
+        result = _best_run(jax.lax.map(run, jnp.arange(restarts, dtype=jnp.uint32)), keep)
+    clean_loss, clean_success = score(loss_fn, images, fold(keys, _CLEAN))
+    adversarial = jnp.where(as_rows(result.finite, images), result.kept.images, images)
+    if surrogate is None:
+        loss = jnp.where(result.finite, direction * result.kept.raised, clean_loss)
+        success = None if clean_success is None else jnp.where(result.finite, result.kept.success, clean_success)
+    else:
+        loss, success = score(loss_fn, adversarial, fold(keys, _CLEAN))
+    return ImageAttack(
+        images=adversarial,
+        loss=loss,
+        clean_loss=clean_loss,
+        trace=result.trace,
+        norm=measure(adversarial - images),
+        gradient_norm=result.gradient_norm,
+        finite=result.finite,
+        success=success,
+        clean_success=clean_success,
+    )

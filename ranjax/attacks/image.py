@@ -1,0 +1,191 @@
+"""Attacks on images in [0, 1]: PGD and its relatives, each a composition run by `ranjax.attacks.ascent.ascend`.
+
+    settings = image.PGD(epsilon="8/255", step_size="2/255", steps=10)
+    attack = image.jitted(lambda params, x, labels: losses.cross_entropy(model(params, x), labels), settings)
+    result = attack(params, images, keys, labels)          # compiled at the first call, checked at every one
+
+Epsilon is in pixel units; normalisation belongs to the model. `pgd` itself is pure: inside your own ``jax.jit``, call
+it with a closure over traced parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import optax
+
+from ranjax.attacks import checks, projections, starts, steps
+from ranjax.attacks.ascent import ImageAttack, KeyedLoss, Loss, ascend
+from ranjax.attacks.jit import jitted
+from ranjax.errors import ConfigError
+
+__all__ = [
+    "PGD",
+    "ImageAttack",
+    "KeyedLoss",
+    "ascend",
+    "bim",
+    "fgsm",
+    "jitted",
+    "mi_fgsm",
+    "pgd",
+]
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True)
+class PGD:
+    """Settings of projected gradient ascent (Madry et al. 2018, arXiv 1706.06083).
+
+    A pytree whose leaves are `epsilon` and `step_size`: pass it through ``jit`` to change these without compiling
+    again. With plain numbers it is hashable, too.
+
+    Attributes:
+      epsilon: radius in pixel units: a number, "8/255", or an array per example [B, 1, 1, 1] or (linf) per pixel [H, W,
+        C].
+      step_size: length of a step in pixel units, likewise.
+      steps: gradient evaluations per restart.
+      norm: "linf" (sign steps) or "l2" (normalised steps).
+      start: "uniform" in the ball, or "none": the clean image.
+      restarts: independent starts, of which the worst case is kept.
+      targeted: lower the loss (of the target) instead of raising it.
+      keep: the iterate to return: "best" per example, "best_batch" (for losses that couple rows) or "last".
+      momentum: decay mu of MI-FGSM's gradient accumulation; None for plain gradients.
+
+    Raises:
+      ConfigError: a value that is not allowed, by its name.
+    """
+
+    epsilon: Any
+    step_size: Any
+    steps: int
+    norm: str = "linf"
+    start: str = "uniform"
+    restarts: int = 1
+    targeted: bool = False
+    keep: str = "best"
+    momentum: float | None = None
+
+    def __post_init__(self) -> None:
+        checks.validate_choice(self.norm, "norm", checks.NORMS)
+        checks.validate_choice(self.start, "start", ("uniform", "none"))
+        checks.validate_choice(self.keep, "keep", ("best", "last", "best_batch"))
+        checks.validate_count(self.steps, "steps", 0)
+        checks.validate_count(self.restarts, "restarts", 1)
+        if self.restarts > 1 and self.start == "none":
+            raise ConfigError("restarts", self.restarts, "1 where start is 'none'", "Every restart would be the same.")
+        if self.momentum is not None and not self.momentum >= 0:
+            raise ConfigError("momentum", self.momentum, "None, or 0 or more")
+        object.__setattr__(self, "epsilon", checks.validate_length(self.epsilon, "epsilon", self.norm))
+        object.__setattr__(
+            self, "step_size", checks.validate_length(self.step_size, "step_size", self.norm, positive=True)
+        )
+
+    def tree_flatten(self) -> tuple[tuple[Any, Any], tuple[Any, ...]]:
+        fields = dataclasses.fields(self)
+        return (self.epsilon, self.step_size), tuple(getattr(self, field.name) for field in fields[2:])
+
+    @classmethod
+    def tree_unflatten(cls, rest: tuple[Any, ...], leaves: tuple[Any, Any]) -> PGD:
+        # Around __init__: JAX puts tracers and placeholders here, which the checks must not see.
+        settings = object.__new__(cls)
+        for field, value in zip(dataclasses.fields(cls), (*leaves, *rest)):
+            object.__setattr__(settings, field.name, value)
+        return settings
+
+
+class Composition(Protocol):
+    """What `compose` needs of settings."""
+
+    epsilon: Any
+    step_size: Any
+    norm: str
+    start: str
+    momentum: float | None
+
+
+def compose(images: jax.Array, settings: Composition) -> dict[str, Any]:
+    """The rule, projection, start and measure that `settings` stand for: keyword arguments of `ascend`.
+
+    Raises:
+      ConfigError: an epsilon per pixel under l2, or a shape that does not broadcast.
+    """
+    epsilon = checks.spread(settings.epsilon, images, "epsilon")
+    size = checks.spread(settings.step_size, images, "step_size")
+    if settings.norm == "l2" and any(n != 1 for n in epsilon.shape[1:]):
+        raise ConfigError(
+            "epsilon.shape", epsilon.shape, "one radius per example under l2", "Use a mask to exempt pixels."
+        )
+    linf = settings.norm == "linf"
+    step = steps.sign(size) if linf else steps.normalised_l2(size)
+    momentum = settings.momentum
+    uniform = starts.uniform_linf if linf else starts.uniform_l2
+    return {
+        "rule": step if momentum is None else optax.chain(steps.l1_momentum(momentum), step),
+        "projection": projections.linf(epsilon) if linf else projections.l2(epsilon),
+        "start": starts.clean if settings.start == "none" else uniform(epsilon),
+        "measure": projections.linf_norm if linf else projections.l2_norm,
+    }
+
+
+def pgd(
+    loss_fn: Loss,
+    images: Any,
+    keys: jax.Array,
+    settings: PGD,
+    *,
+    mask: Any = None,
+    surrogate: Loss | None = None,
+    initial: jax.Array | None = None,
+) -> ImageAttack:
+    """Projected gradient ascent: x <- clip(Proj_eps(x + step_size * d(gradient)), 0, 1), d = sign (linf) or g / ||g||_2
+    (l2).
+
+    Pure; the caller jits (or uses `jitted`). At ``epsilon = 0`` the images come back bit-equal.
+
+    Args:
+      loss_fn: ``images -> f32[B]`` to be raised, or ``images -> (f32[B], success bool[B])``; see `ascend`, also for
+        losses that couple the rows of a batch.
+      images: f32[B, H, W, C] (or any layout with the batch first) in [0, 1].
+      keys: key[B] from ``keys.example_keys``: the result of an example does not depend on its batch.
+      settings: a `PGD`.
+      mask, surrogate, initial: see `ascend`.
+
+    Raises:
+      DataError: images outside [0, 1], NaN, integers, a wrong rank; keys that are not one per example.
+      ConfigError: shapes of epsilon, step_size or mask that do not broadcast.
+    """
+    images = checks.validate_images(images)
+    return ascend(
+        loss_fn,
+        images,
+        keys,
+        **compose(images, settings),
+        steps=settings.steps,
+        restarts=settings.restarts,
+        keep=settings.keep,
+        targeted=settings.targeted,
+        mask=mask,
+        surrogate=surrogate,
+        initial=initial,
+    )
+
+
+def fgsm(epsilon: Any, norm: str = "linf", targeted: bool = False) -> PGD:
+    """Settings of the fast gradient sign method (Goodfellow et al. 2015): one step of length epsilon, no start."""
+    return PGD(epsilon, epsilon, 1, norm=norm, start="none", targeted=targeted, keep="last")
+
+
+def bim(epsilon: Any, step_size: Any, steps: int, norm: str = "linf", targeted: bool = False) -> PGD:
+    """Settings of the basic iterative method (Kurakin et al. 2017): PGD from the clean image, last iterate returned."""
+    return PGD(epsilon, step_size, steps, norm=norm, start="none", targeted=targeted, keep="last")
+
+
+def mi_fgsm(epsilon: Any, steps: int, decay: float = 1.0, step_size: Any = None, targeted: bool = False) -> PGD:
+    """Settings of MI-FGSM (Dong et al. 2018, arXiv 1710.06081): accumulated gradients, step epsilon / steps."""
+    checks.validate_count(steps, "steps", 1)
+    size = checks.parse_epsilon(epsilon) / steps if step_size is None else step_size
+    return PGD(epsilon, size, steps, start="none", targeted=targeted, keep="last", momentum=decay)

@@ -1,0 +1,89 @@
+"""An attack compiled once and called many times, with its input checked before anything compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ranjax.attacks import checks
+from ranjax.attacks.ascent import KeyedLoss, Loss
+
+
+def jitted(
+    loss: Loss, settings: Any, attack: Callable | None = None, batch_size: int | None = None
+) -> Callable[..., Any]:
+    """A compiled attack ``run(params, images, keys, *rows, mask=None)`` on the loss ``loss(params, images, *rows)``.
+
+    Parameters are arguments, not constants, so the compiled program stays small and serves every set of weights.
+
+    Args:
+      loss: ``(params, images, *rows) -> f32[B]`` or ``-> (f32[B], success bool[B])``; wrapped in `KeyedLoss`, it gets
+        ``(params, images, keys, *rows)``. `rows` are arrays with the batch first, e.g. labels.
+      settings: of `attack`; epsilon and step size may be replaced per call by ``run(..., settings=...)`` without
+        compiling.
+      attack: ``(loss_fn, images, keys, settings, mask=...) -> result``; default `image.pgd`.
+      batch_size: cuts longer inputs into batches of this size, the last one filled up by repetition and cut back. Not
+        for losses that couple rows.
+
+    Raises (when called):
+      DataError: images or keys that `checks` refuse, before anything compiles.
+    """
+    if attack is None:
+        from ranjax.attacks.image import pgd as attack
+    if batch_size is not None:
+        checks.validate_count(batch_size, "batch_size", 1)
+
+    def traced(params, images, keys, rows, settings, mask):
+        def bound(images, *own):
+            return loss(params, images, *own, *rows)
+
+        return attack(KeyedLoss(bound) if isinstance(loss, KeyedLoss) else bound, images, keys, settings, mask=mask)
+
+    compiled = jax.jit(traced)
+    default = settings
+
+    def run(params: Any, images: Any, keys: jax.Array, *rows: Any, mask: Any = None, settings: Any = None) -> Any:
+        images = checks.validate_images(images)
+        checks.validate_keys(keys, images.shape[0])
+        chosen = default if settings is None else settings
+        size = images.shape[0] if batch_size is None else batch_size
+        if images.shape[0] == size:
+            return compiled(params, images, keys, rows, chosen, mask)
+        parts = []
+        for first in range(0, images.shape[0], size):
+            index = jnp.minimum(jnp.arange(first, first + size), images.shape[0] - 1)
+            own = tuple(jnp.asarray(row)[index] for row in rows)
+            parts.append(
+                (compiled(params, images[index], keys[index], own, chosen, mask), min(size, images.shape[0] - first))
+            )
+        return _join(parts)
+
+    return run
+
+
+def _join(parts: list[tuple[Any, int]]) -> Any:
+    """Results of batches as one; every field has its batch axis last, but the images first."""
+    whole = [
+        type(result)(
+            *(value if value is None else _cut(name, value, count) for name, value in zip(result._fields, result))
+        )
+        for result, count in parts
+    ]
+    first = whole[0]
+    return type(first)(
+        *(
+            None if value is None else jnp.concatenate([getattr(part, name) for part in whole], axis=_axis(name))
+            for name, value in zip(first._fields, first)
+        )
+    )
+
+
+def _axis(name: str) -> int:
+    return 0 if name == "images" else -1
+
+
+def _cut(name: str, value: jax.Array, count: int) -> jax.Array:
+    return value[:count] if _axis(name) == 0 else value[..., :count]

@@ -1,0 +1,107 @@
+"""Losses to raise, one value per example: functions of logits or embeddings.
+
+All take and give float32 or float64 and never mix rows, but `info_nce_pair`, whose rows are coupled by design.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ranjax.errors import ConfigError
+
+# Losses with a stationary point at the clean image: their gradient there is rounding noise, which a sign blows up.
+NEEDS_RANDOM_START = ("cosine", "squared_distance", "coattack_kl")
+
+_TINY = 1e-30  # keeps x / ||x|| and its gradient finite at 0 without showing in float32
+
+
+def unit(embeddings: jax.Array) -> jax.Array:
+    """Rows of f32[B, D] divided by their L2 norm; a row of zeros stays zero, with a finite gradient."""
+    return embeddings * jax.lax.rsqrt(jnp.sum(jnp.square(embeddings), axis=-1, keepdims=True) + _TINY)
+
+
+def _classes(logits: jax.Array, least: int, name: str) -> None:
+    if logits.ndim != 2 or logits.shape[-1] < least:
+        raise ConfigError(f"{name}: shape of the logits", logits.shape, f"[B, C] with at least {least} classes")
+
+
+def _at(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Cross-entropy f32[B] of logits f32[B, C] against labels i32[B]."""
+    _classes(logits, 1, "cross_entropy")
+    return jax.nn.logsumexp(logits, axis=-1) - _at(logits, labels)
+
+
+def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Mean over the classes of the binary cross-entropy, f32[B], for multi-hot labels f32[B, C]."""
+    return jnp.mean(jax.nn.softplus(logits) - logits * labels, axis=-1)
+
+
+def dlr(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Difference of logits ratio f32[B] (Croce & Hein 2020, eq. 6): above 0 exactly where the label is not the top
+    class.
+
+    ``-(z_y - max_{i != y} z_i) / (z_(1) - z_(3))`` with z_(k) the k-th largest logit; invariant to shift and scale.
+
+    Raises:
+      ConfigError: fewer than 3 classes.
+    """
+    _classes(logits, 3, "dlr")
+    top, _ = jax.lax.top_k(logits, 3)
+    others = jnp.where(jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), -jnp.inf, logits)
+    return -(_at(logits, labels) - jnp.max(others, axis=-1)) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def dlr_targeted(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
+    """Targeted DLR f32[B] (Croce & Hein 2020, eq. 7), to be raised: ``-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)``.
+
+    Args:
+      logits: f32[B, C]. labels: i32[B], the true classes. targets: i32[B], the classes to reach.
+
+    Raises:
+      ConfigError: fewer than 4 classes.
+    """
+    _classes(logits, 4, "dlr_targeted")
+    top, _ = jax.lax.top_k(logits, 4)
+    return -(_at(logits, labels) - _at(logits, targets)) / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12)
+
+
+def cosine(embeddings: jax.Array, reference: jax.Array) -> jax.Array:
+    """Cosine distance 1 - cos, f32[B], of embeddings f32[B, D] to reference f32[B, D], e.g. the texts."""
+    return 1 - jnp.sum(unit(embeddings) * unit(reference), axis=-1)
+
+
+def squared_distance(embeddings: jax.Array, reference: jax.Array) -> jax.Array:
+    """Squared L2 distance f32[B] of embeddings f32[B, D] to reference f32[B, D], not normalised (FARE)."""
+    return jnp.sum(jnp.square(embeddings - reference), axis=-1)
+
+
+def info_nce_pair(image: jax.Array, text: jax.Array, scale: jax.Array | float) -> jax.Array:
+    """InfoNCE of each pair within its batch, f32[B]: half the cross-entropy of its row plus half that of its column.
+
+    The mean over the batch is CLIP's loss (Radford et al. 2021). Rows are coupled: the other pairs are the negatives,
+    so the result of an example depends on its batch-mates. A batch of one gives exactly 0, with a zero gradient.
+
+    Args:
+      image: f32[B, D]; text: f32[B, D], both normalised here. scale: f32[], the exponentiated logit scale.
+    """
+    logits = scale * (unit(image) @ unit(text).T)
+    pairs = jnp.diagonal(logits)
+    rows = jax.nn.logsumexp(logits, axis=1) - pairs
+    columns = jax.nn.logsumexp(logits, axis=0) - pairs
+    return (rows + columns) / 2
+
+
+def coattack_kl(embeddings: jax.Array, reference: jax.Array) -> jax.Array:
+    """KL(softmax(reference) || softmax(embeddings)), f32[B], on L2-normalised rows (Co-Attack, Zhang et al. 2022).
+
+    Args:
+      embeddings: f32[B, D], the attacked ones. reference: f32[B, D], the clean (or the other side's) ones.
+    """
+    log_p = jax.nn.log_softmax(unit(reference), axis=-1)
+    log_q = jax.nn.log_softmax(unit(embeddings), axis=-1)
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
