@@ -63,6 +63,10 @@ def ratios(value: tuple[float, ...]) -> str:
     return "" if good else "shares from 0 to 1 that rise and begin with 0.0 (the clean run is the surrogate)"
 
 
+def maps(value: tuple[str, ...]) -> str:
+    return "" if all("=" in v for v in value if v) else "texts of the form 'name=value'"
+
+
 def anything(value: Any) -> str:
     return ""
 
@@ -110,20 +114,22 @@ KEYS: tuple[Key, ...] = (
     Key("data.radiographs.test", 384, "Images for in-domain figures.", "images", at_least(8)),
     Key("data.radiographs.ood_test", 384, "Images of other acquisition settings.", "images", at_least(8)),
     Key("data.radiographs.multiple", 0.2, "Share of images with two or three findings.", "share", between(0, 1)),
-    Key("data.folder.csv", "", "CSV with one row an image (data.source = folder).", "path"),
-    Key("data.folder.images", "", "Folder the CSV's file names are relative to; empty: the CSV's folder.", "path"),
+    Key("data.folder.csv", "", "CSV with one row an image (data.source = 'folder').", "path"),
+    Key("data.folder.images", "", "Folder that file names are relative to; empty: the CSV's folder.", "path"),
     Key("data.folder.file_column", "file", "Column that names the image file.", "column"),
     Key("data.folder.report_column", "", "Column with the report; empty: the template below is used.", "column"),
-    Key(
-        "data.folder.report_template",
-        "",
-        "Report written from columns, as '{view} view. {findings}.', when no column holds it.",
-        "text",
-    ),
+    Key("data.folder.report_template", "", "Report made from columns, as '{view} view. {findings}.'.", "text"),
+    Key("data.folder.words", ("",), "Words for a column's values, as 'sex:M=male' (template only).", "", maps),
     Key("data.folder.label_column", "", "Column with the label or labels.", "column"),
     Key("data.folder.label_separator", "|", "What separates several labels in one cell.", "text"),
-    Key("data.folder.classes", ("",), "Labels of the task, in order; others are no class of it.", "names"),
-    Key("data.folder.other_label", "", "Class for rows whose labels are all outside data.folder.classes.", "name"),
+    Key("data.folder.label_map", ("",), "Class of a label where names differ, as 'No Finding=normal'.", "", maps),
+    Key(
+        "data.folder.unknown_labels",
+        "exclude",
+        "A label outside the classes excludes its row (counted, listed), or is ignored.",
+        "",
+        one_of("exclude", "ignore"),
+    ),
     Key("data.folder.patient_column", "", "Column with the patient; splits never share one.", "column"),
     Key("data.folder.split_column", "", "Column with the split; empty: by patient, with the shares below.", "column"),
     Key(
@@ -133,14 +139,18 @@ KEYS: tuple[Key, ...] = (
         "shares",
         lambda v: "" if len(v) == 4 and min(v) > 0 and abs(sum(v) - 1) < 1e-6 else "four positive shares that sum to 1",
     ),
-    Key("data.folder.ood_csv", "", "CSV of the out-of-domain test set; empty: none.", "path"),
-    Key("data.folder.prompts", ("",), "One zero-shot prompt a class, in the order of data.folder.classes.", "texts"),
+    Key("data.folder.ood_csv", "", "CSV of the out-of-domain test set, same columns; empty: none.", "path"),
+    Key("data.folder.ood_images", "", "Folder that its file names are relative to; empty: its CSV's folder.", "path"),
+    Key("data.folder.ood_report_template", "", "Report template of that set, where its columns differ.", "text"),
+    Key("data.folder.resize", "crop", "How images are made square.", "", one_of("crop", "pad", "stretch")),
+    Key("data.classes", ("",), "Class names in label order (folder and tfds; radiographs bring their own).", "names"),
+    Key("data.prompts", ("",), "Zero-shot prompts, as 'pneumonia=a chest X-ray with pneumonia.'.", "", maps),
+    Key("data.label_words", ("",), "Words that state a finding, which text attacks protect.", "words"),
     Key("data.tfds.name", "", "Name of a prepared TFDS set (data.source = tfds).", "name"),
     Key("data.tfds.data_dir", "", "Folder that TFDS prepared it into.", "path"),
     Key("data.tfds.image_key", "image", "Feature that holds the image.", "name"),
     Key("data.tfds.report_key", "report", "Feature that holds the report.", "name"),
     Key("data.tfds.label_key", "label", "Feature that holds the class index.", "name"),
-    Key("data.tfds.classes", ("",), "Names of the classes, in the order of their index.", "names"),
     Key(
         "data.tfds.splits",
         ("train", "train", "validation", "test", ""),

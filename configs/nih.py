@@ -1,0 +1,53 @@
+"""Real chest X-rays: a folder of NIH ChestX-ray14 images with its CSV, and COVID-19 images as the other source.
+
+    python -m ranjax.main --config configs/nih.py --config.data.folder.csv=FOLDER/index.csv
+
+The CSV has the columns file, patient_id, age, sex, view and findings (labels joined by a bar, NIH's own text-mined ones). The
+reports are written from these columns, so a report says no more than the columns do. Split by patient.
+"""
+
+from pathlib import Path
+
+from ranjax.config import default_config
+from ranjax.errors import ConfigError
+
+EXCERPT = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def get_config(mode=""):
+    config = default_config()
+    data, folder = config.data, config.data.folder
+    data.source = "folder"
+    data.classes = ("normal", "pneumonia")
+    data.prompts = (
+        "normal=chest x-ray. no finding.",
+        "normal=pa view of an adult patient. no finding.",
+        "pneumonia=chest x-ray. pneumonia.",
+        "pneumonia=ap view of an adult patient. pneumonia, infiltration.",
+    )
+    data.label_words = ("pneumonia", "finding")
+    folder.csv = str(EXCERPT / "nih_cxr" / "index.csv")
+    folder.images = str(EXCERPT / "nih_cxr" / "images")
+    folder.patient_column = "patient_id"
+    folder.label_column = "findings"
+    folder.label_map = ("No Finding=normal", "Pneumonia=pneumonia", "COVID-19=pneumonia")
+    folder.unknown_labels = "ignore"
+    folder.report_template = "Chest X-ray, {view} view, of a {age} year old {sex} patient. {findings}."
+    folder.words = ("sex:M=male", "sex:F=female", "findings:No Finding=no finding")
+    folder.shares = (0.4, 0.3, 0.1, 0.2)
+    folder.ood_csv = str(EXCERPT / "covid_cxr" / "index.csv")
+    folder.ood_images = str(EXCERPT / "covid_cxr" / "images")
+    folder.ood_report_template = "Chest X-ray. {findings}."
+    config.pretrain.steps = 300
+    config.pretrain.batch_size = 32
+    if mode == "smoke":
+        config.pretrain.steps, config.pretrain.log_every = 6, 3
+        config.model.vision_layers = config.model.text_layers = 1
+        config.noise.image_steps = config.adapt.attack_steps = config.evaluate.steps = 2
+        config.noise.ratios = (0.0, 0.3)
+        config.adapt.seeds, config.adapt.epochs = 2, 3
+        config.evaluate.attacked_examples, config.evaluate.bootstrap = 16, 100
+        config.report.examples = 2
+    elif mode:
+        raise ConfigError("--config", f"configs/nih.py:{mode}", "configs/nih.py or configs/nih.py:smoke")
+    return config
