@@ -1,0 +1,87 @@
+"""Whole words inside rows of tokens: where each one lies, which entry of a table it is, and how to replace one.
+
+All functions take one row of fixed length L (vmap them over a batch) and keep every shape static, so that they run
+inside jit. A *slot* is the index of a word in its row, ``0 .. L-1``; `words` names the slot of every token, -1 on
+special tokens and padding. The tokens of one word are neighbours.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Slots(NamedTuple):
+    """Where the words of one row lie; slots beyond the last word have length 0.
+
+    Attributes:
+      start: i32[L], position of the word's first token (0 where the slot is empty).
+      length: i32[L], number of its tokens.
+    """
+
+    start: jax.Array
+    length: jax.Array
+
+
+class Row(NamedTuple):
+    """One row of text: tokens i32[L], mask bool[L] (True on real tokens), words i32[L] (slot of each token, or -1)."""
+
+    tokens: jax.Array
+    mask: jax.Array
+    words: jax.Array
+
+
+def find_slots(words: jax.Array) -> Slots:
+    """Start and length of every word of one row, from `words` i32[L]."""
+    size = words.shape[0]
+    here = jnp.where(words < 0, size, words)
+    start = jnp.full((size,), size, jnp.int32).at[here].min(jnp.arange(size, dtype=jnp.int32), mode="drop")
+    length = jnp.zeros((size,), jnp.int32).at[here].add(1, mode="drop")
+    return Slots(jnp.where(length > 0, start, 0), length)
+
+
+def real_length(mask: jax.Array) -> jax.Array:
+    """i32[], one past the last real token of one row, from `mask` bool[L]."""
+    return jnp.max(jnp.where(mask, jnp.arange(1, mask.shape[0] + 1, dtype=jnp.int32), 0))
+
+
+def pieces_at(tokens: jax.Array, slots: Slots, width: int) -> tuple[jax.Array, jax.Array]:
+    """The first `width` tokens of every slot of one row.
+
+    Returns:
+      positions i32[L, width], clipped into the row, and inside bool[L, width], False beyond the word's own tokens.
+    """
+    offset = jnp.arange(width, dtype=jnp.int32)
+    positions = jnp.minimum(slots.start[:, None] + offset[None, :], tokens.shape[0] - 1)
+    return positions, offset[None, :] < slots.length[:, None]
+
+
+def replace_word(
+    row: Row, slot: jax.Array, slots: Slots, pieces: jax.Array, length: jax.Array, pad_id: jax.Array
+) -> Row:
+    """Puts another word into one slot of one row and shifts what follows.
+
+    The caller has checked that the row has room: ``real_length + length - slots.length[slot] <= L``.
+
+    Args:
+      row: the row to change.
+      slot: i32[], which word goes.
+      slots: the row's slots.
+      pieces: i32[P], tokens of the new word; only the first `length` count.
+      length: i32[], number of tokens of the new word.
+      pad_id: i32[], token written where a shorter word leaves room at the end.
+    """
+    size = row.tokens.shape[0]
+    start, shift = slots.start[slot], length - slots.length[slot]
+    position = jnp.arange(size, dtype=jnp.int32)
+    inside = (position >= start) & (position < start + length)
+    source = jnp.where(position < start, position, position - shift)
+    kept = source < size  # beyond: room that a shorter word leaves at the end
+    source = jnp.clip(source, 0, size - 1)
+    new = pieces[jnp.clip(position - start, 0, pieces.shape[0] - 1)]
+    tokens = jnp.where(inside, new, jnp.where(kept, row.tokens[source], pad_id))
+    mask = inside | (kept & row.mask[source])
+    words = jnp.where(inside, slot, jnp.where(kept, row.words[source], -1))
+    return Row(tokens, mask, words)

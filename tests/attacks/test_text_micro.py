@@ -1,0 +1,93 @@
+"""Agreement with gradient-guided substitution on a small CLIP as another implementation computed it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import micro_text as micro
+import numpy as np
+import pytest
+
+from ranjax.attacks import candidates, gains, text
+
+SETTINGS = text.Substitution(max_words=3, top_k=8)
+
+
+@pytest.fixture(scope="module")
+def case(reference_cases):
+    return np.load(reference_cases / "text_micro.npz")
+
+
+@pytest.fixture(scope="module")
+def rows(case):
+    tokens = case["ids"].astype(np.int32)
+    return jnp.asarray(tokens), jnp.asarray(case["mask"] > 0), jnp.asarray(micro.slots_of(tokens))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def attack(settings, w, image, tokens, mask, words, allowed):
+    table = w["text_model.embeddings.token_embedding.weight"]
+    return text.substitute(micro.cosine_loss(w, image), table, tokens, mask, words, allowed, settings)
+
+
+def run(settings, w, image, rows, lists=None):
+    allowed = candidates.for_rows(micro.lexicon().table, rows[0], rows[2], lists)
+    return attack(settings, w, image, *rows, allowed)
+
+
+def by_slot(listed: np.ndarray) -> jax.Array:
+    """Candidates per position [B, L, K] -> per slot: slot s is the word at position s + 1."""
+    return jnp.asarray(np.concatenate([listed[:, 1:], np.full_like(listed[:, :1], -1)], axis=1).astype(np.int32))
+
+
+@pytest.mark.parametrize("kind", ["hotflip", "guided", "guided_masked"])
+def test_substitution_agrees_in_float32(case, rows, reference_cases, kind):
+    w = micro.weights(reference_cases / "clip_micro_trained", jnp.float32)
+    image = jnp.asarray(case["image_unit_float32"])
+    source = {"hotflip": None, "guided": "plain", "guided_masked": "masked"}[kind]
+    lists = None if source is None else by_slot(case[f"mlm_{source}_cand_float32"])
+    found = run(SETTINGS, w, image, rows, lists)
+    np.testing.assert_array_equal(found.tokens, case[f"{kind}_adv_ids_float32"])
+    np.testing.assert_allclose(found.loss, case[f"{kind}_final_loss_float32"], atol=1e-5)
+    np.testing.assert_allclose(found.clean_loss, case[f"{kind}_r0_loss_before_float32"], atol=1e-5)
+    for round_ in (1, 2):
+        np.testing.assert_allclose(found.trace[round_], case[f"{kind}_r{round_}_loss_before_float32"], atol=1e-5)
+    np.testing.assert_array_equal(found.mask, rows[1])
+    np.testing.assert_array_equal(found.words, rows[2])
+    np.testing.assert_array_equal(found.edits, (np.asarray(found.tokens) != case["ids"]).sum(1))
+
+
+def test_substitution_agrees_in_float64(case, rows, reference_cases, float64):
+    w = micro.weights(reference_cases / "clip_micro_trained", jnp.float64)
+    found = run(SETTINGS, w, jnp.asarray(case["image_unit_float64"]), rows)
+    np.testing.assert_array_equal(found.tokens, case["hotflip_adv_ids_float64"])
+    np.testing.assert_allclose(found.loss, case["hotflip_final_loss_float64"], atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_first_order_scores_and_ranks_agree(case, rows, reference_cases, dtype, float64):
+    w = micro.weights(reference_cases / "clip_micro_trained", jnp.dtype(dtype))
+    table = w["text_model.embeddings.token_embedding.weight"]
+    tokens, mask, words = rows
+    loss = micro.cosine_loss(w, jnp.asarray(case[f"image_unit_{dtype}"]))
+    gradient = jax.jit(jax.grad(lambda e: loss(e, tokens, mask).sum()))(table[tokens])
+    tolerance = {"float32": 1e-4, "float64": 1e-9}[dtype]
+    np.testing.assert_allclose(gradient, case["hotflip_r0_grad_float64"], atol=tolerance)
+    entries = micro.lexicon().table
+    features = gains.candidate_features(table, entries)
+    score = jax.vmap(
+        lambda t, g, w: gains.word_gains(table, features, entries, t, g, gains.words_lib.find_slots(w), None)
+    )(tokens, gradient, words)
+    stored = case["hotflip_r0_score_rows01_float64"]
+    count = (np.asarray(words) >= 0).sum(1)
+    for row in range(2):
+        inner = slice(1, 1 + count[row])
+        np.testing.assert_allclose(score[row, : count[row]], stored[row, inner], atol=tolerance)
+        present = np.asarray(tokens)[row, inner]
+        np.testing.assert_allclose(score[row, np.arange(count[row]), present], 0, atol=tolerance)
+    allowed = candidates.for_rows(entries, tokens, words)
+    free = np.asarray(allowed.open)[:, :, None] & np.asarray(entries.offered)[None, None]
+    free = free & (np.asarray(allowed.present)[:, :, None] != np.arange(micro.VOCAB)[None, None])
+    best = np.argsort(-np.where(free, score, -np.inf).reshape(len(score), -1), axis=1, kind="stable")[:, :8]
+    np.testing.assert_array_equal(best // micro.VOCAB + 1, case[f"hotflip_r0_top_pos_{dtype}"])
+    np.testing.assert_array_equal(best % micro.VOCAB, case[f"hotflip_r0_top_id_{dtype}"])
