@@ -1,0 +1,127 @@
+"""Contrastive objectives of image-text pre-training: symmetric InfoNCE and the pairwise sigmoid loss.
+
+Both see the **global** batch. With `axis_name` the rows are those of one device and the columns are gathered from all
+devices by a gather that gradients flow through, so loss and gradients equal those of the whole batch on one device.
+(Stopping the gradient at the gathered columns, a common shortcut, gives another gradient.)
+
+The returned loss is already averaged over the axis. A step that differentiates it and then averages the *gradients*
+over the axis as well is right under `jax.shard_map` with and without replication checks, and under `jax.pmap`:
+
+    def loss_fn(params):
+        return info_nce(image(params), text(params), scale(params), axis_name="data")
+
+    grads, aux = jax.grad(loss_fn, has_aux=True)(params)
+    grads = jax.lax.pmean(grads, "data")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+RowLoss = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def l2_normalize(features: jax.Array) -> jax.Array:
+    """Divides each row of f[..., D] by its Euclidean norm; a row of zeros stays zero, with a finite gradient."""
+    squared = jnp.sum(features * features, axis=-1, keepdims=True)
+    return features * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
+
+
+def info_nce(
+    image: jax.Array, text: jax.Array, scale: jax.Array, axis_name: str | None = None, chunk: int | None = None
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Symmetric InfoNCE over the global batch (Radford et al. 2021, CLIP, figure 3).
+
+    ``logits = scale * I T^t`` with L2-normalised rows; the loss is the mean of the cross-entropies of rows and columns
+    against the diagonal. A batch of one pair gives exactly 0.
+
+    Args:
+      image: f[B, D], not normalised; row i is paired with row i of `text`.
+      text: f[B, D], not normalised.
+      scale: f[], the factor of the cosines (already exponentiated and clipped).
+      axis_name: mesh axis over which the batch is split; B is then the size of one device's part.
+      chunk: number of rows whose logits exist at one time. The result is exact; memory falls from B x B to
+        chunk x B and logits are recomputed in the backward pass.
+
+    Returns:
+      The loss f[], and ``{"image_to_text_accuracy", "text_to_image_accuracy"}``: the share of rows whose own column is
+      the only largest one (ties count against the model), f32[], without gradient.
+    """
+    images, texts = l2_normalize(image), l2_normalize(text)
+    forward, forward_hits = _over_rows(_cross_entropy(scale), images, texts, axis_name, chunk)
+    backward, backward_hits = _over_rows(_cross_entropy(scale), texts, images, axis_name, chunk)
+    return (forward + backward) / 2, {"image_to_text_accuracy": forward_hits, "text_to_image_accuracy": backward_hits}
+
+
+def sigmoid_loss(
+    image: jax.Array,
+    text: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array | float = -10.0,
+    axis_name: str | None = None,
+    chunk: int | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Pairwise sigmoid loss over the global batch (Zhai et al. 2023, SigLIP, equation 1).
+
+    ``-1/B sum_ij log sigmoid(z_ij (scale I_i . T_j + bias))`` with z = 1 on the diagonal and -1 elsewhere.
+
+    Args:
+      bias: f[], -10 at SigLIP's start, where almost all pairs are negatives.
+      image, text, scale, axis_name, chunk: as in `info_nce`.
+
+    Returns:
+      The loss f[], and ``{"image_to_text_accuracy"}`` as in `info_nce`.
+    """
+
+    def row_loss(similarities: jax.Array, positive: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = scale * similarities + bias
+        signs = jnp.where(jnp.arange(logits.shape[0], dtype=positive.dtype) == positive, 1, -1).astype(logits.dtype)
+        return -jnp.sum(jax.nn.log_sigmoid(signs * logits)), logits
+
+    loss, hits = _over_rows(row_loss, l2_normalize(image), l2_normalize(text), axis_name, chunk)
+    return loss, {"image_to_text_accuracy": hits}
+
+
+def _cross_entropy(scale: jax.Array) -> RowLoss:
+    def row_loss(similarities: jax.Array, positive: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = scale * similarities
+        # logsumexp subtracts the largest logit first, so that large logits and shifts are safe.
+        return jax.nn.logsumexp(logits) - logits[positive], logits
+
+    return row_loss
+
+
+def _over_rows(
+    row_loss: RowLoss, rows: jax.Array, columns: jax.Array, axis_name: str | None, chunk: int | None
+) -> tuple[jax.Array, jax.Array]:
+    """Means of `row_loss` and of "the positive is the only largest" over the global batch.
+
+    `row_loss(similarities f[N], positive i32[]) -> (loss f[], logits f[N])` is written for one row.
+    """
+    if rows.ndim != 2 or rows.shape != columns.shape:
+        raise ValueError(f"image and text features must both be [B, D], got {rows.shape} and {columns.shape}")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk = {chunk!r} is not allowed: a positive number of rows, or None for all at once")
+    count = rows.shape[0]
+    positives = jnp.arange(count, dtype=jnp.int32)
+    if axis_name is not None:
+        columns = jax.lax.all_gather(columns, axis_name, tiled=True)
+        positives = positives + count * jax.lax.axis_index(axis_name)
+
+    def one(row: jax.Array, positive: jax.Array) -> tuple[jax.Array, jax.Array]:
+        loss, logits = row_loss(columns @ row, positive)
+        hit = jnp.sum(logits >= logits[positive]) == 1
+        return loss, hit
+
+    if chunk is None or chunk >= count:
+        losses, hits = jax.vmap(one)(rows, positives)
+    else:
+        # The checkpoint drops a chunk's logits after use, or the backward pass would keep all of them.
+        losses, hits = jax.lax.map(lambda pair: jax.checkpoint(one)(*pair), (rows, positives), batch_size=chunk)
+    loss, accuracy = jnp.mean(losses), jnp.mean(hits.astype(jnp.float32))
+    if axis_name is not None:
+        loss, accuracy = jax.lax.pmean((loss, accuracy), axis_name)
+    return loss, accuracy
