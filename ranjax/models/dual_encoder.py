@@ -1,0 +1,152 @@
+"""An image tower and a text tower that meet in one space, as a module and as pure functions of its parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ranjax.errors import ConfigError
+from ranjax.models.config import DualEncoderConfig
+from ranjax.models.layers import Linear, at_least_float32
+from ranjax.models.text_transformer import TextTransformer
+from ranjax.models.vision_transformer import VisionTransformer
+
+Params = dict[str, Any]
+MAX_LOGIT_SCALE = 100.0
+
+
+class DualEncoder(nnx.Module):
+    """CLIP (Radford et al. 2021): two transformers, two linear projections without bias, one logit scale."""
+
+    def __init__(self, config: DualEncoderConfig, rngs: nnx.Rngs):
+        self.config = config
+        self.vision = VisionTransformer(config, rngs)
+        self.text = TextTransformer(config, rngs)
+        self.visual_projection = Linear(
+            config.vision_width, config.embed_dim, config.vision_width**-0.5, rngs, use_bias=False
+        )
+        self.text_projection = Linear(
+            config.text_width, config.embed_dim, config.text_width**-0.5, rngs, use_bias=False
+        )
+        self.log_scale = nnx.Param(jnp.asarray(config.logit_scale_init, jnp.float32))
+
+    def image_features(self, images: jax.Array) -> jax.Array:
+        """See `DualEncoderFunctions.image_features`."""
+        config, stored = self.config, self.log_scale[...].dtype
+        _check_images(images, config)
+        x = images.astype(_compute_dtype(config, stored))
+        if config.grey_to_rgb and x.shape[-1] == 1:
+            x = jnp.broadcast_to(x, (*x.shape[:-1], 3))
+        wide = at_least_float32(x.dtype)
+        mean, std = (jnp.asarray(v, wide)[None, None, None] for v in (config.pixel_mean, config.pixel_std))
+        x = ((x.astype(wide) - mean) / std).astype(x.dtype)
+        return self.visual_projection(self.vision(x)).astype(stored)
+
+    def text_features(self, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None = None) -> jax.Array:
+        """See `DualEncoderFunctions.text_features`."""
+        config, stored = self.config, self.log_scale[...].dtype
+        _check_tokens(tokens, mask, embeddings, config)
+        if embeddings is None:
+            embeddings = self.text.token_embedding[...][tokens]
+        x = self.text(tokens, mask, embeddings.astype(_compute_dtype(config, stored)))
+        return self.text_projection(x).astype(stored)
+
+    def token_table(self) -> jax.Array:
+        """See `DualEncoderFunctions.token_table`."""
+        return self.text.token_embedding[...]
+
+    def logit_scale(self) -> jax.Array:
+        """See `DualEncoderFunctions.logit_scale`."""
+        limit = math.log(MAX_LOGIT_SCALE)
+        stored = self.log_scale[...]
+        # `where`, not `minimum`: a parameter clamped exactly to the limit keeps its whole gradient and can come back.
+        scale = jnp.exp(jnp.where(stored > limit, jnp.asarray(limit, stored.dtype), stored))
+        return scale - jax.lax.stop_gradient(jnp.maximum(scale - MAX_LOGIT_SCALE, 0.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class DualEncoderFunctions:
+    """Pure functions of a parameter pytree; hashable, so it can be closed over or be a static argument of `jax.jit`."""
+
+    config: DualEncoderConfig
+
+    def image_features(self, params: Params, images: jax.Array) -> jax.Array:
+        """Projected image embeddings, not L2-normalised: dtype of the parameters, [B, D].
+
+        Args:
+          params: as given by `split`.
+          images: f32[B, S, S, C] in [0, 1]; the pixel normalisation happens inside.
+
+        Raises:
+          ConfigError: an image of another size or number of channels than the config's.
+        """
+        return self._bind(params).image_features(images)
+
+    def text_features(
+        self, params: Params, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None = None
+    ) -> jax.Array:
+        """Projected text embeddings, not L2-normalised: dtype of the parameters, [B, D].
+
+        Args:
+          params: as given by `split`.
+          tokens: i32[B, L], L up to max_length.
+          mask: bool[B, L], True on real tokens.
+          embeddings: [B, L, W], stands in for ``token_table[tokens]`` (before positions), for gradients by it. The
+            tokens still say which position is pooled.
+
+        Raises:
+          ConfigError: a text longer than max_length, or shapes that do not fit each other.
+        """
+        return self._bind(params).text_features(tokens, mask, embeddings)
+
+    def token_table(self, params: Params) -> jax.Array:
+        """The token embeddings, [V, W]."""
+        return self._bind(params).token_table()
+
+    def logit_scale(self, params: Params) -> jax.Array:
+        """The factor of the cosine logits, a scalar: exp of the parameter, at most 100."""
+        return self._bind(params).logit_scale()
+
+    def _bind(self, params: Params) -> DualEncoder:
+        return nnx.merge(_graph(self.config), params)
+
+
+def split(model: DualEncoder) -> tuple[DualEncoderFunctions, Params]:
+    """Takes a module apart into pure functions and a plain nested dict of arrays."""
+    return DualEncoderFunctions(model.config), nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+@functools.lru_cache(maxsize=64)
+def _graph(config: DualEncoderConfig) -> nnx.GraphDef:
+    return nnx.graphdef(nnx.eval_shape(lambda: DualEncoder(config, nnx.Rngs(0))))
+
+
+def _compute_dtype(config: DualEncoderConfig, stored: jnp.dtype) -> jnp.dtype:
+    return jnp.dtype(stored if config.compute_dtype == "params" else config.compute_dtype)
+
+
+def _check_images(images: jax.Array, config: DualEncoderConfig) -> None:
+    channels = (1, 3) if config.grey_to_rgb else (config.channels,)
+    size = config.image_size
+    if images.ndim != 4 or images.shape[1:3] != (size, size) or images.shape[3] not in channels:
+        wanted = " or ".join(str(c) for c in channels)
+        raise ConfigError("images.shape", images.shape, f"[B, {size}, {size}, {wanted}] for this image tower")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ConfigError("images.dtype", str(images.dtype), "floats in [0, 1] (divide 8-bit images by 255)")
+
+
+def _check_tokens(tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None, config: DualEncoderConfig) -> None:
+    if tokens.ndim != 2 or tokens.shape[1] > config.max_length:
+        raise ConfigError("tokens.shape", tokens.shape, f"[B, L] with L at most model.max_length = {config.max_length}")
+    if mask.shape != tokens.shape or mask.dtype != jnp.bool_:
+        raise ConfigError("mask", f"{mask.dtype}{list(mask.shape)}", f"bool{list(tokens.shape)}, as the tokens")
+    if embeddings is not None and embeddings.shape != (*tokens.shape, config.text_width):
+        raise ConfigError(
+            "embeddings.shape", embeddings.shape, f"{(*tokens.shape, config.text_width)}, one row per token"
+        )

@@ -1,0 +1,114 @@
+"""Light-weight heads on frozen features, as plain functions of explicit parameters and batch statistics.
+
+A head is a hashable value with ``init(key) -> (params, stats)`` and ``apply(params, stats, features, train) ->
+(z, logits, new_stats)``; nothing is stored in it, so many seeds of one head are one `jax.vmap`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ranjax.errors import ConfigError
+
+Tree = dict[str, Any]
+Output = tuple[jax.Array, jax.Array, Tree]
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearHead:
+    """A linear probe, z = f: D features -> C logits."""
+
+    features: int
+    classes: int
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.features, self.classes)
+
+    def init(self, key: jax.Array) -> tuple[Tree, Tree]:
+        """float32 parameters (uniform within +-1/sqrt(D)) and empty statistics."""
+        return {"classifier": _init_linear(key, self.features, self.classes)}, {}
+
+    def apply(self, params: Tree, stats: Tree, features: jax.Array, train: bool) -> Output:
+        """features [B, D] -> (features, logits [B, C], stats)."""
+        return features, _linear(params["classifier"], features), stats
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidualHead:
+    """NMTune's head (Chen et al., ICLR 2024, arXiv 2309.17002): z = s * g(f) + f, then a linear map to C logits.
+
+    g is Linear(D, 4D), batch norm, ReLU, Linear(4D, D); s is one learnable factor per channel, 1 at first.
+
+    Attributes:
+      features: D.
+      classes: C.
+      momentum: share of the new batch in the running moments (torch's convention).
+      eps: added to the variance.
+    """
+
+    features: int
+    classes: int
+    momentum: float = 0.1
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.features, self.classes)
+
+    def init(self, key: jax.Array) -> tuple[Tree, Tree]:
+        """float32 parameters (linear maps uniform within +-1/sqrt(fan-in)) and running moments (0 and 1)."""
+        first, second, third = jax.random.split(key, 3)
+        hidden = 4 * self.features
+        params = {
+            "expand": _init_linear(first, self.features, hidden),
+            "norm": {"scale": jnp.ones((hidden,), jnp.float32), "bias": jnp.zeros((hidden,), jnp.float32)},
+            "contract": _init_linear(second, hidden, self.features),
+            "residual_scale": jnp.ones((self.features,), jnp.float32),
+            "classifier": _init_linear(third, self.features, self.classes),
+        }
+        return params, {"mean": jnp.zeros((hidden,), jnp.float32), "var": jnp.ones((hidden,), jnp.float32)}
+
+    def apply(self, params: Tree, stats: Tree, features: jax.Array, train: bool) -> Output:
+        """features [B, D] -> (z [B, D], logits [B, C], new statistics).
+
+        With `train` the batch normalises itself and moves the running moments (their variance unbiased, as torch's);
+        without, the running moments normalise it and come back unchanged. B must be 2 or more in training.
+        """
+        hidden = _linear(params["expand"], features)
+        if train:
+            if features.shape[0] < 2:
+                raise ConfigError("batch", features.shape[0], "at least 2 rows, for batch norm in training")
+            mean, var = jnp.mean(hidden, axis=0), jnp.var(hidden, axis=0)
+            rows = features.shape[0]
+            moments = {"mean": mean, "var": var * (rows / (rows - 1))}
+            moments = jax.lax.stop_gradient(moments)
+            stats = jax.tree.map(lambda old, new: (1 - self.momentum) * old + self.momentum * new, stats, moments)
+        else:
+            mean, var = stats["mean"], stats["var"]
+        norm = params["norm"]
+        hidden = (hidden - mean[None]) * (jax.lax.rsqrt(var + self.eps) * norm["scale"])[None] + norm["bias"][None]
+        correction = _linear(params["contract"], jax.nn.relu(hidden))
+        z = params["residual_scale"][None] * correction + features
+        return z, _linear(params["classifier"], z), stats
+
+
+def _check_sizes(features: int, classes: int) -> None:
+    if features < 1 or classes < 1:
+        raise ConfigError("head", (features, classes), "at least one feature and one class")
+
+
+def _init_linear(key: jax.Array, inputs: int, outputs: int) -> Tree:
+    bound = 1 / math.sqrt(inputs)
+    for_kernel, for_bias = jax.random.split(key)
+    return {
+        "kernel": jax.random.uniform(for_kernel, (inputs, outputs), jnp.float32, -bound, bound),
+        "bias": jax.random.uniform(for_bias, (outputs,), jnp.float32, -bound, bound),
+    }
+
+
+def _linear(params: Tree, x: jax.Array) -> jax.Array:
+    return jnp.matmul(x, params["kernel"]) + params["bias"][None]

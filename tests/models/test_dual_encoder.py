@@ -1,0 +1,237 @@
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tiny_encoder import TINY
+
+from ranjax.errors import ConfigError
+from ranjax.models import DualEncoder, DualEncoderConfig, DualEncoderFunctions, describe_parameters, split
+
+
+def test_features_have_the_contract_s_shapes_and_dtypes(tiny, batch, encode):
+    functions, params = tiny
+    image, text = encode(functions, params, *batch)
+    assert image.shape == text.shape == (3, 10)
+    assert image.dtype == text.dtype == jnp.float32
+    assert functions.token_table(params).shape == (40, 12)
+    assert np.isfinite(image).all()
+    assert np.isfinite(text).all()
+
+
+def test_functions_are_static_arguments_and_compile_once(batch, encode):
+    functions, params = split(DualEncoder(TINY, nnx.Rngs(1)))
+    again = DualEncoderFunctions(dataclasses.replace(TINY))
+    assert functions == again
+    assert hash(functions) == hash(again)
+    encode(functions, params, *batch)
+    before = encode._cache_size()
+    encode(again, jax.tree.map(lambda p: p + 1, params), *batch)
+    assert encode._cache_size() == before
+
+
+def test_params_are_a_plain_nested_dict_of_float32_arrays(tiny):
+    _, params = tiny
+
+    def check(node):
+        for key, value in node.items():
+            assert isinstance(key, str)
+            if isinstance(value, dict):
+                check(value)
+            else:
+                assert isinstance(value, jax.Array)
+                assert value.dtype == jnp.float32
+
+    check(params)
+
+
+def test_given_embeddings_stand_in_for_the_token_table(tiny, batch):
+    functions, params = tiny
+    _, tokens, mask = batch
+    rows = functions.token_table(params)[tokens]
+    np.testing.assert_array_equal(
+        functions.text_features(params, tokens, mask, rows), functions.text_features(params, tokens, mask)
+    )
+
+
+def test_nothing_behind_the_first_eos_counts(tiny, batch, encode):
+    functions, params = tiny
+    images, tokens, mask = batch
+    noisy = tokens.at[0, 3:].set(jnp.asarray([39, 7, 39, 5, 3], jnp.int32))
+    text = encode(functions, params, images, noisy, mask.at[0, 3:].set(True))[1]
+    np.testing.assert_allclose(text, encode(functions, params, images, tokens, mask)[1], atol=1e-6)
+
+
+def test_masked_tokens_do_not_count(tiny, batch, encode):
+    functions, params = tiny
+    images, tokens, mask = batch
+    hidden = mask.at[2, 3].set(False)
+    first = encode(functions, params, images, tokens, hidden)[1]
+    second = encode(functions, params, images, tokens.at[2, 3].set(5), hidden)[1]
+    np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_a_text_without_eos_is_pooled_at_its_last_token(batch):
+    from ranjax.models.text_transformer import pooling_positions
+
+    tokens = jnp.asarray([[3, 4, 39, 39], [3, 4, 5, 0], [39, 1, 2, 3]], jnp.int32)
+    mask = jnp.asarray([[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1]], bool)
+    np.testing.assert_array_equal(pooling_positions(tokens, mask, 39, "eos"), [2, 2, 0])
+    np.testing.assert_array_equal(pooling_positions(tokens, mask, 2, "highest_id"), [2, 2, 0])
+
+
+def test_an_example_does_not_depend_on_its_batch(tiny, batch, encode):
+    functions, params = tiny
+    image, text = encode(functions, params, *batch)
+    order = np.array([2, 0, 1])
+    shuffled = encode(functions, params, *(part[order] for part in batch))
+    np.testing.assert_allclose(shuffled[0], image[order], atol=1e-6)
+    np.testing.assert_allclose(shuffled[1], text[order], atol=1e-6)
+
+
+def test_patches_and_matmul_equal_a_strided_convolution():
+    from ranjax.models.vision_transformer import patches
+
+    rng = np.random.default_rng(1)
+    images = jnp.asarray(rng.random((2, 6, 6, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.random((3 * 3 * 3, 4)), jnp.float32)
+    convolved = jax.lax.conv_general_dilated(
+        images, kernel.reshape(3, 3, 3, 4), (3, 3), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(patches(images, 3) @ kernel, convolved.reshape(2, 4, 4), rtol=1e-5)
+
+
+def test_a_grey_image_is_repeated_for_a_colour_tower(batch, encode):
+    config = dataclasses.replace(TINY, channels=3, pixel_mean=None, pixel_std=None, grey_to_rgb=True)
+    functions, params = split(DualEncoder(config, nnx.Rngs(2)))
+    images, tokens, mask = batch
+    grey = encode(functions, params, images, tokens, mask)[0]
+    colour = encode(functions, params, jnp.concatenate([images] * 3, axis=-1), tokens, mask)[0]
+    np.testing.assert_allclose(grey, colour, atol=1e-6)
+
+
+def test_normalisation_is_inside(tiny, batch, encode):
+    _, params = tiny
+    images, tokens, mask = batch
+    plain = DualEncoderFunctions(dataclasses.replace(TINY, pixel_mean=(0.0,), pixel_std=(1.0,)))
+    inside = encode(tiny[0], params, images, tokens, mask)[0]
+    np.testing.assert_allclose(inside, encode(plain, params, (images - 0.5) / 0.25, tokens, mask)[0], atol=1e-6)
+
+
+def test_the_logit_scale_is_clipped_at_100_and_comes_back_from_the_limit(tiny):
+    functions, params = tiny
+    assert float(functions.logit_scale(params)) == pytest.approx(math.exp(2.6592), rel=1e-6)
+    slope = jax.grad(lambda s: functions.logit_scale({**params, "log_scale": s}))
+    for stored, value, gradient in ((9.0, 100.0, 0.0), (np.log(100.0), 100.0, 100.0), (0.0, 1.0, 1.0)):
+        at = jnp.asarray(stored, jnp.float32)
+        assert float(functions.logit_scale({**params, "log_scale": at})) == pytest.approx(value, rel=1e-6)
+        assert float(functions.logit_scale({**params, "log_scale": at})) <= 100.0
+        assert float(slope(at)) == pytest.approx(gradient, rel=1e-5)
+
+
+def test_remat_and_scan_change_neither_features_nor_gradients(tiny, batch):
+    _, params = tiny
+    images, tokens, mask = batch
+
+    def loss(functions, params, images):
+        image = functions.image_features(params, images)
+        return jnp.sum(jnp.square(image * functions.text_features(params, tokens, mask)))
+
+    compiled = jax.jit(jax.value_and_grad(loss, argnums=(1, 2)), static_argnums=0)
+    plain = compiled(DualEncoderFunctions(TINY), params, images)
+    for switches in ({"remat": True}, {"remat": True, "scan": True}):
+        other = compiled(DualEncoderFunctions(dataclasses.replace(TINY, **switches)), params, images)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, other)
+
+
+def test_bfloat16_compute_keeps_float32_features_close(tiny, batch, encode):
+    functions, params = tiny
+    half = DualEncoderFunctions(dataclasses.replace(TINY, compute_dtype="bfloat16"))
+    for exact, rough in zip(encode(functions, params, *batch), encode(half, params, *batch)):
+        assert rough.dtype == jnp.float32
+        cosine = jnp.sum(exact * rough, -1) / (jnp.linalg.norm(exact, axis=-1) * jnp.linalg.norm(rough, axis=-1))
+        assert float(cosine.min()) > 0.999
+
+
+def test_float64_parameters_compute_in_float64(tiny, batch, encode, float64):
+    functions, params = tiny
+    wide = jax.tree.map(lambda p: p.astype(jnp.float64), params)
+    features = encode(functions, wide, *batch)
+    assert all(part.dtype == jnp.float64 for part in features)
+    assert functions.logit_scale(wide).dtype == jnp.float64
+
+    def loss(x):
+        return jnp.sum(functions.image_features(wide, x) ** 2)
+
+    images = batch[0].astype(jnp.float64)
+    direction = jax.random.normal(jax.random.key(0), images.shape, jnp.float64)
+    compiled = jax.jit(loss)
+    step = 1e-6
+    slope = (compiled(images + step * direction) - compiled(images - step * direction)) / (2 * step)
+    np.testing.assert_allclose(jnp.sum(jax.grad(loss)(images) * direction), slope, rtol=1e-7)
+
+
+def test_initial_deviations_go_by_width_and_depth():
+    config = DualEncoderConfig(vocab_size=500, eos_id=1, text_width=128, text_layers=8, text_heads=2)
+    params = split(DualEncoder(config, nnx.Rngs(0)))[1]
+    block = params["text"]["blocks"]["layers"]["3"]
+    for value, std in (
+        (params["text"]["token_embedding"], 0.02),
+        (params["text"]["positions"], 0.01),
+        (block["attention"]["query"]["kernel"], 128**-0.5),
+        (block["attention"]["out"]["kernel"], 128**-0.5 * 16**-0.5),
+        (block["mlp"]["fc1"]["kernel"], 256**-0.5),
+        (block["mlp"]["fc2"]["kernel"], 128**-0.5 * 16**-0.5),
+        (params["text_projection"]["kernel"], 128**-0.5),
+        (params["vision"]["class_embedding"], 192**-0.5),
+    ):
+        assert float(jnp.std(value)) == pytest.approx(std, rel=0.15)
+    assert not np.any(block["mlp"]["fc1"]["bias"])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"image_size": 20}, "model.image_size = 20.*patch_size = 8"),
+        ({"channels": 2}, "model.channels = 2"),
+        ({"vision_heads": 3}, "model.vision_heads = 3.*divisor"),
+        ({"activation": "swish"}, "model.activation = 'swish'.*quick_gelu"),
+        ({"eos_id": 40}, "model.eos_id = 40"),
+        ({"pixel_mean": (0.1, 0.2)}, "model.pixel_mean"),
+        ({"pixel_std": (0.0,)}, "model.pixel_std"),
+        ({"vision_layers": 0}, "model.vision_layers = 0"),
+        ({"grey_to_rgb": True}, "model.grey_to_rgb"),
+        ({"compute_dtype": "float16"}, "model.compute_dtype"),
+    ],
+)
+def test_a_config_that_cannot_be_built_names_its_key(change, named):
+    with pytest.raises(ConfigError, match=named):
+        dataclasses.replace(TINY, **change)
+
+
+def test_inputs_that_do_not_fit_are_refused_before_compiling(tiny, batch):
+    functions, params = tiny
+    images, tokens, mask = batch
+    with pytest.raises(ConfigError, match=r"images.shape.*\[B, 16, 16, 1\]"):
+        functions.image_features(params, images[:, :8])
+    with pytest.raises(ConfigError, match=r"images.shape"):
+        functions.image_features(params, jnp.concatenate([images] * 3, axis=-1))
+    with pytest.raises(ConfigError, match=r"images.dtype.*255"):
+        functions.image_features(params, jnp.zeros((1, 16, 16, 1), jnp.uint8))
+    with pytest.raises(ConfigError, match=r"tokens.shape.*max_length = 8"):
+        functions.text_features(params, jnp.zeros((1, 9), jnp.int32), jnp.ones((1, 9), bool))
+    with pytest.raises(ConfigError, match="mask"):
+        functions.text_features(params, tokens, mask[:, :4])
+    with pytest.raises(ConfigError, match=r"embeddings.shape"):
+        functions.text_features(params, tokens, mask, jnp.zeros((3, 8, 5), jnp.float32))
+
+
+def test_the_table_of_parameters_adds_up(tiny):
+    table = describe_parameters(tiny[1])
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(tiny[1]))
+    assert table.splitlines()[-1].split()[:1] == ["total"]
+    assert f"{numbers:,}" in table.splitlines()[-1]
+    assert "vision/blocks" in table
