@@ -1,0 +1,237 @@
+"""Findings in words, each read off an interval; where it holds zero the finding is "no difference shown"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ranjax.reporting import rows as rows_
+from ranjax.reporting import wording
+from ranjax.reporting.rows import Row
+
+ABOVE, BELOW, NONE = "above", "below", "none"
+_DEFENCE = "ran"
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence with its topic and verdict: "above", "below", "none" shown, or "caution" for how to read it."""
+
+    verdict: str
+    text: str
+    topic: str
+
+
+def verdict(comparison: Mapping[str, Any]) -> str | None:
+    """Returns "above", "below" or "none" by the interval of the difference; None where there is no interval."""
+    if not wording.finite(comparison.get("difference")) or not wording.has_interval(comparison):
+        return None
+    if comparison["low"] > 0:
+        return ABOVE
+    return BELOW if comparison["high"] < 0 else NONE
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p values adjusted for their number by Holm's step-down method (Holm 1979), in the given order."""
+    adjusted = [1.0] * len(p_values)
+    running = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def judged(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the comparisons that have an interval, each with its "verdict" and, where p is known, its "p_holm".
+
+    Holm's correction runs over all comparisons of one metric, since each metric is a table of its own.
+    """
+    kept: list[dict[str, Any]] = [
+        {**item, "verdict": verdict(item)} for item in results.get("comparisons") or [] if verdict(item) is not None
+    ]
+    for metric in rows_.distinct(kept, "metric"):
+        tested = [item for item in kept if item.get("metric") == metric and wording.finite(item.get("p"))]
+        for item, p in zip(tested, holm([item["p"] for item in tested])):
+            item["p_holm"] = p
+    return kept
+
+
+def _where(item: Mapping[str, Any], arms: Sequence[Any], start: bool = True) -> str:
+    words = "without upstream noise" if item.get("ratio") == 0 else f"at {wording.percent(item.get('ratio'))} noise"
+    if len(arms) > 1 and item.get("ratio") != 0:
+        words += f" (arm {wording.arm_label(item.get('arm'))})"
+    return words[0].upper() + words[1:] if start else words
+
+
+def _quantity(item: Mapping[str, Any], attacks: Sequence[Any]) -> str:
+    metric = str(item.get("metric"))
+    measured = f"{wording.attack_label(item.get('attack'), attacks)} {wording.metric_label(metric)}"
+    return f"points of {measured}" if wording.is_percent(metric) else measured
+
+
+def _on(item: Mapping[str, Any], tasks: Sequence[Any]) -> str:
+    return wording.split_phrase(item.get("split")) + (f", task {item.get('task')}" if len(tasks) > 1 else "")
+
+
+def worded(item: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a judged comparison as a sentence; arm, attack and task are named where they vary `among` the others."""
+    metric = str(item["metric"])
+    arms, attacks, tasks = (rows_.distinct(among, field) for field in ("arm", "attack", "task"))
+    arms = rows_.distinct([other for other in among if other.get("ratio") != 0], "arm") or arms
+    first, second = wording.method_label(item["a"]), wording.method_label(item["b"])
+    interval = f"{wording.number(item['low'], metric)} to {wording.number(item['high'], metric)}"
+    where, on, quantity = _where(item, arms), _on(item, tasks), _quantity(item, attacks)
+    if item["verdict"] == NONE:
+        measured = quantity.removeprefix("points of ")
+        return f"{where} no difference between {first} and {second} is shown in {measured} {on} (95 % interval {interval})."
+    size = wording.number(abs(item["difference"]), metric)
+    if item["verdict"] == BELOW:
+        interval = f"{wording.number(-item['high'], metric)} to {wording.number(-item['low'], metric)}"
+    return f"{where} {first} is {item['verdict']} {second} by {size} {quantity} {on} (95 % interval {interval})."
+
+
+def _headline_comparisons(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """RAN against every other method in accuracy, in domain, at the highest ratio: a rule that looks at no outcome."""
+    chosen = [item for item in kept if item.get("metric") == "accuracy"] or kept
+    chosen = [item for item in chosen if item.get("a") == _DEFENCE] or chosen
+    chosen = [item for item in chosen if item.get("split") == "test"] or chosen
+    ratios = [item["ratio"] for item in chosen if wording.finite(item.get("ratio"))]
+    return [item for item in chosen if not ratios or item.get("ratio") == max(ratios)]
+
+
+def _caution(kept: list[dict[str, Any]], shown: int) -> list[Finding]:
+    if not kept:
+        return []
+    above = sum(item["verdict"] == ABOVE for item in kept)
+    below = sum(item["verdict"] == BELOW for item in kept)
+    text = (
+        f"{shown} of {len(kept)} comparisons are worded above, chosen by a fixed rule and not by their outcome. "
+        f"Of all {len(kept)}, "
+        f"{above} intervals lie above zero, {below} below and {len(kept) - above - below} hold zero. "
+        f"With this many intervals at 95 % about {max(1, round(_LEVEL * len(kept)))} would miss zero by chance alone"
+    )
+    if any("p_holm" in item for item in kept):
+        stand = sum(item.get("p_holm", 1.0) < _LEVEL for item in kept)
+        text += f"; {stand} {'stands' if stand == 1 else 'stand'} at 5 % after Holm's correction over each metric"
+    return [Finding("caution", text + ".", "Reading these findings")]
+
+
+def _level(row: Row) -> str:
+    metric = str(row["metric"])
+    unit = " %" if wording.is_percent(metric) else ""
+    low, high = (wording.number(row[end], metric) for end in ("low", "high"))
+    return f"{wording.number(row['value'], metric)}{unit} (95 % interval {low} to {high})"
+
+
+def _attack_findings(rows: list[Row]) -> list[Finding]:
+    """What the attack does to the linear probe on the clean encoder, or to the first method there is."""
+    accuracy = [row for row in rows_.pick(rows, metric="accuracy", split="test") if wording.has_interval(row)]
+    accuracy = [row for row in accuracy if row["ratio"] == min(rows_.ratios(accuracy))]
+    findings = []
+    for method in [name for name in ("lp", *rows_.methods(accuracy)) if rows_.first(accuracy, method=name)][:1]:
+        clean = rows_.first(accuracy, method=method, attack="none")
+        for attack in [name for name in rows_.attacks(accuracy) if name != "none"]:
+            hit = rows_.first(accuracy, method=method, attack=attack)
+            if clean is None or hit is None:
+                continue
+            label = wording.method_label(method)
+            start = f"{_where(clean, [])} the attack {attack.upper()}"
+            levels = f"{_level(clean)} clean, {_level(hit)} attacked"
+            if hit["high"] < clean["low"]:
+                findings.append(
+                    Finding(BELOW, f"{start} lowers the accuracy of {label} on the test set: {levels}.", "The attack")
+                )
+            elif hit["low"] > clean["high"]:
+                findings.append(
+                    Finding(
+                        ABOVE,
+                        f"{start} does not lower the accuracy of {label} on the test set: {levels}.",
+                        "The attack",
+                    )
+                )
+            else:
+                findings.append(
+                    Finding(
+                        NONE,
+                        f"{start} shows no difference in the accuracy of {label} on the test set: {levels}.",
+                        "The attack",
+                    )
+                )
+    return findings
+
+
+def _chance_findings(rows: list[Row], chance: Mapping[str, Any]) -> list[Finding]:
+    """Whether what needs no head, zero-shot and retrieval, is above guessing on the least noisy encoder."""
+    candidates = [
+        row for row in rows if row["attack"] == "none" and row["split"] == "test" and wording.has_interval(row)
+    ]
+    candidates = [
+        row
+        for row in candidates
+        if (row["method"] == "zero_shot" and row["metric"] == "accuracy")
+        or (row["task"] == rows_.RETRIEVAL and row["metric"] == "recall@1")
+    ]
+    findings = []
+    for row in [row for row in candidates if row["ratio"] == min(rows_.ratios(candidates))]:
+        level = chance.get(row["metric"])
+        if not wording.finite(level):
+            continue
+        what = wording.method_label(row["method"])
+        what += " retrieval R@1" if row["task"] == rows_.RETRIEVAL else " accuracy"
+        found = ABOVE if row["low"] > level else BELOW if row["high"] < level else NONE
+        says = {ABOVE: "is above chance", BELOW: "is below chance", NONE: "is not shown to differ from chance"}[found]
+        value = wording.number(level, row["metric"])
+        text = f"{_where(row, [])} {what} {says} on the test set: {_level(row)}, chance {value} %."
+        findings.append(Finding(found, text, "Without a head"))
+    return findings
+
+
+def _noise_findings(rows: list[Row]) -> list[Finding]:
+    """The linear probe at each noise ratio against ratio 0: different only where the two intervals lie apart."""
+    accuracy = [row for row in rows_.pick(rows, metric="accuracy", split="test") if wording.has_interval(row)]
+    method = next((name for name in ("lp", *rows_.methods(accuracy)) if rows_.pick(accuracy, method=name)), None)
+    accuracy = rows_.pick(accuracy, method=method)
+    attacks, arms = rows_.attacks(accuracy), rows_.arms(accuracy)
+    findings = []
+    for attack in attacks:
+        start = rows_.first(accuracy, attack=attack, ratio=0)
+        for row in [row for row in rows_.pick(accuracy, attack=attack) if row["ratio"] > 0 and start is not None]:
+            found = ABOVE if row["low"] > start["high"] else BELOW if row["high"] < start["low"] else NONE
+            says = {ABOVE: "is above", BELOW: "is below", NONE: "shows no difference from"}[found]
+            measured = f"{wording.attack_label(attack, attacks)} accuracy of {wording.method_label(method)}"
+            overlap = "the intervals overlap" if found == NONE else "the intervals lie apart"
+            levels = f"{_level(row)} against {_level(start)}"
+            text = f"{_where(row, arms)} the {measured} {says} that without upstream noise: {levels}; {overlap}."
+            findings.append(Finding(found, text, "Upstream noise"))
+    return findings
+
+
+def headlines(results: Mapping[str, Any]) -> list[Finding]:
+    """Returns the findings at the head of the page, in this order: attack, chance, upstream noise, RAN, caution.
+
+    Which figures are worded is settled by fixed rules that look at no outcome; none is worded without its interval.
+    """
+    rows = rows_.pooled(results.get("rows") or [])
+    kept = judged(results)
+    chosen = _headline_comparisons(kept)
+    downstream = rows_.downstream(rows)
+    found = (
+        _attack_findings(downstream) + _chance_findings(rows, results.get("chance") or {}) + _noise_findings(downstream)
+    )
+    found += [Finding(item["verdict"], worded(item, kept), "Between methods") for item in chosen]
+    return found + _caution(kept, len(chosen))
+
+
+def findings(results: Mapping[str, Any]) -> list[str]:
+    """Returns the worded findings of a run.
+
+    Args:
+      results: the content of results.json.
+
+    Returns:
+      Sentences. Each has its 95 % interval and says "above", "below" or that no difference is shown; the last says
+      how many comparisons were made and what that means. Empty where nothing has an interval.
+    """
+    return [finding.text for finding in headlines(results)]

@@ -1,0 +1,120 @@
+"""Attacked pairs to look at: radiograph, attacked twin, magnified difference, the report with changes marked."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ranjax.reporting import markup, wording
+from ranjax.reporting.markup import Markup, tag
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_IMAGE_BYTES = 8_000_000
+
+
+def png_source(encoded: Any) -> str | None:
+    """Returns a data URI of a base64 PNG, or None where `encoded` is not one."""
+    if not isinstance(encoded, str) or len(encoded) > _IMAGE_BYTES:
+        return None
+    encoded = encoded.removeprefix("data:image/png;base64,")
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return f"data:image/png;base64,{encoded}" if raw.startswith(_PNG) else None
+
+
+def word_changes(before: str, after: str) -> list[tuple[str, str]]:
+    """Returns the two texts as runs of words (old, new); runs that did not change have old == new.
+
+    Where both have as many words they are compared place by place, which is what a substitution did; otherwise by the
+    longest common run.
+    """
+    old, new = before.split(), after.split()
+    runs: list[tuple[str, str]] = []
+    if len(old) == len(new):
+        for first, second in zip(old, new):
+            if first == second and runs and runs[-1][0] == runs[-1][1]:
+                runs[-1] = (f"{runs[-1][0]} {first}",) * 2
+            else:
+                runs.append((first, second))
+        return runs
+    for _, i1, i2, j1, j2 in difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
+        runs.append((" ".join(old[i1:i2]), " ".join(new[j1:j2])))
+    return runs
+
+
+def marked_report(before: str, after: str) -> Markup:
+    """Returns the report as one paragraph: what was taken out struck through, an arrow, what was put in set off."""
+    parts: list[Any] = []
+    for old, new in word_changes(before, after):
+        if old == new:
+            parts.append(old)
+        elif not new:
+            parts.append(tag("del", old))
+        elif not old:
+            parts.append(tag("ins", new))
+        else:
+            arrow = tag("span", " → ", class_="arrow")
+            parts.append(tag("span", tag("del", old), arrow, tag("ins", new), class_="swap"))
+    return tag("p", markup.join(parts, " "), class_="report")
+
+
+def pair(example: Mapping[str, Any], classes: Sequence[Any]) -> Markup:
+    """Returns one attacked pair as an article."""
+    magnification = example.get("magnification")
+    times = f", magnified {magnification:g} times" if wording.finite(magnification) else ", magnified"
+    label = _label(example.get("label"), classes)
+    pictures = [
+        ("image", "Radiograph", f"Radiograph, {label}" if label else "Radiograph", "radiograph"),
+        ("attacked", "Attacked twin", "The same radiograph after the attack", "radiograph"),
+        ("difference", f"Difference{times}", f"Difference of the two{times}; mid grey is no change", "difference"),
+    ]
+    before, after = str(example.get("report") or ""), str(example.get("attacked_report") or "")
+    changed = sum(old != new for old, new in word_changes(before, after))
+    head = tag("h3", tag("code", example.get("id", "")), f" — {label}" if label else None)
+    return tag(
+        "article",
+        head,
+        tag(
+            "div",
+            [_picture(example.get(key), caption, alt, kind) for key, caption, alt, kind in pictures],
+            class_="triple",
+        ),
+        marked_report(before, after) if after else tag("p", before, class_="report"),
+        tag("p", markup.figures(_facts(example, changed)), class_="facts"),
+        class_="pair",
+    )
+
+
+def _label(label: Any, classes: Sequence[Any]) -> str:
+    if isinstance(label, int) and not isinstance(label, bool):
+        return (
+            str(classes[label])
+            if 0 <= label < len(classes)
+            else "several findings"
+            if label == -1
+            else f"class {label}"
+        )
+    return "" if label is None else str(label)
+
+
+def _picture(encoded: Any, caption: str, alt: str, kind: str) -> Markup:
+    source = png_source(encoded)
+    shown = tag("img", src=source, alt=alt, class_=kind) if source else tag("span", "no picture", class_="missing")
+    return tag("figure", shown, tag("figcaption", caption))
+
+
+def _facts(example: Mapping[str, Any], changed: int) -> str:
+    facts = []
+    if example.get("arm") is not None:
+        facts.append(f"arm {wording.arm_label(example['arm'])}")
+    if wording.finite(example.get("norm")):
+        facts.append(f"largest change of a pixel {example['norm'] * 255:.2g}/255")
+    facts.append(f"{changed} place{'' if changed == 1 else 's'} of the report changed")
+    if wording.finite(example.get("loss_before")) and wording.finite(example.get("loss_after")):
+        facts.append(f"loss that the attack raises {example['loss_before']:.2f} → {example['loss_after']:.2f}")
+    return "; ".join(facts) + "."

@@ -1,0 +1,328 @@
+"""The sections of the page that hold figures. Each gives HTML, or a word on why there is nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ranjax.reporting import captions, claims, figures, markup, pictures, tables, wording
+from ranjax.reporting import rows as rows_
+from ranjax.reporting.markup import Markup, tag
+from ranjax.reporting.rows import Row
+
+_SIGNS = {
+    claims.ABOVE: ("▲", "above"),
+    claims.BELOW: ("▼", "below"),
+    claims.NONE: ("○", "no difference"),
+    "caution": ("!", "caution"),
+}
+_COMPARISON_FIELDS = (
+    "arm",
+    "ratio",
+    "a",
+    "b",
+    "task",
+    "split",
+    "attack",
+    "metric",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "n",
+    "seeds",
+    "verdict",
+)
+_SPECTRA_FIELDS = ("arm", "ratio", "method", "features", "index", "singular_value", "sve", "lsvr")
+
+
+@dataclass
+class Book:
+    """What a page is made from, and the CSV files that its plots and tables leave beside it."""
+
+    results: Mapping[str, Any]
+    rows: Sequence[Row]
+    files: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, results: Mapping[str, Any]) -> Book:
+        return cls(results, rows_.pooled(results.get("rows") or []))
+
+    def csv(self, name: str, records: Iterable[Mapping[str, Any]], fields: Sequence[str] = rows_.FIELDS) -> Markup:
+        """Keeps the records as ``data/NAME.csv`` and returns the line that links to it."""
+        file = f"data/{_safe(name)}.csv"
+        self.files[file] = tables.to_csv(records, fields)
+        return tag("p", "Figures: ", tag("a", file, href=file), class_="data")
+
+
+def _safe(name: str) -> str:
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_-") else "_" for letter in name)
+
+
+def nothing(words: str) -> Markup:
+    """Returns the word that stands where a section has nothing to show."""
+    return tag("p", words, class_="missing-section")
+
+
+def caption(words: str) -> Markup:
+    return tag("p", markup.figures(words), class_="caption")
+
+
+def _arm_tasks(rows: Sequence[Row]) -> list[tuple[str, str, list[Row], str]]:
+    """Returns (arm, task, rows, heading) for each arm and task; the heading is empty where there is only one."""
+    found = []
+    for arm in rows_.arms(rows):
+        of_arm = rows_.of_arm(rows, arm)
+        for task in rows_.distinct(of_arm, "task"):
+            found.append((arm, task, rows_.pick(of_arm, task=task), f"Arm {wording.arm_label(arm)}, task {task}"))
+    return found if len(found) > 1 else [(arm, task, chosen, "") for arm, task, chosen, _ in found]
+
+
+def findings(book: Book) -> Markup:
+    """The worded findings, grouped by topic, each with a sign for above, below or no difference."""
+    found = claims.headlines(book.results)
+    if not found:
+        return nothing("No figure of this run has an interval, so no finding is worded.")
+    parts: list[Any] = []
+    for topic in dict.fromkeys(finding.topic for finding in found):
+        items = []
+        for finding in [one for one in found if one.topic == topic]:
+            sign, said = _SIGNS[finding.verdict]
+            mark = tag("span", sign, class_="sign", role="img", aria_label=said)
+            items.append(tag("li", mark, markup.figures(finding.text), class_=finding.verdict))
+        parts += [tag("h3", topic, class_="topic"), tag("ul", items, class_="findings")]
+    parts.append(caption(captions.FINDINGS))
+    return markup.join(parts)
+
+
+def curves(book: Book) -> Markup:
+    """Accuracy and AUROC against the noise ratio."""
+    rows = rows_.downstream(book.rows)
+    chance = book.results.get("chance") or {}
+    parts: list[Any] = []
+    for arm, task, chosen, heading in _arm_tasks(rows):
+        metrics = [name for name in ("accuracy", "auroc") if rows_.pick(chosen, metric=name)]
+        if not metrics:
+            continue
+        parts.append(tag("h3", heading) if heading else None)
+        names = rows_.methods([row for row in chosen if row["metric"] in metrics])
+        parts.append(figures.legend(figures.styles(names), f"curves-{arm}-{task}"))
+        for metric in metrics:
+            panels = figures.curves(chosen, metric, chance.get(metric), f"curves-{arm}-{task}")
+            parts.append(tag("div", panels, class_="panels"))
+            parts.append(book.csv(f"{metric}_against_noise_{arm}_{task}", rows_.pick(chosen, metric=metric)))
+    if not parts:
+        return nothing("This run has no accuracy or AUROC figures.")
+    words = captions.CURVES
+    if len(rows_.ratios(rows)) == 1:
+        words += " This run has one noise ratio, so there is a point and no line for each method."
+    if not [name for name in rows_.attacks(rows) if name != "none"]:
+        words += " This run has no attacked figures."
+    return markup.join([caption(words), *parts])
+
+
+def comparisons(book: Book) -> Markup:
+    """Paired differences between methods: a plot of those in accuracy, and every one as a table."""
+    judged = claims.judged(book.results)
+    if not judged:
+        return nothing("This run has no paired comparisons between methods.")
+    parts: list[Any] = [caption(captions.COMPARISONS)]
+    accuracy = rows_.pick(judged, metric="accuracy") or judged[:0]
+    for arm in rows_.arms(accuracy) if accuracy else []:
+        for first in rows_.distinct(accuracy, "a"):
+            chosen = rows_.pick(rows_.of_arm(accuracy, arm), a=first)
+            for task in rows_.distinct(chosen, "task"):
+                group = rows_.pick(chosen, task=task)
+                title = f"{wording.method_label(first)} minus each other method, accuracy" + (
+                    f", arm {wording.arm_label(arm)}" if len(rows_.arms(accuracy)) > 1 else ""
+                )
+                parts.append(tag("h3", title))
+                parts.append(
+                    tag("div", figures.differences(group, f"differences-{arm}-{first}-{task}"), class_="panels")
+                )
+    for metric in rows_.distinct(judged, "metric"):
+        chosen = rows_.pick(judged, metric=metric)
+        inside = [
+            _comparison_table(chosen, judged).html(),
+            book.csv(f"comparisons_{metric}", chosen, _COMPARISON_FIELDS),
+        ]
+        summary = tag("summary", f"All {len(chosen)} comparisons in {wording.metric_label(str(metric))}")
+        parts.append(tag("details", summary, inside, open=metric == "accuracy"))
+    return markup.join([part for part in parts if part is not None])
+
+
+def _comparison_table(items: Sequence[Mapping[str, Any]], among: Sequence[Mapping[str, Any]]) -> tables.Table:
+    arms, attacks, tasks = (rows_.distinct(among, name) for name in ("arm", "attack", "task"))
+    lines, breaks = [], set()
+    for item in items:
+        where = tables.column_label((item.get("split", ""), item.get("attack", "none")), attacks)
+        words = {claims.NONE: "no difference shown"}.get(item["verdict"], item["verdict"])
+        line = [wording.percent(item.get("ratio"))]
+        line += [wording.arm_label(item.get("arm"))] if len(arms) > 1 else []
+        line += [str(item.get("task"))] if len(tasks) > 1 else []
+        line += [
+            f"{wording.method_label(item['a'])} − {wording.method_label(item['b'])}",
+            where,
+            wording.estimate({**item, "value": item["difference"]}),
+        ]
+        line += [_p(item.get("p")), _p(item.get("p_holm")), words]
+        if lines and lines[-1][0] != line[0]:
+            breaks.add(len(lines))
+        lines.append(line)
+    header = ["Noise", *(["Arm"] if len(arms) > 1 else []), *(["Task"] if len(tasks) > 1 else []), "Methods", "Images"]
+    header += ["Difference [95 %]", "p", "p (Holm)", "Verdict"]
+    return tables.Table(header, lines, "", heads=len(header) - 4, breaks=frozenset(breaks))
+
+
+def _p(value: Any) -> str:
+    if not wording.finite(value):
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def main_tables(book: Book) -> Markup:
+    """Every classification metric by noise ratio and method."""
+    rows = rows_.downstream(book.rows)
+    parts: list[Any] = []
+    for arm, task, chosen, heading in _arm_tasks(rows):
+        parts.append(tag("h3", heading) if heading else None)
+        for metric in _ordered_metrics(chosen):
+            table = tables.main_table(chosen, metric)
+            if table is None:
+                continue
+            inside = [table.html(), book.csv(f"table_{metric}_{arm}_{task}", rows_.pick(chosen, metric=metric))]
+            lower = ", lower is better" if metric in wording.LOWER_IS_BETTER else ""
+            parts.append(
+                tag(
+                    "details",
+                    tag("summary", wording.axis_label(metric) + lower),
+                    inside,
+                    open=metric in ("accuracy", "auroc"),
+                )
+            )
+    if not parts:
+        return nothing("This run has no classification figures.")
+    return markup.join([caption(captions.MAIN_TABLES), *[part for part in parts if part is not None]])
+
+
+def _ordered_metrics(rows: Sequence[Row]) -> list[str]:
+    present = [name for name in rows_.distinct(rows, "metric") if name not in ("sve", "lsvr")]
+    return [name for name in wording.METRICS if name in present] + [
+        name for name in present if name not in wording.METRICS
+    ]
+
+
+def without_head(book: Book) -> Markup:
+    """Zero-shot classification and retrieval, with chance."""
+    parts: list[Any] = []
+    chance = book.results.get("chance") or {}
+    rows = [row for row in book.rows if row.get("task") == rows_.RETRIEVAL or row.get("method") == "zero_shot"]
+    names = rows_.arms(rows)
+    for arm in names:
+        chosen = rows_.of_arm(rows, arm)
+        table = tables.without_head_table(chosen, chance)
+        if table is not None:
+            parts.append(tag("h3", f"Arm {wording.arm_label(arm)}") if len(names) > 1 else None)
+            parts += [table.html(), book.csv(f"zero_shot_and_retrieval_{arm}", chosen)]
+    if not parts:
+        return nothing("This run has no zero-shot or retrieval figures.")
+    return markup.join([caption(captions.WITHOUT_HEAD), *[part for part in parts if part is not None]])
+
+
+def spectra(book: Book) -> Markup:
+    """Singular values of the features, with their entropy and the weight of the largest."""
+    items = [item for item in book.results.get("spectra") or [] if wording.finite(item.get("ratio"))]
+    if not items:
+        return nothing("This run has no spectra.")
+    drawable = [
+        item
+        for item in items
+        if any(wording.finite(value) and value > 0 for value in item.get("singular_values") or [])
+    ]
+    parts: list[Any] = [caption(captions.SPECTRA)]
+    several = len(rows_.arms(items)) > 1
+    for arm in rows_.arms(items):
+        chosen = rows_.of_arm(drawable, arm)
+        name = f"spectra-{arm}"
+        words = f", arm {wording.arm_label(arm)}" if several else ""
+        encoder = rows_.pick(chosen, method="encoder")
+        if encoder:
+            looks = figures.spectra_styles([item["ratio"] for item in encoder], "ratio")
+            parts.append(tag("h3", f"Encoder, by upstream noise{words}"))
+            parts.append(
+                figures.legend(looks, f"{name}-ratios", lambda key: markup.figures(wording.percent(float(key))))
+            )
+            parts.append(_spectrum_panels(encoder, f"{name}-encoder", "ratio"))
+        if chosen:
+            top = rows_.pick(chosen, ratio=max(rows_.ratios(chosen)))
+            if len(rows_.methods(top)) > 1:
+                names = rows_.methods(top)
+                parts.append(
+                    tag("h3", markup.figures(f"Encoder and heads at {wording.percent(top[0]['ratio'])} noise{words}"))
+                )
+                parts.append(figures.legend(figures.spectra_styles(names, "method"), f"{name}-methods"))
+                parts.append(_spectrum_panels(top, f"{name}-heads", "method"))
+    table = tables.spectra_table(items)
+    records = [
+        {**item, "index": index, "singular_value": value}
+        for item in items
+        for index, value in enumerate(item.get("singular_values") or [], 1)
+    ]
+    parts += [table.html() if table else None, book.csv("spectra", records or items, _SPECTRA_FIELDS)]
+    return markup.join([part for part in parts if part is not None])
+
+
+def _spectrum_panels(items: Sequence[Mapping[str, Any]], name: str, by: str) -> Markup:
+    panels = []
+    for kind in [kind for kind in ("clean", "attacked") if rows_.pick(items, features=kind)]:
+        chosen = sorted(rows_.pick(items, features=kind), key=lambda item: str(item[by]))
+        panels.append(figures.spectra(chosen, f"{name}-{kind}", by, f"{kind.capitalize()} features"))
+    return tag("div", panels, class_="panels")
+
+
+def masking(book: Book) -> Markup:
+    """Whether the attacked figures can be believed: each check of the attack, passed or not."""
+    items = book.results.get("masking") or []
+    if not items:
+        return nothing("The attack was not checked for masked gradients in this run: take attacked figures with care.")
+    lines, breaks = [], set()
+    several = len(rows_.distinct(items, "arm")) > 1
+    records = []
+    for item in items:
+        breaks.add(len(lines))
+        start = ([wording.arm_label(item.get("arm"))] if several else []) + [
+            wording.percent(item.get("ratio")),
+            wording.method_label(item.get("method")),
+        ]
+        for check in item.get("checks") or [{}]:
+            passed = check.get("passed")
+            words = "–" if passed is None else "✓ passed" if passed else "✗ failed"
+            lines.append(
+                [
+                    *start,
+                    wording.plain(item.get("verdict")),
+                    str(check.get("name", "–")),
+                    words,
+                    str(check.get("detail", "")),
+                ]
+            )
+            records.append({**item, **{f"check_{key}": value for key, value in check.items()}})
+            start = [""] * len(start)
+    for index, line in enumerate(lines):
+        if index not in breaks:
+            line[-4] = ""
+    header = (["Arm"] if several else []) + ["Noise", "Method", "Verdict", "Check", "Outcome", "What was seen"]
+    table = tables.Table(header, lines, "", heads=2 + several, breaks=frozenset(breaks - {0}), numeric=False)
+    fields = ("arm", "ratio", "method", "verdict", "check_name", "check_passed", "check_detail")
+    return markup.join([caption(captions.MASKING), table.html(), book.csv("masking", records, fields)])
+
+
+def pairs(book: Book) -> Markup:
+    """Attacked pairs as pictures."""
+    examples = book.results.get("examples") or []
+    if not examples:
+        return nothing("This run has no attacked pairs to show.")
+    shown = [pictures.pair(example, book.results.get("classes") or []) for example in examples]
+    return markup.join([caption(captions.PAIRS), tag("div", shown, class_="pairs")])
