@@ -1,0 +1,158 @@
+"""What frozen-feature training refuses, before anything compiles, and in which form it takes the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ranjax.errors import ConfigError, DataError, nearest
+from ranjax.objectives.rectification import DEFENCE, Weights
+from ranjax.training import selection
+from ranjax.training.methods import Examples, Fit, Method
+
+
+def check_settings(methods: Sequence[Method], seeds: Sequence[int], settings: Fit, classes: int) -> None:
+    """Raises ConfigError, naming the setting, where one is not allowed."""
+    if not methods:
+        raise ConfigError("methods", methods, "at least one method")
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ConfigError("seeds", seeds, "at least one, all different")
+    if classes < 2 - settings.multi_label:
+        raise ConfigError("classes", classes, "at least 2, or 1 where multi_label")
+    for index, method in enumerate(methods):
+        _check_method(f"methods[{index}]", method)
+        for name in ("head", "top_k"):
+            if getattr(method, name) != getattr(methods[0], name):
+                allowed = f"{getattr(methods[0], name)!r}, as methods[0] has: one call fits methods of one {name}"
+                raise ConfigError(f"methods[{index}].{name}", getattr(method, name), allowed)
+    if settings.epochs < 1:
+        raise ConfigError("epochs", settings.epochs, "at least 1")
+    if settings.batch_size < 2:
+        raise ConfigError("batch_size", settings.batch_size, "at least 2: batch norm and covariance need two rows")
+    if settings.parallel is not None and settings.parallel < 1:
+        raise ConfigError("parallel", settings.parallel, "None, or at least 1")
+    if settings.metric not in selection.METRICS:
+        allowed = f"one of {', '.join(selection.METRICS)}"
+        raise ConfigError("metric", settings.metric, allowed, nearest(settings.metric, selection.METRICS))
+    _check_class_weights(settings.class_weights, classes)
+
+
+def _check_method(key: str, method: Method) -> None:
+    if method.head not in ("linear", "residual"):
+        raise ConfigError(f"{key}.head", method.head, "'linear' or 'residual'")
+    for name, value in zip(Weights._fields, method.weights):
+        if not (math.isfinite(value) and value >= 0):
+            raise ConfigError(f"{key}.weights.{name}", value, "a finite number, 0 or more")
+    if not (math.isfinite(method.learning_rate) and method.learning_rate > 0):
+        raise ConfigError(f"{key}.learning_rate", method.learning_rate, "a finite number above 0")
+    if not (math.isfinite(method.weight_decay) and method.weight_decay >= 0):
+        raise ConfigError(f"{key}.weight_decay", method.weight_decay, "a finite number, 0 or more")
+    if method.top_k < 1:
+        raise ConfigError(f"{key}.top_k", method.top_k, "at least 1")
+    if not 0 <= method.attacked_share <= 1:
+        raise ConfigError(f"{key}.attacked_share", method.attacked_share, "from 0 to 1")
+
+
+def _check_class_weights(weights: str | tuple[float, ...], classes: int) -> None:
+    if isinstance(weights, str):
+        if weights not in ("none", "balanced"):
+            raise ConfigError("class_weights", weights, "'none', 'balanced' or one number a class")
+    elif len(weights) != classes or not all(math.isfinite(w) and w > 0 for w in weights):
+        raise ConfigError("class_weights", weights, f"{classes} finite numbers above 0")
+
+
+def prepare(
+    methods: Sequence[Method], train: Examples, validation: Examples, classes: int, multi_label: bool
+) -> tuple[Examples, Examples, tuple[str, ...]]:
+    """Both splits as f32[R, N, D] and i32[N] or f32[N, C], checked, and notes on what they lack but can do without.
+
+    Raises:
+      ConfigError: a method that needs attacked features which are not given.
+      DataError: as `ranjax.training.adapt.fit_heads` says.
+    """
+    for index, method in enumerate(methods):
+        for name in DEFENCE:
+            if getattr(method.weights, name) and train.attacked is None:
+                key = f"methods[{index}].weights.{name}"
+                raise ConfigError(key, getattr(method.weights, name), "0 where train.attacked is None")
+        if method.attacked_share and validation.attacked is None:
+            key = f"methods[{index}].attacked_share"
+            raise ConfigError(key, method.attacked_share, "0 where validation.attacked is None")
+    train = _as_arrays("train", train, classes, multi_label)
+    validation = _as_arrays("validation", validation, classes, multi_label)
+    if validation.features.shape[::2] != train.features.shape[::2]:
+        raise DataError(
+            f"validation features are of (encoders, width) {validation.features.shape[::2]}, "
+            f"training features of {train.features.shape[::2]}"
+        )
+    if train.features.shape[1] < 2:
+        raise DataError("train has 1 example, at least 2 are needed")
+    return train, validation, _check_classes(train.labels, validation.labels, classes, multi_label)
+
+
+def _as_arrays(split: str, examples: Examples, classes: int, multi_label: bool) -> Examples:
+    features = _features(f"{split} features", examples.features)
+    attacked = None
+    if examples.attacked is not None:
+        attacked = _features(f"attacked {split} features", examples.attacked)
+        if attacked.shape != features.shape:
+            raise DataError(f"attacked {split} features have shape {attacked.shape}, the clean ones {features.shape}")
+    labels = np.asarray(examples.labels)
+    wanted = (features.shape[1], classes) if multi_label else (features.shape[1],)
+    if labels.shape != wanted:
+        raise DataError(f"{split} labels have shape {labels.shape}, {wanted} is needed")
+    if multi_label:
+        if not np.isin(labels, (0, 1)).all():
+            raise DataError(f"{split} labels hold {labels[~np.isin(labels, (0, 1))][0]!r}, multi-hot ones are 0 or 1")
+        return Examples(features, jnp.asarray(labels, jnp.float32), attacked)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{split} labels are {labels.dtype}, integers are needed")
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if outside.size:
+        raise DataError(
+            f"{split} label {labels[outside[0]]} in row {outside[0]} is not in 0..{classes - 1}; "
+            "leave out rows that are not part of the task"
+        )
+    return Examples(features, jnp.asarray(labels, jnp.int32), attacked)
+
+
+def _features(name: str, values: Any) -> Any:
+    array = np.asarray(values)
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise DataError(f"{name} have shape {array.shape}, [N, D] or [encoders, N, D] is needed, none of them 0")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise DataError(f"{name} are {array.dtype}, floating-point numbers are needed")
+    bad = np.argwhere(~np.isfinite(array))
+    if bad.size:
+        rows = np.unique(bad[:, -2])
+        raise DataError(f"{name} hold {array[tuple(bad[0])]} (row {bad[0][-2]}; {rows.size} rows in all)")
+    return jnp.asarray(array.reshape((-1, *array.shape[-2:])), jnp.float32)
+
+
+def _check_classes(train: Any, validation: Any, classes: int, multi_label: bool) -> tuple[str, ...]:
+    train, validation = np.asarray(train), np.asarray(validation)
+    if multi_label:
+        return _check_multi_label(train, validation)
+    absent = np.flatnonzero(np.bincount(train, minlength=classes) == 0)
+    if absent.size:
+        raise DataError(f"class {absent[0]} has no training examples")
+    seen = np.bincount(validation, minlength=classes)
+    if (seen > 0).sum() < 2:
+        raise DataError(f"validation holds class {seen.argmax()} only, at least two classes are needed")
+    return tuple(f"class {c} has no validation examples and does not count there" for c in np.flatnonzero(seen == 0))
+
+
+def _check_multi_label(train: np.ndarray, validation: np.ndarray) -> tuple[str, ...]:
+    for share, word in ((0.0, "no"), (1.0, "only")):
+        one_sided = np.flatnonzero(train.mean(0) == share)
+        if one_sided.size:
+            raise DataError(f"class {one_sided[0]} has {word} positive training examples")
+    defined = (validation.mean(0) > 0) & (validation.mean(0) < 1)
+    if not defined.any():
+        raise DataError("in validation no class has both positive and negative examples")
+    word = "lacks positive or negative validation examples and does not count there"
+    return tuple(f"class {c} {word}" for c in np.flatnonzero(~defined))

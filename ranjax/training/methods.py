@@ -1,0 +1,78 @@
+"""Methods that fit a head on frozen features, and the settings they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ranjax.objectives.rectification import Weights
+
+_CE_ONLY = Weights(ce=1.0)
+_NMTUNE = Weights(ce=1.0, mse=1.0, cov=0.04, svd=0.001)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How one head is trained.
+
+    Attributes:
+      head: "linear" (LP) or "residual" (NMTune's head).
+      weights: of the loss terms, see :class:`ranjax.objectives.rectification.Weights`.
+      learning_rate: AdamW's first one; a cosine takes it to 0.
+      weight_decay: AdamW's, on every parameter (as torch's does).
+      top_k: singular values that count as dominant; one value a call of `fit_heads`.
+      attacked_share: weight in [0, 1] of the attacked validation features' metric in the choice of the epoch.
+    """
+
+    head: str = "residual"
+    weights: Weights = _CE_ONLY
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    top_k: int = 1
+    attacked_share: float = 0.0
+
+
+# LP, MLP and NMTune as published (arXiv 2309.17002 and its public code); RAN is this project's reconstruction.
+METHODS: dict[str, Method] = {
+    "lp": Method(head="linear", learning_rate=1e-2),
+    "mlp": Method(),
+    "nmtune": Method(weights=_NMTUNE),
+    "ran": Method(
+        weights=_NMTUNE._replace(defence_ce=1.0, defence_consistency=1.0, defence_kl=1.0), attacked_share=0.5
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What all runs of one call share.
+
+    Attributes:
+      epochs: passes over the training features.
+      batch_size: features a step, cut at N. Each epoch shuffles anew and drops its last N mod batch_size rows.
+      metric: that chooses the epoch, one of "accuracy", "balanced_accuracy", "auroc"; equal epochs: the lower loss.
+      multi_label: sigmoid outputs and multi-hot labels in place of softmax and one label.
+      class_weights: "none", "balanced" (N / (C * count); multi-label: absent / present), or one number a class.
+      parallel: runs trained side by side; None: one on a CPU (whose caches that suits best), all on an accelerator.
+    """
+
+    epochs: int = 30
+    batch_size: int = 64
+    metric: str = "accuracy"
+    multi_label: bool = False
+    class_weights: str | tuple[float, ...] = "none"
+    parallel: int | None = None
+
+
+class Examples(NamedTuple):
+    """Cached features of a split.
+
+    Attributes:
+      features: f32[N, D], or f32[R, N, D] of R encoders.
+      labels: i32[N] in [0, C), or multi-hot [N, C].
+      attacked: the same examples' features under attack, shape of `features`, or None.
+    """
+
+    features: Any
+    labels: Any
+    attacked: Any = None
