@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -63,7 +64,9 @@ def check_batch_size(size: int, mesh: Mesh, key: str = "batch_size") -> None:
 
 def replicate(tree: T, mesh: Mesh) -> T:
     """A copy of `tree` on every device. Always a copy: the result may be donated while the original lives on."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()), may_alias=False)
+    # device_put alone keeps the buffer of a device that already holds the value, whatever its may_alias says.
+    copies = jax.tree.map(lambda x: jnp.copy(x) if isinstance(x, jax.Array) else np.array(x), tree)
+    return jax.device_put(copies, NamedSharding(mesh, PartitionSpec()), may_alias=False)
 
 
 def shard_batch(batch: T, mesh: Mesh) -> T:
@@ -111,7 +114,7 @@ def data_parallel(step: Step, mesh: Mesh, *, donate: bool = True, check_vma: boo
 
 def row_keys(key: jax.Array, rows: int, axis_name: str | None = None) -> jax.Array:
     """One key per row of the global batch, key[rows] for this device's part: the same on any number of devices."""
-    numbers = jax.numpy.arange(rows, dtype=np.uint32)
+    numbers = jnp.arange(rows, dtype=np.uint32)
     if axis_name is not None:
         numbers = numbers + np.uint32(rows) * jax.lax.axis_index(axis_name).astype(np.uint32)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
