@@ -1,0 +1,1 @@
+"""tensorflow-datasets builders: what turns a source into prepared array_record files."""

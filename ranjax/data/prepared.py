@@ -1,0 +1,265 @@
+"""Prepared sets: written once, whole or not at all, and read by every later stage.
+
+    prepared = prepare(RadiographSettings(seed=0), "data")
+    prepared.splits["train"][0]["report"]
+
+A set lies in ``folder/<builder>/<fingerprint>/<version>/``: array_record shards as tensorflow-datasets writes them, and
+``prepared.json`` with classes, prompts, data card, counts and exclusions, written last. Another seed, size or table gives
+another fingerprint, and so another folder beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import absl.logging
+
+from ranjax import files
+from ranjax.data.settings import SPLITS, FolderSettings, ImportSettings, RadiographSettings, Settings, digest
+from ranjax.data.sources import FIELDS, Source, open_tfds, tfds_builder
+from ranjax.errors import ConfigError, DataError
+
+MANIFEST = "prepared.json"
+Progress = Callable[[int, int], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedSet:
+    """A prepared set, opened.
+
+    Attributes:
+      folder: where its files are.
+      splits: a random-access source per split.
+      classes: names in label order.
+      prompts: zero-shot prompts per class.
+      label_words: words that state a finding.
+      card: what a reader must know of the data (origin, licence, settings, counts).
+      counts: records per split.
+      exclusions: what was left out, as {"id", "split", "reason"}.
+      fingerprint: of the settings and of the source's files.
+      content: SHA-256 over all records.
+      value_range: least and greatest stored pixel value that is possible.
+    """
+
+    folder: Path
+    splits: Mapping[str, Source]
+    classes: tuple[str, ...]
+    prompts: Mapping[str, tuple[str, ...]]
+    label_words: tuple[str, ...]
+    card: Mapping[str, Any]
+    counts: Mapping[str, int]
+    exclusions: tuple[Mapping[str, str], ...]
+    fingerprint: str
+    content: str
+    value_range: tuple[int, int] = (0, 255)
+
+
+def fingerprint(settings: Settings) -> str:
+    """16 hexadecimal digits that change whenever the prepared set would."""
+    from ranjax.data.builders import pairs
+
+    parts: dict[str, Any] = {"kind": type(settings).__name__, "layout": pairs.VERSION}
+    parts["settings"] = dataclasses.asdict(settings)
+    if isinstance(settings, RadiographSettings):
+        parts["generator"] = _generator_code()
+    if isinstance(settings, FolderSettings):
+        parts["files"] = [_folder_state(Path(s.root).expanduser(), s.csv, s.images) for s in settings.sources]
+    if isinstance(settings, ImportSettings):
+        parts["files"] = str(tfds_builder(settings.name, settings.data_dir).data_dir)
+    return digest(parts)
+
+
+def prepare(settings: Settings, folder: str | os.PathLike[str], progress: Progress | None = None) -> PreparedSet:
+    """Prepares the set that `settings` describes below `folder`, or opens it if that is done.
+
+    Only one process prepares at a time; the others wait. What an interrupted preparation left is removed.
+
+    Args:
+      settings: a `RadiographSettings`, `FolderSettings` or `ImportSettings`.
+      folder: where prepared sets are kept; several may share it.
+      progress: called with (rows done, rows in all).
+
+    Raises:
+      ConfigError, DataError: see `settings`, `folder.read_rows`; DataError also where nothing is left in a split.
+      files.DiskFullError: no space is left; nothing half-written stays.
+    """
+    folder = Path(folder).expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = fingerprint(settings)
+    with _alone(folder):
+        done = [path for path in _complete(folder) if files.read_json(path)["fingerprint"] == mark]
+        if not done:
+            _remove_leftovers(folder, mark)
+            with files.no_space(folder):
+                _write(settings, folder, mark, progress)
+    return open_prepared(folder, mark)
+
+
+def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None) -> PreparedSet:
+    """Opens a prepared set: the folder that holds it, or one above it if only one is there (or matches `fingerprint`).
+
+    Raises:
+      DataError: no such set, or several.
+    """
+    folder = Path(folder).expanduser().absolute()
+    found = {path: files.read_json(path) for path in _complete(folder)}
+    if fingerprint is not None:
+        found = {path: stored for path, stored in found.items() if stored["fingerprint"] == fingerprint}
+    if len(found) != 1:
+        wanted = f" with fingerprint {fingerprint}" if fingerprint else ""
+        names = ", ".join(str(path.parent.relative_to(folder)) for path in found) or "none"
+        raise DataError(f"{folder} must hold one prepared set{wanted}; found: {names}.")
+    ((path, stored),) = found.items()
+    fields = {name: name for name in FIELDS}
+    classes = tuple(stored["classes"])
+    return PreparedSet(
+        folder=path.parent,
+        splits={
+            split: open_tfds("", path.parent, split, fields, class_count=len(classes)) for split in stored["counts"]
+        },
+        classes=classes,
+        prompts={name: tuple(texts) for name, texts in stored["prompts"].items()},
+        label_words=tuple(stored["label_words"]),
+        card=stored["card"],
+        counts=stored["counts"],
+        exclusions=tuple(stored["exclusions"]),
+        fingerprint=stored["fingerprint"],
+        content=stored["content"],
+        value_range=(stored["value_range"][0], stored["value_range"][1]),
+    )
+
+
+def _write(settings: Settings, folder: Path, mark: str, progress: Progress | None) -> None:
+    import tensorflow_datasets as tfds
+
+    classes = _classes(settings)
+    with _quiet_tfds():
+        builder = _builder(settings, classes, mark, folder)
+    if progress is not None:
+        builder.progress = lambda done: progress(done, builder.total)
+    download = tfds.download.DownloadConfig(try_download_gcs=False)
+    with _quiet_tfds():
+        builder.download_and_prepare(download_config=download, file_format="array_record")
+    order = [split for split in SPLITS if split in builder.counts]
+    generated = isinstance(settings, RadiographSettings)
+    card: dict[str, Any] = dict(_generated("DATA_CARD") if generated else settings.card)
+    words = _generated("LABEL_WORDS") if generated else settings.label_words or _words_of(classes)
+    given = _generated("PROMPTS") if generated else settings.prompts
+    stored = {
+        "fingerprint": mark,
+        "content": builder.content,
+        "kind": type(settings).__name__,
+        "settings": dataclasses.asdict(settings),
+        "classes": list(classes),
+        "prompts": {name: list(given.get(name) or (f"a chest X-ray with {name}.",)) for name in classes},
+        "label_words": sorted(words),
+        "card": card,
+        "counts": {split: builder.counts[split] for split in order},
+        "exclusions": builder.exclusions,
+        "value_range": [0, 255],
+    }
+    files.write_json(Path(builder.data_dir) / MANIFEST, stored)
+
+
+def _builder(settings: Settings, classes: tuple[str, ...], mark: str, folder: Path) -> Any:
+    if isinstance(settings, RadiographSettings):
+        from ranjax.data.builders.radiographs import RanjaxRadiographs
+
+        return RanjaxRadiographs(settings, mark, data_dir=os.fspath(folder), file_format="array_record")
+    from ranjax.data.builders.folder import RanjaxFolder, RanjaxImported
+
+    if isinstance(settings, FolderSettings):
+        return RanjaxFolder(settings, mark, data_dir=os.fspath(folder), file_format="array_record")
+    return RanjaxImported(settings, classes, mark, data_dir=os.fspath(folder), file_format="array_record")
+
+
+def _classes(settings: Settings) -> tuple[str, ...]:
+    if isinstance(settings, RadiographSettings):
+        return _generated("CLASSES")
+    if settings.classes:
+        return tuple(settings.classes)
+    label = settings.fields.get("label") or settings.fields.get("labels")
+    feature = tfds_builder(settings.name, settings.data_dir).info.features.get(label)
+    feature = getattr(feature, "feature", feature)
+    if not getattr(feature, "names", None):
+        raise ConfigError("data.classes", (), f"class names in label order: feature {label!r} stores no names")
+    return tuple(feature.names)
+
+
+def _generated(name: str) -> Any:
+    from ranjax.data import radiographs
+
+    return getattr(radiographs, name)
+
+
+def _words_of(classes: tuple[str, ...]) -> set[str]:
+    return {word for name in classes for word in "".join(c if c.isalnum() else " " for c in name.lower()).split()}
+
+
+def _generator_code() -> str:
+    """Hash of the generator's own files: a changed renderer or grammar must not pass for the prepared images."""
+    from ranjax.data import radiographs
+
+    root = Path(radiographs.__file__).parent
+    names = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix not in (".pyc", ".md"))
+    return digest([[os.fspath(path.relative_to(root)), files.sha256(path)] for path in names])
+
+
+def _folder_state(root: Path, csv: str, images: str) -> list[Any]:
+    """The table's content, and name and size of every image file: cheap to take, and moved by what matters."""
+    table, pictures = root / csv, root / images
+    if not table.is_file():
+        raise DataError(f"The table {table} does not exist.")
+    sizes = sorted(
+        [os.path.relpath(os.path.join(at, name), pictures), os.path.getsize(os.path.join(at, name))]
+        for at, _, names in os.walk(pictures)
+        for name in names
+    )
+    return [files.sha256(table), digest(sizes)]
+
+
+def _complete(folder: Path) -> list[Path]:
+    """The manifests of finished sets at or below `folder`."""
+    return sorted(path for depth in ("", "*/", "*/*/", "*/*/*/") for path in folder.glob(f"{depth}{MANIFEST}"))
+
+
+def _remove_leftovers(folder: Path, mark: str) -> None:
+    """Removes what a killed preparation left: TFDS's incomplete folders, and a set without its manifest."""
+    for config in folder.glob(f"ranjax_*/{mark}"):
+        shutil.rmtree(config)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock, which the system releases when its process dies."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Without TFDS's own bars and lines: the caller shows the progress."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.utils import tqdm_utils
+
+    shown = tqdm_utils._active
+    tfds.disable_progress_bar()
+    # It warns that a config is not among the builder's named ones; a fingerprint never is.
+    level = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        absl.logging.set_verbosity(level)
+        if shown:
+            tfds.enable_progress_bar()
