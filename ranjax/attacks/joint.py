@@ -25,14 +25,12 @@ import jax.numpy as jnp
 
 from ranjax.attacks import candidates as candidates_lib
 from ranjax.attacks import image as image_lib
-from ranjax.attacks import losses, text
+from ranjax.attacks import losses, text, transforms
 from ranjax.errors import ConfigError, nearest
 
 ImageEncoder = Callable[[jax.Array], jax.Array]
 TextEncoder = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 Allowed = candidates_lib.Table | candidates_lib.Candidates
-
-SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 
 
 class JointAttack(NamedTuple):
@@ -160,45 +158,25 @@ def sga(
     pairs: Pairs,
     image_settings: image_lib.PGD,
     text_settings: text.Substitution,
-    scales: Sequence[float] = SCALES,
+    scales: Sequence[float] = transforms.SGA_SCALES,
     noise: float = 0.05,
 ) -> JointAttack:
     """Set-level guidance attack (Lu et al., ICCV 2023, arXiv 2307.14061).
 
     (1) Text against the clean image. (2) The image against the set of its attacked captions, over the set of its own
-    scales (resized and back, plus Gaussian noise of standard deviation `noise` in pixel units, drawn anew each step),
-    ascending the sum of minus the cosines. (3) Text again, from the original captions, against the attacked image.
+    scales (`transforms.scaled`), ascending the sum of minus the cosines; `image.loss` and `image.trace` are that sum.
+    (3) Text again, from the original captions, against the attacked image.
     """
     first = pairs.attack_text(pairs.encode_image(pairs.images), text_settings)
     captions = pairs.encode_text(first.tokens, first.mask)
 
-    def loss(images: jax.Array, keys: jax.Array) -> jax.Array:
-        forms = scale_set(images, keys, scales, noise)
-        features = pairs.encode_image(forms.reshape((-1,) + images.shape[1:]))
-        return _away(features.reshape(len(scales), images.shape[0], -1).sum(0), captions)
+    def loss(images: jax.Array) -> jax.Array:
+        return _away(pairs.encode_image(images), captions)
 
-    image = image_lib.pgd(image_lib.KeyedLoss(loss), pairs.images, pairs.keys, image_settings)
+    guided = transforms.scaled(loss, scales, noise)
+    image = image_lib.pgd(guided, pairs.images, pairs.keys, image_settings)
     last = pairs.attack_text(pairs.encode_image(image.images), text_settings)
     return pairs.result(image, last._replace(queries=first.queries + last.queries))
-
-
-def scale_set(images: jax.Array, keys: jax.Array, scales: Sequence[float], noise: float) -> jax.Array:
-    """f32[S, B, H, W, C]: the images resized by each scale and back (bilinear), plus noise, clipped to [0, 1]."""
-    height, width = images.shape[1:3]
-
-    def one(image: jax.Array, key: jax.Array, scale: float) -> jax.Array:
-        if scale != 1:
-            small = (max(1, round(height * scale)), max(1, round(width * scale)), image.shape[2])
-            image = jax.image.resize(jax.image.resize(image, small, "linear"), image.shape, "linear")
-        if noise:
-            image = image + noise * jax.random.normal(key, image.shape, image.dtype)
-        return jnp.clip(image, 0, 1)
-
-    forms = []
-    for number, scale in enumerate(scales):
-        own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, jnp.uint32(number))
-        forms.append(jax.vmap(one, in_axes=(0, 0, None))(images, own, scale))
-    return jnp.stack(forms)
 
 
 def image_only(pairs: Pairs, image_settings: image_lib.PGD, text_settings: text.Substitution) -> JointAttack:

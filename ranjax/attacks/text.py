@@ -96,6 +96,28 @@ class TextAttack(NamedTuple):
     queries: jax.Array
 
 
+def similar_to(text_fn: TextLoss, features: jax.Array, threshold: float) -> TextTest:
+    """An `accept_fn`: the cosine of a replaced text's features to those of its **original** is at least `threshold`.
+
+    Args:
+      text_fn: same arguments as a loss -> f[B, D], of any text encoder.
+      features: f[B, D], of the original rows.
+      threshold: least cosine, -1 .. 1.
+
+    Raises:
+      ConfigError: a threshold outside -1 .. 1.
+    """
+    if not -1 <= threshold <= 1:
+        raise ConfigError("threshold", threshold, "a cosine between -1 and 1")
+
+    def accept(embeddings: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        replaced = text_fn(embeddings, tokens, mask)
+        length = jnp.linalg.norm(replaced, axis=-1) * jnp.linalg.norm(features, axis=-1)
+        return jnp.sum(replaced * features, axis=-1) >= threshold * length
+
+    return accept
+
+
 class _State(NamedTuple):
     """The beam between rounds: M members of every row, best first."""
 
@@ -123,7 +145,7 @@ def check_rows(table: jax.Array, tokens: jax.Array, mask: jax.Array, words: jax.
             raise ValueError(f"{name} must be int32, got {array.dtype}")
 
 
-def embed_loss(loss_fn: TextLoss, table: jax.Array, rows: words_lib.Row, forward_rows: int) -> jax.Array:
+def row_losses(loss_fn: TextLoss, table: jax.Array, rows: words_lib.Row, forward_rows: int) -> jax.Array:
     """Losses [n, B] of n replaced forms of every row (`rows` arrays [n, B, L]), at most `forward_rows` at a time."""
     number, batch = rows.tokens.shape[:2]
     together = max(1, min(number, forward_rows // batch))
@@ -166,7 +188,7 @@ def substitute(
       candidates: what may replace what.
       settings: budget and width of the search.
       accept_fn: same arguments as the loss -> bool[B]; a replaced text for which it is False is not taken, e.g. one too
-        far from the original (`candidates.similar`).
+        far from the original (`similar_to`).
 
     Returns:
       A `TextAttack`; the loss is that of the forward pass that chose the text.
@@ -214,18 +236,17 @@ def substitute(
         gain, slot, choice, replaced = propose_all(
             rows, gradient, used, candidates.present, candidates.open, candidates.lists
         )
-        valid = (gain > -jnp.inf) & (state.fresh & (used.sum(-1, dtype=jnp.int32) < budget[None, :]))[
-            ..., None
-        ]  # [M, B, k]
+        expands = state.fresh & (used.sum(-1, dtype=jnp.int32) < budget[None, :])
+        valid = (gain > -jnp.inf) & expands[..., None]  # [M, B, k]
         members, _, width = gain.shape
         flat = lambda x: jnp.moveaxis(x, 2, 1).reshape((members * width, batch) + x.shape[3:])  # noqa: E731
         replaced, valid, slot, choice = jax.tree.map(flat, (replaced, valid, slot, choice))
         if settings.max_queries is not None:
             valid &= jnp.cumsum(valid, axis=0, dtype=jnp.int32) + state.queries[None, :] <= settings.max_queries
-        loss = embed_loss(loss_fn, table, replaced, settings.forward_rows)
+        loss = row_losses(loss_fn, table, replaced, settings.forward_rows)
         taken = valid & ~jnp.isnan(loss)
         if accept_fn is not None:
-            taken &= embed_loss(accept_fn, table, replaced, settings.forward_rows)
+            taken &= row_losses(accept_fn, table, replaced, settings.forward_rows)
         parent = jnp.repeat(jnp.arange(members, dtype=jnp.int32), width)
         chosen = jnp.where(
             jnp.arange(length, dtype=jnp.int32)[None, None, :] == slot[..., None],

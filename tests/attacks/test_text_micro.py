@@ -8,7 +8,7 @@ import micro_text as micro
 import numpy as np
 import pytest
 
-from ranjax.attacks import candidates, gains, text
+from ranjax.attacks import candidates, gains, importance, sources, text
 
 SETTINGS = text.Substitution(max_words=3, top_k=8)
 
@@ -91,3 +91,78 @@ def test_first_order_scores_and_ranks_agree(case, rows, reference_cases, dtype, 
     best = np.argsort(-np.where(free, score, -np.inf).reshape(len(score), -1), axis=1, kind="stable")[:, :8]
     np.testing.assert_array_equal(best // micro.VOCAB + 1, case[f"hotflip_r0_top_pos_{dtype}"])
     np.testing.assert_array_equal(best % micro.VOCAB, case[f"hotflip_r0_top_id_{dtype}"])
+
+
+def first_order_lists(case, w, rows, masked):
+    """Lists per slot from a forward pass of the masked LM, and its logits."""
+    tokens, mask, words = rows
+    own = jnp.where(tokens == micro.BOS, micro.CLS, jnp.where(tokens == micro.EOS, micro.SEP, tokens))
+    model = functools.partial(micro.masked_lm, w)
+    logits = sources.masked_logits(model, own, mask, words, micro.MASK) if masked else model(own, mask)
+    return sources.masked_lm_lists(
+        logits, words, micro.lexicon().table, case["mlm_plain_cand_float64"].shape[2]
+    ), logits
+
+
+@pytest.mark.parametrize("kind", ["plain", "masked"])
+def test_masked_lm_candidates_agree(case, rows, reference_cases, kind, float64):
+    w = micro.weights(reference_cases / "mlm_micro", jnp.float64)
+    lists, logits = jax.jit(functools.partial(first_order_lists, case, masked=kind == "masked"))(w, rows)
+    tokens, _, words = (np.asarray(x) for x in rows)
+    top = case[f"mlm_{kind}_top_id_float64"]
+    inside = words >= 0
+    np.testing.assert_allclose(
+        np.take_along_axis(np.asarray(logits), top, -1)[inside],
+        case[f"mlm_{kind}_top_logit_float64"][inside],
+        atol=1e-8,
+    )
+    allowed = candidates.for_rows(micro.lexicon().table, rows[0], rows[2], lists)
+    lists = np.asarray(lists)
+    free = np.asarray(allowed.table.offered)[np.maximum(lists, 0)] & (lists != np.asarray(allowed.present)[..., None])
+    free &= np.asarray(allowed.open)[..., None] & (lists >= 0)
+    stored = case[f"mlm_{kind}_cand_float64"]
+    for row, slot in np.argwhere(np.asarray(allowed.open)):
+        own = stored[row, slot + 1]
+        np.testing.assert_array_equal(lists[row, slot][free[row, slot]], own[own >= 0])
+
+
+@functools.partial(jax.jit, static_argnames=("settings", "hide"))
+def ranked(settings, w, image, rows, allowed, hide="unk"):
+    table = w["text_model.embeddings.token_embedding.weight"]
+    loss = micro.cosine_loss(w, image)
+    return importance.ranked(loss, table, *rows, allowed, settings, hide_id=micro.UNK, hide=hide)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_importance_ranked_substitution_agrees(case, rows, reference_cases, dtype, float64):
+    w = micro.weights(reference_cases / "clip_micro_trained", jnp.dtype(dtype))
+    image = jnp.asarray(case[f"image_unit_{dtype}"])
+    lists = by_slot(case[f"mlm_plain_cand_{dtype}"])
+    allowed = candidates.for_rows(micro.lexicon().table, rows[0], rows[2], lists)
+    settings = text.Substitution(max_words=None, share=0.4)
+    found = ranked(settings, w, image, rows, allowed)
+    np.testing.assert_array_equal(found.tokens, case[f"bert_adv_ids_{dtype}"])
+    np.testing.assert_allclose(found.loss, case[f"bert_final_loss_{dtype}"], atol=1e-5)
+    words = (np.asarray(rows[2]) >= 0).sum(1)
+    np.testing.assert_array_equal(words, case["bert_words"])
+    np.testing.assert_array_equal(settings.budgets(32)[words], case["bert_budget"])
+    steps = case[f"bert_steps_{dtype}"]
+    offered = [(lists[int(row), int(position) - 1] >= 0).sum() for row, position, *_ in steps]
+    queries = np.bincount(steps[:, 0].astype(int), offered) + np.asarray(allowed.open).sum(1)
+    np.testing.assert_array_equal(found.queries, queries)
+
+
+@pytest.mark.parametrize("hide", importance.HIDE)
+def test_importance_agrees(case, rows, reference_cases, hide, float64):
+    w = micro.weights(reference_cases / "clip_micro_trained", jnp.float64)
+    loss = micro.cosine_loss(w, jnp.asarray(case["image_unit_float64"]))
+    table = w["text_model.embeddings.token_embedding.weight"]
+    allowed = candidates.for_rows(micro.lexicon().table, rows[0], rows[2])
+    judge = functools.partial(importance.importance, loss, table, hide_id=micro.UNK, pad_id=micro.PAD, hide=hide)
+    rise, _ = jax.jit(judge)(*rows, allowed.open)
+    stored = case[f"importance_{hide}_float64"]
+    np.testing.assert_allclose(rise[:, :-1], stored[:, 1:], atol=1e-9)
+    order = np.argsort(-np.asarray(rise), axis=1, kind="stable")
+    if hide == "unk":
+        for row, count in enumerate(np.asarray(allowed.open).sum(1)):
+            np.testing.assert_array_equal(order[row, :count] + 1, case["bert_order_float64"][row, :count])
