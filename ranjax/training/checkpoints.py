@@ -1,0 +1,265 @@
+"""Checkpoints of a training state, by orbax, with a content list that tells a whole checkpoint from a damaged one.
+
+    folder/
+      40/            orbax's files of step 40
+      40.json        written last, by rename: meta, shapes and dtypes, SHA-256 of every file in 40/
+
+A checkpoint without its list was cut off while it was written; one whose files differ from the list is damaged (orbax
+by itself restores wrong numbers from a flipped byte). Both are set aside as ``40.damaged``, said, and the one before is
+taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from ranjax import files
+from ranjax.errors import DataError
+from ranjax.training.optimizer import tensor_paths
+
+State = TypeVar("State")
+_ITEM = "state"
+log = logging.getLogger("ranjax")
+
+
+class Checkpoints:
+    """The checkpoints of one run, in one folder. Saves in the background; use as a context manager, or `close` it."""
+
+    def __init__(self, folder: str | os.PathLike[str], keep: int = 2):
+        """Args:
+        folder: made where absent; a relative path is taken from the current folder.
+        keep: how many of the newest checkpoints stay.
+
+        Raises:
+          ValueError: if `keep` is below 1.
+        """
+        if keep < 1:
+            raise ValueError(f"keep = {keep!r} is not allowed: at least 1")
+        # orbax fails on relative paths, in its background thread.
+        self.folder = Path(folder).expanduser().absolute()
+        self.keep = keep
+        self._manager: Any = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._finishing: Future[None] | None = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, oldest first."""
+        self.wait()
+        found = (path for path in self.folder.glob("*.json") if path.stem.isdigit() and path.with_suffix("").is_dir())
+        return sorted(int(path.stem) for path in found)
+
+    def latest(self) -> int | None:
+        """The newest finished step, or None."""
+        return max(self.steps(), default=None)
+
+    def meta(self, step: int) -> Any:
+        """What `save` was given as `meta`. Raises DataError if there is no such finished checkpoint."""
+        return self._list(step)["meta"]
+
+    def save(self, step: int, state: Any, meta: Any = None) -> None:
+        """Saves `state` as that of `step`; returns once the arrays are copied, and writes in the background.
+
+        The arrays may be donated right afterwards. A step that is saved already is left as it is.
+
+        Args:
+          step: updates done.
+          state: pytree of arrays.
+          meta: JSON value to keep beside it, e.g. the config's fingerprint and the tokenizer's id.
+
+        Raises:
+          ValueError: if a later step is in the folder: the state would never be found again.
+          DiskFullError: if no space is left (for this save, or for the one before that was still being written).
+        """
+        import orbax.checkpoint as ocp
+
+        with files.no_space(self.folder / str(step)):
+            newest = self.latest()
+            if newest is not None and step <= newest:
+                if step == newest:
+                    return
+                raise ValueError(f"step {step} cannot be saved: {self.folder} already holds step {newest}")
+            self._clear(step)
+            content = {"step": step, "meta": meta, "arrays": _describe(state)}
+            saved = self._orbax().save(step, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}))
+            if not saved:
+                raise RuntimeError(f"orbax did not save step {step} in {self.folder}")
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
+            self._finishing = self._thread.submit(self._finish, self._manager, content)
+
+    def restore(self, like: State, step: int | None = None, mesh: Mesh | None = None) -> State | None:
+        """The newest whole checkpoint, or that of `step`.
+
+        Args:
+          like: pytree of arrays or `jax.ShapeDtypeStruct`s with the shapes and dtypes of the state.
+          step: which one; None: the newest that is whole. Damaged ones are set aside and said.
+          mesh: replicates the result over its devices, whatever number the checkpoint came from. None: the shardings of
+            `like`, or the first device.
+
+        Returns:
+          The state, or None if there is no (whole) checkpoint.
+
+        Raises:
+          DataError: if the checkpoint holds other arrays than `like` (names the first), or `step` is absent or damaged.
+        """
+        import orbax.checkpoint as ocp
+
+        chosen = self._newest_whole() if step is None else step
+        if chosen is None:
+            return None
+        fault = self._fault(chosen)
+        if fault is not None:
+            raise DataError(f"checkpoint {self.folder / str(chosen)} cannot be used: {fault}")
+        _check_same(self._list(chosen)["arrays"], _describe(like), self.folder / str(chosen))
+        target = jax.tree.map(lambda leaf: _abstract(leaf, mesh), like)
+        restored = self._orbax().restore(chosen, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(target)}))
+        return restored[_ITEM]
+
+    def wait(self) -> None:
+        """Returns once everything is on the disk. Raises what went wrong in the background, e.g. DiskFullError."""
+        finishing, self._finishing = self._finishing, None
+        if finishing is not None:
+            finishing.result()
+
+    def close(self) -> None:
+        """Waits, and ends the background threads. The object may be used again."""
+        try:
+            self.wait()
+        finally:
+            manager, thread, self._manager, self._thread = self._manager, self._thread, None, None
+            if thread is not None:
+                thread.shutdown()
+            if manager is not None:
+                manager.close()
+
+    def _orbax(self) -> Any:
+        if self._manager is None:
+            import orbax.checkpoint as ocp
+
+            self.folder.mkdir(parents=True, exist_ok=True)
+            options = ocp.CheckpointManagerOptions(max_to_keep=self.keep, cleanup_tmp_directories=True)
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        return self._manager
+
+    def _finish(self, manager: Any, content: dict[str, Any]) -> None:
+        """In the background: writes the content list once orbax is done, and drops the lists of deleted checkpoints."""
+        with files.no_space(self.folder / str(content["step"])):
+            manager.wait_until_finished()
+        if jax.process_index() != 0:
+            return
+        listed = _hashes(self.folder / str(content["step"]))
+        files.write_json(self.folder / f"{content['step']}.json", content | {"files": listed})
+        for path in self.folder.glob("*.json"):
+            if path.stem.isdigit() and not path.with_suffix("").is_dir():
+                path.unlink()
+
+    def _list(self, step: int) -> dict[str, Any]:
+        path = self.folder / f"{step}.json"
+        if not path.is_file():
+            raise DataError(f"no finished checkpoint of step {step} in {self.folder}")
+        return files.read_json(path)
+
+    def _fault(self, step: int) -> str | None:
+        """What is wrong with a checkpoint, or None."""
+        try:
+            listed = self._list(step)["files"]
+        except (ValueError, KeyError) as error:
+            return str(error)
+        place = self.folder / str(step)
+        for name, digest in listed.items():
+            if not (place / name).is_file():
+                return f"{name} is missing"
+            if files.sha256(place / name) != digest:
+                return f"{name} is damaged (its SHA-256 is not the one written down)"
+        return None
+
+    def _newest_whole(self) -> int | None:
+        self.wait()
+        present = (int(path.name) for path in self.folder.glob("*") if path.name.isdigit() and path.is_dir())
+        for step in sorted(present, reverse=True):
+            unfinished = not (self.folder / f"{step}.json").is_file()
+            fault = "it was cut off while it was written" if unfinished else self._fault(step)
+            if fault is None:
+                return step
+            log.warning("checkpoint %s is passed over: %s", self.folder / str(step), fault)
+            self._set_aside(step)
+        return None
+
+    def _set_aside(self, step: int) -> None:
+        # Left under its number it would keep orbax from saving that step again.
+        self.close()
+        aside = self.folder / f"{step}.damaged"
+        shutil.rmtree(aside, ignore_errors=True)
+        (self.folder / str(step)).rename(aside)
+        (self.folder / f"{step}.json").unlink(missing_ok=True)
+
+    def _clear(self, step: int) -> None:
+        """Sets aside unfinished checkpoints of this step and later ones, which orbax would count as saved."""
+        for path in self.folder.glob("*"):
+            if path.name.isdigit() and path.is_dir() and int(path.name) >= step:
+                self._set_aside(int(path.name))
+
+
+def save_params(folder: str | os.PathLike[str], params: Any, meta: Any = None) -> None:
+    """Saves one parameter pytree (without optimizer state) into `folder`, replacing what was there; waits for it."""
+    folder = Path(folder).expanduser().absolute()
+    if folder.exists():
+        shutil.rmtree(folder)
+    with Checkpoints(folder, keep=1) as store:
+        store.save(0, params, meta)
+
+
+def load_params(folder: str | os.PathLike[str], like: Any, mesh: Mesh | None = None) -> Any:
+    """Reads what `save_params` wrote, into the shapes and dtypes of `like`. Raises DataError if absent or damaged."""
+    with Checkpoints(folder, keep=1) as store:
+        return store.restore(like, step=0, mesh=mesh)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): files.sha256(path) for path in sorted(_walk(folder))}
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+def _describe(tree: Any) -> dict[str, list[Any]]:
+    """Path -> [shape, dtype] of every leaf."""
+    leaves = (leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in jax.tree.leaves(tree))
+    return {path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in zip(tensor_paths(tree), leaves, strict=True)}
+
+
+def _check_same(stored: dict[str, list[Any]], wanted: dict[str, list[Any]], place: Path) -> None:
+    # orbax casts dtypes and ignores some mismatches in silence.
+    for path in sorted(stored.keys() | wanted.keys()):
+        if stored.get(path) != wanted.get(path):
+            has, needs = (f"{x[path][1]}{x[path][0]}" if path in x else "nothing" for x in (stored, wanted))
+            raise DataError(f"{place} does not fit: it holds {has} for {path}, and {needs} is wanted")
+
+
+def _abstract(leaf: Any, mesh: Mesh | None) -> jax.ShapeDtypeStruct:
+    leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+    if mesh is not None:
+        sharding: Any = NamedSharding(mesh, PartitionSpec())
+    else:
+        sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

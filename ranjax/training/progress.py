@@ -1,0 +1,99 @@
+"""How far a stage is: a bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, TextIO
+
+
+class Progress:
+    """Shows ``pretrain  40/200  8.1 steps/s  20 s left  loss 1.234``. Use as a context manager, or `close` it.
+
+    Rate and time left do not count what came before the first update (compilation).
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        total: int,
+        start: int = 0,
+        unit: str = "steps",
+        stream: TextIO | None = None,
+        interval: float = 10.0,
+        shown: tuple[str, ...] = ("loss",),
+    ):
+        """Args:
+        stage: name in front of the line.
+        total, start: units in all, and those that were done before (a resumed run).
+        unit: what is counted.
+        stream: standard error if None. A terminal gets a bar that redraws itself, anything else plain lines.
+        interval: seconds between two plain lines, at least.
+        shown: metrics that appear in the line.
+        """
+        self.stage, self.total, self.unit, self.shown = stage, total, unit, shown
+        self._stream = sys.stderr if stream is None else stream
+        self._interval = interval
+        self._done = start
+        self._first: tuple[float, int] | None = None
+        self._printed = float("-inf")
+        self._bar: Any = None
+        if self._stream.isatty():
+            from tqdm import tqdm
+
+            text = "{desc}  {n_fmt}/{total_fmt} |{bar}| {postfix}"
+            self._bar = tqdm(
+                total=total, initial=start, desc=stage, file=self._stream, bar_format=text, dynamic_ncols=True
+            )
+
+    def update(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Says that `done` units are finished (in all, not since the last call)."""
+        now = time.monotonic()
+        self._done = done
+        if self._first is None:
+            self._first = (now, done)
+        text = self._text(now, metrics or {})
+        if self._bar is not None:
+            self._bar.n = done
+            self._bar.set_postfix_str(text, refresh=True)
+        elif now - self._printed >= self._interval or done >= self.total:
+            self._printed = now
+            print(f"{self.stage}  {done}/{self.total}  {text}".rstrip(), file=self._stream, flush=True)
+
+    __call__ = update
+
+    def close(self) -> None:
+        """Ends the bar's line."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _text(self, now: float, metrics: Mapping[str, float]) -> str:
+        parts = []
+        since, begin = self._first or (now, self._done)
+        if self._done > begin and now > since:
+            rate = (self._done - begin) / (now - since)
+            parts.append(f"{rate:.3g} {self.unit}/s")
+            if self._done < self.total:
+                parts.append(f"{duration((self.total - self._done) / rate)} left")
+        parts += [f"{name} {metrics[name]:.4g}" for name in self.shown if name in metrics]
+        return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """``"8 s"``, ``"3 min 20 s"``, ``"2 h 05 min"``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
