@@ -57,5 +57,5 @@ RECONSTRUCTION = (
 LEAD = (
     "Medical image and text encoders were pre-trained on data of which a part was replaced by adversarial "
     "twins, then frozen and adapted by several light-weight methods. This page shows what that noise does, "
-    "and which method repairs it."
+    "and whether any of them repairs it."
 )

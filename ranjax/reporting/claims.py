@@ -25,8 +25,9 @@ class Finding:
 
 
 def verdict(comparison: Mapping[str, Any]) -> str | None:
-    """Returns "above", "below" or "none" by the interval of the difference; None where there is no interval."""
-    if not wording.finite(comparison.get("difference")) or not wording.has_interval(comparison):
+    """Returns "above", "below" or "none" by the interval of the difference; None without interval or ratio."""
+    known = wording.finite(comparison.get("difference")) and wording.finite(comparison.get("ratio"))
+    if not known or not wording.has_interval(comparison):
         return None
     if comparison["low"] > 0:
         return ABOVE
@@ -85,7 +86,9 @@ def worded(item: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> str:
     where, on, quantity = _where(item, arms), _on(item, tasks), _quantity(item, attacks)
     if item["verdict"] == NONE:
         measured = quantity.removeprefix("points of ")
-        return f"{where} no difference between {first} and {second} is shown in {measured} {on} (95 % interval {interval})."
+        unit = " points" if wording.is_percent(metric) else ""
+        shown = f"no difference between {first} and {second} is shown in {measured}"
+        return f"{where} {shown} {on} (95 % interval {interval}{unit})."
     size = wording.number(abs(item["difference"]), metric)
     if item["verdict"] == BELOW:
         interval = f"{wording.number(-item['high'], metric)} to {wording.number(-item['low'], metric)}"
@@ -110,7 +113,7 @@ def _caution(kept: list[dict[str, Any]], shown: int) -> list[Finding]:
         f"{shown} of {len(kept)} comparisons are worded above, chosen by a fixed rule and not by their outcome. "
         f"Of all {len(kept)}, "
         f"{above} intervals lie above zero, {below} below and {len(kept) - above - below} hold zero. "
-        f"With this many intervals at 95 % about {max(1, round(_LEVEL * len(kept)))} would miss zero by chance alone"
+        f"If no two methods differed, about {max(1, round(_LEVEL * len(kept)))} of them would still miss zero by chance"
     )
     if any("p_holm" in item for item in kept):
         stand = sum(item.get("p_holm", 1.0) < _LEVEL for item in kept)
@@ -178,8 +181,8 @@ def _chance_findings(rows: list[Row], chance: Mapping[str, Any]) -> list[Finding
         level = chance.get(row["metric"])
         if not wording.finite(level):
             continue
-        what = wording.method_label(row["method"])
-        what += " retrieval R@1" if row["task"] == rows_.RETRIEVAL else " accuracy"
+        what = wording.method_label(row["method"]).lower()
+        what += " retrieval (R@1)" if row["task"] == rows_.RETRIEVAL else " accuracy"
         found = ABOVE if row["low"] > level else BELOW if row["high"] < level else NONE
         says = {ABOVE: "is above chance", BELOW: "is below chance", NONE: "is not shown to differ from chance"}[found]
         value = wording.number(level, row["metric"])

@@ -17,7 +17,7 @@ from ranjax.reporting.rows import Row
 
 INK, FAINT = "#1a1a1a", "#767676"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": ["DejaVu Sans"],
@@ -212,16 +212,16 @@ def _curve_panel(
             axes.axhline(chance * factor, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
             axes.annotate(
                 "chance",
-                (1, chance * factor),
+                (1.01, chance * factor),
                 xycoords=("axes fraction", "data"),
-                ha="right",
-                va="bottom",
+                va="center",
                 color=FAINT,
                 fontsize=8,
+                annotation_clip=False,
             )
         for index, method in enumerate(names):
             points = sorted(rows_.pick(rows, method=method), key=lambda row: row["ratio"])
-            shift = (index - (len(names) - 1) / 2) * 0.014 * span
+            shift = (index - (len(names) - 1) / 2) * 0.02 * span
             x = [row["ratio"] * 100 + shift for row in points]
             y = [row["value"] * factor for row in points]
             look = looks[method]
@@ -232,10 +232,10 @@ def _curve_panel(
                         [at, at], [row["low"] * factor, row["high"] * factor], color=look.color, linewidth=1.1, zorder=2
                     )
         axes.set_xticks([ratio * 100 for ratio in ratios], [f"{round(ratio * 100, 4):g}" for ratio in ratios])
-        axes.set_xlim(min(ratios) * 100 - 0.06 * span, max(ratios) * 100 + 0.06 * span)
+        axes.set_xlim(min(ratios) * 100 - 0.08 * span, max(ratios) * 100 + 0.08 * span)
         axes.set_ylim(*limits)
         axes.grid(visible=False, axis="x")
-        axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
+        axes.set_title(wording.short(title, 44), loc="left", fontsize=9.5, fontweight="bold")
         axes.set_xlabel("Noise ratio of the upstream pairs (%)")
         axes.set_ylabel(wording.axis_label(metric))
 
@@ -284,13 +284,16 @@ def _difference_panel(
             previous = item["ratio"]
         axes.set_yticks(
             range(len(items)),
-            [f"{wording.percent(item['ratio'])}, {wording.method_label(item['b'])}" for item in items],
+            [
+                f"{wording.percent(item['ratio'])}, {wording.short(wording.method_label(item['b']), 16)}"
+                for item in items
+            ],
         )
         axes.set_ylim(len(items) - 0.4, -0.6)
         axes.set_xlim(*limits)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
-        axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
+        axes.set_title(wording.short(title, 44), loc="left", fontsize=9.5, fontweight="bold")
         unit = (
             "points of " + wording.metric_label(metric) if wording.is_percent(metric) else wording.metric_label(metric)
         )
@@ -329,7 +332,8 @@ def spectra(items: Sequence[Mapping[str, Any]], name: str, by: str, title: str) 
             )
         axes.set_yscale("log")
         axes.minorticks_off()
-        axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_title(wording.short(title, 44), loc="left", fontsize=9.5, fontweight="bold")
         axes.set_xlabel("Index of the singular value")
         axes.set_ylabel("Share of the sum")
 

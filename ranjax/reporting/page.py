@@ -213,7 +213,7 @@ def _config(config: Mapping[str, Any]) -> Markup:
         return sections.nothing("This run left no configuration.")
     lines = [[tag("code", key), tag("code", value)] for key, value in flat(config)]
     table = tables.Table(["Key", "Value"], lines, "", numeric=False)
-    return tag("details", tag("summary", f"{len(lines)} keys as this run had them"), table.html(), open=True)
+    return tag("details", tag("summary", f"{len(lines)} keys as this run had them"), table.html())
 
 
 def _versions(run: Mapping[str, Any]) -> Markup:
@@ -222,7 +222,7 @@ def _versions(run: Mapping[str, Any]) -> Markup:
         content = run.get(name)
         if isinstance(content, Mapping) and content:
             lines = [[tag("code", key), value] for key, value in flat(content)]
-            header = ["Package", "Version"] if name == "versions" else ["Machine", ""]
+            header = ["Package", "Version"] if name == "versions" else ["Machine", "Value"]
             parts.append(tables.Table(header, lines, "", numeric=False).html())
     return markup.join(parts) if parts else sections.nothing("No versions of this run were left.")
 

@@ -45,7 +45,7 @@ def load_results(path: Path) -> dict[str, Any]:
 
 
 def pooled(rows: Iterable[Row]) -> list[Row]:
-    """Returns one row a cell: the one over all seeds or, where there is none, the mean of its seeds without interval."""
+    """Returns one row a cell: the one over all seeds or, where there is none, its seeds' mean without interval."""
     cells: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if wording.finite(row.get("value")) and wording.finite(row.get("ratio")):

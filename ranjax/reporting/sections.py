@@ -54,7 +54,7 @@ class Book:
         """Keeps the records as ``data/NAME.csv`` and returns the line that links to it."""
         file = f"data/{_safe(name)}.csv"
         self.files[file] = tables.to_csv(records, fields)
-        return tag("p", "Figures: ", tag("a", file, href=file), class_="data")
+        return tag("p", "Data: ", tag("a", file, href=file), class_="data")
 
 
 def _safe(name: str) -> str:
@@ -106,10 +106,11 @@ def curves(book: Book) -> Markup:
         metrics = [name for name in ("accuracy", "auroc") if rows_.pick(chosen, metric=name)]
         if not metrics:
             continue
-        parts.append(tag("h3", heading) if heading else None)
+        parts += [tag("h3", heading)] if heading else []
         names = rows_.methods([row for row in chosen if row["metric"] in metrics])
         parts.append(figures.legend(figures.styles(names), f"curves-{arm}-{task}"))
         for metric in metrics:
+            parts.append(tag("h3", wording.axis_label(metric)))
             panels = figures.curves(chosen, metric, chance.get(metric), f"curves-{arm}-{task}")
             parts.append(tag("div", panels, class_="panels"))
             parts.append(book.csv(f"{metric}_against_noise_{arm}_{task}", rows_.pick(chosen, metric=metric)))
@@ -149,13 +150,15 @@ def comparisons(book: Book) -> Markup:
             book.csv(f"comparisons_{metric}", chosen, _COMPARISON_FIELDS),
         ]
         summary = tag("summary", f"All {len(chosen)} comparisons in {wording.metric_label(str(metric))}")
-        parts.append(tag("details", summary, inside, open=metric == "accuracy"))
-    return markup.join([part for part in parts if part is not None])
+        parts.append(tag("details", summary, inside))
+    return markup.join(parts)
 
 
 def _comparison_table(items: Sequence[Mapping[str, Any]], among: Sequence[Mapping[str, Any]]) -> tables.Table:
-    arms, attacks, tasks = (rows_.distinct(among, name) for name in ("arm", "attack", "task"))
-    lines, breaks = [], set()
+    arms = rows_.arms(among)
+    attacks, tasks = (rows_.distinct(among, name) for name in ("attack", "task"))
+    lines: list[list[Any]] = []
+    breaks: set[int] = set()
     for item in items:
         where = tables.column_label((item.get("split", ""), item.get("attack", "none")), attacks)
         words = {claims.NONE: "no difference shown"}.get(item["verdict"], item["verdict"])
@@ -187,7 +190,7 @@ def main_tables(book: Book) -> Markup:
     rows = rows_.downstream(book.rows)
     parts: list[Any] = []
     for arm, task, chosen, heading in _arm_tasks(rows):
-        parts.append(tag("h3", heading) if heading else None)
+        parts += [tag("h3", heading)] if heading else []
         for metric in _ordered_metrics(chosen):
             table = tables.main_table(chosen, metric)
             if table is None:
@@ -204,7 +207,7 @@ def main_tables(book: Book) -> Markup:
             )
     if not parts:
         return nothing("This run has no classification figures.")
-    return markup.join([caption(captions.MAIN_TABLES), *[part for part in parts if part is not None]])
+    return markup.join([caption(captions.MAIN_TABLES), *parts])
 
 
 def _ordered_metrics(rows: Sequence[Row]) -> list[str]:
@@ -218,17 +221,23 @@ def without_head(book: Book) -> Markup:
     """Zero-shot classification and retrieval, with chance."""
     parts: list[Any] = []
     chance = book.results.get("chance") or {}
-    rows = [row for row in book.rows if row.get("task") == rows_.RETRIEVAL or row.get("method") == "zero_shot"]
-    names = rows_.arms(rows)
-    for arm in names:
-        chosen = rows_.of_arm(rows, arm)
-        table = tables.without_head_table(chosen, chance)
-        if table is not None:
-            parts.append(tag("h3", f"Arm {wording.arm_label(arm)}") if len(names) > 1 else None)
-            parts += [table.html(), book.csv(f"zero_shot_and_retrieval_{arm}", chosen)]
+    kinds = [
+        ("Zero-shot classification", "zero_shot", [row for row in book.rows if row.get("method") == "zero_shot"]),
+        ("Retrieval", rows_.RETRIEVAL, rows_.pick(book.rows, task=rows_.RETRIEVAL)),
+    ]
+    for title, name, rows in kinds:
+        arms = rows_.arms(rows)
+        for arm in arms:
+            chosen = rows_.of_arm(rows, arm)
+            heading = f"{title}, arm {wording.arm_label(arm)}" if len(arms) > 1 else title
+            parts += [
+                tag("h3", heading),
+                tables.without_head_table(chosen, chance).html(),
+                book.csv(f"{name}_{arm}", chosen),
+            ]
     if not parts:
         return nothing("This run has no zero-shot or retrieval figures.")
-    return markup.join([caption(captions.WITHOUT_HEAD), *[part for part in parts if part is not None]])
+    return markup.join([caption(captions.WITHOUT_HEAD), *parts])
 
 
 def spectra(book: Book) -> Markup:
@@ -270,8 +279,8 @@ def spectra(book: Book) -> Markup:
         for item in items
         for index, value in enumerate(item.get("singular_values") or [], 1)
     ]
-    parts += [table.html() if table else None, book.csv("spectra", records or items, _SPECTRA_FIELDS)]
-    return markup.join([part for part in parts if part is not None])
+    parts += [*([table.html()] if table else []), book.csv("spectra", records or items, _SPECTRA_FIELDS)]
+    return markup.join(parts)
 
 
 def _spectrum_panels(items: Sequence[Mapping[str, Any]], name: str, by: str) -> Markup:
@@ -284,11 +293,12 @@ def _spectrum_panels(items: Sequence[Mapping[str, Any]], name: str, by: str) -> 
 
 def masking(book: Book) -> Markup:
     """Whether the attacked figures can be believed: each check of the attack, passed or not."""
-    items = book.results.get("masking") or []
+    items = [item for item in book.results.get("masking") or [] if wording.finite(item.get("ratio"))]
     if not items:
         return nothing("The attack was not checked for masked gradients in this run: take attacked figures with care.")
-    lines, breaks = [], set()
-    several = len(rows_.distinct(items, "arm")) > 1
+    lines: list[list[Any]] = []
+    breaks: set[int] = set()
+    several = len(rows_.arms(items)) > 1
     records = []
     for item in items:
         breaks.add(len(lines))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
 
 WIDTH = 100
+_FIGURE_SPACE = "\N{FIGURE SPACE}"
+_LEAD = re.compile(r"-?\d+(?=\.\d)")
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,9 @@ class Table:
 
     def html(self) -> Markup:
         """Returns the table as an element that scrolls sideways on a narrow screen."""
+        lines = _aligned(self.lines, self.heads) if self.numeric else self.lines
         head = tag("tr", [tag("th", _shown(name), scope="col") for name in self.columns])
-        body = [self._line(index, line) for index, line in enumerate(self.lines)]
+        body = [self._line(index, line) for index, line in enumerate(lines)]
         table = tag(
             "table",
             tag("caption", self.caption) if self.caption else None,
@@ -57,6 +61,18 @@ class Table:
             inside = tag("strong", _shown(cell)) if (index, column) in self.bold else _shown(cell)
             cells.append(tag("th", inside, scope="row") if column < self.heads else tag("td", inside))
         return tag("tr", cells, class_="group" if index in self.breaks else None)
+
+
+def _aligned(lines: Sequence[Sequence[Any]], heads: int) -> list[list[Any]]:
+    """Pads numbers with spaces as wide as a figure, so that those of one column stand point under point."""
+    aligned = [list(line) for line in lines]
+    for column in range(heads, len(lines[0]) if lines else 0):
+        leads = [_LEAD.match(line[column]) if type(line[column]) is str else None for line in aligned]
+        widest = max((len(lead.group()) for lead in leads if lead), default=0)
+        for line, lead in zip(aligned, leads):
+            if lead:
+                line[column] = _FIGURE_SPACE * (widest - len(lead.group())) + line[column]
+    return aligned
 
 
 def _shown(cell: Any) -> Any:
@@ -131,14 +147,15 @@ def main_table(rows: Sequence[Row], metric: str, caption: Any = "") -> Table | N
     return Table(header, lines, caption, heads=2, bold=frozenset(bold), breaks=frozenset(breaks - {0}))
 
 
-def without_head_table(rows: Sequence[Row], chance: Mapping[str, Any], caption: Any = "") -> Table | None:
-    """Returns retrieval and zero-shot figures, one line a ratio and kind of images, and a last line of chance."""
-    rows = [row for row in rows if row.get("task") == rows_.RETRIEVAL or row.get("method") == "zero_shot"]
-    if not rows:
-        return None
-    metrics = [
-        name for name in ("accuracy", "auroc", "recall@1", "recall@5", "recall@10") if rows_.pick(rows, metric=name)
-    ]
+def without_head_table(rows: Sequence[Row], chance: Mapping[str, Any]) -> Table:
+    """Returns figures that need no head, one line a ratio, method and kind of images, and a last line of chance.
+
+    Args:
+      rows: pooled rows of zero-shot classification, or of retrieval, in one arm.
+      chance: what guessing gives, by metric.
+    """
+    known = ("accuracy", "balanced_accuracy", "auroc", "recall@1", "recall@5", "recall@10")
+    metrics = [name for name in known if rows_.pick(rows, metric=name)]
     attacks = rows_.attacks(rows)
     lines: list[list[Any]] = []
     breaks: set[int] = set()
@@ -148,20 +165,15 @@ def without_head_table(rows: Sequence[Row], chance: Mapping[str, Any], caption: 
         for method in rows_.methods(group):
             for split, attack in rows_.columns(rows_.pick(group, method=method)):
                 cells = [rows_.first(group, method=method, split=split, attack=attack, metric=name) for name in metrics]
-                if any(cells):
-                    where = column_label((split, attack), attacks)
-                    shown = [wording.estimate(row) for row in cells]
-                    lines.append([wording.percent(ratio), wording.method_label(method), where, *shown])
+                shown = [wording.estimate(row) for row in cells]
+                where = column_label((split, attack), attacks)
+                lines.append([wording.percent(ratio), wording.method_label(method), where, *shown])
     levels = [wording.number(chance.get(name), name) for name in metrics]
     if any(level != "–" for level in levels):
         breaks.add(len(lines))
         lines.append(["–", "Chance", "guessing", *levels])
-    header = ["Noise", "Task", "Images", *(_metric_header(name) for name in metrics)]
-    return Table(header, lines, caption, heads=3, breaks=frozenset(breaks - {0}))
-
-
-def _metric_header(name: str) -> str:
-    return wording.axis_label(name)
+    header = ["Noise", "Method", "Images", *(wording.axis_label(name) for name in metrics)]
+    return Table(header, lines, heads=3, breaks=frozenset(breaks - {0}))
 
 
 def spectra_table(spectra: Sequence[Mapping[str, Any]], caption: Any = "") -> Table | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 METHODS = {
+    "encoder": "Encoder",
     "zero_shot": "Zero-shot",
     "lp": "LP",
     "mlp": "MLP",
@@ -16,7 +17,6 @@ METHODS = {
     "fft": "FFT",
     "tecoa": "TeCoA",
     "fare": "FARE",
-    "encoder": "Encoder",
     "image_to_text": "Image to report",
     "text_to_image": "Report to image",
 }
@@ -123,6 +123,11 @@ def percent(ratio: Any) -> str:
 def arm_label(name: Any) -> str:
     """Returns the written name of an arm of upstream noise."""
     return str(name).replace("_", " ")
+
+
+def short(text: str, length: int = 24) -> str:
+    """Returns the text, cut with an ellipsis where it is longer than `length`, for places that cannot grow."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def duration(seconds: Any) -> str:
