@@ -41,7 +41,10 @@ class MetricsLog:
 
             place = Path(folder) / "tensorboard"
             # Events cannot be cut back; TensorBoard hides those from purge_step on that an earlier file holds.
-            self._board = SummaryWriter(str(place), purge_step=resume_step + 1 if place.is_dir() else None)
+            purge = resume_step + 1 if place.is_dir() else None
+            # Files are named by the second: without a suffix a quick resume would write over the one before.
+            suffix = f".{resume_step}.{os.getpid()}"
+            self._board = SummaryWriter(str(place), purge_step=purge, filename_suffix=suffix)
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends one row and hands it to the disk's cache (it survives the process)."""
