@@ -3,9 +3,9 @@
     prepared = prepare(RadiographSettings(seed=0), "data")
     prepared.splits["train"][0]["report"]
 
-A set lies in ``folder/<builder>/<fingerprint>/<version>/``: array_record shards as tensorflow-datasets writes them, and
-``prepared.json`` with classes, prompts, data card, counts and exclusions, written last. Another seed, size or table gives
-another fingerprint, and so another folder beside it.
+A set lies in ``folder/<builder>/<fingerprint>/<version>/``: array_record shards as tensorflow-datasets writes them,
+and ``prepared.json`` with classes, prompts, data card, counts and exclusions, written last. Another seed, size or table
+gives another fingerprint, and so another folder beside it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import absl.logging
 from ranjax import files
 from ranjax.data.settings import SPLITS, FolderSettings, ImportSettings, RadiographSettings, Settings, digest
 from ranjax.data.sources import FIELDS, Source, open_tfds, tfds_builder
+from ranjax.data.space import require_space
 from ranjax.errors import ConfigError, DataError
 
 MANIFEST = "prepared.json"
@@ -94,9 +95,11 @@ def prepare(settings: Settings, folder: str | os.PathLike[str], progress: Progre
     folder = Path(folder).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     mark = fingerprint(settings)
-    with _alone(folder):
-        done = [path for path in _complete(folder) if files.read_json(path)["fingerprint"] == mark]
-        if not done:
+    # Asked first without the lock, so that a finished set can be used from a folder that cannot be written.
+    if not _is_done(folder, mark):
+        with _alone(folder):
+            if _is_done(folder, mark):
+                return open_prepared(folder, mark)
             _remove_leftovers(folder, mark)
             with files.no_space(folder):
                 _write(settings, folder, mark, progress)
@@ -143,6 +146,8 @@ def _write(settings: Settings, folder: Path, mark: str, progress: Progress | Non
     classes = _classes(settings)
     with _quiet_tfds():
         builder = _builder(settings, classes, mark, folder)
+    # Films compress to about half; their shuffle holds them once more.
+    require_space(folder, builder.total * settings.image_size**2)
     if progress is not None:
         builder.progress = lambda done: progress(done, builder.total)
     download = tfds.download.DownloadConfig(try_download_gcs=False)
@@ -224,6 +229,10 @@ def _folder_state(root: Path, csv: str, images: str) -> list[Any]:
         for name in names
     )
     return [files.sha256(table), digest(sizes)]
+
+
+def _is_done(folder: Path, mark: str) -> bool:
+    return any(files.read_json(path)["fingerprint"] == mark for path in _complete(folder))
 
 
 def _complete(folder: Path) -> list[Path]:

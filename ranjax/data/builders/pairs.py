@@ -26,7 +26,7 @@ class PairsConfig(tfds.core.BuilderConfig):
     image_size: int
 
 
-class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Writes records of image and report. Subclasses give `splits`.
 
     `exclusions`, `counts` and `content` (a hash of all records that does not depend on their order) are there
@@ -96,15 +96,15 @@ class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     f"Patient {patient!r} is in split {other!r} and in split {split!r} (example "
                     f"{identity!r}). Splits must not share patients: correct the split column, or split by shares."
                 )
-            stored = dict(
-                id=identity,
-                image=encode_png(record["image"]),
-                report=record["report"],
-                label=int(record["label"]),
-                labels=np.asarray(record["labels"], np.float32),
-                patient=patient,
-                group=json.dumps(record.get("group", {}), sort_keys=True),
-            )
+            stored = {
+                "id": identity,
+                "image": encode_png(record["image"]),
+                "report": record["report"],
+                "label": int(record["label"]),
+                "labels": np.asarray(record["labels"], np.float32),
+                "patient": patient,
+                "group": json.dumps(record.get("group", {}), sort_keys=True),
+            }
             self._digests.append(_record_digest(split, record, stored["group"]))
             self.counts[split] += 1
             self._advance()

@@ -1,0 +1,169 @@
+"""Batches by step: a pure function of (source, seed, step), so that resuming needs nothing but the step.
+
+    batches = Batches(source, batch_size=64, seed=0, tokenizer=tokenizer, length=64)
+    batches[0]["images"]          # f32[64, H, W, 1] in [0, 1]
+
+Every epoch visits the examples in a new global order, none of them twice; what does not fill a batch waits for another
+epoch's order. The order comes from Grain's index shuffle and depends neither on workers nor on processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+
+from ranjax.data.images import to_float
+from ranjax.data.sources import Source
+from ranjax.data.tokenizer import Tokenizer
+from ranjax.errors import ConfigError, DataError
+
+MEMORY_LIMIT = 1 << 30
+"""Bytes of stored pixels up to which a source is kept in memory whole; larger ones are read as they are needed."""
+
+
+class Loader:
+    """Rows of a source as arrays. Keeps a small source in memory, as integers; reads a large one lazily.
+
+    Args:
+      source: the records.
+      tokenizer: how reports become tokens; None leaves them out.
+      length: tokens a report.
+      memory_limit: see `MEMORY_LIMIT`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        tokenizer: Tokenizer | None = None,
+        length: int = 64,
+        memory_limit: int = MEMORY_LIMIT,
+    ):
+        if not len(source):
+            raise DataError("the source has no records to make batches of")
+        self.source, self.tokenizer, self.length = source, tokenizer, length
+        first = source[0]["image"]
+        self.in_memory = len(source) * first.nbytes <= memory_limit
+        self._rows = self._read(np.arange(len(source))) if self.in_memory else None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def load(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """The rows at `index` i[B]: images f32[B,H,W,C] in [0, 1], label i32[B], labels f32[B,C], index i32[B], ids
+        str[B], and with a tokenizer tokens i32[B,L] and mask bool[B,L]."""
+        index = np.asarray(index)
+        rows = {k: v[index] for k, v in self._rows.items()} if self._rows is not None else self._read(index)
+        return {**rows, "images": to_float(rows["images"]), "index": index.astype(np.int32)}
+
+    def _read(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        records = [self.source[i] for i in index]
+        rows = {
+            "images": np.stack([record["image"] for record in records]),
+            "label": np.array([record["label"] for record in records], np.int32),
+            "labels": np.stack([np.asarray(record["labels"], np.float32) for record in records]),
+            "ids": np.array([record["id"] for record in records]),
+        }
+        if self.tokenizer is not None:
+            tokens = self.tokenizer.encode([record["report"] for record in records], self.length)
+            rows |= {"tokens": tokens.ids, "mask": tokens.mask}
+            for row, record in enumerate(records):
+                # A twin brings the very tokens it was crafted with: its text may be split another way.
+                if len(record.get("tokens", ())) == self.length:
+                    rows["tokens"][row], rows["mask"][row] = record["tokens"], record["mask"]
+        return rows
+
+
+class Batches:
+    """Training batches by step.
+
+    Args:
+      source: the records, or a `Loader` of them.
+      batch_size: of the global batch.
+      seed: of the order.
+      tokenizer, length, memory_limit: see `Loader`.
+      process_index, process_count: this process's rows of each global batch; the slices are disjoint and in order.
+
+    Raises:
+      ConfigError: a batch larger than the source or not divisible by the processes.
+    """
+
+    def __init__(
+        self,
+        source: Source | Loader,
+        batch_size: int,
+        seed: int,
+        tokenizer: Tokenizer | None = None,
+        length: int = 64,
+        process_index: int = 0,
+        process_count: int = 1,
+        memory_limit: int = MEMORY_LIMIT,
+    ):
+        size = len(source)
+        if not 1 <= batch_size <= size:
+            raise ConfigError("batch_size", batch_size, f"from 1 to the {size} examples of the source")
+        if process_count < 1 or batch_size % process_count or not 0 <= process_index < process_count:
+            given = {"batch_size": batch_size, "process_index": process_index, "process_count": process_count}
+            raise ConfigError("batch_size", given, "a multiple of the number of processes, with an index below it")
+        self.loader = source if isinstance(source, Loader) else Loader(source, tokenizer, length, memory_limit)
+        self.batch_size, self.steps_per_epoch = batch_size, size // batch_size
+        share = batch_size // process_count
+        self._slice = slice(process_index * share, (process_index + 1) * share)
+        # Batched before it is repeated: a batch that spanned two epochs could hold one example twice.
+        self._order = grain.MapDataset.range(size).seed(seed).shuffle().batch(batch_size, drop_remainder=True)
+        self._dataset = self._order.repeat(None, reseed_each_epoch=True).map(self._load)
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        """The batch of `step`, counted from 0 and without end; see `Loader.load` for its entries."""
+        if step < 0:
+            raise IndexError(f"step {step}; steps are counted from 0")
+        return self._dataset[int(step)]
+
+    def iterate(self, start: int = 0, threads: int = 2, ahead: int = 4) -> Iterator[dict[str, np.ndarray]]:
+        """Batches from `start` on, read ahead by threads; the same ones as by step, whatever `threads` is."""
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+        iterator = iter(self._dataset.to_iter_dataset(options))
+        iterator.set_state({"next_index": start})
+        return iterator
+
+    def _load(self, index: Any) -> dict[str, np.ndarray]:
+        return self.loader.load(np.asarray(index)[self._slice])
+
+
+class EvaluationBatches:
+    """Every example once, in order, in batches of one shape; the last is filled up and its `valid` says so.
+
+    Args:
+      source: the records, or a `Loader` of them.
+      batch_size: rows of each batch.
+      tokenizer, length, memory_limit: see `Loader`.
+    """
+
+    def __init__(
+        self,
+        source: Source | Loader,
+        batch_size: int,
+        tokenizer: Tokenizer | None = None,
+        length: int = 64,
+        memory_limit: int = MEMORY_LIMIT,
+    ):
+        if batch_size < 1:
+            raise ConfigError("batch_size", batch_size, "at least 1")
+        self.loader = source if isinstance(source, Loader) else Loader(source, tokenizer, length, memory_limit)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.loader) // self.batch_size)
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        """Batch `step` with `valid` bool[B]: False on rows that repeat the last example to fill the batch."""
+        if not 0 <= step < len(self):
+            raise IndexError(f"step {step}; there are {len(self)} batches")
+        rows = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        valid = rows < len(self.loader)
+        return {**self.loader.load(np.minimum(rows, len(self.loader) - 1)), "valid": valid}
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return (self[step] for step in range(len(self)))

@@ -1,0 +1,319 @@
+"""The noisy store: adversarial twins on disk, with where they come from.
+
+    writer = StoreWriter(folder, ids, shard_size=256, epsilon=8 / 255, provenance={...})
+    for number in writer.missing():
+        writer.write(number, twins_of(writer.positions(number)))
+    store = NoisyStore.open(folder)
+
+Pixels are kept on the grid of 1/65535. A clean 8-bit pixel u/255 lies on it (257 u), and a perturbation is cut towards
+zero to it: the stored image differs from the crafted one by less than 1/65535, and the box [0, 1] holds exactly. The
+Linf ball holds exactly too where its radius lies on the grid (every n/255 does), and within 2e-7 of any other.
+
+A shard appears by rename after it reached the disk, and its ``.json`` with SHA-256 and ids after it: a shard without
+that file does not count and is written again. Several processes may write different shards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ranjax import files
+from ranjax.data.settings import digest
+from ranjax.data.space import require_space
+from ranjax.errors import ConfigError, DataError
+
+GRID = 65535
+# Float error of a crafted pixel, in steps of the grid: x + eps rounds to within 6e-8, which is 0.004 steps.
+_SNAP = 0.01
+_PLAN = "store.json"
+NORMS = ("linf", "l2")
+
+
+def quantise(image: np.ndarray, clean: np.ndarray, norm: str = "linf") -> np.ndarray:
+    """The perturbation of `clean` uint8 in `image` f32 [0, 1], cut towards zero to int32 steps of 1/65535."""
+    base = clean.astype(np.float64) * 257.0
+    steps = np.asarray(image, np.float64) * GRID - base
+    # L2 is cut without snapping: a sum over many pixels must not grow.
+    cut = np.floor(np.abs(steps) + (_SNAP if norm == "linf" else 0.0))
+    return (np.sign(steps) * cut).astype(np.int32)
+
+
+def realised_norm(delta: np.ndarray, norm: str) -> float:
+    """Norm in pixel units of a perturbation in steps of 1/65535."""
+    values = np.abs(delta.astype(np.float64)) / GRID
+    return float(values.max(initial=0.0) if norm == "linf" else np.sqrt((values**2).sum()))
+
+
+class StoreWriter:
+    """Plans a store in shards and writes those that are missing.
+
+    Args:
+      folder: of the store; made if it is not there.
+      ids: what the store will hold, in order.
+      shard_size: twins a shard.
+      epsilon: radius that every twin must keep, in pixel units.
+      provenance: what all twins share (attack, settings, seed, surrogate hash); plain JSON.
+      norm: "linf" or "l2".
+
+    Raises:
+      ConfigError: the folder holds a store of another plan; names what differs.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        ids: Sequence[str],
+        shard_size: int,
+        epsilon: float,
+        provenance: Mapping[str, Any],
+        norm: str = "linf",
+    ):
+        if shard_size < 1:
+            raise ConfigError("noise.shard_size", shard_size, "at least 1")
+        if norm not in NORMS:
+            raise ConfigError("noise.norm", norm, f"one of {', '.join(NORMS)}")
+        if len(set(ids)) != len(ids):
+            raise DataError("example ids must differ from each other; at least one is given twice")
+        self.folder, self.ids = Path(folder), list(ids)
+        plan = {
+            "ids": self.ids,
+            "shard_size": shard_size,
+            "epsilon": epsilon,
+            "norm": norm,
+            "provenance": json.loads(json.dumps(provenance)),
+        }
+        self._plan = plan
+        if (self.folder / _PLAN).is_file():
+            stored = files.read_json(self.folder / _PLAN)
+            differing = sorted(key for key in plan if stored.get(key) != plan[key])
+            if differing:
+                raise ConfigError(
+                    "noise", f"{self.folder}", f"a folder without a store of another plan; {differing} differ"
+                )
+        else:
+            files.write_json(self.folder / _PLAN, plan)
+
+    @property
+    def shards(self) -> int:
+        """Shards in all."""
+        return -(-len(self.ids) // self._plan["shard_size"])
+
+    @property
+    def done(self) -> int:
+        """Twins in finished shards."""
+        return sum(len(self.positions(n)) for n in range(self.shards) if _finished(self.folder, n))
+
+    def positions(self, number: int) -> list[int]:
+        """Positions in `ids` of what shard `number` holds."""
+        if not 0 <= number < self.shards:
+            raise ValueError(f"shard {number}; there are {self.shards}")
+        size = self._plan["shard_size"]
+        return list(range(number * size, min((number + 1) * size, len(self.ids))))
+
+    def missing(self, process_index: int = 0, process_count: int = 1) -> list[int]:
+        """Numbers of the shards that are still to be written, of this process's share."""
+        return [n for n in range(process_index, self.shards, process_count) if not _finished(self.folder, n)]
+
+    def write(self, number: int, twins: Sequence[Mapping[str, Any]]) -> None:
+        """Writes one shard, atomically.
+
+        Args:
+          number: of the shard.
+          twins: per position of the shard, in order: {"id", "image" f32[H,W,C] in [0, 1], "clean_image" uint8[H,W,C],
+            "report" str, "tokens" i32[L], "mask" bool[L], "provenance" dict (losses, words changed, ...)}. The realised
+            norm of what is stored is added to the provenance as "norm".
+
+        Raises:
+          DataError: other ids than planned, or a twin outside its ball or box.
+          files.DiskFullError: no space is left.
+        """
+        from array_record.python.array_record_module import ArrayRecordWriter
+
+        expected = [self.ids[i] for i in self.positions(number)]
+        given = [twin["id"] for twin in twins]
+        if given != expected:
+            raise DataError(f"shard {number} must hold {len(expected)} twins from {expected[:1]}; got {given[:3]} ...")
+        records = [self._encode(twin) for twin in twins]
+        path = _shard(self.folder, number)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            needed = sum(map(len, records))
+            require_space(self.folder, needed)
+            with files.no_space(path, needed):
+                # Groups of one: every twin can be read by itself.
+                writer = ArrayRecordWriter(os.fspath(beside), "group_size:1,uncompressed")
+                for record in records:
+                    writer.write(record)
+                writer.close()
+                with beside.open("rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+        files.write_json(
+            path.with_suffix(".json"),
+            {"ids": expected, "sha256": files.sha256(path), "bytes": path.stat().st_size},
+        )
+
+    def _encode(self, twin: Mapping[str, Any]) -> bytes:
+        clean, image = np.asarray(twin["clean_image"]), np.asarray(twin["image"])
+        if clean.dtype != np.uint8 or image.shape != clean.shape:
+            raise DataError(
+                f"twin {twin['id']!r}: clean_image {clean.dtype}{clean.shape} and image {image.shape}; allowed: uint8 "
+                "and float pixels of one shape"
+            )
+        if not np.isfinite(image).all() or image.min() < 0.0 or image.max() > 1.0:
+            raise DataError(f"twin {twin['id']!r}: pixels from {image.min()} to {image.max()}; allowed: 0 to 1")
+        delta = quantise(image, clean, self._plan["norm"])
+        norm = realised_norm(delta, self._plan["norm"])
+        _check_ball(twin["id"], norm, self._plan["epsilon"])
+        tokens, mask = np.asarray(twin["tokens"], np.int32), np.asarray(twin["mask"], bool)
+        # Modulo 2^16 any perturbation fits 16 bits, and 257 u + delta comes back exactly.
+        blobs = [clean.tobytes(), (delta % 65536).astype("<u2").tobytes(), tokens.astype("<i4").tobytes()]
+        blobs = [zlib.compress(blob, 6) for blob in [*blobs, np.packbits(mask).tobytes()]]
+        head = {
+            "id": twin["id"],
+            "shape": list(clean.shape),
+            "length": len(tokens),
+            "report": twin["report"],
+            "provenance": {**twin["provenance"], "norm": norm},
+            "sizes": [len(blob) for blob in blobs],
+        }
+        text = json.dumps(head, allow_nan=False).encode()
+        return len(text).to_bytes(4, "little") + text + b"".join(blobs)
+
+
+class NoisyStore:
+    """Twins by id. `NoisyStore.open(folder)`; ``store[id]`` gives a dict: id, image f32[H,W,C] in [0, 1], pixels
+    uint16[H,W,C] (the same over 65535), clean_image uint8[H,W,C], report, tokens i32[L], mask bool[L], provenance."""
+
+    def __init__(self, folder: Path, plan: Mapping[str, Any], places: Mapping[str, tuple[int, int]], fingerprint: str):
+        self.folder, self.epsilon, self.norm = folder, float(plan["epsilon"]), str(plan["norm"])
+        self.shared: dict[str, Any] = dict(plan["provenance"])
+        self.fingerprint = fingerprint
+        self._places = dict(places)
+        self._readers: dict[int, Any] = {}
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> NoisyStore:
+        """Opens a finished store. Raises DataError if there is none, or if shards are missing."""
+        folder = Path(folder)
+        if not (folder / _PLAN).is_file():
+            raise DataError(f"{folder} holds no noisy store ({_PLAN} is missing).")
+        plan = files.read_json(folder / _PLAN)
+        shards = -(-len(plan["ids"]) // plan["shard_size"])
+        missing = [n for n in range(shards) if not _finished(folder, n)]
+        if missing:
+            raise DataError(f"The store {folder} is unfinished: {len(missing)} of {shards} shards are missing.")
+        places = {name: divmod(i, plan["shard_size"]) for i, name in enumerate(plan["ids"])}
+        hashes = [files.read_json(_shard(folder, n).with_suffix(".json"))["sha256"] for n in range(shards)]
+        return cls(folder, plan, places, digest([plan, hashes]))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, identity: object) -> bool:
+        return identity in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    @property
+    def ids(self) -> list[str]:
+        return list(self._places)
+
+    def __getitem__(self, identity: str) -> dict[str, Any]:
+        head, blobs = self._read(identity)
+        shape, length = tuple(head["shape"]), head["length"]
+        clean = np.frombuffer(blobs[0], np.uint8).reshape(shape)
+        delta = np.frombuffer(blobs[1], "<u2").astype(np.int32).reshape(shape)
+        pixels = ((clean.astype(np.int32) * 257 + delta) % 65536).astype(np.uint16)
+        return {
+            "id": head["id"],
+            "image": pixels.astype(np.float32) / np.float32(GRID),
+            "pixels": pixels,
+            "clean_image": clean,
+            "report": head["report"],
+            "tokens": np.frombuffer(blobs[2], "<i4").astype(np.int32),
+            "mask": np.unpackbits(np.frombuffer(blobs[3], np.uint8), count=length).astype(bool),
+            "provenance": {**self.shared, **head["provenance"]},
+        }
+
+    def provenance(self, identity: str) -> dict[str, Any]:
+        """Where a twin comes from: what all share, and its own losses, norm and changed words."""
+        return {**self.shared, **self._read(identity)[0]["provenance"]}
+
+    def _read(self, identity: str) -> tuple[dict[str, Any], list[bytes]]:
+        from array_record.python.array_record_module import ArrayRecordReader
+
+        if identity not in self._places:
+            raise KeyError(f"{identity!r} is not among the {len(self)} twins of {self.folder}")
+        number, row = self._places[identity]
+        if number not in self._readers:
+            # Without read-ahead: twins are asked for in the order of training.
+            options = "readahead_buffer_size:0"
+            self._readers[number] = ArrayRecordReader(os.fspath(_shard(self.folder, number)), options=options)
+        record = self._readers[number].read([row])[0]
+        end = 4 + int.from_bytes(record[:4], "little")
+        head, blobs = json.loads(record[4:end]), []
+        for size in head["sizes"]:
+            blobs.append(zlib.decompress(record[end : end + size]))
+            end += size
+        return head, blobs
+
+
+def verify(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Checks a store: the hash and the ids of every shard, and ball and box of every twin.
+
+    Returns:
+      {"twins", "shards", "epsilon", "norm", "largest_norm"}.
+
+    Raises:
+      DataError: what is wrong first, with shard or id.
+    """
+    store = NoisyStore.open(folder)
+    numbers = sorted({number for number, _ in store._places.values()})
+    for number in numbers:
+        path = _shard(store.folder, number)
+        noted = files.read_json(path.with_suffix(".json"))
+        if files.sha256(path) != noted["sha256"]:
+            raise DataError(f"{path} does not match its SHA-256: it was changed or damaged after it was written.")
+        if noted["ids"] != [name for name, place in store._places.items() if place[0] == number]:
+            raise DataError(f"{path} holds other ids than planned.")
+    largest = 0.0
+    for identity in store:
+        twin = store[identity]
+        if twin["id"] != identity:
+            raise DataError(f"the place of {identity!r} holds {twin['id']!r}")
+        delta = twin["pixels"].astype(np.int32) - twin["clean_image"].astype(np.int32) * 257
+        norm = realised_norm(delta, store.norm)
+        _check_ball(identity, norm, store.epsilon)
+        largest = max(largest, norm)
+    return {
+        "twins": len(store),
+        "shards": len(numbers),
+        "epsilon": store.epsilon,
+        "norm": store.norm,
+        "largest_norm": largest,
+    }
+
+
+def _check_ball(identity: str, norm: float, epsilon: float) -> None:
+    if norm > epsilon + 1e-6:
+        raise DataError(f"twin {identity!r} has norm {norm:.6g}, beyond its radius {epsilon:.6g}")
+
+
+def _shard(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}.array_record"
+
+
+def _finished(folder: Path, number: int) -> bool:
+    path = _shard(folder, number)
+    return path.is_file() and path.with_suffix(".json").is_file()
