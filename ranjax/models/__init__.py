@@ -1,20 +1,29 @@
 """Dual encoders and heads: flax.nnx modules inside, pure functions of a parameter pytree outside."""
 
 from ranjax.models import heads
+from ranjax.models.bert import BertConfig, BertFunctions
+from ranjax.models.bert_files import load_bert, load_bert_mlm, save_bert
 from ranjax.models.clip_files import load_clip, save_clip
 from ranjax.models.config import DualEncoderConfig
 from ranjax.models.dual_encoder import DualEncoder, DualEncoderFunctions, split
 from ranjax.models.parameters import describe_parameters
+from ranjax.models.resize import resize_positions
 from ranjax.models.weight_files import WeightsError
 
 __all__ = [
+    "BertConfig",
+    "BertFunctions",
     "DualEncoder",
     "DualEncoderConfig",
     "DualEncoderFunctions",
     "WeightsError",
     "describe_parameters",
     "heads",
+    "load_bert",
+    "load_bert_mlm",
     "load_clip",
+    "resize_positions",
+    "save_bert",
     "save_clip",
     "split",
 ]

@@ -108,7 +108,7 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """A pre-norm transformer block; initial deviations by width and depth as CLIP's (Radford et al. 2021; open_clip)."""
+    """A pre-norm block; initial deviations by width and depth as CLIP's (Radford et al. 2021; open_clip)."""
 
     def __init__(
         self, width: int, heads: int, hidden: int, depth: int, activation: str, eps: float, rngs: nnx.Rngs

@@ -4,16 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
-from tiny_encoder import TINY
-
-from ranjax.models import DualEncoder, split
+from tiny_encoder import TINY, seeded
 
 
 @pytest.fixture(scope="session")
 def tiny():
     """(functions, params) of a seeded tiny encoder with one channel."""
-    return split(DualEncoder(TINY, nnx.Rngs(0)))
+    return seeded(TINY)
 
 
 @pytest.fixture(scope="session")

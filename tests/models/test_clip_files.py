@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from safetensors.numpy import load_file, save_file
-from tiny_encoder import TINY
+from tiny_encoder import TINY, seeded
 
 from ranjax.errors import ConfigError, DataError
-from ranjax.models import DualEncoder, WeightsError, load_clip, save_clip, split
+from ranjax.models import WeightsError, load_clip, save_clip
 from ranjax.models.clip_files import clip_layout, config_from_transformers
 from ranjax.models.naming import write_tree
 
@@ -167,7 +166,7 @@ def test_defaults_of_transformers_fill_a_short_config():
 
 
 def test_an_eos_that_transformers_would_read_otherwise_is_not_exported(tmp_path):
-    functions, params = split(DualEncoder(dataclasses.replace(TINY, eos_id=2), nnx.Rngs(0)))
+    functions, params = seeded(dataclasses.replace(TINY, eos_id=2))
     with pytest.raises(ConfigError, match=r"model\.eos_id = 2"):
         save_clip(tmp_path, functions, params)
 

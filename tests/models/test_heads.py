@@ -60,8 +60,8 @@ def test_evaluation_treats_every_row_on_its_own(features):
 
 def test_many_seeds_are_one_vmap(features):
     keys = jax.random.split(jax.random.key(3), 4)
-    params, stats = jax.vmap(HEAD.init)(keys)
-    z, logits, moved = jax.vmap(lambda p, s: HEAD.apply(p, s, features, True))(params, stats)
+    params, stats = jax.jit(jax.vmap(HEAD.init))(keys)
+    z, logits, moved = jax.jit(jax.vmap(lambda p, s: HEAD.apply(p, s, features, True)))(params, stats)
     assert (z.shape, logits.shape, moved["mean"].shape) == ((4, 8, 6), (4, 8, 3), (4, 24))
     alone = HEAD.apply(*HEAD.init(keys[2]), features, train=True)
     np.testing.assert_allclose(logits[2], alone[1], atol=1e-5)
@@ -70,7 +70,7 @@ def test_many_seeds_are_one_vmap(features):
 
 def test_running_moments_carry_no_gradient(features):
     params, stats = HEAD.init(jax.random.key(4))
-    gradient = jax.grad(lambda f: jnp.sum(HEAD.apply(params, stats, f, True)[2]["var"]))(features)
+    gradient = jax.jit(jax.grad(lambda f: jnp.sum(HEAD.apply(params, stats, f, True)[2]["var"])))(features)
     assert not np.any(gradient)
 
 
