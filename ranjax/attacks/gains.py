@@ -39,7 +39,7 @@ def candidate_features(table: jax.Array, candidates: Table) -> Features:
     if width == 1:
         return Features(own[:, 0], None)
     mean = own.sum(1) / candidates.lengths[:, None].astype(own.dtype)
-    at_length = (offset[None, :] == candidates.lengths[:, None])[..., None] * mean[:, None, :]
+    at_length = jnp.where((offset[None, :] == candidates.lengths[:, None])[..., None], mean[:, None, :], 0.0)
     return Features(own.reshape(number, -1), at_length.reshape(number, -1))
 
 
