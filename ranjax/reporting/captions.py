@@ -59,3 +59,13 @@ LEAD = (
     "twins, then frozen and adapted by several light-weight methods. This page shows what that noise does, "
     "and whether any of them repairs it."
 )
+
+COMPARE_CURVES = (
+    "The same figure of each run, side by side on the same axes. Each line is one method, from no noise upstream "
+    "(left) to the most (right); bars are 95 % intervals."
+)
+
+COMPARE_TABLES = (
+    "Value and 95 % interval. Every run but the first is marked by how its interval lies to the first run's: ▲ above, "
+    "▼ below, ○ overlapping, that is no difference shown. The runs are not paired, so this is a strict reading."
+)

@@ -168,18 +168,34 @@ def curves(rows: Sequence[Row], metric: str, chance: Any, name: str) -> list[Mar
     rows = rows_.pick(rows, metric=metric)
     if not rows:
         return []
-    looks, names = styles(rows_.methods(rows)), rows_.methods(rows)
-    attacks = rows_.attacks(rows)
+    looks, attacks = styles(rows_.methods(rows)), rows_.attacks(rows)
     panels = []
     for split, attack in sorted(rows_.columns(rows), key=lambda column: attacks.index(column[1])):
         shared = rows_.pick(rows, attack=attack)
-        chosen = rows_.pick(shared, split=split)
         title = f"{wording.attack_label(attack, attacks)}, {wording.split_label(split)}"
         title = title[0].upper() + title[1:]
-        draw = _curve_panel(chosen, names, looks, metric, chance, _limits(shared, chance), rows_.ratios(rows), title)
-        label = f"{wording.axis_label(metric)} against noise ratio, {title}. " + _spoken(chosen)
-        panels.append(render(draw, 3.6, 2.7, label, f"{name}-{metric}-{split}-{attack}"))
+        chosen = rows_.pick(shared, split=split)
+        panels.append(curve(chosen, shared, looks, chance, title, f"{name}-{metric}-{split}-{attack}"))
     return panels
+
+
+def curve(
+    rows: Sequence[Row], shared: Sequence[Row], looks: Mapping[str, Style], chance: Any, title: str, name: str
+) -> Markup:
+    """Returns one panel of a metric against the noise ratio.
+
+    Args:
+      rows: what is drawn, of one metric, split and attack.
+      shared: the rows by which the axes are set, so that several panels can have the same.
+      looks: the style of each method, in the order in which the points of one ratio stand side by side.
+      chance: what guessing gives, or None.
+      title: the panel's title.
+      name: makes the ids unique.
+    """
+    metric = str(shared[0]["metric"])
+    draw = _curve_panel(rows, looks, metric, chance, _limits(shared, chance), rows_.ratios(shared), title)
+    label = f"{wording.axis_label(metric)} against noise ratio, {title}. " + _spoken(rows)
+    return render(draw, 3.6, 2.7, label, name)
 
 
 def _spoken(rows: Sequence[Row]) -> str:
@@ -195,7 +211,6 @@ def _spoken(rows: Sequence[Row]) -> str:
 
 def _curve_panel(
     rows: Sequence[Row],
-    names: Sequence[str],
     looks: Mapping[str, Style],
     metric: str,
     chance: Any,
@@ -219,12 +234,11 @@ def _curve_panel(
                 fontsize=8,
                 annotation_clip=False,
             )
-        for index, method in enumerate(names):
+        for index, (method, look) in enumerate(looks.items()):
             points = sorted(rows_.pick(rows, method=method), key=lambda row: row["ratio"])
-            shift = (index - (len(names) - 1) / 2) * 0.02 * span
+            shift = (index - (len(looks) - 1) / 2) * 0.02 * span
             x = [row["ratio"] * 100 + shift for row in points]
             y = [row["value"] * factor for row in points]
-            look = looks[method]
             axes.plot(x, y, color=look.color, linestyle=look.line, marker=look.marker, zorder=3 + index)
             for at, row in zip(x, points):
                 if wording.has_interval(row):

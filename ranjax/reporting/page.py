@@ -54,7 +54,7 @@ def build(results: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[str, dict
         ("card", "Data card", lambda: _card(results.get("card") or {})),
         ("config", "Configuration", lambda: _config(results.get("config") or {})),
         ("versions", "Versions and machine", lambda: _versions(run)),
-        ("data", "Figures as files", lambda: _files(book)),
+        ("data", "Figures as files", lambda: files_section(book)),
     ]
     written = [(anchor, title, write()) for anchor, title, write in parts]
     notice = tag("div", [tag("p", line) for line in notices(results.get("card") or {})], class_="notice", role="note")
@@ -227,7 +227,8 @@ def _versions(run: Mapping[str, Any]) -> Markup:
     return markup.join(parts) if parts else sections.nothing("No versions of this run were left.")
 
 
-def _files(book: Book) -> Markup:
+def files_section(book: Book) -> Markup:
+    """Returns the list of CSV files that the book has kept so far."""
     links = [tag("li", tag("a", name, href=name)) for name in sorted(book.files)]
     words = "Every figure of this page with all its digits. results.csv holds all rows, those of single seeds included."
     return markup.join([sections.caption(words), tag("ul", links)])

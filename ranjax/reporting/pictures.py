@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from ranjax.reporting.markup import Markup, tag
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _IMAGE_BYTES = 8_000_000
+_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def png_source(encoded: Any) -> str | None:
@@ -28,23 +30,44 @@ def png_source(encoded: Any) -> str | None:
 
 
 def word_changes(before: str, after: str) -> list[tuple[str, str]]:
-    """Returns the two texts as runs of words (old, new); runs that did not change have old == new.
+    """Returns the first text in pieces (old, new), where old == new for what did not change.
 
-    Where both have as many words they are compared place by place, which is what a substitution did; otherwise by the
-    longest common run.
+    Joined, the old pieces are the first text. Words and signs are compared without regard to case and spacing, since
+    the second text may come out of a tokenizer: place by place where both have as many, otherwise by their longest
+    common runs.
     """
-    old, new = before.split(), after.split()
-    runs: list[tuple[str, str]] = []
-    if len(old) == len(new):
-        for first, second in zip(old, new):
-            if first == second and runs and runs[-1][0] == runs[-1][1]:
-                runs[-1] = (f"{runs[-1][0]} {first}",) * 2
-            else:
-                runs.append((first, second))
-        return runs
-    for _, i1, i2, j1, j2 in difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
-        runs.append((" ".join(old[i1:i2]), " ".join(new[j1:j2])))
-    return runs
+    old, new = list(_WORD.finditer(before)), list(_WORD.finditer(after))
+    first, second = [word.group().lower() for word in old], [word.group().lower() for word in new]
+    if len(first) == len(second):
+        codes = [("", index, index + 1, index, index + 1) for index in range(len(first))]
+    else:
+        codes = list(difflib.SequenceMatcher(a=first, b=second, autojunk=False).get_opcodes())
+    pieces: list[tuple[str, str]] = []
+    end = 0
+    for _, i1, i2, j1, j2 in codes:
+        put = after[new[j1].start() : new[j2 - 1].end()] if j2 > j1 else ""
+        if i2 == i1:
+            pieces.append(("", put))
+            continue
+        start, gap = old[i1].start(), before[end : old[i1].start()]
+        end = old[i2 - 1].end()
+        taken = before[start:end]
+        same = first[i1:i2] == second[j1:j2]
+        if gap:
+            _append_same(pieces, gap)
+        if same:
+            _append_same(pieces, taken)
+        else:
+            pieces.append((taken, put))
+    if before[end:]:
+        _append_same(pieces, before[end:])
+    return pieces
+
+
+def _append_same(pieces: list[tuple[str, str]], text: str) -> None:
+    if pieces and pieces[-1][0] == pieces[-1][1]:
+        text = pieces.pop()[0] + text
+    pieces.append((text, text))
 
 
 def marked_report(before: str, after: str) -> Markup:
@@ -56,11 +79,11 @@ def marked_report(before: str, after: str) -> Markup:
         elif not new:
             parts.append(tag("del", old))
         elif not old:
-            parts.append(tag("ins", new))
+            parts += [" ", tag("ins", new), " "]
         else:
             arrow = tag("span", " → ", class_="arrow")
             parts.append(tag("span", tag("del", old), arrow, tag("ins", new), class_="swap"))
-    return tag("p", markup.join(parts, " "), class_="report")
+    return tag("p", parts, class_="report")
 
 
 def pair(example: Mapping[str, Any], classes: Sequence[Any]) -> Markup:

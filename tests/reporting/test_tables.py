@@ -131,10 +131,20 @@ def test_markup_escapes_what_is_not_markup():
     assert tag("details", "x", open=True, hidden=False, class_=None) == "<details open>x</details>"
 
 
-def test_word_changes():
-    assert pictures.word_changes("a b c d", "a x c d") == [("a", "a"), ("b", "x"), ("c d", "c d")]
-    assert pictures.word_changes("a b c", "a c") == [("a", "a"), ("b", ""), ("c", "c")]
-    assert pictures.word_changes("", "") == []
+@pytest.mark.parametrize(
+    ("before", "after", "changes"),
+    [
+        ("a b c d", "a x c d", [("a ", "a "), ("b", "x"), (" c d", " c d")]),
+        ("a b c", "a c", [("a ", "a "), ("b", ""), (" c", " c")]),
+        ("Mass, left.", "mass , right .", [("Mass, ", "Mass, "), ("left", "right"), (".", ".")]),
+        ("a b", "a new b", [("a", "a"), ("", "new"), (" b", " b")]),
+        ("", "", []),
+        ("a\n", "a", [("a\n", "a\n")]),
+    ],
+)
+def test_word_changes(before, after, changes):
+    assert pictures.word_changes(before, after) == changes
+    assert "".join(old for old, _ in changes) == before
 
 
 def test_only_png_becomes_a_picture():

@@ -1,0 +1,57 @@
+"""Writes the page of a finished run again, or a page that shows several runs side by side.
+
+    python -m ranjax.report runs/ran
+    python -m ranjax.report runs/ran runs/nih --out compare
+
+A RUN is the folder of a run (its results.json and run.json are read, nothing else). One run: its report/index.html is
+written anew. Two or more: the page goes to --out, and the first run is the one that the others are held against.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ranjax.errors import DataError
+
+EXIT_REFUSED = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command with `argv`; returns 0, or 2 where a run cannot be read (one line says why)."""
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m ranjax.report",
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where the page goes (default: RUN/report for one run, compare for several)",
+    )
+    arguments = parser.parse_args(argv)
+
+    from ranjax.reporting import compare, page
+
+    try:
+        if len(arguments.runs) == 1:
+            run = arguments.runs[0]
+            written = page.write_report(run / "results.json", run / "run.json", arguments.out or run / "report")
+        else:
+            written = compare.write_comparison(arguments.runs, arguments.out or Path("compare"))
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    print(written)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

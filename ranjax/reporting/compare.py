@@ -1,0 +1,218 @@
+"""Several runs side by side on one page: what differs between them, and the same figure of each next to the other's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ranjax.errors import DataError
+from ranjax.reporting import captions, claims, figures, markup, page, sections, tables, wording
+from ranjax.reporting import rows as rows_
+from ranjax.reporting.markup import Markup, tag
+from ranjax.reporting.rows import Row
+from ranjax.reporting.sections import Book
+
+_SIGNS = {claims.ABOVE: "▲", claims.BELOW: "▼", claims.NONE: "○"}
+_METRICS = ("accuracy", "auroc")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its name on the page, the content of its results.json and of its run.json, and its pooled rows."""
+
+    name: str
+    results: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    rows: Sequence[Row]
+
+
+def load_runs(workdirs: Sequence[Path]) -> list[Run]:
+    """Reads results.json and, where there is one, run.json of each folder; names are the shortest that differ.
+
+    Raises:
+      DataError: a folder holds no readable results.json, or one is named twice.
+    """
+    folders = [Path(workdir).resolve() for workdir in workdirs]
+    if len(set(folders)) < len(folders):
+        raise DataError("The same run is named twice; runs are compared with others.")
+    runs = []
+    for folder, name in zip(folders, _names(folders)):
+        results = rows_.load_results(folder / "results.json")
+        facts = rows_.load(folder / "run.json") if (folder / "run.json").exists() else {}
+        runs.append(Run(name, results, facts, rows_.pooled(results.get("rows") or [])))
+    return runs
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    depth = 1
+    while True:
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+        depth += 1
+
+
+def write_comparison(workdirs: Sequence[Path], out_dir: Path) -> Path:
+    """Writes index.html and data/*.csv that show runs side by side, and returns the path of index.html.
+
+    Args:
+      workdirs: folders of finished runs, two or more; the first is the one that the others are held against.
+      out_dir: where the page goes.
+
+    Raises:
+      DataError: as `load_runs`, or fewer than two runs are named.
+    """
+    if len(workdirs) < 2:
+        raise DataError(f"{len(workdirs)} run is named; a comparison needs two or more.")
+    runs = load_runs(workdirs)
+    book = Book({}, [])
+    for index, run in enumerate(runs, 1):
+        book.csv(f"results_{index}_{run.name}", run.results.get("rows") or [])
+    written = [
+        ("runs", "The runs", _overview(runs)),
+        ("differences", "What differs", _differences(runs)),
+        ("noise", "Accuracy against noise", _curves(runs)),
+        ("tables", "Tables", _tables(runs, book)),
+        ("spectra", "Spectra of the features", _spectra(runs)),
+        ("findings", "Findings of each run", _findings(runs)),
+        ("data", "Figures as files", page.files_section(book)),
+    ]
+    lines = [captions.RECONSTRUCTION]
+    for run in runs:
+        lines += [line for line in page.notices(run.results.get("card") or {}) if line not in lines]
+    notice = tag("div", [tag("p", line) for line in lines], class_="notice", role="note")
+    html = page.document(f"{len(runs)} runs side by side", ", ".join(run.name for run in runs), notice, written)
+    return page.write_files(Path(out_dir), html, book.files)
+
+
+def _overview(runs: Sequence[Run]) -> Markup:
+    lines = []
+    for run in runs:
+        stages = [stage for stage in run.facts.get("stages") or [] if wording.finite(stage.get("seconds"))]
+        took = wording.duration(sum(stage["seconds"] for stage in stages)) if stages else "–"
+        ratios = ", ".join(wording.percent(ratio) for ratio in rows_.ratios(run.rows))
+        methods = ", ".join(wording.method_label(name) for name in rows_.methods(rows_.downstream(run.rows)))
+        started, command = run.facts.get("started", "–"), run.facts.get("command", "–")
+        lines.append([run.name, started, took, ratios, methods, tag("code", command)])
+    header = ["Run", "Started", "Took", "Noise ratios", "Methods", "Command"]
+    return tables.Table(header, lines, numeric=False).html()
+
+
+def _differences(runs: Sequence[Run]) -> Markup:
+    parts: list[Any] = []
+    if any(run.results.get("card") != runs[0].results.get("card") for run in runs):
+        parts.append(tag("p", "The data cards differ: figures of these runs need not come from the same test images."))
+    kinds = [
+        ("Configuration", [dict(page.flat(run.results.get("config") or {})) for run in runs]),
+        ("Versions", [dict(page.flat(run.facts.get("versions") or {})) for run in runs]),
+        ("Machine", [dict(page.flat(run.facts.get("machine") or {})) for run in runs]),
+    ]
+    for title, columns in kinds:
+        keys = list(dict.fromkeys(key for column in columns for key in column))
+        lines = [
+            [tag("code", key), *(column.get(key, "–") for column in columns)] for key in keys if _varies(columns, key)
+        ]
+        if lines:
+            parts += [tag("h3", title), tables.Table(["Key", *(run.name for run in runs)], lines, numeric=False).html()]
+        else:
+            parts.append(sections.nothing(f"{title}: no difference."))
+    return markup.join(parts)
+
+
+def _varies(columns: Sequence[Mapping[str, str]], key: str) -> bool:
+    return len({column.get(key) for column in columns}) > 1
+
+
+def _together(runs: Sequence[Run]) -> list[Row]:
+    """Returns the classification rows of all runs, each with the name of its run as "run"."""
+    return [{**row, "run": run.name} for run in runs for row in rows_.downstream(run.rows)]
+
+
+def _curves(runs: Sequence[Run]) -> Markup:
+    rows = _together(runs)
+    looks = figures.styles(rows_.methods(rows))
+    attacks = rows_.attacks(rows)
+    chance: Mapping[str, Any] = next((run.results["chance"] for run in runs if run.results.get("chance")), {})
+    parts: list[Any] = []
+    for task in rows_.distinct(rows, "task"):
+        for metric in _METRICS:
+            for split, attack in rows_.columns(rows_.pick(rows, task=task, metric=metric)):
+                shared = rows_.pick(rows, task=task, metric=metric, split=split, attack=attack)
+                title = _title(metric, split, attack, attacks)
+                panels = [
+                    figures.curve(
+                        rows_.of_arm(chosen, arm),
+                        shared,
+                        looks,
+                        chance.get(metric),
+                        f"{run.name}, arm {wording.arm_label(arm)}",
+                        f"compare-{task}-{metric}-{split}-{attack}-{run.name}-{arm}",
+                    )
+                    for run in runs
+                    for chosen in [rows_.pick(shared, run=run.name)]
+                    for arm in rows_.arms(chosen)
+                ]
+                parts += [tag("h3", title), tag("div", panels, class_="panels")]
+    if not parts:
+        return sections.nothing("These runs have no accuracy or AUROC figures.")
+    legend = figures.legend(looks, "compare")
+    return markup.join([sections.caption(captions.COMPARE_CURVES), legend, *parts])
+
+
+def _title(metric: str, split: str, attack: str, attacks: Sequence[str]) -> str:
+    return f"{wording.axis_label(metric)}, {wording.split_label(split)}, {wording.attack_label(attack, attacks)}"
+
+
+def _tables(runs: Sequence[Run], book: Book) -> Markup:
+    rows = _together(runs)
+    attacks, tasks = rows_.attacks(rows), rows_.distinct(rows, "task")
+    parts: list[Any] = []
+    for metric in _METRICS:
+        for split, attack in rows_.columns(rows_.pick(rows, metric=metric)):
+            chosen = rows_.pick(rows, metric=metric, split=split, attack=attack)
+            lines = []
+            for arm in rows_.distinct(chosen, "arm"):
+                for ratio in rows_.ratios(rows_.pick(chosen, arm=arm)):
+                    for task in tasks:
+                        group = rows_.pick(chosen, arm=arm, ratio=ratio, task=task)
+                        for method in rows_.methods(group):
+                            cells = [rows_.first(group, run=run.name, method=method) for run in runs]
+                            start = [wording.arm_label(arm), wording.percent(ratio), wording.method_label(method)]
+                            start += [str(task)] if len(tasks) > 1 else []
+                            lines.append([*start, *(_against(cells[0], cell) for cell in cells)])
+            header = ["Arm", "Noise", "Method", *(["Task"] if len(tasks) > 1 else []), *(run.name for run in runs)]
+            table = tables.Table(header, lines, heads=len(header) - len(runs))
+            label = (
+                f"{wording.axis_label(metric)}, {wording.split_label(split)}, {wording.attack_label(attack, attacks)}"
+            )
+            data = book.csv(f"compare_{metric}_{split}_{attack}", chosen, ("run", *rows_.FIELDS))
+            parts.append(tag("details", tag("summary", label), table.html(), data, open=metric == "accuracy"))
+    if not parts:
+        return sections.nothing("These runs have no accuracy or AUROC figures.")
+    return markup.join([sections.caption(captions.COMPARE_TABLES), *parts])
+
+
+def _against(first: Row | None, row: Row | None) -> str:
+    """Returns the estimate, with a sign where the row is of another run than the first and both have an interval."""
+    shown = wording.estimate(row)
+    if first is None or row is None or row is first or not (wording.has_interval(first) and wording.has_interval(row)):
+        return shown
+    found = claims.ABOVE if row["low"] > first["high"] else claims.BELOW if row["high"] < first["low"] else claims.NONE
+    return f"{shown} {_SIGNS[found]}"
+
+
+def _spectra(runs: Sequence[Run]) -> Markup:
+    parts: list[Any] = []
+    for run in runs:
+        table = tables.spectra_table(run.results.get("spectra") or [])
+        if table is not None:
+            parts += [tag("h3", run.name), table.html()]
+    return markup.join(parts) if parts else sections.nothing("These runs have no spectra.")
+
+
+def _findings(runs: Sequence[Run]) -> Markup:
+    return markup.join(
+        [part for run in runs for part in (tag("h3", run.name), sections.findings(Book.of(run.results)))]
+    )

@@ -1,0 +1,105 @@
+"""Runs side by side: what differs is named, the same figures stand next to each other, and bad folders are refused."""
+
+import csv
+import json
+import re
+
+import pytest
+
+from ranjax import report
+from ranjax.errors import DataError
+from ranjax.reporting import compare
+
+from . import fake
+from .reader import Reader
+
+
+def _run(folder, change=None):
+    folder.mkdir(parents=True)
+    results = fake.results(ratios=(0.0, 0.3))
+    results = {key: results[key] for key in ("schema", "rows", "card", "config", "chance", "spectra")}
+    results["rows"] = [row for row in results["rows"] if row["metric"] == "accuracy" and row["split"] == "test"]
+    run = fake.run()
+    if change is not None:
+        change(results, run)
+    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "run.json").write_text(json.dumps(run))
+    return folder
+
+
+def _worse(results, run):
+    for row in results["rows"]:
+        if row["low"] is not None:
+            row.update({key: row[key] - 0.3 for key in ("value", "low", "high")})
+    results["config"]["pretrain"]["steps"] = 99
+    results["card"] = {"name": "<b>other</b>", "notice": "Another notice."}
+    run["versions"]["jax"] = "0.12.0"
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    runs = [_run(folder / "a" / "ran"), _run(folder / "b" / "ran", _worse)]
+    return folder, runs, compare.write_comparison(runs, folder / "out")
+
+
+def test_shows_what_differs_and_only_that(pair):
+    text = Reader(pair[2]).text
+    assert re.search(r"pretrain\.steps\s*1500\s*99", text)
+    assert "pretrain.peak_rate" not in text
+    assert "0.12.0" in text
+    assert "The data cards differ" in text
+    assert "Another notice." in text
+    assert "Machine: no difference." in text
+
+
+def test_runs_of_one_name_are_told_apart_by_their_parents(pair):
+    text = Reader(pair[2]).text
+    assert "a/ran" in text
+    assert "b/ran" in text
+
+
+def test_marks_how_each_run_lies_to_the_first(pair):
+    html = pair[2].read_text()
+    assert "] ▼" in html
+    assert "] ▲" not in html
+
+
+def test_page_is_whole_and_the_same_each_time(pair, tmp_path):
+    _, runs, written = pair
+    reader = Reader(written)
+    assert reader.unclosed == []
+    ids = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    again = compare.write_comparison(runs, tmp_path)
+    assert again.read_bytes() == written.read_bytes()
+
+
+def test_csv_holds_the_rows_of_every_run(pair):
+    with (pair[2].parent / "data" / "compare_accuracy_test_pgd.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["run"] for line in lines} == {"a/ran", "b/ran"}
+    assert len(lines) == 2 * 2 * len(fake.METHODS)
+
+
+def test_refuses_too_few_the_same_twice_and_unreadable_runs(pair, tmp_path):
+    _, runs, _ = pair
+    with pytest.raises(DataError, match="two or more"):
+        compare.write_comparison(runs[:1], tmp_path)
+    with pytest.raises(DataError, match="twice"):
+        compare.write_comparison([runs[0], runs[0]], tmp_path)
+    with pytest.raises(DataError, match=r"results\.json"):
+        compare.write_comparison([runs[0], tmp_path / "none"], tmp_path)
+
+
+def test_command_line(pair, tmp_path, capsys):
+    _, runs, _ = pair
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "results.json").write_text('{"schema": 1, "rows": []}')
+    assert report.main([str(empty)]) == 0
+    assert capsys.readouterr().out.strip() == str(empty / "report" / "index.html")
+    assert report.main([str(empty), str(runs[0]), "--out", str(tmp_path / "both")]) == 0
+    assert (tmp_path / "both" / "index.html").is_file()
+    assert report.main([str(tmp_path / "none")]) == 2
+    assert "results.json" in capsys.readouterr().err
