@@ -14,6 +14,6 @@ DATA_CARD: dict[str, str] = {
     "pneumothorax, oedema, atelectasis), the variation of anatomy, age and sex, devices, exposure and noise, and every "
     "report, which a grammar writes from the exact findings.",
     "limits": "One real patient. Lesions are geometry in Hounsfield space, not disease; anatomy varies by smooth warps "
-    "of a single chest; arms are raised as in a scanner; resolution is that of 2.8 x 2.8 x 5 mm voxels. Figures measured "
-    "here compare methods under controlled noise. They carry no clinical claim.",
+    "of a single chest; arms are raised as in a scanner; resolution is that of 2.8 x 2.8 x 5 mm voxels. Figures "
+    "measured here compare methods under controlled noise. They carry no clinical claim.",
 }

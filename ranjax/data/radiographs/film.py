@@ -35,6 +35,10 @@ def _line(x: jax.Array, z: jax.Array, points: tuple[tuple[float, float], ...], w
 
 def devices(p: Parameters, x: jax.Array, z: jax.Array) -> jax.Array:
     """cm of water that devices add at x, z (mm): pacemaker, central line, sternotomy wires, endotracheal tube."""
+    return jax.lax.cond(p["devices"].max() > 0.0, _devices, lambda _p, x, _z: jnp.zeros_like(x), p, x, z)
+
+
+def _devices(p: Parameters, x: jax.Array, z: jax.Array) -> jax.Array:
     box = jnp.clip(
         (16.0 - jnp.maximum(jnp.abs(x - 92.0) / 1.15, jnp.abs(z - 272.0)) - 0.15 * jnp.abs(x - 92.0)) / 2.0, 0.0, 1.0
     )
@@ -74,13 +78,13 @@ def expose(p: Parameters, water_cm: jax.Array, x: jax.Array, z: jax.Array, key: 
     transmitted = _smooth(transmitted, p["blur"])
     density = -jnp.log(transmitted + scatter)
     # Photon statistics: fewer quanta behind dense tissue; larger pixels collect more of them.
-    spread = p["noise"] * (5.0 / (FILM_MM / size)) ** 0.75 * jnp.exp(0.095 * (jnp.clip(water_cm, 0.0, 22.0) - 10.0))
+    spread = p["noise"] * (5.0 / (FILM_MM / size)) ** 0.5 * jnp.exp(0.095 * (jnp.clip(water_cm, 0.0, 22.0) - 10.0))
     # Multi-scale processing of digital radiography: detail is raised, the broad range compressed.
-    density = density + 0.7 * (density - _smooth(density, 14.0)) - 0.22 * _smooth(density, 60.0)
-    grey = 0.5 + p["contrast"] * (density - 1.86 - 0.17 * p["exposure"]) / 2.2
+    density = density + 0.45 * (density - _smooth(density, 12.0)) - 0.25 * _smooth(density, 60.0)
+    grey = 0.5 + p["contrast"] * (density - 1.5 - 0.15 * p["exposure"]) / 3.0
     grey = grey + spread * jax.random.normal(key, grey.shape, jnp.float32)
     # The shoulders of the film curve.
-    grey = jnp.where(grey < 0.5, grey, 0.5 + 0.5 * jnp.tanh((grey - 0.5) * 2.0))
+    grey = jnp.where(grey < 0.6, grey, 0.6 + 0.4 * jnp.tanh((grey - 0.6) * 2.5))
     return jnp.clip(grey, 0.0, 1.0) * shutters(p, size)
 
 

@@ -123,7 +123,7 @@ class Acquisition:
     zoom: tuple[float, float] = (0.95, 1.09)
     exposure: tuple[float, float] = (-1.0, 1.0)
     contrast: tuple[float, float] = (0.92, 1.12)
-    noise: tuple[float, float] = (0.006, 0.016)
+    noise: tuple[float, float] = (0.003, 0.009)
     blur_mm: tuple[float, float] = (0.8, 1.8)
     shutter_mm: tuple[float, float] = (4.0, 18.0)
     shutter_share: float = 0.25
@@ -133,15 +133,15 @@ IN_DOMAIN = Acquisition("in-domain")
 # A bedside machine: turned and tilted patients, a grainy and soft detector, another film curve, tight shutters.
 OUT_OF_DOMAIN = Acquisition(
     "out-of-domain",
-    yaw_deg=(-13.0, 13.0),
-    pitch_deg=(-16.0, -4.0),
-    roll_deg=(-10.0, 10.0),
-    shift_mm=(-18.0, 18.0),
-    zoom=(0.82, 0.98),
-    exposure=(-2.2, 2.2),
-    contrast=(0.62, 0.85),
-    noise=(0.03, 0.055),
-    blur_mm=(3.0, 5.0),
+    yaw_deg=(-11.0, 11.0),
+    pitch_deg=(-12.0, -3.0),
+    roll_deg=(-8.0, 8.0),
+    shift_mm=(-16.0, 16.0),
+    zoom=(0.84, 0.98),
+    exposure=(-2.0, 2.0),
+    contrast=(0.68, 0.88),
+    noise=(0.011, 0.022),
+    blur_mm=(2.0, 3.4),
     shutter_mm=(8.0, 30.0),
     shutter_share=0.7,
 )

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 from ranjax.data.radiographs.findings import CLASSES, LOBES, SEVERITIES, Case, Finding
 from ranjax.data.radiographs.wording import (
@@ -25,6 +27,7 @@ from ranjax.data.radiographs.wording import (
 )
 
 SHORTEST, LONGEST = 20, 45
+_T = TypeVar("_T")
 LABEL_WORDS: tuple[str, ...] = tuple(sorted({word for words in TERMS.values() for word in words} | set(NORMAL_TERMS)))
 NUMBERS: tuple[str, ...] = (
     *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
@@ -48,7 +51,7 @@ def expand(phrase: str, slots: dict[str, str], rng: random.Random) -> str:
     return phrase[:1].upper() + phrase[1:]
 
 
-def _pick(options, rng: random.Random):  # type: ignore[no-untyped-def]
+def _pick(options: Sequence[_T], rng: random.Random) -> _T:
     return options[int(rng.random() * len(options))]
 
 
@@ -102,9 +105,9 @@ def remarks(case: Case) -> list[str]:
         "rotated right": technique.yaw_deg < -3.0,
         "tilted": abs(technique.roll_deg) > 3.2,
         "breasts": body.breast_cm > 1.8,
-        "broad": body.width > 1.05,
-        "narrow": body.width < 0.95,
-        "grainy": technique.noise > 0.02,
+        "broad": body.width > 1.02,
+        "narrow": body.width < 0.92,
+        "grainy": technique.noise > 0.0095,
         "small heart": body.heart_mm < -9.5 and not any(f.kind == "cardiomegaly" for f in case.findings),
     }
     return [name for name, shows in present.items() if shows]
@@ -113,19 +116,32 @@ def remarks(case: Case) -> list[str]:
 def write_report(case: Case) -> str:
     """ "Findings: ... Impression: ..." for `case`, between `SHORTEST` and `LONGEST` words, determined by the case."""
     rng = random.Random(hashlib.blake2b(case.id.encode(), digest_size=8).digest())
-    if case.findings:
-        core = [_describe(finding, rng) for finding in case.findings]
-        impression = [_conclude(finding, rng) for finding in case.findings]
-    else:
-        core = [expand(_pick(NORMAL_FINDINGS, rng), {}, rng)]
-        impression = [expand(_pick(IMPRESSIONS["normal"], rng), {}, rng)]
+    core, impression = _draft(case, rng)
+    # Several findings may leave no room for the longest wordings: redraw, and keep the shortest.
+    for _ in range(200):
+        if _words(" ".join(core + impression)) <= LONGEST - 2:
+            break
+        other = _draft(case, rng)
+        if _words(" ".join(other[0] + other[1])) < _words(" ".join(core + impression)):
+            core, impression = other
     room = LONGEST - 2 - _words(" ".join(core + impression))
     opening, room = _optional([_remark(name, rng) for name in remarks(case)[:2]], room)
-    denied, room = _optional(_negatives(case, rng, 1 + int(3 * rng.random())), room)
-    while LONGEST - room < SHORTEST:
-        more, room = _optional(_negatives(case, rng, 1), room)
-        denied += [sentence for sentence in more if sentence not in denied]
+    denials = _negatives(case, rng, len(CLASSES))
+    wanted = 1 + int(3 * rng.random())
+    denied, room = _optional(denials[:wanted], room)
+    for sentence in denials[wanted:]:
+        if LONGEST - room < SHORTEST:
+            denied.append(sentence)
+            room -= _words(sentence)
     return f"Findings: {'. '.join(opening + core + denied)}. Impression: {'. '.join(impression)}."
+
+
+def _draft(case: Case, rng: random.Random) -> tuple[list[str], list[str]]:
+    if not case.findings:
+        return [expand(_pick(NORMAL_FINDINGS, rng), {}, rng)], [expand(_pick(IMPRESSIONS["normal"], rng), {}, rng)]
+    return [_describe(finding, rng) for finding in case.findings], [
+        _conclude(finding, rng) for finding in case.findings
+    ]
 
 
 def _remark(name: str, rng: random.Random) -> str:
@@ -147,7 +163,7 @@ def _negatives(case: Case, rng: random.Random, count: int) -> list[str]:
     present = {finding.kind for finding in case.findings}
     options = [(kinds, phrase) for kinds, phrase in NEGATIVES if not present & set(kinds)]
     said: set[str] = set()
-    sentences = []
+    sentences: list[str] = []
     while options and len(sentences) < count:
         kinds, phrase = _pick(options, rng)
         said |= set(kinds)

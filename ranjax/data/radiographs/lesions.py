@@ -7,6 +7,8 @@ lesion has amplitude 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -37,8 +39,8 @@ def heart_cover(fields: Fields, shift_mm: jax.Array) -> tuple[jax.Array, jax.Arr
 
     The left and lower border moves by all of it, the right one by 45 %.
     """
-    x, _, _ = _position(fields)
-    share = 0.45 + 0.55 * _step(x - 5.0, 50.0)
+    x, _, z = _position(fields)
+    share = (0.45 + 0.55 * _step(x - 5.0, 50.0)) * _step(190.0 - z, 60.0)
     reach = shift_mm * share
     right, left = lung_sides(fields)
     inside = _step(reach - fields["heart"], 6.0)
@@ -162,13 +164,21 @@ def attenuation(fields: Fields, p: Parameters) -> jax.Array:
     soft = soft + lung * (_LUNG + vessels - soft)
     soft = blend(soft, lost, _LUNG)
     soft = blend(soft, gained, _TISSUE)
-    soft = blend(soft, oedema_cover(fields, p), 0.75)
-    soft = blend(soft, consolidation_cover(fields, p), 0.95)
-    soft = blend(soft, mass_cover(fields, p), _TISSUE)
-    soft = blend(soft, atelectasis_cover(fields, p), 0.95)
-    air, line, collapsed = pneumothorax_cover(fields, p)
-    soft = soft + collapsed * (_TISSUE - soft)
-    soft = blend(soft, air, _AIR)
-    soft = blend(soft, 0.5 * line, 0.6)
-    soft = blend(soft, effusion_cover(fields, p), _FLUID)
+
+    def aerate(under: jax.Array) -> jax.Array:
+        air, line, collapsed = pneumothorax_cover(fields, p)
+        under = blend(under, collapsed, _TISSUE)
+        return blend(blend(under, air, _AIR), 0.4 * line, 0.6)
+
+    # Under `jax.lax.map` an absent lesion costs nothing: its branch is not taken.
+    layers: tuple[tuple[jax.Array, Callable[[jax.Array], jax.Array]], ...] = (
+        (p["oedema"] > 0.0, lambda under: blend(under, oedema_cover(fields, p), 0.75)),
+        (p["consolidation"] > 0.0, lambda under: blend(under, consolidation_cover(fields, p), 0.95)),
+        (p["mass"] > 0.0, lambda under: blend(under, mass_cover(fields, p), _TISSUE)),
+        (p["atelectasis"] > 0.0, lambda under: blend(under, atelectasis_cover(fields, p), 0.95)),
+        (p["pneumothorax_depth"].max() > 0.0, aerate),
+        (p["effusion_rise"].max() > 0.0, lambda under: blend(under, effusion_cover(fields, p), _FLUID)),
+    )
+    for present, layer in layers:
+        soft = jax.lax.cond(present, layer, lambda under: under, soft)
     return p["wall"] * soft + p["bone"] * fields["bone"]

@@ -13,6 +13,7 @@ from ranjax.errors import DataError
 
 _SIDES = ("right", "left")
 _NEVER = -1000.0
+_SCANNED_DOMES_MM = (-34.0, -26.0)
 
 
 def pack(cases: Sequence[Case], grid: Grid) -> dict[str, np.ndarray]:
@@ -39,7 +40,8 @@ def _body(case: Case, grid: Grid) -> dict[str, object]:
         "wall": body.wall,
         "breast": body.breast_cm,
         "heart": body.heart_mm,
-        "domes": np.array(body.domes_mm),
+        # The scan was taken at a shallower breath than radiographs are.
+        "domes": np.array(body.domes_mm) + _SCANNED_DOMES_MM,
         "vessels": body.vessels,
         "bone": body.bone,
         "scoliosis": body.scoliosis_mm,
@@ -119,7 +121,7 @@ def _consolidation(p: dict, finding: Finding, grid: Grid) -> None:
     patchy = finding.pattern == "patchy"
     angle = 2 * math.pi * finding.shape[1]
     ragged = (16.0 if patchy else 6.0) * np.array([math.cos(angle), math.sin(angle), 0.35])
-    p["consolidation"] = (0.5, 0.75, 1.0)[_grade(finding)]
+    p["consolidation"] = (0.6, 0.8, 1.0)[_grade(finding)]
     p["consolidation_centre"] = _site(finding, grid)
     p["consolidation_lobe"] = _lobe_share(finding)
     p["consolidation_noise"] = ragged
@@ -139,14 +141,14 @@ def _effusion(p: dict, finding: Finding, grid: Grid) -> None:
         if finding.side in (name, "bilateral"):
             share = 0.8 + 0.2 * finding.shape[side] if finding.side == "bilateral" else 1.0
             p["effusion_level"][side] = grid.base_mm[side] + 10.0 * finding.size_cm * share
-            p["effusion_rise"][side] = 22.0 + 14.0 * finding.shape[2]
+            p["effusion_rise"][side] = 34.0 + 18.0 * finding.shape[2]
     if finding.severity == "severe" and finding.side in _SIDES:
         p["shift_mediastinum"] += (1.0 if finding.side == "right" else -1.0) * 8.0 * finding.shape[3]
 
 
 def _cardiomegaly(p: dict, finding: Finding, grid: Grid) -> None:
     # The enlarged heart is measured from the heart this body would have had at the middle of the normal range.
-    p["cardiomegaly"] = 10.0 * finding.size_cm - 7.0 - p["heart"]
+    p["cardiomegaly"] = 10.0 * finding.size_cm - 3.0 - p["heart"]
 
 
 def _pneumothorax(p: dict, finding: Finding, grid: Grid) -> None:
@@ -173,13 +175,13 @@ def _atelectasis(p: dict, finding: Finding, grid: Grid) -> None:
     base, (_, hilum) = grid.base_mm[side], grid.hilum_mm[side]
     p["atelectasis_lobe"] = _lobe_share(finding)
     p["atelectasis_side"] = outward
-    p["atelectasis"] = (0.9, 0.8, 1.0)[_grade(finding)]
+    p["atelectasis"] = (0.5, 0.75, 1.0)[_grade(finding)]
     size = 10.0 * finding.size_cm
     if finding.pattern == "linear":
         slope = 0.7 * (finding.shape[0] - 0.4)
         # Above the dome of the diaphragm, where a plate is seen against air.
         height = base + (78.0 if side == 0 else 62.0) + 40.0 * finding.shape[1]
-        thickness = 3.5 + 2.5 * finding.shape[2]
+        thickness = 2.5 + 2.5 * finding.shape[2]
         middle = 75.0
         p["atelectasis_lobe"] = np.array([1, 1, 0, 0, 0]) if side else np.array([0, 0, 1, 1, 1])
         planes = [
@@ -190,15 +192,16 @@ def _atelectasis(p: dict, finding: Finding, grid: Grid) -> None:
         p["domes"][side] += 5.0
     elif finding.lobe == "upper":
         # A wedge against apex and mediastinum, its lower border drawn up and outwards.
-        planes = [(0.45, 1.0, -(hilum + 5.0) - 0.0), (-1.0, 0.25, size + 5.0 - 0.25 * (hilum + 60.0)), (0.0, 0.0, 10.0)]
+        slope = 0.6 + 0.3 * finding.shape[1]
+        planes = [(-slope, 1.0, size + 25.0 - grid.apex_mm[side] + 30.0 * slope), (0.0, 0.0, 10.0), (0.0, 0.0, 10.0)]
         p["shift_mediastinum"] += outward * (5.0 + 6.0 * finding.shape[0])
         p["domes"][side] += 10.0
     elif finding.lobe == "middle":
         # A triangle on the right border of the heart, its tip outwards.
-        middle, half = hilum - 55.0, 0.28 * size
+        middle, half = hilum - 26.0, 0.2 * size
         planes = [
-            (-0.3, 1.0, half + 0.3 * 20.0 - middle),
-            (-0.3, -1.0, half + 0.3 * 20.0 + middle),
+            (-0.4, 1.0, half + 0.4 * 20.0 - middle),
+            (-0.2, -1.0, half + 0.2 * 20.0 + middle),
             (-1.0, 0.0, size + 25.0),
         ]
         p["domes"][side] += 6.0

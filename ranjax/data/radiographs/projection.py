@@ -1,8 +1,9 @@
 """Parallel-beam line integrals of the rotated chest.
 
 A beam tilted by yaw and pitch crosses slab y of the volume at (x + y tan yaw, z + y tan pitch): the integral along it
-is the sum of the slabs, each shifted as a whole. That is exact, and shifts are products with small interpolation matrices
-instead of a gather over the volume. Magnification, roll and the warp of the anatomy act on the resulting picture.
+is the sum of the slabs, each shifted as a whole. That is exact, and shifts are products with small interpolation
+matrices instead of a gather over the volume. Magnification, roll and the warp of the anatomy act on the picture that
+results.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import jax.numpy as jnp
 
 from ranjax.data.radiographs.lesions import Fields, Parameters
 
-FILM_MM = 310.0
-_CENTRE_Z = 178.0
+FILM_MM = 300.0
+_CENTRE_Z = 186.0
 # What the intermediate picture shows: columns in x and rows in z, mm.
 _SPAN_X, _SPAN_Z = (-168.0, 168.0), (8.0, 340.0)
 
@@ -41,10 +42,10 @@ def project(fields: Fields, p: Parameters, volume: jax.Array, slab_cm: float, pi
     columns = jnp.linspace(*_SPAN_X, pixels, dtype=jnp.float32)
     rows = jnp.linspace(*_SPAN_Z, pixels, dtype=jnp.float32)
     across = _shift_matrix(fields["x"], columns[None, :] + p["yaw"] * depth[:, None])
-    along = _shift_matrix(fields["z"], rows[None, :] + p["pitch"] * depth[:, None])
+    along = _shift_matrix(fields["z"], rows[:, None] + p["pitch"] * depth[None, :])
     slabs = jnp.einsum("dzx,dcx->dzc", volume, across)
     path = slab_cm * jnp.sqrt(1.0 + p["yaw"] ** 2 + p["pitch"] ** 2)
-    return path * jnp.einsum("dzc,drz->rc", slabs, along)
+    return path * along.reshape(pixels, -1) @ slabs.reshape(-1, pixels)
 
 
 def film_coordinates(p: Parameters, size: int) -> tuple[jax.Array, jax.Array]:
@@ -62,10 +63,13 @@ def warp(p: Parameters, x: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Arra
     """From a place (mm) in this patient to the same place in the scanned one."""
     tau = 6.2832
     bends = p["bends"]
-    low = jnp.clip((_CENTRE_Z + 22.0 - z) / 100.0, 0.0, 1.0)
+    low = jnp.clip((220.0 - z) / 120.0, 0.0, 1.0)
     low = low * low * (3.0 - 2.0 * low)
     lateral = jax.nn.sigmoid(x / 12.0)
-    dome = p["domes"][0] * (1.0 - lateral) + p["domes"][1] * lateral
+    # The domes move, the costophrenic angles keep their place for the most part.
+    aside = jnp.clip((jnp.abs(x) - 45.0) / 85.0, 0.0, 1.0)
+    arch = 1.0 - 0.7 * aside * aside * (3.0 - 2.0 * aside)
+    dome = arch * (p["domes"][0] * (1.0 - lateral) + p["domes"][1] * lateral)
     spine = p["scoliosis"] * jnp.sin(tau * (z - 90.0) / 300.0) * jnp.exp(-((x / 110.0) ** 2))
     centre = p["shift_mediastinum"] * jnp.exp(-((x / 62.0) ** 2)) * jnp.exp(-(((z - 175.0) / 110.0) ** 2))
     sway_x = 5.0 * (bends[1] - 0.5) * jnp.sin(tau * (z / 230.0 + bends[0])) + 4.0 * (bends[3] - 0.5) * jnp.sin(
@@ -81,7 +85,7 @@ def sample(picture: jax.Array, x: jax.Array, z: jax.Array) -> jax.Array:
     column = jnp.clip((x - _SPAN_X[0]) * ((pixels - 1) / (_SPAN_X[1] - _SPAN_X[0])), 0.0, pixels - 1.001)
     row = jnp.clip((z - _SPAN_Z[0]) * ((pixels - 1) / (_SPAN_Z[1] - _SPAN_Z[0])), 0.0, pixels - 1.001)
     left, below = column.astype(jnp.int32), row.astype(jnp.int32)
-    fx, fz = column - left, row - below
+    fx, fz = column - left.astype(jnp.float32), row - below.astype(jnp.float32)
     flat, index = picture.reshape(-1), below * pixels + left
     lower = flat[index] * (1.0 - fx) + flat[index + 1] * fx
     upper = flat[index + pixels] * (1.0 - fx) + flat[index + pixels + 1] * fx

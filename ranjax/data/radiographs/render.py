@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
 import jax
@@ -16,6 +17,7 @@ from ranjax.data.radiographs.volume import Grid, load_grid
 from ranjax.keys import example_keys, stream
 
 _LARGEST_COARSE = 96
+_CHUNK = 16
 
 
 def is_fine(size: int) -> bool:
@@ -24,7 +26,8 @@ def is_fine(size: int) -> bool:
 
 
 @lru_cache(maxsize=2)
-def _device_fields(fine: bool) -> tuple[Grid, dict[str, jax.Array]]:
+def grid_fields(fine: bool) -> tuple[Grid, dict[str, jax.Array]]:
+    """The coarse or the fine grid, and its fields on the default device."""
     grid = load_grid(fine)
     return grid, {name: jnp.asarray(field) for name, field in grid.fields.items()}
 
@@ -56,36 +59,64 @@ def _shadows(fields: dict, parameters: dict, slab_cm: float, size: int) -> jax.A
     return jax.lax.map(one, parameters)
 
 
+_covers = jax.jit(lesions.covers)
+
+
 def render_cases(cases: Sequence[Case], size: int = 64, batch: int = 64) -> np.ndarray:
     """Films of `cases`, uint8[N, size, size]: bright bone, dark air, head up, patient's right on the image's left.
 
-    The same bits whatever `batch` is and wherever a case stands: `batch` only says how many are computed in one call.
-    Raises ValueError for a size outside 16..512 or a batch below 1.
+    The same bits whatever `batch` is and wherever a case stands: one compiled program renders case after case, and
+    `batch` only bounds how many are under way at once. Raises ValueError for a size outside 16..512, a batch below 1.
     """
     if not 16 <= size <= 512:
         raise ValueError(f"size is {size}; allowed: 16 to 512 pixels")
     if batch < 1:
         raise ValueError(f"batch is {batch}; allowed: 1 and more")
-    grid, fields = _device_fields(is_fine(size))
-    out = np.zeros((len(cases), size, size), np.uint8)
+    grid, fields = grid_fields(is_fine(size))
     noise = stream(0, "radiographs/detector")
-    for start in range(0, len(cases), batch):
-        part = cases[start : start + batch]
-        padded = [*part, *[part[-1]] * (batch - len(part))]
-        keys = example_keys(noise, [case.id for case in padded])
-        films = _films(fields, pack(padded, grid), keys, grid.slab_cm, size)
-        out[start : start + len(part)] = np.asarray(films)[: len(part)]
-    return out
+
+    def dispatch(part: list[Case]) -> jax.Array:
+        keys = example_keys(noise, [case.id for case in part])
+        return _films(fields, pack(part, grid), keys, grid.slab_cm, size)
+
+    return _in_chunks(dispatch, cases, (size, size), np.uint8, -(-batch // _CHUNK))
 
 
 def lesion_masks(cases: Sequence[Case], size: int = 64) -> np.ndarray:
     """Thickness in cm of each kind of lesion along the beam, f32[N, len(KINDS), size, size], on the films' pixels."""
-    grid, fields = _device_fields(is_fine(size))
-    return np.asarray(_shadows(fields, pack(cases, grid), grid.slab_cm, size))
+    grid, fields = grid_fields(is_fine(size))
+
+    def dispatch(part: list[Case]) -> jax.Array:
+        return _shadows(fields, pack(part, grid), grid.slab_cm, size)
+
+    return _in_chunks(dispatch, cases, (len(KINDS), size, size), np.float32, 1)
+
+
+def _in_chunks(
+    dispatch: Callable[[list[Case]], jax.Array], cases: Sequence[Case], shape: tuple[int, ...], dtype: type, ahead: int
+) -> np.ndarray:
+    """Results of `dispatch` on chunks of always the same length, with `ahead` of them under way.
+
+    A chunk keeps one core busy; several under way keep the others so.
+    """
+    out: np.ndarray = np.zeros((len(cases), *shape), dtype)
+    running: deque[tuple[int, jax.Array]] = deque()
+    for start in range(0, len(cases), _CHUNK):
+        part = list(cases[start : start + _CHUNK])
+        running.append((start, dispatch(part + part[-1:] * (_CHUNK - len(part)))))
+        if len(running) > ahead:
+            _collect(out, *running.popleft())
+    for start, result in running:
+        _collect(out, start, result)
+    return out
+
+
+def _collect(out: np.ndarray, start: int, result: jax.Array) -> None:
+    out[start : start + _CHUNK] = np.asarray(result)[: len(out) - start]
 
 
 def lesion_volumes(case: Case) -> dict[str, np.ndarray]:
     """Cover f32[16, 64, 80] of each kind of lesion on the coarse grid (`volume.load_grid`), before projection."""
-    grid, fields = _device_fields(False)
+    grid, fields = grid_fields(False)
     parameters = {name: jnp.asarray(values[0]) for name, values in pack([case], grid).items()}
-    return {kind: np.asarray(cover) for kind, cover in lesions.covers(fields, parameters).items()}
+    return {kind: np.asarray(cover) for kind, cover in _covers(fields, parameters).items()}

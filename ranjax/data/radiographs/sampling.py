@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ranjax.data.radiographs.findings import (
@@ -21,17 +20,15 @@ from ranjax.data.radiographs.findings import (
     Finding,
     Technique,
 )
-from ranjax.keys import stream
 
 _DRAWS = 128
-_CHUNK = 256
 _LATERAL = ("consolidation", "mass", "effusion", "pneumothorax", "atelectasis")
 _CENTRAL = ("cardiomegaly", "oedema")
 # Extent in cm by kind and severity: (low, high).
 SIZES: dict[str, tuple[tuple[float, float], ...]] = {
     "consolidation": ((4.0, 6.0), (6.0, 9.0), (9.0, 13.0)),
     "mass": ((2.0, 3.0), (3.5, 4.5), (5.0, 7.0)),
-    "effusion": ((3.0, 5.0), (6.5, 9.5), (11.0, 16.0)),
+    "effusion": ((4.5, 6.0), (7.5, 9.5), (11.0, 15.0)),
     "cardiomegaly": ((1.0, 1.5), (2.0, 2.5), (3.0, 4.0)),
     "pneumothorax": ((1.5, 2.5), (3.0, 5.0), (5.5, 8.0)),
     "oedema": ((4.5, 6.0), (5.5, 7.0), (6.5, 8.0)),
@@ -60,20 +57,11 @@ class _Draws:
         return 2.0 * spread * (self.uniform() + self.uniform() + self.uniform() - 1.5)
 
 
-@jax.jit
-def _uniforms(key: jax.Array, indices: jax.Array) -> jax.Array:
-    def one(index: jax.Array) -> jax.Array:
-        return jax.random.uniform(jax.random.fold_in(key, index), (_DRAWS,), jnp.float32)
-
-    return jax.vmap(one)(indices)
-
-
-@jax.jit
-def _orders(key: jax.Array, blocks: jax.Array) -> jax.Array:
-    def one(block: jax.Array) -> jax.Array:
-        return jax.random.permutation(jax.random.fold_in(key, block), len(CLASSES))
-
-    return jax.vmap(one)(blocks)
+def _uniform(name: str, count: int) -> np.ndarray:
+    """`count` draws from [0, 1) that `name` settles, f64: raw PCG64 words, the same with every numpy and machine."""
+    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest(), "little")
+    words = np.random.PCG64(seed).random_raw(count)
+    return (words >> np.uint64(11)) * 2.0**-53
 
 
 def sample_cases(
@@ -88,15 +76,13 @@ def sample_cases(
         raise ValueError(f"count is {count}; allowed: 0 and more")
     if not 0.0 <= multiple <= 1.0:
         raise ValueError(f"multiple is {multiple}; allowed: a share from 0 to 1")
-    draws_key, order_key = (stream(seed, f"radiographs/{name}/{split}") for name in ("draws", "order"))
+    block = len(CLASSES)
     cases: list[Case] = []
-    for start in range(0, count, _CHUNK):
-        indices = np.arange(start, start + _CHUNK, dtype=np.uint32)
-        uniforms = np.asarray(_uniforms(draws_key, indices), np.float64)
-        blocks = np.arange(start // len(CLASSES), (start + _CHUNK) // len(CLASSES), dtype=np.uint32)
-        classes = np.asarray(_orders(order_key, blocks)).reshape(-1)
-        for index, row, kind in zip(range(start, min(count, start + _CHUNK)), uniforms, classes):
-            cases.append(_case(f"{split}-{seed}-{index}", CLASSES[kind], _Draws(row), multiple, acquisition))
+    for index in range(count):
+        if index % block == 0:
+            order = np.argsort(_uniform(f"order/{split}/{seed}/{index}", block))
+        draws = _Draws(_uniform(f"case/{split}/{seed}/{index}", _DRAWS))
+        cases.append(_case(f"{split}-{seed}-{index}", CLASSES[order[index % block]], draws, multiple, acquisition))
     return cases
 
 
@@ -193,14 +179,14 @@ def _body(draws: _Draws, sex: str) -> Body:
     device = draws.choice(DEVICES)
     breast = draws.uniform(0.5, 2.8)
     return Body(
-        width=1.0 + draws.bell(0.05),
-        height=1.0 + draws.bell(0.045),
+        width=0.97 + draws.bell(0.05),
+        height=1.04 + draws.bell(0.045),
         wall=1.0 + draws.bell(0.11),
         breast_cm=breast if sex == "female" else 0.0,
         heart_mm=draws.uniform(-11.0, -3.0),
         domes_mm=(draws.bell(5.0) - inspiration, draws.bell(5.0) - inspiration),
         vessels=draws.uniform(0.8, 1.6),
-        bone=draws.uniform(0.6, 1.6),
+        bone=draws.uniform(1.2, 2.6),
         scoliosis_mm=bow if bowed else 0.0,
         bends=tuple(draws.uniform() for _ in range(6)),
         devices=(device,) if equipped else (),

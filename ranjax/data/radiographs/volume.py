@@ -28,8 +28,8 @@ class Grid:
     """Everything rendering needs to know of the patient.
 
     fields (float32): soft[D, Z, X] attenuation relative to water without dense bone, bone[D, Z, X] the excess of dense
-    bone, lobes[5, D, Z, X] share of each lobe (order of `LOBE_NAMES`), heart[D, Z, X] signed distance in mm to the
-    heart's surface (negative inside), noise[3, D, Z, X] smooth unit noise, wall[2, Z, X] distance in mm from the
+    bone, lobes[5, D, Z, X] share of each lobe (order of `LOBE_NAMES`), heart[D, Z, X] mm to the heart, or inside it
+    minus the mm to the lung, noise[3, D, Z, X] smooth unit noise, wall[2, Z, X] distance in mm from the
     lateral and apical chest wall in the coronal plane (right lung, left lung), and x[X], y[D], z[Z] in mm.
     sites[5][n, 3]: places (x, y, z) deep inside each lobe. base_mm, apex_mm, hilum_mm: landmarks of right, left lung.
     """
@@ -68,14 +68,14 @@ def load_grid(fine: bool = False) -> Grid:
     def reduce(volume: np.ndarray) -> np.ndarray:
         return _resample(_resample(volume, shape[0], 0), shape[1], 1).transpose(1, 2, 0)
 
-    dense = np.where((labels == codes["bone"]) & (hu > 150), (hu - 150) / 1000, 0.0)
+    dense = np.where((labels == codes["bone"]) & (hu > 60), (hu - 60) / 1000, 0.0)
     lobes = [labels == codes[name] for name in LOBE_NAMES]
     sides = (lobes[2] | lobes[3] | lobes[4], lobes[0] | lobes[1])
     fields = {
         "soft": reduce(np.maximum(1.0 + hu / 1000, 0.0) - dense),
         "bone": reduce(dense),
         "lobes": np.stack([reduce(lobe) for lobe in lobes]),
-        "heart": reduce(_signed_distance(labels == codes["heart"], spacing)),
+        "heart": reduce(_heart_distance(labels == codes["heart"], np.any(lobes, axis=0), spacing)),
         "noise": np.stack([reduce(noise) for noise in _noise(hu.shape, spacing)]),
         "wall": np.stack([_wall_distance(side, spacing) for side in sides]),
     }
@@ -84,7 +84,7 @@ def load_grid(fine: bool = False) -> Grid:
     landmarks = [_landmarks(side, spacing) for side in sides]
     return Grid(
         fields={name: np.ascontiguousarray(field, np.float32) for name, field in fields.items()},
-        sites=tuple(_sites(lobe, spacing) for lobe in lobes),
+        sites=tuple(_sites(name, lobe, np.any(lobes, axis=0), spacing) for name, lobe in zip(LOBE_NAMES, lobes)),
         base_mm=(landmarks[0][0], landmarks[1][0]),
         apex_mm=(landmarks[0][1], landmarks[1][1]),
         hilum_mm=(landmarks[0][2], landmarks[1][2]),
@@ -102,12 +102,15 @@ def _resample(volume: np.ndarray, count: int, axis: int) -> np.ndarray:
     return np.moveaxis(np.tensordot(weights, np.asarray(volume, np.float64), axes=(1, axis)), 0, axis)
 
 
-def _signed_distance(mask: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Distance in mm to the surface of `mask`, negative inside; height counts half as much again, as hearts widen."""
+def _heart_distance(heart: np.ndarray, lung: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """mm to the heart outside it, minus the mm to the lung inside it; height counts more, as hearts widen sideways.
+
+    Inside, only the border with the lung counts: a smaller heart gives way to lung, not to spine or aorta.
+    """
     step = spacing * [1.0, 1.0, 1.5]
-    outside = ndimage.distance_transform_edt(~mask, sampling=step)
-    inside = ndimage.distance_transform_edt(mask, sampling=step)
-    return np.clip(outside - inside, -60.0, 60.0)
+    outside = ndimage.distance_transform_edt(~heart, sampling=step)
+    inside = ndimage.distance_transform_edt(~lung, sampling=step)
+    return np.clip(np.where(heart, -inside, outside), -60.0, 60.0)
 
 
 def _noise(shape: tuple[int, ...], spacing: np.ndarray) -> list[np.ndarray]:
@@ -143,10 +146,21 @@ def _landmarks(lung: np.ndarray, spacing: np.ndarray) -> tuple[float, float, tup
     return float(low), float(high), (38.0 * side, float(low + 0.58 * (high - low)))
 
 
-def _sites(lobe: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Places f64[256, 3] in the deepest 40 % of a lobe, spread evenly over the order of its voxels."""
+def _sites(name: str, lobe: np.ndarray, lung: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Places f64[256, 3] in the deeper half of a lobe, where heart and diaphragm hide little, in voxel order.
+
+    Lower lobes reach up behind the hilum and upper ones down in front of it: those parts, which a frontal film cannot
+    tell from the neighbour, are left out.
+    """
     depth = ndimage.distance_transform_edt(lobe, sampling=spacing)
-    deep = np.argwhere(depth >= np.quantile(depth[lobe], 0.6))
+    open_view = lung.sum(axis=1)
+    open_view = open_view >= 0.75 * np.quantile(open_view[open_view > 0], 0.95)
+    visible = np.where(open_view[:, None, :] & lobe, depth, 0.0)
+    deep = np.argwhere(visible >= np.quantile(visible[visible > 0], 0.5))
+    if "lower" in name:
+        deep = deep[deep[:, 2] <= np.quantile(deep[:, 2], 0.6)]
+    elif "upper" in name:
+        deep = deep[deep[:, 2] >= np.quantile(deep[:, 2], 0.3)]
     chosen = deep[np.linspace(0, len(deep) - 1, 256).round().astype(int)]
     origin = np.array([_COLUMNS.start - _MIDLINE, -0.5 * (lobe.shape[1] - 1), _SLICES.start])
     return (chosen + origin) * spacing

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 # Words that give a finding away, by kind: attacks on the text must leave them alone.
 TERMS: dict[str, tuple[str, ...]] = {
-    "consolidation": ("consolidation", "consolidations", "pneumonia", "airspace", "infiltrate", "bronchograms"),
-    "mass": ("mass", "masses", "nodule", "nodules", "lesion", "malignancy", "neoplasm"),
+    "consolidation": ("consolidation", "pneumonia", "airspace", "infiltrate", "bronchograms"),
+    "mass": ("mass", "nodule", "lesion", "malignancy", "neoplasm"),
     "effusion": ("effusion", "effusions", "fluid", "meniscus", "blunting", "blunted"),
-    "cardiomegaly": ("cardiomegaly", "enlarged", "enlargement", "widened"),
-    "pneumothorax": ("pneumothorax", "pneumothoraces", "hydropneumothorax"),
+    "cardiomegaly": ("cardiomegaly", "enlarged", "enlargement"),
+    "pneumothorax": ("pneumothorax",),
     "oedema": ("oedema", "congestion", "congested", "interstitial", "perihilar", "kerley"),
     "atelectasis": ("atelectasis", "atelectatic", "collapse", "collapsed", "subsegmental"),
 }
 NORMAL_TERMS = ("normal", "clear", "unremarkable", "healthy")
-NEGATIONS = ("no", "without", "not", "free", "neither", "nor", "negative", "absent")
+NEGATIONS = ("no", "not", "free", "neither", "absent")
 
 SEVERITY: dict[str, dict[str, str]] = {
     "mild": {
@@ -47,6 +47,7 @@ PLACES: dict[str, str] = {
 FINDINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("consolidation", "patchy"): (
         "(There is|We see) patchy {density} (consolidation|airspace opacity|airspace shadowing) in the {side} {place}",
+        "Patchy (consolidation|airspace opacity) in the {side} {place}",
         "(Patchy|Fluffy|Mottled) {density} infiltrate (projects over|occupies|involves) the {side} {place}",
         "An irregular {density} airspace opacity of {cm} cm lies in the {side} {place}",
     ),
@@ -69,6 +70,7 @@ FINDINGS: dict[tuple[str, str], tuple[str, ...]] = {
         "(There is|We see) a {cm} cm (cavitary|cavitating) {nodule} in the {side} {place}",
     ),
     ("effusion", ""): (
+        "{size} {side} (effusion|pleural effusion) with a meniscus",
         "A {size} {side} (pleural effusion|effusion) (is present|is seen|layers at the base) with a (lateral meniscus|meniscus)",
         "(Blunting|Obscuration by fluid) of the {side} costophrenic (angle|sulcus) (indicates|is due to) a {size} effusion",
         "(There is|We see) a {size} {side} pleural effusion, {cm} cm (high|in height|deep)",
@@ -90,9 +92,11 @@ FINDINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("pneumothorax", "simple"): (
         "A {size} {side} pneumothorax (is seen|is present) with a (visceral pleural line|lung edge) {cm} cm from the chest wall",
         "(There is|We note) a {size} {side} pneumothorax, (lung markings|vessels) end {cm} cm from the (ribs|chest wall)",
+        "{size} {side} pneumothorax, {cm} cm (deep|at its widest)",
         "Peripheral lucency (beyond|outside) the {side} lung edge (indicates|represents) a {size} pneumothorax",
     ),
     ("pneumothorax", "tension"): (
+        "{size} {side} tension pneumothorax with mediastinal shift",
         "A {size} {side} tension pneumothorax (pushes|displaces|shifts) the mediastinum (away|to the {other})",
         "(There is|We see) a {size} {side} pneumothorax under tension with mediastinal shift (away|to the {other})",
     ),
@@ -109,6 +113,7 @@ FINDINGS: dict[tuple[str, str], tuple[str, ...]] = {
         "(There is|We see) {degree} (linear|discoid|plate like) atelectasis (at|above) the {side} (base|hemidiaphragm)",
     ),
     ("atelectasis", "lobar"): (
+        "{degree} (collapse|atelectasis) of the {side} {lobe} lobe",
         "The {side} {lobe} lobe (is collapsed|is atelectatic), (a wedge|a triangular density) with {degree} volume loss",
         "(There is|We see) {degree} (collapse|atelectasis) of the {side} {lobe} lobe with (a raised hemidiaphragm|crowded ribs|volume loss)",
         "A (triangular|wedge shaped) {side} {lobe} (opacity|density) (indicates|represents) {degree} lobar (collapse|atelectasis)",

@@ -1,0 +1,33 @@
+"""Measurements a reader would take, made on the volume so that they are exact."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from ranjax.data.radiographs.findings import Case
+from ranjax.data.radiographs.lesions import heart_cover
+from ranjax.data.radiographs.parameters import case_parameters
+from ranjax.data.radiographs.render import grid_fields
+
+_heart_cover = jax.jit(heart_cover)
+# Thinner rims (pericardial fat) cast no border that a reader would measure.
+_THICKNESS_CM = 4.5
+
+
+def cardiothoracic_ratio(case: Case) -> float:
+    """Greatest width of the heart over the greatest inner width of the chest, seen from the front without tilt.
+
+    Up to about 0.5 is normal (Danzer 1919).
+    """
+    grid, fields = grid_fields(False)
+    parameters = case_parameters(case, grid)
+    gained, lost = _heart_cover(fields, np.float32(parameters["heart"] + parameters["cardiomegaly"]))
+    heart = (np.asarray(fields["heart"]) < 0) & (np.asarray(lost) < 0.5) | (np.asarray(gained) > 0.5)
+    lungs = np.asarray(fields["lobes"]).sum(0) > 0.5
+    return _width(heart, _THICKNESS_CM / grid.slab_cm) / _width(lungs, 1.0)
+
+
+def _width(mask: np.ndarray, slabs: float) -> float:
+    columns = np.flatnonzero((mask.sum(axis=0) >= slabs).any(axis=0))
+    return float(columns.max() - columns.min() + 1)
