@@ -1,6 +1,6 @@
 """Dual encoders and heads: flax.nnx modules inside, pure functions of a parameter pytree outside."""
 
-from ranjax.models import heads
+from ranjax.models import heads, lora
 from ranjax.models.bert import BertConfig, BertFunctions
 from ranjax.models.bert_files import load_bert, load_bert_mlm, save_bert
 from ranjax.models.clip_files import load_clip, save_clip
@@ -22,6 +22,7 @@ __all__ = [
     "load_bert",
     "load_bert_mlm",
     "load_clip",
+    "lora",
     "resize_positions",
     "save_bert",
     "save_clip",

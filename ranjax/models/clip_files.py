@@ -51,11 +51,12 @@ def load_clip(
       ConfigError: a config that this tower does not implement.
     """
     config = dataclasses.replace(config_from_transformers(read_config(folder), _pixels(folder)), **overrides)
-    if strict:
-        template = jax.eval_shape(lambda: split(DualEncoder(config, nnx.Rngs(0)))[1])
-    else:
-        template = split(DualEncoder(config, nnx.Rngs(0)))[1]
-    params = read_tree(read_weights(folder), clip_layout(config), template, folder, strict, dtype=dtype)
+
+    def fresh() -> Params:
+        return split(DualEncoder(config, nnx.Rngs(0)))[1]
+
+    weights, template = read_weights(folder), jax.eval_shape(fresh)
+    params = read_tree(weights, clip_layout(config), template, folder, None if strict else fresh, dtype=dtype)
     return DualEncoderFunctions(config), params, config
 
 

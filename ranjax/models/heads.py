@@ -103,11 +103,9 @@ def _check_sizes(features: int, classes: int) -> None:
 
 def _init_linear(key: jax.Array, inputs: int, outputs: int) -> Tree:
     bound = 1 / math.sqrt(inputs)
-    for_kernel, for_bias = jax.random.split(key)
-    return {
-        "kernel": jax.random.uniform(for_kernel, (inputs, outputs), jnp.float32, -bound, bound),
-        "bias": jax.random.uniform(for_bias, (outputs,), jnp.float32, -bound, bound),
-    }
+    # One draw for both: compiling the generator is what initialisation costs.
+    drawn = jax.random.uniform(key, (inputs + 1, outputs), jnp.float32, -bound, bound)
+    return {"kernel": drawn[:-1], "bias": drawn[-1]}
 
 
 def _linear(params: Tree, x: jax.Array) -> jax.Array:

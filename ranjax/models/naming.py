@@ -7,7 +7,7 @@ list, so that a round trip is exact by construction.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,23 +77,24 @@ def read_tree(
     layout: Layout,
     template: Tree,
     source: str | Path,
-    strict: bool = True,
+    fresh: Callable[[], Tree] | None = None,
     ignored: tuple[str, ...] = ("position_ids",),
     dtype: str = "float32",
 ) -> Tree:
-    """Fills the tree of `template` (shapes, and values for what may be missing) from a file's tensors.
+    """Fills the tree of `template` from a file's tensors.
 
     Args:
       weights: the file's tensors; half precision is widened to `dtype`.
       layout: path -> (key, arrangement), one entry for each leaf of the template.
-      template: pytree of arrays, or of shapes where `strict`.
+      template: pytree of shapes.
       source: where the weights came from, for messages.
-      strict: raise on any missing or extra key; else log them, and keep the template's values for the missing ones.
+      fresh: None raises on any missing or extra key. A function that initialises the whole tree logs them instead,
+        and gives the missing ones their values; only those are computed.
       ignored: last parts of keys that carry no weights (buffers of older files).
       dtype: "float32" or "float64" (the latter under x64).
 
     Raises:
-      WeightsError: keys missing or extra (where strict), or mis-shaped (always).
+      WeightsError: keys missing or extra (without `fresh`), or mis-shaped (always).
     """
     leaves = paths(template)
     known = {key for key, _ in layout.values()}
@@ -103,15 +104,17 @@ def read_tree(
     for path, leaf in leaves.items():
         key, arrangement = layout[path]
         if key not in weights:
-            filled[path] = leaf
             continue
         wanted = file_shape(leaf.shape, arrangement)
         if weights[key].shape != wanted:
             misshaped.append((key, weights[key].shape, wanted))
             continue
         filled[path] = jnp.asarray(np.asarray(from_file(weights[key], arrangement), np.dtype(dtype), order="C"))
-    if misshaped or (strict and (missing or extra)):
+    if misshaped or (fresh is None and (missing or extra)):
         raise WeightsError(str(source), missing, extra, misshaped)
+    if fresh is not None and missing:
+        absent = [path for path in leaves if layout[path][0] not in weights]
+        filled |= dict(zip(absent, jax.jit(lambda: [paths(fresh())[path] for path in absent])()))
     if missing or extra:
         logging.getLogger("ranjax").warning(
             "%s: %d keys missing and freshly initialised (%s); %d unknown and left out (%s)",

@@ -7,6 +7,8 @@ from ranjax.errors import ConfigError
 from ranjax.models.heads import LinearHead, ResidualHead
 
 HEAD = ResidualHead(6, 3)
+head_init = jax.jit(HEAD.init)
+head_apply = jax.jit(HEAD.apply, static_argnames="train")
 
 
 @pytest.fixture(scope="module")
@@ -34,27 +36,27 @@ def test_the_linear_head_passes_features_through(features):
 
 
 def test_the_residual_head_equals_its_formula_in_training_and_evaluation(features):
-    params, stats = HEAD.init(jax.random.key(1))
+    params, stats = head_init(jax.random.key(1))
     assert params["expand"]["kernel"].shape == (6, 24)
     np.testing.assert_array_equal(params["residual_scale"], np.ones(6))
     hidden = np.asarray(features, np.float64) @ np.asarray(params["expand"]["kernel"], np.float64)
     hidden = hidden + np.asarray(params["expand"]["bias"], np.float64)
 
-    z, logits, moved = HEAD.apply(params, stats, features, train=True)
+    z, logits, moved = head_apply(params, stats, features, train=True)
     for ours, truth in zip((z, logits), by_hand(params, hidden.mean(0), hidden.var(0), features)):
         np.testing.assert_allclose(ours, truth, atol=1e-5)
     np.testing.assert_allclose(moved["mean"], 0.1 * hidden.mean(0), atol=1e-6)
     np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * hidden.var(0, ddof=1), atol=1e-6)
 
-    z, logits, same = HEAD.apply(params, moved, features, train=False)
+    z, logits, same = head_apply(params, moved, features, train=False)
     for ours, truth in zip((z, logits), by_hand(params, *(np.asarray(moved[k]) for k in ("mean", "var")), features)):
         np.testing.assert_allclose(ours, truth, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, moved, same)
 
 
 def test_evaluation_treats_every_row_on_its_own(features):
-    params, stats = HEAD.init(jax.random.key(2))
-    whole = HEAD.apply(params, stats, features, train=False)[1]
+    params, stats = head_init(jax.random.key(2))
+    whole = head_apply(params, stats, features, train=False)[1]
     np.testing.assert_allclose(HEAD.apply(params, stats, features[3:4], train=False)[1], whole[3:4], atol=1e-6)
 
 
@@ -63,26 +65,29 @@ def test_many_seeds_are_one_vmap(features):
     params, stats = jax.jit(jax.vmap(HEAD.init))(keys)
     z, logits, moved = jax.jit(jax.vmap(lambda p, s: HEAD.apply(p, s, features, True)))(params, stats)
     assert (z.shape, logits.shape, moved["mean"].shape) == ((4, 8, 6), (4, 8, 3), (4, 24))
-    alone = HEAD.apply(*HEAD.init(keys[2]), features, train=True)
+    alone = head_apply(*head_init(keys[2]), features, train=True)
     np.testing.assert_allclose(logits[2], alone[1], atol=1e-5)
     assert hash(HEAD) == hash(ResidualHead(6, 3))
 
 
 def test_running_moments_carry_no_gradient(features):
-    params, stats = HEAD.init(jax.random.key(4))
+    params, stats = head_init(jax.random.key(4))
     gradient = jax.jit(jax.grad(lambda f: jnp.sum(HEAD.apply(params, stats, f, True)[2]["var"])))(features)
     assert not np.any(gradient)
 
 
-def test_float64_heads_compute_in_float64(features, float64):
-    for head in (HEAD, LinearHead(6, 3)):
-        params, stats = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), head.init(jax.random.key(5)))
-        outputs = head.apply(params, stats, features.astype(jnp.float64), True)
-        assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(outputs))
+@pytest.mark.parametrize("head", [HEAD, LinearHead(6, 3)])
+def test_float64_heads_compute_in_float64(head, features, float64):
+    def widen(tree):
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float64), tree)
+
+    params, stats = widen(jax.eval_shape(head.init, jax.random.key(5)))
+    outputs = jax.eval_shape(lambda *inputs: head.apply(*inputs, train=True), params, stats, widen(features))
+    assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(outputs))
 
 
 def test_what_cannot_be_computed_is_refused(features):
-    params, stats = HEAD.init(jax.random.key(6))
+    params, stats = head_init(jax.random.key(6))
     with pytest.raises(ConfigError, match="at least 2 rows"):
         HEAD.apply(params, stats, features[:1], train=True)
     with pytest.raises(ConfigError, match="at least one feature"):
