@@ -94,7 +94,7 @@ def test_singular_on_degenerate_spectra(cases, dtype):
 
 
 def test_singular_keeps_digits_that_the_gram_matrix_loses():
-    """In float32 a singular value 1e-4 times the largest is noise among the Gram matrix' eigenvalues; here it counts."""
+    """In float32 a singular value 1e-4 times the largest is noise in the Gram matrix' eigenvalues; here it counts."""
     rng, run = np.random.default_rng(1), jax.jit(singular)
     u, v = np.linalg.qr(rng.normal(size=(24, 24)))[0], np.linalg.qr(rng.normal(size=(96, 24)))[0]
     for sigma, rtol in (

@@ -1,6 +1,7 @@
 """Frozen-feature training against plain loops, its independence of company, its choice of the epoch, its refusals."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,12 @@ import pytest
 from ranjax.errors import ConfigError, DataError
 from ranjax.keys import stream
 from ranjax.objectives import rectification
-from ranjax.training import adapt, selection
+from ranjax.training import adapt, adapt_input, selection
 from ranjax.training.adapt import METHODS, Examples, Fit, Method, Weights, fit_heads, predict
 
 WIDTH, CLASSES, TRAIN, VALIDATION = 6, 3, 44, 31
-FIT = Fit(epochs=3, batch_size=8)
+EPOCHS = 12
+FIT = Fit(epochs=EPOCHS, batch_size=8)
 GROUP = [METHODS["mlp"], METHODS["nmtune"], METHODS["ran"]]
 
 
@@ -37,7 +39,7 @@ def fitted(splits):
     return fit_heads(GROUP, *splits, classes=CLASSES, seeds=[0, 7], settings=FIT)
 
 
-def assert_same_head(head, found, wanted, atol=2e-4):
+def assert_same_head(head, found, wanted, atol=2e-3):
     """By outputs: a bias before a batch norm has no gradient but rounding noise, which AdamW blows up to full steps."""
     rows = make_split(8, 20).features
     for a, b in zip(predict(head, found, rows), predict(head, wanted, rows)):
@@ -54,14 +56,15 @@ def test_linear_probe_equals_a_plain_numpy_loop(splits):
     train, validation = splits
     weights = (1.0, 2.0, 0.5)
     settings = dataclasses.replace(FIT, class_weights=weights)
-    got = fit_heads([METHODS["lp"]], train, validation, classes=CLASSES, seeds=[3], settings=settings)
+    methods = [METHODS["lp"], METHODS["lp"]]
+    got = fit_heads(methods, train, validation, classes=CLASSES, seeds=[3], settings=settings)
 
     start, _ = got.head.init(stream(3, "adapt/init"))
     p = np.concatenate([start["classifier"]["kernel"], start["classifier"]["bias"][None]]).astype(np.float64)
-    m, v, count, total = np.zeros_like(p), np.zeros_like(p), 0, 3 * (TRAIN // 8)
+    m, v, count, total = np.zeros_like(p), np.zeros_like(p), 0, EPOCHS * (TRAIN // 8)
     with_one = np.concatenate([train.features, np.ones((TRAIN, 1))], axis=1).astype(np.float64)
     seen, kept = [], []
-    for epoch in range(3):
+    for epoch in range(EPOCHS):
         for rows in epoch_order(3, epoch):
             x, y = with_one[rows], train.labels[rows]
             q = np.exp(x @ p)
@@ -89,7 +92,7 @@ def test_residual_head_equals_a_plain_loop_with_optax(splits, fitted, method):
     train, validation = splits
     settings, head = GROUP[method], fitted.head
     params, stats = head.init(stream(7, "adapt/init"))
-    total = 3 * (TRAIN // 8)
+    total = EPOCHS * (TRAIN // 8)
     optimiser = optax.adamw(optax.cosine_decay_schedule(1e-3, total), weight_decay=1e-4)
     state = optimiser.init(params)
 
@@ -106,7 +109,7 @@ def test_residual_head_equals_a_plain_loop_with_optax(splits, fitted, method):
         return optax.apply_updates(params, updates), new, state
 
     histories = []
-    for epoch in range(3):
+    for epoch in range(EPOCHS):
         for rows in epoch_order(7, epoch):
             params, stats, state = step(
                 params,
@@ -130,10 +133,10 @@ def test_residual_head_equals_a_plain_loop_with_optax(splits, fitted, method):
 
 def test_shapes_and_the_chosen_epoch(splits, fitted):
     _, validation = splits
-    assert fitted.history.shape == fitted.clean_history.shape == fitted.attacked_history.shape == (3, 2, 3)
+    assert fitted.history.shape == fitted.clean_history.shape == fitted.attacked_history.shape == (3, 2, EPOCHS)
     assert fitted.chosen.shape == (3, 2)
     assert set(fitted.losses) == set(Weights._fields)
-    assert fitted.losses["svd"].shape == (3, 2, 3)
+    assert fitted.losses["svd"].shape == (3, 2, EPOCHS)
     best = np.take_along_axis(fitted.history, fitted.chosen[..., None], axis=-1)[..., 0]
     np.testing.assert_array_equal(best, fitted.history.max(-1))
     z, logits = predict(fitted.head, fitted.variables, validation.features)
@@ -161,49 +164,43 @@ def test_a_run_does_not_depend_on_its_company(splits, fitted):
     np.testing.assert_array_equal(again.history, fitted.history)
 
 
-def test_encoders_are_one_more_axis_and_nothing_compiles_twice(splits):
-    train, validation = splits
+def test_encoders_are_one_more_axis_and_nothing_compiles_twice(splits, fitted):
     other = (make_split(5, TRAIN), make_split(6, VALIDATION))
     both = [
         Examples(np.stack([a.features, b.features]), a.labels, np.stack([a.attacked, b.attacked]))
         for a, b in zip(splits, other)
     ]
-    stacked = fit_heads([METHODS["mlp"]], *both, classes=CLASSES, seeds=[2], settings=FIT)
-    assert stacked.history.shape == (2, 1, 1, 3)
-    first = fit_heads([METHODS["mlp"]], *splits, classes=CLASSES, seeds=[2], settings=FIT)
+    run = functools.partial(fit_heads, classes=CLASSES, settings=FIT)
+    stacked = run([METHODS["mlp"]], *both, seeds=[0])
+    assert stacked.history.shape == (2, 1, 1, EPOCHS)
+    assert_same_head(fitted.head, stacked.select(0, 0, 0), fitted.select(0, 0))
     compiled = adapt._fit._cache_size()
-    second = fit_heads([METHODS["mlp"]], *other, classes=CLASSES, seeds=[2], settings=FIT)
-    assert_same_head(first.head, stacked.select(0, 0, 0), first.select(0, 0))
-    assert_same_head(first.head, stacked.select(1, 0, 0), second.select(0, 0))
     changed = dataclasses.replace(METHODS["mlp"], weights=Weights(ce=0.7), learning_rate=3e-3, weight_decay=0.0)
-    fit_heads([changed], *other, classes=CLASSES, seeds=[9], settings=FIT)
+    run([changed], *(Examples(x.features[::-1], x.labels) for x in both), seeds=[9])
+    swapped = run([METHODS["mlp"]], *(Examples(x.features[::-1], x.labels) for x in both), seeds=[0])
     assert adapt._fit._cache_size() == compiled
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[1]), stacked.variables, swapped.variables)
 
 
 def test_the_defence_holds_where_the_plain_head_falls():
-    """Two informative directions; the attack flips the stronger one, so only a head that saw it leans on the other."""
+    """Two sets of informative directions; the attack swaps the stronger: only a head that saw it leans on the other."""
     rng = np.random.default_rng(3)
 
     def make(count):
-        labels = rng.integers(0, 2, count)
-        sign = 2.0 * labels - 1
-        features = rng.normal(size=(count, 4)) * 0.3
-        features[:, 0] += 3 * sign
-        features[:, 1] += sign
-        attacked = features.copy()
-        attacked[:, 0] -= 6 * sign
-        return Examples(features.astype(np.float32), labels, attacked.astype(np.float32))
+        labels = np.arange(count) % 3
+        signal, swapped = np.eye(3)[labels], np.eye(3)[(labels + 1) % 3]
+        noise = 0.2 * rng.normal(size=(count, 6))
+        clean, attacked = (noise + np.concatenate([3 * strong, signal], axis=1) for strong in (signal, swapped))
+        return Examples(clean.astype(np.float32), labels, attacked.astype(np.float32))
 
-    train, validation, test = make(128), make(64), make(200)
-    settings = Fit(epochs=30, batch_size=32)
-    methods = [dataclasses.replace(m, learning_rate=1e-2) for m in (METHODS["mlp"], METHODS["ran"])]
-    got = fit_heads(methods, train, validation, classes=2, seeds=[0, 1], settings=settings)
-    _, clean = predict(got.head, got.variables, test.features)
-    _, bad = predict(got.head, got.variables, test.attacked)
+    train, validation, test = make(TRAIN), make(VALIDATION), make(60)
+    methods = [dataclasses.replace(method, learning_rate=1e-2) for method in GROUP]
+    got = fit_heads(methods, train, validation, classes=3, seeds=[0, 1], settings=FIT)
+    clean, bad = (predict(got.head, got.variables, x)[1] for x in (test.features, test.attacked))
     clean, bad = ((np.asarray(x).argmax(-1) == test.labels).mean(-1) for x in (clean, bad))
-    assert clean.min() > 0.97
-    assert bad[0].max() < 0.5
-    assert bad[1].min() > 0.9
+    assert clean.min() > 0.95
+    assert bad[:2].max() < 0.5
+    assert bad[2].min() > 0.9
 
 
 def test_multi_label_with_balanced_weights():
@@ -233,8 +230,8 @@ def test_more_validation_rows_than_a_chunk_holds(fitted):
 def test_a_class_without_validation_examples_is_noted(splits):
     train, validation = splits
     few = Examples(validation.features, np.arange(VALIDATION) % 2)
-    got = fit_heads([METHODS["lp"]], train, few, classes=CLASSES, seeds=[0], settings=FIT)
-    assert got.notes == ("class 2 has no validation examples and does not count there",)
+    _, _, notes = adapt_input.prepare([METHODS["lp"]], train, few, CLASSES, False)
+    assert notes == ("class 2 has no validation examples and does not count there",)
 
 
 def nan_features(split):
@@ -304,8 +301,9 @@ def test_attacked_features_must_be_there_where_a_method_needs_them(splits):
 
 def test_a_run_that_diverges_is_named(splits):
     wild = dataclasses.replace(METHODS["lp"], learning_rate=1e38)
+    settings = dataclasses.replace(FIT, class_weights=(1.0, 1.0, 1.0))
     with pytest.raises(ConfigError, match=r"methods\[1\].learning_rate"):
-        fit_heads([METHODS["lp"], wild], *splits, classes=CLASSES, seeds=[0], settings=FIT)
+        fit_heads([METHODS["lp"], wild], *splits, classes=CLASSES, seeds=[0], settings=settings)
 
 
 def test_predict_refuses_another_width(fitted):

@@ -1,0 +1,161 @@
+"""White-box robustness, end to end: the attack differentiates through encoder and head together.
+
+    attack = WhiteBox(logits_fn, image.PGD(epsilon="4/255", step_size="1/255", steps=10, restarts=2))
+    found = attack(params, images, labels, keys)             # params: encoder and head, as one pytree
+    found.correct.mean()                                     # robust accuracy: right before and after
+
+``logits_fn(params, images f32[B, H, W, C]) -> f32[B, C]`` is the deployed model, batch norm in evaluation mode.
+Parameters are arguments, so one `WhiteBox` compiles once for all heads of one shape, all seeds, all upstream ratios and
+all epsilons. :mod:`ranjax.attacks.masking` says whether such a figure is to be believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ranjax.attacks import image, losses
+from ranjax.errors import ConfigError, DataError
+
+Logits = Callable[[Any, jax.Array], jax.Array]
+
+
+class Robustness(NamedTuple):
+    """What one attack did to N examples; every example counts once.
+
+    Attributes:
+      clean_correct: bool[N].
+      correct: bool[N], right before the attack and on the worst iterate of all restarts.
+      clean_logits, logits: f32[N, C], before and on the adversarial image.
+      loss: f32[N], on the adversarial image.
+      finite: bool[N], False where a loss or gradient was not finite, so that the image came back clean: not robustness.
+      images: f32[N, H, W, C], or None where they were not asked for.
+    """
+
+    clean_correct: np.ndarray
+    correct: np.ndarray
+    clean_logits: np.ndarray
+    logits: np.ndarray
+    loss: np.ndarray
+    finite: np.ndarray
+    images: np.ndarray | None = None
+
+
+class WhiteBox:
+    """An attack on a classifier, compiled once per shape of parameters and micro-batch.
+
+    Args:
+      logits_fn: ``(params, images) -> logits``.
+      settings: of the attack, a pytree whose leaves (epsilon, step size) may change without compiling.
+      attack: ``(loss_fn, images, keys, settings) -> result`` with fields `images`, `loss`, `finite`; the loss function
+        gives ``(loss f32[B], success bool[B])``. E.g. `image.pgd`, `apgd.apgd`.
+      loss: "cross_entropy", "dlr" or "margin"; multi-label tasks: "binary_cross_entropy".
+      batch_size: images at a time; the last micro-batch is filled up with copies that do not count.
+    """
+
+    def __init__(
+        self,
+        logits_fn: Logits,
+        settings: Any,
+        attack: Callable[..., Any] = image.pgd,
+        loss: str = "cross_entropy",
+        batch_size: int = 96,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError("batch_size", batch_size, "at least 1")
+        self.settings, self.batch_size, self.multi_label = settings, batch_size, loss == "binary_cross_entropy"
+
+        def run(params: Any, images: jax.Array, labels: jax.Array, keys: jax.Array, settings: Any) -> Any:
+            def bound(x: jax.Array) -> jax.Array:
+                return logits_fn(params, x)
+
+            def of_labels(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+                logits = bound(x)
+                return losses.binary_cross_entropy(logits, labels), ~_right(logits, labels)
+
+            loss_fn = of_labels if self.multi_label else losses.of_classifier(bound, labels, loss)
+            result = attack(loss_fn, images, keys, settings)
+            clean, attacked = bound(images), bound(result.images)
+            before = _right(clean, labels)
+            # The kept iterate is wrong wherever any was; the clean image is one the attacker may always choose.
+            return before, before & _right(attacked, labels), clean, attacked, result.loss, result.finite, result.images
+
+        self._run = jax.jit(run)
+
+    def __call__(
+        self, params: Any, images: Any, labels: Any, keys: jax.Array, *, settings: Any = None, keep_images: bool = False
+    ) -> Robustness:
+        """Attacks N images.
+
+        Args:
+          params: of `logits_fn`.
+          images: f32[N, H, W, C] in [0, 1].
+          labels: i32[N], or f32[N, C] multi-hot.
+          keys: key[N] from ``keys.example_keys``: the result of an example does not depend on its batch.
+          settings: others of the same kind, e.g. ``settings.with_epsilon(...)``.
+          keep_images: return the adversarial images.
+
+        Raises:
+          DataError: lengths that differ, labels that are no classes.
+        """
+        images = np.asarray(images, np.float32)
+        labels = np.asarray(labels, np.float32 if self.multi_label else np.int32)
+        count = len(images)
+        if count == 0 or len(labels) != count or keys.shape != (count,) or labels.ndim != 1 + self.multi_label:
+            raise DataError(f"images {images.shape}, labels {labels.shape} and keys {keys.shape} do not fit each other")
+        if not self.multi_label and labels.min() < 0:
+            raise DataError(f"label {labels.min()} in row {labels.argmin()}: leave out rows that the task has not")
+        parts = []
+        for start in range(0, count, self.batch_size):
+            rows = np.minimum(np.arange(start, start + self.batch_size), count - 1)
+            outputs = self._run(
+                params, images[rows], labels[rows], keys[rows], self.settings if settings is None else settings
+            )
+            kept = min(self.batch_size, count - start)
+            parts.append([np.asarray(output)[:kept] for output in (outputs if keep_images else outputs[:-1])])
+        return Robustness(*(np.concatenate(field) for field in zip(*parts)))
+
+    def curve(
+        self, params: Any, images: Any, labels: Any, keys: jax.Array, epsilons: Sequence[float]
+    ) -> list[Robustness]:
+        """One result for each radius above 0, with the step in proportion; nothing compiles anew."""
+        return [
+            self(params, images, labels, keys, settings=self.settings.with_epsilon(epsilon)) for epsilon in epsilons
+        ]
+
+
+def _right(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """bool[B]: the top class is the label, or every class is on its side of 0."""
+    if labels.ndim == 2:
+        return jnp.all((logits > 0) == (labels > 0.5), axis=1)
+    return jnp.argmax(logits, axis=1) == labels
+
+
+def worst_case(results: Sequence[Robustness]) -> Robustness:
+    """The worst of several attacks on the same examples: right only where right under all of them.
+
+    Logits, loss and images of an example are those of the first attack that broke it, else of the first attack.
+
+    Raises:
+      DataError: no result, or results of different examples.
+    """
+    if not results or any(not np.array_equal(r.clean_correct, results[0].clean_correct) for r in results):
+        raise DataError("worst_case needs results of the same examples under one model")
+    correct = np.stack([r.correct for r in results])
+    first = np.where(correct.all(0), 0, correct.argmin(0))
+
+    def of_first(name: str) -> Any:
+        fields = [getattr(r, name) for r in results]
+        return None if any(f is None for f in fields) else np.stack(fields)[first, np.arange(correct.shape[1])]
+
+    return results[0]._replace(
+        correct=correct.all(0),
+        logits=of_first("logits"),
+        loss=of_first("loss"),
+        finite=np.stack([r.finite for r in results]).all(0),
+        images=of_first("images"),
+    )

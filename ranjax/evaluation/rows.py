@@ -1,0 +1,113 @@
+"""Result rows: one figure each, with where it comes from and its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ranjax.errors import DataError
+from ranjax.evaluation import metrics, resampled, statistics
+
+FIELDS = ("arm", "ratio", "method", "task", "split", "attack", "seed", "metric", "value", "low", "high", "n")
+Row = dict[str, Any]
+
+
+class Cell(NamedTuple):
+    """Where figures come from; `seed` None for what has none or is over all seeds."""
+
+    arm: str
+    ratio: float
+    method: str
+    task: str
+    split: str
+    attack: str = "none"
+    seed: int | None = None
+
+
+def row(cell: Cell, metric: str, value: float, low: float | None = None, high: float | None = None, n: int = 0) -> Row:
+    """One row of results.json; what is not finite becomes None, as JSON has no NaN."""
+
+    def number(x: float | None) -> float | None:
+        return None if x is None or not math.isfinite(x) else float(x)
+
+    if not metric:
+        raise DataError(f"a row of {cell} needs the name of its metric")
+    figures = {"metric": metric, "value": number(value), "low": number(low), "high": number(high), "n": int(n)}
+    seed = None if cell.seed is None else int(cell.seed)
+    return {**cell._asdict(), "ratio": float(cell.ratio), "seed": seed, **figures}
+
+
+def interval_row(cell: Cell, metric: str, interval: statistics.Interval) -> Row:
+    """`row` of a figure with its interval."""
+    return row(cell, metric, *interval)
+
+
+def classification_rows(
+    cell: Cell,
+    logits: Any,
+    labels: Any,
+    seeds: Sequence[int] = (),
+    *,
+    class_names: Sequence[str] = (),
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[Row]:
+    """Accuracy, balanced accuracy, macro and per-class AUROC and ECE, over all seeds and for each of those named.
+
+    Every row has a 95 % bootstrap interval over examples, stratified by class but for accuracy; those over several
+    seeds have one over examples and seeds jointly.
+
+    Args:
+      cell: without a seed.
+      logits: [N, C], or [S, N, C] of S heads.
+      labels: i[N].
+      seeds: S names of the heads, or none.
+      class_names: C names, for rows ``"auroc/<name>"`` over all seeds; none: no such rows.
+      resamples, seed: of the bootstrap.
+    """
+    stack = np.asarray(logits, np.float64)
+    stack = stack[None] if stack.ndim == 2 else stack
+    if stack.ndim != 3 or (len(seeds) and len(seeds) != len(stack)):
+        raise DataError(f"logits [N, C] or [S, N, C] with S = {len(seeds)} seeds are needed, got {np.shape(logits)}")
+    labels = np.asarray(labels)
+    if class_names and len(class_names) != stack.shape[2]:
+        raise DataError(f"{len(class_names)} class names for {stack.shape[2]} classes")
+    hits = np.stack([metrics.correct(one, labels) for one in stack])
+    count = len(labels)
+    probabilities = np.stack([metrics.softmax(one) for one in stack])
+    confidence = np.minimum(probabilities.max(2), 1.0)
+    # The first row takes every example once: the figure itself.
+    counts = np.concatenate([np.ones((1, count)), statistics.draw_counts(count, resamples, seed, strata=labels)])
+
+    def by_seed(function: Any) -> np.ndarray:
+        return np.stack([function(s) for s in range(len(stack))], axis=1)
+
+    tables = {
+        "balanced_accuracy": by_seed(lambda s: resampled.balanced_accuracy(counts, hits[s], labels)),
+        "macro_auroc": by_seed(lambda s: resampled.macro_auroc(counts, probabilities[s], labels)),
+        "ece": by_seed(lambda s: resampled.ece(counts, confidence[s], hits[s])),
+    }
+    per_class = {
+        f"auroc/{name}": by_seed(lambda s, c=c: resampled.auroc(counts, probabilities[s, :, c], labels == c))
+        for c, name in enumerate(class_names)
+    }
+
+    def rows_of(cell: Cell, chosen: slice, tables: dict[str, np.ndarray]) -> list[Row]:
+        rows = [interval_row(cell, "accuracy", statistics.bootstrap(hits[chosen], resamples, seed))]
+        for name, table in tables.items():
+            found = statistics.bootstrap_metric(table[0, chosen], table[1:, chosen], count, seed)
+            rows.append(interval_row(cell, name, found))
+        return rows
+
+    rows = rows_of(cell, slice(None), {**tables, **per_class})
+    for index, name in enumerate(seeds):
+        rows += rows_of(cell._replace(seed=int(name)), slice(index, index + 1), tables)
+    return rows
+
+
+def mean_row(cell: Cell, metric: str, values: Any, resamples: int = 1000, seed: int = 0) -> Row:
+    """The mean of per-example values [N] or [S, N] (robust accuracy, recall@k, ...) with its interval."""
+    return interval_row(cell, metric, statistics.bootstrap(values, resamples, seed))

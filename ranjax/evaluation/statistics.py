@@ -1,0 +1,189 @@
+"""Intervals and tests: percentile bootstrap over examples and seeds, paired differences, Holm's correction.
+
+Everything is seeded and works on per-example values [N] or [S, N] (S seeds, the same examples). Metrics that are no
+mean of per-example values (AUROC, balanced accuracy, ECE) are in :mod:`ranjax.evaluation.resampled`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ranjax.errors import ConfigError, DataError
+
+
+class Interval(NamedTuple):
+    """A figure with its interval, and n, the examples (or seeds) behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Difference(NamedTuple):
+    """A paired difference a - b: value, interval, two-sided bootstrap p, effect size (mean / standard deviation), n."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    effect: float
+    n: int
+
+
+def _values(values: Any, name: str = "values") -> np.ndarray:
+    """f64[S, N] of [N] or [S, N]."""
+    array = np.asarray(values, np.float64)
+    if array.ndim == 1:
+        array = array[None]
+    if array.ndim != 2 or 0 in array.shape or not np.isfinite(array).all():
+        raise DataError(f"{name} must be finite, [N] or [seeds, N], none of them 0; got shape {np.shape(values)}")
+    return array
+
+
+def _check(resamples: int, level: float) -> None:
+    if resamples < 10:
+        raise ConfigError("resamples", resamples, "at least 10")
+    if not 0 < level < 1:
+        raise ConfigError("level", level, "between 0 and 1, e.g. 0.95")
+
+
+def _generator(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def _percentiles(draws: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def draw_counts(count: int, resamples: int, seed: int = 0, strata: Any = None) -> np.ndarray:
+    """How often each of N examples is drawn in each resample (with replacement), f64[resamples, N]; rows sum to N.
+
+    `strata` i[N]: each stratum is resampled within itself, so that no class goes missing.
+    """
+    rng = _generator(seed)
+    groups = [np.arange(count)]
+    if strata is not None:
+        strata = np.asarray(strata)
+        if strata.shape != (count,):
+            raise DataError(f"strata have shape {strata.shape}, ({count},) is needed")
+        groups = [np.flatnonzero(strata == s) for s in np.unique(strata)]
+    counts = np.zeros((resamples, count))
+    for group in groups:
+        size = len(group)
+        picks = rng.integers(0, size, (resamples, size)) + size * np.arange(resamples)[:, None]
+        counts[:, group] = np.bincount(picks.ravel(), minlength=resamples * size).reshape(resamples, size)
+    return counts
+
+
+def over_drawn_seeds(by_seed: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Resampled figures f64[R, S] of S seeds -> f64[R]: the mean over S seeds drawn with replacement, anew in each."""
+    resamples, seeds = by_seed.shape
+    if seeds == 1:
+        return by_seed[:, 0]
+    chosen = _generator(seed + 1).integers(0, seeds, (resamples, seeds))
+    return np.take_along_axis(by_seed, chosen, axis=1).mean(1)
+
+
+def resampled_means(values: Any, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """Bootstrap means f64[resamples] of values [N] or [S, N].
+
+    Each resample draws N examples with replacement, the same ones for every seed (they share the test set), and, of
+    several seeds, S seeds with replacement.
+    """
+    array = _values(values)
+    count = array.shape[1]
+    return over_drawn_seeds(draw_counts(count, resamples, seed) @ array.T / count, seed)
+
+
+def bootstrap(values: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Mean of values [N] or [S, N] with its percentile interval over examples, and jointly over seeds where S > 1.
+
+    n is N. With one example, or values all equal, the interval is the value itself: say so beside it.
+    """
+    _check(resamples, level)
+    array = _values(values)
+    low, high = _percentiles(resampled_means(array, resamples, seed), level)
+    value = float(array.mean())
+    return Interval(value, min(low, value), max(high, value), array.shape[1])
+
+
+def bootstrap_metric(values: Any, draws: Any, n: int, seed: int = 0, level: float = 0.95) -> Interval:
+    """A metric that is no mean over examples, with its percentile interval.
+
+    Args:
+      values: [S], the metric on all N examples for each seed.
+      draws: [R, S], the same on each resample (:mod:`ranjax.evaluation.resampled`). Resamples where it is NaN, as a
+        class is missing from them, are left out.
+
+    Returns:
+      Interval of the mean over seeds; low and high are NaN where half of the resamples or more are undefined.
+    """
+    values, by_seed = np.asarray(values, np.float64), np.asarray(draws, np.float64)
+    if by_seed.ndim != 2 or values.shape != by_seed.shape[1:]:
+        raise DataError(f"values [S] and draws [R, S] are needed, got {values.shape} and {by_seed.shape}")
+    _check(len(by_seed), level)
+    defined = by_seed[~np.isnan(by_seed).any(1)]
+    value = float(values.mean())
+    if 2 * len(defined) <= len(by_seed):
+        return Interval(value, float("nan"), float("nan"), n)
+    return Interval(value, *_percentiles(over_drawn_seeds(defined, seed), level), n)
+
+
+def paired_difference(a: Any, b: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Difference:
+    """Mean of a - b over the same examples (and seeds), its interval, and whether it is shown to differ from 0.
+
+    Args:
+      a, b: [N] or [S, N], of one shape; row and column of both are the same seed and example.
+
+    Returns:
+      Difference; `p` is the two-sided bootstrap p value (share of resamples on the other side of 0, doubled, one added
+      to numerator and denominator, so that it is never 0), `effect` the mean difference of an example over its
+      standard deviation (0 where there is no difference at all, infinite where it is the same for every example).
+    """
+    _check(resamples, level)
+    first, second = _values(a, "a"), _values(b, "b")
+    if first.shape != second.shape:
+        raise DataError(f"a and b are not paired: shapes {first.shape} and {second.shape}")
+    gap = first - second
+    draws = resampled_means(gap, resamples, seed)
+    tail = min((draws <= 0).sum(), (draws >= 0).sum())
+    value, of_example = float(gap.mean()), gap.mean(0)
+    spread = float(of_example.std(ddof=1)) if len(of_example) > 1 else 0.0
+    effect = 0.0 if value == 0 else float(value / spread) if spread > 0 else float(np.copysign(np.inf, value))
+    return Difference(
+        value, *_percentiles(draws, level), float(min(1.0, 2 * (tail + 1) / (resamples + 1))), effect, gap.shape[1]
+    )
+
+
+def over_seeds(values: Sequence[float] | np.ndarray) -> tuple[float, float, int]:
+    """(mean, sample standard deviation, count) of one figure a seed; the deviation is NaN for one seed."""
+    array = np.asarray(values, np.float64)
+    if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
+        raise DataError(f"one finite figure a seed is needed, got {values!r}")
+    return float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else float("nan"), int(array.size)
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """P values adjusted for their number (Holm 1979), f64[K] in their order; to compare with the family's alpha."""
+    p = np.asarray(p_values, np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise DataError(f"p values must be [K] in [0, 1], got {p_values!r}")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))))
+    return adjusted
+
+
+def verdict(difference: Difference, adjusted_p: float | None = None, alpha: float = 0.05) -> str:
+    """ "higher", "lower" or "not shown": needs the interval clear of 0 and, where given, the adjusted p below alpha."""
+    shown = difference.low > 0 or difference.high < 0
+    if adjusted_p is not None:
+        shown &= adjusted_p < alpha
+    if not shown:
+        return "not shown"
+    return "higher" if difference.value > 0 else "lower"

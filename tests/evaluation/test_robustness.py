@@ -1,0 +1,139 @@
+"""Robust accuracy against a linear model, where the worst case is known in closed form; zero-shot by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ranjax.attacks import image
+from ranjax.errors import ConfigError, DataError
+from ranjax.evaluation import robustness, zero_shot
+from ranjax.keys import example_keys, stream
+
+PIXELS, EPSILON = 8, 0.03
+
+
+def logits_fn(params, images):
+    return images.reshape(images.shape[0], -1) @ params["head"] + params["bias"][None]
+
+
+@pytest.fixture(scope="module")
+def case():
+    rng = np.random.default_rng(0)
+    images = (0.3 + 0.4 * rng.random((13, 2, 4, 1))).astype(np.float32)
+    params = {"head": jnp.asarray(rng.normal(size=(PIXELS, 2)), jnp.float32), "bias": jnp.zeros(2)}
+    flat = images.reshape(13, -1)
+    gap = flat @ np.asarray(params["head"][:, 0] - params["head"][:, 1])
+    params["bias"] = jnp.asarray([-np.median(gap), 0.0], jnp.float32)
+    labels = (gap - np.median(gap) < 0).astype(np.int32)
+    labels[0] = 1 - labels[0]
+    keys = example_keys(stream(0, "test"), [f"id{i}" for i in range(13)])
+    return params, images, labels, keys
+
+
+@pytest.fixture(scope="module")
+def attack():
+    settings = image.PGD(epsilon=EPSILON, step_size=EPSILON / 4, steps=10, restarts=2)
+    return robustness.WhiteBox(logits_fn, settings, batch_size=5)
+
+
+def margins(params, images, labels):
+    """By how much the label leads, and how much of that a Linf ball of radius 1 could take (no pixel near 0 or 1)."""
+    rows = images.reshape(len(images), -1).astype(np.float64)
+    head, bias = np.asarray(params["head"], np.float64), np.asarray(params["bias"], np.float64)
+    logits = rows @ head + bias[None]
+    sign = 1 - 2 * labels
+    return sign * (logits[:, 0] - logits[:, 1]), np.abs(head[:, 0] - head[:, 1]).sum()
+
+
+def test_robust_accuracy_of_a_linear_model_is_its_closed_form(case, attack):
+    params, images, labels, keys = case
+    margin, reach = margins(params, images, labels)
+    found = attack(params, images, labels, keys, keep_images=True)
+    np.testing.assert_array_equal(found.clean_correct, margin > 0)
+    np.testing.assert_array_equal(found.correct, margin > EPSILON * reach)
+    assert 0 < found.correct.sum() < found.clean_correct.sum() < 13
+    assert not found.correct[0]
+    assert found.images.shape == images.shape
+    assert np.abs(found.images - images).max() <= EPSILON + 1e-6
+    np.testing.assert_allclose(found.logits, logits_fn(params, found.images), atol=1e-5)
+    np.testing.assert_allclose(found.clean_logits, logits_fn(params, images), atol=1e-5)
+    assert found.finite.all()
+    by_epsilon = [(margin > e * reach).sum() for e in (0.01, 0.02, 0.03)]
+    found = attack.curve(params, images, labels, keys, [0.01, 0.02, 0.03])
+    assert [f.correct.sum() for f in found] == by_epsilon
+    assert found[0].images is None
+
+
+def test_every_example_counts_once_and_batches_do_not_matter(case, attack):
+    params, images, labels, keys = case
+    whole = attack(params, images, labels, keys)
+    assert whole.correct.shape == (13,)
+    order = np.random.default_rng(1).permutation(13)
+    shuffled = attack(params, images[order], labels[order], keys[order])
+    np.testing.assert_array_equal(shuffled.correct, whole.correct[order])
+    np.testing.assert_allclose(shuffled.logits, whole.logits[order], atol=1e-5)
+
+
+def test_other_heads_and_radii_compile_nothing_anew(case, attack):
+    params, images, labels, keys = case
+    attack(params, images, labels, keys)
+    compiled = attack._run._cache_size()
+    other = jax.tree.map(lambda x: 2 * x, params)
+    attack(other, images, labels, keys, settings=attack.settings.with_epsilon(0.05))
+    attack(params, images[:3], labels[:3], keys[:3])
+    assert attack._run._cache_size() == compiled == 1
+
+
+def test_multi_label_needs_every_class_right(case):
+    params, images, labels, keys = case
+    hot = np.eye(2, dtype=np.float32)[labels]
+    settings = image.PGD(epsilon=EPSILON, step_size=EPSILON / 4, steps=3)
+    attack = robustness.WhiteBox(logits_fn, settings, loss="binary_cross_entropy", batch_size=5)
+    found = attack(params, images, hot, keys)
+    clean = ((np.asarray(logits_fn(params, images)) > 0) == (hot > 0.5)).all(1)
+    np.testing.assert_array_equal(found.clean_correct, clean)
+    assert (found.correct <= found.clean_correct).all()
+    single = (np.asarray(found.logits) > 0) == (hot > 0.5)
+    np.testing.assert_array_equal(found.correct, clean & single.all(1))
+
+
+def test_worst_case_of_several_attacks():
+    def result(correct, tag):
+        correct = np.asarray(correct, bool)
+        ones = np.ones(3, bool)
+        return robustness.Robustness(ones, correct, np.zeros((3, 2)), np.full((3, 2), tag), np.full(3, tag), ones)
+
+    worst = robustness.worst_case([result([1, 0, 1], 1.0), result([0, 0, 1], 2.0)])
+    np.testing.assert_array_equal(worst.correct, [False, False, True])
+    np.testing.assert_array_equal(worst.loss, [2.0, 1.0, 1.0])
+    assert worst.images is None
+    with pytest.raises(DataError, match="same examples"):
+        robustness.worst_case([])
+    fewer = robustness.Robustness(*(x[:2] for x in result([1, 1, 1], 0.0)[:6]))
+    with pytest.raises(DataError, match="same examples"):
+        robustness.worst_case([result([1, 1, 1], 0.0), fewer])
+
+
+def test_bad_input_is_named(case, attack):
+    params, images, labels, keys = case
+    with pytest.raises(DataError, match="do not fit"):
+        attack(params, images, labels[:4], keys)
+    with pytest.raises(DataError, match="label -1"):
+        attack(params, images, np.where(labels == 1, -1, 0), keys)
+    with pytest.raises(ConfigError, match="batch_size"):
+        robustness.WhiteBox(logits_fn, attack.settings, batch_size=0)
+
+
+def test_zero_shot_by_hand():
+    prompts = jnp.asarray([[3.0, 0.0], [0.0, 5.0], [0.0, -2.0], [0.0, 0.0]])
+    classes = zero_shot.class_embeddings(prompts[:3], jnp.asarray([0, 0, 1]), 2)
+    half = 2**-0.5
+    np.testing.assert_allclose(classes, [[half, half], [0, -1]], atol=1e-6)
+    found = zero_shot.logits(jnp.asarray([[0.0, 9.0], [0.0, 0.0]]), classes, 10.0)
+    np.testing.assert_allclose(found, [[10 * half, -10.0], [0.0, 0.0]], atol=1e-5)
+    assert np.isfinite(jax.grad(lambda x: zero_shot.logits(x, classes, 10.0).sum())(jnp.zeros((1, 2)))).all()
+    with pytest.raises(DataError, match=r"without: \[1\]"):
+        zero_shot.class_embeddings(prompts[:2], jnp.asarray([0, 0]), 2)
+    with pytest.raises(DataError, match="prompts"):
+        zero_shot.class_embeddings(prompts, jnp.asarray([0]), 2)

@@ -1,0 +1,162 @@
+"""Intervals that cover what they should, paired tests, Holm's correction and the rows made from them."""
+
+import numpy as np
+import pytest
+
+from ranjax.errors import ConfigError, DataError
+from ranjax.evaluation import metrics, rows, statistics
+
+
+def test_interval_of_a_share_is_about_the_normal_one():
+    values = np.repeat([0.0, 1.0], [120, 280])
+    found = statistics.bootstrap(values, resamples=4000)
+    half = 1.96 * np.sqrt(0.7 * 0.3 / 400)
+    assert found.value == pytest.approx(0.7)
+    assert (found.low, found.high) == pytest.approx((0.7 - half, 0.7 + half), abs=0.006)
+    assert found.n == 400
+    assert statistics.bootstrap(values, resamples=4000) == found
+    assert statistics.bootstrap(values, resamples=4000, seed=1) != found
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        found = statistics.bootstrap(rng.random(80) < 0.6, resamples=200, seed=trial)
+        covered += found.low <= 0.6 <= found.high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_seeds_widen_the_interval_and_share_their_examples():
+    rng = np.random.default_rng(1)
+    shared = rng.random(300)
+    same = np.stack([shared] * 5)
+    one, five = statistics.bootstrap(shared), statistics.bootstrap(same)
+    assert (five.low, five.high) == pytest.approx((one.low, one.high))
+    apart = same + np.linspace(-0.3, 0.3, 5)[:, None]
+    wide = statistics.bootstrap(apart)
+    assert wide.value == pytest.approx(one.value)
+    assert wide.high - wide.low > 3 * (one.high - one.low)
+
+
+def test_constant_values_have_a_point_for_an_interval():
+    assert statistics.bootstrap(np.ones(5), 50) == (1.0, 1.0, 1.0, 5)
+    assert statistics.bootstrap([0.3], 50) == (0.3, 0.3, 0.3, 1)
+
+
+def test_pairing_finds_a_difference_that_two_intervals_hide():
+    rng = np.random.default_rng(2)
+    base = rng.normal(size=200)
+    a, b = base + 0.1 + 0.05 * rng.normal(size=200), base
+    found = statistics.paired_difference(a, b)
+    assert found.low > 0.08
+    assert found.high < 0.12
+    assert found.p == pytest.approx(2 / 1001)
+    assert found.effect == pytest.approx((a - b).mean() / (a - b).std(ddof=1))
+    assert statistics.verdict(found) == "higher"
+    assert statistics.bootstrap(a).low < statistics.bootstrap(b).high
+    back = statistics.paired_difference(b, a)
+    assert back.value == pytest.approx(-found.value)
+    assert statistics.verdict(back) == "lower"
+    assert statistics.verdict(found, adjusted_p=0.2) == "not shown"
+
+
+def test_p_values_are_uniform_where_nothing_differs():
+    rng = np.random.default_rng(3)
+    p = [statistics.paired_difference(rng.normal(size=60), rng.normal(size=60), 200).p for _ in range(200)]
+    assert np.mean(np.asarray(p) < 0.1) == pytest.approx(0.1, abs=0.07)
+    assert np.mean(p) == pytest.approx(0.5, abs=0.08)
+    same = statistics.paired_difference(np.ones(9), np.ones(9), 50)
+    assert (same.p, same.effect, statistics.verdict(same)) == (1.0, 0.0, "not shown")
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(statistics.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(statistics.holm([0.5, 0.9]), [1.0, 1.0])
+    assert statistics.holm([]).shape == (0,)
+
+
+def test_over_seeds():
+    assert statistics.over_seeds([1.0, 2.0, 3.0]) == (2.0, 1.0, 3)
+    assert np.isnan(statistics.over_seeds([1.0])[1])
+
+
+def test_strata_keep_every_class():
+    labels = np.array([0] * 50 + [1] * 2)
+    counts = statistics.draw_counts(52, 300, strata=labels)
+    assert (counts.sum(1) == 52).all()
+    assert (counts[:, labels == 1].sum(1) == 2).all()
+    plain = statistics.draw_counts(52, 300)
+    assert (plain[:, labels == 1].sum(1) == 0).any()
+    assert plain.mean() == 1
+
+
+def test_a_metric_that_resamples_leave_undefined_gets_no_interval():
+    draws = np.full((100, 1), np.nan)
+    draws[:40] = 0.5
+    found = statistics.bootstrap_metric([0.5], draws, 10)
+    assert np.isnan([found.low, found.high]).all()
+    draws[:90] = np.linspace(0, 1, 90)[:, None]
+    found = statistics.bootstrap_metric([0.5], draws, 10)
+    assert (found.low, found.high) == pytest.approx((0.025, 0.975))
+
+
+def test_classification_rows_hold_the_metrics_and_their_intervals():
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 3, 90)
+    logits = np.eye(3)[labels] + 0.7 * rng.normal(size=(2, 90, 3))
+    cell = rows.Cell("joint", 0.1, "ran", "findings", "test", "pgd")
+    found = rows.classification_rows(cell, logits, labels, seeds=[0, 7], class_names="abc", resamples=200)
+    assert all(tuple(r) == rows.FIELDS for r in found)
+    by_name = {(r["metric"], r["seed"]): r for r in found}
+    assert len(by_name) == len(found) == 7 + 2 * 4
+    for index, seed in enumerate((0, 7)):
+        assert by_name["accuracy", seed]["value"] == metrics.correct(logits[index], labels).mean()
+        assert by_name["ece", seed]["value"] == pytest.approx(metrics.ece_of_logits(logits[index], labels))
+        probabilities = metrics.softmax(logits[index])
+        assert by_name["macro_auroc", seed]["value"] == pytest.approx(metrics.macro_auroc(probabilities, labels))
+        balanced = metrics.balanced_accuracy(logits[index].argmax(1), labels)
+        assert by_name["balanced_accuracy", seed]["value"] == pytest.approx(balanced)
+    for (name, seed), r in by_name.items():
+        assert r["n"] == 90
+        assert r["low"] < r["high"]
+        # The bootstrap of ECE is biased upwards, so that its interval may lie above the value.
+        assert name == "ece" or r["low"] <= r["value"] <= r["high"]
+        if seed is None and not name.startswith("auroc/"):
+            assert r["value"] == pytest.approx(np.mean([by_name[name, s]["value"] for s in (0, 7)]))
+
+
+def test_rows_refuse_what_does_not_fit():
+    cell = rows.Cell("joint", 0.1, "ran", "findings", "test")
+    with pytest.raises(DataError, match="S = 1 seeds"):
+        rows.classification_rows(cell, np.ones((2, 3, 2)), np.zeros(3, int), [1])
+    with pytest.raises(DataError, match="1 class names for 2"):
+        rows.classification_rows(cell, np.ones((3, 2)), np.zeros(3, int), class_names="a")
+    with pytest.raises(DataError, match="name of its metric"):
+        rows.row(cell, "", 1.0)
+
+
+def test_rows_hold_plain_numbers():
+    cell = rows.Cell("joint", np.float32(0.5), "lp", "findings", "test", seed=np.int64(3))
+    found = rows.row(cell, "accuracy", np.float32(0.25), float("nan"), None, np.int64(4))
+    assert found["low"] is None
+    assert [type(found[name]) for name in ("ratio", "seed", "value", "n")] == [float, int, float, int]
+    assert rows.mean_row(cell, "robust_accuracy", [1, 0, 1, 1], 50)["value"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "word"),
+    [
+        (lambda: statistics.bootstrap([]), DataError, "none of them 0"),
+        (lambda: statistics.bootstrap([np.nan]), DataError, "finite"),
+        (lambda: statistics.bootstrap([1.0], resamples=3), ConfigError, "resamples"),
+        (lambda: statistics.bootstrap([1.0], level=95), ConfigError, "level"),
+        (lambda: statistics.paired_difference([1.0], [1.0, 2.0]), DataError, "not paired"),
+        (lambda: statistics.holm([2.0]), DataError, "p values"),
+        (lambda: statistics.over_seeds([]), DataError, "figure a seed"),
+        (lambda: statistics.draw_counts(3, 10, strata=[1]), DataError, "strata"),
+    ],
+)
+def test_bad_input_is_named(call, error, word):
+    with pytest.raises(error, match=word):
+        call()
