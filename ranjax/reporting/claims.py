@@ -178,7 +178,7 @@ def _chance_findings(rows: list[Row], chance: Mapping[str, Any]) -> list[Finding
     ]
     findings = []
     for row in [row for row in candidates if row["ratio"] == min(rows_.ratios(candidates))]:
-        level = chance.get(row["metric"])
+        level = wording.chance_level(chance, row["metric"])
         if not wording.finite(level):
             continue
         what = wording.method_label(row["method"]).lower()

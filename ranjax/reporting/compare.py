@@ -15,7 +15,6 @@ from ranjax.reporting.rows import Row
 from ranjax.reporting.sections import Book
 
 _SIGNS = {claims.ABOVE: "▲", claims.BELOW: "▼", claims.NONE: "○"}
-_METRICS = ("accuracy", "auroc")
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def write_comparison(workdirs: Sequence[Path], out_dir: Path) -> Path:
     runs = load_runs(workdirs)
     book = Book({}, [])
     for index, run in enumerate(runs, 1):
-        book.csv(f"results_{index}_{run.name}", run.results.get("rows") or [])
+        book.csv(f"results_{index}_{run.name.replace('/', '_')}", run.results.get("rows") or [])
     written = [
         ("runs", "The runs", _overview(runs)),
         ("differences", "What differs", _differences(runs)),
@@ -137,7 +136,7 @@ def _curves(runs: Sequence[Run]) -> Markup:
     chance: Mapping[str, Any] = next((run.results["chance"] for run in runs if run.results.get("chance")), {})
     parts: list[Any] = []
     for task in rows_.distinct(rows, "task"):
-        for metric in _METRICS:
+        for metric in wording.PLOTTED:
             for split, attack in rows_.columns(rows_.pick(rows, task=task, metric=metric)):
                 shared = rows_.pick(rows, task=task, metric=metric, split=split, attack=attack)
                 title = _title(metric, split, attack, attacks)
@@ -146,7 +145,7 @@ def _curves(runs: Sequence[Run]) -> Markup:
                         rows_.of_arm(chosen, arm),
                         shared,
                         looks,
-                        chance.get(metric),
+                        wording.chance_level(chance, metric),
                         f"{run.name}, arm {wording.arm_label(arm)}",
                         f"compare-{task}-{metric}-{split}-{attack}-{run.name}-{arm}",
                     )
@@ -169,7 +168,7 @@ def _tables(runs: Sequence[Run], book: Book) -> Markup:
     rows = _together(runs)
     attacks, tasks = rows_.attacks(rows), rows_.distinct(rows, "task")
     parts: list[Any] = []
-    for metric in _METRICS:
+    for metric in wording.PLOTTED:
         for split, attack in rows_.columns(rows_.pick(rows, metric=metric)):
             chosen = rows_.pick(rows, metric=metric, split=split, attack=attack)
             lines = []

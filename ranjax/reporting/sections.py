@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
 
+_LONGEST_NAME = 80
 _SIGNS = {
     claims.ABOVE: ("▲", "above"),
     claims.BELOW: ("▼", "below"),
@@ -58,7 +60,11 @@ class Book:
 
 
 def _safe(name: str) -> str:
-    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_-") else "_" for letter in name)
+    """Returns a file name for `name`; one changed or cut ends in a digest, so that no two become the same."""
+    plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_-.") else "_" for letter in name)
+    if plain == name and len(name) <= _LONGEST_NAME:
+        return name
+    return f"{plain[:_LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def nothing(words: str) -> Markup:
@@ -103,7 +109,7 @@ def curves(book: Book) -> Markup:
     chance = book.results.get("chance") or {}
     parts: list[Any] = []
     for arm, task, chosen, heading in _arm_tasks(rows):
-        metrics = [name for name in ("accuracy", "auroc") if rows_.pick(chosen, metric=name)]
+        metrics = [name for name in wording.PLOTTED if rows_.pick(chosen, metric=name)]
         if not metrics:
             continue
         parts += [tag("h3", heading)] if heading else []
@@ -111,7 +117,7 @@ def curves(book: Book) -> Markup:
         parts.append(figures.legend(figures.styles(names), f"curves-{arm}-{task}"))
         for metric in metrics:
             parts.append(tag("h3", wording.axis_label(metric)))
-            panels = figures.curves(chosen, metric, chance.get(metric), f"curves-{arm}-{task}")
+            panels = figures.curves(chosen, metric, wording.chance_level(chance, metric), f"curves-{arm}-{task}")
             parts.append(tag("div", panels, class_="panels"))
             parts.append(book.csv(f"{metric}_against_noise_{arm}_{task}", rows_.pick(chosen, metric=metric)))
     if not parts:
@@ -202,16 +208,30 @@ def main_tables(book: Book) -> Markup:
                     "details",
                     tag("summary", wording.axis_label(metric) + lower),
                     inside,
-                    open=metric in ("accuracy", "auroc"),
+                    open=metric in wording.PLOTTED,
                 )
             )
+        parts += _per_class(book, chosen, f"{arm}_{task}")
     if not parts:
         return nothing("This run has no classification figures.")
     return markup.join([caption(captions.MAIN_TABLES), *parts])
 
 
+def _per_class(book: Book, rows: Sequence[Row], name: str) -> list[Markup]:
+    """Returns AUROC by class, one folded table a split and attack."""
+    rows = [row for row in rows if str(row["metric"]).startswith(wording.PER_CLASS)]
+    folded = []
+    for split, attack in rows_.columns(rows):
+        chosen = rows_.pick(rows, split=split, attack=attack)
+        summary = tag("summary", f"AUROC by class, {tables.column_label((split, attack), rows_.attacks(rows)).lower()}")
+        data = book.csv(f"table_auroc_by_class_{split}_{attack}_{name}", chosen)
+        folded.append(tag("details", summary, tables.class_table(chosen).html(), data))
+    return folded
+
+
 def _ordered_metrics(rows: Sequence[Row]) -> list[str]:
     present = [name for name in rows_.distinct(rows, "metric") if name not in ("sve", "lsvr")]
+    present = [name for name in present if not name.startswith(wording.PER_CLASS)]
     return [name for name in wording.METRICS if name in present] + [
         name for name in present if name not in wording.METRICS
     ]

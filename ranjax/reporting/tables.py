@@ -147,6 +147,29 @@ def main_table(rows: Sequence[Row], metric: str, caption: Any = "") -> Table | N
     return Table(header, lines, caption, heads=2, bold=frozenset(bold), breaks=frozenset(breaks - {0}))
 
 
+def class_table(rows: Sequence[Row]) -> Table:
+    """Returns AUROC of each class, one line a ratio and class, one column a method.
+
+    Args:
+      rows: pooled rows of metrics ``"auroc/<class>"``, of one arm, task, split and attack.
+    """
+    names, metrics = rows_.methods(rows), rows_.distinct(rows, "metric")
+    lines: list[list[Any]] = []
+    bold: set[tuple[int, int]] = set()
+    breaks: set[int] = set()
+    for ratio in rows_.ratios(rows):
+        breaks.add(len(lines))
+        for metric in metrics:
+            cells = [rows_.first(rows, ratio=ratio, metric=metric, method=name) for name in names]
+            winner = best(cells, metric)
+            if winner is not None:
+                bold.add((len(lines), winner + 2))
+            label = metric.removeprefix(wording.PER_CLASS)
+            lines.append([wording.percent(ratio), label, *(wording.estimate(row) for row in cells)])
+    header = ["Noise", "Class", *(wording.method_label(name) for name in names)]
+    return Table(header, lines, heads=2, bold=frozenset(bold), breaks=frozenset(breaks - {0}))
+
+
 def without_head_table(rows: Sequence[Row], chance: Mapping[str, Any]) -> Table:
     """Returns figures that need no head, one line a ratio, method and kind of images, and a last line of chance.
 
@@ -154,7 +177,7 @@ def without_head_table(rows: Sequence[Row], chance: Mapping[str, Any]) -> Table:
       rows: pooled rows of zero-shot classification, or of retrieval, in one arm.
       chance: what guessing gives, by metric.
     """
-    known = ("accuracy", "balanced_accuracy", "auroc", "recall@1", "recall@5", "recall@10")
+    known = ("accuracy", "balanced_accuracy", "auroc", "macro_auroc", "recall@1", "recall@5", "recall@10")
     metrics = [name for name in known if rows_.pick(rows, metric=name)]
     attacks = rows_.attacks(rows)
     lines: list[list[Any]] = []
@@ -168,7 +191,7 @@ def without_head_table(rows: Sequence[Row], chance: Mapping[str, Any]) -> Table:
                 shown = [wording.estimate(row) for row in cells]
                 where = column_label((split, attack), attacks)
                 lines.append([wording.percent(ratio), wording.method_label(method), where, *shown])
-    levels = [wording.number(chance.get(name), name) for name in metrics]
+    levels = [wording.number(wording.chance_level(chance, name), name) for name in metrics]
     if any(level != "–" for level in levels):
         breaks.add(len(lines))
         lines.append(["–", "Chance", "guessing", *levels])

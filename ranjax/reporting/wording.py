@@ -26,10 +26,13 @@ METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "auroc": "AUROC",
+    "macro_auroc": "macro AUROC",
     "ece": "calibration error (ECE)",
     "sve": "SVE",
     "lsvr": "LSVR",
 }
+PLOTTED = ("accuracy", "auroc", "macro_auroc")
+PER_CLASS = "auroc/"
 _PERCENT = ("accuracy", "balanced_accuracy", "recall")
 LOWER_IS_BETTER = frozenset({"ece"})
 
@@ -87,7 +90,15 @@ def metric_label(name: str) -> str:
     """Returns the written name of a metric; ``recall@5`` becomes ``R@5``."""
     if name.startswith("recall@"):
         return "R@" + name.removeprefix("recall@")
+    if name.startswith(PER_CLASS):
+        return "AUROC of " + name.removeprefix(PER_CLASS)
     return METRICS.get(name, name.replace("_", " "))
+
+
+def chance_level(chance: Mapping[str, Any], metric: str) -> Any:
+    """Returns what guessing gives in `metric`, or None; every kind of AUROC has the one level of "auroc"."""
+    level = chance.get(metric)
+    return chance.get("auroc") if level is None and "auroc" in metric else level
 
 
 def axis_label(metric: str) -> str:

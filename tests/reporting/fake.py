@@ -135,7 +135,9 @@ def _classification(random, arm, ratio, method, split, attack) -> list[dict[str,
     for metric, value in (
         ("accuracy", level),
         ("balanced_accuracy", level - 0.01),
-        ("auroc", 0.5 + 0.45 * level),
+        ("macro_auroc", 0.5 + 0.45 * level),
+        ("auroc/mass", 0.5 + 0.40 * level),
+        ("auroc/oedema", 0.5 + 0.48 * level),
         ("ece", 0.05 + 0.2 * (1 - level)),
     ):
         where = {"arm": arm, "ratio": ratio, "method": method, "split": split, "attack": attack, "metric": metric}
@@ -183,7 +185,7 @@ def _spectra(random, arm, ratio) -> list[dict[str, Any]]:
 
 def _comparisons(rows, random, arm, ratio) -> list[dict[str, Any]]:
     made = []
-    for metric in ("accuracy", "auroc"):
+    for metric in ("accuracy", "macro_auroc"):
         for split in ("test", "ood_test"):
             for attack in ("none", "pgd"):
                 where = {"arm": arm, "ratio": ratio, "split": split, "attack": attack, "metric": metric, "seed": None}

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from ranjax.errors import DataError
-from ranjax.reporting import page, tables
+from ranjax.reporting import page, sections, tables
 
 from . import fake
 from .reader import Reader
@@ -88,10 +88,18 @@ def test_csv_equals_rows(written, results):
 
 
 def test_csv_of_a_plot_holds_the_rows_that_it_draws(written, results):
-    with (written.parent / "data" / "auroc_against_noise_joint_finding.csv").open(newline="") as file:
+    with (written.parent / "data" / "macro_auroc_against_noise_joint_finding.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    drawn = [row for row in results["rows"] if row["metric"] == "auroc" and row["seed"] is None]
+    drawn = [row for row in results["rows"] if row["metric"] == "macro_auroc" and row["seed"] is None]
     assert [float(line["value"]) for line in lines] == [row["value"] for row in drawn]
+
+
+def test_names_of_files_stay_apart_and_inside_the_folder():
+    book = sections.Book({}, [])
+    for name in ("a b", "a_b", "../../x", "x" * 300, "x" * 301):
+        book.csv(name, [], ["value"])
+    assert len(book.files) == 5
+    assert all(re.fullmatch(r"data/[\w.-]{1,100}\.csv", file) for file in book.files)
 
 
 def test_stale_csv_goes_away(tmp_path, results):

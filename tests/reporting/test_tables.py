@@ -103,6 +103,30 @@ def test_main_table_sets_off_the_best(results):
     assert not any(column == 2 for _, column in table.bold)
 
 
+def test_class_table_has_a_line_for_each_class_and_ratio():
+    rows = [
+        fake.row(metric=f"auroc/{name}", method=method, ratio=ratio, value=value, low=value - 0.02, high=value + 0.02)
+        for name in ("mass", "oedema")
+        for method, value in (("lp", 0.8), ("ran", 0.9))
+        for ratio in (0.0, 0.3)
+    ]
+    table = tables.class_table(rows)
+    assert [line[:2] for line in table.lines] == [
+        ["0 %", "mass"],
+        ["0 %", "oedema"],
+        ["30 %", "mass"],
+        ["30 %", "oedema"],
+    ]
+    assert table.lines[0][2:] == ["0.800 [0.780, 0.820]", "0.900 [0.880, 0.920]"]
+    assert table.bold == {(line, 3) for line in range(4)}
+
+
+def test_every_kind_of_auroc_has_one_level_of_chance():
+    assert wording.chance_level({"auroc": 0.5}, "macro_auroc") == 0.5
+    assert wording.chance_level({"auroc": 0.5, "macro_auroc": 0.4}, "macro_auroc") == 0.4
+    assert wording.chance_level({"auroc": 0.5}, "ece") is None
+
+
 def test_csv_keeps_every_digit_and_quotes():
     value = 0.1 + 0.2
     written = tables.to_csv([{"a": value, "b": 'x,"y"\nz', "c": None, "unused": 1}], ["a", "b", "c"])
