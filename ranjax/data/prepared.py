@@ -16,6 +16,7 @@ import fcntl
 import io
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import absl.logging
 from ranjax import files
 from ranjax.data.settings import SPLITS, FolderSettings, ImportSettings, RadiographSettings, Settings, digest
 from ranjax.data.sources import FIELDS, Source, open_tfds, tfds_builder
-from ranjax.data.space import require_space
+from ranjax.data.space import no_space, require_space
 from ranjax.errors import ConfigError, DataError
 
 MANIFEST = "prepared.json"
@@ -101,8 +102,7 @@ def prepare(settings: Settings, folder: str | os.PathLike[str], progress: Progre
             if _is_done(folder, mark):
                 return open_prepared(folder, mark)
             _remove_leftovers(folder, mark)
-            with files.no_space(folder):
-                _write(settings, folder, mark, progress)
+            _write(settings, folder, mark, progress)
     return open_prepared(folder, mark)
 
 
@@ -151,8 +151,9 @@ def _write(settings: Settings, folder: Path, mark: str, progress: Progress | Non
     if progress is not None:
         builder.progress = lambda done: progress(done, builder.total)
     download = tfds.download.DownloadConfig(try_download_gcs=False)
-    with _quiet_tfds():
-        builder.download_and_prepare(download_config=download, file_format="array_record")
+    # TFDS wants a folder for downloads, though nothing is downloaded.
+    with _quiet_tfds(), no_space(folder), tempfile.TemporaryDirectory() as downloads:
+        builder.download_and_prepare(download_dir=downloads, download_config=download, file_format="array_record")
     order = [split for split in SPLITS if split in builder.counts]
     generated = isinstance(settings, RadiographSettings)
     card: dict[str, Any] = dict(_generated("DATA_CARD") if generated else settings.card)

@@ -1,11 +1,14 @@
-"""Room on the disk, asked for before a large write: the array_record writer does not say why it failed."""
+"""Room on the disk: asked for before a large write, and named where the array_record writer runs out of it."""
 
 from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from ranjax import files
 from ranjax.files import DiskFullError
 
 _SPARE = 1 << 20
@@ -20,3 +23,15 @@ def require_space(folder: Path, needed: int) -> None:
             f"no space left below {folder}: {needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free; free some and run "
             "again",
         )
+
+
+@contextmanager
+def no_space(path: Path, needed: int | None = None) -> Iterator[None]:
+    """`files.no_space`, and the same for the array_record writer, whose error is a RuntimeError with the text of it."""
+    with files.no_space(path, needed):
+        try:
+            yield
+        except RuntimeError as error:
+            if "No space left on device" not in str(error) and "Disk quota exceeded" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, str(error)) from error

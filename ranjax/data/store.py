@@ -26,7 +26,7 @@ import numpy as np
 
 from ranjax import files
 from ranjax.data.settings import digest
-from ranjax.data.space import require_space
+from ranjax.data.space import no_space, require_space
 from ranjax.errors import ConfigError, DataError
 
 GRID = 65535
@@ -146,7 +146,7 @@ class StoreWriter:
         try:
             needed = sum(map(len, records))
             require_space(self.folder, needed)
-            with files.no_space(path, needed):
+            with no_space(path, needed):
                 # Groups of one: every twin can be read by itself.
                 writer = ArrayRecordWriter(os.fspath(beside), "group_size:1,uncompressed")
                 for record in records:

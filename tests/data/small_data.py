@@ -1,0 +1,86 @@
+"""Small sources and folders that the tests of the data room share."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ranjax.data.settings import FolderSettings, FolderSource
+from ranjax.data.sources import ListSource
+
+FINDINGS = ("no effusion", "left effusion", "right mass", "small nodule", "clear lungs")
+
+
+def records(count=30, size=16, seed=0, classes=3):
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "id": f"case-{i}",
+            "image": rng.integers(0, 256, (size, size, 1), dtype=np.uint8),
+            "report": f"Report {i % 11}: {FINDINGS[i % len(FINDINGS)]}, seen today.",
+            "label": i % classes,
+            "labels": np.eye(classes, dtype=np.float32)[i % classes],
+            "patient": f"patient-{i}",
+            "group": {"row": i},
+        }
+        for i in range(count)
+    ]
+
+
+def source(count=30, **kwargs):
+    return ListSource(records(count, **kwargs))
+
+
+def write_png(path, size=20, seed=0, mode="L"):
+    rng = np.random.default_rng(seed)
+    grey = rng.integers(0, 256, (size, size), dtype=np.uint8)
+    if mode == "I;16":
+        image = Image.fromarray(grey.astype(np.uint16) * 16)
+    else:
+        image = Image.fromarray(grey).convert(mode)
+    image.save(path)
+    return grey
+
+
+def write_folder(root: Path, rows, columns=("file", "patient", "findings", "report", "split")):
+    """A folder with images/ and index.csv; a row's image is written unless the file exists or its name says not to."""
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    with (root / "index.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for number, row in enumerate(rows):
+            writer.writerow([row.get(name, "") for name in columns])
+            path = root / "images" / row["file"]
+            if row["file"] and not row["file"].startswith("absent") and not path.exists():
+                write_png(path, seed=number)
+    return root
+
+
+def rows(count=24, splits=("train", "adapt", "validation", "test")):
+    return [
+        {
+            "file": f"{i:03d}.png",
+            "patient": f"p{i}",
+            "findings": ("healthy", "ill")[i // len(splits) % 2],
+            "report": f"Film {i}. Lungs {('clear', 'hazy')[i // len(splits) % 2]}.",
+            "split": splits[i % len(splits)],
+        }
+        for i in range(count)
+    ]
+
+
+def folder_source(root, **changes):
+    values = {
+        "name": "main",
+        "root": str(root),
+        "label_column": "findings",
+        "report_column": "report",
+        "patient_column": "patient",
+        "split_column": "split",
+    } | changes
+    return FolderSource(**values)
+
+
+def folder_settings(root, **changes):
+    return FolderSettings((folder_source(root, **changes),), ("healthy", "ill"), image_size=16)
