@@ -82,9 +82,12 @@ def as_rows(flags: jax.Array, images: jax.Array) -> jax.Array:
     return flags.reshape(flags.shape + (1,) * (images.ndim - 1))
 
 
-def score(loss_fn: Loss, images: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    """The loss f32[B] and, where the loss function returns a pair, the success bool[B]."""
-    result = loss_fn(images, keys) if isinstance(loss_fn, KeyedLoss) else loss_fn(images)
+def score(
+    loss_fn: Loss, images: jax.Array, keys: jax.Array, number: int | jax.Array
+) -> tuple[jax.Array, jax.Array | None]:
+    """The loss f32[B] and, where the loss function returns a pair, the success bool[B]; `number` names its draws."""
+    # Keys are folded for random losses only: the generator is most of what a small program compiles.
+    result = loss_fn(images, fold(keys, number)) if isinstance(loss_fn, KeyedLoss) else loss_fn(images)
     loss, success = result if isinstance(result, tuple) else (result, None)
     if jnp.shape(loss) != images.shape[:1]:
         allowed = f"one loss per example, {images.shape[:1]}"
@@ -92,11 +95,13 @@ def score(loss_fn: Loss, images: jax.Array, keys: jax.Array) -> tuple[jax.Array,
     return loss, success
 
 
-def score_and_gradient(loss_fn: Loss, images: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def score_and_gradient(
+    loss_fn: Loss, images: jax.Array, keys: jax.Array, number: int | jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Loss f32[B], success bool[B] (False where unknown) and the gradient f32[B, ...] of the sum of the losses."""
 
     def total(images):
-        loss, success = score(loss_fn, images, keys)
+        loss, success = score(loss_fn, images, keys, number)
         known = jnp.zeros(loss.shape, bool) if success is None else success
         return jnp.sum(loss), (loss, known)
 
@@ -118,16 +123,20 @@ def choose(better: jax.Array, new: Kept, old: Kept) -> Kept:
     return Kept(images, *(jnp.where(better, a, b) for a, b in zip(new[1:], old[1:])))
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
+    """One run from one start, or (with a leading axis on every field) several."""
+
     kept: Kept
     trace: jax.Array
     gradient_norm: jax.Array
     finite: jax.Array
 
 
-def finite_rows(loss: jax.Array, gradient: jax.Array) -> jax.Array:
-    """bool[B]: loss and every entry of the gradient are finite."""
-    return jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient), axis=pixel_axes(gradient))
+def usable_gradient(loss: jax.Array, gradient: jax.Array, free: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """The gradient, 0 where a pixel is not free and in rows that hold NaN or infinity; bool[B]: the other rows."""
+    finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient), axis=pixel_axes(gradient))
+    used = as_rows(finite, gradient) if free is None else as_rows(finite, gradient) & free
+    return jnp.where(used, gradient, 0), finite
 
 
 def _run(
@@ -141,7 +150,7 @@ def _run(
     keep: str,
     direction: int,
     free: jax.Array | None,
-) -> _Run:
+) -> Run:
     """One ascent from `first`; `follow` is the loss whose gradient is followed."""
 
     def record(kept: Kept, new: Kept) -> Kept:
@@ -149,28 +158,25 @@ def _run(
 
     def step(carry, number):
         current, state, kept, finite = carry
-        loss, success, gradient = score_and_gradient(follow, current, fold(keys, number + 1))
-        usable = finite_rows(loss, gradient)
-        gradient = jnp.where(as_rows(usable, gradient), direction * gradient, 0)
-        if free is not None:
-            gradient = jnp.where(free, gradient, 0)
+        loss, success, gradient = score_and_gradient(follow, current, keys, number + 1)
+        gradient, usable = usable_gradient(loss, direction * gradient, free)
         kept = record(kept, Kept(current, direction * loss, success))
         update, state = rule.update(gradient, state, current)
         return (inside(current + update), state, kept, finite & usable), (loss, l2_norm(gradient))
 
     batch = images.shape[0]
-    loss_type = jax.eval_shape(lambda x: score(follow, x, keys)[0], images).dtype
+    loss_type = jax.eval_shape(lambda x: score(follow, x, keys, 0)[0], images).dtype
     kept = Kept(first, jnp.full(batch, -jnp.inf, loss_type), jnp.zeros(batch, bool))
     carry = (first, rule.init(first), kept, jnp.ones(batch, bool))
     carry, (losses, gradient_norm) = jax.lax.scan(step, carry, jnp.arange(steps, dtype=jnp.uint32))
     last, _, kept, finite = carry
-    loss, success = score(follow, last, fold(keys, steps + 1))
+    loss, success = score(follow, last, keys, steps + 1)
     success = jnp.zeros(batch, bool) if success is None else success
     kept = record(kept, Kept(last, direction * loss, success))
-    return _Run(kept, jnp.concatenate([losses, loss[None]]), gradient_norm, finite & jnp.isfinite(loss))
+    return Run(kept, jnp.concatenate([losses, loss[None]]), gradient_norm, finite & jnp.isfinite(loss))
 
 
-def _best_run(runs: _Run, keep: str) -> _Run:
+def _worst_case(runs: Run, keep: str) -> Run:
     """Of runs stacked over restarts, the worst case: per example, or (best_batch) of the mean."""
     raised, success = runs.kept.raised, runs.kept.success
     if keep == "best_batch":
@@ -186,7 +192,57 @@ def _best_run(runs: _Run, keep: str) -> _Run:
         return jnp.moveaxis(moved[index, rows], 0, batch_axis - 1)
 
     kept = Kept(*(pick(part, 1) for part in runs.kept))
-    return _Run(kept, pick(runs.trace, 2), pick(runs.gradient_norm, 2), pick(runs.finite, 1))
+    return Run(kept, pick(runs.trace, 2), pick(runs.gradient_norm, 2), pick(runs.finite, 1))
+
+
+def within(
+    images: jax.Array, projection: Projection, mask: Any
+) -> tuple[jax.Array | None, Callable[[jax.Array], jax.Array]]:
+    """The mask as bool of the rank of the images (or None), and the projection that keeps masked pixels bit-equal."""
+    if mask is None:
+        return None, lambda candidate: projection(candidate, images)
+    free = checks.spread(mask, images, "mask") != 0
+    return free, lambda candidate: jnp.where(free, projection(candidate, images), images)
+
+
+def conclude(
+    loss_fn: Loss,
+    images: jax.Array,
+    keys: jax.Array,
+    run: Callable[[jax.Array, jax.Array], Run],
+    measure: Callable[[jax.Array], jax.Array],
+    restarts: int,
+    keep: str,
+    direction: int,
+    rescore: bool = False,
+) -> ImageAttack:
+    """Does ``run(start_keys, loss_keys)`` per restart and states the worst case, scored anew if `rescore`."""
+
+    def numbered(number: int | jax.Array) -> Run:
+        return run(fold(keys, 2 * number), fold(keys, 2 * number + 1))
+
+    if restarts == 1:
+        result = numbered(0)
+    else:
+        result = _worst_case(jax.lax.map(numbered, jnp.arange(restarts, dtype=jnp.uint32)), keep)
+    clean_loss, clean_success = score(loss_fn, images, keys, _CLEAN)
+    adversarial = jnp.where(as_rows(result.finite, images), result.kept.images, images)
+    if rescore:
+        loss, success = score(loss_fn, adversarial, keys, _CLEAN)
+    else:
+        loss = jnp.where(result.finite, direction * result.kept.raised, clean_loss)
+        success = None if clean_success is None else jnp.where(result.finite, result.kept.success, clean_success)
+    return ImageAttack(
+        images=adversarial,
+        loss=loss,
+        clean_loss=clean_loss,
+        trace=result.trace,
+        norm=measure(adversarial - images),
+        gradient_norm=result.gradient_norm,
+        finite=result.finite,
+        success=success,
+        clean_success=clean_success,
+    )
 
 
 def ascend(
@@ -238,37 +294,11 @@ def ascend(
     checks.validate_count(restarts, "restarts", 1)
     checks.validate_choice(keep, "keep", KEEP)
     direction = -1 if targeted else 1
-    free = None if mask is None else checks.spread(mask, images, "mask") != 0
+    free, inside = within(images, projection, mask)
 
-    def inside(candidate: jax.Array) -> jax.Array:
-        projected = projection(candidate, images)
-        return projected if free is None else jnp.where(free, projected, images)
-
-    def run(number: int | jax.Array) -> _Run:
-        own = fold(keys, number)
-        first = start(fold(own, 0), images) if initial is None else jnp.asarray(initial, images.dtype)
+    def run(start_keys: jax.Array, loss_keys: jax.Array) -> Run:
+        first = start(start_keys, images) if initial is None else jnp.asarray(initial, images.dtype)
         follow = loss_fn if surrogate is None else surrogate
-        return _run(follow, images, own, rule, inside, inside(first), steps, keep, direction, free)
+        return _run(follow, images, loss_keys, rule, inside, inside(first), steps, keep, direction, free)
 
-    if restarts == 1:
-        result = run(0)
-    else:
-        result = _best_run(jax.lax.map(run, jnp.arange(restarts, dtype=jnp.uint32)), keep)
-    clean_loss, clean_success = score(loss_fn, images, fold(keys, _CLEAN))
-    adversarial = jnp.where(as_rows(result.finite, images), result.kept.images, images)
-    if surrogate is None:
-        loss = jnp.where(result.finite, direction * result.kept.raised, clean_loss)
-        success = None if clean_success is None else jnp.where(result.finite, result.kept.success, clean_success)
-    else:
-        loss, success = score(loss_fn, adversarial, fold(keys, _CLEAN))
-    return ImageAttack(
-        images=adversarial,
-        loss=loss,
-        clean_loss=clean_loss,
-        trace=result.trace,
-        norm=measure(adversarial - images),
-        gradient_norm=result.gradient_norm,
-        finite=result.finite,
-        success=success,
-        clean_success=clean_success,
-    )
+    return conclude(loss_fn, images, keys, run, measure, restarts, keep, direction, rescore=surrogate is not None)

@@ -6,6 +6,7 @@ checked, and the values are taken on trust. So call an attack through ``image.ji
 
 from __future__ import annotations
 
+import dataclasses
 import fractions
 import math
 from typing import Any
@@ -147,3 +148,30 @@ def spread(value: Any, images: jax.Array, key: str) -> jax.Array:
         allowed = f"a number, or a shape that broadcasts to {images.shape[1:]} or {images.shape} axis by axis"
         raise ConfigError(f"{key}.shape", shape, allowed, "Per example: reshape to [B, 1, 1, 1].")
     return array.reshape(full)
+
+
+def validate_l2_shape(epsilon: jax.Array) -> None:
+    """Raises ConfigError where a spread `epsilon` differs between the pixels of an image: an L2 ball has one radius."""
+    if any(n != 1 for n in epsilon.shape[1:]):
+        allowed = "one radius per example under l2"
+        raise ConfigError("epsilon.shape", epsilon.shape, allowed, "Use a mask to exempt pixels.")
+
+
+def validate_restarts(restarts: int, start: str) -> None:
+    """Raises ConfigError where restarts would repeat each other."""
+    if restarts > 1 and start == "none":
+        raise ConfigError("restarts", restarts, "1 where start is 'none'", "Every restart would be the same.")
+
+
+def flatten_settings(settings: Any, leaves: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The values of a settings dataclass: the first `leaves` fields as leaves of a pytree, the others static."""
+    values = tuple(getattr(settings, field.name) for field in dataclasses.fields(settings))
+    return values[:leaves], values[leaves:]
+
+
+def unflatten_settings(kind: type, rest: tuple[Any, ...], leaves: tuple[Any, ...]) -> Any:
+    """The inverse, around __init__: JAX puts tracers and placeholders here, which its checks must not see."""
+    settings: Any = object.__new__(kind)
+    for field, value in zip(dataclasses.fields(kind), (*leaves, *rest)):
+        object.__setattr__(settings, field.name, value)
+    return settings

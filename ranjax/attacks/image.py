@@ -11,26 +11,31 @@ it with a closure over traced parameters.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
 import optax
 
-from ranjax.attacks import checks, projections, starts, steps
+from ranjax.attacks import checks, losses, projections, starts, steps
 from ranjax.attacks.ascent import ImageAttack, KeyedLoss, Loss, ascend
 from ranjax.attacks.jit import jitted
+from ranjax.attacks.minimal import MinimalNorm, minimal_norm
 from ranjax.errors import ConfigError
 
 __all__ = [
     "PGD",
     "ImageAttack",
     "KeyedLoss",
+    "MinimalNorm",
     "ascend",
     "bim",
+    "embedding_attack",
     "fgsm",
     "jitted",
     "mi_fgsm",
+    "minimal_norm",
     "pgd",
 ]
 
@@ -44,8 +49,7 @@ class PGD:
     again. With plain numbers it is hashable, too.
 
     Attributes:
-      epsilon: radius in pixel units: a number, "8/255", or an array per example [B, 1, 1, 1] or (linf) per pixel [H, W,
-        C].
+      epsilon: radius in pixel units: a number, "8/255", or an array per example [B, 1, 1, 1] or (linf) per pixel.
       step_size: length of a step in pixel units, likewise.
       steps: gradient evaluations per restart.
       norm: "linf" (sign steps) or "l2" (normalised steps).
@@ -75,8 +79,7 @@ class PGD:
         checks.validate_choice(self.keep, "keep", ("best", "last", "best_batch"))
         checks.validate_count(self.steps, "steps", 0)
         checks.validate_count(self.restarts, "restarts", 1)
-        if self.restarts > 1 and self.start == "none":
-            raise ConfigError("restarts", self.restarts, "1 where start is 'none'", "Every restart would be the same.")
+        checks.validate_restarts(self.restarts, self.start)
         if self.momentum is not None and not self.momentum >= 0:
             raise ConfigError("momentum", self.momentum, "None, or 0 or more")
         object.__setattr__(self, "epsilon", checks.validate_length(self.epsilon, "epsilon", self.norm))
@@ -84,17 +87,18 @@ class PGD:
             self, "step_size", checks.validate_length(self.step_size, "step_size", self.norm, positive=True)
         )
 
-    def tree_flatten(self) -> tuple[tuple[Any, Any], tuple[Any, ...]]:
-        fields = dataclasses.fields(self)
-        return (self.epsilon, self.step_size), tuple(getattr(self, field.name) for field in fields[2:])
+    def with_epsilon(self, epsilon: Any) -> PGD:
+        """The same settings at another radius, with the step in proportion; this one's epsilon must be above 0."""
+        if isinstance(self.epsilon, float) and self.epsilon == 0:
+            raise ConfigError("epsilon", self.epsilon, "a number above 0, to scale the step by")
+        return dataclasses.replace(self, epsilon=epsilon, step_size=epsilon * (self.step_size / self.epsilon))
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return checks.flatten_settings(self, 2)
 
     @classmethod
-    def tree_unflatten(cls, rest: tuple[Any, ...], leaves: tuple[Any, Any]) -> PGD:
-        # Around __init__: JAX puts tracers and placeholders here, which the checks must not see.
-        settings = object.__new__(cls)
-        for field, value in zip(dataclasses.fields(cls), (*leaves, *rest)):
-            object.__setattr__(settings, field.name, value)
-        return settings
+    def tree_unflatten(cls, rest: tuple[Any, ...], leaves: tuple[Any, ...]) -> PGD:
+        return checks.unflatten_settings(cls, rest, leaves)
 
 
 class Composition(Protocol):
@@ -115,11 +119,9 @@ def compose(images: jax.Array, settings: Composition) -> dict[str, Any]:
     """
     epsilon = checks.spread(settings.epsilon, images, "epsilon")
     size = checks.spread(settings.step_size, images, "step_size")
-    if settings.norm == "l2" and any(n != 1 for n in epsilon.shape[1:]):
-        raise ConfigError(
-            "epsilon.shape", epsilon.shape, "one radius per example under l2", "Use a mask to exempt pixels."
-        )
     linf = settings.norm == "linf"
+    if not linf:
+        checks.validate_l2_shape(epsilon)
     step = steps.sign(size) if linf else steps.normalised_l2(size)
     momentum = settings.momentum
     uniform = starts.uniform_linf if linf else starts.uniform_l2
@@ -176,7 +178,8 @@ def pgd(
 
 def fgsm(epsilon: Any, norm: str = "linf", targeted: bool = False) -> PGD:
     """Settings of the fast gradient sign method (Goodfellow et al. 2015): one step of length epsilon, no start."""
-    return PGD(epsilon, epsilon, 1, norm=norm, start="none", targeted=targeted, keep="last")
+    step_size = epsilon if checks.parse_epsilon(epsilon) else 1.0  # any step is projected onto the point at epsilon 0
+    return PGD(epsilon, step_size, 1, norm=norm, start="none", targeted=targeted, keep="last")
 
 
 def bim(epsilon: Any, step_size: Any, steps: int, norm: str = "linf", targeted: bool = False) -> PGD:
@@ -189,3 +192,33 @@ def mi_fgsm(epsilon: Any, steps: int, decay: float = 1.0, step_size: Any = None,
     checks.validate_count(steps, "steps", 1)
     size = checks.parse_epsilon(epsilon) / steps if step_size is None else step_size
     return PGD(epsilon, size, steps, start="none", targeted=targeted, keep="last", momentum=decay)
+
+
+def embedding_attack(
+    features_fn: Callable[[jax.Array], jax.Array],
+    images: Any,
+    keys: jax.Array,
+    settings: PGD,
+    loss: str = "cosine",
+    *,
+    mask: Any = None,
+) -> ImageAttack:
+    """Label-free: drives the embedding away from the clean image's own.
+
+    Args:
+      features_fn: ``images -> f32[B, D]``.
+      settings: a `PGD` that starts at random: at the clean image itself the gradient of these losses is 0 but for
+        rounding, which a sign blows up to full steps.
+      loss: "cosine", "squared_distance" (FARE) or "coattack_kl".
+
+    Raises:
+      ConfigError: an unknown loss, or settings without a random start.
+    """
+    checks.validate_choice(loss, "loss", losses.NEEDS_RANDOM_START)
+    if settings.start == "none":
+        raise ConfigError(
+            "start", "none", f"'uniform' for the loss {loss!r}", "At the clean image its gradient is rounding noise."
+        )
+    images = checks.validate_images(images)
+    clean = jax.lax.stop_gradient(features_fn(images))
+    return pgd(lambda x: getattr(losses, loss)(features_fn(x), clean), images, keys, settings, mask=mask)

@@ -13,7 +13,11 @@ from ranjax.attacks.ascent import KeyedLoss, Loss
 
 
 def jitted(
-    loss: Loss, settings: Any, attack: Callable | None = None, batch_size: int | None = None
+    loss: Loss,
+    settings: Any,
+    attack: Callable[..., Any] | None = None,
+    transform: Callable[[Loss], KeyedLoss] | None = None,
+    batch_size: int | None = None,
 ) -> Callable[..., Any]:
     """A compiled attack ``run(params, images, keys, *rows, mask=None)`` on the loss ``loss(params, images, *rows)``.
 
@@ -25,6 +29,7 @@ def jitted(
       settings: of `attack`; epsilon and step size may be replaced per call by ``run(..., settings=...)`` without
         compiling.
       attack: ``(loss_fn, images, keys, settings, mask=...) -> result``; default `image.pgd`.
+      transform: what turns the loss into one under transformations, e.g. `transforms.scaled`.
       batch_size: cuts longer inputs into batches of this size, the last one filled up by repetition and cut back. Not
         for losses that couple rows.
 
@@ -40,7 +45,8 @@ def jitted(
         def bound(images, *own):
             return loss(params, images, *own, *rows)
 
-        return attack(KeyedLoss(bound) if isinstance(loss, KeyedLoss) else bound, images, keys, settings, mask=mask)
+        own_loss = KeyedLoss(bound) if isinstance(loss, KeyedLoss) else bound
+        return attack(own_loss if transform is None else transform(own_loss), images, keys, settings, mask=mask)
 
     compiled = jax.jit(traced)
     default = settings

@@ -5,20 +5,23 @@ All take and give float32 or float64 and never mix rows, but `info_nce_pair`, wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from ranjax.errors import ConfigError
+from ranjax.errors import ConfigError, nearest
 
 # Losses with a stationary point at the clean image: their gradient there is rounding noise, which a sign blows up.
 NEEDS_RANDOM_START = ("cosine", "squared_distance", "coattack_kl")
 
-_TINY = 1e-30  # keeps x / ||x|| and its gradient finite at 0 without showing in float32
+_LEAST_NORM = 1e-12  # below it a row is not normalised: x / ||x|| and its gradient stay finite at 0
 
 
 def unit(embeddings: jax.Array) -> jax.Array:
     """Rows of f32[B, D] divided by their L2 norm; a row of zeros stays zero, with a finite gradient."""
-    return embeddings * jax.lax.rsqrt(jnp.sum(jnp.square(embeddings), axis=-1, keepdims=True) + _TINY)
+    squared = jnp.sum(jnp.square(embeddings), axis=-1, keepdims=True)
+    return embeddings * jax.lax.rsqrt(jnp.maximum(squared, _LEAST_NORM**2))
 
 
 def _classes(logits: jax.Array, least: int, name: str) -> None:
@@ -52,8 +55,7 @@ def dlr(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """
     _classes(logits, 3, "dlr")
     top, _ = jax.lax.top_k(logits, 3)
-    others = jnp.where(jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), -jnp.inf, logits)
-    return -(_at(logits, labels) - jnp.max(others, axis=-1)) / (top[:, 0] - top[:, 2] + 1e-12)
+    return margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
 def dlr_targeted(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
@@ -68,6 +70,42 @@ def dlr_targeted(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> ja
     _classes(logits, 4, "dlr_targeted")
     top, _ = jax.lax.top_k(logits, 4)
     return -(_at(logits, labels) - _at(logits, targets)) / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12)
+
+
+def margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """max_{i != y} z_i - z_y, f32[B] (Carlini & Wagner 2017): above 0 exactly where the label is not the top class."""
+    _classes(logits, 2, "margin")
+    others = jnp.where(jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), -jnp.inf, logits)
+    return jnp.max(others, axis=-1) - _at(logits, labels)
+
+
+def is_wrong(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """bool[B]: the top class of logits f32[B, C] is not the label i32[B]."""
+    return jnp.argmax(logits, axis=-1).astype(labels.dtype) != labels
+
+
+def of_classifier(
+    logits_fn: Callable[[jax.Array], jax.Array], labels: jax.Array, loss: str = "cross_entropy"
+) -> Callable:
+    """``images -> (loss f32[B], success bool[B])`` of a classifier: success where the top class is not the label.
+
+    What an attack needs to prefer a misclassified iterate to one of higher loss that is still right.
+
+    Args:
+      logits_fn: ``images -> logits f32[B, C]``. labels: i32[B]. loss: "cross_entropy", "dlr" or "margin".
+
+    Raises:
+      ConfigError: an unknown loss, or too few classes for it.
+    """
+    known = {"cross_entropy": cross_entropy, "dlr": dlr, "margin": margin}
+    if loss not in known:
+        raise ConfigError("loss", loss, f"one of {', '.join(known)}", nearest(loss, known))
+
+    def loss_fn(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = logits_fn(images)
+        return known[loss](logits, labels), is_wrong(logits, labels)
+
+    return loss_fn
 
 
 def cosine(embeddings: jax.Array, reference: jax.Array) -> jax.Array:

@@ -1,15 +1,14 @@
-"""PGD against trajectories computed by other implementations, in float64 to 1e-9 and in float32 to the stored tolerances."""
+"""PGD against trajectories computed by other implementations: float64 to 1e-9, float32 to 1e-6."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import micro_clip
 import numpy as np
 import pytest
 
 from ranjax.attacks import image, losses
-
-import micro_clip  # isort: skip
 
 EPS, STEP = 8 / 255, 2 / 255
 KINDS = ("nce", "cos", "text", "next")
@@ -146,7 +145,7 @@ def test_momentum(case64):
 
 def test_l2(case64):
     result = case64.run("nce", epsilon=1.0, step_size=0.25, norm="l2")
-    # The stored case divides by ||g|| + 1e-10 of the gradient of the batch mean; ours is scale-free, hence 1e-8 and not 1e-9.
+    # The stored case divides the gradient of the batch mean by ||g|| + 1e-10; ours is scale-free, hence 1e-8, not 1e-9.
     np.testing.assert_allclose(result.images, case64.value("case_l2_nce_adv"), rtol=0, atol=1e-8)
     np.testing.assert_allclose(result.trace.mean(1), case64.value("case_l2_nce_loss"), rtol=0, atol=1e-6)
     assert float(result.norm.max()) <= 1 + 1e-12

@@ -1,0 +1,277 @@
+"""Is a robust accuracy real, or are the gradients masked? One call, one verdict.
+
+    report = masking.check(logits_fn, params, images, labels, keys, settings)
+    print(report)                      # one line a check, then the verdict
+    report.robust_accuracy             # the worst case over everything that was tried
+
+The checks follow Athalye et al. 2018 (arXiv 1802.00420), Carlini et al. 2019 (arXiv 1902.06705) and the flags of
+AutoAttack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ranjax.attacks import checks, losses, projections
+from ranjax.attacks.ascent import ImageAttack, as_rows, fold
+from ranjax.attacks.image import PGD
+from ranjax.attacks.jit import jitted
+from ranjax.errors import ConfigError, DataError
+
+# (params, images f32[B, H, W, C]) -> logits f32[B, C]
+Logits = Callable[[Any, jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: its name, whether it passed, and what was seen, in words."""
+
+    name: str
+    passed: bool
+    seen: str
+
+
+@dataclass(frozen=True)
+class MaskingReport:
+    """What `check` found on B images.
+
+    Attributes:
+      clean_accuracy: share that is right before any attack.
+      robust_accuracy: share that is right under every attack tried: gradients, random search, transferred images.
+      robust_accuracy_8bit: share that is right on the gradient attack's images rounded to 8 bits.
+      broken: how many images were right before and wrong under the gradient attack; those wrong before do not count.
+      findings: one per check.
+    """
+
+    clean_accuracy: float
+    robust_accuracy: float
+    robust_accuracy_8bit: float
+    broken: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def masked(self) -> bool:
+        """True where a check failed."""
+        return not all(finding.passed for finding in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence to print beside the robust accuracy."""
+        failed = [f"{finding.name} ({finding.seen})" for finding in self.findings if not finding.passed]
+        if not failed:
+            return f"no sign of gradient masking in {len(self.findings)} checks"
+        return f"not to be trusted as robustness: failed {'; '.join(failed)}"
+
+    def __str__(self) -> str:
+        lines = [f"{'ok    ' if f.passed else 'FAILED'} {f.name}: {f.seen}" for f in self.findings]
+        return "\n".join([*lines, f"robust accuracy {self.robust_accuracy:.3f}, {self.verdict}"])
+
+
+def to_uint8(images: Any) -> np.ndarray:
+    """Images in [0, 1] as 8-bit ones; divided by 255 again, none is off by more than 0.5/255."""
+    return np.round(np.asarray(images) * 255).astype(np.uint8)
+
+
+def random_search(
+    logits_fn: Callable[[jax.Array], jax.Array],
+    images: jax.Array,
+    labels: jax.Array,
+    keys: jax.Array,
+    epsilon: Any,
+    queries: int = 200,
+    norm: str = "linf",
+) -> tuple[jax.Array, jax.Array]:
+    """A black-box attack: random signs on a random share of the pixels, kept where the margin rises. No gradient is
+    used.
+
+    The share falls from one half to one in fifty over the queries. Pure and traceable.
+
+    Args:
+      logits_fn: ``images -> logits f32[B, C]``. images: f32[B, ...] in [0, 1]. labels: i32[B]. keys: key[B].
+      epsilon: a number or as `image.PGD` takes it. queries: forward passes.
+
+    Returns:
+      The images of highest margin f32[B, ...], and bool[B]: misclassified.
+    """
+    radius = checks.spread(epsilon, images, "epsilon")
+    project = projections.linf(radius) if norm == "linf" else projections.l2(radius)
+    size = radius if norm == "linf" else radius / images[0].size ** 0.5
+
+    def draw(key: jax.Array, share: jax.Array) -> tuple[jax.Array, jax.Array]:
+        where, sign = jax.random.split(key)
+        return (
+            jax.random.uniform(where, images.shape[1:], images.dtype) < share,
+            jax.random.rademacher(sign, images.shape[1:], images.dtype),
+        )
+
+    def query(carry: tuple[jax.Array, jax.Array], now: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+        best, highest = carry
+        number, share = now
+        changed, signs = jax.vmap(draw, in_axes=(0, None))(fold(keys, number), share)
+        candidate = project(jnp.where(changed, images + size * signs, best), images)
+        margin = losses.margin(logits_fn(candidate), labels)
+        better = margin > highest
+        return (jnp.where(as_rows(better, best), candidate, best), jnp.where(better, margin, highest)), None
+
+    shares = jnp.asarray(np.geomspace(0.5, 0.02, queries), images.dtype)
+    start = (images, losses.margin(logits_fn(images), labels))
+    (best, highest), _ = jax.lax.scan(query, start, (jnp.arange(queries, dtype=jnp.uint32), shares))
+    return best, highest > 0
+
+
+def check(
+    logits_fn: Logits,
+    params: Any,
+    images: Any,
+    labels: Any,
+    keys: jax.Array,
+    settings: PGD,
+    *,
+    transferred: Any = None,
+    queries: int = 200,
+) -> MaskingReport:
+    """Attacks a classifier in the ways that show masked gradients, and says what each showed.
+
+    1. The outputs are logits, not probabilities. 2. Two calls agree. 3. No right image has a gradient of exactly 0. 4.
+    The loss rises with the steps, and 5. with epsilon (half, once, twice), while accuracy falls. 6. Accuracy is 0 at a
+    huge epsilon (1 under linf). 7. A random search never breaks what the gradient attack does not; 8. nor do
+    transferred images.
+
+    Not to be called inside ``jit``; it compiles two programs. A batch of some dozens of images is enough.
+
+    Args:
+      logits_fn: ``(params, images) -> logits f32[B, C]``, the whole deployed model. params: its parameters.
+      images: f32[B, H, W, C] in [0, 1]. labels: i32[B]. keys: key[B].
+      settings: the attack whose robust accuracy is to be believed; a number above 0 as epsilon.
+      transferred: f32[B, H, W, C], adversarial images made on another model within the same ball; None leaves check 8
+        out.
+      queries: of the random search.
+
+    Raises:
+      DataError: images, labels or transferred images that do not fit each other or the ball.
+      ConfigError: settings that are targeted or whose epsilon is no number above 0.
+    """
+    images = checks.validate_images(images)
+    checks.validate_count(queries, "queries", 1)
+    if settings.targeted:
+        raise ConfigError("targeted", True, "False: the check raises the loss of the label")
+    if not isinstance(settings.epsilon, float) or settings.epsilon <= 0:
+        raise ConfigError("epsilon", settings.epsilon, "a number above 0")
+    labels = jnp.asarray(labels, jnp.int32)
+    if labels.shape != images.shape[:1]:
+        raise DataError(f"labels have shape {labels.shape}, allowed: {images.shape[:1]}, one per image.")
+
+    outputs = np.asarray(logits_fn(params, images))
+    again = np.asarray(logits_fn(params, images))
+    right = outputs.argmax(-1) == np.asarray(labels)
+
+    def loss(params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return losses.of_classifier(lambda x: logits_fn(params, x), labels)(images)
+
+    attack = jitted(loss, settings)
+
+    def at(radius: float, step_size: float | None = None) -> ImageAttack:
+        chosen = settings.with_epsilon(radius)
+        if step_size is not None:
+            chosen = replace(chosen, step_size=step_size)
+        return attack(params, images, keys, labels, settings=chosen)
+
+    whole = 1.0 if settings.norm == "linf" else float(images[0].size) ** 0.5
+    results = [at(min(factor * settings.epsilon, whole)) for factor in (0.5, 1.0, 2.0)]
+    huge = at(whole, min(whole, 2.5 * whole / max(settings.steps, 1)))
+    white = results[1]
+    standing = right & ~np.asarray(white.success)
+
+    @jax.jit
+    def search(params, images, labels, keys, epsilon):
+        return random_search(lambda x: logits_fn(params, x), images, labels, keys, epsilon, queries, settings.norm)
+
+    _, searched = search(params, images, labels, fold(keys, 1), settings.epsilon)
+    searched = np.asarray(searched)
+    findings = [
+        _are_logits(outputs),
+        _agree(outputs, again),
+        _zero_gradients(white, right),
+        _rises_with_steps(white),
+        _rises_with_epsilon(results, right),
+        _zero_at_huge(huge, right, whole),
+        _beaten("a random search never beats the gradient", searched, standing),
+    ]
+    worst = standing & ~searched
+    if transferred is not None:
+        wrong = _transferred_wrong(logits_fn, params, images, labels, transferred, settings)
+        findings.append(_beaten("transferred images never beat the gradient", wrong, standing))
+        worst &= ~wrong
+    rounded = jnp.asarray(to_uint8(white.images) / 255, images.dtype)
+    right_8bit = np.asarray(logits_fn(params, rounded)).argmax(-1) == np.asarray(labels)
+    return MaskingReport(
+        clean_accuracy=float(right.mean()),
+        robust_accuracy=float(worst.mean()),
+        robust_accuracy_8bit=float((right & right_8bit).mean()),
+        broken=int((right & ~standing).sum()),
+        findings=tuple(findings),
+    )
+
+
+def _are_logits(outputs: np.ndarray) -> Finding:
+    sums = outputs.sum(-1)
+    probabilities = outputs.min() >= 0 and outputs.max() <= 1 and bool(np.all(np.abs(sums - 1) < 1e-3))
+    seen = f"values in [{outputs.min():.3g}, {outputs.max():.3g}]" + (", rows sum to 1" if probabilities else "")
+    return Finding("outputs are logits, not probabilities", not probabilities, seen)
+
+
+def _agree(first: np.ndarray, second: np.ndarray) -> Finding:
+    difference = float(np.abs(first - second).max())
+    seen = f"largest difference {difference:.3g}" + ("" if difference == 0 else "; use transforms.expectation")
+    return Finding("two calls agree", difference == 0, seen)
+
+
+def _zero_gradients(white: ImageAttack, right: np.ndarray) -> Finding:
+    if white.gradient_norm.shape[0] == 0:
+        return Finding("no gradient is exactly 0", False, "no step was taken")
+    zero = (np.asarray(white.gradient_norm[0]) == 0) & right
+    return Finding("no gradient is exactly 0", not zero.any(), f"{int(zero.sum())} of {int(right.sum())} right images")
+
+
+def _rises_with_steps(white: ImageAttack) -> Finding:
+    trace = np.maximum.accumulate(np.asarray(white.trace), axis=0).mean(1)
+    seen = f"mean of the best loss so far {trace[0]:.4g} at the start, {trace[-1]:.4g} at the end"
+    return Finding("the loss rises with the steps", bool(trace[-1] > trace[0]), seen)
+
+
+def _rises_with_epsilon(results: list[ImageAttack], right: np.ndarray) -> Finding:
+    loss = [float(result.loss.mean()) for result in results]
+    accuracy = [float((right & ~np.asarray(result.success)).mean()) for result in results]
+    passed = loss[0] <= loss[1] <= loss[2] and loss[0] < loss[2] and accuracy[0] >= accuracy[1] >= accuracy[2]
+    seen = "half, once, twice: loss {:.4g}, {:.4g}, {:.4g}, accuracy {:.3f}, {:.3f}, {:.3f}".format(*loss, *accuracy)
+    return Finding("the loss rises and accuracy falls with epsilon", passed, seen)
+
+
+def _zero_at_huge(huge: ImageAttack, right: np.ndarray, epsilon: float) -> Finding:
+    left = int((right & ~np.asarray(huge.success)).sum())
+    return Finding("accuracy is 0 at a huge epsilon", left == 0, f"{left} of {right.size} right at {epsilon:g}")
+
+
+def _beaten(name: str, wrong: np.ndarray, standing: np.ndarray) -> Finding:
+    more = int((standing & wrong).sum())
+    return Finding(name, more == 0, f"breaks {more} of {int(standing.sum())} that the gradient attack left right")
+
+
+def _transferred_wrong(
+    logits_fn: Logits, params: Any, images: jax.Array, labels: jax.Array, transferred: Any, settings: PGD
+) -> np.ndarray:
+    moved = checks.validate_images(transferred)
+    if moved.shape != images.shape:
+        raise DataError(f"transferred images have shape {moved.shape}, allowed: {images.shape}.")
+    measure = projections.linf_norm if settings.norm == "linf" else projections.l2_norm
+    furthest = float(measure(moved - images).max())
+    if furthest > settings.epsilon * (1 + 1e-4) + 1e-6:
+        allowed = f"epsilon = {settings.epsilon:.4g}"
+        raise DataError(f"transferred images are off by up to {furthest:.4g}, allowed: {allowed}.")
+    return np.asarray(logits_fn(params, moved)).argmax(-1) != np.asarray(labels)

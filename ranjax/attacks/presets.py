@@ -1,0 +1,154 @@
+"""Named image attacks of the literature: settings, loss and transformation, each with its source and where it differs.
+
+    preset = presets.get("sga")
+    attack = image.jitted(my_loss, preset.settings, transform=preset.transform)
+
+``autoattack-lite`` is an ensemble: call `autoattack_lite`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ranjax.attacks import apgd, checks, losses, transforms
+from ranjax.attacks.ascent import ImageAttack, KeyedLoss, Loss, fold
+from ranjax.attacks.image import PGD
+from ranjax.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An image attack by name.
+
+    Attributes:
+      name: as asked for.
+      settings: an `image.PGD` or an `apgd.APGD`.
+      loss: the name in `ranjax.attacks.losses` of the loss it raises.
+      against: what that loss compares the attacked image with, in words.
+      transform: None, or what turns the loss into one under transformations.
+      source: the paper.
+      differs: where this differs from the paper's public code, in words.
+    """
+
+    name: str
+    settings: Any
+    loss: str
+    against: str
+    source: str
+    differs: str
+    transform: Callable[[Loss], KeyedLoss] | None = None
+
+    def with_epsilon(self, epsilon: Any) -> Preset:
+        """The same attack at another radius (PGD: with the step in proportion)."""
+        radius = checks.validate_length(epsilon, "epsilon", self.settings.norm)
+        return replace(self, settings=self.settings.with_epsilon(radius))
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            name="coattack",
+            settings=PGD("2/255", 1.25 * 2 / 255 / 10, 10, keep="last"),
+            loss="coattack_kl",
+            against="the clean image's embedding, plus 3 times the same to the attacked text (see joint.py)",
+            source="Zhang et al., Towards Adversarial Attack on Vision-Language Pre-training Models, ACM MM 2022, "
+            "arXiv 2206.09391",
+            differs="The start is U[-eps, eps]; the public code draws from U[0, eps), which is one-sided.",
+        ),
+        Preset(
+            name="sga",
+            settings=PGD("2/255", "0.5/255", 10, keep="last"),
+            loss="cosine",
+            against="the embeddings of the attacked captions, summed over captions and scales",
+            source="Lu et al., Set-level Guidance Attack, ICCV 2023, arXiv 2307.14061",
+            differs="Bicubic resizing with the kernel of jax.image (a = -0.5; torch's has a = -0.75). Scale 1 is the "
+            "image itself, once; the public code adds it to the scales it is given.",
+            transform=transforms.scaled,
+        ),
+        Preset(
+            name="fare",
+            settings=PGD("4/255", "1/255", 10, keep="last"),
+            loss="squared_distance",
+            against="the clean image's embedding under the original encoder, not normalised",
+            source="Schlarmann et al., Robust CLIP, ICML 2024, arXiv 2402.12336",
+            differs="Plain signs; the public code accumulates them with momentum 0.9 and takes the sign of the sum.",
+        ),
+        Preset(
+            name="tecoa",
+            settings=PGD("1/255", "1/255", 2, keep="last"),
+            loss="cross_entropy",
+            against="the label, on cosine logits between image and class prompts",
+            source="Mao et al., Understanding Zero-shot Adversarial Robustness for Large-Scale Models, ICLR 2023, "
+            "arXiv 2212.07016",
+            differs="The paper's training attack; the public code's command line defaults to 2/255 and 5 steps.",
+        ),
+        Preset(
+            name="autoattack-lite",
+            settings=apgd.APGD("8/255", 100),
+            loss="dlr",
+            against="the label: APGD on cross-entropy, then on the targeted DLR; see `autoattack_lite`",
+            source="Croce & Hein, Reliable Evaluation of Adversarial Robustness, ICML 2020, arXiv 2003.01690",
+            differs="Without FAB and Square; every image meets both attacks, where the public code drops those already "
+            "broken; see ranjax.attacks.apgd for APGD itself.",
+        ),
+    )
+}
+
+
+def get(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+      ConfigError: an unknown name, with the nearest one.
+    """
+    if name not in PRESETS:
+        raise ConfigError("preset", name, f"one of {', '.join(PRESETS)}", nearest(str(name), PRESETS))
+    return PRESETS[name]
+
+
+def autoattack_lite(
+    logits_fn: Callable[[jax.Array], jax.Array],
+    images: Any,
+    labels: jax.Array,
+    keys: jax.Array,
+    settings: apgd.APGD | None = None,
+    *,
+    classes: int = 9,
+    mask: Any = None,
+) -> ImageAttack:
+    """The worst case of APGD on cross-entropy and of APGD on the targeted DLR towards the nine best wrong classes.
+
+    With 2 or 3 classes, where the targeted DLR is undefined, the second attack raises the margin max_{i != y} z_i -
+    z_y.
+    ``loss``, ``clean_loss`` and ``trace`` are those of the attack that is kept, so compare ``success``, not losses,
+    between images.
+
+    Args:
+      logits_fn: ``images -> logits f32[B, C]``. images: f32[B, H, W, C] in [0, 1]. labels: i32[B]. keys: key[B].
+      settings: an `apgd.APGD`; None takes the preset's.
+      classes: target classes of the second attack.
+
+    Raises:
+      DataError, ConfigError: as `apgd.apgd`.
+    """
+    chosen = get("autoattack-lite").settings if settings is None else settings
+    images = checks.validate_images(images)
+    first = apgd.apgd(losses.of_classifier(logits_fn, labels), images, fold(keys, 0), chosen, mask=mask)
+    if jax.eval_shape(logits_fn, images).shape[-1] < 4:
+        margin = losses.of_classifier(logits_fn, labels, "margin")
+        second = apgd.apgd(margin, images, fold(keys, 1), chosen, mask=mask)
+    else:
+        second = apgd.apgd_targeted(logits_fn, images, labels, fold(keys, 1), chosen, classes=classes, mask=mask)
+    take = second.success & ~first.success
+    return ImageAttack(*(_rows_of(take, name, a, b) for name, a, b in zip(first._fields, second, first)))
+
+
+def _rows_of(take: jax.Array, name: str, new: jax.Array, old: jax.Array) -> jax.Array:
+    shape = (take.size,) + (1,) * (new.ndim - 1) if name == "images" else (1,) * (new.ndim - 1) + (take.size,)
+    return jnp.where(take.reshape(shape), new, old)

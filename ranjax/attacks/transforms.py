@@ -1,0 +1,124 @@
+"""Losses under random transformations of the image: each turns a loss into a `KeyedLoss`, which any attack takes.
+
+    image.pgd(transforms.scaled(loss_fn), images, keys, settings)
+    image.jitted(loss, settings, transform=transforms.diverse)
+
+Draws are per example and fresh at each step. The inner loss may itself be a `KeyedLoss`: transformations nest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ranjax.attacks import checks
+from ranjax.attacks.ascent import KeyedLoss, Loss, fold, score
+from ranjax.errors import ConfigError
+
+SGA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
+
+
+def expectation(loss_fn: Loss, samples: int) -> KeyedLoss:
+    """The mean loss over `samples` draws of a random loss, and so the gradient of the expectation (Athalye et al.
+    2018).
+
+    For a defence that draws at random, written as ``KeyedLoss(lambda images, keys: ...)``. Success, where the loss
+    states it, is that of the majority of draws. A loss without draws comes out unchanged.
+    """
+    checks.validate_count(samples, "samples", 1)
+
+    def average(images: jax.Array, keys: jax.Array) -> Any:
+        def draw(number: jax.Array) -> Any:
+            return score(loss_fn, images, keys, number)
+
+        loss, success = jax.lax.map(draw, jnp.arange(samples, dtype=jnp.uint32))
+        mean = jnp.mean(loss, axis=0)
+        return mean if success is None else (mean, 2 * jnp.sum(success, axis=0) > samples)
+
+    return KeyedLoss(average)
+
+
+def diverse(loss_fn: Loss, probability: float = 0.5, smallest: float = 0.9) -> KeyedLoss:
+    """Input diversity (DI-FGSM, Xie et al. 2019, arXiv 1803.06978): with `probability`, shrink the image and pad it by
+    zeros.
+
+    The side is drawn from [smallest, 1] times the image's and the place at random; the size of the image stays. The
+    paper draws whole pixels and enlarges (299 to 330), here the scale is continuous and the image never grows.
+
+    Args:
+      loss_fn: a loss of images f32[B, H, W, C].
+    """
+    if not 0 <= probability <= 1:
+        raise ConfigError("probability", probability, "from 0 to 1")
+    if not 0 < smallest <= 1:
+        raise ConfigError("smallest", smallest, "above 0, at most 1")
+
+    def shrink(image: jax.Array, key: jax.Array) -> jax.Array:
+        coin, side, place = (jax.random.fold_in(key, i) for i in range(3))
+        size = jnp.asarray(image.shape[:2], image.dtype)
+        scale = jax.random.uniform(side, (), image.dtype, minval=smallest, maxval=1)
+        shift = jax.random.uniform(place, (2,), image.dtype) * size * (1 - scale)
+        smaller = jax.image.scale_and_translate(
+            image, image.shape, (0, 1), jnp.stack([scale, scale]), shift, method="linear", antialias=False
+        )
+        return jnp.where(jax.random.uniform(coin, (), image.dtype) < probability, smaller, image)
+
+    def varied(images: jax.Array, keys: jax.Array) -> Any:
+        _needs_pixels(images)
+        own = jax.vmap(shrink)(images, fold(keys, 0))
+        return _plain(score(loss_fn, own, keys, 1))
+
+    return KeyedLoss(varied)
+
+
+def scaled(loss_fn: Loss, scales: Sequence[float] = SGA_SCALES, noise: float = 0.05) -> KeyedLoss:
+    """The sum of the loss over the image at several scales (SGA, Lu et al. 2023, arXiv 2307.14061).
+
+    Each copy gets Gaussian noise, is resized by its scale, clipped to [0, 1] and resized back (bicubic). At scale 1 the
+    image is taken as it is. Success, where the loss states it, is that of the unscaled image, or else of the first
+    scale.
+
+    Args:
+      loss_fn: a loss of images f32[B, H, W, C].
+      scales: factors above 0. noise: standard deviation in pixel units.
+    """
+    if not scales or any(not s > 0 for s in scales):
+        raise ConfigError("scales", tuple(scales), "at least one factor, each above 0")
+    if not noise >= 0:
+        raise ConfigError("noise", noise, "0 or more")
+    ordered = sorted(scales, key=lambda s: s != 1)  # the unscaled image first: its success counts
+
+    def copy(images: jax.Array, keys: jax.Array, factor: float) -> jax.Array:
+        if factor == 1:
+            return images
+        batch, height, width, channels = images.shape
+        draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))(keys)
+        shape = (batch, max(int(factor * height), 1), max(int(factor * width), 1), channels)
+        other = jnp.clip(jax.image.resize(images + noise * draw, shape, "cubic", antialias=False), 0, 1)
+        return jax.image.resize(other, images.shape, "cubic", antialias=False)
+
+    def summed(images: jax.Array, keys: jax.Array) -> Any:
+        _needs_pixels(images)
+        copies = jnp.stack([copy(images, fold(keys, 2 * i), factor) for i, factor in enumerate(ordered)])
+
+        def one(numbered: tuple[jax.Array, jax.Array]) -> Any:
+            number, own = numbered
+            return score(loss_fn, own, keys, 2 * number + 1)
+
+        loss, success = jax.lax.map(one, (jnp.arange(len(ordered), dtype=jnp.uint32), copies))
+        return _plain((jnp.sum(loss, axis=0), None if success is None else success[0]))
+
+    return KeyedLoss(summed)
+
+
+def _plain(scored: tuple[jax.Array, jax.Array | None]) -> Any:
+    loss, success = scored
+    return loss if success is None else (loss, success)
+
+
+def _needs_pixels(images: jax.Array) -> None:
+    if images.ndim != 4:
+        raise ConfigError("images.shape", images.shape, "[B, H, W, C]: this transformation resizes")
