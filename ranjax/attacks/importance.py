@@ -106,6 +106,7 @@ def ranked(
     Raises:
       ConfigError: unknown `hide`. ValueError: shapes do not fit, or candidates without lists.
     """
+    table, tokens, mask, words = (jnp.asarray(x) for x in (table, tokens, mask, words))
     check_rows(table, tokens, mask, words)
     if candidates.lists is None:
         raise ValueError("candidates need lists per slot here: candidates.for_rows(table, tokens, words, lists)")

@@ -196,6 +196,7 @@ def substitute(
     Raises:
       ValueError: shapes or dtypes do not fit.
     """
+    table, tokens, mask, words = (jnp.asarray(x) for x in (table, tokens, mask, words))
     check_rows(table, tokens, mask, words)
     if isinstance(candidates, candidates_lib.Table):
         candidates = candidates_lib.for_rows(candidates, tokens, words)

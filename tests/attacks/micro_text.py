@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import jax
@@ -13,6 +14,9 @@ from ranjax.attacks import candidates
 
 PAD, UNK, MASK, CLS, SEP, FIRST_WORD, BOS, EOS, VOCAB = 0, 1, 2, 3, 4, 5, 1022, 1023, 1024
 STOP_IDS = range(5, 25)
+
+# Compiling is what these tests cost, and their programs are small: leave out the optimiser.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def weights(folder: Path, dtype) -> dict[str, jax.Array]:
@@ -104,6 +108,7 @@ def slots_of(tokens: np.ndarray) -> np.ndarray:
     return np.where(word, np.arange(tokens.shape[1])[None] - 1, -1).astype(np.int32)
 
 
+@functools.cache
 def lexicon() -> candidates.Lexicon:
     """Every id is a word of one piece; specials and stop words are protected."""
     return candidates.build(

@@ -16,7 +16,7 @@ TEXT = text.Substitution(max_words=3, top_k=8)
 PGD = image.PGD(8 / 255, 2 / 255, 10, start="none", keep="last")
 
 
-@functools.partial(jax.jit, static_argnames=("recipe", "text_settings", "channels_first"))
+@functools.partial(micro.quick_jit, static_argnames=("recipe", "text_settings", "channels_first"))
 def craft(w, images, rows, keys, settings, allowed, recipe, text_settings=TEXT, channels_first=False, **options):
     def image_fn(x):
         return micro_clip.image_features(w, x if channels_first else jnp.moveaxis(x, -1, 1))

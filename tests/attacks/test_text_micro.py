@@ -11,6 +11,7 @@ import pytest
 from ranjax.attacks import candidates, gains, importance, sources, text
 
 SETTINGS = text.Substitution(max_words=3, top_k=8)
+for_rows = micro.quick_jit(candidates.for_rows)
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +25,14 @@ def rows(case):
     return jnp.asarray(tokens), jnp.asarray(case["mask"] > 0), jnp.asarray(micro.slots_of(tokens))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(micro.quick_jit, static_argnums=0)
 def attack(settings, w, image, tokens, mask, words, allowed):
     table = w["text_model.embeddings.token_embedding.weight"]
     return text.substitute(micro.cosine_loss(w, image), table, tokens, mask, words, allowed, settings)
 
 
 def run(settings, w, image, rows, lists=None):
-    allowed = candidates.for_rows(micro.lexicon().table, rows[0], rows[2], lists)
+    allowed = for_rows(micro.lexicon().table, rows[0], rows[2], lists)
     return attack(settings, w, image, *rows, allowed)
 
 
@@ -70,7 +71,7 @@ def test_first_order_scores_and_ranks_agree(case, rows, reference_cases, dtype, 
     table = w["text_model.embeddings.token_embedding.weight"]
     tokens, mask, words = rows
     loss = micro.cosine_loss(w, jnp.asarray(case[f"image_unit_{dtype}"]))
-    gradient = jax.jit(jax.grad(lambda e: loss(e, tokens, mask).sum()))(table[tokens])
+    gradient = micro.quick_jit(jax.grad(lambda e: loss(e, tokens, mask).sum()))(table[tokens])
     tolerance = {"float32": 1e-4, "float64": 1e-9}[dtype]
     np.testing.assert_allclose(gradient, case["hotflip_r0_grad_float64"], atol=tolerance)
     entries = micro.lexicon().table
@@ -85,7 +86,7 @@ def test_first_order_scores_and_ranks_agree(case, rows, reference_cases, dtype, 
         np.testing.assert_allclose(score[row, : count[row]], stored[row, inner], atol=tolerance)
         present = np.asarray(tokens)[row, inner]
         np.testing.assert_allclose(score[row, np.arange(count[row]), present], 0, atol=tolerance)
-    allowed = candidates.for_rows(entries, tokens, words)
+    allowed = for_rows(entries, tokens, words)
     free = np.asarray(allowed.open)[:, :, None] & np.asarray(entries.offered)[None, None]
     free = free & (np.asarray(allowed.present)[:, :, None] != np.arange(micro.VOCAB)[None, None])
     best = np.argsort(-np.where(free, score, -np.inf).reshape(len(score), -1), axis=1, kind="stable")[:, :8]
@@ -107,7 +108,7 @@ def first_order_lists(case, w, rows, masked):
 @pytest.mark.parametrize("kind", ["plain", "masked"])
 def test_masked_lm_candidates_agree(case, rows, reference_cases, kind, float64):
     w = micro.weights(reference_cases / "mlm_micro", jnp.float64)
-    lists, logits = jax.jit(functools.partial(first_order_lists, case, masked=kind == "masked"))(w, rows)
+    lists, logits = micro.quick_jit(functools.partial(first_order_lists, case, masked=kind == "masked"))(w, rows)
     tokens, _, words = (np.asarray(x) for x in rows)
     top = case[f"mlm_{kind}_top_id_float64"]
     inside = words >= 0
@@ -116,7 +117,7 @@ def test_masked_lm_candidates_agree(case, rows, reference_cases, kind, float64):
         case[f"mlm_{kind}_top_logit_float64"][inside],
         atol=1e-8,
     )
-    allowed = candidates.for_rows(micro.lexicon().table, rows[0], rows[2], lists)
+    allowed = for_rows(micro.lexicon().table, rows[0], rows[2], lists)
     lists = np.asarray(lists)
     free = np.asarray(allowed.table.offered)[np.maximum(lists, 0)] & (lists != np.asarray(allowed.present)[..., None])
     free &= np.asarray(allowed.open)[..., None] & (lists >= 0)
@@ -126,7 +127,7 @@ def test_masked_lm_candidates_agree(case, rows, reference_cases, kind, float64):
         np.testing.assert_array_equal(lists[row, slot][free[row, slot]], own[own >= 0])
 
 
-@functools.partial(jax.jit, static_argnames=("settings", "hide"))
+@functools.partial(micro.quick_jit, static_argnames=("settings", "hide"))
 def ranked(settings, w, image, rows, allowed, hide="unk"):
     table = w["text_model.embeddings.token_embedding.weight"]
     loss = micro.cosine_loss(w, image)
@@ -138,7 +139,7 @@ def test_importance_ranked_substitution_agrees(case, rows, reference_cases, dtyp
     w = micro.weights(reference_cases / "clip_micro_trained", jnp.dtype(dtype))
     image = jnp.asarray(case[f"image_unit_{dtype}"])
     lists = by_slot(case[f"mlm_plain_cand_{dtype}"])
-    allowed = candidates.for_rows(micro.lexicon().table, rows[0], rows[2], lists)
+    allowed = for_rows(micro.lexicon().table, rows[0], rows[2], lists)
     settings = text.Substitution(max_words=None, share=0.4)
     found = ranked(settings, w, image, rows, allowed)
     np.testing.assert_array_equal(found.tokens, case[f"bert_adv_ids_{dtype}"])
@@ -157,9 +158,9 @@ def test_importance_agrees(case, rows, reference_cases, hide, float64):
     w = micro.weights(reference_cases / "clip_micro_trained", jnp.float64)
     loss = micro.cosine_loss(w, jnp.asarray(case["image_unit_float64"]))
     table = w["text_model.embeddings.token_embedding.weight"]
-    allowed = candidates.for_rows(micro.lexicon().table, rows[0], rows[2])
+    allowed = for_rows(micro.lexicon().table, rows[0], rows[2])
     judge = functools.partial(importance.importance, loss, table, hide_id=micro.UNK, pad_id=micro.PAD, hide=hide)
-    rise, _ = jax.jit(judge)(*rows, allowed.open)
+    rise, _ = micro.quick_jit(judge)(*rows, allowed.open)
     stored = case[f"importance_{hide}_float64"]
     np.testing.assert_allclose(rise[:, :-1], stored[:, 1:], atol=1e-9)
     order = np.argsort(-np.asarray(rise), axis=1, kind="stable")
