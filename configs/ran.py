@@ -27,6 +27,7 @@ def get_config(mode=""):
         config.evaluate.steps = 3
         config.evaluate.attacked_examples = 32
         config.evaluate.batch_size = 32
+        config.evaluate.masking_examples, config.evaluate.masking_queries = 8, 10
         config.evaluate.bootstrap = 200
         config.report.examples = 3
     elif mode:

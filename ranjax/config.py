@@ -224,6 +224,8 @@ KEYS: tuple[Key, ...] = (
     Key("evaluate.restarts", 1, "Random restarts; the worst counts.", "restarts", at_least(1)),
     Key("evaluate.attacked_seeds", 1, "How many of the heads are attacked.", "seeds", at_least(0)),
     Key("evaluate.attacked_examples", 192, "Test images that are attacked; 0 takes all.", "images", at_least(0)),
+    Key("evaluate.masking_examples", 32, "Test images of the masking checks; 0: no checks.", "images", at_least(0)),
+    Key("evaluate.masking_queries", 50, "Forward passes of their random search.", "queries", at_least(1)),
     Key("evaluate.batch_size", 96, "Images at a time on each device.", "images", at_least(1)),
     Key("evaluate.bootstrap", 1000, "Resamples behind each 95 % interval.", "resamples", at_least(10)),
     Key("report.examples", 6, "Attacked pairs shown on the page.", "pairs", at_least(0)),

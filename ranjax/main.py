@@ -89,14 +89,15 @@ def run(config, workdir: Path, redo: bool, until: str) -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    compile_cache.enable(config.compile_cache, say)
+    if config.compile_cache != "off":
+        compile_cache.enable(config.compile_cache or None)
     mesh = devices.make_mesh(config.devices or None)
-    say(f"workdir {workdir}, {devices.describe(mesh)}")
+    say(f"workdir {workdir}; {mesh.size} device(s): {mesh.devices.flat[0].device_kind}")
     with signals.StopFlag() as stop:
         try:
             page = pipeline.execute(config, workdir, mesh=mesh, stop=stop, say=say, redo=redo, until=until)
-        except signals.Interrupted as stopped:
-            say(f"stopped: {stopped}. Everything is saved; the same command goes on from here.")
+        except pipeline.Stopped as stopped:
+            say(f"stopped in {stopped}. Everything is saved; the same command goes on from here.")
             return EXIT_STOPPED
     if not until or until == "report":
         say("")

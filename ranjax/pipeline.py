@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import ml_collections
 
@@ -26,6 +26,10 @@ from ranjax.errors import ConfigError
 
 SCHEMA = 1
 """Raised when a change of the code makes finished stages of older runs no longer comparable."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop; what was done so far is saved. The message says where it stands."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,19 @@ class Context:
     plan: tuple[StageRun, ...]
     fingerprint: str
     mesh: Any
-    stop: Any
+    stop: Callable[[], bool]
     say: Callable[[str], None]
+    stream: TextIO | None = None
     shared: dict[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
         return self.workdir / self.this.id
+
+    def check_stop(self, where: str) -> None:
+        """Raises `Stopped` if a stop was asked for; to be called where everything done so far is saved."""
+        if self.stop():
+            raise Stopped(f"{self.this.id}, {where}")
 
     def folder_of(self, run_id: str) -> Path:
         return self.workdir / run_id
@@ -218,7 +228,7 @@ def execute(
     workdir: Path,
     *,
     mesh: Any,
-    stop: Any,
+    stop: Callable[[], bool],
     say: Callable[[str], None],
     redo: bool = False,
     until: str = "",
@@ -229,14 +239,14 @@ def execute(
       config: a resolved, validated config.
       workdir: folder of this run; created where absent.
       mesh: devices, from `training.devices.make_mesh`.
-      stop: a `training.signals.StopFlag`, polled by the stages.
+      stop: polled by the stages, e.g. a `training.signals.StopFlag`.
       say: receives one line of text at a time.
       redo: set stages of another config aside instead of refusing the workdir.
       until: end after the last run of this stage (empty: run all).
 
     Raises:
       ConfigError: the workdir is of another config, in use, or not writable.
-      training.signals.Interrupted: a stop was asked for; everything done so far is saved.
+      Stopped: a stop was asked for; everything done so far is saved.
     """
     runs = plan(config)
     with locked(workdir):
@@ -250,12 +260,15 @@ def execute(
             title = f"[{number}/{len(runs)}] {run.id}"
             if (folder / "manifest.json").exists():
                 say(f"{title}: done before, skipped")
+                shared.setdefault("skipped", set()).add(run.id)
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             record = {"fingerprint": expected[run.id], "config": decided_by(config, run), "stage": run.stage}
             files.write_json(folder / "stage.json", record)
+            if stop():
+                raise Stopped(f"before {run.id}")
             say(title)
-            context = Context(config, workdir, run, runs, expected[run.id], mesh, stop, say, shared)
+            context = Context(config, workdir, run, runs, expected[run.id], mesh, stop, say, shared=shared)
             started = time.monotonic()
             outcome = run.run(context)
             seconds = round(time.monotonic() - started, 2)

@@ -1,0 +1,143 @@
+"""What several stages read: the prepared records as arrays, the tokenizer, the encoder of an upstream arm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ranjax import config as configs
+from ranjax import keys
+from ranjax.data.prepared import PreparedSet, open_prepared
+from ranjax.data.tokenizer import Tokenizer, Tokens
+from ranjax.errors import DataError
+from ranjax.pipeline import Context, arm_name
+from ranjax.stages.prepare import data_folder
+from ranjax.training.rows import RowMap
+
+
+class Split(NamedTuple):
+    """One split in memory: ids, images u8[N, H, W, 1], reports, labels i32[N] (-1: not of the task)."""
+
+    ids: list[str]
+    images: np.ndarray
+    reports: list[str]
+    labels: np.ndarray
+
+    def task(self) -> Split:
+        """The examples that belong to the single-label task."""
+        return self.take(np.flatnonzero(self.labels >= 0))
+
+    def take(self, index: np.ndarray) -> Split:
+        chosen = [int(i) for i in index]
+        return Split(
+            [self.ids[i] for i in chosen], self.images[index], [self.reports[i] for i in chosen], self.labels[index]
+        )
+
+
+@dataclass(frozen=True)
+class Data:
+    """The prepared set with its tokenizer; splits are read once and kept."""
+
+    prepared: PreparedSet
+    tokenizer: Tokenizer
+    max_length: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.prepared.classes)
+
+    def split(self, name: str) -> Split:
+        cache = self.__dict__.setdefault("_splits", {})
+        if name not in cache:
+            source = self.prepared.splits[name]
+            records = [source[i] for i in range(len(source))]
+            cache[name] = Split(
+                [r["id"] for r in records],
+                np.stack([r["image"] for r in records]),
+                [r["report"] for r in records],
+                np.array([r["label"] for r in records], np.int32),
+            )
+        return cache[name]
+
+    def task_split(self, name: str) -> Split:
+        """A split's examples of the single-label task.
+
+        Raises:
+          DataError: there are none.
+        """
+        split = self.split(name).task()
+        if not len(split.labels):
+            raise DataError(f"Split {name!r} has no example with exactly one of the classes {self.classes}.")
+        return split
+
+    def encode(self, reports: Sequence[str]) -> Tokens:
+        return self.tokenizer.encode(list(reports), self.max_length)
+
+
+def data(context: Context) -> Data:
+    """The prepared set of this run, opened once per process."""
+    if "data" not in context.shared:
+        fingerprint = context.manifest_of("prepare")["data"]
+        prepared = open_prepared(data_folder(context), fingerprint)
+        tokenizer = Tokenizer.load(context.folder_of("prepare") / "tokenizer.json")
+        context.shared["data"] = Data(prepared, tokenizer, context.config.text.max_length)
+    return context.shared["data"]
+
+
+def encoder(context: Context, arm: str) -> tuple[Any, Any]:
+    """(functions, parameters) of an upstream arm, as `pretrain` left them."""
+    from ranjax.models import load_clip
+
+    known = context.shared.setdefault("encoders", {})
+    if arm not in known:
+        functions, params, _ = load_clip(encoder_folder(context, arm))
+        known[arm] = functions, params
+    return known[arm]
+
+
+def encoder_folder(context: Context, arm: str) -> Path:
+    return context.folder_of(f"pretrain/{arm}") / "encoder"
+
+
+def clean_arm(context: Context) -> str:
+    return arm_name(context.config.noise.recipe, 0.0)
+
+
+def as_float(images: jax.Array) -> jax.Array:
+    """u8 pixels as f32 in [0, 1], floats as they are; runs inside jit."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
+def image_features(context: Context, functions: Any, params: Any, images: np.ndarray) -> np.ndarray:
+    """f32[N, D], un-normalised embeddings of u8 (or f32 in [0, 1]) images [N, H, W, C]."""
+    kept = context.shared.setdefault("image_features", {})
+    if functions not in kept:
+        kept[functions] = RowMap(
+            lambda p, x: functions.image_features(p, as_float(x)), context.mesh, context.config.evaluate.batch_size
+        )
+    return kept[functions](params, images)
+
+
+def text_features(context: Context, functions: Any, params: Any, tokens: Tokens) -> np.ndarray:
+    """f32[N, D], un-normalised embeddings of token rows."""
+    kept = context.shared.setdefault("text_features", {})
+    if functions not in kept:
+        kept[functions] = RowMap(
+            lambda p, rows: functions.text_features(p, *rows), context.mesh, context.config.evaluate.batch_size
+        )
+    return kept[functions](params, (tokens.ids, tokens.mask))
+
+
+def example_keys(context: Context, name: str, ids: Sequence[str]) -> jax.Array:
+    """One key per example from the stream `name` under the config's seed."""
+    return keys.example_keys(keys.stream(context.config.seed, name), ids)
+
+
+def pixels(value: str) -> float:
+    return configs.pixel_units(value)

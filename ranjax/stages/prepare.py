@@ -1,0 +1,160 @@
+"""Prepare: records from their source into one prepared set, and the tokenizer that reads their reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from ranjax.data import settings as data_settings
+from ranjax.errors import ConfigError, DataError
+from ranjax.pipeline import Context
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Prepares the set (or finds it prepared) and leaves tokenizer.json; lists what was left out and why."""
+    from ranjax.data.prepared import prepare
+    from ranjax.data.tokenizer import Tokenizer
+
+    config = context.config
+    settings = settings_of(config)
+    prepared = prepare(settings, data_folder(context), progress=_progress(context))
+    missing = [s for s in ("train", "adapt", "validation", "test") if s not in prepared.splits]
+    if missing:
+        raise DataError(f"data.source = {config.data.source!r} gives no split {', '.join(missing)}.")
+    if len(prepared.splits["train"]) < config.pretrain.batch_size:
+        size = len(prepared.splits["train"])
+        raise ConfigError("pretrain.batch_size", config.pretrain.batch_size, f"at most the {size} training pairs")
+    reports = prepared.splits["train"].column("report")
+    if config.text.tokenizer:
+        tokenizer = Tokenizer.load(config.text.tokenizer)
+    else:
+        tokenizer = Tokenizer.build(reports, max_size=config.text.max_vocabulary)
+    tokenizer.save(context.folder / "tokenizer.json")
+    tokens = tokenizer.encode(reports, config.text.max_length)
+    unknown = tokenizer.unknown_rate(reports)
+    counts = ", ".join(f"{name} {count}" for name, count in prepared.counts.items())
+    context.say(f"{counts}; {tokenizer.vocab_size} tokens, {100 * unknown:.1f} % of the words unknown")
+    for exclusion in prepared.exclusions[:5]:
+        context.say(f"left out {exclusion['id']}: {exclusion['reason']}")
+    if len(prepared.exclusions) > 5:
+        context.say(f"left out {len(prepared.exclusions) - 5} more, listed in {context.folder / 'manifest.json'}")
+    return {
+        "data": prepared.fingerprint,
+        "counts": dict(prepared.counts),
+        "exclusions": list(prepared.exclusions),
+        "tokenizer": tokenizer.fingerprint,
+        "unknown_words": unknown,
+        "truncated_reports": tokens.truncated,
+    }
+
+
+def _progress(context: Context) -> Callable[[int, int], None]:
+    """A progress line whose total is known only when the preparation says it."""
+    from ranjax.training.progress import Progress
+
+    shown: list[Progress] = []
+
+    def update(done: int, total: int) -> None:
+        if not shown:
+            shown.append(Progress("prepare", total, unit="records", stream=context.stream))
+        shown[0].update(done)
+        if done >= total:
+            shown[0].close()
+
+    return update
+
+
+def data_folder(context: Context) -> Path:
+    """Where the prepared set lives: `data.dir`, or ``data/`` in the workdir."""
+    return Path(context.config.data.dir or context.workdir / "data").expanduser().absolute()
+
+
+def settings_of(config: ml_collections.ConfigDict) -> data_settings.Settings:
+    """The prepared set that a config asks for, as `ranjax.data.settings` describes sources.
+
+    Raises:
+      ConfigError: a value that the source cannot be read with.
+    """
+    data = config.data
+    if data.source == "radiographs":
+        counts = {name: data.radiographs[name] for name in data_settings.SPLITS}
+        return data_settings.RadiographSettings(config.seed, data.image_size, counts, data.radiographs.multiple)
+    classes = tuple(c for c in data.classes if c)
+    if not classes and data.source == "folder":
+        raise ConfigError("data.classes", data.classes, "the class names in label order")
+    common: dict[str, Any] = {
+        "classes": classes,
+        "prompts": _gather(data.prompts),
+        "label_words": tuple(w for w in data.label_words if w),
+        "image_size": data.image_size,
+    }
+    if data.source == "folder":
+        return data_settings.FolderSettings(
+            sources=_folder_sources(data.folder), seed=config.seed, resize=data.folder.resize, **common
+        )
+    tfds = data.tfds
+    splits = {name: own for name, own in zip(data_settings.SPLITS, tfds.splits) if own}
+    fields = {"image": tfds.image_key, "report": tfds.report_key, "label": tfds.label_key}
+    return data_settings.ImportSettings(
+        tfds.name, tfds.data_dir, splits, {field: key for field, key in fields.items() if key}, **common
+    )
+
+
+def _folder_sources(folder: ml_collections.ConfigDict) -> tuple[data_settings.FolderSource, ...]:
+    columns: dict[str, Any] = {
+        "file_column": folder.file_column,
+        "label_column": folder.label_column,
+        "label_separator": folder.label_separator,
+        "label_map": {name: value for name, value in (text.split("=", 1) for text in folder.label_map if text)},
+        "unknown_labels": folder.unknown_labels,
+    }
+    splits: dict[str, Any] = {"patient_column": folder.patient_column or None}
+    if folder.split_column:
+        splits["split_column"] = folder.split_column
+    else:
+        splits["shares"] = dict(zip(data_settings.SPLITS, folder.shares))
+    sources = [_folder_source("main", folder.csv, folder.images, folder, folder.report_template, {**columns, **splits})]
+    if folder.ood_csv:
+        template = folder.ood_report_template or folder.report_template
+        place = {**columns, "split": "ood_test"}
+        sources.append(_folder_source("ood", folder.ood_csv, folder.ood_images, folder, template, place))
+    return tuple(sources)
+
+
+def _folder_source(
+    name: str, csv: str, images: str, folder: ml_collections.ConfigDict, template: str, rest: Mapping[str, Any]
+) -> data_settings.FolderSource:
+    table = Path(csv).expanduser().absolute()
+    return data_settings.FolderSource(
+        name=name,
+        root=str(table.parent),
+        csv=table.name,
+        images=str(Path(images).expanduser().absolute()) if images else "",
+        report_column=folder.report_column or None,
+        report_template=None if folder.report_column else template,
+        value_maps=_value_maps(folder.words),
+        **rest,
+    )
+
+
+def _value_maps(texts: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """("sex:M=male",) -> {"sex": {"M": "male"}}."""
+    found: dict[str, dict[str, str]] = {}
+    for text in filter(None, texts):
+        place, _, words = text.partition("=")
+        column, colon, value = place.partition(":")
+        if not colon:
+            raise ConfigError("data.folder.words", text, "texts of the form 'column:value=words'")
+        found.setdefault(column, {})[value] = words
+    return found
+
+
+def _gather(texts: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """("a=x", "a=y") -> {"a": ("x", "y")}."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, text in (text.split("=", 1) for text in texts if text):
+        found[name] = (*found.get(name, ()), text)
+    return found

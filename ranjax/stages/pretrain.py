@@ -1,0 +1,168 @@
+"""Pretrain: a dual encoder on the pairs of one upstream arm, data-parallel, from checkpoint to checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ranjax import keys
+from ranjax.data.batches import Batches
+from ranjax.data.sources import Source
+from ranjax.errors import ConfigError
+from ranjax.models import DualEncoder, DualEncoderConfig, load_clip, save_clip, split
+from ranjax.pipeline import Context, Stopped
+from ranjax.stages import common
+from ranjax.training import devices, loop
+from ranjax.training.checkpoints import Checkpoints
+from ranjax.training.metrics_log import MetricsLog
+from ranjax.training.optimizer import AdamWSettings, adamw
+from ranjax.training.pretrain import make_step
+from ranjax.training.progress import Progress
+from ranjax.training.state import TrainState
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Leaves ``encoder/`` (config.json, model.safetensors as transformers reads them) and metrics.jsonl.
+
+    All arms share the seed: the same first weights, the same order of the same ids; only the noisy pairs differ.
+    """
+    config, data = context.config, common.data(context)
+    settings = config.pretrain
+    devices.check_batch_size(settings.batch_size, context.mesh, "pretrain.batch_size")
+    functions, params = first_weights(context)
+    optimizer = adamw(
+        AdamWSettings(
+            learning_rate=settings.learning_rate,
+            steps=settings.steps,
+            warmup_steps=round(settings.warmup * settings.steps),
+            weight_decay=settings.weight_decay,
+            clip_norm=settings.clip_norm or None,
+        )
+    )
+    batches = Batches(
+        upstream(context),
+        settings.batch_size,
+        config.seed,
+        data.tokenizer,
+        config.text.max_length,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    step = devices.data_parallel(make_step(functions, optimizer), context.mesh)
+    meta = {"fingerprint": context.fingerprint, "tokenizer": data.tokenizer.fingerprint}
+    with Checkpoints(context.folder / "checkpoints") as checkpoints:
+        fresh = TrainState.create(params, optimizer)
+        found = checkpoints.restore(jax.eval_shape(lambda: fresh), mesh=context.mesh)
+        start = 0 if found is None else int(found.step)
+        if start:
+            context.say(f"  goes on at step {start}")
+        state = devices.replicate(fresh, context.mesh) if found is None else found
+        with (
+            MetricsLog(context.folder, start) as log,
+            Progress(f"pretrain {context.this.arm}", settings.steps, start, stream=context.stream) as progress,
+        ):
+
+            def show(done: int, metrics: Any) -> None:
+                log(done, metrics)
+                context.say(_line(done, metrics))
+
+            try:
+                state = loop.train(
+                    step,
+                    state,
+                    lambda k: _batch(batches[k]),
+                    settings.steps,
+                    key=keys.stream(config.seed, "pretrain"),
+                    place=lambda batch: devices.shard_batch(batch, context.mesh),
+                    checkpoints=checkpoints,
+                    meta=meta,
+                    log=show,
+                    progress=progress,
+                    log_every=settings.log_every,
+                    save_every=settings.checkpoint_every,
+                    should_stop=context.stop,
+                )
+            except loop.Interrupted as stop:
+                raise Stopped(f"pretraining of {context.this.arm} at step {stop.step} of {settings.steps}") from stop
+    params = jax.device_get(state.params)
+    save_clip(context.folder / "encoder", functions, params)
+    return {
+        "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
+        "steps": settings.steps,
+        "pairs": len(batches.loader),
+        "logit_scale": float(functions.logit_scale(params)),
+    }
+
+
+def upstream(context: Context) -> Source:
+    """The training pairs of this arm: clean, or with the ratio's share replaced by their twins."""
+    source = common.data(context).prepared.splits["train"]
+    if context.this.ratio == 0:
+        return source
+    from ranjax.data.noise import mix
+    from ranjax.data.store import NoisyStore
+
+    store = NoisyStore.open(context.folder_of("craft") / "store")
+    return mix(source, store, context.this.ratio, context.config.seed)
+
+
+def first_weights(context: Context) -> tuple[Any, Any]:
+    """(functions, parameters) before the first step: random from the seed, or the user's checkpoint.
+
+    Raises:
+      ConfigError: the checkpoint does not fit the data or the tokenizer.
+    """
+    config, data = context.config, common.data(context)
+    model, tokenizer = config.model, data.tokenizer
+    if model.weights:
+        functions, params, stored = load_clip(model.weights, grey_to_rgb=True)
+        if not config.text.tokenizer:
+            raise ConfigError("text.tokenizer", "", f"the tokenizer of model.weights = {model.weights!r}")
+        wanted = {
+            "data.image_size": (config.data.image_size, stored.image_size),
+            "text.max_length": (config.text.max_length, stored.max_length),
+        }
+        for name, (given, allowed) in wanted.items():
+            if given > allowed or (given != allowed and name == "data.image_size"):
+                raise ConfigError(name, given, f"{allowed}, which model.weights = {model.weights!r} was made for")
+        if tokenizer.vocab_size > stored.vocab_size or tokenizer.eos_id != stored.eos_id:
+            raise ConfigError(
+                "text.tokenizer",
+                config.text.tokenizer,
+                f"the tokenizer of the checkpoint (its end token is {stored.eos_id}, this one's {tokenizer.eos_id})",
+            )
+        return functions, params
+    shape = DualEncoderConfig(
+        vocab_size=tokenizer.vocab_size,
+        eos_id=tokenizer.eos_id,
+        bos_id=tokenizer.bos_id,
+        pad_id=tokenizer.pad_id,
+        image_size=config.data.image_size,
+        patch_size=model.patch_size,
+        vision_width=model.vision_width,
+        vision_layers=model.vision_layers,
+        vision_heads=model.vision_heads,
+        text_width=model.text_width,
+        text_layers=model.text_layers,
+        text_heads=model.text_heads,
+        max_length=config.text.max_length,
+        embed_dim=model.embed_dim,
+        activation=model.activation,
+    )
+    return split(DualEncoder(shape, nnx.Rngs(keys.stream(config.seed, "init"))))
+
+
+def _batch(rows: Any) -> dict[str, Any]:
+    return {"image": rows["images"], "tokens": rows["tokens"], "mask": rows["mask"], "ids": rows["ids"]}
+
+
+def _line(done: int, metrics: Any) -> str:
+    shown = {
+        "loss": metrics["loss"],
+        "gradient": metrics["gradient_norm"],
+        "scale": metrics["logit_scale"],
+    } | {name: value for name, value in metrics.items() if "accuracy" in name}
+    return f"  step {done}: " + ", ".join(f"{name} {value:.3g}" for name, value in shown.items())

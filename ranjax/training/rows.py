@@ -1,0 +1,62 @@
+"""Work on many independent rows: in batches of a fixed size per device, over all devices, every row exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from ranjax.training.devices import AXIS, replicate, shard_batch
+
+RowFunction = Callable[[Any, Any], Any]
+
+
+class RowMap:
+    """Maps ``fn(shared, rows) -> rows`` over any number of rows.
+
+    Each device always sees the same shapes (`batch_size` rows), so the bits of a row's result depend neither on the
+    number of rows nor on the number of devices. The last batch is filled up by repeating its last row, and cut again.
+
+    Args:
+      fn: a pure function of `shared` (a pytree, e.g. parameters; replicated) and `rows` (a pytree of arrays with the row
+        axis first); its results have the row axis first too, and no row's result depends on another row.
+      mesh: from `devices.make_mesh`.
+      batch_size: rows at a time on each device.
+    """
+
+    def __init__(self, fn: RowFunction, mesh: Mesh, batch_size: int):
+        everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+        # check_vma=False: rows do not talk to each other, and loops inside attacks start from unvaried constants.
+        mapped = jax.shard_map(fn, mesh=mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False)
+        self._compiled = jax.jit(mapped)
+        self._mesh = mesh
+        self.step = batch_size * mesh.shape[AXIS]
+
+    def share(self, tree: Any) -> Any:
+        """A copy of `tree` on every device, to be passed as `shared` more than once."""
+        return replicate(tree, self._mesh)
+
+    def batches(self, shared: Any, rows: Any) -> Iterator[tuple[int, Any]]:
+        """Yields (rows done so far, results of this batch as NumPy arrays)."""
+        count = len(jax.tree.leaves(rows)[0])
+        for start in range(0, count, self.step):
+            real = min(self.step, count - start)
+            take = np.minimum(np.arange(start, start + self.step), count - 1)
+            batch = shard_batch(jax.tree.map(lambda x: _take(x, take), rows), self._mesh)  # noqa: B023
+            result = self._compiled(shared, batch)
+            yield start + real, jax.tree.map(lambda x: np.asarray(x)[:real], result)  # noqa: B023
+
+    def __call__(self, shared: Any, rows: Any, progress: Callable[[int], None] = lambda done: None) -> Any:
+        """All results as NumPy arrays; `progress` is told how many rows are done."""
+        parts = []
+        for done, part in self.batches(shared, rows):
+            parts.append(part)
+            progress(done)
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def _take(x: Any, index: np.ndarray) -> Any:
+    return x[index] if isinstance(x, jax.Array) else np.asarray(x)[index]
