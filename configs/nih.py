@@ -2,8 +2,8 @@
 
     python -m ranjax.main --config configs/nih.py --config.data.folder.csv=FOLDER/index.csv
 
-The CSV has the columns file, patient_id, age, sex, view and findings (labels joined by a bar, NIH's own text-mined ones). The
-reports are written from these columns, so a report says no more than the columns do. Split by patient.
+The CSV has the columns file, patient_id, age, sex, view and findings (labels joined by a bar, NIH's own text-mined
+ones). The reports are written from these columns, so a report says no more than the columns do. Split by patient.
 """
 
 from pathlib import Path

@@ -51,8 +51,8 @@ def run(context: Context) -> dict[str, Any]:
     words = np.array([r["words_changed"] for r in records])
     success = float(np.mean(rise > 0))
     context.say(
-        f"  {len(records)} twins; cosine of the pair lowered by {rise.mean():.3f} on average, on {100 * success:.1f} % of the "
-        f"pairs; {words.mean():.2f} words changed a report"
+        f"  {len(records)} twins; cosine of the pair lowered by {rise.mean():.3f} on average, on {100 * success:.1f} % "
+        f"of the pairs; {words.mean():.2f} words changed a report"
     )
     return {
         "pairs": len(records),

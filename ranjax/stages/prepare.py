@@ -108,7 +108,7 @@ def _folder_sources(folder: ml_collections.ConfigDict) -> tuple[data_settings.Fo
         "file_column": folder.file_column,
         "label_column": folder.label_column,
         "label_separator": folder.label_separator,
-        "label_map": {name: value for name, value in (text.split("=", 1) for text in folder.label_map if text)},
+        "label_map": dict(text.split("=", 1) for text in folder.label_map if text),
         "unknown_labels": folder.unknown_labels,
     }
     splits: dict[str, Any] = {"patient_column": folder.patient_column or None}

@@ -1,4 +1,4 @@
-"""Report: results.json (a function of config and seed alone), run.json (times and machine), and the page made of them."""
+"""Report: results.json (a function of config and seed alone), run.json (times, machine), and the page made of them."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ class RowMap:
     number of rows nor on the number of devices. The last batch is filled up by repeating its last row, and cut again.
 
     Args:
-      fn: a pure function of `shared` (a pytree, e.g. parameters; replicated) and `rows` (a pytree of arrays with the row
-        axis first); its results have the row axis first too, and no row's result depends on another row.
+      fn: a pure function of `shared` (a pytree, e.g. parameters; replicated) and `rows` (a pytree of arrays with the
+        row axis first); its results have the row axis first too, and no row's result depends on another row.
       mesh: from `devices.make_mesh`.
       batch_size: rows at a time on each device.
     """
