@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import grain
 import numpy as np
 
 from ranjax.data.images import to_float
@@ -110,6 +109,9 @@ class Batches:
         self.loader = source if isinstance(source, Loader) else Loader(source, tokenizer, length, memory_limit)
         self.batch_size, self.steps_per_epoch = batch_size, size // batch_size
         share = batch_size // process_count
+        # Here, as it brings orbax with it: evaluation needs neither.
+        import grain
+
         self._slice = slice(process_index * share, (process_index + 1) * share)
         # Batched before it is repeated: a batch that spanned two epochs could hold one example twice.
         self._order = grain.MapDataset.range(size).seed(seed).shuffle().batch(batch_size, drop_remainder=True)
@@ -123,6 +125,8 @@ class Batches:
 
     def iterate(self, start: int = 0, threads: int = 2, ahead: int = 4) -> Iterator[dict[str, np.ndarray]]:
         """Batches from `start` on, read ahead by threads; the same ones as by step, whatever `threads` is."""
+        import grain
+
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         iterator = iter(self._dataset.to_iter_dataset(options))
         iterator.set_state({"next_index": start})

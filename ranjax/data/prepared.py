@@ -43,7 +43,7 @@ class PreparedSet:
       classes: names in label order.
       prompts: zero-shot prompts per class.
       label_words: words that state a finding.
-      card: what a reader must know of the data (origin, licence, settings, counts).
+      card: what a reader must know of the data (origin, licence, limits).
       counts: records per split.
       exclusions: what was left out, as {"id", "split", "reason"}.
       fingerprint: of the settings and of the source's files.

@@ -19,6 +19,10 @@ Record = dict[str, Any]
 FIELDS = ("id", "image", "report", "label", "labels", "patient", "group")
 
 
+KEEP_LIMIT = 128 << 20
+"""Bytes of pixels up to which a prepared source keeps the records it has read: parsing them costs more than they do."""
+
+
 class Source(Sequence[Record]):
     """Random access to records by position. Subclasses give `__len__`, `record` and, where cheaper, `meta`."""
 
@@ -98,6 +102,7 @@ class TfdsSource(Source):
 
         self.split, self.fields, self.image_size, self.resize = split, dict(fields), image_size, resize
         self.class_count = class_count
+        self._kept: dict[int, Record] | None = None
         # Encoded images come as bytes: Pillow decodes them here, and columns of text skip them altogether.
         self._rows = builder.as_data_source(split=split, decoders={fields["image"]: tfds.decode.SkipDecoding()})
 
@@ -105,10 +110,21 @@ class TfdsSource(Source):
         return len(self._rows)
 
     def record(self, index: int) -> Record:
+        if self._kept is not None and index in self._kept:
+            return dict(self._kept[index])
         raw = self._rows[index]
-        return self._convert(index, raw) | {"image": self._image(raw[self.fields["image"]])}
+        record = self._convert(index, raw) | {"image": self._image(raw[self.fields["image"]])}
+        if self._kept is None:
+            small = len(self) * record["image"].nbytes <= KEEP_LIMIT
+            self._kept = {} if small else None
+        if self._kept is not None:
+            record["image"].flags.writeable = False
+            self._kept[index] = record
+        return dict(record)
 
     def meta(self, index: int) -> Record:
+        if self._kept is not None and index in self._kept:
+            return super().meta(index)
         return self._convert(index, self._rows[index])
 
     def _image(self, data: bytes) -> np.ndarray:

@@ -250,3 +250,14 @@ def test_reading_imports_no_tensorflow_and_no_torch(prepared):
         [sys.executable, "-W", "error", "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_records_that_are_kept_cannot_be_spoilt(prepared):
+    source = prepared.splits["train"]
+    first = source[0]
+    first["report"] = "changed"
+    with pytest.raises(ValueError, match="read-only"):
+        first["image"][0] = 0
+    assert source[0]["report"] != "changed"
+    assert source.meta(0)["report"] == source[0]["report"]
+    assert "image" not in source.meta(0)

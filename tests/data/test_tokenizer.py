@@ -192,3 +192,19 @@ def test_files_that_are_no_tokenizer_are_refused(tmp_path):
     bare.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(DataError, match="begin and an end token"):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vocab.txt", "vocab.json"])
+def test_folders_with_vocabulary_files_alone_are_assembled(tmp_path, kind):
+    _word_piece(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    if kind == "vocab.json":
+        (tmp_path / "vocab.txt").unlink()
+        names = ["n", "o", "n</w>", "o</w>", "no</w>", "<|startoftext|>", "<|endoftext|>"]
+        (tmp_path / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}))
+        (tmp_path / "merges.txt").write_text("#version: 0.2\nn o</w>\n")
+    loaded = Tokenizer.load(tmp_path, sample=["no no"])
+    tokens = loaded.encode(["no"], 4)
+    expected = {"vocab.txt": [2, 8, 3, 0], "vocab.json": [5, 4, 6, 6]}[kind]
+    np.testing.assert_array_equal(tokens.ids[0], expected)
