@@ -65,17 +65,21 @@ class PreparedSet:
 
 
 def fingerprint(settings: Settings) -> str:
-    """16 hexadecimal digits that change whenever the prepared set would."""
+    """16 hexadecimal digits that change whenever the prepared set would; where its source lies does not matter."""
     from ranjax.data.builders import pairs
 
     parts: dict[str, Any] = {"kind": type(settings).__name__, "layout": pairs.VERSION}
-    parts["settings"] = dataclasses.asdict(settings)
+    parts["settings"] = stated = dataclasses.asdict(settings)
     if isinstance(settings, RadiographSettings):
         parts["generator"] = _generator_code()
     if isinstance(settings, FolderSettings):
+        for source in stated["sources"]:
+            source |= {"root": "", "csv": "", "images": ""}
         parts["files"] = [_folder_state(Path(s.root).expanduser(), s.csv, s.images) for s in settings.sources]
     if isinstance(settings, ImportSettings):
-        parts["files"] = str(tfds_builder(settings.name, settings.data_dir).data_dir)
+        stated["data_dir"] = ""
+        root = Path(tfds_builder(settings.name, settings.data_dir).data_dir)
+        parts["files"] = _folder_state(root, "dataset_info.json", ".")
     return digest(parts)
 
 

@@ -1,6 +1,7 @@
 """Prepared sets: whole or absent, the same from the same settings, read without TensorFlow."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,11 @@ def test_the_same_settings_give_the_same_bytes_elsewhere(folder, prepared, tmp_p
     again = prepare(folder_settings(folder), tmp_path)
     assert (again.fingerprint, again.content) == (prepared.fingerprint, prepared.content)
     assert again.splits["train"].ids == prepared.splits["train"].ids
+
+
+def test_where_the_folder_lies_does_not_matter(folder, prepared, tmp_path):
+    shutil.copytree(folder, tmp_path / "moved")
+    assert fingerprint(folder_settings(tmp_path / "moved")) == prepared.fingerprint
 
 
 def test_other_settings_or_files_are_another_set_beside_it(tmp_path):
