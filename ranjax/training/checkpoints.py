@@ -11,11 +11,13 @@ taken.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -91,7 +93,7 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        with files.no_space(self.folder / str(step)):
+        with _full_disk(self.folder / str(step)):
             newest = self.latest()
             if newest is not None and step <= newest:
                 if step == newest:
@@ -149,7 +151,8 @@ class Checkpoints:
             if thread is not None:
                 thread.shutdown()
             if manager is not None:
-                manager.close()
+                with _full_disk(self.folder):
+                    manager.close()
 
     def _orbax(self) -> Any:
         if self._manager is None:
@@ -162,7 +165,7 @@ class Checkpoints:
 
     def _finish(self, manager: Any, content: dict[str, Any]) -> None:
         """In the background: writes the content list once orbax is done, and drops the lists of deleted checkpoints."""
-        with files.no_space(self.folder / str(content["step"])):
+        with _full_disk(self.folder / str(content["step"])):
             manager.wait_until_finished()
         if jax.process_index() != 0:
             return
@@ -232,6 +235,19 @@ def load_params(folder: str | os.PathLike[str], like: Any, mesh: Mesh | None = N
     """Reads what `save_params` wrote, into the shapes and dtypes of `like`. Raises DataError if absent or damaged."""
     with Checkpoints(folder, keep=1) as store:
         return store.restore(like, step=0, mesh=mesh)
+
+
+@contextmanager
+def _full_disk(place: Path) -> Iterator[None]:
+    """`files.no_space`, also for orbax's storage layer, which says it in words (as a ValueError)."""
+    try:
+        with files.no_space(place):
+            yield
+    except ValueError as error:
+        if not any(words in str(error) for words in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))):
+            raise
+        message = f"no space left to write {place}; free some and run again"
+        raise files.DiskFullError(errno.ENOSPC, message) from error
 
 
 def _hashes(folder: Path) -> dict[str, str]:

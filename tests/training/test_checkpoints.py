@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ranjax.errors import DataError
+from ranjax.files import DiskFullError
 from ranjax.training import checkpoints, devices
 from ranjax.training.checkpoints import Checkpoints
 
@@ -168,3 +169,21 @@ def test_params_alone(tmp_path):
 def test_keep_must_be_positive(tmp_path):
     with pytest.raises(ValueError, match="keep = 0"):
         Checkpoints(tmp_path, keep=0)
+
+
+def test_a_full_disk_is_said_and_costs_no_older_checkpoint(three, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    def full(self):
+        # The storage layer's words.
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device [os_error_code='28']")
+
+    store = Checkpoints(three)
+    with monkeypatch.context() as patched:
+        patched.setattr(ocp.CheckpointManager, "wait_until_finished", full)
+        with pytest.raises(DiskFullError, match=r"no space left to write .*/4; free some"):
+            store.save(4, _state(4))
+        with pytest.raises(DiskFullError):
+            store.close()
+    with Checkpoints(three) as store:
+        assert store.latest() == 3
