@@ -8,6 +8,7 @@ from ranjax.models.config import DualEncoderConfig
 from ranjax.models.dual_encoder import DualEncoder, DualEncoderFunctions, split
 from ranjax.models.parameters import describe_parameters
 from ranjax.models.resize import resize_positions
+from ranjax.models.vision_bert import VisionBertConfig, load_vision_bert, save_vision_bert
 from ranjax.models.weight_files import WeightsError
 
 __all__ = [
@@ -16,15 +17,18 @@ __all__ = [
     "DualEncoder",
     "DualEncoderConfig",
     "DualEncoderFunctions",
+    "VisionBertConfig",
     "WeightsError",
     "describe_parameters",
     "heads",
     "load_bert",
     "load_bert_mlm",
     "load_clip",
+    "load_vision_bert",
     "lora",
     "resize_positions",
     "save_bert",
     "save_clip",
+    "save_vision_bert",
     "split",
 ]

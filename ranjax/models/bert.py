@@ -93,7 +93,8 @@ class Bert(nnx.Module):
             raise ConfigError("mask", f"{mask.dtype}{list(mask.shape)}", f"bool{list(tokens.shape)}, as the tokens")
         x = self.token_embedding[...][tokens] if embeddings is None else embeddings
         # One segment only: every token is of type 0.
-        x = x + self.positions[...][:length][None] + self.types[...][0][None, None]
+        places = self.positions[...][:length] + self.types[...][0][None]
+        x = x + places.astype(x.dtype)[None]
         return self.blocks(self.norm(x), mask[:, None, None, :])
 
     def features(self, hidden: jax.Array, mask: jax.Array, pooling: str) -> jax.Array:
@@ -126,7 +127,8 @@ class _MaskedLMHead(nnx.Module):
 
     def __call__(self, hidden: jax.Array, table: jax.Array) -> jax.Array:
         x = self.norm(activation_function(self.activation)(self.transform(hidden)))
-        return jnp.einsum("blw,vw->blv", x, table) + self.bias[...][None, None]
+        logits = jnp.einsum("blw,vw->blv", x, table.astype(x.dtype))
+        return logits + self.bias[...].astype(x.dtype)[None, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,10 +161,12 @@ class BertFunctions:
         model = self._bind(params)
         return model.features(model.hidden(tokens, mask, embeddings), mask, pooling)
 
-    def logits(self, params: Params, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+    def logits(
+        self, params: Params, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None = None
+    ) -> jax.Array:
         """Masked-LM logits [B, L, V]; row l belongs to token l, special tokens included."""
         model = self._bind(params)
-        return model.logits(model.hidden(tokens, mask))
+        return model.logits(model.hidden(tokens, mask, embeddings))
 
     def token_table(self, params: Params) -> jax.Array:
         """The token embeddings, [V, W]."""

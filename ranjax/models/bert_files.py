@@ -47,9 +47,19 @@ def load_bert(folder: str | Path, dtype: str = "float32") -> tuple[BertFunctions
 def save_bert(folder: str | Path, functions: BertFunctions, params: Params) -> None:
     """Writes a folder that `transformers` reads as BertForMaskedLM (with that head) or else as BertModel."""
     config = functions.config
+    content = bert_config_to_transformers(config)
+    content["architectures"] = ["BertForMaskedLM" if config.masked_lm else "BertModel"]
+    content["dtype"] = str(params["token_embedding"].dtype)
+    prefix = "bert." if config.masked_lm else ""
+    weights = write_tree(params, bert_layout(config))
+    named = {key if key.startswith("cls.") else prefix + key: value for key, value in weights.items()}
+    write_weights(folder, named, content)
+
+
+def bert_config_to_transformers(config: BertConfig) -> dict:
+    """The content of config.json, but for architecture and dtype."""
     activation = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}[config.activation]
-    content = {
-        "architectures": ["BertForMaskedLM" if config.masked_lm else "BertModel"],
+    return {
         "model_type": "bert",
         "vocab_size": config.vocab_size,
         "hidden_size": config.width,
@@ -62,12 +72,7 @@ def save_bert(folder: str | Path, functions: BertFunctions, params: Params) -> N
         "layer_norm_eps": config.layer_norm_eps,
         "pad_token_id": config.pad_id,
         "tie_word_embeddings": True,
-        "dtype": str(params["token_embedding"].dtype),
     }
-    prefix = "bert." if config.masked_lm else ""
-    weights = write_tree(params, bert_layout(config))
-    named = {key if key.startswith("cls.") else prefix + key: value for key, value in weights.items()}
-    write_weights(folder, named, content)
 
 
 def bert_config_from_transformers(content: Mapping, masked_lm: bool = False, pooler: bool = False) -> BertConfig:

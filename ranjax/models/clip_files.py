@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def load_clip(
       WeightsError: a DataError with the lists of missing, extra and mis-shaped keys.
       ConfigError: a config that this tower does not implement.
     """
-    config = dataclasses.replace(config_from_transformers(read_config(folder), _pixels(folder)), **overrides)
+    config = dataclasses.replace(config_from_transformers(read_config(folder), read_pixels(folder)), **overrides)
 
     def fresh() -> Params:
         return split(DualEncoder(config, nnx.Rngs(0)))[1]
@@ -70,7 +71,7 @@ def save_clip(folder: str | Path, functions: DualEncoderFunctions, params: Param
     content = config_to_transformers(config)
     content["dtype"] = str(params["log_scale"].dtype)
     write_weights(folder, write_tree(params, clip_layout(config)), content)
-    write_json(Path(folder) / PREPROCESSOR, _preprocessor(config))
+    write_json(Path(folder) / PREPROCESSOR, preprocessor(config))
 
 
 def config_from_transformers(content: Mapping, pixels: Mapping | None = None) -> DualEncoderConfig:
@@ -83,18 +84,8 @@ def config_from_transformers(content: Mapping, pixels: Mapping | None = None) ->
     for key in ("hidden_act", "layer_norm_eps"):
         if text[key] != vision[key]:
             raise ConfigError(f"config.json: text_config.{key}", text[key], f"the vision tower's, {vision[key]!r}")
-    if vision["hidden_act"] not in _ACTIVATIONS:
-        raise ConfigError("config.json: hidden_act", vision["hidden_act"], f"one of {', '.join(_ACTIVATIONS)}")
-    pixels = pixels or {}
-    rgb = vision["num_channels"] == 3
     return DualEncoderConfig(
-        image_size=vision["image_size"],
-        channels=vision["num_channels"],
-        patch_size=vision["patch_size"],
-        vision_width=vision["hidden_size"],
-        vision_layers=vision["num_hidden_layers"],
-        vision_heads=vision["num_attention_heads"],
-        vision_mlp_width=vision["intermediate_size"],
+        **vision_from_transformers(vision, pixels),
         text_width=text["hidden_size"],
         text_layers=text["num_hidden_layers"],
         text_heads=text["num_attention_heads"],
@@ -106,12 +97,29 @@ def config_from_transformers(content: Mapping, pixels: Mapping | None = None) ->
         bos_id=text["bos_token_id"],
         pad_id=text["pad_token_id"],
         text_pooling="highest_id" if text["eos_token_id"] == _LEGACY_EOS else "eos",
-        activation=_ACTIVATIONS[vision["hidden_act"]],
-        layer_norm_eps=vision["layer_norm_eps"],
-        pixel_mean=pixels.get("image_mean", CLIP_MEAN if rgb else None),
-        pixel_std=pixels.get("image_std", CLIP_STD if rgb else None),
         logit_scale_init=content.get("logit_scale_init_value", 2.6592),
     )
+
+
+def vision_from_transformers(content: Mapping, pixels: Mapping | None = None) -> dict[str, Any]:
+    """Fields of a `DualEncoderConfig` that say what CLIP's image tower is made of, from its vision_config."""
+    vision, pixels = {**_VISION_DEFAULTS, **content}, pixels or {}
+    if vision["hidden_act"] not in _ACTIVATIONS:
+        raise ConfigError("config.json: hidden_act", vision["hidden_act"], f"one of {', '.join(_ACTIVATIONS)}")
+    rgb = vision["num_channels"] == 3
+    return {
+        "image_size": vision["image_size"],
+        "channels": vision["num_channels"],
+        "patch_size": vision["patch_size"],
+        "vision_width": vision["hidden_size"],
+        "vision_layers": vision["num_hidden_layers"],
+        "vision_heads": vision["num_attention_heads"],
+        "vision_mlp_width": vision["intermediate_size"],
+        "activation": _ACTIVATIONS[vision["hidden_act"]],
+        "layer_norm_eps": vision["layer_norm_eps"],
+        "pixel_mean": pixels.get("image_mean", CLIP_MEAN if rgb else None),
+        "pixel_std": pixels.get("image_std", CLIP_STD if rgb else None),
+    }
 
 
 def config_to_transformers(config: DualEncoderConfig) -> dict:
@@ -128,9 +136,7 @@ def config_to_transformers(config: DualEncoderConfig) -> dict:
             f"for export, any id but {_LEGACY_EOS} with text_pooling 'eos', and {_LEGACY_EOS} with 'highest_id', "
             "because transformers chooses the rule by that id",
         )
-    activation = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}[config.activation]
-    common = {"hidden_act": activation, "layer_norm_eps": config.layer_norm_eps, "attention_dropout": 0.0}
-    common |= {"projection_dim": config.embed_dim}
+    common = _common(config)
     text = {
         "model_type": "clip_text_model",
         "hidden_size": config.text_width,
@@ -143,7 +149,19 @@ def config_to_transformers(config: DualEncoderConfig) -> dict:
         "eos_token_id": config.eos_id,
         "pad_token_id": config.pad_id,
     }
-    vision = {
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": config.embed_dim,
+        "logit_scale_init_value": config.logit_scale_init,
+        "text_config": text | common,
+        "vision_config": vision_to_transformers(config),
+    }
+
+
+def vision_to_transformers(config: DualEncoderConfig) -> dict:
+    """The vision_config of CLIP's image tower."""
+    return {
         "model_type": "clip_vision_model",
         "hidden_size": config.vision_width,
         "intermediate_size": config.vision_mlp_width,
@@ -152,42 +170,54 @@ def config_to_transformers(config: DualEncoderConfig) -> dict:
         "image_size": config.image_size,
         "patch_size": config.patch_size,
         "num_channels": config.channels,
-    }
+    } | _common(config)
+
+
+def _common(config: DualEncoderConfig) -> dict:
+    activation = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}[config.activation]
     return {
-        "architectures": ["CLIPModel"],
-        "model_type": "clip",
+        "hidden_act": activation,
+        "layer_norm_eps": config.layer_norm_eps,
+        "attention_dropout": 0.0,
         "projection_dim": config.embed_dim,
-        "logit_scale_init_value": config.logit_scale_init,
-        "text_config": text | common,
-        "vision_config": vision | common,
     }
 
 
 def clip_layout(config: DualEncoderConfig) -> Layout:
     """Every parameter's key in a CLIPModel file."""
-    layout: Layout = {
+    layout = shared_layout() | vision_layout(config)
+    layout |= {
+        ("text", "token_embedding"): ("text_model.embeddings.token_embedding.weight", SAME),
+        ("text", "positions"): ("text_model.embeddings.position_embedding.weight", SAME),
+        **_norm(("text", "norm_after"), "text_model.final_layer_norm"),
+    }
+    for i in range(config.text_layers):
+        layout |= block_layout(("text", "blocks", "layers", str(i)), f"text_model.encoder.layers.{i}")
+    return layout
+
+
+def shared_layout() -> Layout:
+    """Keys of what joins two towers: projections and logit scale."""
+    return {
         ("log_scale",): ("logit_scale", SAME),
         ("visual_projection", "kernel"): ("visual_projection.weight", LINEAR),
         ("text_projection", "kernel"): ("text_projection.weight", LINEAR),
-        ("vision", "class_embedding"): ("vision_model.embeddings.class_embedding", SAME),
-        ("vision", "patch_embedding"): (
-            "vision_model.embeddings.patch_embedding.weight",
-            patch_arrangement(config.patch_size, config.channels),
-        ),
-        ("vision", "positions"): ("vision_model.embeddings.position_embedding.weight", SAME),
-        ("text", "token_embedding"): ("text_model.embeddings.token_embedding.weight", SAME),
-        ("text", "positions"): ("text_model.embeddings.position_embedding.weight", SAME),
     }
-    for tower, ours, theirs in (
+
+
+def vision_layout(config: DualEncoderConfig) -> Layout:
+    """Keys of CLIP's image tower."""
+    arrangement = patch_arrangement(config.patch_size, config.channels)
+    layout: Layout = {
+        ("vision", "class_embedding"): ("vision_model.embeddings.class_embedding", SAME),
+        ("vision", "patch_embedding"): ("vision_model.embeddings.patch_embedding.weight", arrangement),
+        ("vision", "positions"): ("vision_model.embeddings.position_embedding.weight", SAME),
         # "pre_layrnorm" is how the name is spelt in every published checkpoint.
-        ("vision", "norm_before", "vision_model.pre_layrnorm"),
-        ("vision", "norm_after", "vision_model.post_layernorm"),
-        ("text", "norm_after", "text_model.final_layer_norm"),
-    ):
-        layout |= _norm((tower, ours), theirs)
-    for tower, depth in (("vision", config.vision_layers), ("text", config.text_layers)):
-        for i in range(depth):
-            layout |= block_layout((tower, "blocks", "layers", str(i)), f"{tower}_model.encoder.layers.{i}")
+        **_norm(("vision", "norm_before"), "vision_model.pre_layrnorm"),
+        **_norm(("vision", "norm_after"), "vision_model.post_layernorm"),
+    }
+    for i in range(config.vision_layers):
+        layout |= block_layout(("vision", "blocks", "layers", str(i)), f"vision_model.encoder.layers.{i}")
     return layout
 
 
@@ -211,12 +241,11 @@ def _norm(path: tuple[str, ...], key: str) -> Layout:
     return {(*path, "scale"): (f"{key}.weight", SAME), (*path, "bias"): (f"{key}.bias", SAME)}
 
 
-def _pixels(folder: str | Path) -> Mapping:
+def read_pixels(folder: str | Path) -> Mapping:
+    """Pixel mean and deviation of preprocessor_config.json; empty where that file is absent."""
     path = Path(folder) / PREPROCESSOR
     if not path.is_file():
         return {}
-    import json
-
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
@@ -227,7 +256,8 @@ def _pixels(folder: str | Path) -> Mapping:
     return {key: tuple(content[key]) for key in ("image_mean", "image_std") if key in content}
 
 
-def _preprocessor(config: DualEncoderConfig) -> dict:
+def preprocessor(config: DualEncoderConfig) -> dict:
+    """The content of preprocessor_config.json."""
     size = config.image_size
     return {
         "image_processor_type": "CLIPImageProcessor",

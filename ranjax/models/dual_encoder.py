@@ -27,7 +27,7 @@ class DualEncoder(nnx.Module):
     def __init__(self, config: DualEncoderConfig, rngs: nnx.Rngs):
         self.config = config
         self.vision = VisionTransformer(config, rngs)
-        self.text = TextTransformer(config, rngs)
+        self.text: Any = TextTransformer(config, rngs)
         self.visual_projection = Linear(
             config.vision_width, config.embed_dim, config.vision_width**-0.5, rngs, use_bias=False
         )
@@ -36,25 +36,34 @@ class DualEncoder(nnx.Module):
         )
         self.log_scale = nnx.Param(jnp.asarray(config.logit_scale_init, jnp.float32))
 
+    @staticmethod
+    def functions_type() -> type[DualEncoderFunctions]:
+        """What `split` makes of this module."""
+        return DualEncoderFunctions
+
     def image_features(self, images: jax.Array) -> jax.Array:
         """See `DualEncoderFunctions.image_features`."""
+        stored = self.log_scale[...].dtype
+        return self.visual_projection(self.vision(self.normalise(images))).astype(stored)
+
+    def normalise(self, images: jax.Array) -> jax.Array:
+        """Images [B, S, S, C] in [0, 1], checked, as the tower reads them: compute dtype, channels, mean, deviation."""
         config, stored = self.config, self.log_scale[...].dtype
         _check_images(images, config)
-        x = images.astype(_compute_dtype(config, stored))
+        x = images.astype(compute_dtype(config, stored))
         if config.grey_to_rgb and x.shape[-1] == 1:
             x = jnp.broadcast_to(x, (*x.shape[:-1], 3))
         wide = at_least_float32(x.dtype)
         mean, std = (jnp.asarray(v, wide)[None, None, None] for v in (config.pixel_mean, config.pixel_std))
-        x = ((x.astype(wide) - mean) / std).astype(x.dtype)
-        return self.visual_projection(self.vision(x)).astype(stored)
+        return ((x.astype(wide) - mean) / std).astype(x.dtype)
 
     def text_features(self, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None = None) -> jax.Array:
         """See `DualEncoderFunctions.text_features`."""
         config, stored = self.config, self.log_scale[...].dtype
-        _check_tokens(tokens, mask, embeddings, config)
+        check_tokens(tokens, mask, embeddings, config)
         if embeddings is None:
             embeddings = self.text.token_embedding[...][tokens]
-        x = self.text(tokens, mask, embeddings.astype(_compute_dtype(config, stored)))
+        x = self.text(tokens, mask, embeddings.astype(compute_dtype(config, stored)))
         return self.text_projection(x).astype(stored)
 
     def token_table(self) -> jax.Array:
@@ -114,20 +123,25 @@ class DualEncoderFunctions:
         return self._bind(params).logit_scale()
 
     def _bind(self, params: Params) -> DualEncoder:
-        return nnx.merge(_graph(self.config), params)
+        return nnx.merge(_graph(self._module(), self.config), params)
+
+    @staticmethod
+    def _module() -> type[DualEncoder]:
+        return DualEncoder
 
 
 def split(model: DualEncoder) -> tuple[DualEncoderFunctions, Params]:
     """Takes a module apart into pure functions and a plain nested dict of arrays."""
-    return DualEncoderFunctions(model.config), nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return model.functions_type()(model.config), nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
 @functools.lru_cache(maxsize=64)
-def _graph(config: DualEncoderConfig) -> nnx.GraphDef:
-    return nnx.graphdef(nnx.eval_shape(lambda: DualEncoder(config, nnx.Rngs(0))))
+def _graph(module: type[DualEncoder], config: DualEncoderConfig) -> nnx.GraphDef:
+    return nnx.graphdef(nnx.eval_shape(lambda: module(config, nnx.Rngs(0))))
 
 
-def _compute_dtype(config: DualEncoderConfig, stored: jnp.dtype) -> jnp.dtype:
+def compute_dtype(config: DualEncoderConfig, stored: jnp.dtype) -> jnp.dtype:
+    """What a tower computes in, given the dtype of its parameters."""
     return jnp.dtype(stored if config.compute_dtype == "params" else config.compute_dtype)
 
 
@@ -141,7 +155,8 @@ def _check_images(images: jax.Array, config: DualEncoderConfig) -> None:
         raise ConfigError("images.dtype", str(images.dtype), "floats in [0, 1] (divide 8-bit images by 255)")
 
 
-def _check_tokens(tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None, config: DualEncoderConfig) -> None:
+def check_tokens(tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None, config: DualEncoderConfig) -> None:
+    """Raises ConfigError where tokens, mask and embeddings do not fit the text tower or each other."""
     if tokens.ndim != 2 or tokens.shape[1] > config.max_length:
         raise ConfigError("tokens.shape", tokens.shape, f"[B, L] with L at most model.max_length = {config.max_length}")
     if mask.shape != tokens.shape or mask.dtype != jnp.bool_:

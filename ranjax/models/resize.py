@@ -8,6 +8,7 @@ import logging
 import jax
 import jax.numpy as jnp
 
+from ranjax.errors import ConfigError
 from ranjax.models.dual_encoder import DualEncoderFunctions, Params
 
 
@@ -26,6 +27,8 @@ def resize_positions(
     config = functions.config
     changes = {"image_size": image_size or config.image_size, "max_length": max_length or config.max_length}
     resized = dataclasses.replace(config, **changes)
+    if resized.max_length != changes["max_length"]:
+        raise ConfigError("model.max_length", max_length, f"{config.max_length}: this text tower keeps its length")
     vision, text = dict(params["vision"]), dict(params["text"])
     if resized.patches != config.patches:
         old, new = (c.image_size // c.patch_size for c in (config, resized))
@@ -41,7 +44,7 @@ def resize_positions(
         shape = (resized.max_length, config.text_width)
         text["positions"] = jax.image.resize(text["positions"], shape, "linear")
         _say("text", f"{config.max_length} tokens", str(resized.max_length), "interpolated (linear)")
-    return DualEncoderFunctions(resized), {**params, "vision": vision, "text": text}
+    return dataclasses.replace(functions, config=resized), {**params, "vision": vision, "text": text}
 
 
 def _say(tower: str, old: str, new: str, how: str) -> None:
