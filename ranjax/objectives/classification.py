@@ -23,6 +23,12 @@ def binary_cross_entropy(logits: jax.Array, labels: jax.Array, positive: jax.Arr
     return jnp.mean(present - jax.nn.log_sigmoid(-logits) * (1 - labels), axis=1)
 
 
+def kl(p_logits: jax.Array, q_logits: jax.Array) -> jax.Array:
+    """KL(softmax(p) || softmax(q)) of each example, in nats: logits f[B, C] twice -> f[B]."""
+    log_p, log_q = jax.nn.log_softmax(p_logits, axis=1), jax.nn.log_softmax(q_logits, axis=1)
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=1)
+
+
 def loss(
     logits: jax.Array, labels: jax.Array, class_weights: jax.Array | None = None, multi_label: bool = False
 ) -> jax.Array:

@@ -175,8 +175,7 @@ def divergence(clean: jax.Array, attacked: jax.Array, multi_label: bool = False)
         on = p * (jax.nn.log_sigmoid(clean) - jax.nn.log_sigmoid(attacked))
         off = (1 - p) * (jax.nn.log_sigmoid(-clean) - jax.nn.log_sigmoid(-attacked))
         return jnp.mean(on + off)
-    log_p, log_q = jax.nn.log_softmax(clean, axis=1), jax.nn.log_softmax(attacked, axis=1)
-    return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=1))
+    return jnp.mean(classification.kl(clean, attacked))
 
 
 def objective(

@@ -1,0 +1,141 @@
+"""Common corruptions of radiographs at five severities, as pure functions on images f32[B, H, W, C] in [0, 1].
+
+After Hendrycks & Dietterich 2019 (arXiv 1903.12261), with kinds and levels chosen here for grey radiographs:
+
+    name       what                                                   severity 1 to 5
+    noise      Gaussian, standard deviation in pixel units            0.02 0.04 0.08 0.12 0.18
+    blur       Gaussian, sigma as a share of the image's side         0.008 0.012 0.018 0.026 0.036
+    contrast   factor about the image's mean                          0.75 0.6 0.45 0.3 0.2
+    exposure   gamma or 1/gamma, by the example's key                 1.25 1.5 1.9 2.4 3.0
+    jpeg       quality of 8 x 8 cosine blocks (no chroma, no entropy  60 40 25 15 8
+               code; the luminance table of ITU T.81 annex K)
+
+Severity 0 gives the images back. Results are clipped to [0, 1] and do not depend on the batch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ranjax.errors import ConfigError, DataError, nearest
+
+LEVELS: dict[str, tuple[float, ...]] = {
+    "noise": (0.02, 0.04, 0.08, 0.12, 0.18),
+    "blur": (0.008, 0.012, 0.018, 0.026, 0.036),
+    "contrast": (0.75, 0.6, 0.45, 0.3, 0.2),
+    "exposure": (1.25, 1.5, 1.9, 2.4, 3.0),
+    "jpeg": (60.0, 40.0, 25.0, 15.0, 8.0),
+}
+NAMES = tuple(LEVELS)
+
+_QUANTISATION = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ],
+    np.float32,
+)
+
+
+def corrupt(name: str, severity: int, images: jax.Array, keys: jax.Array) -> jax.Array:
+    """Images f32[B, H, W, C] in [0, 1], corrupted; keys key[B], one per example.
+
+    Raises:
+      ConfigError: an unknown name, or a severity outside 0..5.
+      DataError: images that are not [B, H, W, C].
+    """
+    if name not in LEVELS:
+        raise ConfigError("corruption", name, f"one of {', '.join(NAMES)}", nearest(name, NAMES))
+    if severity not in range(6):
+        raise ConfigError("severity", severity, "0 (none) to 5")
+    if images.ndim != 4:
+        raise DataError(f"images have shape {images.shape}, [B, H, W, C] is needed")
+    if severity == 0:
+        return images
+    functions = {"noise": noise, "blur": blur, "contrast": contrast, "exposure": exposure, "jpeg": jpeg}
+    return jnp.clip(functions[name](images, keys, LEVELS[name][severity - 1]), 0, 1)
+
+
+def noise(images: jax.Array, keys: jax.Array, level: float) -> jax.Array:
+    """Adds N(0, level^2) to every pixel."""
+    draw = functools.partial(jax.random.normal, shape=images.shape[1:], dtype=images.dtype)
+    return images + level * jax.vmap(draw)(keys)
+
+
+def blur(images: jax.Array, keys: jax.Array, level: float) -> jax.Array:
+    """Gaussian blur with sigma = level * longer side, edges extended."""
+    sigma = level * max(images.shape[1:3])
+    radius = max(1, int(np.ceil(3 * sigma)))
+    offsets = np.arange(-radius, radius + 1)
+    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).astype(np.float32)
+
+    def along(x: jax.Array, axis: int) -> jax.Array:
+        count = x.shape[axis]
+        x = jnp.pad(x, [(radius, radius) if a == axis else (0, 0) for a in range(4)], mode="edge")
+        blurred = jnp.zeros_like(x, shape=(*x.shape[:axis], count, *x.shape[axis + 1 :]))
+        for start, weight in enumerate(kernel):
+            part = jax.lax.slice_in_dim(x, start, start + count, axis=axis)
+            blurred = blurred + jnp.asarray(weight, x.dtype) * part
+        return blurred
+
+    return along(along(images, 1), 2)
+
+
+def contrast(images: jax.Array, keys: jax.Array, level: float) -> jax.Array:
+    """Scales the differences to the image's mean by `level`."""
+    mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
+    return mean + level * (images - mean)
+
+
+def exposure(images: jax.Array, keys: jax.Array, level: float) -> jax.Array:
+    """Raises pixels to the power `level` or 1 / level: under- or over-exposed, drawn per example."""
+    over = jax.vmap(lambda key: jax.random.bernoulli(key))(keys)
+    gamma = jnp.where(over, 1 / level, level).astype(images.dtype)
+    return images ** gamma[:, None, None, None]
+
+
+def jpeg(images: jax.Array, keys: jax.Array, level: float) -> jax.Array:
+    """Quantises the cosine coefficients of 8 x 8 blocks of each channel at quality `level` (1 to 100)."""
+    scale = 5000 / level if level < 50 else 200 - 2 * level
+    table = np.clip(np.floor((_QUANTISATION * scale + 50) / 100), 1, 255).astype(np.float32)
+    frequency, place = np.arange(8)[:, None], np.arange(8)[None]
+    cosine = (np.sqrt(2 / 8) * np.cos((2 * place + 1) * frequency * np.pi / 16)).astype(np.float32)
+    cosine[0] = np.sqrt(1 / 8)
+    batch, height, width, channels = images.shape
+    rows, columns = -height % 8, -width % 8
+    x = jnp.pad(images * 255 - 128, ((0, 0), (0, rows), (0, columns), (0, 0)), mode="edge")
+    blocks = x.reshape(batch, (height + rows) // 8, 8, (width + columns) // 8, 8, channels)
+    coefficients = jnp.einsum("ui,bhiwjc,vj->bhuwvc", cosine, blocks, cosine)
+    steps = jnp.asarray(table)[None, None, :, None, :, None]
+    blocks = jnp.einsum("ui,bhuwvc,vj->bhiwjc", cosine, jnp.round(coefficients / steps) * steps, cosine)
+    x = jnp.round(blocks.reshape(x.shape)[:, :height, :width] + 128)
+    return x / 255
+
+
+def mean_corruption_error(errors: Mapping[str, Sequence[float]], baseline: Mapping[str, Sequence[float]]) -> float:
+    """mCE: mean over corruptions of (errors summed over severities) / (the same of a baseline model).
+
+    Args:
+      errors, baseline: {name: error rate at each severity}, of the same names and severities.
+
+    Raises:
+      DataError: they differ in what they hold, or the baseline makes no error at all on a corruption.
+    """
+    if not errors or {k: len(v) for k, v in errors.items()} != {k: len(v) for k, v in baseline.items()}:
+        raise DataError(f"errors of {sorted(errors)} and a baseline of {sorted(baseline)} do not match")
+    for name, values in baseline.items():
+        if not sum(values) > 0:
+            raise DataError(f"the baseline makes no error on {name!r}, so that no ratio to it exists")
+    return float(np.mean([sum(errors[name]) / sum(baseline[name]) for name in errors]))

@@ -1,0 +1,79 @@
+"""Objectives of robust fine-tuning: TeCoA, FARE and PMG-AFT, as pure functions of embeddings and logits.
+
+Each is minimised over the encoder on attacked inputs x'; who makes x' is the caller's choice, usually
+:mod:`ranjax.attacks.image` on the loss that the paper names.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ranjax.objectives import classification
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    square = jnp.sum(x * x, axis=1, keepdims=True)
+    zero = square == 0
+    return jnp.where(zero, jnp.zeros_like(x), x * lax.rsqrt(jnp.where(zero, jnp.ones_like(square), square)))
+
+
+def class_logits(images: jax.Array, classes: jax.Array, scale: jax.Array | float) -> jax.Array:
+    """``scale * cos(image, class)``; images f[B, D], classes f[C, D], the latter without gradient -> f[B, C]."""
+    return scale * (_unit(images) @ lax.stop_gradient(_unit(classes)).T)
+
+
+def tecoa(attacked: jax.Array, classes: jax.Array, labels: jax.Array, scale: jax.Array | float) -> jax.Array:
+    """TeCoA (Mao et al. 2023, arXiv 2212.07016): cross-entropy of attacked images against frozen class prompts.
+
+    x' raises the same loss.
+
+    Args:
+      attacked: f[B, D], image embeddings of x'.
+      classes: f[C, D], text embeddings of the classes; no gradient reaches them.
+      labels: i32[B].
+      scale: exponentiated logit scale.
+
+    Returns:
+      f[], in nats.
+    """
+    return jnp.mean(classification.cross_entropy(class_logits(attacked, classes, scale), labels))
+
+
+def fare(attacked: jax.Array, original: jax.Array) -> jax.Array:
+    """FARE (Schlarmann et al. 2024, arXiv 2402.12336): ``mean_i ||phi(x'_i) - phi_0(x_i)||_2^2``; needs no label.
+
+    x' raises the same distance.
+
+    Args:
+      attacked: f[B, D], embeddings of x' by the encoder in training, not normalised.
+      original: f[B, D], embeddings of x by the encoder before training; no gradient reaches them.
+    """
+    if attacked.shape != original.shape:
+        raise ValueError(f"fare needs two arrays of one shape [B, D], got {attacked.shape} and {original.shape}")
+    return jnp.mean(jnp.sum(jnp.square(attacked - lax.stop_gradient(original)), axis=1))
+
+
+def pmg_aft(
+    attacked: jax.Array,
+    clean: jax.Array,
+    original: jax.Array,
+    labels: jax.Array,
+    general: float = 1.0,
+    own: float = 1.0,
+) -> jax.Array:
+    """PMG-AFT (Wang et al. 2024, arXiv 2401.04350): cross-entropy on x' and two pulls on its class probabilities.
+
+    ``CE(x', y) + general KL(p_0(x) || p(x')) + own KL(p(x) || p(x'))``: towards the model before training (p_0, without
+    gradient) and towards the model's own clean prediction, through which gradients do flow.
+
+    Args:
+      attacked, clean, original: logits f[B, C] of x', of x, and of x by the model before training.
+      labels: i32[B].
+      general, own: weights of the two pulls.
+    """
+    if not attacked.shape == clean.shape == original.shape:
+        raise ValueError(f"logits must have one shape, got {attacked.shape}, {clean.shape} and {original.shape}")
+    pull = general * classification.kl(lax.stop_gradient(original), attacked) + own * classification.kl(clean, attacked)
+    return jnp.mean(classification.cross_entropy(attacked, labels) + pull)

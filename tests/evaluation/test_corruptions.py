@@ -1,0 +1,141 @@
+"""Corruptions against closed forms, and the test-time counterattack on a linear encoder."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.fft
+import scipy.ndimage
+
+from ranjax.errors import ConfigError, DataError
+from ranjax.evaluation import corruptions
+from ranjax.evaluation.counterattack import TTC, counterattack
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    smooth = scipy.ndimage.gaussian_filter(rng.random((4, 28, 36, 1)), (0, 2, 2, 0))
+    return ((smooth - smooth.min()) / np.ptp(smooth) * 0.8 + 0.1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def keys():
+    return jax.random.split(jax.random.key(0), 4)
+
+
+@pytest.fixture(scope="module")
+def corrupted(images, keys):
+    run = jax.jit(lambda x, k: {n: [corruptions.corrupt(n, s, x, k) for s in range(6)] for n in corruptions.NAMES})
+    return jax.tree.map(np.asarray, run(images, keys))
+
+
+@pytest.mark.parametrize("name", corruptions.NAMES)
+def test_severity_rises_from_nothing_within_the_range(corrupted, images, name):
+    np.testing.assert_array_equal(corrupted[name][0], images)
+    distance = [np.abs(x - images).mean() for x in corrupted[name]]
+    assert (np.diff(distance) > 0).all()
+    for x in corrupted[name]:
+        assert x.shape == images.shape
+        assert x.dtype == np.float32
+        assert x.min() >= 0
+        assert x.max() <= 1
+
+
+def test_each_kind_is_what_it_says(corrupted, images):
+    level = {name: levels[2] for name, levels in corruptions.LEVELS.items()}
+    mean = images.mean((1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(corrupted["contrast"][3], mean + level["contrast"] * (images - mean), atol=1e-6)
+
+    gamma = np.log(corrupted["exposure"][3][:, 3, 3, 0]) / np.log(images[:, 3, 3, 0])
+    assert all(min(abs(g - level["exposure"]), abs(g - 1 / level["exposure"])) < 1e-3 for g in gamma)
+
+    added = corruptions.noise(jnp.full((4, 28, 36, 1), 0.5), jax.random.split(jax.random.key(1), 4), 0.1) - 0.5
+    assert float(added.std()) == pytest.approx(0.1, rel=0.05)
+    assert abs(float(added.mean())) < 0.01
+
+    sigma = level["blur"] * 36
+    wanted = scipy.ndimage.gaussian_filter(
+        images, (0, sigma, sigma, 0), mode="nearest", radius=(0, int(np.ceil(3 * sigma)), int(np.ceil(3 * sigma)), 0)
+    )
+    np.testing.assert_allclose(corrupted["blur"][3], wanted, atol=1e-5)
+
+
+def test_jpeg_blocks_equal_a_cosine_transform_by_another_library(images):
+    """One 8 x 8 block at quality 50, whose table is the standard one itself."""
+    block = images[:1, :8, :8]
+    found = np.asarray(corruptions.jpeg(jnp.asarray(block), None, 50.0))[0, :, :, 0]
+    coefficients = scipy.fft.dctn(block[0, :, :, 0] * 255 - 128, norm="ortho")
+    table = corruptions._QUANTISATION
+    wanted = np.round(scipy.fft.idctn(np.round(coefficients / table) * table, norm="ortho") + 128) / 255
+    np.testing.assert_allclose(found, wanted, atol=1.01 / 255)
+    assert (np.abs(found - wanted) < 1e-6).mean() > 0.9
+
+
+def test_an_example_does_not_depend_on_its_batch(corrupted, images, keys):
+    one = jax.jit(lambda x, k: corruptions.corrupt("noise", 2, x, k))(images[2:3], keys[2:3])
+    np.testing.assert_array_equal(one[0], corrupted["noise"][2][2])
+
+
+def test_mean_corruption_error():
+    assert (
+        corruptions.mean_corruption_error({"a": [0.2, 0.4], "b": [0.1, 0.1]}, {"a": [0.1, 0.2], "b": [0.2, 0.2]})
+        == 1.25
+    )
+    with pytest.raises(DataError, match="do not match"):
+        corruptions.mean_corruption_error({"a": [0.1]}, {"a": [0.1, 0.2]})
+    with pytest.raises(DataError, match="no error on 'a'"):
+        corruptions.mean_corruption_error({"a": [0.1]}, {"a": [0.0]})
+
+
+def test_bad_input_is_named(images, keys):
+    with pytest.raises(ConfigError, match="Did you mean 'blur'"):
+        corruptions.corrupt("blurr", 1, images, keys)
+    with pytest.raises(ConfigError, match="severity"):
+        corruptions.corrupt("blur", 6, images, keys)
+    with pytest.raises(DataError, match=r"\[B, H, W, C\]"):
+        corruptions.corrupt("blur", 1, images[0], keys)
+    with pytest.raises(ConfigError, match="epsilon"):
+        TTC(epsilon=-0.1)
+    with pytest.raises(ConfigError, match="steps"):
+        TTC(steps=-1)
+    with pytest.raises(DataError, match="one per image"):
+        counterattack(lambda x: x.reshape(4, -1), images, keys[:2], TTC())
+
+
+def test_counterattack_on_a_linear_encoder(images, keys):
+    """The iterates, their weights and the threshold, against the definition written out in NumPy."""
+    rng = np.random.default_rng(1)
+    matrix = jnp.asarray(rng.normal(size=(1008, 6)), jnp.float32)
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def run(x, k, threshold):
+        def defend(y):
+            settings = TTC(epsilon=0.04, step_size=0.01, steps=2, beta=2.0, threshold=threshold)
+            return counterattack(lambda v: v.reshape(v.shape[0], -1) @ matrix, y, k, settings)
+
+        return defend(x), jax.grad(lambda y: jnp.sum(defend(y).images * 3.0))(x)
+
+    plain, _ = run(images, keys, 0.0)
+    assert not plain.pushed.any()
+    noise = np.asarray(plain.images) - images
+    assert 0.039 < np.abs(noise).max() <= 0.04 + 1e-6
+    shift = noise.reshape(4, -1) @ np.asarray(matrix)
+    length = np.linalg.norm(images.reshape(4, -1) @ np.asarray(matrix), axis=1)
+    np.testing.assert_allclose(plain.tau, np.linalg.norm(shift, axis=1) / length, rtol=1e-3)
+
+    found, passed_back = run(images, keys, 1e9)
+    assert found.pushed.all()
+    np.testing.assert_array_equal(passed_back, np.full_like(images, 3.0))
+    delta, iterates = noise, [noise]
+    for _ in range(2):
+        gradient = (delta.reshape(4, -1) @ np.asarray(matrix) @ np.asarray(matrix).T).reshape(images.shape)
+        delta = np.clip(images + np.clip(delta + 0.01 * np.sign(gradient), -0.04, 0.04), 0, 1) - images
+        iterates.append(delta)
+    weights = np.exp(2.0 * np.arange(3))
+    wanted = images + np.tensordot(weights / weights.sum(), np.stack(iterates), axes=1)
+    assert (np.abs(np.asarray(found.images) - wanted) < 1e-5).mean() > 0.995
+    moved = np.linalg.norm((np.asarray(found.images) - images).reshape(4, -1) @ np.asarray(matrix), axis=1)
+    assert (moved > np.linalg.norm(shift, axis=1)).all()
