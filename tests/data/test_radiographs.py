@@ -195,7 +195,7 @@ def test_lesion_shows_where_its_shadow_falls(films, kind):
 
 
 def test_severity_shows():
-    cases = [straight(case) for case in sample_cases(3, "probe", 96, multiple=0.0, acquisition=STRAIGHT)]
+    cases = [straight(case) for case in sample_cases(3, "probe", 160, multiple=0.0, acquisition=STRAIGHT)]
     burden = {(kind, severity): [] for kind in KINDS for severity in ("mild", "severe")}
     chosen = [case for case in cases if case.findings and case.findings[0].severity != "moderate"]
     for case, shadows in zip(chosen, lesion_masks(chosen, SIZE)):

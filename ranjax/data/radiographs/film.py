@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import jax
 import jax.numpy as jnp
 
@@ -25,12 +23,12 @@ def _smooth(picture: jax.Array, sigma_mm: jax.Array) -> jax.Array:
 
 def _line(x: jax.Array, z: jax.Array, points: tuple[tuple[float, float], ...], width_mm: float) -> jax.Array:
     """Cover of a polyline of the given width, f32 like x."""
-    nearest = jnp.full_like(x, 1e6)
-    for (ax, az), (bx, bz) in pairwise(points):
-        length = (bx - ax) ** 2 + (bz - az) ** 2
-        along = jnp.clip(((x - ax) * (bx - ax) + (z - az) * (bz - az)) / length, 0.0, 1.0)
-        nearest = jnp.minimum(nearest, (x - ax - along * (bx - ax)) ** 2 + (z - az - along * (bz - az)) ** 2)
-    return jnp.clip(1.0 + (0.5 * width_mm - jnp.sqrt(nearest)) / 1.5, 0.0, 1.0)
+    corners = jnp.asarray(points, jnp.float32)
+    (ax, az), (bx, bz) = (ends.T[:, :, None, None] for ends in (corners[:-1], corners[1:]))
+    along = ((x[None] - ax) * (bx - ax) + (z[None] - az) * (bz - az)) / ((bx - ax) ** 2 + (bz - az) ** 2)
+    along = jnp.clip(along, 0.0, 1.0)
+    square = (x[None] - ax - along * (bx - ax)) ** 2 + (z[None] - az - along * (bz - az)) ** 2
+    return jnp.clip(1.0 + (0.5 * width_mm - jnp.sqrt(square.min(0))) / 1.5, 0.0, 1.0)
 
 
 def devices(p: Parameters, x: jax.Array, z: jax.Array) -> jax.Array:
@@ -44,10 +42,9 @@ def _devices(p: Parameters, x: jax.Array, z: jax.Array) -> jax.Array:
     )
     lead = _line(x, z, ((80, 262), (55, 282), (22, 278), (-8, 245), (-14, 190), (-4, 150), (26, 138), (52, 132)), 2.2)
     catheter = _line(x, z, ((-62, 318), (-45, 288), (-24, 270), (-20, 235), (-17, 198)), 2.6)
-    wires = jnp.zeros_like(x)
-    for height in (250.0, 226.0, 202.0, 178.0, 154.0):
-        ring = jnp.sqrt(((x - 2.0) / 1.5) ** 2 + (z - height) ** 2)
-        wires = jnp.maximum(wires, jnp.clip(1.0 - (jnp.abs(ring - 5.0) - 1.0) / 1.5, 0.0, 1.0))
+    heights = jnp.asarray((250.0, 226.0, 202.0, 178.0, 154.0), jnp.float32)[:, None, None]
+    ring = jnp.sqrt(((x[None] - 2.0) / 1.5) ** 2 + (z[None] - heights) ** 2)
+    wires = jnp.clip(1.0 - (jnp.abs(ring - 5.0) - 1.0) / 1.5, 0.0, 1.0).max(0)
     tube = _line(x, z, ((-6, 338), (-8, 290), (-8, 252)), 5.5)
     present = p["devices"]
     return (

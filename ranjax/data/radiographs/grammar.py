@@ -47,7 +47,7 @@ def expand(phrase: str, slots: dict[str, str], rng: random.Random) -> str:
     phrase = _SLOT.sub(fill, phrase)
     while _CHOICE.search(phrase):
         phrase = _CHOICE.sub(lambda match: _pick(match.group(1).split("|"), rng), phrase)
-    phrase = phrase.replace("^", "")
+    phrase = re.sub(r"\b([Aa]) (?=[aeiou])(?!one\b)", r"\1n ", phrase.replace("^", ""))
     return phrase[:1].upper() + phrase[1:]
 
 
@@ -212,7 +212,7 @@ def _variants(kind: str) -> list[Finding]:
     sizes = {"mass": (2.5, 4.0, 6.0), "pneumothorax": (2.0, 4.0, 7.0), "effusion": (4.0, 8.0, 13.0)}.get(
         kind, (5.0, 7.0, 9.0)
     )
-    repeats = 4 if len(places) == 1 else 2 if len(places) < 4 else 1
+    repeats = 6 if len(places) == 1 else 2 if len(places) < 4 else 1
     return [
         Finding(kind, side, lobe, severity, size, pattern, ())
         for _ in range(repeats)

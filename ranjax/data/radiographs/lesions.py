@@ -16,6 +16,8 @@ Fields = dict[str, jax.Array]
 Parameters = dict[str, jax.Array]
 
 _LUNG, _TISSUE, _FLUID, _AIR = 0.13, 1.04, 1.01, 0.0
+# Flecked with calcium, so that a nodule of three voxels is seen.
+_TUMOUR = 1.2
 
 
 def _step(distance: jax.Array, softness_mm: float) -> jax.Array:
@@ -174,7 +176,7 @@ def attenuation(fields: Fields, p: Parameters) -> jax.Array:
     layers: tuple[tuple[jax.Array, Callable[[jax.Array], jax.Array]], ...] = (
         (p["oedema"] > 0.0, lambda under: blend(under, oedema_cover(fields, p), 0.75)),
         (p["consolidation"] > 0.0, lambda under: blend(under, consolidation_cover(fields, p), 0.95)),
-        (p["mass"] > 0.0, lambda under: blend(under, mass_cover(fields, p), _TISSUE)),
+        (p["mass"] > 0.0, lambda under: blend(under, mass_cover(fields, p), _TUMOUR)),
         (p["atelectasis"] > 0.0, lambda under: blend(under, atelectasis_cover(fields, p), 0.95)),
         (p["pneumothorax_depth"].max() > 0.0, aerate),
         (p["effusion_rise"].max() > 0.0, lambda under: blend(under, effusion_cover(fields, p), _FLUID)),

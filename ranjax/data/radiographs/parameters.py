@@ -121,7 +121,7 @@ def _consolidation(p: dict, finding: Finding, grid: Grid) -> None:
     patchy = finding.pattern == "patchy"
     angle = 2 * math.pi * finding.shape[1]
     ragged = (16.0 if patchy else 6.0) * np.array([math.cos(angle), math.sin(angle), 0.35])
-    p["consolidation"] = (0.6, 0.8, 1.0)[_grade(finding)]
+    p["consolidation"] = (0.7, 0.85, 1.0)[_grade(finding)]
     p["consolidation_centre"] = _site(finding, grid)
     p["consolidation_lobe"] = _lobe_share(finding)
     p["consolidation_noise"] = ragged
@@ -175,7 +175,7 @@ def _atelectasis(p: dict, finding: Finding, grid: Grid) -> None:
     base, (_, hilum) = grid.base_mm[side], grid.hilum_mm[side]
     p["atelectasis_lobe"] = _lobe_share(finding)
     p["atelectasis_side"] = outward
-    p["atelectasis"] = (0.5, 0.75, 1.0)[_grade(finding)]
+    p["atelectasis"] = (0.6, 0.8, 1.0)[_grade(finding)]
     size = 10.0 * finding.size_cm
     if finding.pattern == "linear":
         slope = 0.7 * (finding.shape[0] - 0.4)

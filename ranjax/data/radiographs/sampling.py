@@ -27,7 +27,7 @@ _CENTRAL = ("cardiomegaly", "oedema")
 # Extent in cm by kind and severity: (low, high).
 SIZES: dict[str, tuple[tuple[float, float], ...]] = {
     "consolidation": ((4.0, 6.0), (6.0, 9.0), (9.0, 13.0)),
-    "mass": ((2.0, 3.0), (3.5, 4.5), (5.0, 7.0)),
+    "mass": ((2.5, 3.0), (4.0, 5.0), (5.5, 8.0)),
     "effusion": ((4.5, 6.0), (7.5, 9.5), (11.0, 15.0)),
     "cardiomegaly": ((1.0, 1.5), (2.0, 2.5), (3.0, 4.0)),
     "pneumothorax": ((1.5, 2.5), (3.0, 5.0), (5.5, 8.0)),

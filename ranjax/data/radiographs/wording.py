@@ -57,11 +57,13 @@ FINDINGS: dict[tuple[str, str], tuple[str, ...]] = {
         "The {side} {place} (shows|contains) {density} (segmental consolidation|airspace opacity), about {cm} cm across",
     ),
     ("mass", "smooth"): (
+        "{cm} cm {nodule} in the {side} {place}",
         "A (rounded|round|well defined|smooth) {nodule} (of|measuring) {cm} cm (projects over|is seen in|lies in) the {side} {place}",
         "(There is|We see) a {cm} cm (solitary|discrete|circumscribed) {nodule} in the {side} {place}",
         "The {side} {place} (contains|harbours) a {size} (rounded|smooth) {nodule}, {cm} cm in diameter",
     ),
     ("mass", "spiculated"): (
+        "(Spiculated|Irregular) {cm} cm {nodule} in the {side} {place}",
         "A (spiculated|stellate|irregular) {nodule} (of|measuring) {cm} cm (projects over|lies in) the {side} {place}",
         "(There is|We note) a {cm} cm {nodule} with (irregular|spiculated|ragged) margins in the {side} {place}",
     ),
@@ -86,6 +88,7 @@ FINDINGS: dict[tuple[str, str], tuple[str, ...]] = {
         "The (cardiothoracic ratio|transverse cardiac diameter) is {degreely} (above the limit|increased), an enlarged heart",
     ),
     ("pneumothorax", "apical"): (
+        "{size} {side} apical pneumothorax, {cm} cm deep",
         "A {size} {side} apical pneumothorax (is seen|is present), the (visceral pleural line|pleural edge) {cm} cm from the (chest wall|apex)",
         "(There is|We see) a (thin|narrow) {side} apical (lucent rim|lucency) of {cm} cm, a {size} pneumothorax",
     ),
@@ -105,6 +108,7 @@ FINDINGS: dict[tuple[str, str], tuple[str, ...]] = {
         "Vessels are (congested|indistinct) with {degree} (bilateral|symmetric) interstitial oedema",
     ),
     ("oedema", "alveolar"): (
+        "{degree} (alveolar|pulmonary) oedema with perihilar haze",
         "(There is|We note) {degree} (perihilar haze|perihilar opacity|bat wing perihilar shadowing) (in both lungs|bilaterally) from oedema",
         "{degree} (bilateral|symmetric) perihilar (alveolar|pulmonary) oedema (is present|is seen) with a (bat wing|butterfly) distribution",
     ),
