@@ -1,0 +1,160 @@
+"""Joint attacks on a toy dual encoder: limits, constraints, several captions, and success by both definitions."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ranjax.attacks import image, joint, losses, success, text
+from ranjax.errors import ConfigError
+
+import toy_text as toy  # isort: skip
+
+BATCH, SIDE = 4, 4
+TEXT = text.Substitution(max_words=2, top_k=6)
+PGD = image.PGD(0.05, 0.02, 4)
+OFF = image.PGD(0.0, 0.02, 4)
+CAPTIONS = [["clear", "lungs"], ["no", "rib", "heart"], ["large", "effusion"], ["heart", "clear", "opacity"]]
+MORE = [["rib", "clear"], [], ["left", "heart"], ["large", "rib"]]
+TABLE = toy.lexicon().table
+
+
+def params():
+    rng = np.random.default_rng(5)
+    pixels = SIDE * SIDE
+    mixes = {"in": rng.normal(size=(pixels, 16)) / 2, "out": rng.normal(size=(16, toy.WIDTH)) / 2}
+    return toy.params() | {name: jnp.asarray(x, jnp.float32) for name, x in mixes.items()}
+
+
+def image_fn(p, images):
+    hidden = jnp.tanh(images.reshape(images.shape[0], -1) @ p["in"])
+    return hidden @ p["out"]
+
+
+@functools.partial(toy.quick_jit, static_argnames=("recipe", "settings"))
+def craft(p, images, rows, keys, image_settings, table, recipe, settings=TEXT, **options):
+    text_fn = functools.partial(toy.features, p)
+    encoder = functools.partial(image_fn, p)
+    return joint.craft(
+        encoder, text_fn, p["table"], images, *rows, keys, image_settings, settings, table, recipe=recipe, **options
+    )
+
+
+def inputs():
+    images = jax.random.uniform(jax.random.key(1), (BATCH, SIDE, SIDE, 1))
+    return images, tuple(map(jnp.asarray, toy.encode(CAPTIONS))), jax.random.split(jax.random.key(2), BATCH)
+
+
+@pytest.fixture(scope="module")
+def crafted():
+    images, rows, keys = inputs()
+    return {recipe: craft(params(), images, rows, keys, PGD, TABLE, recipe) for recipe in joint.RECIPES}
+
+
+@pytest.mark.parametrize("recipe", joint.RECIPES)
+def test_constraints_of_both_sides_hold(crafted, recipe):
+    images, (tokens, mask, _), _ = inputs()
+    found = crafted[recipe]
+    assert float(jnp.abs(found.image.images - images).max()) <= 0.05 + 1e-6
+    assert float(found.image.images.min()) >= 0
+    assert float(found.image.images.max()) <= 1
+    assert (found.text.edits <= TEXT.max_words).all()
+    for row in range(BATCH):
+        for slot, (old, new) in enumerate(zip(CAPTIONS[row], toy.to_words(found.text, row))):
+            assert (new != old) == bool(found.text.changed[row, slot])
+            assert new == old or (old not in toy.PROTECTED and new not in toy.PROTECTED)
+    encoded = losses.unit(toy.features(params(), jnp.asarray(params()["table"])[tokens], tokens, mask))
+    clean = -jnp.sum(losses.unit(image_fn(params(), images)) * encoded, -1)
+    np.testing.assert_allclose(found.clean_loss, clean, atol=1e-5)
+
+
+def test_one_side_alone_leaves_the_other(crafted):
+    images, (tokens, mask, _), _ = inputs()
+    np.testing.assert_array_equal(crafted["image_only"].text.tokens, tokens)
+    np.testing.assert_array_equal(crafted["text_only"].image.images, images)
+    assert not crafted["image_only"].text.edits.any()
+    assert not crafted["text_only"].image.norm.any()
+    sep = crafted["sep"]
+    np.testing.assert_array_equal(sep.text.tokens, crafted["text_only"].text.tokens)
+    np.testing.assert_array_equal(sep.image.images, crafted["image_only"].image.images)
+
+
+def test_joint_beats_single(crafted):
+    loss = {recipe: float(found.loss.mean()) for recipe, found in crafted.items()}
+    clean = float(crafted["sep"].clean_loss.mean())
+    assert clean < min(loss["image_only"], loss["text_only"])
+    for recipe in ("sep", "sequential", "coattack", "sga"):
+        assert loss[recipe] > max(loss["image_only"], loss["text_only"])
+    assert loss["sequential"] >= loss["sep"] - 1e-3
+
+
+@pytest.mark.parametrize("recipe", ["sequential", "coattack", "sga"])
+def test_no_radius_gives_the_text_attack_and_no_words_the_image_attack(crafted, recipe):
+    images, rows, keys = inputs()
+    off = craft(params(), images, rows, keys, OFF, TABLE, recipe)
+    np.testing.assert_array_equal(off.image.images, images)
+    np.testing.assert_array_equal(off.text.tokens, crafted["text_only"].text.tokens)
+
+
+def test_nothing_to_replace_gives_the_image_attack():
+    images, _, keys = inputs()
+    rows = tuple(map(jnp.asarray, toy.encode([["no", "left"], ["the"], ["left", "the"], ["no"]])))
+    mute, alone = (craft(params(), images, rows, keys, PGD, TABLE, recipe) for recipe in ("sequential", "image_only"))
+    np.testing.assert_allclose(mute.image.images, alone.image.images, atol=1e-6)
+    np.testing.assert_array_equal(mute.text.tokens, rows[0])
+
+
+@pytest.mark.parametrize("recipe", ["coattack", "sga"])
+def test_a_pair_does_not_depend_on_its_batch(crafted, recipe):
+    images, rows, keys = inputs()
+    order = np.array([2, 0, 3, 1])
+    other = craft(params(), images[order], tuple(x[order] for x in rows), keys[order], PGD, TABLE, recipe)
+    whole = crafted[recipe]
+    np.testing.assert_array_equal(np.asarray(whole.text.tokens)[order], other.text.tokens)
+    np.testing.assert_allclose(np.asarray(whole.image.images)[order], other.image.images, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(whole.loss)[order], other.loss, atol=1e-5)
+
+
+def test_several_captions_guide_one_image():
+    images, first, keys = inputs()
+    second = tuple(map(jnp.asarray, toy.encode(MORE)))
+    mask = second[1].at[1].set(False)  # the second image has one caption only
+    second = (second[0], mask, second[2])
+    rows = tuple(jnp.stack(both, axis=1) for both in zip(first, second))
+    found = craft(params(), images, rows, keys, PGD, TABLE, "sga")
+    assert found.text.tokens.shape == rows[0].shape
+    assert found.loss.shape == found.text.edits.shape == (BATCH, 2)
+    assert found.text.trace.shape == (3, BATCH, 2)
+    assert (np.asarray(found.loss).sum(1) > np.asarray(found.clean_loss).sum(1)).all()
+    assert found.loss[1, 1] == 0  # an empty caption counts for nothing
+    single = craft(params(), images, first, keys, PGD, TABLE, "sga")
+    np.testing.assert_allclose(found.image.images[1], single.image.images[1], atol=1e-6)
+    np.testing.assert_array_equal(found.text.tokens[1, 0], single.text.tokens[1])
+    assert float(jnp.abs(found.image.images[0] - single.image.images[0]).max()) > 1e-3
+
+
+def test_what_does_not_fit_is_refused():
+    images, rows, keys = inputs()
+    with pytest.raises(ConfigError, match="Did you mean 'coattack'"):
+        craft(params(), images, rows, keys, PGD, TABLE, "co-attack")
+    with pytest.raises(ValueError, match="for 2 images"):
+        craft(params(), images[:2], rows, keys[:2], PGD, TABLE, "sep")
+
+
+def test_success_by_both_definitions():
+    clean = jnp.array([True, True, True, False, False])
+    attacked = jnp.array([False, True, False, True, False])
+    found = success.attack_success(clean, attacked)
+    assert float(found.recall_drop) == pytest.approx(3 / 5 - 2 / 5)
+    assert float(found.turned_wrong) == pytest.approx(2 / 3)
+    none = success.attack_success(jnp.zeros(3, bool), jnp.zeros(3, bool))
+    assert float(none.recall_drop) == 0
+    assert np.isnan(float(none.turned_wrong))
+    same = success.attack_success(clean, clean)
+    assert (float(same.recall_drop), float(same.turned_wrong)) == (0, 0)
+    with pytest.raises(ValueError, match="bool"):
+        success.attack_success(clean, attacked.astype(jnp.float32))
+    with pytest.raises(ValueError, match=r"\[Q\]"):
+        success.attack_success(clean, attacked[:2])
