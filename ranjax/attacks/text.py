@@ -27,6 +27,9 @@ from ranjax.errors import ConfigError
 TextLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 TextTest = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
+# Most first-order gains held at once (rows x slots x candidates), which bounds the memory: 128 MiB in float32.
+GAINS_AT_ONCE = 2**25
+
 
 @dataclass(frozen=True)
 class Substitution:
@@ -225,8 +228,20 @@ def substitute(
         replaced = change(row, slot, slots, entries.pieces[choice], entries.lengths[choice], entries.pad_id)
         return best, slot, choice, replaced
 
-    per_row = jax.vmap(propose, in_axes=(0, 0, 0, 0, 0, None if candidates.lists is None else 0))
-    propose_all = jax.vmap(per_row, in_axes=(0, 0, 0, None, None, None))
+    def propose_all(rows: words_lib.Row, gradient: jax.Array, used: jax.Array) -> tuple:
+        """`propose` for [M, B] rows, as many at a time as `GAINS_AT_ONCE` allows."""
+        members = used.shape[0]
+        again = lambda x: jnp.tile(x, (members,) + (1,) * (x.ndim - 1))  # noqa: E731
+        given = jax.tree.map(again, (candidates.present, candidates.open, candidates.lists))
+        flat = jax.tree.map(lambda x: x.reshape((members * batch,) + x.shape[2:]), (rows, gradient, used))
+        columns = entries.lengths.shape[0] if candidates.lists is None else candidates.lists.shape[2]
+        together = max(1, GAINS_AT_ONCE // (length * columns))
+        one = lambda x: propose(*x)  # noqa: E731
+        if members * batch <= together:
+            found = jax.vmap(one)((*flat, *given))
+        else:
+            found = jax.lax.map(one, (*flat, *given), batch_size=together)
+        return jax.tree.map(lambda x: x.reshape((members, batch) + x.shape[1:]), found)
 
     def total(embeddings: jax.Array, rows: words_lib.Row) -> jax.Array:
         return jnp.sum(jax.vmap(loss_fn)(embeddings, rows.tokens, rows.mask))
@@ -234,9 +249,7 @@ def substitute(
     def one_round(state: _State) -> _State:
         rows, used = state.rows, state.choices >= 0
         gradient = jax.grad(total)(table[rows.tokens], rows)
-        gain, slot, choice, replaced = propose_all(
-            rows, gradient, used, candidates.present, candidates.open, candidates.lists
-        )
+        gain, slot, choice, replaced = propose_all(rows, gradient, used)
         expands = state.fresh & (used.sum(-1, dtype=jnp.int32) < budget[None, :])
         valid = (gain > -jnp.inf) & expands[..., None]  # [M, B, k]
         members, _, width = gain.shape
