@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ranjax.attacks import candidates, gains, importance, sources, text
+from ranjax.attacks import words as words_lib
 
 SETTINGS = text.Substitution(max_words=3, top_k=8)
 for_rows = micro.quick_jit(candidates.for_rows)
@@ -66,32 +67,57 @@ def test_substitution_agrees_in_float64(case, rows, reference_cases, float64):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_first_order_scores_and_ranks_agree(case, rows, reference_cases, dtype, float64):
+def test_first_order_scores_ranks_and_true_losses_agree(case, rows, reference_cases, dtype, float64):
     w = micro.weights(reference_cases / "clip_micro_trained", jnp.dtype(dtype))
-    table = w["text_model.embeddings.token_embedding.weight"]
-    tokens, mask, words = rows
-    loss = micro.cosine_loss(w, jnp.asarray(case[f"image_unit_{dtype}"]))
-    gradient = micro.quick_jit(jax.grad(lambda e: loss(e, tokens, mask).sum()))(table[tokens])
-    tolerance = {"float32": 1e-4, "float64": 1e-9}[dtype]
-    np.testing.assert_allclose(gradient, case["hotflip_r0_grad_float64"], atol=tolerance)
+    _, mask, words = rows
     entries = micro.lexicon().table
-    features = gains.candidate_features(table, entries)
-    score = jax.vmap(
-        lambda t, g, w: gains.word_gains(table, features, entries, t, g, gains.words_lib.find_slots(w), None)
-    )(tokens, gradient, words)
-    stored = case["hotflip_r0_score_rows01_float64"]
-    count = (np.asarray(words) >= 0).sum(1)
-    for row in range(2):
-        inner = slice(1, 1 + count[row])
-        np.testing.assert_allclose(score[row, : count[row]], stored[row, inner], atol=tolerance)
-        present = np.asarray(tokens)[row, inner]
-        np.testing.assert_allclose(score[row, np.arange(count[row]), present], 0, atol=tolerance)
-    allowed = for_rows(entries, tokens, words)
+    table = w["text_model.embeddings.token_embedding.weight"]
+    image = jnp.asarray(case[f"image_unit_{dtype}"])
+    tolerance = {"float32": 1e-4, "float64": 1e-9}[dtype]
+
+    @micro.quick_jit
+    def judge(tokens):
+        """Gradient, gains, and the loss of the tokens, as the attack forms them."""
+        loss = lambda e: micro.cosine_loss(w, image)(e, tokens, mask)  # noqa: E731
+        embeddings = table[tokens]
+        gradient = jax.grad(lambda e: loss(e).sum())(embeddings)
+        features = gains.candidate_features(table, entries)
+
+        def one(tokens, gradient, words):
+            return gains.word_gains(table, features, entries, tokens, gradient, words_lib.find_slots(words), None)
+
+        return gradient, jax.vmap(one)(tokens, gradient, words), loss(embeddings)
+
+    allowed = for_rows(entries, rows[0], words)
     free = np.asarray(allowed.open)[:, :, None] & np.asarray(entries.offered)[None, None]
     free = free & (np.asarray(allowed.present)[:, :, None] != np.arange(micro.VOCAB)[None, None])
-    best = np.argsort(-np.where(free, score, -np.inf).reshape(len(score), -1), axis=1, kind="stable")[:, :8]
-    np.testing.assert_array_equal(best // micro.VOCAB + 1, case[f"hotflip_r0_top_pos_{dtype}"])
-    np.testing.assert_array_equal(best % micro.VOCAB, case[f"hotflip_r0_top_id_{dtype}"])
+    for number in range(3):
+        stored = {
+            k: case[f"hotflip_r{number}_{k}_{dtype}"] for k in ("ids_before", "top_pos", "top_id", "top_true_loss")
+        }
+        before = stored["ids_before"].astype(np.int32)
+        gradient, score, _ = judge(jnp.asarray(before))
+        used = (before != np.asarray(rows[0]))[:, 1:]
+        now = free & ~np.pad(used, ((0, 0), (0, 1)))[:, :, None]
+        ranked = np.where(now, score, -np.inf).reshape(len(before), -1)
+        best = np.argsort(-ranked, axis=1, kind="stable")[:, :8]
+        np.testing.assert_array_equal(best // micro.VOCAB + 1, stored["top_pos"])
+        np.testing.assert_array_equal(best % micro.VOCAB, stored["top_id"])
+        for rank in (0, 7):
+            tokens = before.copy()
+            tokens[np.arange(len(before)), stored["top_pos"][:, rank]] = stored["top_id"][:, rank]
+            np.testing.assert_allclose(judge(jnp.asarray(tokens))[2], stored["top_true_loss"][:, rank], atol=1e-5)
+        if number == 0:
+            np.testing.assert_allclose(gradient, case["hotflip_r0_grad_float64"], atol=tolerance)
+            _scores_agree(score, case["hotflip_r0_score_rows01_float64"], before, np.asarray(words), tolerance)
+
+
+def _scores_agree(score, stored, tokens, words, tolerance):
+    for row in range(len(stored)):
+        count = (words[row] >= 0).sum()
+        np.testing.assert_allclose(score[row, :count], stored[row, 1 : 1 + count], atol=tolerance)
+        own = score[row, np.arange(count), tokens[row, 1 : 1 + count]]
+        np.testing.assert_allclose(own, 0, atol=tolerance)
 
 
 def first_order_lists(case, w, rows, masked):

@@ -136,6 +136,24 @@ def test_gains_are_those_stated(listed, float64):
                 assert abs(float(found[slot, column])) < 1e-12
 
 
+def test_lists_can_only_lower_the_best_gain():
+    p = toy.params()
+    tokens, _, words = (jnp.asarray(x[0]) for x in toy.encode([["clear", "effusion", "rib"]]))
+    gradient = jnp.asarray(np.random.default_rng(1).normal(size=(toy.LENGTH, toy.WIDTH)), jnp.float32)
+    lists = jnp.asarray(np.random.default_rng(2).integers(0, len(toy.WORDS), size=(toy.LENGTH, 4)), jnp.int32)
+
+    @toy.quick_jit
+    def score(table):
+        slots = words_lib.find_slots(words)
+        features = gains.candidate_features(table, TABLE)
+        form = functools.partial(gains.word_gains, table, features, TABLE, tokens, gradient, slots)
+        return form(None), form(lists)
+
+    whole, listed = score(jnp.asarray(p["table"]))
+    np.testing.assert_allclose(listed, jnp.take_along_axis(whole, lists, axis=1), atol=1e-5)
+    assert (listed[:3].max(1) <= whole[:3].max(1) + 1e-5).all()
+
+
 def test_gain_of_one_piece_is_the_derivative_and_exact_where_the_encoder_is_linear(float64):
     p = {name: jnp.asarray(x) for name, x in toy.params(dtype=np.float64).items()}
     tokens, mask, words = map(jnp.asarray, toy.encode([["clear", "lungs", "rib"]]))
