@@ -10,7 +10,7 @@ from ranjax.data.radiographs.wording import NEGATIONS, NEGATIVES, TERMS
 
 @pytest.fixture(scope="module")
 def written():
-    cases = sample_cases(11, "train", 3000)
+    cases = sample_cases(11, "train", 2000)
     return [(case, write_report(case)) for case in cases]
 
 

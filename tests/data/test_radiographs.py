@@ -235,8 +235,8 @@ _STEPS = ((1, 1), (-1, 1), (1, 2), (-1, 2))
 @pytest.mark.slow
 def test_large_films_agree_with_small_ones():
     cases = sample_cases(2, "train", 4, acquisition=STRAIGHT)
-    large, small = render_cases(cases, 224, batch=4) / 255.0, render_cases(cases, 56, batch=4) / 255.0
-    shrunk = large.reshape(4, 56, 4, 56, 4).mean(axis=(2, 4))
+    large, small = render_cases(cases, 192) / 255.0, render_cases(cases, SIZE) / 255.0
+    shrunk = large.reshape(4, SIZE, 3, SIZE, 3).mean(axis=(2, 4))
     assert np.abs(shrunk - small).mean() < 0.03
 
 

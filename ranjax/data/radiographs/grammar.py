@@ -107,7 +107,7 @@ def remarks(case: Case) -> list[str]:
         "breasts": body.breast_cm > 1.8,
         "broad": body.width > 1.02,
         "narrow": body.width < 0.92,
-        "grainy": technique.noise > 0.0095,
+        "grainy": technique.noise > 0.0078,
         "small heart": body.heart_mm < -9.5 and not any(f.kind == "cardiomegaly" for f in case.findings),
     }
     return [name for name, shows in present.items() if shows]
