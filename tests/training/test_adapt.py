@@ -212,10 +212,10 @@ def test_multi_label_with_balanced_weights():
         return Examples((3 * labels @ np.eye(3, 5) + 0.1 * rng.normal(size=(count, 5))).astype(np.float32), labels)
 
     train, validation = make(90), make(50)
-    settings = Fit(epochs=4, batch_size=16, multi_label=True, metric="auroc", class_weights="balanced")
+    settings = Fit(epochs=30, batch_size=16, multi_label=True, metric="auroc", class_weights="balanced")
     lp = dataclasses.replace(METHODS["lp"], learning_rate=0.1)
-    got = fit_heads([lp], train, validation, classes=3, seeds=[0], settings=settings)
-    assert got.history.max() == pytest.approx(1.0)
+    got = fit_heads([lp], train, validation, classes=3, seeds=range(5), settings=settings)
+    np.testing.assert_allclose(got.history.max(-1), 1.0, atol=1e-6)
     assert got.notes == ()
     assert got.attacked_history is None
 
