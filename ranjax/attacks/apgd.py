@@ -79,11 +79,11 @@ class APGD:
         """The same settings at another radius."""
         return dataclasses.replace(self, epsilon=epsilon)
 
-    def tree_flatten(self) -> tuple[tuple[Any], tuple[Any, ...]]:
-        return checks.flatten_settings(self, 1)
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return checks.flatten_settings(self, ("epsilon",))
 
     @classmethod
-    def tree_unflatten(cls, rest: tuple[Any, ...], leaves: tuple[Any]) -> APGD:
+    def tree_unflatten(cls, rest: tuple[Any, ...], leaves: tuple[Any, ...]) -> APGD:
         return checks.unflatten_settings(cls, rest, leaves)
 
 

@@ -34,8 +34,8 @@ class KeyedLoss:
 
     function: Loss
 
-    def __call__(self, images: jax.Array, keys: jax.Array) -> Any:
-        return self.function(images, keys)
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
 
 
 class ImageAttack(NamedTuple):

@@ -163,15 +163,17 @@ def validate_restarts(restarts: int, start: str) -> None:
         raise ConfigError("restarts", restarts, "1 where start is 'none'", "Every restart would be the same.")
 
 
-def flatten_settings(settings: Any, leaves: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The values of a settings dataclass: the first `leaves` fields as leaves of a pytree, the others static."""
-    values = tuple(getattr(settings, field.name) for field in dataclasses.fields(settings))
-    return values[:leaves], values[leaves:]
+def flatten_settings(settings: Any, names: tuple[str, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The fields of a settings dataclass: those of `names` as leaves of a pytree, the others static."""
+    fields = [field.name for field in dataclasses.fields(settings)]
+    rest = tuple((name, getattr(settings, name)) for name in fields if name not in names)
+    return tuple(getattr(settings, name) for name in names), (names, rest)
 
 
-def unflatten_settings(kind: type, rest: tuple[Any, ...], leaves: tuple[Any, ...]) -> Any:
+def unflatten_settings(kind: type, static: tuple[Any, ...], leaves: tuple[Any, ...]) -> Any:
     """The inverse, around __init__: JAX puts tracers and placeholders here, which its checks must not see."""
     settings: Any = object.__new__(kind)
-    for field, value in zip(dataclasses.fields(kind), (*leaves, *rest)):
-        object.__setattr__(settings, field.name, value)
+    names, rest = static
+    for name, value in (*zip(names, leaves), *rest):
+        object.__setattr__(settings, name, value)
     return settings

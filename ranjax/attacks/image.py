@@ -45,8 +45,8 @@ __all__ = [
 class PGD:
     """Settings of projected gradient ascent (Madry et al. 2018, arXiv 1706.06083).
 
-    A pytree whose leaves are `epsilon` and `step_size`: pass it through ``jit`` to change these without compiling
-    again. With plain numbers it is hashable, too.
+    A pytree whose leaves are `epsilon`, `step_size` and `momentum`: pass it through ``jit`` to change these without
+    compiling again. With plain numbers it is hashable, too.
 
     Attributes:
       epsilon: radius in pixel units: a number, "8/255", or an array per example [B, 1, 1, 1] or (linf) per pixel.
@@ -71,7 +71,7 @@ class PGD:
     restarts: int = 1
     targeted: bool = False
     keep: str = "best"
-    momentum: float | None = None
+    momentum: Any = None
 
     def __post_init__(self) -> None:
         checks.validate_choice(self.norm, "norm", checks.NORMS)
@@ -80,7 +80,8 @@ class PGD:
         checks.validate_count(self.steps, "steps", 0)
         checks.validate_count(self.restarts, "restarts", 1)
         checks.validate_restarts(self.restarts, self.start)
-        if self.momentum is not None and not self.momentum >= 0:
+        decay = self.momentum
+        if decay is not None and not checks.is_traced(decay) and not decay >= 0:
             raise ConfigError("momentum", self.momentum, "None, or 0 or more")
         object.__setattr__(self, "epsilon", checks.validate_length(self.epsilon, "epsilon", self.norm))
         object.__setattr__(
@@ -91,10 +92,11 @@ class PGD:
         """The same settings at another radius, with the step in proportion; this one's epsilon must be above 0."""
         if isinstance(self.epsilon, float) and self.epsilon == 0:
             raise ConfigError("epsilon", self.epsilon, "a number above 0, to scale the step by")
+        epsilon = checks.parse_epsilon(epsilon) if isinstance(epsilon, str) else epsilon
         return dataclasses.replace(self, epsilon=epsilon, step_size=epsilon * (self.step_size / self.epsilon))
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        return checks.flatten_settings(self, 2)
+        return checks.flatten_settings(self, ("epsilon", "step_size", "momentum"))
 
     @classmethod
     def tree_unflatten(cls, rest: tuple[Any, ...], leaves: tuple[Any, ...]) -> PGD:
@@ -108,7 +110,7 @@ class Composition(Protocol):
     step_size: Any
     norm: str
     start: str
-    momentum: float | None
+    momentum: Any
 
 
 def compose(images: jax.Array, settings: Composition) -> dict[str, Any]:

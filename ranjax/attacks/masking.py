@@ -10,6 +10,7 @@ AutoAttack.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -143,7 +144,8 @@ def check(
     huge epsilon (1 under linf). 7. A random search never breaks what the gradient attack does not; 8. nor do
     transferred images.
 
-    Not to be called inside ``jit``; it compiles two programs. A batch of some dozens of images is enough.
+    Not to be called inside ``jit``; it compiles two programs once per `logits_fn` and settings. A batch of some dozens
+    of images is enough.
 
     Args:
       logits_fn: ``(params, images) -> logits f32[B, C]``, the whole deployed model. params: its parameters.
@@ -171,10 +173,7 @@ def check(
     again = np.asarray(logits_fn(params, images))
     right = outputs.argmax(-1) == np.asarray(labels)
 
-    def loss(params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return losses.of_classifier(lambda x: logits_fn(params, x), labels)(images)
-
-    attack = jitted(loss, settings)
+    attack, search = _programs(logits_fn, replace(settings, epsilon=1.0, step_size=1.0), queries)
 
     def at(radius: float, step_size: float | None = None) -> ImageAttack:
         chosen = settings.with_epsilon(radius)
@@ -187,10 +186,6 @@ def check(
     huge = at(whole, min(whole, 2.5 * whole / max(settings.steps, 1)))
     white = results[1]
     standing = right & ~np.asarray(white.success)
-
-    @jax.jit
-    def search(params, images, labels, keys, epsilon):
-        return random_search(lambda x: logits_fn(params, x), images, labels, keys, epsilon, queries, settings.norm)
 
     _, searched = search(params, images, labels, fold(keys, 1), settings.epsilon)
     searched = np.asarray(searched)
@@ -217,6 +212,19 @@ def check(
         broken=int((right & ~standing).sum()),
         findings=tuple(findings),
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _programs(logits_fn: Logits, settings: PGD, queries: int) -> tuple[Callable[..., ImageAttack], Callable]:
+    """The compiled gradient attack and random search; kept, so that a second check does not compile again."""
+
+    def loss(params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return losses.of_classifier(lambda x: logits_fn(params, x), labels)(images)
+
+    def search(params, images, labels, keys, epsilon):
+        return random_search(lambda x: logits_fn(params, x), images, labels, keys, epsilon, queries, settings.norm)
+
+    return jitted(loss, settings), jax.jit(search)
 
 
 def _are_logits(outputs: np.ndarray) -> Finding:

@@ -10,8 +10,9 @@ import optax
 import pytest
 import toy_images as toy
 from hypothesis import strategies
+from toy_images import quick_compile  # noqa: F401
 
-from ranjax.attacks import image, losses, projections, starts, steps
+from ranjax.attacks import checks, image, losses, projections, starts, steps
 
 hypothesis.settings.register_profile("few", max_examples=15, deadline=None, derandomize=True, database=None)
 few = hypothesis.settings.get_profile("few")
@@ -88,7 +89,8 @@ def test_success_comes_before_loss():
         return bright, bright < 0.5
 
     dark = jnp.full((2, *toy.SHAPE), 0.45, jnp.float32)
-    result = image.pgd(loss, dark, toy.make_keys(2), image.PGD(0.3, 0.1, 3, start="none"))
+    settings = image.PGD(0.3, 0.1, 3, start="none")
+    result = jax.jit(lambda x, k: image.pgd(loss, x, k, settings))(dark, toy.make_keys(2))
     assert np.all(result.success)
     np.testing.assert_allclose(result.images, dark, atol=1e-6)
 
@@ -108,9 +110,8 @@ def test_best_batch_keeps_one_moment():
 # no steps: the projected start, and without a start the image itself
 def test_no_steps():
     assert np.array_equal(attack(image.PGD(0.1, 0.1, 0, start="none")).images, IMAGES)
-    start = image.pgd(
-        lambda x: jnp.sum(x, (1, 2, 3)), IMAGES, KEYS, image.PGD(0.1, 0.1, 0), initial=jnp.asarray(IMAGES + 1)
-    )
+    total, settings = lambda x: jnp.sum(x, (1, 2, 3)), image.PGD(0.1, 0.1, 0)
+    start = jax.jit(lambda x, k: image.pgd(total, x, k, settings, initial=x + 1))(IMAGES, KEYS)
     assert start.trace.shape == (1, toy.BATCH)
     np.testing.assert_allclose(start.images, np.clip(IMAGES + 0.1, 0, 1), atol=1e-6)
 
@@ -145,13 +146,19 @@ def test_targeted():
 
 
 # vanishing gradient: a model that ignores the image leaves it bit-equal under every rule, with no NaN
-@pytest.mark.parametrize("more", [{}, {"norm": "l2"}, {"momentum": 1.0}])
-def test_constant_model_changes_nothing(more):
-    settings = image.PGD(0.1, 0.05, 3, start="none", keep="last", **more)
-    result = image.pgd(lambda x: jnp.sum(x, (1, 2, 3)) * 0, IMAGES, KEYS, settings)
-    assert np.array_equal(result.images, IMAGES)
-    assert np.all(result.gradient_norm == 0)
-    assert np.all(result.finite)
+def test_constant_model_changes_nothing():
+    @jax.jit
+    def run(images, keys):
+        settings = [
+            image.PGD(0.1, 0.05, 3, start="none", keep="last", **more)
+            for more in ({}, {"norm": "l2"}, {"momentum": 1.0})
+        ]
+        return [image.pgd(lambda x: jnp.sum(x, (1, 2, 3)) * 0, images, keys, each) for each in settings]
+
+    for result in run(IMAGES, KEYS):
+        assert np.array_equal(result.images, IMAGES)
+        assert np.all(result.gradient_norm == 0)
+        assert np.all(result.finite)
 
 
 # cosine to the clean embedding: refused without a random start; finite and inside where it is asked for by hand
@@ -160,13 +167,18 @@ def test_label_free_losses_need_a_random_start():
     for name in losses.NEEDS_RANDOM_START:
         with pytest.raises(ValueError, match="'none' is not allowed: 'uniform'"):
             image.embedding_attack(lambda x: x, IMAGES, KEYS, image.bim("8/255", "2/255", 4), name)
-    run = jax.jit(lambda p, x, k: image.embedding_attack(lambda a: toy.features(p, a), x, k, settings))
-    result = run(PARAMS, IMAGES, KEYS)
+
+    @jax.jit
+    def run(params, images, keys):
+        features = lambda x: toy.features(params, x)  # noqa: E731
+        by_hand = lambda x: losses.cosine(features(x), features(images))  # noqa: E731
+        return (
+            image.embedding_attack(features, images, keys, settings),
+            image.pgd(by_hand, images, keys, image.bim("8/255", "2/255", 4)),
+        )
+
+    result, by_hand = run(PARAMS, IMAGES, KEYS)
     assert np.all(result.loss > result.clean_loss)
-    clean = toy.features(PARAMS, jnp.asarray(IMAGES))
-    by_hand = image.pgd(
-        lambda a: losses.cosine(toy.features(PARAMS, a), clean), IMAGES, KEYS, image.bim("8/255", "2/255", 4)
-    )
     assert np.all(np.isfinite(by_hand.images))
     assert float(by_hand.norm.max()) <= 8 / 255 + 1e-6
 
@@ -227,31 +239,28 @@ def test_batches_do_not_matter(float64):
 
 
 # mask: what it does not free stays bit-equal, random start included
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_mask(norm):
+def test_mask():
     mask = np.random.default_rng(3).random(toy.SHAPE) < 0.5
-    start = "uniform" if norm == "linf" else "none"
-    result = attack(image.PGD(0.5, 0.2, 6, norm=norm, start=start), mask=mask)
+    result = attack(image.PGD(0.5, 0.2, 6), mask=mask)
     assert np.array_equal(result.images[:, ~mask], IMAGES[:, ~mask])
     assert not np.array_equal(result.images[:, mask], IMAGES[:, mask])
 
 
-# epsilon per pixel, per example, as [1]; other shapes are refused
+# epsilon per pixel and per example; other shapes are refused
 def test_epsilon_arrays():
     radii = np.linspace(0, 0.2, toy.BATCH, dtype=np.float32).reshape(-1, 1, 1, 1)
-    per_example = attack(image.PGD(radii, 0.1, 6))
-    assert np.all(np.asarray(per_example.norm) <= radii[:, 0, 0, 0] + 1e-6)
-    assert np.array_equal(per_example.images[0], IMAGES[0])
-    pixels = np.where(np.random.default_rng(3).random(toy.SHAPE) < 0.5, 0.1, 0).astype(np.float32)
-    per_pixel = attack(image.PGD(pixels, 0.1, 6, start="none"))
-    assert np.all(np.abs(per_pixel.images - IMAGES) <= pixels[None] + 1e-6)
-    one = attack(image.PGD(np.float32([8 / 255]), "2/255", 6, start="none"))
-    np.testing.assert_array_equal(one.images, attack(image.PGD("8/255", "2/255", 6, start="none")).images)
+    radii = radii * (np.random.default_rng(3).random(toy.SHAPE) < 0.5)
+    result = attack(image.PGD(radii.astype(np.float32), 0.1, 6))
+    assert np.all(np.abs(result.images - IMAGES) <= radii + 1e-6)
+    assert np.array_equal(np.asarray(result.images)[radii == 0], IMAGES[radii == 0])
+    images = jnp.asarray(IMAGES)
+    for shape in [(), (1,), (4, 4, 1), (1, 1, 1), (toy.BATCH, 1, 1, 1), IMAGES.shape]:
+        assert checks.spread(np.full(shape, 0.1), images, "epsilon").ndim == 4
     for shape in [(toy.BATCH,), (3, 1, 1, 1), (4, 4, 2), (1, 1, 1, 1, 1)]:
         with pytest.raises(ValueError, match="broadcasts"):
             attack(image.PGD(np.full(shape, 0.1, np.float32), 0.1, 6))
     with pytest.raises(ValueError, match="one radius per example"):
-        attack(image.PGD(pixels, 0.1, 6, norm="l2"))
+        attack(image.PGD(radii[0], 0.1, 6, norm="l2"))
 
 
 # normalisation lives in the model: attacking through it equals attacking normalised inputs with epsilon / std; and a
@@ -281,19 +290,19 @@ def test_info_nce_of_a_single_pair():
     text = toy.features(PARAMS, jnp.asarray(IMAGES[1:2]))
     settings = image.PGD("8/255", "2/255", 3, start="none", keep="last")
     loss = lambda x: losses.info_nce_pair(toy.features(PARAMS, x), text, 10.0)  # noqa: E731
-    result = image.pgd(loss, IMAGES[:1], KEYS[:1], settings)
+    result = jax.jit(lambda x, k: image.pgd(loss, x, k, settings))(IMAGES[:1], KEYS[:1])
     assert np.all(np.asarray(result.trace) == 0)
     assert np.array_equal(result.images, IMAGES[:1])
 
 
 # the layout of the axes after the batch does not matter
 def test_layout():
-    settings = image.PGD("8/255", "2/255", 4, start="none")
-    last = image.pgd(lambda x: toy.loss(PARAMS, x, LABELS)[0], IMAGES, KEYS, settings)
-    first = image.pgd(
-        lambda x: toy.loss(PARAMS, jnp.moveaxis(x, 1, 3), LABELS)[0], np.moveaxis(IMAGES, 3, 1), KEYS, settings
-    )
-    np.testing.assert_array_equal(np.moveaxis(first.images, 1, 3), last.images)
+    def moved(params, images, labels):
+        return toy.loss(params, jnp.moveaxis(images, 1, 3), labels)
+
+    settings = image.PGD("8/255", "2/255", 6, start="none")
+    first = image.jitted(moved, settings)(PARAMS, np.moveaxis(IMAGES, 3, 1), KEYS, LABELS)
+    np.testing.assert_array_equal(np.moveaxis(first.images, 1, 3), attack(settings).images)
 
 
 # compiled equals uncompiled; a second call, with other numbers too, does not compile again

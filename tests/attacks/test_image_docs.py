@@ -1,0 +1,24 @@
+"""The examples of docs/attacks.md run as they stand, in order, under the strict settings of the tests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from toy_images import quick_compile  # noqa: F401
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "attacks.md"
+
+
+@pytest.mark.slow
+def test_every_block_runs(capsys):
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 9
+    names: dict = {"__name__": "attacks_page"}
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"{PAGE.name}, block {number}", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "robust accuracy" in printed
+    assert float(names["result"].success.mean()) > 0
+    assert float(names["own"].norm.max()) <= 8 / 255 + 1e-6

@@ -1,0 +1,138 @@
+"""The masking check: silent on an honest classifier, and loud on each way of hiding gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy_images as toy
+from toy_images import quick_compile  # noqa: F401
+
+from ranjax.attacks import image, losses, masking
+
+IMAGES, KEYS = toy.make_images(24), toy.make_keys(24)
+LABELS = np.array(toy.labels_of(toy.make_params(), IMAGES))
+SETTINGS = image.PGD("32/255", "8/255", 10)
+KINDS = ("honest", "probabilities", "quantised")
+calls = iter(range(1000))
+
+
+def logits_fn(params, images):
+    """One function for all kinds of model, so that the check compiles once; `random` scales noise drawn on the host."""
+    kinds = (
+        toy.logits,
+        lambda p, x: jax.nn.softmax(toy.logits(p, x)),
+        # Sees 16 grey levels, and its gradient is 0 everywhere.
+        lambda p, x: toy.logits(p, jax.lax.stop_gradient(jnp.round(x * 15) / 15) + 0 * x),
+    )
+    return jax.lax.switch(params["kind"], kinds, params["toy"], images) + params["random"] * next(calls)
+
+
+def params_of(kind, random=0.0):
+    return {"kind": jnp.int32(KINDS.index(kind)), "toy": toy.make_params(), "random": jnp.float32(random)}
+
+
+def inspect(kind, labels=LABELS, random=0.0, **more):
+    return masking.check(logits_fn, params_of(kind, random), IMAGES, labels, KEYS, SETTINGS, queries=100, **more)
+
+
+def failed(report):
+    return {finding.name for finding in report.findings if not finding.passed}
+
+
+@pytest.fixture(scope="module")
+def honest():
+    labels = LABELS.copy()
+    labels[:3] = (labels[:3] + 1) % toy.CLASSES  # three images are wrong before any attack
+    return inspect("honest", labels)
+
+
+def test_an_honest_classifier_passes(honest):
+    assert failed(honest) == set()
+    assert honest.verdict == "no sign of gradient masking in 7 checks"
+    assert "robust accuracy" in str(honest)
+    assert honest.robust_accuracy < honest.clean_accuracy
+
+
+# images that are wrong before the attack are no merit of the attack
+def test_wrong_images_are_not_counted_as_broken(honest):
+    assert honest.clean_accuracy == 21 / 24
+    assert honest.broken <= 21
+    assert honest.robust_accuracy <= (21 - honest.broken) / 24 + 1e-9
+
+
+# probabilities instead of logits
+def test_probabilities_are_flagged():
+    report = inspect("probabilities")
+    assert "outputs are logits, not probabilities" in failed(report)
+    assert "rows sum to 1" in report.verdict
+
+
+# a randomised model: two calls differ
+def test_random_models_are_flagged():
+    report = inspect("honest", random=0.5)
+    assert "two calls agree" in failed(report)
+    assert "transforms.expectation" in report.verdict
+
+
+# zero gradients counted; a quantised model is masked, not robust: gradients fail where transferred images and a random
+# search succeed
+def test_quantised_model_is_masked_not_robust():
+    run, _ = masking._programs(logits_fn, dataclasses.replace(SETTINGS, epsilon=1.0, step_size=1.0), 100)
+    moved = run(params_of("honest"), IMAGES, KEYS, jnp.asarray(LABELS), settings=SETTINGS).images
+    right = np.asarray(logits_fn(params_of("quantised"), jnp.asarray(IMAGES))).argmax(-1) == LABELS
+    report = inspect("quantised", transferred=moved)
+    assert report.masked
+    assert {
+        "no gradient is exactly 0",
+        "a random search never beats the gradient",
+        "transferred images never beat the gradient",
+        "accuracy is 0 at a huge epsilon",
+    } <= failed(report)
+    assert f"{right.sum()} of {right.sum()} right images" in report.verdict
+    assert report.robust_accuracy < report.clean_accuracy  # the worst case, not what the gradients found
+    assert report.verdict.startswith("not to be trusted as robustness")
+
+
+# a black-box search: raises the margin within the ball and the box, and uses no gradient
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_random_search(norm):
+    run = jax.jit(lambda p, x, k, y: masking.random_search(lambda a: toy.logits(p, a), x, y, k, 0.125, 100, norm))
+    params, labels = toy.make_params(), jnp.asarray(LABELS)
+    found, wrong = run(params, IMAGES, KEYS, labels)
+    delta = np.asarray(found) - IMAGES
+    length = np.abs(delta).max((1, 2, 3)) if norm == "linf" else np.sqrt(np.square(delta).sum((1, 2, 3)))
+    assert length.max() <= 0.125 + 1e-6
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+    before, after = (losses.margin(toy.logits(params, jnp.asarray(x)), labels) for x in (IMAGES, found))
+    assert np.all(after >= before)
+    assert float(after.mean()) > float(before.mean())
+    np.testing.assert_array_equal(wrong, after > 0)
+
+
+# a second check of the same model does not compile again
+def test_programs_are_kept():
+    one, other = (masking._programs(logits_fn, image.PGD(1.0, 1.0, 10), 100) for _ in range(2))
+    assert one is other
+
+
+# rounding to 8 bits stays within epsilon + 0.5 / 255
+def test_rounding_to_8_bits():
+    moved = np.clip(IMAGES + np.float32(8 / 255), 0, 1)
+    rounded = masking.to_uint8(moved)
+    assert rounded.dtype == np.uint8
+    assert np.abs(rounded / 255 - IMAGES).max() <= 8.5 / 255 + 1e-6
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="targeted"):
+        masking.check(toy.logits, toy.make_params(), IMAGES, LABELS, KEYS, image.PGD(0.1, 0.1, 1, targeted=True))
+    with pytest.raises(ValueError, match="epsilon = 0"):
+        masking.check(toy.logits, toy.make_params(), IMAGES, LABELS, KEYS, image.PGD(0.0, 0.1, 1))
+    with pytest.raises(ValueError, match="one per image"):
+        masking.check(toy.logits, toy.make_params(), IMAGES, LABELS[:2], KEYS, SETTINGS)
+    with pytest.raises(ValueError, match="off by up to"):
+        masking._transferred_wrong(toy.logits, toy.make_params(), jnp.asarray(IMAGES), LABELS, 1 - IMAGES, SETTINGS)
