@@ -17,7 +17,7 @@ def get_config(mode=""):
         config.pretrain.batch_size = 32
         config.pretrain.checkpoint_every = 10
         config.pretrain.log_every = 10
-        config.model.vision_layers = config.model.text_layers = 2
+        config.model.vision_layers = 1
         config.noise.image_steps = 3
         config.noise.shard_size = 32
         config.noise.batch_size = 32

@@ -84,11 +84,12 @@ def default_workdir(config_argument: str) -> Path:
 def run(config, workdir: Path, redo: bool, until: str) -> int:
     from ranjax import files, pipeline
     from ranjax.reporting.tables import terminal_table
-    from ranjax.training import compile_cache, devices, signals
+    from ranjax.training import allocator, compile_cache, devices, signals
 
     def say(line: str) -> None:
         print(line, flush=True)
 
+    allocator.keep_freed_memory()
     if config.compile_cache != "off":
         compile_cache.enable(config.compile_cache or None)
     mesh = devices.make_mesh(config.devices or None)

@@ -1,0 +1,152 @@
+"""The real command line: help, describe, refusals, and a run that is killed and goes on to the same results."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ranjax import files
+
+ROOT = Path(__file__).resolve().parents[1]
+RAN = str(ROOT / "configs" / "ran.py")
+TINY = '''
+from ranjax.config import default_config
+
+
+def get_config():
+    config = default_config()
+    data = config.data.radiographs
+    config.data.image_size = 32
+    data.train, data.adapt, data.validation, data.test, data.ood_test = 48, 40, 24, 24, 16
+    config.pretrain.steps, config.pretrain.batch_size = 12, 8
+    config.pretrain.checkpoint_every, config.pretrain.log_every = 3, 4
+    config.model.vision_layers = config.model.text_layers = 1
+    config.model.patch_size = 16
+    config.model.vision_width = config.model.text_width = config.model.embed_dim = 24
+    config.noise.ratios = (0.0, 0.3)
+    config.noise.image_steps, config.noise.max_words, config.noise.top_k = 2, 1, 2
+    config.noise.shard_size = config.noise.batch_size = 4
+    config.adapt.methods = ("lp", "ran")
+    config.adapt.seeds, config.adapt.epochs, config.adapt.attack_steps = 2, 2, 1
+    config.evaluate.steps, config.evaluate.attacked_examples, config.evaluate.batch_size = 2, 8, 8
+    config.evaluate.masking_examples, config.evaluate.masking_queries = 4, 4
+    config.evaluate.bootstrap = 50
+    config.report.examples = 2
+    return config
+'''
+
+
+def command(*arguments, **environment):
+    line = [sys.executable, "-m", "ranjax.main", *map(str, arguments)]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **environment}
+    return line, {"cwd": ROOT, "env": environment, "text": True}
+
+
+def call(*arguments, **environment):
+    line, options = command(*arguments, **environment)
+    return subprocess.run(line, capture_output=True, check=False, timeout=500, **options)
+
+
+def test_help_says_how_to_use_it():
+    done = call("--help")
+    assert done.returncode == 0
+    for word in ("--config", "--workdir", "--redo", "describe", "Exit codes"):
+        assert word in done.stdout
+
+
+def test_describe_prints_every_key_of_the_resolved_config():
+    done = call("describe", "--config", f"{RAN}:smoke", "--config.pretrain.steps=77")
+    assert done.returncode == 0
+    assert "pretrain.steps = 77  [steps]" in done.stdout
+    assert "noise.image_epsilon = '8/255'  [pixel units]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config", RAN, "--config.pretrain.stesp=5"], "Did you mean 'pretrain.steps'?"),
+        (["--config", RAN, "--config.pretrain.steps=few"], "pretrain.steps = 'few' is not allowed: a whole number"),
+        (["--config", f"{RAN}:smokey"], "configs/ran.py:smoke"),
+        (["--config", "configs/rna.py"], "Did you mean"),
+        (["--config", RAN, "--wrokdir=x"], "Did you mean '--workdir'?"),
+        (["--config", RAN, "stray"], "stray"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_line_before_anything_runs(arguments, words, tmp_path):
+    done = call(*arguments, "--workdir", tmp_path / "run")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A tiny run through the command line, not interrupted: (workdir, its config file, compile cache, output)."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "tiny.py").write_text(TINY)
+    cache = folder / "cache"
+    done = call("--config", folder / "tiny.py", "--workdir", folder / "run", f"--config.compile_cache={cache}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "run", folder / "tiny.py", cache, done
+
+
+def test_a_run_ends_with_its_table_and_the_path_of_a_page(whole):
+    workdir, _, _, done = whole
+    assert str(workdir / "report" / "index.html") in done.stdout
+    assert "RAN" in done.stdout
+    assert "steps/s" in done.stderr
+    results = files.read_json(workdir / "results.json")
+    assert {row["method"] for row in results["rows"]} >= {"zero_shot", "lp", "ran", "image_to_text"}
+    assert {row["attack"] for row in results["rows"]} == {"none", "pgd"}
+    assert {row["ratio"] for row in results["rows"]} == {0.0, 0.3}
+    assert len(results["examples"]) == 2
+    assert results["masking"]
+
+
+def test_metrics_are_written_for_tensorboard_and_as_lines(whole):
+    workdir = whole[0]
+    assert list((workdir / "pretrain" / "clean" / "tensorboard").glob("events*"))
+    lines = (workdir / "pretrain" / "clean" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+
+
+def test_a_finished_run_is_skipped_and_another_config_refused(whole):
+    workdir, config, cache, _ = whole
+    before = (workdir / "results.json").read_bytes()
+    again = call("--config", config, "--workdir", workdir, f"--config.compile_cache={cache}")
+    assert again.returncode == 0
+    assert again.stdout.count("done before, skipped") == 9
+    other = call("--config", config, "--workdir", workdir, "--config.adapt.epochs=3")
+    assert other.returncode == 2
+    assert "adapt.epochs: 2 then, 3 now" in other.stderr
+    assert before == (workdir / "results.json").read_bytes()
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGKILL,), (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)])
+def test_a_run_that_is_cut_off_goes_on_to_the_same_results(whole, tmp_path, signals):
+    whole_workdir, config, cache, _ = whole
+    arguments = ("--config", config, "--workdir", tmp_path / "run", f"--config.compile_cache={cache}")
+    line, options = command(*arguments)
+    marks = ["step 4:", "[3/9] craft", "attacking test"]
+    for number, mark in zip(signals, marks):
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options) as process:
+            for output in process.stdout:
+                if mark in output:
+                    time.sleep(0.05)
+                    process.send_signal(number)
+                    break
+            rest = process.stdout.read()
+            code = process.wait(timeout=300)
+        assert code == (-signal.SIGKILL if number == signal.SIGKILL else 75), rest
+        if code == 75:
+            assert "the same command goes on from here" in rest
+        assert not (tmp_path / "run" / "results.json").exists()
+    done = call(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("results.json", "pretrain/clean/encoder/model.safetensors", "adapt/clean/heads.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (whole_workdir / name).read_bytes(), name

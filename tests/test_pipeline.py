@@ -1,0 +1,160 @@
+"""The pipeline: its plan, what decides a stage, what is skipped, refused, set aside, and locked."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ranjax import config as configs
+from ranjax import files, pipeline
+from ranjax.errors import ConfigError
+
+
+@pytest.fixture
+def config():
+    return configs.default_config()
+
+
+def _execute(config, workdir, runs, monkeypatch, **options):
+    monkeypatch.setattr(pipeline, "plan", lambda config: runs)
+    said = []
+    options = {"stop": lambda: False, **options}
+    pipeline.execute(config, workdir, mesh=None, say=said.append, **options)
+    return said
+
+
+def _stage(name, ran, needs=(), keys=("seed",), arm=""):
+    def run(context):
+        ran.append(context.this.id)
+        return {"ran": len(ran)}
+
+    return pipeline.StageRun(name, arm, 0.0, needs, keys, run)
+
+
+def test_the_plan_walks_from_left_to_right_and_each_run_finds_what_it_needs(config):
+    runs = pipeline.plan(config)
+    ids = [run.id for run in runs]
+    assert ids[:3] == ["prepare", "pretrain/clean", "craft"]
+    assert ids[-1] == "report"
+    assert "pretrain/coattack_10" in ids
+    assert "evaluate/coattack_30" in ids
+    for place, run in enumerate(runs):
+        assert set(run.needs) <= set(ids[:place])
+
+
+def test_a_clean_grid_crafts_nothing(config):
+    configs.override(config, "noise.ratios", "(0.0,)")
+    assert "craft" not in [run.id for run in pipeline.plan(config)]
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "moved", "kept"),
+    [
+        ("adapt.epochs", "7", "adapt/clean", "pretrain/coattack_30"),
+        ("noise.max_words", "1", "pretrain/coattack_10", "pretrain/clean"),
+        ("pretrain.steps", "9", "craft", "prepare"),
+        ("data.radiographs.test", "64", "prepare", None),
+        ("evaluate.steps", "3", "report", "adapt/coattack_10"),
+    ],
+)
+def test_a_key_moves_the_fingerprints_of_what_it_decides_and_of_what_stands_on_that(config, key, text, moved, kept):
+    before = pipeline.fingerprints(config, pipeline.plan(config))
+    configs.override(config, key, text)
+    after = pipeline.fingerprints(config, pipeline.plan(config))
+    assert before[moved] != after[moved]
+    assert kept is None or before[kept] == after[kept]
+
+
+@pytest.mark.parametrize("key", ["pretrain.log_every", "data.folder.csv", "data.dir", "devices"])
+def test_keys_that_decide_no_result_move_nothing(config, key):
+    before = pipeline.fingerprints(config, pipeline.plan(config))
+    configs.override(config, key, "3")
+    assert before == pipeline.fingerprints(config, pipeline.plan(config))
+
+
+def test_another_ratio_keeps_the_pretraining_of_the_ratios_below(config):
+    before = pipeline.fingerprints(config, pipeline.plan(config))
+    configs.override(config, "noise.ratios", "(0.0, 0.2, 0.3)")
+    after = pipeline.fingerprints(config, pipeline.plan(config))
+    assert before["pretrain/coattack_30"] == after["pretrain/coattack_30"]
+
+
+def test_what_is_done_is_skipped_and_what_was_cut_off_is_taken_up_again(config, tmp_path, monkeypatch):
+    ran = []
+    first, second = _stage("prepare", ran), _stage("report", ran, ("prepare",))
+
+    def cut(context):
+        (context.folder / "half").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _execute(config, tmp_path, (first, dataclasses.replace(second, run=cut)), monkeypatch)
+    assert ran == ["prepare"]
+    assert not (tmp_path / "report" / "manifest.json").exists()
+    said = _execute(config, tmp_path, (first, second), monkeypatch)
+    assert ran == ["prepare", "report"]
+    assert (tmp_path / "report" / "half").exists()
+    assert any("prepare: done before, skipped" in line for line in said)
+    assert files.read_json(tmp_path / "report" / "manifest.json")["ran"] == 2
+
+
+def test_a_stop_between_stages_says_where_it_stands(config, tmp_path, monkeypatch):
+    ran = []
+    runs = (_stage("prepare", ran), _stage("report", ran))
+    with pytest.raises(pipeline.Stopped, match="before report"):
+        _execute(config, tmp_path, runs, monkeypatch, stop=lambda: bool(ran))
+    assert ran == ["prepare"]
+
+
+def test_a_workdir_of_another_config_is_refused_naming_key_then_and_now_and_nothing_is_touched(
+    config, tmp_path, monkeypatch
+):
+    ran = []
+    runs = (_stage("prepare", ran, keys=("seed", "adapt")), _stage("report", ran, ("prepare",)))
+    _execute(config, tmp_path, runs, monkeypatch)
+    before = sorted((p, p.read_bytes()) for p in tmp_path.rglob("*.json"))
+    configs.override(config, "adapt.epochs", "7")
+    with pytest.raises(ConfigError, match=r"adapt\.epochs: 30 then, 7 now.*--redo"):
+        _execute(config, tmp_path, runs, monkeypatch)
+    assert before == sorted((p, p.read_bytes()) for p in tmp_path.rglob("*.json"))
+    assert ran == ["prepare", "report"]
+
+
+def test_redo_sets_the_stages_that_differ_aside_and_loses_nothing(config, tmp_path, monkeypatch):
+    ran = []
+    runs = (_stage("prepare", ran), _stage("adapt", ran, ("prepare",), ("adapt",), "clean"))
+    _execute(config, tmp_path, runs, monkeypatch)
+    old = (tmp_path / "adapt" / "clean" / "manifest.json").read_bytes()
+    configs.override(config, "adapt.epochs", "7")
+    _execute(config, tmp_path, runs, monkeypatch, redo=True)
+    assert ran == ["prepare", "adapt/clean", "adapt/clean"]
+    assert (tmp_path / "superseded" / "1" / "adapt" / "clean" / "manifest.json").read_bytes() == old
+
+
+def test_a_second_run_on_one_workdir_is_refused_with_the_firsts_process(tmp_path):
+    with pipeline.locked(tmp_path), pytest.raises(ConfigError, match=f"process {os.getpid()}"):  # noqa: SIM117
+        with pipeline.locked(tmp_path):
+            pass
+    with pipeline.locked(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the super-user may write anywhere")
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match="can be written"), pipeline.locked(tmp_path / "run"):
+        pass
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ConfigError, match="--workdir"), pipeline.locked(tmp_path / "run"):
+        pass
+
+
+def test_importing_ranjax_is_light():
+    code = "import sys, ranjax, ranjax.main; print(sorted({'jax', 'orbax', 'transformers', 'tensorflow', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
