@@ -331,17 +331,22 @@ def test_jit(float64):
 # the parts are replaceable: Adam ascent within the same projection
 def test_composition_with_an_optax_optimiser():
     radius = jnp.full((1, 1, 1, 1), 8 / 255)
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats
-        result = image.ascend(
+
+    @jax.jit
+    def run(images, keys):
+        return image.ascend(
             lambda x: toy.loss(PARAMS, x, LABELS)[0],
-            IMAGES,
-            KEYS,
+            images,
+            keys,
             rule=optax.chain(optax.adam(0.02), optax.scale(-1.0)),
             projection=projections.linf(radius),
             start=starts.clean,
             measure=projections.linf_norm,
             steps=5,
         )
+
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats
+        result = run(IMAGES, KEYS)
     assert np.all(result.loss > result.clean_loss)
     assert float(result.norm.max()) <= 8 / 255 + 1e-6
 
