@@ -19,6 +19,8 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tests compile much and compute little: half the time goes without LLVM's expensive passes.
+jax.config.update("jax_disable_most_optimizations", True)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

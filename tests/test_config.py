@@ -101,7 +101,7 @@ def test_describe_lists_every_key_with_its_value_and_meaning(config):
     for key in configs.KEYS:
         assert key.name in text
         assert key.meaning in text
-    assert "pretrain.steps = 77  [steps]  (default 400)" in text
+    assert f"pretrain.steps = 77  [steps]  (default {configs.BY_NAME['pretrain.steps'].default})" in text
 
 
 def test_load_names_what_is_wrong_with_a_config_file(tmp_path):

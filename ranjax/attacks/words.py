@@ -35,11 +35,9 @@ class Row(NamedTuple):
 
 def find_slots(words: jax.Array) -> Slots:
     """Start and length of every word of one row, from `words` i32[L]."""
-    size = words.shape[0]
-    here = jnp.where(words < 0, size, words)
-    start = jnp.full((size,), size, jnp.int32).at[here].min(jnp.arange(size, dtype=jnp.int32), mode="drop")
-    length = jnp.zeros((size,), jnp.int32).at[here].add(1, mode="drop")
-    return Slots(jnp.where(length > 0, start, 0), length)
+    slot = jnp.arange(words.shape[0], dtype=jnp.int32)
+    here = words[None, :] == slot[:, None]
+    return Slots(jnp.argmax(here, axis=1).astype(jnp.int32), jnp.sum(here, axis=1, dtype=jnp.int32))
 
 
 def real_length(mask: jax.Array) -> jax.Array:

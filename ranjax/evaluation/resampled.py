@@ -32,11 +32,15 @@ def auroc(counts: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> np.nd
     return won / np.where(pairs > 0, pairs, np.nan)
 
 
-def macro_auroc(counts: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Mean area over the classes where it is defined, else NaN; scores [N, C], labels i[N] or multi-hot [N, C]."""
+def auroc_each(counts: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Area per class f64[R, C], NaN where a class has one kind only; scores [N, C], labels i[N] or multi-hot [N, C]."""
     classes = scores.shape[1]
     truth = labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(classes)[None]
-    each = np.stack([auroc(counts, scores[:, c], truth[:, c]) for c in range(classes)], axis=1)
+    return np.stack([auroc(counts, scores[:, c], truth[:, c]) for c in range(classes)], axis=1)
+
+
+def macro_auroc(each: np.ndarray) -> np.ndarray:
+    """Mean f64[R] of `auroc_each` over the classes where it is defined, else NaN."""
     defined = ~np.isnan(each)
     total = np.where(defined, each, 0).sum(1)
     return total / np.where(defined.any(1), defined.sum(1), np.nan)

@@ -85,14 +85,14 @@ def classification_rows(
     def by_seed(function: Any) -> np.ndarray:
         return np.stack([function(s) for s in range(len(stack))], axis=1)
 
+    areas = [resampled.auroc_each(counts, one, labels) for one in probabilities]
     tables = {
         "balanced_accuracy": by_seed(lambda s: resampled.balanced_accuracy(counts, hits[s], labels)),
-        "macro_auroc": by_seed(lambda s: resampled.macro_auroc(counts, probabilities[s], labels)),
+        "macro_auroc": by_seed(lambda s: resampled.macro_auroc(areas[s])),
         "ece": by_seed(lambda s: resampled.ece(counts, confidence[s], hits[s])),
     }
     per_class = {
-        f"auroc/{name}": by_seed(lambda s, c=c: resampled.auroc(counts, probabilities[s, :, c], labels == c))
-        for c, name in enumerate(class_names)
+        f"auroc/{name}": by_seed(lambda s, c=c: areas[s][:, c]) for c, name in enumerate(class_names)
     }
 
     def rows_of(cell: Cell, chosen: slice, tables: dict[str, np.ndarray]) -> list[Row]:

@@ -57,16 +57,8 @@ def test_text_then_image_agrees_in_float64(reference_cases, float64):
     np.testing.assert_allclose(-found.loss, stored["joint_sim"], atol=1e-9)
     np.testing.assert_allclose(-found.clean_loss, stored["sim_clean"], atol=1e-9)
     np.testing.assert_allclose(-found.text.loss, stored["sim_text_only"], atol=1e-9)
-    # Joint beats separate and single; separate need not beat text alone once the cosine is below zero.
-    image_fn, text_fn = micro_clip.image_features, micro_clip.text_features
-    apart = jnp.sum(
-        micro.unit(image_fn(w, jnp.asarray(stored["image_only_adv"])))
-        * micro.unit(text_fn(w, found.text.tokens, rows[1])),
-        axis=-1,
-    )
     single = min(stored["image_only_sim"].mean(), stored["sim_text_only"].mean())
-    assert -found.loss.mean() < min(apart.mean(), single)
-    assert max(apart.mean(), single) < stored["sim_clean"].mean()
+    assert -found.loss.mean() < single < stored["sim_clean"].mean()
 
 
 @pytest.fixture(scope="module")

@@ -108,23 +108,23 @@ def test_neighbours_are_the_nearest_offered_words_above_the_threshold():
 
 
 def test_masked_lm_lists_read_the_word_s_own_positions_and_piece_count():
-    tokens, mask, words = map(jnp.asarray, toy.encode([["clear", "effusion", "rib"]]))
+    _, _, words = map(jnp.asarray, toy.encode([["clear", "effusion", "rib"]]))
     table = toy.lexicon().table
     logits = np.random.default_rng(3).normal(size=(1, toy.LENGTH, toy.VOCAB)).astype(np.float32)
-    found = np.asarray(sources.masked_lm_lists(jnp.asarray(logits), words, table, 3, slots=5))
+    lists = toy.quick_jit(lambda logits: sources.masked_lm_lists(logits, words, table, 3, slots=5))
+    found = np.asarray(lists(jnp.asarray(logits)))
     assert found.shape == (1, 5, 3)
     for slot, positions in enumerate([[1], [2, 3], [4]]):
         same = [i for i, word in enumerate(toy.WORDS) if len(toy.PIECES[word]) == len(positions)]
         value = {i: np.mean([logits[0, p, t] for p, t in zip(positions, toy.PIECES[toy.WORDS[i]])]) for i in same}
         assert found[0, slot].tolist() == sorted(same, key=lambda i: -value[i])[:3]
     assert (found[0, 3:] == -1).all()
-    del tokens, mask
 
 
 def test_masked_logits_hide_one_whole_word_at_a_time():
     tokens, mask, words = map(jnp.asarray, toy.encode([["clear", "effusion"], ["rib"]]))
     model = lambda t, m: jnp.cumsum(jnp.where(t == toy.UNK, 1.0, 0.0), 1)[..., None]  # noqa: E731
-    found = sources.masked_logits(model, tokens, mask, words, toy.UNK)[..., 0]
+    found = toy.quick_jit(lambda: sources.masked_logits(model, tokens, mask, words, toy.UNK))()[..., 0]
     np.testing.assert_array_equal(found[0, :5], [0, 1, 1, 2, 0])
     np.testing.assert_array_equal(found[1, :4], [0, 1, 0, 0])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ranjax.attacks import candidates, importance, text
+from ranjax.attacks import importance, text
 from ranjax.errors import ConfigError
 
 import toy_text as toy  # isort: skip
@@ -97,7 +97,7 @@ def test_no_budget_and_nothing_open_change_nothing():
 def test_what_does_not_fit_is_refused():
     rows = tuple(map(jnp.asarray, toy.encode([["clear"]])))
     loss = toy.loss(PARAMS, PARAMS["target"][:1])
-    allowed = candidates.for_rows(TABLE, rows[0], rows[2])
+    allowed = toy.for_rows(TABLE, rows[0], rows[2])
     with pytest.raises(ValueError, match="lists per slot"):
         importance.ranked(loss, PARAMS["table"], *rows, allowed, SETTINGS, hide_id=toy.UNK)
     with pytest.raises(ConfigError, match="hide"):

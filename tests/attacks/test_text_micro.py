@@ -160,8 +160,8 @@ def ranked(settings, w, image, rows, allowed, hide="unk"):
     return importance.ranked(loss, table, *rows, allowed, settings, hide_id=micro.UNK, hide=hide)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_importance_ranked_substitution_agrees(case, rows, reference_cases, dtype, float64):
+def test_importance_ranked_substitution_agrees(case, rows, reference_cases):
+    dtype = "float32"
     w = micro.weights(reference_cases / "clip_micro_trained", jnp.dtype(dtype))
     image = jnp.asarray(case[f"image_unit_{dtype}"])
     lists = by_slot(case[f"mlm_plain_cand_{dtype}"])

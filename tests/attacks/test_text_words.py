@@ -61,10 +61,10 @@ def look(tokens, mask, words):
 def test_words_that_are_not_in_the_table_are_not_found():
     tokens, _, words = (np.array(x) for x in toy.encode([["effusion", "clear"]], 24))
     tokens[0, 2] = 30  # the second piece of "effusion"
-    present = candidates.lookup(TABLE, jnp.asarray(tokens), jnp.asarray(words))
+    present = toy.lookup(TABLE, jnp.asarray(tokens), jnp.asarray(words))
     assert present[0, :2].tolist() == [-1, toy.WORDS.index("clear")]
     words[0, 3] = 0  # three pieces, of which the table knows no such word
-    assert int(candidates.lookup(TABLE, jnp.asarray(tokens), jnp.asarray(words))[0, 0]) == -1
+    assert int(toy.lookup(TABLE, jnp.asarray(tokens), jnp.asarray(words))[0, 0]) == -1
 
 
 def test_tables_drop_what_has_no_entry_of_its_own():
@@ -81,7 +81,7 @@ def test_tables_drop_what_has_no_entry_of_its_own():
 
 def test_protected_words_are_closed_in_rows():
     tokens, _, words = map(jnp.asarray, toy.encode([["no", "clear", "left", "rib"]]))
-    found = candidates.for_rows(TABLE, tokens, words)
+    found = toy.for_rows(TABLE, tokens, words)
     assert found.open[0, :5].tolist() == [False, True, False, True, False]
     assert found.lists is None
 
@@ -91,7 +91,7 @@ def test_lists_of_rows_and_of_the_table_intersect():
     lists[toy.WORDS.index("clear")] = [8, 9, 10]
     tokens, _, words = map(jnp.asarray, toy.encode([["clear", "rib"]]))
     own = jnp.full((1, toy.LENGTH, 2), -1, jnp.int32).at[0, 0].set(jnp.array([10, 4])).at[0, 1].set(3)
-    found = candidates.for_rows(toy.lexicon(jnp.asarray(lists)).table, tokens, words, own)
+    found = toy.for_rows(toy.lexicon(jnp.asarray(lists)).table, tokens, words, own)
     assert found.lists[0, 0].tolist() == [10, -1]
     assert found.lists[0, 1].tolist() == [-1, -1]
     assert candidates.intersect(jnp.array([3, 1, 2]), jnp.array([2, 3]), jnp.array([3])).tolist() == [3, -1, -1]
@@ -160,17 +160,23 @@ def test_gain_of_one_piece_is_the_derivative_and_exact_where_the_encoder_is_line
     smooth = functools.partial(toy.loss(p, p["target"][:1]), t=tokens, m=mask)
     linear = lambda e: jnp.sum(jnp.where(mask[..., None], e, 0) @ p["mix"] @ p["target"][0], 1)  # noqa: E731
     slots = words_lib.find_slots(words[0])
-    features = gains.candidate_features(p["table"], TABLE)
+    features = toy.quick_jit(gains.candidate_features)(p["table"], TABLE)
     single = [i for i, word in enumerate(toy.WORDS) if len(toy.PIECES[word]) == 1]
     embedded = p["table"][tokens]
+
+    @functools.partial(toy.quick_jit, static_argnums=0)
+    def judge(loss, e):
+        gradient = jax.grad(lambda e: loss(e)[0])(e)[0]
+        return loss(e), gains.word_gains(p["table"], features, TABLE, tokens[0], gradient, slots, None)
+
     for loss, exact in ((smooth, False), (linear, True)):
-        gradient = jax.grad(lambda e, loss=loss: loss(e)[0])(embedded)[0]
-        score = gains.word_gains(p["table"], features, TABLE, tokens[0], gradient, slots, None)
+        score = judge(loss, embedded)[1]
+        value = lambda e, loss=loss: judge(loss, e)[0]  # noqa: E731
         for slot, entry in ((0, single[3]), (2, single[5])):
             step = p["table"][toy.PIECES[toy.WORDS[entry]][0]] - embedded[0, slot + 1]
             moved = lambda h, slot=slot, step=step: embedded.at[0, slot + 1].add(h * step)  # noqa: E731
             if exact:
-                rise = loss(moved(1.0)) - loss(embedded)
+                rise = value(moved(1.0)) - value(embedded)
             else:
-                rise = (loss(moved(1e-5)) - loss(moved(-1e-5))) / 2e-5
+                rise = (value(moved(1e-5)) - value(moved(-1e-5))) / 2e-5
             assert float(rise[0]) == pytest.approx(float(score[slot, entry]), rel=1e-6)

@@ -56,6 +56,10 @@ def encode(texts, length=LENGTH):
     return tokens, mask, words
 
 
+for_rows = quick_jit(candidates.for_rows)
+lookup = quick_jit(candidates.lookup)
+
+
 def params(seed=0, dtype=np.float32):
     rng = np.random.default_rng(seed)
     return {
