@@ -13,7 +13,7 @@ from ranjax import files
 
 ROOT = Path(__file__).resolve().parents[1]
 RAN = str(ROOT / "configs" / "ran.py")
-TINY = '''
+TINY = """
 from ranjax.config import default_config
 
 
@@ -37,7 +37,7 @@ def get_config():
     config.evaluate.bootstrap = 50
     config.report.examples = 2
     return config
-'''
+"""
 
 
 def command(*arguments, **environment):

@@ -91,9 +91,7 @@ def classification_rows(
         "macro_auroc": by_seed(lambda s: resampled.macro_auroc(areas[s])),
         "ece": by_seed(lambda s: resampled.ece(counts, confidence[s], hits[s])),
     }
-    per_class = {
-        f"auroc/{name}": by_seed(lambda s, c=c: areas[s][:, c]) for c, name in enumerate(class_names)
-    }
+    per_class = {f"auroc/{name}": by_seed(lambda s, c=c: areas[s][:, c]) for c, name in enumerate(class_names)}
 
     def rows_of(cell: Cell, chosen: slice, tables: dict[str, np.ndarray]) -> list[Row]:
         rows = [interval_row(cell, "accuracy", statistics.bootstrap(hits[chosen], resamples, seed))]

@@ -89,9 +89,10 @@ def test_resampled_metrics_equal_the_plain_ones_on_repeated_rows(cases):
     for index, count in enumerate(counts):
         rows = np.repeat(np.arange(150), count.astype(int))
         balanced = metrics.balanced_accuracy(predictions[rows], labels[rows])
+        each = resampled.auroc_each(counts, scores, labels)
         for got, wanted in (
             (resampled.balanced_accuracy(counts, hits, labels), balanced),
-            (resampled.macro_auroc(resampled.auroc_each(counts, scores, labels)), metrics.macro_auroc(scores[rows], labels[rows])),
+            (resampled.macro_auroc(each), metrics.macro_auroc(scores[rows], labels[rows])),
             (resampled.auroc(counts, scores[:, 0], labels == 0), metrics.auroc(scores[rows, 0], labels[rows] == 0)),
             (resampled.ece(counts, confidence, hits), metrics.ece(confidence[rows], hits[rows])),
         ):  # fmt: skip
