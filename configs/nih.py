@@ -41,6 +41,7 @@ def get_config(mode=""):
     config.pretrain.steps = 300
     config.pretrain.batch_size = 32
     if mode == "smoke":
+        config.quick_compile = True
         config.pretrain.steps, config.pretrain.log_every = 6, 3
         config.model.vision_layers = config.model.text_layers = 1
         config.noise.image_steps = config.adapt.attack_steps = config.evaluate.steps = 2

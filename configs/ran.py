@@ -11,6 +11,7 @@ from ranjax.errors import ConfigError
 def get_config(mode=""):
     config = default_config()
     if mode == "smoke":
+        config.quick_compile = True
         data = config.data.radiographs
         data.train, data.adapt, data.validation, data.test, data.ood_test = 256, 128, 64, 64, 64
         config.pretrain.steps = 20
@@ -21,6 +22,7 @@ def get_config(mode=""):
         config.noise.image_steps = 3
         config.noise.shard_size = 32
         config.noise.batch_size = 32
+        config.adapt.methods = ("lp", "ran")
         config.adapt.seeds = 2
         config.adapt.epochs = 5
         config.adapt.attack_steps = 2

@@ -104,6 +104,7 @@ KEYS: tuple[Key, ...] = (
     Key("seed", 0, "The one seed: data, weights, order, attacks and heads all derive from it.", "", at_least(0)),
     Key("devices", 0, "How many devices share the work; 0 takes all that are visible.", "devices", at_least(0)),
     Key("compile_cache", "", "Folder of compiled programs; empty: the user's cache folder; 'off': none.", "path"),
+    Key("quick_compile", False, "Compile without XLA's expensive passes: starts sooner, computes slower."),
     # data
     Key("data.source", "radiographs", "Where records come from.", "", one_of("radiographs", "folder", "tfds")),
     Key("data.dir", "", "Where the prepared set is kept; empty: <workdir>/data. May be shared by runs.", "path"),

@@ -90,6 +90,10 @@ def run(config, workdir: Path, redo: bool, until: str) -> int:
         print(line, flush=True)
 
     allocator.keep_freed_memory()
+    if config.quick_compile:
+        import jax
+
+        jax.config.update("jax_disable_most_optimizations", True)
     if config.compile_cache != "off":
         compile_cache.enable(config.compile_cache or None)
     mesh = devices.make_mesh(config.devices or None)

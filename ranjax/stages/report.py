@@ -120,7 +120,7 @@ def _card(context: Context) -> dict[str, Any]:
     }
 
 
-_PLACES = ("data.dir", "compile_cache", "devices")
+_PLACES = ("data.dir", "compile_cache", "quick_compile", "devices")
 """Keys that say where or on what a run works, not what it finds; they stay out of results.json."""
 
 
