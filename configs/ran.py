@@ -19,6 +19,7 @@ def get_config(mode=""):
         config.pretrain.checkpoint_every = 10
         config.pretrain.log_every = 10
         config.model.vision_layers = 1
+        config.noise.ratios = (0.0, 0.3)
         config.noise.image_steps = 3
         config.noise.shard_size = 32
         config.noise.batch_size = 32
@@ -29,7 +30,7 @@ def get_config(mode=""):
         config.evaluate.steps = 3
         config.evaluate.attacked_examples = 32
         config.evaluate.batch_size = 32
-        config.evaluate.masking_examples, config.evaluate.masking_queries = 8, 10
+        config.evaluate.masking_examples = 0
         config.evaluate.bootstrap = 200
         config.report.examples = 3
     elif mode:
