@@ -9,6 +9,7 @@ fingerprint: skipped. Another fingerprint: refused, naming the keys that differ,
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import time
@@ -84,29 +85,37 @@ def arm_name(recipe: str, ratio: float) -> str:
     return "clean" if ratio == 0 else f"{recipe}_{100 * ratio:g}"
 
 
+def _stage(name: str) -> Callable[[Context], dict[str, Any]]:
+    """The stage's `run`, imported when it is called: a start waits only for what it needs first."""
+
+    def run(context: Context) -> dict[str, Any]:
+        return importlib.import_module(f"ranjax.stages.{name}").run(context)
+
+    return run
+
+
 def plan(config: ml_collections.ConfigDict) -> tuple[StageRun, ...]:
     """The stage runs that a config asks for, in an order in which each finds what it needs."""
-    from ranjax.stages import adapt, craft, evaluate, prepare, pretrain, report
-
     common = ("seed",)
     model = (*common, "data", "text", "model", "pretrain")
     recipe = config.noise.recipe
-    runs = [StageRun("prepare", "", 0.0, (), (*common, "data", "text"), prepare.run)]
-    runs.append(StageRun("pretrain", "clean", 0.0, ("prepare",), model, pretrain.run))
+    runs = [StageRun("prepare", "", 0.0, (), (*common, "data", "text"), _stage("prepare"))]
+    runs.append(StageRun("pretrain", "clean", 0.0, ("prepare",), model, _stage("pretrain")))
     noisy = [r for r in config.noise.ratios if r > 0]
     if noisy:
-        runs.append(StageRun("craft", "", max(noisy), ("prepare", "pretrain/clean"), (*common, "noise"), craft.run))
+        needs = ("prepare", "pretrain/clean")
+        runs.append(StageRun("craft", "", max(noisy), needs, (*common, "noise"), _stage("craft")))
     for ratio in noisy:
         needs = ("prepare", "craft")
-        runs.append(StageRun("pretrain", arm_name(recipe, ratio), ratio, needs, model, pretrain.run))
+        runs.append(StageRun("pretrain", arm_name(recipe, ratio), ratio, needs, model, _stage("pretrain")))
     for ratio in config.noise.ratios:
         arm = arm_name(recipe, ratio)
-        runs.append(StageRun("adapt", arm, ratio, ("prepare", f"pretrain/{arm}"), (*common, "adapt"), adapt.run))
+        runs.append(StageRun("adapt", arm, ratio, ("prepare", f"pretrain/{arm}"), (*common, "adapt"), _stage("adapt")))
         needs = ("prepare", f"pretrain/{arm}", f"adapt/{arm}")
-        runs.append(StageRun("evaluate", arm, ratio, needs, (*common, "evaluate"), evaluate.run))
+        runs.append(StageRun("evaluate", arm, ratio, needs, (*common, "evaluate"), _stage("evaluate")))
     evaluated = tuple(run.id for run in runs if run.stage == "evaluate")
     pictures = ("craft",) if noisy else ()
-    runs.append(StageRun("report", "", 0.0, ("prepare", *evaluated, *pictures), ("report",), report.run))
+    runs.append(StageRun("report", "", 0.0, ("prepare", *evaluated, *pictures), ("report",), _stage("report")))
     return tuple(runs)
 
 

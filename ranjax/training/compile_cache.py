@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-MIN_COMPILE_SECONDS = 0.3
+MIN_COMPILE_SECONDS = 0.0
 
 
 def default_folder() -> Path:
