@@ -387,14 +387,14 @@ def load(path_and_argument: str) -> ml_collections.ConfigDict:
 
 def describe(config: ml_collections.ConfigDict) -> str:
     """A text that lists every key of the resolved config with its value, default, unit and meaning."""
-    lines, group = [], None
+    lines, group = [], ""
     for name, value in flatten(config).items():
         key = BY_NAME[name]
         head = name.split(".")[0] if "." in name else ""
         if head != group:
-            lines.append("" if group is None else "\n")
+            lines.append("")
             group = head
         shown = f"{name} = {value!r}" + (f"  [{key.unit}]" if key.unit else "")
         default = "" if value == key.default else f"  (default {key.default!r})"
         lines.append(f"{shown}{default}\n    {key.meaning}")
-    return "\n".join(line for line in lines if line != "").replace("\n\n\n", "\n\n")
+    return "\n".join(lines)

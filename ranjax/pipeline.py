@@ -1,7 +1,7 @@
 """The order of the stages, what each reads and leaves, which are done.
 
-A stage run (say ``pretrain/joint_10``) owns one folder of the workdir. Before it starts, ``stage.json`` there says what
-decides its outcome: the config keys it reads and the fingerprints of what it stands on. When it is done,
+A stage run (say ``pretrain/coattack_10``) owns one folder of the workdir. Before it starts, ``stage.json`` there says
+what decides its outcome: the config keys it reads and the fingerprints of what it stands on. When it is done,
 ``manifest.json`` is written last, by rename; a folder without one is unfinished and is taken up again. Same
 fingerprint: skipped. Another fingerprint: refused, naming the keys that differ, or set aside on request.
 """
@@ -17,13 +17,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TypeVar
 
 import ml_collections
 
 from ranjax import config as configs
 from ranjax import files
 from ranjax.errors import ConfigError
+
+T = TypeVar("T")
 
 SCHEMA = 1
 """Raised when a change of the code makes finished stages of older runs no longer comparable."""
@@ -61,7 +63,6 @@ class Context:
     mesh: Any
     stop: Callable[[], bool]
     say: Callable[[str], None]
-    stream: TextIO | None = None
     shared: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -72,6 +73,12 @@ class Context:
         """Raises `Stopped` if a stop was asked for; to be called where everything done so far is saved."""
         if self.stop():
             raise Stopped(f"{self.this.id}, {where}")
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` gave for `key` the first time in this process: compiled programs, opened sets, loaded weights."""
+        if key not in self.shared:
+            self.shared[key] = make()
+        return self.shared[key]
 
     def folder_of(self, run_id: str) -> Path:
         return self.workdir / run_id

@@ -15,8 +15,8 @@ from ranjax.attacks import image as image_attacks
 from ranjax.pipeline import Context
 from ranjax.stages import common
 from ranjax.training.adapt import METHODS, Examples, Fit, Method, fit_heads
+from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
-from ranjax.training.rows import RowMap
 
 FILE = "heads.safetensors"
 
@@ -98,21 +98,19 @@ def _examples(
     settings = image_attacks.PGD(config.epsilon, config.step, config.attack_steps)
 
     def attacked_features(shared: Any, rows: Any) -> jax.Array:
-        images, clean, keys = common.as_float(rows[0]), rows[1], rows[2]
+        images, clean, keys = as_float(rows[0]), rows[1], rows[2]
 
         def away(x: jax.Array) -> jax.Array:
             return jnp.sum((functions.image_features(shared, x) - clean) ** 2, axis=-1)
 
         return functions.image_features(shared, image_attacks.pgd(away, images, keys, settings).images)
 
-    cached = context.shared.setdefault("attacked_features", {})
-    if functions not in cached:
-        cached[functions] = RowMap(attacked_features, context.mesh, context.config.evaluate.batch_size)
+    run_rows = common.row_map(context, ("attacked_features", functions), attacked_features)
     keys = common.example_keys(context, "adapt/defence", split.ids)
     parts = []
     title = f"adapt {context.this.arm}: attacking {name}"
-    with Progress(title, len(split.ids), unit="images", stream=context.stream) as progress:
-        for done, part in cached[functions].batches(params, (split.images, features, keys)):
+    with Progress(title, len(split.ids), unit="images") as progress:
+        for done, part in run_rows.batches(params, (split.images, features, keys)):
             parts.append(part)
             progress.update(done)
             context.check_stop(f"attacking {name}")

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ranjax import config as configs
 from ranjax import keys
 from ranjax.data.prepared import PreparedSet, open_prepared
 from ranjax.data.tokenizer import Tokenizer, Tokens
 from ranjax.errors import DataError
 from ranjax.pipeline import Context, arm_name
 from ranjax.stages.prepare import data_folder
-from ranjax.training.rows import RowMap
+from ranjax.training.pretrain import as_float
+from ranjax.training.rows import RowFunction, RowMap
 
 
 class Split(NamedTuple):
@@ -82,23 +81,21 @@ class Data:
 
 def data(context: Context) -> Data:
     """The prepared set of this run, opened once per process."""
-    if "data" not in context.shared:
-        fingerprint = context.manifest_of("prepare")["data"]
-        prepared = open_prepared(data_folder(context), fingerprint)
+
+    def make() -> Data:
+        prepared = open_prepared(data_folder(context), context.manifest_of("prepare")["data"])
         tokenizer = Tokenizer.load(context.folder_of("prepare") / "tokenizer.json")
-        context.shared["data"] = Data(prepared, tokenizer, context.config.text.max_length)
-    return context.shared["data"]
+        return Data(prepared, tokenizer, context.config.text.max_length)
+
+    return context.once("data", make)
 
 
 def encoder(context: Context, arm: str) -> tuple[Any, Any]:
     """(functions, parameters) of an upstream arm, as `pretrain` left them."""
     from ranjax.models import load_clip
 
-    known = context.shared.setdefault("encoders", {})
-    if arm not in known:
-        functions, params, _ = load_clip(encoder_folder(context, arm))
-        known[arm] = functions, params
-    return known[arm]
+    functions, params, _ = context.once(("encoder", arm), lambda: load_clip(encoder_folder(context, arm)))
+    return functions, params
 
 
 def encoder_folder(context: Context, arm: str) -> Path:
@@ -109,35 +106,23 @@ def clean_arm(context: Context) -> str:
     return arm_name(context.config.noise.recipe, 0.0)
 
 
-def as_float(images: jax.Array) -> jax.Array:
-    """u8 pixels as f32 in [0, 1], floats as they are; runs inside jit."""
-    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+def row_map(context: Context, key: Any, fn: RowFunction) -> RowMap:
+    """`fn` over rows in batches of `evaluate.batch_size`, compiled once per process under `key`."""
+    return context.once(key, lambda: RowMap(fn, context.mesh, context.config.evaluate.batch_size))
 
 
 def image_features(context: Context, functions: Any, params: Any, images: np.ndarray) -> np.ndarray:
     """f32[N, D], un-normalised embeddings of u8 (or f32 in [0, 1]) images [N, H, W, C]."""
-    kept = context.shared.setdefault("image_features", {})
-    if functions not in kept:
-        kept[functions] = RowMap(
-            lambda p, x: functions.image_features(p, as_float(x)), context.mesh, context.config.evaluate.batch_size
-        )
-    return kept[functions](params, images)
+    run = row_map(context, ("image_features", functions), lambda p, x: functions.image_features(p, as_float(x)))
+    return run(params, images)
 
 
 def text_features(context: Context, functions: Any, params: Any, tokens: Tokens) -> np.ndarray:
     """f32[N, D], un-normalised embeddings of token rows."""
-    kept = context.shared.setdefault("text_features", {})
-    if functions not in kept:
-        kept[functions] = RowMap(
-            lambda p, rows: functions.text_features(p, *rows), context.mesh, context.config.evaluate.batch_size
-        )
-    return kept[functions](params, (tokens.ids, tokens.mask))
+    run = row_map(context, ("text_features", functions), lambda p, rows: functions.text_features(p, *rows))
+    return run(params, (tokens.ids, tokens.mask))
 
 
 def example_keys(context: Context, name: str, ids: Sequence[str]) -> jax.Array:
     """One key per example from the stream `name` under the config's seed."""
     return keys.example_keys(keys.stream(context.config.seed, name), ids)
-
-
-def pixels(value: str) -> float:
-    return configs.pixel_units(value)

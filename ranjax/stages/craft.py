@@ -8,12 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from ranjax import config as configs
 from ranjax import files
 from ranjax.attacks import candidates, constraints, joint
 from ranjax.attacks import image as image_attacks
 from ranjax.attacks import text as text_attacks
 from ranjax.pipeline import Context
 from ranjax.stages import common
+from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
 from ranjax.training.rows import RowMap
 
@@ -36,10 +38,10 @@ def run(context: Context) -> dict[str, Any]:
         context.folder / "store",
         ids=chosen.ids,
         shard_size=config.noise.shard_size,
-        epsilon=common.pixels(config.noise.image_epsilon),
+        epsilon=configs.pixel_units(config.noise.image_epsilon),
         provenance={"attack": config.noise.recipe, "settings": settings, "seed": config.seed, "surrogate": surrogate},
     )
-    with Progress("craft", len(chosen.ids), writer.done, unit="pairs", stream=context.stream) as progress:
+    with Progress("craft", len(chosen.ids), writer.done, unit="pairs") as progress:
         for number in writer.missing():
             context.check_stop(f"{writer.done} of {len(chosen.ids)} pairs crafted")
             part = chosen.take(np.array(writer.positions(number)))
@@ -83,7 +85,7 @@ def build_attack(context: Context, functions: Any, params: Any) -> Any:
             functools.partial(functions.image_features, params),
             lambda e, t, m: functions.text_features(params, t, m, embeddings=e),
             functions.token_table(params),
-            common.as_float(images),
+            as_float(images),
             tokens,
             mask,
             words,

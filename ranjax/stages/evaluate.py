@@ -11,6 +11,7 @@ import numpy as np
 from ranjax import files
 from ranjax.attacks import image as image_attacks
 from ranjax.attacks import masking
+from ranjax.data.images import to_float
 from ranjax.evaluation import retrieval, statistics, zero_shot
 from ranjax.evaluation.retrieval import unit
 from ranjax.evaluation.robustness import WhiteBox
@@ -87,14 +88,14 @@ class _Evaluation:
         examples = self._some(split, self.config.attacked_examples)
         if not seeds:
             return
-        images = examples.images.astype(np.float32) / np.float32(255)
+        images = to_float(examples.images)
         keys = common.example_keys(self.context, "evaluate/attack", examples.ids)
         clean = common.image_features(self.context, self.functions, self.params, examples.images)
         self._spectrum("encoder", "clean", clean)
         hits = {}
         title = f"evaluate {self.folder}: attacking {split}"
         total = len(self.heads) * len(seeds) + 1
-        with Progress(title, total, unit="heads", stream=self.context.stream, shown=()) as progress:
+        with Progress(title, total, unit="heads", shown=()) as progress:
             for number, (method, variables) in enumerate(self.heads.items()):
                 head, attack = self._head(method), self._attack(method)
                 logits = []
@@ -129,7 +130,7 @@ class _Evaluation:
         found = masking.check(
             self._logits_of(method),
             (self.params, jax.tree.map(lambda x: x[0], self.heads[method])),
-            examples.images.astype(np.float32) / np.float32(255),
+            to_float(examples.images),
             examples.labels,
             common.example_keys(self.context, "evaluate/masking", examples.ids),
             self._settings(),
@@ -166,16 +167,14 @@ class _Evaluation:
 
     def _logits_of(self, method: str) -> Any:
         """The deployed model as ``((encoder, head), images) -> logits``, one function for each head shape."""
-        kept = self.context.shared.setdefault("deployed", {})
         head, functions = self._head(method), self.functions
-        if (functions, head) not in kept:
 
-            def logits(params: Any, images: jax.Array) -> jax.Array:
-                features = functions.image_features(params[0], images)
-                return head.apply(params[1]["params"], params[1]["stats"], features, False)[1]
+        def logits(params: Any, images: jax.Array) -> jax.Array:
+            features = functions.image_features(params[0], images)
+            return head.apply(params[1]["params"], params[1]["stats"], features, False)[1]
 
-            kept[functions, head] = logits
-        return kept[functions, head]
+        # One object for all arms: what is compiled for it serves them all.
+        return self.context.once(("deployed", functions, head), lambda: logits)
 
     def _attack(self, method: str) -> WhiteBox:
         return self._compiled(self._head(method), self._logits_of(method))
@@ -190,10 +189,10 @@ class _Evaluation:
         return self._compiled("zero_shot", logits)
 
     def _compiled(self, name: Any, logits: Any) -> WhiteBox:
-        kept = self.context.shared.setdefault("attacks", {})
-        if (self.functions, name) not in kept:
-            kept[self.functions, name] = WhiteBox(logits, self._settings(), batch_size=self.config.batch_size)
-        return kept[self.functions, name]
+        return self.context.once(
+            ("white box", self.functions, name),
+            lambda: WhiteBox(logits, self._settings(), batch_size=self.config.batch_size),
+        )
 
     def _settings(self) -> image_attacks.PGD:
         config = self.config

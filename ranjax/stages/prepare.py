@@ -59,7 +59,7 @@ def _progress(context: Context) -> Callable[[int, int], None]:
 
     def update(done: int, total: int) -> None:
         if not shown:
-            shown.append(Progress("prepare", total, unit="records", stream=context.stream))
+            shown.append(Progress("prepare", total, unit="records"))
         shown[0].update(done)
         if done >= total:
             shown[0].close()

@@ -62,7 +62,7 @@ def run(context: Context) -> dict[str, Any]:
         state = devices.replicate(fresh, context.mesh) if found is None else found
         with (
             MetricsLog(context.folder, start) as log,
-            Progress(f"pretrain {context.this.arm}", settings.steps, start, stream=context.stream) as progress,
+            Progress(f"pretrain {context.this.arm}", settings.steps, start) as progress,
         ):
 
             def show(done: int, metrics: Any) -> None:

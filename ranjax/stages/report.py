@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import importlib.metadata
-import io
 import os
 import platform
 import sys
@@ -15,7 +14,7 @@ import numpy as np
 
 from ranjax import config as configs
 from ranjax import files
-from ranjax.evaluation import statistics
+from ranjax.data.images import encode_png, to_float
 from ranjax.pipeline import Context
 from ranjax.reporting import page
 from ranjax.stages import common, evaluate
@@ -32,7 +31,7 @@ def run(context: Context) -> dict[str, Any]:
     results = {
         "schema": SCHEMA,
         "rows": [row for part in parts for row in part["rows"]],
-        "comparisons": _adjusted([c for part in parts for c in part["comparisons"]]),
+        "comparisons": [c for part in parts for c in part["comparisons"]],
         "spectra": [s for part in parts for s in part["spectra"]],
         "masking": [m for part in parts for m in part["masking"]],
         "chance": parts[0]["chance"],
@@ -48,14 +47,6 @@ def run(context: Context) -> dict[str, Any]:
     return {"rows": len(results["rows"]), "results": files.sha256(path)}
 
 
-def _adjusted(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each p value with its Holm adjustment over all comparisons of the run."""
-    if not comparisons:
-        return []
-    adjusted = statistics.holm([c["p"] for c in comparisons])
-    return [{**c, "p_adjusted": float(p)} for c, p in zip(comparisons, adjusted)]
-
-
 def _examples(context: Context) -> list[dict[str, Any]]:
     """Attacked pairs at evenly spaced ranks of the loss's rise, from the least to the most changed."""
     count = context.config.report.examples
@@ -65,16 +56,16 @@ def _examples(context: Context) -> list[dict[str, Any]]:
     from ranjax.data.store import NoisyStore
 
     store = NoisyStore.open(context.folder_of("craft") / "store")
-    train = common.data(context).split("train")
+    train = common.data(context).prepared.splits["train"]
     place = {name: i for i, name in enumerate(train.ids)}
     origin = {name: store.provenance(name) for name in store.ids}
     ranked = sorted(store.ids, key=lambda name: (origin[name]["loss_after"] - origin[name]["loss_before"], name))
     picks = np.unique(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int))
-    return [_example(context, store[ranked[i]], train, place[ranked[i]]) for i in picks]
+    return [_example(context, store[ranked[i]], train.meta(place[ranked[i]])) for i in picks]
 
 
-def _example(context: Context, twin: dict[str, Any], train: common.Split, position: int) -> dict[str, Any]:
-    clean = twin["clean_image"].astype(np.float32) / np.float32(255)
+def _example(context: Context, twin: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:
+    clean = to_float(twin["clean_image"])
     shown = np.clip(0.5 + MAGNIFICATION * (twin["image"] - clean), 0, 1)
     provenance = twin["provenance"]
     return {
@@ -84,24 +75,20 @@ def _example(context: Context, twin: dict[str, Any], train: common.Split, positi
         "attacked": _png(twin["image"]),
         "difference": _png(shown),
         "magnification": MAGNIFICATION,
-        "report": train.reports[position],
+        "report": origin["report"],
         "attacked_report": twin["report"],
         "changed": provenance["changed"],
         "norm": provenance["norm"],
         "loss_before": provenance["loss_before"],
         "loss_after": provenance["loss_after"],
-        "label": int(train.labels[position]),
+        "label": origin["label"],
     }
 
 
 def _png(image: np.ndarray) -> str:
-    """A grey or colour image f32[H, W, C] in [0, 1] as base64 PNG."""
-    from PIL import Image
-
+    """A grey image f32[H, W, 1] in [0, 1] as base64 PNG."""
     pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(out, "PNG")
-    return base64.b64encode(out.getvalue()).decode()
+    return base64.b64encode(encode_png(pixels)).decode()
 
 
 def _card(context: Context) -> dict[str, Any]:
