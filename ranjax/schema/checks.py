@@ -1,0 +1,85 @@
+"""What a configuration key is, and the checks that its value passes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ranjax.errors import nearest
+
+Check = Callable[[Any], str]
+"""Returns an empty string for an allowed value, else words that say what is allowed."""
+
+
+def at_least(low: float) -> Check:
+    return lambda v: "" if v >= low else f"a number of at least {low}"
+
+
+def above(low: float) -> Check:
+    return lambda v: "" if v > low else f"a number above {low}"
+
+
+def between(low: float, high: float) -> Check:
+    return lambda v: "" if low <= v <= high else f"a number from {low} to {high}"
+
+
+def one_of(*choices: Any) -> Check:
+    return lambda v: "" if v in choices else "one of " + ", ".join(map(repr, choices)) + _nearest_choice(v, choices)
+
+
+def some_of(*choices: str) -> Check:
+    def check(v: tuple[str, ...]) -> str:
+        good = len(v) > 0 and all(x in choices for x in v) and len(set(v)) == len(v)
+        return "" if good else "a tuple of different names out of " + ", ".join(map(repr, choices))
+
+    return check
+
+
+def epsilon(value: Any) -> str:
+    """Pixel units, 0 to 1, as a number or as text such as "8/255"."""
+    try:
+        good = 0.0 <= pixel_units(value) <= 1.0
+    except (ValueError, ZeroDivisionError):
+        good = False
+    return "" if good else 'pixel units from 0 to 1, e.g. "8/255" or "0.03" (not 0 to 255)'
+
+
+def ratios(value: tuple[float, ...]) -> str:
+    good = len(value) > 0 and value[0] == 0.0 and all(a < b for a, b in itertools.pairwise(value)) and value[-1] <= 1.0
+    return "" if good else "shares from 0 to 1 that rise and begin with 0.0 (the clean run is the surrogate)"
+
+
+def maps(value: tuple[str, ...]) -> str:
+    return "" if all("=" in v for v in value if v) else "texts of the form 'name=value'"
+
+
+def anything(value: Any) -> str:
+    return ""
+
+
+def pixel_units(value: str | float) -> float:
+    """Turns "8/255", "0.03" or a number into a float in pixel units (0 to 1)."""
+    if isinstance(value, str) and "/" in value:
+        top, bottom = value.split("/")
+        return float(top) / float(bottom)
+    return float(value)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One configuration key. `check` looks at a value of the default's type."""
+
+    name: str
+    default: Any
+    meaning: str
+    unit: str = ""
+    check: Check = anything
+
+
+def _nearest_choice(value: Any, choices: tuple[Any, ...]) -> str:
+    if not isinstance(value, str):
+        return ""
+    hint = nearest(value, [c for c in choices if isinstance(c, str)])
+    return f" ({hint[:-1].lower()}?)" if hint else ""

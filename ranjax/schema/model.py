@@ -1,0 +1,32 @@
+"""Keys of the dual encoder."""
+
+from ml_collections import ConfigDict
+
+from ranjax.errors import ConfigError
+from ranjax.schema.checks import Key, at_least, one_of
+
+KEYS = (
+    Key("model.weights", "", "Folder of a Hugging Face CLIP to start from; empty: random weights.", "path"),
+    Key("model.patch_size", 16, "Side of a patch.", "pixels", at_least(1)),
+    Key("model.vision_width", 128, "Width of the image tower.", "channels", at_least(8)),
+    Key("model.vision_layers", 3, "Blocks of the image tower.", "layers", at_least(1)),
+    Key("model.vision_heads", 4, "Attention heads of the image tower.", "heads", at_least(1)),
+    Key("model.text_width", 96, "Width of the text tower.", "channels", at_least(8)),
+    Key("model.text_layers", 1, "Blocks of the text tower.", "layers", at_least(1)),
+    Key("model.text_heads", 4, "Attention heads of the text tower.", "heads", at_least(1)),
+    Key("model.embed_dim", 128, "Width of the shared embedding.", "channels", at_least(4)),
+    Key("model.activation", "quick_gelu", "Activation of the MLPs.", "", one_of("gelu", "quick_gelu")),
+)
+
+
+def check(config: ConfigDict) -> None:
+    """Raises a ConfigError where keys do not fit each other."""
+    model = config.model
+    for tower in ("vision", "text"):
+        width, heads = model[f"{tower}_width"], model[f"{tower}_heads"]
+        if width % heads:
+            raise ConfigError(f"model.{tower}_heads", heads, f"a divisor of model.{tower}_width = {width}")
+    if not model.weights and config.data.image_size % model.patch_size:
+        raise ConfigError(
+            "model.patch_size", model.patch_size, f"a divisor of data.image_size = {config.data.image_size}"
+        )

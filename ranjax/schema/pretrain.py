@@ -1,0 +1,27 @@
+"""Keys of upstream pre-training."""
+
+from ml_collections import ConfigDict
+
+from ranjax.errors import ConfigError
+from ranjax.schema.checks import Key, above, at_least, between
+
+KEYS = (
+    Key("pretrain.steps", 260, "Steps of each upstream run.", "steps", at_least(1)),
+    Key("pretrain.batch_size", 64, "Global batch; its pairs are each other's negatives.", "pairs", at_least(2)),
+    Key("pretrain.learning_rate", 1e-3, "Peak of the schedule.", "", above(0)),
+    Key("pretrain.warmup", 0.1, "Share of the steps with a linear warm-up; then cosine to 0.", "share", between(0, 1)),
+    Key("pretrain.weight_decay", 0.1, "AdamW's; not on biases, norms, logit scale.", "", at_least(0)),
+    Key("pretrain.clip_norm", 1.0, "Largest gradient norm; 0 switches clipping off.", "", at_least(0)),
+    Key("pretrain.checkpoint_every", 130, "Steps between checkpoints.", "steps", at_least(1)),
+    Key("pretrain.log_every", 50, "Steps between lines of figures.", "steps", at_least(1)),
+)
+
+
+def check(config: ConfigDict) -> None:
+    """Raises a ConfigError where keys do not fit each other."""
+    if config.data.source == "radiographs" and config.pretrain.batch_size > config.data.radiographs.train:
+        raise ConfigError(
+            "pretrain.batch_size",
+            config.pretrain.batch_size,
+            f"at most data.radiographs.train = {config.data.radiographs.train}",
+        )
