@@ -20,6 +20,7 @@ from ranjax.config import default_config
 def get_config():
     config = default_config()
     data = config.data.radiographs
+    config.quick_compile = True
     config.data.image_size = 32
     data.train, data.adapt, data.validation, data.test, data.ood_test = 48, 40, 24, 24, 16
     config.pretrain.steps, config.pretrain.batch_size = 12, 8
@@ -127,7 +128,10 @@ def test_a_finished_run_is_skipped_and_another_config_refused(whole):
     assert before == (workdir / "results.json").read_bytes()
 
 
-@pytest.mark.parametrize("signals", [(signal.SIGKILL,), (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)])
+@pytest.mark.parametrize(
+    "signals",
+    [(signal.SIGKILL,), pytest.param((signal.SIGINT, signal.SIGTERM, signal.SIGKILL), marks=pytest.mark.slow)],
+)
 def test_a_run_that_is_cut_off_goes_on_to_the_same_results(whole, tmp_path, signals):
     whole_workdir, config, cache, _ = whole
     arguments = ("--config", config, "--workdir", tmp_path / "run", f"--config.compile_cache={cache}")
