@@ -45,10 +45,14 @@ class StageRun:
     needs: tuple[str, ...]
     keys: tuple[str, ...]
     run: Callable[[Context], dict[str, Any]]
+    recipe: str = ""
+    """What makes the twins of this arm, in place of `noise.recipe`; empty: that one."""
 
     @property
     def id(self) -> str:
-        return f"{self.stage}/{self.arm}" if self.arm else self.stage
+        # Not below craft/, which the twins of noise.recipe own: each folder belongs to one run.
+        stage = "controls" if self.stage == "craft" and self.arm else self.stage
+        return f"{stage}/{self.arm}" if self.arm else self.stage
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,12 @@ class Context:
     def folder_of(self, run_id: str) -> Path:
         return self.workdir / run_id
 
+    @property
+    def craft_id(self) -> str:
+        """The run that crafted the twins of this arm's recipe."""
+        recipe = self.config.noise.recipe
+        return next(r.id for r in self.plan if r.stage == "craft" and (r.recipe or recipe) == recipe)
+
     def manifest_of(self, run_id: str) -> dict[str, Any]:
         return files.read_json(self.workdir / run_id / "manifest.json")
 
@@ -101,29 +111,40 @@ def _stage(name: str) -> Callable[[Context], dict[str, Any]]:
     return run
 
 
+def recipes(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """`noise.recipe` and then the controls that get arms of their own."""
+    return (config.noise.recipe, *(name for name in config.noise.controls if name))
+
+
 def plan(config: ml_collections.ConfigDict) -> tuple[StageRun, ...]:
     """The stage runs that a config asks for, in an order in which each finds what it needs."""
     common = ("seed",)
     model = (*common, "data", "text", "model", "pretrain")
-    recipe = config.noise.recipe
     runs = [StageRun("prepare", "", 0.0, (), (*common, "data", "text"), _stage("prepare"))]
     runs.append(StageRun("pretrain", "clean", 0.0, ("prepare",), model, _stage("pretrain")))
     noisy = [r for r in config.noise.ratios if r > 0]
-    if noisy:
+    arms = [("clean", 0.0, "")]
+    for recipe in recipes(config) if noisy else ():
+        own = "" if recipe == config.noise.recipe else recipe
         needs = ("prepare", "pretrain/clean")
-        runs.append(StageRun("craft", "", max(noisy), needs, (*common, "noise"), _stage("craft")))
-    for ratio in noisy:
-        needs = ("prepare", "craft")
-        runs.append(StageRun("pretrain", arm_name(recipe, ratio), ratio, needs, model, _stage("pretrain")))
-    for ratio in config.noise.ratios:
-        arm = arm_name(recipe, ratio)
-        runs.append(StageRun("adapt", arm, ratio, ("prepare", f"pretrain/{arm}"), (*common, "adapt"), _stage("adapt")))
-        needs = ("prepare", f"pretrain/{arm}", f"adapt/{arm}")
-        runs.append(StageRun("evaluate", arm, ratio, needs, (*common, "evaluate"), _stage("evaluate")))
-    evaluated = tuple(run.id for run in runs if run.stage == "evaluate")
-    pictures = ("craft",) if noisy else ()
-    runs.append(StageRun("report", "", 0.0, ("prepare", *evaluated, *pictures), ("report",), _stage("report")))
+        runs.append(StageRun("craft", own, max(noisy), needs, (*common, "noise"), _stage("craft"), recipe))
+        arms += [(arm_name(recipe, ratio), ratio, recipe) for ratio in noisy]
+    crafted = {run.recipe: run.id for run in runs if run.stage == "craft"}
+    for arm, ratio, recipe in arms[1:]:
+        needs = ("prepare", crafted[recipe])
+        runs.append(StageRun("pretrain", arm, ratio, needs, model, _stage("pretrain"), recipe))
+    for arm, ratio, recipe in arms:
+        runs += _downstream(arm, ratio, recipe)
+    needs = tuple(run.id for run in runs if run.stage in ("prepare", "evaluate", "craft"))
+    runs.append(StageRun("report", "", 0.0, needs, ("report",), _stage("report")))
     return tuple(runs)
+
+
+def _downstream(arm: str, ratio: float, recipe: str) -> list[StageRun]:
+    """Fine-tuning on one encoder, and its evaluation; noisy arms are also held against the surrogate's adversaries."""
+    adapt = StageRun("adapt", arm, ratio, ("prepare", f"pretrain/{arm}"), ("seed", "adapt"), _stage("adapt"), recipe)
+    needs = ("prepare", f"pretrain/{arm}", adapt.id, *(("evaluate/clean",) if ratio else ()))
+    return [adapt, StageRun("evaluate", arm, ratio, needs, ("seed", "evaluate"), _stage("evaluate"), recipe)]
 
 
 _PLACES = ("data.dir", "pretrain.checkpoint_every", "pretrain.log_every")
@@ -131,14 +152,16 @@ _PLACES = ("data.dir", "pretrain.checkpoint_every", "pretrain.log_every")
 
 
 def decided_by(config: ml_collections.ConfigDict, run: StageRun) -> dict[str, Any]:
-    """The part of the config that decides a run's outcome, flat; `noise.ratios` counts only through the ratio."""
+    """The part of the config that decides a run's outcome, flat; what the run itself says of ratio and recipe counts."""
     flat = {
         name: value
         for name, value in configs.flatten(config).items()
         if any(name == key or name.startswith(f"{key}.") for key in run.keys)
-        and name not in (*_PLACES, "noise.ratios")
+        and name not in (*_PLACES, "noise.ratios", "noise.controls")
         and not _of_another_source(config, name)
     }
+    if "noise.recipe" in flat and run.recipe:
+        flat["noise.recipe"] = run.recipe
     return {**json.loads(json.dumps(flat)), "ratio": run.ratio}
 
 
@@ -284,13 +307,24 @@ def execute(
             if stop():
                 raise Stopped(f"before {run.id}")
             say(title)
-            context = Context(config, workdir, run, runs, expected[run.id], mesh, stop, say, shared=shared)
+            context = Context(
+                _of_recipe(config, run), workdir, run, runs, expected[run.id], mesh, stop, say, shared=shared
+            )
             started = time.monotonic()
             outcome = run.run(context)
             seconds = round(time.monotonic() - started, 2)
             files.write_json(folder / "manifest.json", {**record, **_plain(outcome), "seconds": seconds})
             say(f"{title}: done in {seconds:.1f} s")
     return workdir / "report" / "index.html"
+
+
+def _of_recipe(config: ml_collections.ConfigDict, run: StageRun) -> ml_collections.ConfigDict:
+    """The config as the arm of another recipe reads it."""
+    if run.recipe in ("", config.noise.recipe):
+        return config
+    own = config.copy_and_resolve_references()
+    own.noise.recipe = run.recipe
+    return own
 
 
 def _plain(outcome: Mapping[str, Any]) -> dict[str, Any]:

@@ -159,3 +159,43 @@ def test_importing_ranjax_is_light():
     code = f"import sys, ranjax, ranjax.main; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_controls_get_arms_of_their_own_and_leave_the_others_as_they_were(config):
+    before = pipeline.fingerprints(config, pipeline.plan(config))
+    configs.override(config, "noise.controls", "('image_only',)")
+    runs = pipeline.plan(config)
+    after = pipeline.fingerprints(config, runs)
+    ids = [run.id for run in runs]
+    assert {"controls/image_only", "pretrain/image_only_10", "evaluate/image_only_30"} <= set(ids)
+    assert len(ids) == len(set(ids))
+    for place, run in enumerate(runs):
+        assert set(run.needs) <= set(ids[:place])
+    assert all(after[name] == before[name] for name in before if name != "report")
+    assert after["craft"] != after["controls/image_only"]
+    assert after["pretrain/image_only_10"] != after["pretrain/coattack_10"]
+    configs.override(config, "noise.recipe", "image_only")
+    configs.override(config, "noise.controls", "('',)")
+    alone = pipeline.fingerprints(config, pipeline.plan(config))
+    assert alone["pretrain/image_only_30"] == after["pretrain/image_only_30"]
+
+
+def test_a_stage_of_a_control_sees_its_own_recipe(config, tmp_path, monkeypatch):
+    configs.override(config, "noise.controls", "('image_only',)")
+    seen = {}
+
+    def run(context):
+        seen[context.this.id] = (context.config.noise.recipe, context.craft_id)
+        return {}
+
+    runs = tuple(dataclasses.replace(run_, run=run) for run_ in pipeline.plan(config))
+    _execute(config, tmp_path, runs, monkeypatch)
+    assert seen["pretrain/image_only_10"] == ("image_only", "controls/image_only")
+    assert seen["pretrain/coattack_10"] == ("coattack", "craft")
+    assert seen["report"] == ("coattack", "craft")
+
+
+def test_a_recipe_is_not_its_own_control(config):
+    configs.override(config, "noise.controls", "('coattack',)")
+    with pytest.raises(ConfigError, match="controls"):
+        configs.validate(config)

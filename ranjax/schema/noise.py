@@ -10,6 +10,13 @@ RECIPES = ("coattack", "sga", "sep", "image_only", "text_only")
 KEYS = (
     Key("noise.ratios", (0.0, 0.1, 0.3), "Shares of the upstream pairs that are adversarial.", "shares", ratios),
     Key("noise.recipe", "coattack", "Which attack makes the twins.", "", one_of(*RECIPES)),
+    Key(
+        "noise.controls",
+        ("",),
+        "Further recipes, each with arms of its own at the same ratios, e.g. ('gaussian', 'caption_shuffle').",
+        "",
+        lambda v: "" if all(x in ("", *RECIPES) for x in v) else "names out of " + ", ".join(map(repr, RECIPES)),
+    ),
     Key("noise.image_epsilon", "8/255", "Radius of the Linf ball.", "pixel units", epsilon),
     Key("noise.image_step", "2/255", "Step of PGD.", "pixel units", epsilon),
     Key("noise.image_steps", 10, "Steps of PGD.", "steps", at_least(0)),
@@ -29,5 +36,8 @@ KEYS = (
 
 def check(config: ConfigDict) -> None:
     """Raises a ConfigError where keys do not fit each other."""
+    controls = [name for name in config.noise.controls if name]
+    if len({config.noise.recipe, *controls}) <= len(controls):
+        raise ConfigError("noise.controls", config.noise.controls, "different recipes, noise.recipe not among them")
     if len(config.noise.ratios) > 1 and config.noise.recipe != "text_only" and config.noise.image_steps == 0:
         raise ConfigError("noise.image_steps", 0, "at least 1 where noise.recipe attacks images")

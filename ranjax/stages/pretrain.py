@@ -105,7 +105,7 @@ def upstream(context: Context) -> Source:
     from ranjax.data.noise import mix
     from ranjax.data.store import NoisyStore
 
-    store = NoisyStore.open(context.folder_of("craft") / "store")
+    store = NoisyStore.open(context.folder_of(context.craft_id) / "store")
     return mix(source, store, context.this.ratio, context.config.seed)
 
 
