@@ -33,15 +33,7 @@ def run(context: Context) -> dict[str, Any]:
     settings = config.pretrain
     devices.check_batch_size(settings.batch_size, context.mesh, "pretrain.batch_size")
     functions, params = first_weights(context)
-    optimizer = adamw(
-        AdamWSettings(
-            learning_rate=settings.learning_rate,
-            steps=settings.steps,
-            warmup_steps=round(settings.warmup * settings.steps),
-            weight_decay=settings.weight_decay,
-            clip_norm=settings.clip_norm or None,
-        )
-    )
+    optimizer = adamw(optimizer_settings(settings))
     batches = Batches(
         upstream(context),
         settings.batch_size,
@@ -97,6 +89,17 @@ def run(context: Context) -> dict[str, Any]:
     }
 
 
+def optimizer_settings(settings: Any) -> AdamWSettings:
+    """The optimizer's settings out of the config's group ``pretrain``."""
+    return AdamWSettings(
+        learning_rate=settings.learning_rate,
+        steps=settings.steps,
+        warmup_steps=round(settings.warmup * settings.steps),
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm or None,
+    )
+
+
 def upstream(context: Context) -> Source:
     """The training pairs of this arm: clean, or with the ratio's share replaced by their twins."""
     source = common.data(context).prepared.splits["train"]
@@ -135,11 +138,19 @@ def first_weights(context: Context) -> tuple[Any, Any]:
                 f"the tokenizer of the checkpoint (its end token is {stored.eos_id}, this one's {tokenizer.eos_id})",
             )
         return functions, params
-    shape = DualEncoderConfig(
-        vocab_size=tokenizer.vocab_size,
-        eos_id=tokenizer.eos_id,
-        bos_id=tokenizer.bos_id,
-        pad_id=tokenizer.pad_id,
+    special = {name: getattr(tokenizer, name) for name in ("eos_id", "bos_id", "pad_id")}
+    shape = encoder_shape(config, tokenizer.vocab_size, **special)
+    return split(DualEncoder(shape, nnx.Rngs(keys.stream(config.seed, "init"))))
+
+
+def encoder_shape(config: Any, vocab_size: int, *, eos_id: int, bos_id: int, pad_id: int) -> DualEncoderConfig:
+    """The dual encoder that a config describes where it names no checkpoint, for a tokenizer of that vocabulary."""
+    model = config.model
+    return DualEncoderConfig(
+        vocab_size=vocab_size,
+        eos_id=eos_id,
+        bos_id=bos_id,
+        pad_id=pad_id,
         image_size=config.data.image_size,
         patch_size=model.patch_size,
         vision_width=model.vision_width,
@@ -152,7 +163,6 @@ def first_weights(context: Context) -> tuple[Any, Any]:
         embed_dim=model.embed_dim,
         activation=model.activation,
     )
-    return split(DualEncoder(shape, nnx.Rngs(keys.stream(config.seed, "init"))))
 
 
 def _batch(rows: Any) -> dict[str, Any]:

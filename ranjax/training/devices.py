@@ -99,17 +99,22 @@ def data_parallel(step: Step, mesh: Mesh, *, donate: bool = True, check_vma: boo
       A function of the same signature on global arrays: the batch's leading axis is split, the rest is replicated. It
       compiles once per set of shapes, and raises ConfigError, naming the nearest sizes, if the rows do not divide.
     """
-    everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
-    mapped = jax.shard_map(
-        step, mesh=mesh, in_specs=(everywhere, split, everywhere), out_specs=everywhere, check_vma=check_vma
-    )
-    compiled = jax.jit(mapped, donate_argnums=(0,) if donate else ())
+    compiled = mapped_step(step, mesh, donate=donate, check_vma=check_vma)
 
     def run(state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
         check_batch_size(_rows(batch), mesh)
         return compiled(state, batch, key)
 
     return run
+
+
+def mapped_step(step: Step, mesh: Mesh, *, donate: bool = True, check_vma: bool = True) -> Any:
+    """The jitted function behind `data_parallel`, which can also be lowered for abstract arrays."""
+    everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+    mapped = jax.shard_map(
+        step, mesh=mesh, in_specs=(everywhere, split, everywhere), out_specs=everywhere, check_vma=check_vma
+    )
+    return jax.jit(mapped, donate_argnums=(0,) if donate else ())
 
 
 def row_keys(key: jax.Array, rows: int, axis_name: str | None = None) -> jax.Array:
