@@ -152,7 +152,7 @@ _PLACES = ("data.dir", "pretrain.checkpoint_every", "pretrain.log_every")
 
 
 def decided_by(config: ml_collections.ConfigDict, run: StageRun) -> dict[str, Any]:
-    """The part of the config that decides a run's outcome, flat; what the run itself says of ratio and recipe counts."""
+    """The part of the config that decides a run's outcome, flat; ratio and recipe count as the run has them."""
     flat = {
         name: value
         for name, value in configs.flatten(config).items()
