@@ -4,13 +4,13 @@ The mesh has one axis, ``"data"``. The state is replicated, a batch is split alo
 to the other devices by named-axis collectives. This is ``jax.shard_map`` under ``jax.jit``, which is what ``jax.pmap``
 is made of today; one device is the same code with collectives that cost nothing.
 
-**Gradients.** Average the loss over the axis inside the differentiated function, then average the gradients too:
+**Gradients.** Average the loss over the axis inside the differentiated function:
 
     loss, grads = jax.value_and_grad(lambda p: jax.lax.pmean(loss_fn(p), "data"))(params)
-    grads = jax.lax.pmean(grads, "data")
 
-Averaging only the gradients of a local loss is wrong by a factor of the number of devices under `shard_map`'s
-replication checks (the transpose of a replicated input already sums).
+Under `shard_map`'s replication checks (the default here) this gradient, by replicated parameters, is already the sum
+over the devices, and averaging it once more would send every gradient twice; without the checks it must be averaged.
+Averaging only the gradients of a local loss is wrong by a factor of the number of devices under the checks.
 """
 
 from __future__ import annotations
@@ -115,6 +115,11 @@ def mapped_step(step: Step, mesh: Mesh, *, donate: bool = True, check_vma: bool 
         step, mesh=mesh, in_specs=(everywhere, split, everywhere), out_specs=everywhere, check_vma=check_vma
     )
     return jax.jit(mapped, donate_argnums=(0,) if donate else ())
+
+
+def varies(x: jax.Array, axis_name: str) -> bool:
+    """Whether `x`, inside a `shard_map` that checks replication, may differ between devices; False without checks."""
+    return axis_name in jax.typeof(x).manual_axis_type.varying
 
 
 def row_keys(key: jax.Array, rows: int, axis_name: str | None = None) -> jax.Array:

@@ -11,7 +11,7 @@ import optax
 
 from ranjax.errors import ConfigError
 from ranjax.objectives import contrastive
-from ranjax.training.devices import AXIS, row_keys
+from ranjax.training.devices import AXIS, row_keys, varies
 from ranjax.training.optimizer import clip_log_scale
 from ranjax.training.state import TrainState
 
@@ -78,7 +78,9 @@ def make_step(
             return loss, aux | {"logit_scale": scale}
 
         (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        if axis_name is not None:
+        if axis_name is not None and not varies(images, axis_name):
+            # Without replication checks nothing has summed yet. With them, the gradient by replicated parameters is
+            # already the sum over the devices; averaging it once more would send every gradient twice.
             grads = jax.lax.pmean(grads, axis_name)
         norms = jnp.stack([jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)])
         bad = ~jnp.isfinite(norms)

@@ -1,0 +1,90 @@
+"""Costs read from compiled programs: against closed forms, and the collectives that the design promises."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from experiments.scale import collectives, estimate, flops
+from experiments.scale.chips import CHIPS
+from ranjax import config as configs
+from ranjax.models import DualEncoder
+from ranjax.stages.pretrain import encoder_shape
+
+
+def test_products_of_a_matrix_product_a_loop_and_a_convolution():
+    a, b = jnp.ones((3, 5)), jnp.ones((5, 7))
+    assert flops.products(jax.make_jaxpr(jnp.matmul)(a, b)) == 2 * 3 * 5 * 7
+
+    def loop(a, b):
+        return jax.lax.fori_loop(0, 4, lambda i, x: x @ b @ b.T, a)
+
+    assert flops.products(jax.make_jaxpr(loop)(a, b)) == 4 * (2 * 3 * 5 * 7) * 2
+
+    def convolution(x, k):
+        return jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    jaxpr = jax.make_jaxpr(jax.jit(convolution))(jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4)))
+    assert flops.products(jaxpr) == 2 * (3 * 3 * 3) * (2 * 8 * 8 * 4)
+
+
+def test_collectives_are_read_with_their_bytes():
+    text = """
+  %ar = (f32[10,4]{1,0}, f32[6]{0}) all-reduce(%a, %b), replica_groups={{0,1}}, to_apply=%add
+  %ag = bf16[8,4]{1,0} all-gather(%c), dimensions={0}
+  ROOT %x = f32[] add(%d, %e)
+"""
+    found = collectives.read(text)
+    assert [(c.kind, c.bytes) for c in found] == [("all-reduce", 184), ("all-gather", 64)]
+    assert collectives.moved(found, 4) == pytest.approx(2 * 0.75 * 184 + 0.75 * 64)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    config = configs.default_config()
+    config.data.image_size, config.text.max_length = 32, 12
+    config.model.vision_layers = config.model.text_layers = 1
+    config.model.vision_width = config.model.text_width = 32
+    config.model.embed_dim = 16
+    config.pretrain.batch_size = 32
+    return config
+
+
+@pytest.fixture(scope="module")
+def programs(tiny):
+    return {count: estimate.pretrain_program(tiny, count, vocab_size=64) for count in (1, 8)}
+
+
+@pytest.mark.slow
+def test_a_step_sends_every_gradient_once_and_gathers_the_embeddings_of_both_towers(programs):
+    program = programs[8]
+    kinds = program.summary()
+    gathered = 32 * 16 * 4  # the global batch's embeddings of one tower, f32
+    assert kinds["all-gather"] == (2, 2 * gathered)
+    assert kinds["reduce-scatter"] == (2, 2 * gathered // 8)
+    # The gradients of all parameters, the loss with its accuracies, and a few hundred bytes of sums that XLA shares.
+    total = sum(c.bytes for c in program.collectives if c.kind == "all-reduce")
+    assert 4 * program.parameters <= total <= 4 * program.parameters + 1024
+    assert set(kinds) == {"all-gather", "reduce-scatter", "all-reduce"}
+    assert program.state == pytest.approx(3 * 4 * program.parameters, abs=64)
+    assert program.rows == 4
+
+
+@pytest.mark.slow
+def test_products_shrink_with_the_rows_and_efficiency_falls_with_the_devices(programs):
+    one, eight = programs[1], programs[8]
+    assert not one.moved
+    # Encoders: an eighth of the rows a device. The matrix of cosines: an eighth of its rows, too.
+    assert eight.flops == pytest.approx(one.flops / 8, rel=0.02)
+    chip = CHIPS["v5e"]
+    assert estimate.predict(one, chip, 0.4).low == 1.0
+    found = estimate.predict(eight, chip, 0.4)
+    assert 0 < found.low < found.high <= 1
+    assert found.compute == pytest.approx(eight.flops / (0.4 * chip.flops))
+
+
+@pytest.mark.slow
+def test_parameters_are_counted_once(tiny, programs):
+    shape = encoder_shape(tiny, 64, eos_id=1, bos_id=2, pad_id=0)
+    params = nnx.state(nnx.eval_shape(lambda: DualEncoder(shape, nnx.Rngs(0))), nnx.Param)
+    assert programs[1].parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
