@@ -1,0 +1,29 @@
+"""Paper scale: ViT-B/16 and a 12-layer text tower on the 377,110 images of MIMIC-CXR-JPG, at all ratios.
+
+python -m experiments.scale --config configs/mimic_vit_b16.py --devices 64     what it costs, before it runs
+
+Needs the set itself, under its licence; see docs/data.md. Sizes are this project's choice, not a published recipe's.
+"""
+
+from ranjax.config import default_config
+
+PAIRS, EPOCHS, BATCH = 377_110, 30, 4096
+
+
+def get_config():
+    config = default_config()
+    config.data.source = "tfds"
+    config.data.tfds.name = "mimic_cxr_jpg"
+    config.data.image_size = 224
+    config.text.max_length = 128
+    config.text.max_vocabulary = 30_000
+    model = config.model
+    model.patch_size, model.vision_width, model.vision_layers, model.vision_heads = 16, 768, 12, 12
+    model.text_width, model.text_layers, model.text_heads, model.embed_dim = 512, 12, 8, 512
+    config.pretrain.batch_size = BATCH
+    config.pretrain.steps = EPOCHS * PAIRS // BATCH
+    config.pretrain.learning_rate = 5e-4
+    config.pretrain.checkpoint_every = 200
+    config.noise.ratios = (0.0, 0.05, 0.1, 0.2, 0.3)
+    config.evaluate.attacked_examples = 1000
+    return config
