@@ -11,6 +11,7 @@ all epsilons. :mod:`ranjax.attacks.masking` says whether such a figure is to be 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,10 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ranjax.attacks import image, losses
+from ranjax.attacks import image, losses, transforms
+from ranjax.attacks.ascent import KeyedLoss
 from ranjax.errors import ConfigError, DataError
 
-Logits = Callable[[Any, jax.Array], jax.Array]
+Logits = Callable[..., jax.Array]
+RowFunction = Callable[[Any, Any], Any]
+MapRows = Callable[[RowFunction, int], RowFunction]
+"""``(fn(shared, rows) -> rows, batch size) -> the same function of any number of rows``: where the work is done."""
+
+
+_JUDGE = 0x4A554447  # names the draw that a random model is judged by, apart from those of the attack's steps
 
 
 class Robustness(NamedTuple):
@@ -49,12 +57,16 @@ class WhiteBox:
     """An attack on a classifier, compiled once per shape of parameters and micro-batch.
 
     Args:
-      logits_fn: ``(params, images) -> logits``.
+      logits_fn: ``(params, images) -> logits``; with `draws`, ``(params, images, keys key[B]) -> logits``.
       settings: of the attack, a pytree whose leaves (epsilon, step size) may change without compiling.
       attack: ``(loss_fn, images, keys, settings) -> result`` with fields `images`, `loss`, `finite`; the loss function
         gives ``(loss f32[B], success bool[B])``. E.g. `image.pgd`, `apgd.apgd`.
       loss: "cross_entropy", "dlr" or "margin"; multi-label tasks: "binary_cross_entropy".
-      batch_size: images at a time; the last micro-batch is filled up with copies that do not count.
+      batch_size: images at a time (on each device); the last micro-batch is filled up with copies that do not count.
+      draws: above 0 for a model with a random or test-time part: the attack goes through it and raises the mean over
+        this many draws at each step (expectation over transformations, Athalye et al. 2018, arXiv 1707.07397). The
+        model is then judged on one draw of its own, which the attacker does not see.
+      map_rows: shares the rows out, e.g. over the devices of a mesh; by default one device takes them all.
     """
 
     def __init__(
@@ -64,27 +76,53 @@ class WhiteBox:
         attack: Callable[..., Any] = image.pgd,
         loss: str = "cross_entropy",
         batch_size: int = 96,
+        draws: int = 0,
+        map_rows: MapRows | None = None,
     ) -> None:
         if batch_size < 1:
             raise ConfigError("batch_size", batch_size, "at least 1")
+        if draws < 0:
+            raise ConfigError("draws", draws, "0 or more")
         self.settings, self.batch_size, self.multi_label = settings, batch_size, loss == "binary_cross_entropy"
 
-        def run(params: Any, images: jax.Array, labels: jax.Array, keys: jax.Array, settings: Any) -> Any:
-            def bound(x: jax.Array) -> jax.Array:
-                return logits_fn(params, x)
-
-            def of_labels(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-                logits = bound(x)
+        def loss_of(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+            if self.multi_label:
                 return losses.binary_cross_entropy(logits, labels), ~_right(logits, labels)
+            return losses.of_classifier(lambda x: x, labels, loss)(logits)
 
-            loss_fn = of_labels if self.multi_label else losses.of_classifier(bound, labels, loss)
+        def run(shared: Any, rows: Any) -> Any:
+            (params, settings), (images, labels, keys) = shared, rows
+            loss_fn: Any
+            if draws:
+                own = jax.vmap(lambda key: jax.random.fold_in(key, _JUDGE))(keys)
+
+                def deployed(x: jax.Array) -> jax.Array:
+                    return logits_fn(params, x, own)
+
+                keyed = KeyedLoss(lambda x, k: loss_of(logits_fn(params, x, k), labels))
+                loss_fn = transforms.expectation(keyed, draws)
+            else:
+                deployed = functools.partial(logits_fn, params)
+
+                def loss_fn(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+                    return loss_of(deployed(x), labels)
+
             result = attack(loss_fn, images, keys, settings)
-            clean, attacked = bound(images), bound(result.images)
+            clean, attacked = deployed(images), deployed(result.images)
             before = _right(clean, labels)
             # The kept iterate is wrong wherever any was; the clean image is one the attacker may always choose.
             return before, before & _right(attacked, labels), clean, attacked, result.loss, result.finite, result.images
 
         self._run = jax.jit(run)
+        self._mapped = self._alone if map_rows is None else map_rows(run, batch_size)
+
+    def _alone(self, shared: Any, rows: Any) -> tuple[np.ndarray, ...]:
+        count, parts = len(rows[0]), []
+        for start in range(0, count, self.batch_size):
+            take = np.minimum(np.arange(start, start + self.batch_size), count - 1)
+            outputs = self._run(shared, tuple(x[take] for x in rows))
+            parts.append([np.asarray(output)[: count - start] for output in outputs])
+        return tuple(np.concatenate(field) for field in zip(*parts))
 
     def __call__(
         self, params: Any, images: Any, labels: Any, keys: jax.Array, *, settings: Any = None, keep_images: bool = False
@@ -109,15 +147,9 @@ class WhiteBox:
             raise DataError(f"images {images.shape}, labels {labels.shape} and keys {keys.shape} do not fit each other")
         if not self.multi_label and labels.min() < 0:
             raise DataError(f"label {labels.min()} in row {labels.argmin()}: leave out rows that the task has not")
-        parts = []
-        for start in range(0, count, self.batch_size):
-            rows = np.minimum(np.arange(start, start + self.batch_size), count - 1)
-            outputs = self._run(
-                params, images[rows], labels[rows], keys[rows], self.settings if settings is None else settings
-            )
-            kept = min(self.batch_size, count - start)
-            parts.append([np.asarray(output)[:kept] for output in (outputs if keep_images else outputs[:-1])])
-        return Robustness(*(np.concatenate(field) for field in zip(*parts)))
+        shared = (params, self.settings if settings is None else settings)
+        outputs = self._mapped(shared, (images, labels, keys))
+        return Robustness(*outputs if keep_images else outputs[:-1])
 
     def curve(
         self, params: Any, images: Any, labels: Any, keys: jax.Array, epsilons: Sequence[float]
@@ -159,3 +191,41 @@ def worst_case(results: Sequence[Robustness]) -> Robustness:
         finite=np.stack([r.finite for r in results]).all(0),
         images=of_first("images"),
     )
+
+
+def survivors(
+    attacks: Sequence[WhiteBox],
+    params: Any,
+    images: Any,
+    labels: Any,
+    keys: jax.Array,
+    epsilons: Sequence[float],
+    alive: Any,
+) -> dict[float, np.ndarray]:
+    """Who is still right at each radius under every attack: {epsilon: bool[N]}, which only falls as epsilon rises.
+
+    Radii are taken from the least. What broke an example in a smaller ball lies in the larger one, too, and one attack
+    that breaks it is enough, so only those still right are attacked again.
+
+    Args:
+      attacks: on one model; each scales its step with the radius where it has one.
+      params, images, labels, keys: as `WhiteBox.__call__`.
+      epsilons: above 0, in pixel units.
+      alive: bool[N], e.g. who is right without an attack.
+
+    Raises:
+      ConfigError: a radius that is not above 0.
+    """
+    images, labels = np.asarray(images, np.float32), np.asarray(labels)
+    left, found = np.array(alive, bool), {}
+    for epsilon in sorted(epsilons):
+        if not epsilon > 0:
+            raise ConfigError("epsilons", epsilon, "radii above 0")
+        for attack in attacks:
+            rows = np.flatnonzero(left)
+            if not rows.size:
+                break
+            settings = attack.settings.with_epsilon(epsilon)
+            left[rows] &= attack(params, images[rows], labels[rows], keys[rows], settings=settings).correct
+        found[epsilon] = left.copy()
+    return found

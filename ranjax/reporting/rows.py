@@ -13,6 +13,10 @@ from ranjax.reporting import wording
 Row = Mapping[str, Any]
 FIELDS = ("arm", "ratio", "method", "task", "split", "attack", "seed", "metric", "value", "low", "high", "n")
 RETRIEVAL = "retrieval"
+APART = ("retrieval", "groups", "corrupted", "questions")
+"""How tasks begin that are no classification of single images, or not of the test images as they are."""
+AT = "@"
+"""In an attack's name, what stands before the radius of a point of a curve."""
 _CELL = ("arm", "ratio", "method", "task", "split", "attack", "metric")
 SCHEMA = 1
 
@@ -115,8 +119,10 @@ def of_arm(rows: Iterable[Row], arm: str) -> list[Row]:
 
 
 def downstream(rows: Iterable[Row]) -> list[Row]:
-    """Returns the rows of classification tasks, that is all but retrieval."""
-    return [row for row in rows if row.get("task") != RETRIEVAL]
+    """Returns the rows of classification of test images, attacked at the main radius or not at all."""
+    return [
+        row for row in rows if not str(row.get("task")).startswith(APART) and AT not in str(row.get("attack") or "")
+    ]
 
 
 def columns(rows: Iterable[Row]) -> list[tuple[str, str]]:

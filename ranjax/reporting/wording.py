@@ -15,8 +15,13 @@ METHODS = {
     "ran": "RAN",
     "lora": "LoRA",
     "fft": "FFT",
+    "adversarial": "Adversarial training",
+    "at": "Adversarial training",
+    "ran_lora": "RAN (LoRA)",
     "tecoa": "TeCoA",
     "fare": "FARE",
+    "pmg_aft": "PMG-AFT",
+    "ttc": "TTC",
     "image_to_text": "Image to report",
     "text_to_image": "Report to image",
 }
@@ -28,13 +33,28 @@ METRICS = {
     "auroc": "AUROC",
     "macro_auroc": "macro AUROC",
     "ece": "calibration error (ECE)",
+    "mce": "mean corruption error (mCE)",
+    "recall_drop@1": "R@1 lost",
+    "turned_wrong@1": "right queries turned wrong",
     "sve": "SVE",
     "lsvr": "LSVR",
 }
 PLOTTED = ("accuracy", "auroc", "macro_auroc")
 PER_CLASS = "auroc/"
-_PERCENT = ("accuracy", "balanced_accuracy", "recall")
-LOWER_IS_BETTER = frozenset({"ece"})
+_PERCENT = ("accuracy", "balanced_accuracy", "recall", "worst_group", "turned_wrong", "mce")
+LOWER_IS_BETTER = frozenset({"ece", "mce"})
+ATTACKS = {
+    "pgd": "PGD",
+    "worst": "worst of all",
+    "transfer": "transferred",
+    "words": "prompts",
+    "image_only": "image",
+    "text_only": "report",
+    "sep": "both apart",
+    "sequential": "one after the other",
+    "coattack": "Co-Attack",
+    "sga": "SGA",
+}
 
 
 def finite(value: Any) -> bool:
@@ -123,7 +143,29 @@ def attack_label(name: Any, among: Iterable[Any] = ()) -> str:
     if name in (None, "none"):
         return "clean"
     several = len({other for other in among if other not in (None, "none")} | {name}) > 1
-    return f"attacked ({str(name).upper()})" if several else "attacked"
+    return f"attacked ({attack_name(name)})" if several else "attacked"
+
+
+def attack_name(name: Any) -> str:
+    """Returns the written name of an attack; one that is not known in capitals."""
+    return ATTACKS.get(str(name), str(name).upper())
+
+
+def radius(attack: Any) -> float | None:
+    """Returns the radius in a curve's attack, ``"worst@2/255"``, in units of 1/255; None where it names none."""
+    _, at, text = str(attack).partition("@")
+    if not at:
+        return None
+    return radius_of(text)
+
+
+def radius_of(text: Any) -> float | None:
+    """Returns "2/255" or 0.0078 in units of 1/255; None where it is no number."""
+    try:
+        top, slash, bottom = str(text).partition("/")
+        return 255 * (float(top) / float(bottom) if slash else float(top))
+    except (ValueError, ZeroDivisionError):
+        return None
 
 
 def percent(ratio: Any) -> str:

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,24 +18,37 @@ from ranjax import files
 from ranjax.data.images import encode_png, to_float
 from ranjax.pipeline import Context
 from ranjax.reporting import page
-from ranjax.stages import common, evaluate
+from ranjax.stages import common
+from ranjax.stages.evaluation import across, record
 
 SCHEMA = 1
 MAGNIFICATION = 10
 PACKAGES = ("ranjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
 
 
+LISTS = ("comparisons", "spectra", "masking", "calibration", "confusions", "projections")
+
+
 def run(context: Context) -> dict[str, Any]:
     """Leaves results.json and run.json in the workdir, and report/index.html."""
     data = common.data(context)
-    parts = [files.read_json(context.folder_of(r.id) / evaluate.FILE) for r in context.plan if r.stage == "evaluate"]
+    folders = [context.folder_of(r.id) for r in context.plan if r.stage == "evaluate"]
+    parts = [files.read_json(folder / record.FILE) for folder in folders]
+    arms = [_arm(part, folder) for part, folder in zip(parts, folders)]
+    resamples, seed = context.config.evaluate.bootstrap, context.config.seed
+    rows = [row for part in parts for row in part["rows"]]
     results = {
         "schema": SCHEMA,
-        "rows": [row for part in parts for row in part["rows"]],
-        "comparisons": [c for part in parts for c in part["comparisons"]],
-        "spectra": [s for part in parts for s in part["spectra"]],
-        "masking": [m for part in parts for m in part["masking"]],
-        "chance": parts[0]["chance"],
+        "rows": rows + across.mean_corruption_errors(arms, resamples, seed),
+        **{name: [item for part in parts for item in part[name]] for name in LISTS},
+        "effects": across.effects(arms, resamples, seed),
+        "chance": {name: level for part in reversed(parts) for name, level in part["chance"].items()},
+        "notes": [
+            {"arm": arm.name, "ratio": arm.ratio, "note": note}
+            for arm, part in zip(arms, parts)
+            for note in part["notes"]
+        ],
+        "methods": _methods(context),
         "classes": list(data.classes),
         "examples": _examples(context),
         "card": _card(context),
@@ -47,21 +61,53 @@ def run(context: Context) -> dict[str, Any]:
     return {"rows": len(results["rows"]), "results": files.sha256(path)}
 
 
+def _arm(part: dict[str, Any], folder: Path) -> across.Arm:
+    first = part["rows"][0]
+    return across.Arm(first["arm"], first["ratio"], record.load_answers(folder))
+
+
+def _methods(context: Context) -> list[dict[str, Any]]:
+    """What each adapt stage says of its methods (settings chosen, trained parameters, ...), without times."""
+    found = []
+    for run in context.plan:
+        if run.stage != "adapt":
+            continue
+        summary = context.manifest_of(run.id).get("methods", {})
+        arm = run.recipe or run.arm
+        for name, facts in summary.items():
+            told = {key: value for key, value in facts.items() if "seconds" not in key}
+            found.append({"arm": arm, "ratio": run.ratio, "method": name, **told})
+    return found
+
+
 def _examples(context: Context) -> list[dict[str, Any]]:
-    """Attacked pairs at evenly spaced ranks of the loss's rise, from the least to the most changed."""
+    """The pairs that the attack changed least, typically and most, by the rise of the loss: a third of each."""
     count = context.config.report.examples
-    crafted = [r for r in context.plan if r.stage == "craft"]
+    crafted = [r for r in context.plan if r.stage == "craft" and r.recipe == context.config.noise.recipe]
     if not (crafted and count):
         return []
     from ranjax.data.store import NoisyStore
 
-    store = NoisyStore.open(context.folder_of("craft") / "store")
+    store = NoisyStore.open(context.folder_of(crafted[0].id) / "store")
     train = common.data(context).prepared.splits["train"]
     place = {name: i for i, name in enumerate(train.ids)}
     origin = {name: store.provenance(name) for name in store.ids}
-    ranked = sorted(store.ids, key=lambda name: (origin[name]["loss_after"] - origin[name]["loss_before"], name))
-    picks = np.unique(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int))
-    return [_example(context, store[ranked[i]], train.meta(place[ranked[i]])) for i in picks]
+    ranked = sorted(store.ids, key=lambda name: (origin[name]["loss_before"] - origin[name]["loss_after"], name))
+    return [
+        {**_example(context, store[ranked[i]], train.meta(place[ranked[i]])), "kind": kind}
+        for i, kind in _picks(len(ranked), count)
+    ]
+
+
+def _picks(size: int, count: int) -> list[tuple[int, str]]:
+    """Ranks to show, of `size` that fall from the worst: the worst, those about the middle, the least changed."""
+    count = min(size, count)
+    worst, least = (count + 1) // 3, count // 3
+    typical = count - worst - least
+    start = min(max((size - typical) // 2, worst), size - least - typical)
+    kinds = [(rank, "worst") for rank in range(worst)]
+    kinds += [(rank, "typical") for rank in range(start, start + typical)]
+    return kinds + [(rank, "least changed") for rank in range(size - least, size)]
 
 
 def _example(context: Context, twin: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:

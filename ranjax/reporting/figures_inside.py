@@ -1,0 +1,97 @@
+"""Plots of what a model makes of its input: features in a plane, and which class is taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ranjax.reporting import figures, wording
+from ranjax.reporting.figures import FAINT, INK, Style
+from ranjax.reporting.markup import Markup
+
+LOOKS = {"clean": Style("#0072B2", "o", "none"), "attacked": Style("#D55E00", "x", "none")}
+
+
+def plane(clean: Mapping[str, Any] | None, attacked: Mapping[str, Any] | None, title: str, name: str) -> Markup:
+    """Returns one panel of two principal directions: each image clean, attacked, and the way between.
+
+    Args:
+      clean, attacked: items of results["projections"] of the same images, either of them None where absent.
+      title, name: the panel's title, and what makes its ids unique.
+    """
+    given = {kind: item for kind, item in (("clean", clean), ("attacked", attacked)) if item is not None}
+    points = {kind: [p for p in item.get("points") or [] if _is_point(p)] for kind, item in given.items()}
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        pairs = list(zip(points.get("clean", []), points.get("attacked", [])))
+        for before, after in pairs:
+            axes.plot([before[0], after[0]], [before[1], after[1]], color="#c4c4c4", linewidth=0.6, zorder=1)
+        for kind, own in points.items():
+            look = LOOKS[kind]
+            axes.plot(
+                [p[0] for p in own], [p[1] for p in own], color=look.color, marker=look.marker, linestyle="none",
+                markersize=3.6, zorder=3, markerfacecolor=look.color if kind == "clean" else "none",
+            )  # fmt: skip
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(wording.short(title, 44), loc="left", fontsize=9.5, fontweight="bold")
+        axes.set_xlabel("First principal direction")
+        axes.set_ylabel("Second")
+
+    count = max((len(own) for own in points.values()), default=0)
+    said = f"{title}: {count} test images in the plane of two principal directions of the clean features, "
+    return figures.render(draw, 3.6, 2.9, said + " and ".join(points) + ".", name)
+
+
+def _is_point(point: Any) -> bool:
+    return isinstance(point, list) and len(point) == 2 and all(wording.finite(value) for value in point)
+
+
+def confusion(counts: Sequence[Sequence[float]], classes: Sequence[str], title: str, name: str) -> Markup:
+    """Returns one panel of shares in per cent, a row a true class, a column an answer; darker is more.
+
+    Args:
+      counts: [C, C].
+      classes: C names.
+      title, name: as in `plane`.
+    """
+    totals = [sum(line) for line in counts]
+    shares = [[100 * v / total if total else 0.0 for v in line] for line, total in zip(counts, totals)]
+    size = len(classes)
+    labels = [wording.short(str(one), 13) for one in classes]
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for row, line in enumerate(shares):
+            for column, share in enumerate(line):
+                # One hue, light to dark; the number stands in each field, so that colour carries nothing alone.
+                tone = 1 - 0.8 * share / 100
+                box = {"facecolor": (tone * 0.92, tone * 0.97, 1 - 0.45 * share / 100), "edgecolor": "white"}
+                axes.add_patch(_rectangle(column, row, box))
+                ink = "white" if share > 55 else INK if share >= 0.5 else FAINT
+                weight = "bold" if row == column else "normal"
+                axes.text(
+                    column + 0.5, row + 0.5, f"{share:.0f}", ha="center", va="center", fontsize=7.5, color=ink,
+                    fontweight=weight,
+                )  # fmt: skip
+        axes.set_xlim(0, size)
+        axes.set_ylim(size, 0)
+        axes.set_xticks([i + 0.5 for i in range(size)], labels, rotation=45, ha="right", fontsize=8)
+        axes.set_yticks([i + 0.5 for i in range(size)], labels, fontsize=8)
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        for side in axes.spines.values():
+            side.set_visible(False)
+        axes.set_title(wording.short(title, 44), loc="left", fontsize=9.5, fontweight="bold")
+        axes.set_xlabel("Answer")
+        axes.set_ylabel("Truth")
+
+    said = "; ".join(f"{classes[row]}: {line[row]:.0f} per cent right" for row, line in enumerate(shares))
+    return figures.render(draw, 3.9, 3.6, f"Share of each true class by answer, {title}. {said}", name)
+
+
+def _rectangle(x: float, y: float, look: Mapping[str, Any]) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x, y), 1, 1, linewidth=0.8, **look)

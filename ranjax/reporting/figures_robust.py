@@ -1,0 +1,98 @@
+"""Plots of robust accuracy against the radius of the attack, and of confidence against accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ranjax.reporting import figures, wording
+from ranjax.reporting.figures import FAINT, Style
+from ranjax.reporting.markup import Markup
+
+Point = Mapping[str, Any]
+
+
+def radius_curve(points: Sequence[Point], looks: Mapping[str, Style], chance: Any, title: str, name: str) -> Markup:
+    """Returns one panel of accuracy against the radius, a line a method, intervals as bars.
+
+    Args:
+      points: rows, each with its "radius" in units of 1/255 (0: not attacked).
+      looks: the style of each method.
+      chance: accuracy of guessing, or None.
+      title, name: the panel's title, and what makes its ids unique.
+    """
+    radii = sorted({point["radius"] for point in points})
+    span = max(radii) or 1.0
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        if wording.finite(chance):
+            axes.axhline(100 * chance, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
+        for index, (method, look) in enumerate(looks.items()):
+            own = sorted((p for p in points if p["method"] == method), key=lambda point: point["radius"])
+            shift = (index - (len(looks) - 1) / 2) * 0.012 * span
+            x = [point["radius"] + shift for point in own]
+            axes.plot(
+                x, [100 * p["value"] for p in own], color=look.color, linestyle=look.line, marker=look.marker,
+                zorder=3 + index,
+            )  # fmt: skip
+            for at, point in zip(x, own):
+                if wording.has_interval(point):
+                    ends = [100 * point["low"], 100 * point["high"]]
+                    axes.plot([at, at], ends, color=look.color, linewidth=1.1, zorder=2)
+        axes.set_xticks(radii, [f"{round(radius, 3):g}" for radius in radii])
+        axes.set_xlim(-0.06 * span, 1.06 * span)
+        axes.set_ylim(bottom=0)
+        axes.grid(visible=False, axis="x")
+        axes.set_title(wording.short(title, 44), loc="left", fontsize=9.5, fontweight="bold")
+        axes.set_xlabel("Radius of the attack (1/255)")
+        axes.set_ylabel("Accuracy (%)")
+
+    return figures.render(draw, 3.6, 2.7, f"Accuracy against the radius of the attack, {title}. {_said(points)}", name)
+
+
+def _said(points: Sequence[Point]) -> str:
+    said = []
+    for method in dict.fromkeys(point["method"] for point in points):
+        own = sorted((p for p in points if p["method"] == method), key=lambda point: point["radius"])
+        figures_ = ", ".join(f"{wording.number(p['value'], 'accuracy')} at {p['radius']:g}" for p in own)
+        said.append(f"{wording.method_label(method)}: {figures_}.")
+    return " ".join(said)
+
+
+def reliability(items: Sequence[Mapping[str, Any]], looks: Mapping[str, Style], title: str, name: str) -> Markup:
+    """Returns one panel of accuracy against mean confidence, a line a method; bins of under 1 % of images are left out.
+
+    Args:
+      items: each with "method" and "bins", a list of (count, mean confidence, accuracy).
+      looks, title, name: as in `radius_curve`.
+    """
+    lines = {item["method"]: filled_bins(item["bins"]) for item in items}
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        axes.plot([0, 100], [0, 100], color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
+        for index, (method, look) in enumerate(looks.items()):
+            points = lines.get(method, [])
+            x, y = ([100 * point[axis] for point in points] for axis in (0, 1))
+            axes.plot(x, y, color=look.color, linestyle=look.line, marker=look.marker, zorder=3 + index)
+        axes.set_xlim(0, 102)
+        axes.set_ylim(0, 102)
+        axes.set_title(wording.short(title, 44), loc="left", fontsize=9.5, fontweight="bold")
+        axes.set_xlabel("Confidence (%)")
+        axes.set_ylabel("Accuracy (%)")
+
+    said = " ".join(
+        f"{wording.method_label(method)}: "
+        + ", ".join(f"{100 * hit:.0f} at confidence {100 * confidence:.0f}" for confidence, hit in points)
+        + "."
+        for method, points in lines.items()
+    )
+    return figures.render(draw, 3.6, 2.9, f"Accuracy against confidence, {title}. {said}", name)
+
+
+def filled_bins(bins: Sequence[Sequence[Any]]) -> list[tuple[float, float]]:
+    """Returns (mean confidence, accuracy) of the bins that hold at least 1 % of the images."""
+    total = sum(line[0] for line in bins if wording.finite(line[0]))
+    kept = [line for line in bins if all(wording.finite(value) for value in line) and line[0] >= 0.01 * total > 0]
+    return [(line[1], line[2]) for line in kept]

@@ -1,0 +1,107 @@
+"""Between arms: what the noise did to each method, and how the recipes differ, paired by test image; and the mCE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ranjax.evaluation import corruptions, statistics
+from ranjax.evaluation.rows import Cell, Row, interval_row
+from ranjax.stages.evaluation.record import CORRUPTED, REFERENCE, RETRIEVAL, TASK, figures, paired
+
+NOISE, RECIPE, RESTORED = "noise", "recipe", "restored"
+BASELINE = "lp"
+Answers = dict[tuple[str, str, str, str], np.ndarray]
+
+
+class Arm(NamedTuple):
+    """One upstream arm and who was right there: `answers` as `record.load_answers` gives them."""
+
+    name: str
+    ratio: float
+    answers: Answers
+
+
+def effects(arms: Sequence[Arm], resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Paired differences between arms, on the same test images (and head seeds), each with interval, p and effect size.
+
+    Kinds: "noise", a method on a noisy encoder less the same on the clean one; "recipe", another recipe's arm less the
+    first recipe's at the same ratio; "restored", RAN on a noisy encoder less LP on the clean one.
+    """
+    clean = next((arm for arm in arms if arm.ratio == 0), None)
+    main = next((arm.name for arm in arms if arm.ratio > 0), "")
+    found = []
+    for arm in [arm for arm in arms if arm.ratio > 0]:
+        other = next((a for a in arms if a.name == main and a.ratio == arm.ratio and arm.name != main), None)
+        for key, hits in arm.answers.items():
+            for kind, reference in _references(key, clean, other):
+                pair = paired(hits, reference)
+                if pair is None:
+                    continue
+                gap = statistics.paired_difference(*pair, resamples, seed)
+                task, split, attack, method = key
+                where = {"arm": arm.name, "ratio": arm.ratio, "method": method, "task": task, "split": split}
+                metric = "recall@1" if task.startswith(RETRIEVAL) else "accuracy"
+                measured = {"attack": attack, "metric": metric, **figures(gap), "seeds": len(pair[0])}
+                found.append({"kind": kind, **where, **measured})
+    return found
+
+
+def _references(
+    key: tuple[str, str, str, str], clean: Arm | None, other: Arm | None
+) -> Iterator[tuple[str, np.ndarray]]:
+    task, split, attack, method = key
+    if "@" in attack or task == CORRUPTED:
+        return
+    if clean is not None and key in clean.answers:
+        yield NOISE, clean.answers[key]
+    if other is not None and key in other.answers:
+        yield RECIPE, other.answers[key]
+    baseline = (task, split, attack, BASELINE)
+    if task == TASK and method == REFERENCE and clean is not None and baseline in clean.answers:
+        yield RESTORED, clean.answers[baseline]
+
+
+def mean_corruption_errors(arms: Sequence[Arm], resamples: int, seed: int) -> list[Row]:
+    """The mCE of every method and arm against LP (else the first method) on the clean encoder, as rows "mce".
+
+    The interval is over test images, drawn anew for model and baseline together.
+    """
+    tables = {(arm.name, arm.ratio): _errors(arm.answers) for arm in arms}
+    clean = next((found for (_, ratio), found in tables.items() if ratio == 0), {})
+    (split, baseline), reference = next(
+        ((key, table) for key, table in clean.items() if key[1] == BASELINE),
+        next(iter(clean.items()), (("", ""), None)),
+    )
+    rows: list[Row] = []
+    if reference is None:
+        return rows
+    count = reference.shape[-1]
+    # The first row takes every example once: the figure itself.
+    counts = np.concatenate([np.ones((1, count)), statistics.draw_counts(count, resamples, seed)])
+    below = np.einsum("rn,ksn->rk", counts, reference)
+    if (below[0] == 0).any():
+        return rows
+    for (name, ratio), methods in tables.items():
+        for (other, method), table in methods.items():
+            if other != split or table.shape != reference.shape:
+                continue
+            above = np.einsum("rn,ksn->rk", counts, table)
+            values = (above / np.where(below > 0, below, np.nan)).mean(1)
+            interval = statistics.bootstrap_metric(values[:1], values[1:, None], count, seed)
+            rows.append(interval_row(Cell(name, ratio, method, CORRUPTED, split, "all"), "mce", interval))
+    return rows
+
+
+def _errors(answers: Answers) -> dict[tuple[str, str], np.ndarray]:
+    """{(split, method): error rate over seeds f64[kinds, strengths, N]} where all kinds and strengths are there."""
+    found = {}
+    for split, method in dict.fromkeys((s, m) for task, s, _, m in answers if task == CORRUPTED):
+        keys = [
+            [(CORRUPTED, split, f"{kind}-{strength}", method) for strength in range(1, 6)] for kind in corruptions.NAMES
+        ]
+        if all(key in answers for line in keys for key in line):
+            found[split, method] = np.stack([np.stack([1.0 - answers[k].mean(0) for k in line]) for line in keys])
+    return found

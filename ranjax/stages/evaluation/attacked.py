@@ -1,0 +1,181 @@
+"""Robust accuracy: white box through encoder and head, at several radii, by transfer, and whether to believe it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from ranjax.attacks import apgd, masking
+from ranjax.attacks import image as image_attacks
+from ranjax.config import pixel_units
+from ranjax.data.images import to_float
+from ranjax.evaluation.robustness import Robustness, WhiteBox, survivors
+from ranjax.stages import common
+from ranjax.stages.evaluation import inside
+from ranjax.stages.evaluation.record import TASK, Record
+from ranjax.stages.evaluation.subject import Subject
+from ranjax.training.progress import Progress
+
+ADVERSARIES = "adversaries.safetensors"
+PGD, WORST, TRANSFER = "pgd", "worst", "transfer"
+
+
+def attack(subject: Subject, record: Record, split: str) -> None:
+    """Every method's first heads, and zero-shot, under PGD, the worst of all attacks, at every radius."""
+    config = subject.config
+    examples = subject.some(split, config.attacked_examples)
+    images = to_float(examples.images)
+    keys = common.example_keys(subject.context, "evaluate/attack", examples.ids)
+    clean = common.image_features(subject.context, subject.functions, subject.params, examples.images)
+    heads = [(name, range(min(config.attacked_seeds, m.seeds))) for name, m in subject.methods.items()]
+    # Zero-shot has no head, so it is there once.
+    subjects: list[tuple[str, Sequence[int]]] = [*heads, ("zero_shot", range(1))]
+    if split == "test":
+        inside.look(subject, record, "clean", clean, examples.labels)
+    hits: dict[str, dict[str, np.ndarray]] = {}
+    title = f"evaluate {subject.folder}: attacking {split}"
+    done = 0
+    with Progress(title, sum(len(seeds) for _, seeds in subjects), unit="heads", shown=()) as progress:
+        for method, seeds in subjects:
+            logits, by_radius = [], []
+            for seed in seeds:
+                subject.context.check_stop(f"attacking {method}")
+                params = subject.parameters(method, seed)
+                result = _box(subject, method, PGD)(params, images, examples.labels, keys, keep_images=True)
+                # What was wrong before counts as wrong, even where the attacked image is right.
+                logits.append(_wrong_stays_wrong(result, examples.labels))
+                by_radius.append(_curve(subject, method, params, images, examples.labels, keys, result))
+                if split == "test" and seed == 0 and method != "zero_shot":
+                    inside.look_attacked(subject, record, method, clean, result.images, examples.labels)
+                if _is_surrogate(subject, method) and seed == 0:
+                    _keep(subject, split, result.images)
+                done += 1
+                progress.update(done)
+            named = [] if method == "zero_shot" else list(seeds)
+            found = record.classified(method, split, PGD, np.stack(logits), examples.labels, named)
+            hits.setdefault(PGD, {})[method] = found
+            for name in by_radius[0]:
+                rows = np.stack([one[name] for one in by_radius])
+                record.share(method, TASK, split, name, "accuracy", rows, named)
+                hits.setdefault(name, {})[method] = rows
+        _transferred(subject, record, split, examples, subjects)
+    for name, found in hits.items():
+        if "@" not in name:
+            record.compare(TASK, split, name, {m: rows for m, rows in found.items() if m != "zero_shot"})
+
+
+def check_masking(subject: Subject, record: Record, split: str) -> None:
+    """Whether the attacked figures are to be believed: the checks on the last method's first head."""
+    config = subject.config
+    if not (config.masking_examples and config.attacked_seeds):
+        return
+    examples = subject.some(split, config.masking_examples)
+    method = list(subject.methods)[-1]
+    subject.context.check_stop("before the masking checks")
+    found = masking.check(
+        subject.deployed(method),
+        subject.parameters(method),
+        to_float(examples.images),
+        examples.labels,
+        common.example_keys(subject.context, "evaluate/masking", examples.ids),
+        _pgd(subject),
+        queries=config.masking_queries,
+    )
+    checks = [{"name": f.name, "passed": f.passed, "detail": f.seen} for f in found.findings]
+    record.lists["masking"].append(
+        {"arm": record.arm, "ratio": record.ratio, "method": method, "verdict": found.verdict, "checks": checks}
+    )
+    subject.context.say(f"  {method}: {found.verdict}")
+
+
+def _pgd(subject: Subject) -> image_attacks.PGD:
+    config = subject.config
+    return image_attacks.PGD(config.epsilon, config.step, config.steps, restarts=config.restarts)
+
+
+def _box(subject: Subject, method: str, kind: str) -> WhiteBox:
+    """One compiled attack for all arms, seeds and radii of one head shape."""
+    logits, config = subject.deployed(method), subject.config
+
+    def make() -> WhiteBox:
+        settings: Any = _pgd(subject)
+        run, loss = image_attacks.pgd, "cross_entropy"
+        if kind != PGD:
+            settings, run = apgd.APGD(config.epsilon, config.apgd_steps, restarts=config.restarts), apgd.apgd
+        if kind == "apgd_dlr":
+            # The ratio needs a third logit; the margin is its numerator.
+            loss = "dlr" if len(subject.classes) > 2 else "margin"
+        return WhiteBox(logits, settings, run, loss, config.batch_size, map_rows=subject.map_rows)
+
+    return subject.context.once(("white box", logits, kind), make)
+
+
+def _curve(
+    subject: Subject, method: str, params: Any, images: Any, labels: Any, keys: Any, first: Robustness
+) -> dict[str, np.ndarray]:
+    """{attack: bool[N]} of the worst case at the main radius (where there are several attacks) and at the others."""
+    config = subject.config
+    boxes = {kind: _box(subject, method, kind) for kind in config.attacks}
+    main, worst = pixel_units(config.epsilon), WORST if len(boxes) > 1 else PGD
+    radii = {pixel_units(text): text for text in config.radii if text}
+    below = [radius for radius in radii if radius < main]
+    above = [radius for radius in radii if radius > main]
+    everything = (params, images, labels, keys)
+    found = survivors(list(boxes.values()), *everything, below, first.clean_correct)
+    alive = found[max(below)] if below else first.clean_correct
+    at_main = alive & first.correct
+    others = [box for kind, box in boxes.items() if kind != PGD]
+    if others and main > 0:
+        at_main = survivors(others, *everything, [main], at_main)[main]
+    found |= survivors(list(boxes.values()), *everything, above, at_main)
+    named = {f"{worst}@{text}": found[radius] for radius, text in radii.items() if radius in found}
+    return named if worst == PGD else {WORST: at_main, **named}
+
+
+def _is_surrogate(subject: Subject, method: str) -> bool:
+    return subject.folder == "clean" and method == next(iter(subject.methods))
+
+
+def _keep(subject: Subject, split: str, images: np.ndarray | None) -> None:
+    """Keeps what the surrogate's attacker made: the encoder of ratio 0 with the first method's first head."""
+    place = subject.context.folder / ADVERSARIES
+    # What an interrupted run left is made anew, so that only splits of this config lie there.
+    kept = load_file(place) if place.exists() and split != "test" else {}
+    if images is not None:
+        save_file({**kept, split: np.ascontiguousarray(images)}, place)
+
+
+def _transferred(
+    subject: Subject, record: Record, split: str, examples: common.Split, subjects: Sequence[tuple[str, Sequence[int]]]
+) -> None:
+    """Figures on the surrogate's adversaries: no gradient of the model that is attacked is used."""
+    place = subject.context.folder_of("evaluate/clean") / ADVERSARIES
+    images = load_file(place).get(split) if place.exists() else None
+    if images is None or len(images) != len(examples.ids):
+        return
+    context, functions = subject.context, subject.functions
+    clean = common.image_features(context, functions, subject.params, examples.images)
+    moved = common.image_features(context, functions, subject.params, images)
+    for method, seeds in subjects:
+        if _is_surrogate(subject, method):
+            continue
+        rows = []
+        for seed in seeds:
+            right = [_logits(subject, method, seed, x).argmax(-1) == examples.labels for x in (clean, moved)]
+            rows.append(right[0] & right[1])
+        record.share(method, TASK, split, TRANSFER, "accuracy", np.stack(rows))
+
+
+def _logits(subject: Subject, method: str, seed: int, features: np.ndarray) -> np.ndarray:
+    if method == "zero_shot":
+        return subject.zero_shot_logits(features)
+    return subject.methods[method].outputs(features, seed)[1]
+
+
+def _wrong_stays_wrong(result: Robustness, labels: np.ndarray) -> np.ndarray:
+    """Logits under attack; where the clean image was wrong already, the clean ones: the attacker leaves it be."""
+    lucky = (result.logits.argmax(-1) == labels) & ~result.correct
+    return np.where(lucky[:, None], result.clean_logits, result.logits)

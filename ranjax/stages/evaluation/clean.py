@@ -1,0 +1,60 @@
+"""Figures on unattacked images: every head, zero-shot, groups, and all findings of an image at once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ranjax.evaluation import groups, resampled, statistics
+from ranjax.evaluation.rows import interval_row
+from ranjax.stages import common
+from ranjax.stages.evaluation.record import FINDINGS, GROUPS, TASK, Record
+from ranjax.stages.evaluation.subject import Subject
+
+
+def classify(subject: Subject, record: Record, split: str) -> None:
+    """Every metric of every method on a split, over all heads and for each seed; comparisons and groups."""
+    labels = subject.data.task_split(split).labels
+    features = subject.task_features(split)
+    hits = {}
+    for name, method in subject.methods.items():
+        hits[name] = record.classified(
+            name, split, "none", method.outputs(features)[1], labels, list(range(method.seeds))
+        )
+    zero_shot = record.classified("zero_shot", split, "none", subject.zero_shot_logits(features), labels, [])
+    record.compare(TASK, split, "none", hits)
+    known = subject.records(split)
+    config = subject.config
+    for column in groups.columns(known, [name for name in config.groups if name]):
+        names = groups.names(known, column)
+        for method, found in {"zero_shot": zero_shot, **hits}.items():
+            cell = record.cell(method, GROUPS, split)
+            record.rows += groups.group_rows(
+                cell, found, names, column, config.smallest_group, record.resamples, record.seed
+            )
+
+
+def findings(subject: Subject, record: Record, split: str) -> None:
+    """Zero-shot AUROC of each finding over all examples, those with several findings included.
+
+    Only where some example has several: elsewhere it is the single-label task once more. A class that all or none of
+    the examples have is left out, and so is its row.
+    """
+    targets = subject.targets(split)
+    if not (targets.sum(1) > 1).any():
+        return
+    images = subject.data.split(split).images
+    features = common.image_features(subject.context, subject.functions, subject.params, images)
+    scores = subject.zero_shot_logits(features).astype(np.float64)
+    cell = record.cell("zero_shot", FINDINGS, split)
+    counts = np.concatenate(
+        [np.ones((1, len(targets))), statistics.draw_counts(len(targets), record.resamples, record.seed)]
+    )
+    each = resampled.auroc_each(counts, scores, targets)
+    tables = {"macro_auroc": resampled.macro_auroc(each)}
+    tables |= {f"auroc/{name}": each[:, c] for c, name in enumerate(subject.classes)}
+    for name, column in tables.items():
+        if np.isnan(column[0]):
+            record.notes.append(f"{split}: {name} of all findings has no value, as every example or none has it")
+            continue
+        found = statistics.bootstrap_metric(column[:1], column[1:, None], len(targets), record.seed)
+        record.rows.append(interval_row(cell, name, found))

@@ -1,0 +1,45 @@
+"""Common corruptions of the test images: accuracy at every strength, for all methods; the mCE is made in the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from ranjax.data.images import to_float
+from ranjax.evaluation import corruptions
+from ranjax.stages import common
+from ranjax.stages.evaluation.record import CORRUPTED, Record
+from ranjax.stages.evaluation.subject import Subject
+
+STRENGTHS = (1, 2, 3, 4, 5)
+
+
+def corrupt(subject: Subject, record: Record, split: str) -> None:
+    """Rows of task "corrupted" with attacks "noise-1" to "jpeg-5", and their answers."""
+    count = subject.config.corruption_examples
+    if not count:
+        return
+    examples = subject.some(split, count)
+    keys = common.example_keys(subject.context, "evaluate/corruptions", examples.ids)
+    images = to_float(examples.images)
+    for kind in corruptions.NAMES:
+        for strength in STRENGTHS:
+            subject.context.check_stop(f"corrupting by {kind}")
+            features = _features(subject, kind, strength, images, keys)
+            name = f"{kind}-{strength}"
+            for method, heads in subject.methods.items():
+                hits = heads.outputs(features)[1].argmax(-1) == examples.labels[None]
+                record.share(method, CORRUPTED, split, name, "accuracy", hits)
+            hits = subject.zero_shot_logits(features).argmax(-1) == examples.labels
+            record.share("zero_shot", CORRUPTED, split, name, "accuracy", hits)
+
+
+def _features(subject: Subject, kind: str, strength: int, images: np.ndarray, keys: jax.Array) -> np.ndarray:
+    def of_rows(shared: Any, rows: Any) -> jax.Array:
+        return corruptions.corrupt(kind, strength, *rows)
+
+    # Small programs apart from the encoder, which compiles once for all of them.
+    run = common.row_map(subject.context, ("corruption", kind, strength), of_rows)
+    return common.image_features(subject.context, subject.functions, subject.params, run((), (images, keys)))

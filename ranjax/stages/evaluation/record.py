@@ -1,0 +1,144 @@
+"""What has been found about one upstream arm: rows, comparisons and pictures, and the answers behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from ranjax import files
+from ranjax.evaluation import metrics, statistics
+from ranjax.evaluation.rows import Cell, Row, classification_rows, mean_row
+
+FILE, ANSWERS = "evaluation.json", "answers.safetensors"
+TASK, FINDINGS, RETRIEVAL, CAPTIONS = "finding", "findings", "retrieval", "retrieval_sentences"
+ATTACKED_PAIRS, CORRUPTED, GROUPS, QUESTIONS = "retrieval_attacked", "corrupted", "groups", "questions"
+REFERENCE = "ran"
+"""The method that the others are held against; the last one where it is not among them."""
+
+
+class Record:
+    """Collects figures of one arm and writes them.
+
+    Args:
+      arm, ratio: of every row.
+      classes: names in label order.
+      resamples, seed: of the bootstrap.
+    """
+
+    def __init__(self, arm: str, ratio: float, classes: Sequence[str], resamples: int, seed: int):
+        self.arm, self.ratio, self.classes = arm, ratio, tuple(classes)
+        self.resamples, self.seed = resamples, seed
+        self.rows: list[Row] = []
+        self.lists: dict[str, list[dict[str, Any]]] = {
+            name: [] for name in ("comparisons", "spectra", "masking", "calibration", "confusions", "projections")
+        }
+        self.chance: dict[str, float] = {"accuracy": 1 / len(classes), "macro_auroc": 0.5}
+        self.chance["balanced_accuracy"] = self.chance["accuracy"]
+        self.notes: list[str] = []
+        self._answers: dict[str, np.ndarray] = {}
+
+    def cell(self, method: str, task: str, split: str, attack: str = "none", seed: int | None = None) -> Cell:
+        return Cell(self.arm, self.ratio, method, task, split, attack, seed)
+
+    def where(self, method: str, split: str, attack: str) -> dict[str, Any]:
+        return {"arm": self.arm, "ratio": self.ratio, "method": method, "split": split, "attack": attack}
+
+    def classified(
+        self, method: str, split: str, attack: str, logits: Any, labels: np.ndarray, seeds: Sequence[int]
+    ) -> np.ndarray:
+        """Keeps every figure of logits [N, C] or [S, N, C]; returns who is right, bool[S, N]."""
+        stack = np.asarray(logits, np.float64)
+        stack = stack[None] if stack.ndim == 2 else stack
+        names = self.classes if attack == "none" else ()
+        cell = self.cell(method, TASK, split, attack)
+        self.rows += classification_rows(
+            cell, stack, labels, seeds, class_names=names, resamples=self.resamples, seed=self.seed
+        )
+        hits = np.stack([metrics.correct(one, labels) for one in stack])
+        self.keep_answers(method, TASK, split, attack, hits)
+        counts = sum(metrics.confusion(one.argmax(1), labels, len(self.classes)) for one in stack)
+        self.lists["confusions"].append({**self.where(method, split, attack), "counts": counts.tolist()})
+        if attack == "none":
+            confidence = np.minimum(np.stack([metrics.softmax(one).max(1) for one in stack]), 1.0)
+            table = metrics.calibration_bins(confidence.ravel(), hits.ravel(), 10)
+            bins = [[_plain(x) for x in line] for line in table]
+            self.lists["calibration"].append({**self.where(method, split, attack), "bins": bins})
+        return hits
+
+    def share(
+        self, method: str, task: str, split: str, attack: str, metric: str, hits: Any, seeds: Sequence[int] = ()
+    ) -> None:
+        """Keeps the share of bool[N] or bool[S, N] as a row with its interval; answers too where it is accuracy."""
+        values = np.atleast_2d(np.asarray(hits, np.float64))
+        self.rows.append(mean_row(self.cell(method, task, split, attack), metric, values, self.resamples, self.seed))
+        for index, seed in enumerate(seeds):
+            cell = self.cell(method, task, split, attack, int(seed))
+            self.rows.append(mean_row(cell, metric, values[index], self.resamples, self.seed))
+        if metric in ("accuracy", "recall@1"):
+            self.keep_answers(method, task, split, attack, np.atleast_2d(np.asarray(hits, bool)))
+
+    def keep_answers(self, method: str, task: str, split: str, attack: str, hits: np.ndarray) -> None:
+        self._answers["|".join((task, split, attack, method))] = np.ascontiguousarray(hits)
+
+    def compare(self, task: str, split: str, attack: str, hits: Mapping[str, np.ndarray]) -> None:
+        """The reference method against every other one, on the same images and seeds."""
+        if len(hits) < 2:
+            return
+        first = REFERENCE if REFERENCE in hits else list(hits)[-1]
+        for other in hits:
+            pair = paired(hits[first], hits[other])
+            if other == first or pair is None:
+                continue
+            gap = statistics.paired_difference(*pair, self.resamples, self.seed)
+            where = {"arm": self.arm, "ratio": self.ratio, "task": task, "split": split, "attack": attack}
+            self.lists["comparisons"].append(
+                {"a": first, "b": other, **where, "metric": "accuracy", **figures(gap), "seeds": len(pair[0])}
+            )
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Leaves both files; returns what the manifest says of them."""
+        save_file(self._answers, folder / ANSWERS)
+        content = {"rows": self.rows, **self.lists, "chance": self.chance, "notes": self.notes}
+        files.write_json(folder / FILE, content)
+        return {
+            "rows": len(self.rows),
+            "sha256": files.sha256(folder / FILE),
+            "answers": files.sha256(folder / ANSWERS),
+        }
+
+
+def paired(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Both as float [S, N] with one seed a row: the seeds they share, or every seed against the one; None: unlike."""
+    if a.shape[1] != b.shape[1]:
+        return None
+    if len(a) != len(b):
+        if len(a) == 1 or len(b) == 1:
+            count = max(len(a), len(b))
+            a, b = (np.broadcast_to(x, (count, x.shape[1])) if len(x) == 1 else x for x in (a, b))
+        else:
+            count = min(len(a), len(b))
+            a, b = a[:count], b[:count]
+    return a.astype(np.float64), b.astype(np.float64)
+
+
+def figures(gap: statistics.Difference) -> dict[str, Any]:
+    """A difference as it is written; an infinite effect (the same for every example) has no number."""
+    effect = gap.effect if np.isfinite(gap.effect) else None
+    return {"difference": gap.value, "low": gap.low, "high": gap.high, "p": gap.p, "effect": effect, "n": gap.n}
+
+
+def load_answers(folder: Path) -> dict[tuple[str, str, str, str], np.ndarray]:
+    """{(task, split, attack, method): bool[S, N]} as `Record.write` left them."""
+    found = {}
+    for name, hits in load_file(folder / ANSWERS).items():
+        task, split, attack, method = name.split("|")
+        found[task, split, attack, method] = hits.astype(bool)
+    return found
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
