@@ -128,6 +128,22 @@ def build(
     return Lexicon(tuple(kept.values()), table)
 
 
+def in_tokens_of(
+    lexicon: Lexicon, encode: Callable[[str], Sequence[int]], *, pad_id: int, max_pieces: int = 8
+) -> Table:
+    """The same words in the tokens of another model, entry for entry, for `sources.masked_lm_lists`.
+
+    A word that this model encodes to nothing or to more than `max_pieces` tokens has length 0 there: never proposed.
+    """
+    found = [[int(piece) for piece in encode(word)] for word in lexicon.words]
+    fitting = [piece if len(piece) <= max_pieces else [] for piece in found]
+    width = max(1, max(map(len, fitting)))
+    pieces = np.array([[*piece, *[pad_id] * (width - len(piece))] for piece in fitting], np.int32)
+    lengths = np.array([len(piece) for piece in fitting], np.int32)
+    table = lexicon.table
+    return table._replace(pieces=jnp.asarray(pieces), lengths=jnp.asarray(lengths), lists=None)
+
+
 def _distinct_hashes(pieces: np.ndarray, lengths: np.ndarray) -> tuple[np.uint32, np.ndarray]:
     """A multiplier under which no two words share a hash, and the hashes u32[N]."""
     for multiplier in range(0x9E3779B1, 0x9E3779B1 + 2_000, 2):

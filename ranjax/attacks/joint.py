@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from ranjax.attacks import candidates as candidates_lib
 from ranjax.attacks import image as image_lib
-from ranjax.attacks import losses, text, transforms
+from ranjax.attacks import importance, losses, text, transforms
 from ranjax.errors import ConfigError, nearest
 
 ImageEncoder = Callable[[jax.Array], jax.Array]
@@ -61,6 +61,8 @@ class Pairs(NamedTuple):
     words: jax.Array
     keys: jax.Array
     allowed: Allowed
+    similarity: float | None = None
+    hide_id: int | None = None
 
     @property
     def captions(self) -> int:
@@ -80,11 +82,21 @@ class Pairs(NamedTuple):
     def attack_text(self, image: jax.Array, settings: text.Substitution) -> text.TextAttack:
         """Substitution that ascends minus the cosine to image features f32[B, D]."""
         target = jnp.repeat(image, self.captions, axis=0)
+        accept = None
+        if self.similarity is not None:
+            original = self.text_fn(self.table[self.tokens], self.tokens, self.mask)
+            accept = text.similar_to(self.text_fn, original, self.similarity)
 
         def loss(embeddings: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
             return -jnp.sum(losses.unit(self.text_fn(embeddings, tokens, mask)) * target, axis=-1)
 
-        return text.substitute(loss, self.table, self.tokens, self.mask, self.words, self.allowed, settings)
+        rows = (self.tokens, self.mask, self.words)
+        if self.hide_id is None:
+            return text.substitute(loss, self.table, *rows, self.allowed, settings, accept)
+        allowed = self.allowed
+        if isinstance(allowed, candidates_lib.Table):
+            allowed = candidates_lib.for_rows(allowed, self.tokens, self.words)
+        return importance.ranked(loss, self.table, *rows, allowed, settings, hide_id=self.hide_id, accept_fn=accept)
 
     def attack_image(
         self, captions: jax.Array, settings: image_lib.PGD, initial: jax.Array | None
@@ -182,6 +194,7 @@ def sga(
 def image_only(pairs: Pairs, image_settings: image_lib.PGD, text_settings: text.Substitution) -> JointAttack:
     """PGD on the image against its clean captions; the text stays."""
     del text_settings
+    pairs = pairs._replace(hide_id=None, similarity=None)
     image = pairs.attack_image(pairs.encode_text(pairs.tokens, pairs.mask), image_settings, None)
     return pairs.result(image, pairs.attack_text(pairs.encode_image(pairs.images), text.Substitution(max_words=0)))
 
@@ -216,6 +229,8 @@ def craft(
     text_settings: text.Substitution,
     candidates: Allowed,
     recipe: str = "coattack",
+    similarity: float | None = None,
+    hide_id: int | None = None,
     **options: Any,
 ) -> JointAttack:
     """Attacks B pairs by one of `RECIPES`; pure, for the caller's jit.
@@ -229,6 +244,9 @@ def craft(
       image_settings: of PGD. text_settings: of the substitution.
       candidates: what may replace what; a `Candidates` has one row per caption, [B * C, ...].
       recipe: "coattack", "sga", "sep", "sequential", "image_only" or "text_only".
+      similarity: least cosine of a replaced caption's features to those of the original; None: no bound.
+      hide_id: the token that hides a word: words are visited in the order of their importance (`importance.ranked`,
+        which needs candidates with lists); None: guided by the gradient (`text.substitute`).
       **options: of the recipe: `alpha` (coattack), `scales` and `noise` (sga), `initial` (sequential).
 
     Raises:
@@ -240,7 +258,7 @@ def craft(
         raise ValueError(f"tokens must be [B, L] or [B, C, L] for {images.shape[0]} images, got shape {tokens.shape}")
     lead = tokens.shape[:-1]
     captions, real, slots = (x.reshape(-1, tokens.shape[-1]) for x in (tokens, mask, words))
-    pairs = Pairs(image_fn, text_fn, table, images, captions, real, slots, keys, candidates)
+    pairs = Pairs(image_fn, text_fn, table, images, captions, real, slots, keys, candidates, similarity, hide_id)
     result = RECIPES[recipe](pairs, image_settings, text_settings, **options)
     attack = result.text._asdict()
     trace = attack.pop("trace")

@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -175,13 +176,16 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str], length: int) -> Tokens:
         """Encodes texts to `length` tokens each: cut where longer (the end token is kept), padded where shorter."""
+        return self._frame(list(texts), length)
+
+    def _frame(self, texts: Sequence[Any], length: int, **options: Any) -> Tokens:
         if length < len(self._head) + len(self._tail) + 1:
             raise ConfigError("text.max_length", length, f"at least {len(self._head) + len(self._tail) + 1} tokens")
         ids = np.full((len(texts), length), self.pad_id, np.int32)
         mask = np.zeros((len(texts), length), bool)
         words = np.full((len(texts), length), -1, np.int32)
         truncated, first = 0, len(self._head)
-        for row, encoding in enumerate(self._tokenizer.encode_batch(list(texts), add_special_tokens=False)):
+        for row, encoding in enumerate(self._tokenizer.encode_batch(texts, add_special_tokens=False, **options)):
             content, places = encoding.ids, encoding.word_ids
             room = length - len(self._head) - len(self._tail)
             truncated += len(content) > room
@@ -191,6 +195,24 @@ class Tokenizer:
             mask[row, : len(whole)] = True
             words[row, first : first + len(places)] = [-1 if place is None else place for place in places]
         return Tokens(ids, mask, words, truncated)
+
+    def split(self, texts: Sequence[str]) -> list[list[str]]:
+        """The words of each text as this tokenizer counts them: entry w is the text of word w of `encode`."""
+        found = []
+        for text, encoding in zip(texts, self._tokenizer.encode_batch(list(texts), add_special_tokens=False)):
+            spans: dict[int, tuple[int, int]] = {}
+            for place, (start, end) in zip(encoding.word_ids, encoding.offsets):
+                if place is not None:
+                    first, last = spans.get(place, (start, end))
+                    spans[place] = (min(first, start), max(last, end))
+            found.append(
+                [text[slice(*spans[i])].strip() if i in spans else "" for i in range(1 + max(spans, default=-1))]
+            )
+        return found
+
+    def encode_words(self, texts: Sequence[Sequence[str]], length: int) -> Tokens:
+        """As `encode`, of texts that another tokenizer has `split`: `words` counts that one's words."""
+        return self._frame([list(words) for words in texts], length, is_pretokenized=True)
 
     def decode(self, ids: np.ndarray, mask: np.ndarray) -> str:
         """The text of one row of tokens, i32[L] and bool[L]; special tokens other than UNK and MASK are left out."""

@@ -3,13 +3,16 @@
 from ml_collections import ConfigDict
 
 from ranjax.errors import ConfigError
-from ranjax.schema.checks import Key, at_least, epsilon, one_of, ratios
+from ranjax.schema.checks import Key, at_least, between, epsilon, one_of, ratios, some_of
 
-RECIPES = ("coattack", "sga", "sep", "image_only", "text_only")
+ATTACKS = ("coattack", "sga", "sep", "sequential", "image_only", "text_only")
+CONTROLS = ("gaussian", "caption_shuffle")
+RECIPES = (*ATTACKS, *CONTROLS)
+CANDIDATES = ("vocabulary", "masked_lm", "neighbours", "thesaurus")
 
 KEYS = (
     Key("noise.ratios", (0.0, 0.1, 0.3), "Shares of the upstream pairs that are adversarial.", "shares", ratios),
-    Key("noise.recipe", "coattack", "Which attack makes the twins.", "", one_of(*RECIPES)),
+    Key("noise.recipe", "coattack", "Which attack, or control without one, makes the twins.", "", one_of(*RECIPES)),
     Key(
         "noise.controls",
         ("",),
@@ -22,6 +25,31 @@ KEYS = (
     Key("noise.image_steps", 10, "Steps of PGD.", "steps", at_least(0)),
     Key("noise.max_words", 3, "Words that may change in a report.", "words", at_least(0)),
     Key("noise.top_k", 8, "Substitutions re-scored by a true forward pass each round.", "candidates", at_least(1)),
+    Key("noise.beam", 1, "Texts kept from round to round; 1 is greedy.", "texts", at_least(1)),
+    Key(
+        "noise.text_search",
+        "gradient",
+        "Words in the order of their first-order gain, or of their importance (as BERT-Attack; needs candidate lists).",
+        "",
+        one_of("gradient", "importance"),
+    ),
+    Key(
+        "noise.candidates",
+        ("vocabulary",),
+        "Where replacements come from; with several, what all of them allow.",
+        "",
+        some_of(*CANDIDATES),
+    ),
+    Key("noise.masked_lm", "corpus", "Folder of a BERT with its head; 'corpus': a small one is trained here.", "path"),
+    Key("noise.masked_lm_k", 10, "Words that the masked language model proposes for a word.", "words", at_least(1)),
+    Key("noise.masked_lm_steps", 400, "Steps of the one that is trained here.", "steps", at_least(1)),
+    Key("noise.neighbours", 50, "Nearest words in the surrogate's token embedding.", "words", at_least(1)),
+    Key("noise.neighbour_cosine", 0.0, "Least cosine of such a neighbour.", "cosine", between(-1, 1)),
+    Key("noise.thesaurus", "radiology_synonyms", "Bundled list or file of groups of synonyms.", "name or path"),
+    Key("noise.same_class", False, "Replace a word by one of its own class, where both are known."),
+    Key(
+        "noise.similarity", -1.0, "Least cosine to the original report's embedding; -1: none.", "cosine", between(-1, 1)
+    ),
     Key("noise.protect", True, "Keep negations, sides, numbers and finding words as they are.", ""),
     Key("noise.batch_size", 64, "Pairs attacked at a time on each device.", "pairs", at_least(1)),
     Key(
@@ -39,5 +67,9 @@ def check(config: ConfigDict) -> None:
     controls = [name for name in config.noise.controls if name]
     if len({config.noise.recipe, *controls}) <= len(controls):
         raise ConfigError("noise.controls", config.noise.controls, "different recipes, noise.recipe not among them")
-    if len(config.noise.ratios) > 1 and config.noise.recipe != "text_only" and config.noise.image_steps == 0:
-        raise ConfigError("noise.image_steps", 0, "at least 1 where noise.recipe attacks images")
+    attacked = [name for name in (config.noise.recipe, *controls) if name in ATTACKS and name != "text_only"]
+    if len(config.noise.ratios) > 1 and attacked and config.noise.image_steps == 0:
+        raise ConfigError("noise.image_steps", 0, f"at least 1 where {attacked[0]} attacks images")
+    if config.noise.text_search == "importance" and config.noise.candidates == ("vocabulary",):
+        allowed = "'masked_lm', 'neighbours' or 'thesaurus' among them where noise.text_search = 'importance'"
+        raise ConfigError("noise.candidates", config.noise.candidates, allowed)

@@ -1,8 +1,9 @@
-"""Craft: an adversarial twin of every pair that the highest ratio takes, against the model of ratio 0."""
+"""Craft: a twin of every pair that the highest ratio takes, attacked against the model of ratio 0, or a control."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,45 +11,68 @@ import numpy as np
 
 from ranjax import config as configs
 from ranjax import files
-from ranjax.attacks import candidates, constraints, joint
+from ranjax.attacks import candidates as candidate_words
 from ranjax.attacks import image as image_attacks
+from ranjax.attacks import joint
 from ranjax.attacks import text as text_attacks
+from ranjax.data import noise as arms
+from ranjax.evaluation.retrieval import unit
 from ranjax.pipeline import Context
-from ranjax.stages import common
+from ranjax.schema.noise import CONTROLS
+from ranjax.stages import candidates, common
 from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
 from ranjax.training.rows import RowMap
 
+Twins = Callable[[common.Split], Iterator[dict[str, Any]]]
+
 
 def run(context: Context) -> dict[str, Any]:
     """Leaves a noisy store; shards that an earlier, interrupted run finished are kept as they are."""
-    from ranjax.data.noise import select
     from ranjax.data.store import NoisyStore, StoreWriter
 
     config, data = context.config, common.data(context)
+    recipe = context.this.recipe or config.noise.recipe
     train = data.split("train")
-    ratio = max(config.noise.ratios)
-    chosen = train.take(np.flatnonzero(select(train.ids, ratio, config.seed)))
-    arm = common.clean_arm(context)
-    functions, params = common.encoder(context, arm)
-    surrogate = files.sha256(common.encoder_folder(context, arm) / "model.safetensors")
-    attack = build_attack(context, functions, params)
-    settings = {name: config.noise[name] for name in SETTINGS}
+    chosen = train.take(np.flatnonzero(arms.select(train.ids, max(config.noise.ratios), config.seed)))
+    surrogate = common.encoder_folder(context, common.clean_arm(context)) / "model.safetensors"
     writer = StoreWriter(
         context.folder / "store",
         ids=chosen.ids,
         shard_size=config.noise.shard_size,
         epsilon=configs.pixel_units(config.noise.image_epsilon),
-        provenance={"attack": config.noise.recipe, "settings": settings, "seed": config.seed, "surrogate": surrogate},
+        provenance={
+            "attack": recipe,
+            "settings": {name: _plain(config.noise[name]) for name in SETTINGS},
+            "seed": config.seed,
+            "surrogate": files.sha256(surrogate),
+        },
     )
-    with Progress("craft", len(chosen.ids), writer.done, unit="pairs") as progress:
-        for number in writer.missing():
+    missing = writer.missing(jax.process_index(), jax.process_count())
+    twins = twins_of(context, recipe, chosen) if missing else None
+    with Progress(f"craft {recipe}", len(chosen.ids), writer.done, unit="pairs") as progress:
+        for number in missing:
             context.check_stop(f"{writer.done} of {len(chosen.ids)} pairs crafted")
             part = chosen.take(np.array(writer.positions(number)))
-            writer.write(number, list(attack(part)))
+            writer.write(number, list(twins(part)))
             progress.update(writer.done)
     store = NoisyStore.open(context.folder / "store")
-    records = [store.provenance(i) for i in chosen.ids]
+    return _summary(context, recipe, store, [store.provenance(i) for i in chosen.ids])
+
+
+SETTINGS = (
+    "image_epsilon", "image_step", "image_steps", "max_words", "top_k", "beam", "text_search", "candidates",
+    "masked_lm", "masked_lm_k", "masked_lm_steps", "neighbours", "neighbour_cosine", "thesaurus", "same_class",
+    "similarity", "protect",
+)  # fmt: skip
+"""Keys of `noise` that decide what a twin looks like."""
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _summary(context: Context, recipe: str, store: Any, records: list[dict[str, Any]]) -> dict[str, Any]:
     rise = np.array([r["loss_after"] - r["loss_before"] for r in records])
     words = np.array([r["words_changed"] for r in records])
     success = float(np.mean(rise > 0))
@@ -57,30 +81,41 @@ def run(context: Context) -> dict[str, Any]:
         f"of the pairs; {words.mean():.2f} words changed a report"
     )
     return {
+        "recipe": recipe,
         "pairs": len(records),
         "store": store.fingerprint,
-        "surrogate": surrogate,
+        "surrogate": store.shared["surrogate"],
         "mean_loss_rise": float(rise.mean()),
         "success": success,
         "mean_words_changed": float(words.mean()),
     }
 
 
-SETTINGS = ("image_epsilon", "image_step", "image_steps", "max_words", "top_k", "protect")
-"""Keys of `noise` that decide what a twin looks like."""
+def twins_of(context: Context, recipe: str, chosen: common.Split) -> Twins:
+    """A function from a part of the chosen pairs to their twins, as `StoreWriter.write` takes them."""
+    if recipe in CONTROLS:
+        return _control(context, recipe, chosen)
+    functions, params = common.encoder(context, common.clean_arm(context))
+    return attack_of(context, recipe, functions, params)
 
 
-def build_attack(context: Context, functions: Any, params: Any) -> Any:
-    """A function `Split -> iterator of twins`, compiled once for all shards."""
+def attack_of(context: Context, recipe: str, functions: Any, params: Any) -> Twins:
+    """The attack `recipe` on an encoder, compiled once for all shards."""
     config, data = context.config, common.data(context)
     noise = config.noise
-    table = vocabulary_table(data, noise.protect).table
+    words = candidates.allowed(context, np.asarray(functions.token_table(params)))
+    proposer = words.proposer
     image_settings = image_attacks.PGD(noise.image_epsilon, noise.image_step, noise.image_steps)
-    text_settings = text_attacks.Substitution(max_words=noise.max_words, top_k=noise.top_k)
+    text_settings = text_attacks.Substitution(max_words=noise.max_words, top_k=noise.top_k, beam=noise.beam)
+    propose = candidates.proposer_of(proposer, noise.masked_lm_k) if proposer else None
 
     def attack_rows(shared: Any, rows: Any) -> dict[str, jax.Array]:
-        params, table = shared
-        images, tokens, mask, words, keys = rows
+        params, table, lm_shared = shared
+        images, tokens, mask, words, keys, lm_rows = rows
+        offered: joint.Allowed = table
+        if propose:
+            lists = propose(lm_shared, lm_rows, tokens.shape[1])
+            offered = candidate_words.for_rows(table, tokens, words, lists)
         result = joint.craft(
             functools.partial(functions.image_features, params),
             lambda e, t, m: functions.text_features(params, t, m, embeddings=e),
@@ -92,8 +127,10 @@ def build_attack(context: Context, functions: Any, params: Any) -> Any:
             keys,
             image_settings,
             text_settings,
-            table,
-            recipe=noise.recipe,
+            offered,
+            recipe=recipe,
+            similarity=noise.similarity if noise.similarity > -1 else None,
+            hide_id=data.tokenizer.unk_id if noise.text_search == "importance" else None,
         )
         return {
             "images": result.image.images,
@@ -107,19 +144,24 @@ def build_attack(context: Context, functions: Any, params: Any) -> Any:
         }
 
     run_rows = RowMap(attack_rows, context.mesh, noise.batch_size)
-    shared = run_rows.share((params, table))
+    shared = run_rows.share((params, words.lexicon.table, (proposer.params, proposer.table) if proposer else ()))
 
-    def attack(split: common.Split):
+    def attack(split: common.Split) -> Iterator[dict[str, Any]]:
         tokens = data.encode(split.reports)
         keys = common.example_keys(context, "craft", split.ids)
-        found = run_rows(shared, (split.images, tokens.ids, tokens.mask, tokens.words, keys))
+        length = tokens.ids.shape[1]
+        lm_rows = candidates.lm_rows(proposer, data.tokenizer, split.reports, length) if proposer else ()
+        found = run_rows(shared, (split.images, tokens.ids, tokens.mask, tokens.words, keys, lm_rows))
         for i, name in enumerate(split.ids):
             changed = np.flatnonzero(found["changed"][i])
             yield {
                 "id": name,
                 "image": found["images"][i],
                 "clean_image": split.images[i],
-                "report": data.tokenizer.decode(found["tokens"][i], found["mask"][i]),
+                # A report without a changed word stays as it was written, case and rare words included.
+                "report": data.tokenizer.decode(found["tokens"][i], found["mask"][i])
+                if len(changed)
+                else split.reports[i],
                 "tokens": found["tokens"][i],
                 "mask": found["mask"][i],
                 "provenance": {
@@ -136,12 +178,52 @@ def build_attack(context: Context, functions: Any, params: Any) -> Any:
     return attack
 
 
-def vocabulary_table(data: common.Data, protect: bool) -> candidates.Lexicon:
-    """Candidate words: the tokenizer's own words; with `protect`, without those that carry the medical statement."""
-    tokenizer = data.tokenizer
-    names = tokenizer.words()
-    if protect:
-        protected = constraints.protection(labels=data.prepared.classes, extra=data.prepared.label_words)
+def _control(context: Context, recipe: str, chosen: common.Split) -> Twins:
+    """Twins without an attack: the norm of one with random signs, or captions moved among the chosen pairs."""
+    config, data = context.config, common.data(context)
+    source = data.prepared.splits["train"]
+    if recipe == "gaussian":
+        view: arms.View = arms.gaussian(
+            source, chosen.ids, config.seed, configs.pixel_units(config.noise.image_epsilon)
+        )
     else:
-        protected = constraints.protection(kinds=("stop_words",))
-    return candidates.build(names, tokenizer.pieces, pad_id=tokenizer.pad_id, protected=protected)
+        view = arms.caption_shuffle(source, chosen.ids, config.seed)
+    place = {name: index for index, name in enumerate(source.ids)}
+
+    def control(split: common.Split) -> Iterator[dict[str, Any]]:
+        records = [view[place[name]] for name in split.ids]
+        images = np.stack([np.asarray(r["image"], np.float32) / np.float32(65535) for r in records])
+        reports = [str(r["report"]) for r in records]
+        tokens = data.encode(reports)
+        before = pair_losses(context, split.images, split.reports)
+        after = pair_losses(context, images, reports)
+        for i, name in enumerate(split.ids):
+            yield {
+                "id": name,
+                "image": images[i],
+                "clean_image": split.images[i],
+                "report": reports[i],
+                "tokens": tokens.ids[i],
+                "mask": tokens.mask[i],
+                "provenance": {
+                    "loss_before": float(before[i]),
+                    "loss_after": float(after[i]),
+                    "words_changed": 0,
+                    "changed": [],
+                    "queries": 0,
+                    "success": bool(after[i] > before[i]),
+                },
+            }
+
+    return control
+
+
+def pair_losses(
+    context: Context, images: np.ndarray, reports: list[str] | None = None, tokens: Any = None
+) -> np.ndarray:
+    """f[N], minus the cosine of each image and its report (or its tokens) under the surrogate: what attacks raise."""
+    functions, params = common.encoder(context, common.clean_arm(context))
+    tokens = common.data(context).encode(reports) if tokens is None else tokens
+    image = unit(common.image_features(context, functions, params, images))
+    text = unit(common.text_features(context, functions, params, tokens))
+    return -np.sum(np.asarray(image) * np.asarray(text), axis=-1)

@@ -146,10 +146,10 @@ def _pair_attack(subject: Subject, name: str) -> tuple[RowMap, Any]:
 
 
 def _lexicon(subject: Subject) -> Any:
-    from ranjax.stages.craft import vocabulary_table
+    from ranjax.stages.candidates import vocabulary
 
     protect = subject.context.config.noise.protect
-    return subject.context.once(("lexicon", protect), lambda: vocabulary_table(subject.data, protect).table)
+    return subject.context.once(("lexicon", protect), lambda: vocabulary(subject.data, protect).table)
 
 
 def _texts(subject: Subject, tokens: Tokens) -> np.ndarray:

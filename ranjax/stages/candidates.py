@@ -1,0 +1,156 @@
+"""Which words may replace which in the reports of a run, as its config says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ranjax.attacks import candidates, constraints, sources
+from ranjax.data.tokenizer import Tokenizer
+from ranjax.errors import ConfigError
+from ranjax.pipeline import Context
+from ranjax.stages import common
+
+
+class Proposer(NamedTuple):
+    """A masked language model with its tokenizer, and the candidate words in its tokens."""
+
+    functions: Any
+    params: Any
+    tokenizer: Tokenizer
+    table: candidates.Table
+
+
+class Allowed(NamedTuple):
+    """The candidate words, and the masked language model that narrows them down slot by slot, if there is one."""
+
+    lexicon: candidates.Lexicon
+    proposer: Proposer | None
+
+
+def allowed(context: Context, token_table: np.ndarray) -> Allowed:
+    """Words of the tokenizer, protected and restricted as ``noise.*`` says.
+
+    Args:
+      context: of the craft stage; a masked language model that is trained here is kept in its folder.
+      token_table: f[V, W] of the surrogate's text tower, for neighbours.
+
+    Raises:
+      ConfigError: a masked language model without a mask token, or sources that leave nothing to replace.
+    """
+    config, data = context.config, common.data(context)
+    noise = config.noise
+    lexicon = vocabulary(data, noise.protect)
+    table = lexicon.table
+    if "neighbours" in noise.candidates:
+        near = sources.neighbours(token_table, table, noise.neighbours, noise.neighbour_cosine)
+        table = sources.restrict(table, near)
+    if "thesaurus" in noise.candidates:
+        table = sources.restrict(table, sources.from_groups(lexicon, constraints.read_groups(noise.thesaurus)))
+    if noise.same_class:
+        held = table.lists if table.lists is not None else _everything(lexicon)
+        table = table._replace(lists=sources.same_class(lexicon, held, constraints.read_groups("word_classes")))
+    if table.lists is not None and not bool(jnp.any(table.lists >= 0)):
+        raise ConfigError("noise.candidates", noise.candidates, "sources that leave at least one replacement")
+    lexicon = lexicon._replace(table=table)
+    proposer = _proposer(context, lexicon) if "masked_lm" in noise.candidates else None
+    return Allowed(lexicon, proposer)
+
+
+def vocabulary(data: common.Data, protect: bool) -> candidates.Lexicon:
+    """The tokenizer's own words; with `protect`, without those that carry the medical statement."""
+    tokenizer = data.tokenizer
+    if protect:
+        protected = constraints.protection(labels=data.prepared.classes, extra=data.prepared.label_words)
+    else:
+        protected = constraints.protection(kinds=("stop_words",))
+    return candidates.build(tokenizer.words(), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=protected)
+
+
+def proposer_of(proposer: Proposer, k: int) -> Callable[[Any, Any, int], jax.Array]:
+    """A function (shared, rows, slots) -> i32[B, slots, k]: the k words proposed for every word; for inside jit.
+
+    `shared` is (parameters, table of the candidate words) of the model, `rows` are tokens, mask and words in its own
+    tokens. Each word is hidden in turn.
+    """
+    functions, mask_id = proposer.functions, mask_id_of(proposer.tokenizer)
+
+    def propose(shared: Any, rows: Any, slots: int) -> jax.Array:
+        params, table = shared
+        tokens, mask, words = rows
+        logits = sources.masked_logits(lambda t, m: functions.logits(params, t, m), tokens, mask, words, mask_id)
+        return sources.masked_lm_lists(logits, words, table, k, slots)
+
+    return propose
+
+
+def lm_rows(proposer: Proposer, own: Tokenizer, reports: list[str], length: int) -> tuple[np.ndarray, ...]:
+    """The reports in the model's tokens, with the words counted as `own` counts them."""
+    limit = min(2 * length, proposer.functions.config.max_length)
+    tokens = proposer.tokenizer.encode_words(own.split(reports), limit)
+    return tokens.ids, tokens.mask, tokens.words
+
+
+def _everything(lexicon: candidates.Lexicon) -> jax.Array:
+    count = len(lexicon.words)
+    if count > _MOST_WORDS:
+        allowed = f"'neighbours' or 'thesaurus' among noise.candidates where there are more than {_MOST_WORDS} words"
+        raise ConfigError("noise.same_class", f"True with {count} words", allowed)
+    return jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], (count, count))
+
+
+_MOST_WORDS = 8192
+"""A list of all words for every word grows with the square: 256 MiB at this number."""
+
+
+def mask_id_of(tokenizer: Tokenizer) -> int:
+    if tokenizer.mask_id is None:
+        raise ConfigError("noise.masked_lm", "its tokenizer", "a tokenizer with a mask token")
+    return tokenizer.mask_id
+
+
+def _proposer(context: Context, lexicon: candidates.Lexicon) -> Proposer:
+    from ranjax.models import load_bert_mlm
+
+    given = context.config.noise.masked_lm
+    if given == "corpus":
+        functions, params, tokenizer = _trained_here(context)
+    else:
+        functions, params, _ = load_bert_mlm(given)
+        tokenizer = Tokenizer.load(given, sample=common.data(context).split("train").reports[:50])
+    mask_id_of(tokenizer)
+    table = candidates.in_tokens_of(lexicon, tokenizer.pieces, pad_id=tokenizer.pad_id)
+    return Proposer(functions, params, tokenizer, table)
+
+
+def _trained_here(context: Context) -> tuple[Any, Any, Tokenizer]:
+    from ranjax.models import load_bert_mlm, save_bert
+    from ranjax.training import masked_lm
+    from ranjax.training.progress import Progress
+
+    config, data = context.config, common.data(context)
+    folder = context.folder / "masked_lm"
+    if not (folder / "config.json").exists():
+        tokens = data.encode(data.split("train").reports)
+        steps = config.noise.masked_lm_steps
+        with Progress("masked language model", steps, unit="steps") as progress:
+            functions, params, losses = masked_lm.train(
+                tokens.ids,
+                tokens.mask,
+                tokens.words,
+                vocab_size=data.tokenizer.vocab_size,
+                mask_id=mask_id_of(data.tokenizer),
+                pad_id=data.tokenizer.pad_id,
+                seed=config.seed,
+                settings=masked_lm.MaskedLM(steps=steps),
+                progress=progress.update,
+            )
+        context.say(f"  masked language model of the reports: loss {losses[0]:.2f} to {np.mean(losses[-20:]):.2f}")
+        data.tokenizer.save(folder / "tokenizer.json")
+        save_bert(folder, functions, params)
+    functions, params, _ = load_bert_mlm(folder)
+    return functions, params, data.tokenizer

@@ -1,0 +1,200 @@
+"""The craft stage: every recipe through the pipeline, exact ratios, the same bits on any devices, and resumption."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from ranjax import config as configs
+from ranjax import files, pipeline
+from ranjax.attacks import constraints
+from ranjax.data import noise
+from ranjax.data.store import GRID, NoisyStore
+from ranjax.schema.noise import ATTACKS, CONTROLS
+from ranjax.stages import candidates, common, craft
+from ranjax.training.devices import make_mesh
+
+EPSILON = 8 / 255
+
+
+def tiny(**noise_keys):
+    """A config of the least size at which every recipe has something to do."""
+    config = configs.default_config()
+    data = config.data.radiographs
+    config.data.image_size = 32
+    data.train, data.adapt, data.validation, data.test, data.ood_test = 48, 16, 16, 16, 16
+    config.pretrain.steps, config.pretrain.batch_size = 6, 16
+    config.model.vision_layers = config.model.text_layers = 1
+    config.model.patch_size = 16
+    config.model.vision_width = config.model.text_width = config.model.embed_dim = 24
+    config.noise.ratios = (0.0, 0.3)
+    config.noise.image_steps, config.noise.max_words, config.noise.top_k = 2, 1, 2
+    config.noise.shard_size = config.noise.batch_size = 2
+    config.noise.update(noise_keys)
+    configs.validate(config)
+    return config
+
+
+def run(config, workdir, devices=2, until="craft", stop=lambda: False):
+    pipeline.execute(config, workdir, mesh=make_mesh(devices), stop=stop, say=lambda line: None, until=until)
+
+
+def copy_of(made, workdir):
+    """A workdir in which everything up to the clean encoder is done."""
+    workdir.mkdir()
+    for name in ("prepare", "pretrain", "data"):
+        if (made / name).exists():
+            shutil.copytree(made / name, workdir / name)
+    return workdir
+
+
+def context_of(config, workdir, recipe="coattack"):
+    runs = pipeline.plan(config)
+    this = next(r for r in runs if r.stage == "craft" and r.recipe == recipe)
+    return pipeline.Context(config, workdir, this, runs, "", make_mesh(1), lambda: False, lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A workdir with coattack's twins and both controls."""
+    workdir = tmp_path_factory.mktemp("craft") / "run"
+    run(tiny(controls=CONTROLS), workdir)
+    return workdir
+
+
+def store_of(workdir, recipe=""):
+    return NoisyStore.open(workdir / (f"controls/{recipe}" if recipe else "craft") / "store")
+
+
+def test_twins_are_those_that_the_highest_ratio_takes_with_all_of_their_provenance(made):
+    config, store = tiny(controls=CONTROLS), store_of(made)
+    train = common.data(context_of(config, made)).split("train")
+    chosen = noise.select(train.ids, 0.3, config.seed)
+    assert set(store.ids) == {name for name, taken in zip(train.ids, chosen) if taken}
+    assert len(store) == round(0.3 * len(train.ids))
+    for name in store:
+        twin = store[name]
+        told = twin["provenance"]
+        assert {"loss_before", "loss_after", "norm", "words_changed", "queries", "success", "surrogate"} <= set(told)
+        assert told["attack"] == "coattack"
+        assert told["settings"]["image_steps"] == 2
+        assert told["surrogate"] == files.sha256(made / "pretrain/clean/encoder/model.safetensors")
+        moved = np.abs(twin["image"].astype(np.float64) - twin["clean_image"] / 255.0).max()
+        assert 0 < moved <= EPSILON + 1 / GRID
+        assert told["success"] == (told["loss_after"] > told["loss_before"])
+    assert np.mean([store.provenance(i)["loss_after"] - store.provenance(i)["loss_before"] for i in store]) > 0
+
+
+def test_recorded_losses_are_those_of_what_is_stored(made):
+    for recipe in ("", *CONTROLS):
+        store = store_of(made, recipe)
+        twins = [store[name] for name in store]
+        data = common.data(context_of(tiny(controls=CONTROLS), made))
+        tokens = data.encode([t["report"] for t in twins])
+        np.testing.assert_array_equal(tokens.ids, np.stack([t["tokens"] for t in twins]))
+        found = craft.pair_losses(
+            context_of(tiny(controls=CONTROLS), made), np.stack([t["image"] for t in twins]), tokens=tokens
+        )
+        np.testing.assert_allclose(found, [t["provenance"]["loss_after"] for t in twins], atol=2e-3)
+
+
+def test_controls_carry_the_norm_of_an_attack_or_the_words_of_another_and_nothing_else(made):
+    signs = store_of(made, "gaussian")
+    for name in signs:
+        twin = signs[name]
+        moved = np.abs(twin["image"].astype(np.float64) - twin["clean_image"] / 255.0)
+        inside = (twin["clean_image"] > 8) & (twin["clean_image"] < 247)
+        np.testing.assert_allclose(moved[inside], EPSILON, atol=2 / GRID)
+    moved = store_of(made, "caption_shuffle")
+    train = common.data(context_of(tiny(controls=CONTROLS), made)).split("train")
+    reports = dict(zip(train.ids, train.reports))
+    twins = [moved[name] for name in moved]
+    assert all(np.array_equal(t["image"], t["clean_image"].astype(np.float32) / np.float32(255)) for t in twins)
+    assert sorted(t["report"] for t in twins) == sorted(reports[t["id"]] for t in twins)
+    assert any(t["report"] != reports[t["id"]] for t in twins)
+
+
+@pytest.mark.slow
+def test_the_same_bits_on_one_device_and_on_eight(made, tmp_path):
+    run(tiny(), copy_of(made, tmp_path / "eight"), devices=8)
+    run(tiny(), copy_of(made, tmp_path / "one"), devices=1)
+    assert store_of(tmp_path / "eight").fingerprint == store_of(tmp_path / "one").fingerprint
+    assert store_of(tmp_path / "eight").fingerprint == store_of(made).fingerprint
+
+
+def test_a_cut_run_keeps_its_finished_shards_and_ends_at_the_same_bits(made, tmp_path):
+    workdir, asked = copy_of(made, tmp_path / "cut"), iter(range(10**6))
+    # The pipeline asks once before the stage, then the stage asks once a shard.
+    with pytest.raises(pipeline.Stopped, match="pairs crafted"):
+        run(tiny(), workdir, stop=lambda: next(asked) >= 3)
+    first = sorted((workdir / "craft" / "store").glob("*.array_record"))
+    assert first
+    times = [path.stat().st_mtime_ns for path in first]
+    run(tiny(), workdir)
+    assert [path.stat().st_mtime_ns for path in first] == times
+    assert store_of(workdir).fingerprint == store_of(made).fingerprint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", [name for name in ATTACKS if name != "coattack"])
+def test_every_attack_leaves_twins_of_its_kind(recipe, made, tmp_path):
+    workdir = copy_of(made, tmp_path / "run")
+    run(tiny(recipe=recipe), workdir)
+    store = store_of(workdir)
+    twins = [store[name] for name in store]
+    moved = [np.abs(t["image"] - t["clean_image"].astype(np.float32) / np.float32(255)).max() for t in twins]
+    words = [t["provenance"]["words_changed"] for t in twins]
+    assert (max(moved) == 0) == (recipe == "text_only")
+    assert (max(words) == 0) == (recipe == "image_only")
+    assert max(words) <= 1
+    assert np.mean([t["provenance"]["loss_after"] - t["provenance"]["loss_before"] for t in twins]) > 0
+
+
+@pytest.mark.slow
+def test_candidates_of_all_sources_are_intersected_and_importance_orders_the_words(made, tmp_path):
+    keys = {
+        "candidates": ("masked_lm", "neighbours"),
+        "masked_lm_steps": 30,
+        "masked_lm_k": 20,
+        "neighbours": 60,
+        "text_search": "importance",
+        "similarity": 0.2,
+        "max_words": 2,
+    }
+    config, workdir = tiny(**keys), copy_of(made, tmp_path / "run")
+    run(config, workdir)
+    assert (workdir / "craft" / "masked_lm" / "model.safetensors").exists()
+    context = context_of(config, workdir)
+    functions, params = common.encoder(context, "clean")
+    allowed = candidates.allowed(context, np.asarray(functions.token_table(params)))
+    near = {w: set(_listed(allowed.lexicon, i)) for i, w in enumerate(allowed.lexicon.words)}
+    store, changed = store_of(workdir), 0
+    reports = dict(zip(*(getattr(common.data(context).split("train"), n) for n in ("ids", "reports"))))
+    split = common.data(context).tokenizer.split
+    for name in store:
+        before, after = split([reports[name]])[0], split([store[name]["report"]])[0]
+        assert len(before) == len(after)
+        swaps = [(a.lower(), b.lower()) for a, b in zip(before, after) if a.lower() != b.lower()]
+        assert len(swaps) == store[name]["provenance"]["words_changed"] <= 2
+        assert all(new in near[old] for old, new in swaps)
+        changed += len(swaps)
+    assert changed
+
+
+@pytest.mark.slow
+def test_a_thesaurus_allows_its_synonyms_alone(made, tmp_path):
+    words = tmp_path / "synonyms.txt"
+    words.write_text("opacity, consolidation, effusion\nlarge, small\n")
+    config, workdir = tiny(candidates=("thesaurus",), thesaurus=str(words), protect=False), tmp_path / "run"
+    copy_of(made, workdir)
+    context = context_of(config, workdir)
+    functions, params = common.encoder(context, "clean")
+    lexicon = candidates.allowed(context, np.asarray(functions.token_table(params))).lexicon
+    groups = [set(group) for group in constraints.read_groups(str(words))]
+    for i, word in enumerate(lexicon.words):
+        for other in _listed(lexicon, i):
+            assert any({word, other} <= group for group in groups)
+
+
+def _listed(lexicon, i):
+    return [lexicon.words[j] for j in np.asarray(lexicon.table.lists[i]) if j >= 0]
