@@ -33,12 +33,23 @@ def image_fn(p, images):
     return hidden @ p["out"]
 
 
-@functools.partial(toy.quick_jit, static_argnames=("recipe", "settings"))
-def craft(p, images, rows, keys, image_settings, table, recipe, settings=TEXT, **options):
+@functools.partial(toy.quick_jit, static_argnames=("recipe", "settings", "similarity"))
+def craft(p, images, rows, keys, image_settings, table, recipe, settings=TEXT, similarity=None, **options):
     text_fn = functools.partial(toy.features, p)
     encoder = functools.partial(image_fn, p)
     return joint.craft(
-        encoder, text_fn, p["table"], images, *rows, keys, image_settings, settings, table, recipe=recipe, **options
+        encoder,
+        text_fn,
+        p["table"],
+        images,
+        *rows,
+        keys,
+        image_settings,
+        settings,
+        table,
+        recipe=recipe,
+        similarity=similarity,
+        **options,
     )
 
 
@@ -162,3 +173,19 @@ def test_success_by_both_definitions():
         success.attack_success(clean, attacked.astype(jnp.float32))
     with pytest.raises(ValueError, match=r"\[Q\]"):
         success.attack_success(clean, attacked[:2])
+
+
+def test_a_bound_on_similarity_holds_and_costs_loss():
+    images, rows, keys = inputs()
+    free = craft(params(), images, rows, keys, PGD, TABLE, "text_only")
+    bound = craft(params(), images, rows, keys, PGD, TABLE, "text_only", similarity=0.9)
+    p, (tokens, mask, _) = params(), rows
+
+    def embed(tokens, mask):
+        return losses.unit(toy.features(p, p["table"][tokens], tokens, mask))
+
+    cosine = jnp.sum(embed(tokens, mask) * embed(bound.text.tokens, bound.text.mask), -1)
+    assert float(cosine.min()) >= 0.9 - 1e-5
+    assert float(free.loss.mean()) >= float(bound.loss.mean()) - 1e-6
+    wide = jnp.sum(embed(tokens, mask) * embed(free.text.tokens, free.text.mask), -1)
+    assert float(wide.min()) < 0.9

@@ -151,6 +151,18 @@ def test_word_pieces_of_one_word_share_its_index(tmp_path):
     np.testing.assert_array_equal(cut.ids, [[2, 8, 6, 7, 3]])
 
 
+def test_words_split_by_one_tokenizer_are_counted_alike_by_another(tokenizer, tmp_path):
+    texts = ["No effusion, lungs clear.", "", "heart"]
+    words = tokenizer.split(texts)
+    own = tokenizer.encode(texts, 16)
+    assert [len(w) for w in words] == [1 + row.max(initial=-1) for row in own.words]
+    assert words[0][:3] == ["No", "effusion", ","]
+    _word_piece(tmp_path)
+    other = Tokenizer.load(tmp_path).encode_words(words, 32)
+    for row, mine in zip(other.words, own.words):
+        assert set(row.tolist()) == set(mine.tolist())
+
+
 def test_byte_pairs_whose_padding_is_the_end_token(tmp_path):
     vocabulary = {"no</w>": 0, "n": 1, "o</w>": 2, "a</w>": 3, "lung</w>": 4, "<|startoftext|>": 5, "<|endoftext|>": 6}
     vocabulary |= {letter: 7 + i for i, letter in enumerate(["l", "u", "g</w>", "lu", "ng</w>"])}
