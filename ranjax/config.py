@@ -12,12 +12,14 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
+from ranjax import files
 from ranjax.errors import ConfigError, nearest
 from ranjax.schema import GROUPS
 from ranjax.schema.adapt import METHODS
@@ -165,6 +167,29 @@ def load(path_and_argument: str) -> ml_collections.ConfigDict:
     config = get_config(argument) if argument else get_config()
     if not isinstance(config, ml_collections.ConfigDict):
         raise ConfigError("--config", path_and_argument, "a file whose get_config() returns a ConfigDict")
+    return config
+
+
+def of_run(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+    """The resolved config that a run wrote into its workdir.
+
+    Raises:
+      ConfigError: no run's folder, or a key that this version does not know.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        raise ConfigError("workdir", str(workdir), "a folder of a run, with its config.json")
+    config = default_config()
+    for name, value in files.read_json(path).items():
+        if name not in BY_NAME:
+            raise ConfigError(name, value, "no such key", nearest(name, BY_NAME))
+        *path_, last = name.split(".")
+        node = config
+        for part in path_:
+            node = node[part]
+        with node.unlocked():
+            node[last] = tuple(value) if isinstance(value, list) else value
+    validate(config)
     return config
 
 

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,18 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's content, as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashes(folder: str | os.PathLike[str], skip: Collection[str] = ()) -> dict[str, str]:
+    """SHA-256 of every file below `folder` by its relative path, in order; not below subfolders named in `skip`, nor
+    of hidden files."""
+    folder = Path(folder)
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and parts[0] not in skip and not path.name.startswith("."):
+            found["/".join(parts)] = sha256(path)
+    return found
 
 
 @contextmanager

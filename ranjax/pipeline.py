@@ -102,6 +102,19 @@ def arm_name(recipe: str, ratio: float) -> str:
     return "clean" if ratio == 0 else f"{recipe}_{100 * ratio:g}"
 
 
+NOT_LISTED = (
+    "stage.json",
+    "manifest.json",
+    "store",
+    "checkpoints",
+    "damaged",
+    "metrics.jsonl",
+    "tensorboard",
+    "profile",
+)
+"""What a manifest does not list: stores and checkpoints carry hashes of their own, logs are no result."""
+
+
 def _stage(name: str) -> Callable[[Context], dict[str, Any]]:
     """The stage's `run`, imported when it is called: a start waits only for what it needs first."""
 
@@ -313,9 +326,21 @@ def execute(
             started = time.monotonic()
             outcome = run.run(context)
             seconds = round(time.monotonic() - started, 2)
-            files.write_json(folder / "manifest.json", {**record, **_plain(outcome), "seconds": seconds})
+            content = {"files": files.hashes(folder, skip=NOT_LISTED)}
+            files.write_json(folder / "manifest.json", {**record, **_plain(outcome), **content, "seconds": seconds})
             say(f"{title}: done in {seconds:.1f} s")
     return workdir / "report" / "index.html"
+
+
+def context_of(
+    config: ml_collections.ConfigDict, workdir: Path, run: StageRun, mesh: Any, shared: dict[str, Any]
+) -> Context:
+    """What `run` of a finished workdir was given, for reading it again; never asked to stop, and silent."""
+    runs = plan(config)
+    expected = fingerprints(config, runs)[run.id]
+    return Context(
+        _of_recipe(config, run), workdir, run, runs, expected, mesh, lambda: False, lambda line: None, shared=shared
+    )
 
 
 def _of_recipe(config: ml_collections.ConfigDict, run: StageRun) -> ml_collections.ConfigDict:

@@ -1,15 +1,17 @@
-"""The craft stage: every recipe through the pipeline, exact ratios, the same bits on any devices, and resumption."""
+"""The craft stage: every recipe through the pipeline, exact ratios, the same bits on any devices; and verify."""
 
+import contextlib
+import io
 import shutil
 
 import numpy as np
 import pytest
 
 from ranjax import config as configs
-from ranjax import files, pipeline
+from ranjax import files, pipeline, verify
 from ranjax.attacks import constraints
 from ranjax.data import noise
-from ranjax.data.store import GRID, NoisyStore
+from ranjax.data.store import GRID, NoisyStore, StoreWriter
 from ranjax.schema.noise import ATTACKS, CONTROLS
 from ranjax.stages import candidates, common, craft
 from ranjax.training.devices import make_mesh
@@ -112,6 +114,96 @@ def test_controls_carry_the_norm_of_an_attack_or_the_words_of_another_and_nothin
     assert all(np.array_equal(t["image"], t["clean_image"].astype(np.float32) / np.float32(255)) for t in twins)
     assert sorted(t["report"] for t in twins) == sorted(reports[t["id"]] for t in twins)
     assert any(t["report"] != reports[t["id"]] for t in twins)
+
+
+def verdict(workdir, *arguments):
+    """(exit code, what was printed) of `python -m ranjax.verify`, in this process."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = verify.main([str(workdir), *arguments])
+    return code, out.getvalue()
+
+
+def rewritten(workdir, change, number=0):
+    """Writes a shard again with one twin changed, hashes and all, as someone would who wants it to pass."""
+    folder = workdir / "craft" / "store"
+    store, plan = NoisyStore.open(folder), files.read_json(folder / "store.json")
+    names = store.by_shard()[number]
+    twins = [store[name] for name in names]
+    for twin in twins:
+        told = twin["provenance"]
+        twin["provenance"] = {k: v for k, v in told.items() if k not in (*plan["provenance"], "norm")}
+    change(twins[0])
+    for suffix in (".array_record", ".json"):
+        (folder / f"shard-{number:05d}{suffix}").unlink()
+    kept = ("ids", "shard_size", "epsilon", "provenance")
+    StoreWriter(folder, **{name: plan[name] for name in kept}).write(number, twins)
+
+
+def test_a_finished_run_verifies_and_a_moved_pixel_word_or_byte_does_not(made, tmp_path):
+    code, said = verdict(made)
+    assert code == 0, said
+    assert said.count("sound") == 6
+    assert "14 losses computed again" in said
+
+    workdir = tmp_path / "run"
+    shutil.copytree(made, workdir)
+    shard = workdir / "craft" / "store" / "shard-00001.array_record"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    tokenizer = workdir / "prepare" / "tokenizer.json"
+    code, said = verdict(workdir, "--repair")
+    assert code == 1
+    assert f"{shard} does not match its SHA-256" in said
+    assert not shard.exists()
+    run(tiny(controls=CONTROLS), workdir)
+    assert shard.read_bytes() == whole
+    assert verdict(workdir, "--sample=0")[0] == 0
+
+    shard.write_bytes(whole[:100])
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    code, said = verdict(workdir, "--sample=0")
+    assert code == 1
+    assert f"{tokenizer} does not match" in said
+    assert f"{shard} does not match" in said
+    assert "2 faults" in said
+
+
+def test_what_was_written_anew_with_its_hash_is_found_by_its_content(made, tmp_path):
+    def other_word(twin):
+        place = int(np.flatnonzero(twin["tokens"] == tokenizer.pieces("no")[0])[0])
+        twin["tokens"] = twin["tokens"].copy()
+        twin["tokens"][place] = tokenizer.pieces("with")[0]
+        twin["report"] = tokenizer.decode(twin["tokens"], twin["mask"])
+
+    def other_image(twin):
+        twin["image"] = twin["clean_image"].astype(np.float32) / np.float32(255)
+
+    def other_source(twin):
+        twin["clean_image"] = twin["clean_image"].copy()
+        twin["clean_image"][0, 0, 0] ^= 1
+
+    config = tiny(controls=CONTROLS)
+    tokenizer = common.data(context_of(config, made)).tokenizer
+    store = store_of(made)
+    with_no = next(n for n, ids in store.by_shard().items() if " no " in f" {store[ids[0]]['report']}")
+    for change, number, words in (
+        (other_word, with_no, "differs from the original by more than the recorded words, or in a protected one"),
+        (other_image, 0, "was written down"),
+        (other_source, 0, "is not that of the source"),
+    ):
+        workdir = tmp_path / change.__name__
+        shutil.copytree(made, workdir)
+        rewritten(workdir, change, number)
+        code, said = verdict(workdir)
+        assert code == 1
+        assert words in said
+        assert "another store than the one that this run finished" in said
+
+
+def test_verify_refuses_what_is_no_run(tmp_path, capsys):
+    assert verify.main([str(tmp_path)]) == 2
+    assert "a folder of a run, with its config.json" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -246,6 +246,29 @@ class NoisyStore:
             "provenance": {**self.shared, **head["provenance"]},
         }
 
+    def by_shard(self) -> dict[int, list[str]]:
+        """The ids of every shard, in order."""
+        found: dict[int, list[str]] = {}
+        for identity, (number, _) in self._places.items():
+            found.setdefault(number, []).append(identity)
+        return found
+
+    def norm_of(self, twin: Mapping[str, Any]) -> float:
+        """Norm in pixel units of a twin's perturbation, from its pixels."""
+        delta = twin["pixels"].astype(np.int32) - twin["clean_image"].astype(np.int32) * 257
+        return realised_norm(delta, self.norm)
+
+    def fault_of(self, identity: str) -> str | None:
+        """What is wrong with one twin: another's place, or outside its ball; None if nothing is."""
+        twin = self[identity]
+        if twin["id"] != identity:
+            return f"the place of {identity!r} holds {twin['id']!r}"
+        try:
+            _check_ball(identity, self.norm_of(twin), self.epsilon)
+        except DataError as error:
+            return str(error)
+        return None
+
     def provenance(self, identity: str) -> dict[str, Any]:
         """Where a twin comes from: what all share, and its own losses, norm and changed words."""
         return {**self.shared, **self._read(identity)[0]["provenance"]}
@@ -269,8 +292,47 @@ class NoisyStore:
         return head, blobs
 
 
+class Fault(NamedTuple):
+    """What is wrong with a store: the shard it is in (-1: the store as a whole) and the words for it."""
+
+    shard: int
+    what: str
+
+
+def faults(folder: str | os.PathLike[str]) -> list[Fault]:
+    """Everything that is wrong with a store: hash and ids of every shard, ball and box of every twin. Empty: sound.
+
+    Raises:
+      DataError: there is no store in `folder`, or shards are missing.
+    """
+    store = NoisyStore.open(folder)
+    found: list[Fault] = []
+    for number, ids in store.by_shard().items():
+        path = _shard(store.folder, number)
+        noted = files.read_json(path.with_suffix(".json"))
+        if files.sha256(path) != noted["sha256"]:
+            what = f"{path} does not match its SHA-256: it was changed or damaged after it was written."
+            found.append(Fault(number, what))
+        elif noted["ids"] != ids:
+            found.append(Fault(number, f"{path} holds other ids than planned."))
+        else:
+            found += [Fault(number, what) for identity in ids if (what := store.fault_of(identity))]
+    return found
+
+
+def set_aside(folder: str | os.PathLike[str], number: int) -> None:
+    """Moves a shard into ``damaged/``, so that `StoreWriter.missing` names it again."""
+    path = _shard(Path(folder), number)
+    aside = path.parent / "damaged"
+    aside.mkdir(exist_ok=True)
+    # The list first: without it the shard does not count, whatever happens next.
+    for file in (path.with_suffix(".json"), path):
+        if file.exists():
+            os.replace(file, aside / file.name)
+
+
 def verify(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Checks a store: the hash and the ids of every shard, and ball and box of every twin.
+    """Checks a store as `faults` does.
 
     Returns:
       {"twins", "shards", "epsilon", "norm", "largest_norm"}.
@@ -278,30 +340,15 @@ def verify(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       DataError: what is wrong first, with shard or id.
     """
+    if found := faults(folder):
+        raise DataError(found[0].what)
     store = NoisyStore.open(folder)
-    numbers = sorted({number for number, _ in store._places.values()})
-    for number in numbers:
-        path = _shard(store.folder, number)
-        noted = files.read_json(path.with_suffix(".json"))
-        if files.sha256(path) != noted["sha256"]:
-            raise DataError(f"{path} does not match its SHA-256: it was changed or damaged after it was written.")
-        if noted["ids"] != [name for name, place in store._places.items() if place[0] == number]:
-            raise DataError(f"{path} holds other ids than planned.")
-    largest = 0.0
-    for identity in store:
-        twin = store[identity]
-        if twin["id"] != identity:
-            raise DataError(f"the place of {identity!r} holds {twin['id']!r}")
-        delta = twin["pixels"].astype(np.int32) - twin["clean_image"].astype(np.int32) * 257
-        norm = realised_norm(delta, store.norm)
-        _check_ball(identity, norm, store.epsilon)
-        largest = max(largest, norm)
     return {
         "twins": len(store),
-        "shards": len(numbers),
+        "shards": len(store.by_shard()),
         "epsilon": store.epsilon,
         "norm": store.norm,
-        "largest_norm": largest,
+        "largest_norm": max((store.norm_of(store[identity]) for identity in store), default=0.0),
     }
 
 

@@ -64,11 +64,16 @@ def allowed(context: Context, token_table: np.ndarray) -> Allowed:
 def vocabulary(data: common.Data, protect: bool) -> candidates.Lexicon:
     """The tokenizer's own words; with `protect`, without those that carry the medical statement."""
     tokenizer = data.tokenizer
+    return candidates.build(
+        tokenizer.words(), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=protected(data, protect)
+    )
+
+
+def protected(data: common.Data, protect: bool) -> constraints.Protection:
+    """The words that are neither replaced nor offered: with `protect`, all that carry the medical statement."""
     if protect:
-        protected = constraints.protection(labels=data.prepared.classes, extra=data.prepared.label_words)
-    else:
-        protected = constraints.protection(kinds=("stop_words",))
-    return candidates.build(tokenizer.words(), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=protected)
+        return constraints.protection(labels=data.prepared.classes, extra=data.prepared.label_words)
+    return constraints.protection(kinds=("stop_words",))
 
 
 def proposer_of(proposer: Proposer, k: int) -> Callable[[Any, Any, int], jax.Array]:

@@ -195,6 +195,11 @@ class Checkpoints:
                 return f"{name} is damaged (its SHA-256 is not the one written down)"
         return None
 
+    def faults(self) -> list[str]:
+        """What is wrong with any finished checkpoint, in words; changes nothing."""
+        found = ((step, self._fault(step)) for step in self.steps())
+        return [f"checkpoint {self.folder / str(step)}: {what}" for step, what in found if what]
+
     def _newest_whole(self) -> int | None:
         self.wait()
         present = (int(path.name) for path in self.folder.glob("*") if path.name.isdigit() and path.is_dir())
