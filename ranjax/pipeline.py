@@ -133,7 +133,7 @@ def plan(config: ml_collections.ConfigDict) -> tuple[StageRun, ...]:
     """The stage runs that a config asks for, in an order in which each finds what it needs."""
     common = ("seed",)
     model = (*common, "data", "text", "model", "pretrain")
-    runs = [StageRun("prepare", "", 0.0, (), (*common, "data", "text"), _stage("prepare"))]
+    runs = [StageRun("prepare", "", 0.0, (), (*common, "data", "text", "model.weights"), _stage("prepare"))]
     runs.append(StageRun("pretrain", "clean", 0.0, ("prepare",), model, _stage("pretrain")))
     noisy = [r for r in config.noise.ratios if r > 0]
     arms = [("clean", 0.0, "")]

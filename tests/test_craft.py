@@ -6,12 +6,15 @@ import shutil
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from ranjax import config as configs
-from ranjax import files, pipeline, verify
+from ranjax import files, models, pipeline, verify
 from ranjax.attacks import constraints
 from ranjax.data import noise
 from ranjax.data.store import GRID, NoisyStore, StoreWriter
+from ranjax.data.tokenizer import Tokenizer
+from ranjax.models.vision_bert import VisionBert
 from ranjax.schema.noise import ATTACKS, CONTROLS
 from ranjax.stages import candidates, common, craft
 from ranjax.training.devices import make_mesh
@@ -290,3 +293,32 @@ def test_a_thesaurus_allows_its_synonyms_alone(made, tmp_path):
 
 def _listed(lexicon, i):
     return [lexicon.words[j] for j in np.asarray(lexicon.table.lists[i]) if j >= 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["clip", "vision_bert"])
+def test_a_checkpoint_of_the_user_goes_through_with_its_tokenizer_at_another_image_size(kind, made, tmp_path):
+    weights = made / "pretrain" / "clean" / "encoder"
+    if kind == "vision_bert":
+        tokenizer, weights = Tokenizer.load(weights), tmp_path / "model"
+        bert = models.BertConfig(
+            vocab_size=tokenizer.vocab_size, width=24, layers=1, heads=2, mlp_width=48, max_length=60, pooler=True
+        )
+        config = models.VisionBertConfig(
+            bert=bert, image_size=32, patch_size=16, vision_width=24, vision_layers=1, vision_heads=2, embed_dim=16
+        )
+        models.save(weights, *models.split(VisionBert(config, nnx.Rngs(0))))
+        tokenizer.save(weights / "tokenizer.json")
+    config = tiny()
+    config.model.weights, config.data.image_size = str(weights), 32 if kind == "vision_bert" else 48
+    config.pretrain.steps = 2
+    configs.validate(config)
+    run(config, tmp_path / "run")
+    first, second = (
+        models.load(folder)[2] for folder in (weights, tmp_path / "run" / "pretrain" / "clean" / "encoder")
+    )
+    assert type(first) is type(second)
+    assert second.image_size == config.data.image_size
+    used = Tokenizer.load(tmp_path / "run" / "prepare" / "tokenizer.json")
+    assert used.fingerprint == Tokenizer.load(weights).fingerprint
+    assert len(store_of(tmp_path / "run")) == 14

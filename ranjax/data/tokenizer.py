@@ -196,8 +196,8 @@ class Tokenizer:
             words[row, first : first + len(places)] = [-1 if place is None else place for place in places]
         return Tokens(ids, mask, words, truncated)
 
-    def split(self, texts: Sequence[str]) -> list[list[str]]:
-        """The words of each text as this tokenizer counts them: entry w is the text of word w of `encode`."""
+    def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Begin and end of every word of each text: entry w is that of word w of `encode`."""
         found = []
         for text, encoding in zip(texts, self._tokenizer.encode_batch(list(texts), add_special_tokens=False)):
             spans: dict[int, tuple[int, int]] = {}
@@ -205,10 +205,14 @@ class Tokenizer:
                 if place is not None:
                     first, last = spans.get(place, (start, end))
                     spans[place] = (min(first, start), max(last, end))
-            found.append(
-                [text[slice(*spans[i])].strip() if i in spans else "" for i in range(1 + max(spans, default=-1))]
-            )
+            words = [spans.get(i, (0, 0)) for i in range(1 + max(spans, default=-1))]
+            # Byte-level tokens begin with the space before a word.
+            found.append([(end - len(text[start:end].lstrip()), end) for start, end in words])
         return found
+
+    def split(self, texts: Sequence[str]) -> list[list[str]]:
+        """The words of each text as this tokenizer counts them: entry w is the text of word w of `encode`."""
+        return [[text[slice(*span)].strip() for span in spans] for text, spans in zip(texts, self.spans(texts))]
 
     def encode_words(self, texts: Sequence[Sequence[str]], length: int) -> Tokens:
         """As `encode`, of texts that another tokenizer has `split`: `words` counts that one's words."""

@@ -6,7 +6,12 @@ from ranjax.errors import ConfigError
 from ranjax.schema.checks import Key, at_least, one_of
 
 KEYS = (
-    Key("model.weights", "", "Folder of a Hugging Face CLIP to start from; empty: random weights.", "path"),
+    Key(
+        "model.weights",
+        "",
+        "Folder of a Hugging Face CLIP, or of a CLIP image tower with a BERT, to start from; empty: random weights.",
+        "path",
+    ),
     Key("model.patch_size", 16, "Side of a patch.", "pixels", at_least(1)),
     Key("model.vision_width", 128, "Width of the image tower.", "channels", at_least(8)),
     Key("model.vision_layers", 3, "Blocks of the image tower.", "layers", at_least(1)),
@@ -16,6 +21,15 @@ KEYS = (
     Key("model.text_heads", 4, "Attention heads of the text tower.", "heads", at_least(1)),
     Key("model.embed_dim", 128, "Width of the shared embedding.", "channels", at_least(4)),
     Key("model.activation", "quick_gelu", "Activation of the MLPs.", "", one_of("gelu", "quick_gelu")),
+    Key(
+        "model.compute_dtype",
+        "float32",
+        "What towers compute in; parameters, layer norms, softmax and embeddings stay at float32.",
+        "",
+        one_of("float32", "bfloat16"),
+    ),
+    Key("model.remat", False, "Compute blocks again in the backward pass rather than keep their activations."),
+    Key("model.scan", False, "Run the blocks as one scanned block: compiles faster; slower steps on a CPU."),
 )
 
 

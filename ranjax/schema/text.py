@@ -3,7 +3,12 @@
 from ranjax.schema.checks import Key, at_least
 
 KEYS = (
-    Key("text.tokenizer", "", "tokenizer.json or its folder; empty: words of the training reports.", "path"),
+    Key(
+        "text.tokenizer",
+        "",
+        "tokenizer.json or its folder; empty: that of model.weights, or else the words of the training reports.",
+        "path",
+    ),
     Key("text.max_length", 60, "Tokens a report is cut or padded to; the end token is kept.", "tokens", at_least(8)),
     Key("text.max_vocabulary", 2048, "Words kept when the tokenizer is built here.", "words", at_least(32)),
 )

@@ -92,10 +92,17 @@ def data(context: Context) -> Data:
 
 def encoder(context: Context, arm: str) -> tuple[Any, Any]:
     """(functions, parameters) of an upstream arm, as `pretrain` left them."""
-    from ranjax.models import load_clip
+    from ranjax.models import load
 
-    functions, params, _ = context.once(("encoder", arm), lambda: load_clip(encoder_folder(context, arm)))
+    folder, options = encoder_folder(context, arm), run_options(context.config)
+    functions, params, _ = context.once(("encoder", arm), lambda: load(folder, **options))
     return functions, params
+
+
+def run_options(config: Any) -> dict[str, Any]:
+    """The fields of an encoder's config that say how to run it, which its files do not hold."""
+    model = config.model
+    return {"grey_to_rgb": True, "compute_dtype": model.compute_dtype, "remat": model.remat, "scan": model.scan}
 
 
 def encoder_folder(context: Context, arm: str) -> Path:

@@ -28,8 +28,9 @@ def run(context: Context) -> dict[str, Any]:
         size = len(prepared.splits["train"])
         raise ConfigError("pretrain.batch_size", config.pretrain.batch_size, f"at most the {size} training pairs")
     reports = prepared.splits["train"].column("report")
-    if config.text.tokenizer:
-        tokenizer = Tokenizer.load(config.text.tokenizer)
+    # A checkpoint's own tokenizer is the only one whose tokens mean to it what they should.
+    if given := config.text.tokenizer or config.model.weights:
+        tokenizer = Tokenizer.load(given, sample=reports[:50])
     else:
         tokenizer = Tokenizer.build(reports, max_size=config.text.max_vocabulary)
     tokenizer.save(context.folder / "tokenizer.json")

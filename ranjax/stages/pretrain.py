@@ -12,7 +12,7 @@ from ranjax import keys
 from ranjax.data.batches import Batches
 from ranjax.data.sources import Source
 from ranjax.errors import ConfigError
-from ranjax.models import DualEncoder, DualEncoderConfig, load_clip, save_clip, split
+from ranjax.models import DualEncoder, DualEncoderConfig, VisionBertConfig, load, resize_positions, save, split
 from ranjax.pipeline import Context, Stopped
 from ranjax.stages import common
 from ranjax.training import devices, loop
@@ -80,7 +80,8 @@ def run(context: Context) -> dict[str, Any]:
             except loop.Interrupted as stop:
                 raise Stopped(f"pretraining of {context.this.arm} at step {stop.step} of {settings.steps}") from stop
     params = jax.device_get(state.params)
-    save_clip(context.folder / "encoder", functions, params)
+    save(context.folder / "encoder", functions, params)
+    common.data(context).tokenizer.save(context.folder / "encoder" / "tokenizer.json")
     return {
         "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
         "steps": settings.steps,
@@ -121,17 +122,13 @@ def first_weights(context: Context) -> tuple[Any, Any]:
     config, data = context.config, common.data(context)
     model, tokenizer = config.model, data.tokenizer
     if model.weights:
-        functions, params, stored = load_clip(model.weights, grey_to_rgb=True)
-        if not config.text.tokenizer:
-            raise ConfigError("text.tokenizer", "", f"the tokenizer of model.weights = {model.weights!r}")
-        wanted = {
-            "data.image_size": (config.data.image_size, stored.image_size),
-            "text.max_length": (config.text.max_length, stored.max_length),
-        }
-        for name, (given, allowed) in wanted.items():
-            if given > allowed or (given != allowed and name == "data.image_size"):
-                raise ConfigError(name, given, f"{allowed}, which model.weights = {model.weights!r} was made for")
-        if tokenizer.vocab_size > stored.vocab_size or tokenizer.eos_id != stored.eos_id:
+        functions, params, stored = load(model.weights, **common.run_options(config))
+        if config.text.max_length > stored.max_length:
+            allowed = f"at most {stored.max_length}, which model.weights = {model.weights!r} was made for"
+            raise ConfigError("text.max_length", config.text.max_length, allowed)
+        functions, params = resize_positions(functions, params, config.data.image_size)
+        pooled = not isinstance(stored, VisionBertConfig)
+        if tokenizer.vocab_size > stored.vocab_size or (pooled and tokenizer.eos_id != stored.eos_id):
             raise ConfigError(
                 "text.tokenizer",
                 config.text.tokenizer,
@@ -162,6 +159,9 @@ def encoder_shape(config: Any, vocab_size: int, *, eos_id: int, bos_id: int, pad
         max_length=config.text.max_length,
         embed_dim=model.embed_dim,
         activation=model.activation,
+        compute_dtype=model.compute_dtype,
+        remat=model.remat,
+        scan=model.scan,
     )
 
 

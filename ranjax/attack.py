@@ -1,0 +1,165 @@
+"""Attacks a folder of images and a CSV of reports with a given checkpoint: adversarial images, texts and a summary.
+
+    python -m ranjax.attack --checkpoint=clip/ --images=films/ --reports=reports.csv --out=attacked/
+    python -m ranjax.attack --checkpoint=runs/ran --images=films/ --reports=reports.csv --out=attacked/ --recipe=sga
+
+The checkpoint is a folder as `transformers` saves it, with its tokenizer, or the workdir of a run (its clean encoder).
+The CSV has a column with the image's path below --images, and one with its report. Images are read as grey and resized
+to what the checkpoint takes; the attack, and what is written, is at that size. Written to --out:
+
+    images/...png   16-bit grey: steps of 1/65535, so that the perturbation survives (8 bits would round it away)
+    pairs.csv       each pair: report, attacked report, loss (minus the cosine) before and after, norm, words changed
+    summary.json    the settings, the SHA-256 of the weights, means, and recall@1 both ways before and after
+    store/          the finished pairs with all of their provenance; a run that is cut off goes on from these
+
+Exit codes: 0 done; 2 the input was refused (one line says why); 75 stopped on request, finished pairs are saved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ranjax import files
+from ranjax.errors import ConfigError, DataError, nearest
+
+EXIT_REFUSED, EXIT_STOPPED = 2, 75
+
+
+def parser() -> argparse.ArgumentParser:
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    p = argparse.ArgumentParser(
+        prog="python -m ranjax.attack",
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument(
+        "--checkpoint", required=True, type=Path, metavar="FOLDER", help="a model folder, or a run's workdir"
+    )
+    p.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="folder of the images")
+    p.add_argument("--reports", required=True, type=Path, metavar="CSV", help="table of images and their reports")
+    p.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the results go; made where absent")
+    p.add_argument("--image_column", default="image", metavar="NAME", help="column of the paths (default: image)")
+    p.add_argument("--report_column", default="report", metavar="NAME", help="column of the reports (default: report)")
+    p.add_argument(
+        "--recipe",
+        default="coattack",
+        metavar="NAME",
+        help="coattack (default), sga, sep, sequential, image_only, text_only",
+    )
+    p.add_argument("--epsilon", default="8/255", metavar="LENGTH", help="radius, pixels from 0 to 1 (default: 8/255)")
+    p.add_argument("--step", default="", metavar="LENGTH", help="length of a step (default: a quarter of epsilon)")
+    p.add_argument("--steps", default=10, type=int, metavar="N", help="steps of PGD (default: 10)")
+    p.add_argument("--norm", default="linf", choices=("linf", "l2"), help="norm of the ball (default: linf)")
+    p.add_argument("--words", default=3, type=int, metavar="N", help="most words changed in a report (default: 3)")
+    p.add_argument("--top_k", default=8, type=int, metavar="N", help="words scored a round (default: 8)")
+    p.add_argument(
+        "--similarity", default=-1.0, type=float, metavar="COSINE", help="least cosine to the original report"
+    )
+    p.add_argument(
+        "--labels", default="", metavar="WORDS", help="finding words, with commas, that must stay as they are"
+    )
+    p.add_argument("--resize", default="pad", metavar="HOW", help="pad (default), crop or stretch to the square")
+    p.add_argument(
+        "--batch_size", default=16, type=int, metavar="N", help="pairs at a time on each device (default: 16)"
+    )
+    p.add_argument("--seed", default=0, type=int, metavar="N", help="of the random starts (default: 0)")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    from ranjax.training import signals
+
+    try:
+        with signals.StopFlag() as stop:
+            return _run(arguments, stop)
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+
+
+def _run(arguments: argparse.Namespace, stop: Any) -> int:
+    from ranjax.attacks.image import PGD
+    from ranjax.attacks.joint import RECIPES
+    from ranjax.attacks.text import Substitution
+    from ranjax.stages import attack
+
+    # Everything that can be refused is refused before weights are read or anything compiles.
+    if arguments.recipe not in RECIPES:
+        raise ConfigError("--recipe", arguments.recipe, f"one of {sorted(RECIPES)}", nearest(arguments.recipe, RECIPES))
+    if arguments.batch_size < 1:
+        raise ConfigError("--batch_size", arguments.batch_size, "at least 1")
+    if not -1 <= arguments.similarity <= 1:
+        raise ConfigError("--similarity", arguments.similarity, "a cosine, -1 to 1; -1: none")
+    image_settings = PGD(arguments.epsilon, 1.0, arguments.steps, norm=arguments.norm)
+    step = arguments.step or max(image_settings.epsilon / 4, 1e-9)
+    image_settings = PGD(arguments.epsilon, step, arguments.steps, norm=arguments.norm)
+    text_settings = Substitution(max_words=arguments.words, top_k=arguments.top_k)
+    pairs = attack.read_pairs(arguments.images, arguments.reports, arguments.image_column, arguments.report_column)
+    victim = attack.load(arguments.checkpoint)
+    print(
+        f"{len(pairs)} pairs; checkpoint {arguments.checkpoint}, {victim.functions.config.image_size} pixels",
+        flush=True,
+    )
+    done = attack.attack(arguments, pairs, victim, image_settings, text_settings, stop)
+    if not done:
+        print(f"stopped; finished pairs are in {arguments.out / 'store'}. The same command goes on from here.")
+        return EXIT_STOPPED
+    _write(arguments, pairs, victim)
+    return 0
+
+
+def _write(arguments: argparse.Namespace, pairs: Sequence[Any], victim: Any) -> None:
+    from PIL import Image
+
+    from ranjax.data.store import NoisyStore
+    from ranjax.stages import attack
+
+    store = NoisyStore.open(arguments.out / "store")
+    for pair in pairs:
+        buffer = io.BytesIO()
+        Image.fromarray(store[pair.id]["pixels"][:, :, 0]).save(buffer, "PNG")
+        # The extension is kept, so that a.jpg and a.png do not meet.
+        name = pair.id if pair.id.endswith(".png") else f"{pair.id}.png"
+        files.write_bytes(arguments.out / "images" / name, buffer.getvalue())
+    told = {pair.id: store.provenance(pair.id) for pair in pairs}
+    fields = ("loss_before", "loss_after", "norm", "words_changed", "queries", "success")
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(("image", "report", "attacked_report", *fields))
+    for pair in pairs:
+        writer.writerow((pair.id, pair.report, store[pair.id]["report"], *(told[pair.id][name] for name in fields)))
+    files.write_text(arguments.out / "pairs.csv", table.getvalue())
+    means = {name: float(np.mean([told[pair.id][name] for pair in pairs])) for name in fields}
+    summary = {**store.shared, "pairs": len(pairs), "mean": means, "recall@1": attack.recalls(pairs, store, victim)}
+    files.write_json(arguments.out / "summary.json", summary)
+    print(_table(summary))
+    print(f"written: {arguments.out / 'images'}, pairs.csv, summary.json")
+
+
+def _table(summary: dict[str, Any]) -> str:
+    mean, recall = summary["mean"], summary["recall@1"]
+    lines = [
+        f"cosine of a pair      {-mean['loss_before']:.3f} -> {-mean['loss_after']:.3f}  (mean of {summary['pairs']})",
+        f"raised the loss of    {100 * mean['success']:.1f} % of the pairs",
+        f"norm, words changed   {mean['norm']:.5f}, {mean['words_changed']:.2f}  (means)",
+    ]
+    for way, label in (("image_to_text", "R@1 image to text    "), ("text_to_image", "R@1 text to image    ")):
+        turned = recall[way]["turned_wrong"]
+        share = "none was right before" if turned is None else f"{100 * turned:.1f} % of the right ones turned wrong"
+        lines.append(f"{label} {100 * recall[way]['before']:.1f} -> {100 * recall[way]['after']:.1f} %  ({share})")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
