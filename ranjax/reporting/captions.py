@@ -44,7 +44,8 @@ MASKING = (
 )
 
 PAIRS = (
-    "Radiographs of the noisy upstream set, with the twin that took their place. The attack changes the "
+    "Radiographs of the noisy upstream set, with the twin that took their place: those whose loss the attack raised "
+    "most (worst), those about the middle (typical), and those it changed least. The attack changes the "
     "picture too little to be seen, so the difference is magnified; mid grey is no change. In the report, "
     "words that the attack took out are struck through, and those it put in follow the arrow."
 )
@@ -68,4 +69,60 @@ COMPARE_CURVES = (
 COMPARE_TABLES = (
     "Value and 95 % interval. Every run but the first is marked by how its interval lies to the first run's: ▲ above, "
     "▼ below, ○ overlapping, that is no difference shown. The runs are not paired, so this is a strict reading."
+)
+
+CLAIMS = (
+    "What the abstract claims, each by the figures that stand for it here, chosen by a fixed rule. ✓ shown: the whole "
+    "95 % interval lies on the claimed side of 0 and p, corrected over this table (Holm), is below 0.05. ✗ the "
+    "opposite is shown. ○ not shown: these data do not decide. Intervals of one run are over test images and heads; "
+    "they do not cover what another upstream run would give, for which several runs are pooled (python -m "
+    "ranjax.report RUN RUN). The effect is the mean difference over its standard deviation."
+)
+
+RADII = (
+    "White box, end to end through encoder and head; the worst of all attacks of this run, and what broke an image at "
+    "a smaller radius counts at a larger one. Radius 0 is the whole test set unattacked, the other points are of the "
+    "attacked images and heads, so the first step may rest on more images than the others."
+)
+
+RELIABILITY = (
+    "How often an answer is right (upwards) where the model states this confidence (rightwards), on clean test images "
+    "of all heads together. On the dashed line confidence is honest; below it the model is too sure."
+)
+
+CONFUSIONS = (
+    "Each row is a true class and adds to 100 %: where its images went, over all heads. On the diagonal they are right."
+)
+
+PLANES = (
+    "Each test image in the plane of the two directions in which clean features vary most: where it lies clean, where "
+    "the attack on this method takes it, and the way between. The encoder's features are what the head gets; those of "
+    "the head are what it classifies. Each panel has a plane of its own, so shapes compare, lengths do not."
+)
+
+GROUPS = (
+    "Accuracy within groups of test images. The worst group's interval takes the minimum anew in every resample; a "
+    "minimum over small groups lies low by chance alone, so compare methods, not the worst group with the mean."
+)
+
+CORRUPTIONS = (
+    "Common corruptions in five strengths. mCE: errors summed over strengths, as a share of those of the linear probe "
+    "on the clean encoder, mean over the kinds; lower is better, 100 is as that probe."
+)
+
+QUESTIONS = (
+    "Questions made from the exact findings, answered by heads on the frozen embeddings of image and question. Closed: "
+    "is there such a finding. Open: which side, which lobe, how severe. The most frequent answer to the same question "
+    "needs no image, and is what to beat."
+)
+
+ATTACKED_PAIRS = (
+    "Retrieval among the attacked test pairs, which are also the gallery. Success has two definitions that share a "
+    "name: R@1 lost is clean less attacked recall (Co-Attack), turned wrong is the share of the queries right before "
+    "that are wrong after (SGA)."
+)
+
+EFFECTS = (
+    "Differences on the same test images and head seeds. p is corrected over each table (Holm); a difference is called "
+    "shown only with p below 0.05 and an interval clear of 0. One upstream run an arm is behind each figure."
 )

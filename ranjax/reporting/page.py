@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ranjax import files
-from ranjax.reporting import captions, markup, sections, tables, wording
+from ranjax.reporting import beyond, captions, evidence, markup, sections, tables, wording
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.sections import Book
@@ -42,14 +42,25 @@ def build(results: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[str, dict
     book = Book.of(results)
     book.csv("results", results.get("rows") or [])
     parts: list[tuple[str, str, Callable[[], Markup]]] = [
+        ("claims", "The claims", lambda: evidence.claims(book)),
         ("findings", "Findings", lambda: sections.findings(book)),
         ("run", "What was run", lambda: _run(book, run)),
         ("noise", "Accuracy against noise", lambda: sections.curves(book)),
-        ("comparisons", "Methods compared", lambda: sections.comparisons(book)),
-        ("tables", "Main tables", lambda: sections.main_tables(book)),
-        ("zero-shot", "Zero-shot and retrieval", lambda: sections.without_head(book)),
-        ("spectra", "Spectra of the features", lambda: sections.spectra(book)),
+        ("radius", "Accuracy against the radius", lambda: evidence.robustness(book)),
         ("masking", "Is the attack to be trusted?", lambda: sections.masking(book)),
+        ("comparisons", "Methods compared", lambda: sections.comparisons(book)),
+        ("effects", "Noise compared", lambda: beyond.effects(book)),
+        ("tables", "Main tables", lambda: sections.main_tables(book)),
+        ("ablation", "Ablation", lambda: beyond.ablation(book)),
+        ("zero-shot", "Zero-shot and retrieval", lambda: sections.without_head(book)),
+        ("attacked-pairs", "Retrieval under attack", lambda: beyond.attacked_pairs(book)),
+        ("groups", "Groups", lambda: beyond.groups(book)),
+        ("corruptions", "Corruptions", lambda: beyond.corruptions(book)),
+        ("questions", "Questions", lambda: beyond.questions(book)),
+        ("confusions", "Which class for which", lambda: evidence.confusions(book)),
+        ("reliability", "Confidence", lambda: evidence.reliability(book)),
+        ("planes", "Features in a plane", lambda: evidence.planes(book)),
+        ("spectra", "Spectra of the features", lambda: sections.spectra(book)),
         ("pairs", "Attacked pairs", lambda: sections.pairs(book)),
         ("card", "Data card", lambda: _card(results.get("card") or {})),
         ("config", "Configuration", lambda: _config(results.get("config") or {})),
@@ -125,7 +136,7 @@ def _run(book: Book, run: Mapping[str, Any]) -> Markup:
     ]
     stages = [stage for stage in run.get("stages") or [] if isinstance(stage, Mapping)]
     spent = sum(stage["seconds"] for stage in stages if wording.finite(stage.get("seconds")))
-    attacks = [name for name in rows_.attacks(rows) if name != "none"]
+    attacks = [name for name in rows_.attacks(downstream) if name != "none"]
     facts: list[tuple[str, Any]] = [
         ("Command", tag("code", run["command"]) if run.get("command") else None),
         ("Started", run.get("started")),
@@ -136,7 +147,7 @@ def _run(book: Book, run: Mapping[str, Any]) -> Markup:
         ("Noise ratios", ", ".join(wording.percent(ratio) for ratio in rows_.ratios(rows)) or None),
         ("Arms", ", ".join(wording.arm_label(arm) for arm in rows_.arms(rows)) or None),
         ("Methods", ", ".join(wording.method_label(name) for name in rows_.methods(downstream)) or None),
-        ("Attacks", ", ".join(str(name).upper() for name in attacks) or "none in this run"),
+        ("Attacks", ", ".join(wording.attack_name(name) for name in attacks) or "none in this run"),
         ("Seeds", f"{len(seeds)} a head" if seeds else None),
     ]
     parts: list[Any] = [definitions([(name, value) for name, value in facts if value is not None])]

@@ -98,7 +98,7 @@ def pair(example: Mapping[str, Any], classes: Sequence[Any]) -> Markup:
     ]
     before, after = str(example.get("report") or ""), str(example.get("attacked_report") or "")
     changed = sum(old != new for old, new in word_changes(before, after))
-    head = tag("h3", tag("code", example.get("id", "")), f" — {label}" if label else None)
+    head = tag("h3", tag("code", example.get("id", "")), f" — {label}" if label else None, _kind(example))
     return tag(
         "article",
         head,
@@ -111,6 +111,11 @@ def pair(example: Mapping[str, Any], classes: Sequence[Any]) -> Markup:
         tag("p", markup.figures(_facts(example, changed)), class_="facts"),
         class_="pair",
     )
+
+
+def _kind(example: Mapping[str, Any]) -> Markup | None:
+    """Why this pair is shown: "worst", "typical" or "least changed"; None where nothing is said."""
+    return tag("span", f" {example['kind']}", class_="kind") if example.get("kind") else None
 
 
 def _label(label: Any, classes: Sequence[Any]) -> str:

@@ -232,7 +232,7 @@ def terminal_table(rows: Sequence[Row]) -> str:
     """
     rows = rows_.pooled(rows)
     accuracy = rows_.pick(rows_.downstream(rows), metric="accuracy")
-    recall = rows_.pick(rows_.pick(rows, task=rows_.RETRIEVAL), metric="recall@1")
+    recall = rows_.pick(rows, task=rows_.RETRIEVAL, metric="recall@1")
     blocks: list[str] = []
     for arm in rows_.arms(accuracy):
         for task in rows_.distinct(rows_.of_arm(accuracy, arm), "task"):
@@ -270,7 +270,7 @@ def _blocks(title: str, rows: Sequence[Row]) -> list[str]:
 def _short(column: tuple[str, str], attacks: Sequence[str]) -> str:
     split, attack = column
     names = {"test": "test", "ood_test": "ood"}
-    return f"{names.get(split, split)} {wording.attack_label(attack, attacks)}"[:24]
+    return f"{names.get(split, split)} {wording.attack_label(attack, attacks)}"[:28]
 
 
 def _fixed(title: str, lines: Sequence[Sequence[str]], widths: Sequence[int]) -> str:

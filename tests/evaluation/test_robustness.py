@@ -137,3 +137,36 @@ def test_zero_shot_by_hand():
         zero_shot.class_embeddings(prompts[:2], jnp.asarray([0, 0]), 2)
     with pytest.raises(DataError, match="prompts"):
         zero_shot.class_embeddings(prompts, jnp.asarray([0]), 2)
+
+
+def test_a_curve_and_its_survivors_are_the_closed_form_at_every_radius(case, attack):
+    params, images, labels, keys = case
+    margin, reach = margins(params, images, labels)
+    radii = (0.01, 0.02, 0.03)
+    for epsilon, found in zip(radii, attack.curve(params, images, labels, keys, radii)):
+        np.testing.assert_array_equal(found.correct, margin > epsilon * reach)
+    left = robustness.survivors([attack], params, images, labels, keys, radii[::-1], margin > 0)
+    assert list(left) == sorted(radii)
+    for epsilon, alive in left.items():
+        np.testing.assert_array_equal(alive, margin > epsilon * reach)
+    none = robustness.survivors([attack], params, images, labels, keys, radii, np.zeros(13, bool))
+    assert not any(alive.any() for alive in none.values())
+    with pytest.raises(ConfigError, match="radii above 0"):
+        robustness.survivors([attack], params, images, labels, keys, (0.0,), margin > 0)
+
+
+def test_the_attack_on_a_random_model_goes_through_its_draws_and_a_fresh_one_judges(case):
+    params, images, labels, keys = case
+
+    def noisy(params, images, keys):
+        noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
+        return logits_fn(params, images + 0.001 * noise)
+
+    settings = image.PGD(epsilon=EPSILON, step_size=EPSILON / 4, steps=10)
+    margin, reach = margins(params, images, labels)
+    found = robustness.WhiteBox(noisy, settings, batch_size=13, draws=4)(params, images, labels, keys)
+    sure = np.abs(margin - EPSILON * reach) > 0.05
+    assert sure.sum() > 6
+    np.testing.assert_array_equal(found.correct[sure], (margin > EPSILON * reach)[sure])
+    with pytest.raises(ConfigError, match="draws"):
+        robustness.WhiteBox(noisy, settings, draws=-1)

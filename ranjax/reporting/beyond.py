@@ -1,0 +1,197 @@
+"""Sections beyond test accuracy: groups, corruptions, questions, attacked pairs, noise effects, ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ranjax.reporting import captions, markup, tables, wording
+from ranjax.reporting import rows as rows_
+from ranjax.reporting.claims import holm
+from ranjax.reporting.evidence import p_words
+from ranjax.reporting.markup import Markup, tag
+from ranjax.reporting.rows import Row
+from ranjax.reporting.sections import Book, caption, nothing
+
+
+def wide(rows: Sequence[Row], column: str, label: Any, heads: Sequence[tuple[str, str]] = ()) -> tables.Table:
+    """Returns one line an arm, ratio and method, one column a value of the field `column`.
+
+    Args:
+      rows: pooled rows of figures that belong in one table.
+      column: the field whose values are the columns.
+      label: words for such a value.
+      heads: further (field, title) that name a line.
+    """
+    values = rows_.distinct(rows, column)
+    several = len(rows_.arms(rows)) > 1
+    lines: list[list[Any]] = []
+    breaks: set[int] = set()
+    keys = [(row["arm"], row["ratio"], row["method"], *(row.get(field) for field, _ in heads)) for row in rows]
+    for key in dict.fromkeys(keys):
+        arm, ratio, method, *rest = key
+        where = {"arm": arm, "ratio": ratio, "method": method, **dict(zip((f for f, _ in heads), rest))}
+        cells = [wording.estimate(rows_.first(rows, **where, **{column: value})) for value in values]
+        line = ([wording.arm_label(arm)] if several else []) + [wording.percent(ratio), wording.method_label(method)]
+        line += [
+            wording.split_label(value) if field == "split" else str(value) for (field, _), value in zip(heads, rest)
+        ]
+        if lines and lines[-1][: 1 + several] != line[: 1 + several]:
+            breaks.add(len(lines))
+        lines.append([*line, *cells])
+    header = ["Arm"] * several + [
+        "Noise",
+        "Method",
+        *(title for _, title in heads),
+        *(label(value) for value in values),
+    ]
+    return tables.Table(header, lines, "", heads=len(header) - len(values), breaks=frozenset(breaks))
+
+
+def groups(book: Book) -> Markup:
+    """Accuracy of the worst group of each kind, and of every group."""
+    rows = rows_.pick(book.rows, task="groups")
+    if not rows:
+        return nothing("No groups: the records of this data carry none, or none has enough images.")
+    parts: list[Any] = [caption(captions.GROUPS)]
+    worst = [row for row in rows if str(row["metric"]).startswith("worst_group/")]
+    for split in rows_.splits(worst):
+        table = wide(
+            rows_.pick(worst, split=split), "metric", lambda name: f"Worst by {name.removeprefix('worst_group/')} (%)"
+        )
+        parts += [tag("h3", f"Accuracy of the worst group, {wording.split_label(split)}"), table.html()]
+    every = [row for row in rows if str(row["metric"]).startswith("accuracy/")]
+    columns = dict.fromkeys(str(row["metric"]).removeprefix("accuracy/").partition("=")[0] for row in every)
+    for column in columns:
+        chosen = [row for row in every if str(row["metric"]).startswith(f"accuracy/{column}=")]
+        table = wide(chosen, "metric", lambda name: name.partition("=")[2], (("split", "Images"),))
+        parts.append(tag("details", tag("summary", f"Accuracy by {column} (%)"), table.html()))
+    return markup.join([*parts, book.csv("groups", rows)])
+
+
+def corruptions(book: Book) -> Markup:
+    """Mean corruption error, and accuracy by kind and strength."""
+    rows = rows_.pick(book.rows, task="corrupted")
+    if not rows:
+        return nothing("Images were not corrupted in this run (evaluate.corruption_examples is 0).")
+    parts: list[Any] = [caption(captions.CORRUPTIONS)]
+    errors = rows_.pick(rows, metric="mce")
+    if errors:
+        parts.append(wide(errors, "metric", lambda _: "mCE (%)").html())
+    accuracy = [{**row, **_kind(row)} for row in rows_.pick(rows, metric="accuracy")]
+    for kind in rows_.distinct(accuracy, "kind"):
+        table = wide(rows_.pick(accuracy, kind=kind), "strength", lambda strength: f"Strength {strength}")
+        parts.append(tag("details", tag("summary", f"Accuracy (%) under {kind}"), table.html()))
+    return markup.join([*parts, book.csv("corruptions", rows)])
+
+
+def _kind(row: Row) -> dict[str, str]:
+    kind, _, strength = str(row.get("attack")).rpartition("-")
+    return {"kind": kind, "strength": strength}
+
+
+def questions(book: Book) -> Markup:
+    """Open and closed questions, beside what the most frequent answer gives."""
+    rows = [row for row in book.rows if str(row.get("task")).startswith("questions_")]
+    if not rows:
+        return nothing("No questions were asked in this run (evaluate.question_seeds is 0).")
+    chance = book.results.get("chance") or {}
+    parts: list[Any] = [caption(captions.QUESTIONS)]
+    marked = [{**row, "what": f"{row['task']}/{row['split']}"} for row in rows_.pick(rows, metric="accuracy")]
+
+    def label(what: str) -> str:
+        task, _, split = what.partition("/")
+        level = chance.get(what)
+        guessed = f"; most frequent answer {wording.number(level, 'accuracy')}" if wording.finite(level) else ""
+        return f"{task.removeprefix('questions_').capitalize()}, {wording.split_label(split)} (%{guessed})"
+
+    parts.append(wide(marked, "what", label).html())
+    return markup.join([*parts, book.csv("questions", rows)])
+
+
+def attacked_pairs(book: Book) -> Markup:
+    """Retrieval under attacks on images, reports or both, with the attacks' success by both definitions."""
+    rows = rows_.pick(book.rows, task="retrieval_attacked")
+    if not rows:
+        return nothing("Pairs were not attacked at test time in this run (evaluate.pair_attacks is empty).")
+    parts: list[Any] = [caption(captions.ATTACKED_PAIRS)]
+    for ends, title in ((("recall@",), "Recall"), (("recall_drop@", "turned_wrong@"), "Success of the attack")):
+        chosen = [{**row, "by": _by(row)} for row in rows if str(row["metric"]).startswith(ends)]
+        if chosen:
+            table = wide(chosen, "metric", wording.axis_label, (("by", "Attacked"),))
+            parts += [tag("h3", title), table.html()]
+    return markup.join([*parts, book.csv("attacked_pairs", rows)])
+
+
+def _by(row: Row) -> str:
+    attack = row.get("attack")
+    return "nothing" if attack == "none" else wording.attack_name(attack)
+
+
+def effects(book: Book) -> Markup:
+    """What the noise did to each method, paired by test image with the clean encoder; and how the recipes differ."""
+    items = [item for item in book.results.get("effects") or [] if wording.has_interval(item)]
+    if not items:
+        return nothing("This run has no noisy arm to hold against the clean one.")
+    parts: list[Any] = [caption(captions.EFFECTS)]
+    titles = {
+        "noise": "A method on the noisy encoder less the same on the clean one",
+        "recipe": "Another recipe less the first one, at the same noise ratio",
+        "restored": "RAN on the noisy encoder less LP on the clean one",
+    }
+    for kind, title in titles.items():
+        chosen = rows_.pick(items, kind=kind)
+        corrected = with_holm(chosen)
+        if not corrected:
+            continue
+        lines: list[list[Any]] = []
+        breaks: set[int] = set()
+        attacks, tasks = rows_.attacks(corrected), rows_.distinct(corrected, "task")
+        for item in corrected:
+            line = [
+                wording.arm_label(item["arm"]),
+                wording.percent(item["ratio"]),
+                wording.method_label(item["method"]),
+            ]
+            line += [str(item["task"]).replace("_", " ")] if len(tasks) > 1 else []
+            line += [tables.column_label((item["split"], item["attack"]), attacks)]
+            line += [wording.estimate({**item, "value": item["difference"]}), p_words(item["p_holm"])]
+            line += [f"{item['effect']:.2f}" if wording.finite(item.get("effect")) else "–", _verdict(item)]
+            if lines and lines[-1][:2] != line[:2]:
+                breaks.add(len(lines))
+            lines.append(line)
+        header = ["Arm", "Noise", "Method", *(["Task"] if len(tasks) > 1 else []), "Images", "Difference [95 %]"]
+        header += ["p (Holm)", "Effect", "Verdict"]
+        table = tables.Table(header, lines, "", heads=len(header) - 4, breaks=frozenset(breaks))
+        stand = sum(_verdict(item) != "not shown" for item in corrected)
+        words = f"{title}: {stand} of {len(corrected)} differences are shown"
+        parts.append(tag("details", tag("summary", words), table.html()))
+    fields = ("kind", "arm", "ratio", "method", "task", "split", "attack", "metric", "difference", "low", "high", "p")
+    return markup.join([*parts, book.csv("effects", items, (*fields, "effect", "n", "seeds"))])
+
+
+def with_holm(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The differences with "p_holm", corrected over all of one kind and metric, which are one table."""
+    found = []
+    for metric in rows_.distinct(items, "metric"):
+        own = rows_.pick(items, metric=metric)
+        tested = [item for item in own if wording.finite(item.get("p"))]
+        found += [{**item, "p_holm": p} for item, p in zip(tested, holm([item["p"] for item in tested]))]
+    return found
+
+
+def _verdict(item: Mapping[str, Any]) -> str:
+    if item["p_holm"] >= 0.05 or item["low"] <= 0 <= item["high"]:
+        return "not shown"
+    return "higher" if item["low"] > 0 else "lower"
+
+
+def ablation(book: Book) -> Markup:
+    """What each term of RAN is worth, where the run tried it without."""
+    items = book.results.get("ablation") or []
+    if not items:
+        return nothing("No ablation was made in this run.")
+    fields = [name for name in items[0] if not isinstance(items[0][name], list | dict)]
+    lines = [[wording.plain(item.get(name)) for name in fields] for item in items]
+    table = tables.Table([name.replace("_", " ").capitalize() for name in fields], lines, numeric=False)
+    return markup.join([table.html(), book.csv("ablation", items, fields)])

@@ -1,0 +1,209 @@
+"""Sections that show where figures come from: claims held to account, radii, confidence, confusions, feature planes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ranjax.reporting import abstract, captions, figures, figures_inside, figures_robust, markup, tables, wording
+from ranjax.reporting import rows as rows_
+from ranjax.reporting.markup import Markup, tag
+from ranjax.reporting.rows import Row
+from ranjax.reporting.sections import Book, caption, nothing
+
+_SIGNS = {abstract.SHOWN: "✓", abstract.OPPOSITE: "✗", abstract.NOT_SHOWN: "○"}
+_FIELDS = ("claim", "measured", "wanted", "difference", "low", "high", "p", "p_holm", "effect", "n", "runs", "verdict")
+
+
+def claims_table(found: Sequence[abstract.Claim]) -> tables.Table:
+    """One line a figure: the claim, its verdict, what is measured, the difference with its interval, p, effect size."""
+    lines: list[list[Any]] = []
+    breaks: set[int] = set()
+    for claim in found:
+        if not lines or lines[-1][0] != claim.claim:
+            breaks.add(len(lines))
+        metric = str(claim.item["metric"])
+        shown = wording.estimate({**claim.item, "value": claim.item["difference"]}) if metric else "–"
+        effect = claim.item.get("effect")
+        lines.append(
+            [
+                claim.claim,
+                f"{_SIGNS[claim.verdict]} {claim.verdict}",
+                claim.measured,
+                shown,
+                "above 0" if claim.wanted > 0 else "below 0",
+                p_words(claim.p_holm),
+                f"{effect:.2f}" if wording.finite(effect) else "–",
+            ]
+        )
+    for index in range(len(lines) - 1, 0, -1):
+        if lines[index][0] == lines[index - 1][0]:
+            lines[index][0] = ""
+    header = ["Claim", "Verdict", "Measured", "Difference [95 %]", "Claimed", "p (Holm)", "Effect"]
+    return tables.Table(header, lines, "", heads=3, breaks=frozenset(breaks - {0}))
+
+
+def p_words(value: Any) -> str:
+    """A p value as it is shown."""
+    if not wording.finite(value):
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def claims(book: Book) -> Markup:
+    """The claims of the abstract, each with the figures that stand for it here."""
+    found = abstract.claims([book.results])
+    if not found:
+        return nothing("This run has no differences between noise ratios or methods that a claim could be held to.")
+    records = [{**one.item, **_of(one)} for one in found]
+    return markup.join([caption(captions.CLAIMS), claims_table(found).html(), book.csv("claims", records, _FIELDS)])
+
+
+def _of(claim: abstract.Claim) -> dict[str, Any]:
+    return {name: getattr(claim, name) for name in ("claim", "measured", "wanted", "runs", "p_holm", "verdict")}
+
+
+def radius_points(rows: Sequence[Row], main: Any) -> list[dict[str, Any]]:
+    """Rows of accuracy with their "radius" in 1/255: clean at 0, the main radius, and the points of the curve.
+
+    Args:
+      rows: pooled rows of one arm and ratio.
+      main: evaluate.epsilon of the config.
+    """
+    at_main = wording.radius_of(main)
+    worst = "worst" if rows_.pick(rows, attack="worst") else "pgd"
+    radii = {"none": 0.0, **({worst: at_main} if at_main is not None else {})}
+    found = []
+    for row in rows_.pick(rows, metric="accuracy"):
+        attack = str(row.get("attack"))
+        radius = radii.get(attack, wording.radius(attack))
+        if radius is not None:
+            found.append({**row, "radius": radius})
+    return found
+
+
+def robustness(book: Book) -> Markup:
+    """Accuracy against the radius of the attack, a panel an arm, ratio and split."""
+    main = ((book.results.get("config") or {}).get("evaluate") or {}).get("epsilon")
+    rows = [row for row in book.rows if row.get("task") == "finding"]
+    chance = wording.chance_level(book.results.get("chance") or {}, "accuracy")
+    drawn: list[dict[str, Any]] = []
+    parts: list[Any] = []
+    names = rows_.methods([row for row in rows if rows_.AT in str(row.get("attack"))])
+    looks = figures.styles(names)
+    for arm in rows_.arms(rows):
+        panels = []
+        for split in rows_.splits(rows):
+            for ratio in rows_.ratios(rows_.of_arm(rows, arm)):
+                cell = rows_.pick([r for r in rows_.of_arm(rows, arm) if r["ratio"] == ratio], split=split)
+                if not any(rows_.AT in str(row.get("attack")) for row in cell):
+                    continue
+                points = [point for point in radius_points(cell, main) if point["method"] in looks]
+                drawn += points
+                title = f"{wording.percent(ratio)} noise, {wording.split_label(split)}"
+                name = f"radius-{arm}-{ratio}-{split}"
+                panels.append(figures_robust.radius_curve(points, looks, chance, title, name))
+        if panels:
+            several = len(rows_.arms(rows)) > 1
+            parts += [tag("h3", f"Arm {wording.arm_label(arm)}")] if several else []
+            parts.append(tag("div", panels, class_="panels"))
+    if not parts:
+        return nothing("This run was attacked at one radius only (evaluate.radii is empty).")
+    data = book.csv("accuracy_against_radius", drawn, (*rows_.FIELDS, "radius"))
+    return markup.join([caption(captions.RADII), figures.legend(looks, "radii"), *parts, data])
+
+
+def _extremes(items: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
+    """(arm, ratio) of the clean encoder and of every arm's highest ratio."""
+    kept = [item for item in items if wording.finite(item.get("ratio"))]
+    clean = [(str(item["arm"]), 0.0) for item in kept if item["ratio"] == 0][:1]
+    noisy = [(arm, max(rows_.ratios(rows_.pick(kept, arm=arm)))) for arm in rows_.arms(kept)]
+    return list(dict.fromkeys(clean + noisy))
+
+
+def _cell_title(arm: str, ratio: float, several: bool) -> str:
+    name = f", {wording.arm_label(arm)}" if several and ratio else ""
+    return f"{wording.percent(ratio)} noise{name}"
+
+
+def reliability(book: Book) -> Markup:
+    """Confidence against accuracy on the clean test set, on the clean encoder and at the highest ratio of every arm."""
+    items = rows_.pick(book.results.get("calibration") or [], split="test", attack="none")
+    if not items:
+        return nothing("This run has no calibration figures.")
+    looks = figures.styles(rows_.methods(items))
+    several = len(rows_.arms(items)) > 1
+    panels = []
+    for arm, ratio in _extremes(items):
+        own = rows_.pick(items, arm=arm, ratio=ratio)
+        title = _cell_title(arm, ratio, several)
+        panels.append(figures_robust.reliability(own, looks, title, f"reliability-{arm}-{ratio}"))
+    fields = ("arm", "ratio", "method", "split", "bin", "count", "confidence", "accuracy")
+    records = [
+        {**item, "bin": number, **dict(zip(("count", "confidence", "accuracy"), line))}
+        for item in book.results["calibration"]
+        for number, line in enumerate(item["bins"], 1)
+    ]
+    parts = [caption(captions.RELIABILITY), figures.legend(looks, "reliability"), tag("div", panels, class_="panels")]
+    return markup.join([*parts, book.csv("calibration", records, fields)])
+
+
+def confusions(book: Book) -> Markup:
+    """Which class is taken for which: the linear probe and RAN (or the last method), clean and attacked."""
+    items = rows_.pick(book.results.get("confusions") or [], split="test")
+    classes = [str(name) for name in book.results.get("classes") or []]
+    items = [item for item in items if len(item.get("counts") or []) == len(classes) > 0]
+    if not items:
+        return nothing("This run has no confusion matrices.")
+    names = [name for name in rows_.methods(items) if name != "zero_shot"]
+    chosen = [name for name in ("lp", "ran") if name in names] or names[-1:]
+    attacks = rows_.attacks(items)
+    several = len(rows_.arms(items)) > 1
+    parts: list[Any] = [caption(captions.CONFUSIONS)]
+    for attack in attacks:
+        panels = []
+        for arm, ratio in _extremes(items):
+            for method in chosen:
+                item = rows_.first(items, arm=arm, ratio=ratio, method=method, attack=attack)
+                if item is None:
+                    continue
+                title = f"{wording.method_label(method)}, {_cell_title(arm, ratio, several)}"
+                name = f"confusion-{arm}-{ratio}-{method}-{attack}"
+                panels.append(figures_inside.confusion(item["counts"], classes, title, name))
+        label = f"{wording.attack_label(attack, attacks)[:1].upper()}{wording.attack_label(attack, attacks)[1:]} images"
+        inside = tag("div", panels, class_="panels")
+        parts.append(tag("details", tag("summary", label), inside, open=attack == "none"))
+    fields = ("arm", "ratio", "method", "split", "attack", "truth", "answer", "count")
+    records = [
+        {**item, "truth": classes[row], "answer": classes[column], "count": count}
+        for item in items
+        for row, line in enumerate(item["counts"])
+        for column, count in enumerate(line)
+    ]
+    return markup.join([*parts, book.csv("confusions", records, fields)])
+
+
+def planes(book: Book) -> Markup:
+    """Features of test images, clean and attacked, as the encoder has them and as RAN makes them."""
+    items = [item for item in book.results.get("projections") or [] if wording.finite(item.get("ratio"))]
+    if not items:
+        return nothing("This run has no features to draw in a plane.")
+    several = len(rows_.arms(items)) > 1
+    panels = []
+    for arm, ratio in _extremes(items):
+        own = rows_.pick(items, arm=arm, ratio=ratio)
+        for method in rows_.methods(own):
+            clean, attacked = (rows_.first(own, method=method, features=kind) for kind in ("clean", "attacked"))
+            if clean is None and attacked is None:
+                continue
+            title = f"{wording.method_label(method)}, {_cell_title(arm, ratio, several)}"
+            panels.append(figures_inside.plane(clean, attacked, title, f"plane-{arm}-{ratio}-{method}"))
+    fields = ("arm", "ratio", "method", "features", "image", "x", "y", "label")
+    records = [
+        {**item, "image": number, "x": point[0], "y": point[1], "label": label}
+        for item in items
+        for number, (point, label) in enumerate(zip(item.get("points") or [], item.get("labels") or []), 1)
+    ]
+    legend = figures.legend(figures_inside.LOOKS, "planes", str.capitalize)
+    parts = [caption(captions.PLANES), legend, tag("div", panels, class_="panels")]
+    return markup.join([*parts, book.csv("planes", records, fields)])

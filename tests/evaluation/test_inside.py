@@ -1,0 +1,107 @@
+"""Captions, groups, planes and questions: small cases worked out by hand."""
+
+import numpy as np
+import pytest
+
+from ranjax.errors import ConfigError, DataError
+from ranjax.evaluation import captions, groups, projection, questions
+from ranjax.evaluation.rows import Cell
+
+
+def test_sentences_are_captions_and_the_longest_stay():
+    report = "FINDINGS: No effusion. There is a large mass in the left lobe. 3. IMPRESSION: Mass, left."
+    assert captions.sentences(report) == ["No effusion.", "There is a large mass in the left lobe.", "Mass, left."]
+    found = captions.of_reports([report, "Clear lungs."], 2)
+    assert found.texts == ["No effusion.", "There is a large mass in the left lobe.", "Clear lungs."]
+    np.testing.assert_array_equal(found.owners, [0, 0, 1])
+    with pytest.raises(DataError, match="report 1 has no words"):
+        captions.of_reports(["a.", "1. 2."], 1)
+    with pytest.raises(ConfigError, match=r"evaluate.captions = 0"):
+        captions.of_reports(["a."], 0)
+
+
+def test_groups_are_named_from_findings_and_columns_with_ages_in_spans():
+    finding = {"kind": "mass", "side": "left", "lobe": "upper", "severity": "mild"}
+    records = [
+        {"findings": [finding], "age": "058Y", "sex": "M"},
+        {"findings": [], "age": 12},
+        {"findings": [finding, finding], "age": "old", "sex": ""},
+        {"findings": [finding | {"side": None}], "age": "60", "sex": "F"},
+    ]
+    assert groups.columns(records) == ("side", "severity", "sex", "age")
+    assert groups.names(records, "side").tolist() == ["left", "no finding", "several", "none"]
+    assert groups.names(records, "age").tolist() == ["40 to 59", "under 40", "unknown", "60 and over"]
+    assert groups.names(records, "sex").tolist() == ["M", "unknown", "unknown", "F"]
+    with pytest.raises(ConfigError, match="Did you mean 'side'"):
+        groups.columns(records, ["sied"])
+
+
+def test_the_worst_group_is_the_least_accuracy_with_an_interval_below_it():
+    rng = np.random.default_rng(0)
+    of = np.array(["a"] * 40 + ["b"] * 40 + ["c"] * 3 + ["unknown"] * 20)
+    hits = np.concatenate([rng.random(40) < 0.9, rng.random(40) < 0.4, np.zeros(3), np.zeros(20)]).astype(bool)
+    cell = Cell("clean", 0.0, "lp", "groups", "test", "none")
+    rows = {row["metric"]: row for row in groups.group_rows(cell, hits, of, "side", smallest=10, resamples=400)}
+    assert set(rows) == {"accuracy/side=a", "accuracy/side=b", "worst_group/side"}
+    assert rows["accuracy/side=a"]["value"] == pytest.approx(hits[:40].mean())
+    worst = rows["worst_group/side"]
+    assert worst["value"] == pytest.approx(hits[40:80].mean())
+    assert worst["low"] < worst["value"] <= worst["high"]
+    assert worst["n"] == 80
+    with pytest.raises(DataError, match="do not fit hits"):
+        groups.group_rows(cell, hits, of[:5], "side")
+
+
+def test_the_plane_is_that_of_most_variance_and_holds_for_other_features():
+    rng = np.random.default_rng(1)
+    basis = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    features = rng.normal(size=(500, 6)) @ (np.diag([5.0, 3.0, 0.1, 0.1, 0.1, 0.1]) @ basis.T) + 7.0
+    plane = projection.principal_plane(features)
+    np.testing.assert_allclose(np.abs(plane.axes.T @ basis[:, :2]), np.eye(2), atol=0.1)
+    assert plane.explained.sum() > 0.99
+    moved = plane.project(features + 2 * plane.axes[:, 0][None]) - plane.project(features)
+    np.testing.assert_allclose(moved, np.broadcast_to([2.0, 0.0], moved.shape), atol=1e-9)
+    for bad in (np.ones((5, 4)), np.full((5, 4), np.nan), np.ones((2, 4))):
+        with pytest.raises(DataError):
+            projection.principal_plane(bad)
+
+
+def test_questions_have_the_answers_that_the_findings_give():
+    mass = {"kind": "mass", "side": "left", "lobe": "upper", "severity": "mild"}
+    oedema = {"kind": "oedema", "side": None, "lobe": None, "severity": "severe"}
+    records = [{"findings": [mass]}, {"findings": []}, {"findings": [mass, oedema]}]
+    classes = ("normal", "mass", "oedema", "effusion")
+    asked = questions.ask(["a", "b", "c"], records, classes)
+    said = list(zip(asked.example.tolist(), asked.texts, asked.answers, asked.kinds))
+    assert (0, "is there mass", "yes", "closed") in said
+    assert (0, "which side is the mass on", "left", "open") in said
+    assert (0, "which lobe is the mass in", "upper", "open") in said
+    assert (0, "how severe is the mass", "mild", "open") in said
+    assert all(kind == "closed" for example, _, _, kind in said if example in (1, 2))
+    for example in range(3):
+        answers = [answer for i, _, answer, kind in said if i == example and kind == "closed"]
+        assert answers.count("no") == max(1, answers.count("yes")) or example == 2
+    for example, text, answer, kind in said:
+        if kind == "closed":
+            held = text.removeprefix("is there ") in [f["kind"] for f in records[example]["findings"]]
+            assert (answer == "yes") == held
+    assert not any("normal" in text for text in asked.texts)
+    again = questions.ask(["a", "b", "c"], records, classes)
+    assert again.texts == asked.texts
+    assert questions.majority(asked, asked)["open"] == 1.0
+    train = questions.Questions(np.zeros(3, int), ["is there mass"] * 3, ["yes", "yes", "no"], ["closed"] * 3)
+    test = questions.Questions(np.zeros(2, int), ["is there mass", "never asked"], ["no", "yes"], ["closed"] * 2)
+    assert questions.majority(train, train) == {"closed": pytest.approx(2 / 3)}
+    assert questions.majority(train, test) == {"closed": 0.0}
+    with pytest.raises(DataError, match="do not carry"):
+        questions.ask(["a"], [{}], classes)
+    with pytest.raises(DataError, match="no record has a finding"):
+        questions.ask(["a"], [{"findings": []}], classes)
+
+
+def test_fused_features_hold_both_embeddings_and_their_product_at_one_scale():
+    image, text = np.array([[0.6, 0.8]], np.float32), np.array([[1.0, 0.0]], np.float32)
+    root = np.sqrt(2)
+    np.testing.assert_allclose(questions.fuse(image, text), [[0.6 * root, 0.8 * root, root, 0, 1.2, 0]], rtol=1e-6)
+    with pytest.raises(DataError, match="do not fit"):
+        questions.fuse(image, np.ones((1, 3)))

@@ -1,0 +1,67 @@
+"""The claims of the abstract: verdicts by interval and corrected p, in the claimed direction, over one run or several."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from ranjax.reporting import abstract
+
+
+def effect(ratio, difference, low, high, p, method="lp", split="test", attack="pgd"):
+    return {
+        "kind": "noise", "arm": "coattack", "ratio": ratio, "method": method, "task": "finding", "split": split,
+        "attack": attack, "metric": "accuracy", "difference": difference, "low": low, "high": high, "p": p, "n": 100,
+    }  # fmt: skip
+
+
+def comparison(other, difference, low, high, p, attack="pgd"):
+    return {
+        "arm": "coattack", "ratio": 0.3, "a": "ran", "b": other, "task": "finding", "split": "test", "attack": attack,
+        "metric": "accuracy", "difference": difference, "low": low, "high": high, "p": p, "n": 100,
+    }  # fmt: skip
+
+
+def results(**changes):
+    found = {
+        "effects": [effect(0.1, 0.1, 0.05, 0.15, 0.001), effect(0.3, -0.2, -0.3, -0.1, 0.001)],
+        "comparisons": [comparison("lp", 0.1, -0.01, 0.2, 0.06), comparison("mlp", -0.2, -0.3, -0.1, 0.001)],
+    }
+    return found | changes
+
+
+def verdicts(runs):
+    return {(one.claim, one.measured.split(":")[0]): one.verdict for one in abstract.claims(runs)}
+
+
+def test_a_claim_is_shown_only_on_its_own_side_and_the_opposite_is_said():
+    found = verdicts([results()])
+    assert found[abstract.HELPS, "LP, 10 % noise less none"] == abstract.SHOWN
+    assert found[abstract.HURTS, "LP, 30 % noise less none"] == abstract.SHOWN
+    assert found[abstract.DEFENDS, "RAN less LP at 30 % noise"] == abstract.NOT_SHOWN
+    assert found[abstract.DEFENDS, "RAN less MLP at 30 % noise"] == abstract.OPPOSITE
+    flipped = results(effects=[effect(0.1, -0.1, -0.15, -0.05, 0.001), effect(0.3, 0.2, 0.1, 0.3, 0.001)])
+    assert {one.verdict for one in abstract.claims([flipped]) if one.item.get("kind")} == {abstract.OPPOSITE}
+
+
+def test_p_is_corrected_over_all_claims():
+    # 0.02 times 4 claims is no longer below 0.05, whatever the interval says.
+    weak = results(effects=[effect(0.1, 0.1, 0.05, 0.15, 0.02), effect(0.3, -0.2, -0.3, -0.1, 0.02)])
+    weak["comparisons"] = [comparison("lp", 0.1, 0.01, 0.2, 0.02), comparison("mlp", 0.2, 0.1, 0.3, 0.02)]
+    found = abstract.claims([weak])
+    assert [one.p_holm for one in found] == pytest.approx([0.08] * 4)
+    assert {one.verdict for one in found} == {abstract.NOT_SHOWN}
+
+
+def test_several_runs_are_pooled_by_students_interval_over_runs():
+    values = [0.10, 0.14, 0.06]
+    runs = [results(effects=[effect(0.1, value, value - 1, value + 1, 0.9)], comparisons=[]) for value in values]
+    (one,) = abstract.claims(runs)
+    reference = scipy.stats.ttest_1samp(values, 0.0)
+    interval = reference.confidence_interval(0.95)
+    assert (one.item["low"], one.item["high"]) == pytest.approx((interval.low, interval.high))
+    assert one.item["p"] == pytest.approx(reference.pvalue)
+    assert one.item["effect"] == pytest.approx(np.mean(values) / np.std(values, ddof=1))
+    assert one.runs == 3
+    assert one.verdict == abstract.SHOWN
+    assert not abstract.claims([runs[0], results(effects=[], comparisons=[])])
+    assert abstract.claims([{"effects": [], "comparisons": []}]) == []
