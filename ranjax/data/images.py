@@ -15,7 +15,7 @@ from ranjax.errors import ConfigError, DataError
 
 RESIZE_MODES = ("pad", "crop", "stretch")
 
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 def to_grey(image: Image.Image) -> Image.Image:
@@ -52,6 +52,30 @@ def resize(image: Image.Image, size: int, mode: str = "pad") -> np.ndarray:
     return np.asarray(image, dtype=np.uint8)[:, :, None]
 
 
+def open_image(data: bytes | Path) -> Image.Image:
+    """Opens an image and decodes its pixels, in whatever mode they are stored.
+
+    Raises:
+      DataError: it cannot be read; the message says why.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of sizes above 89 million pixels; a large film is no reason to stop a whole preparation.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data if isinstance(data, bytes) else data.read_bytes()))
+            image.load()
+    except UNREADABLE as error:
+        raise DataError(f"the image is unreadable ({type(error).__name__}: {str(error)[:120]})") from error
+    return image
+
+
+def refuse_constant(grey: Image.Image) -> None:
+    """Raises DataError for a picture of one grey, which holds nothing to learn from."""
+    low, high = grey.getextrema()
+    if low == high:
+        raise DataError("the image is all black" if high == 0 else f"the image is constant (grey {high})")
+
+
 def read_image(file: Path | bytes, size: int, mode: str = "pad") -> np.ndarray:
     """Reads, checks and resizes one image to uint8[size, size, 1].
 
@@ -63,19 +87,14 @@ def read_image(file: Path | bytes, size: int, mode: str = "pad") -> np.ndarray:
             raise DataError("the image file does not exist")
         if file.stat().st_size == 0:
             raise DataError("the image file is empty (0 bytes)")
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of sizes above 89 million pixels; a large film is no reason to stop a whole preparation.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-                grey = to_grey(image)
-    except DataError:
-        raise
-    except _UNREADABLE as error:
-        raise DataError(f"the image is unreadable ({type(error).__name__}: {str(error)[:120]})") from error
-    low, high = grey.getextrema()
-    if low == high:
-        raise DataError("the image is all black" if high == 0 else f"the image is constant (grey {high})")
+    with open_image(file) as image:
+        try:
+            grey = to_grey(image)
+        except DataError:
+            raise
+        except UNREADABLE as error:
+            raise DataError(f"the image is unreadable ({type(error).__name__}: {str(error)[:120]})") from error
+    refuse_constant(grey)
     return resize(grey, size, mode)
 
 

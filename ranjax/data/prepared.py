@@ -101,11 +101,11 @@ def prepare(settings: Settings, folder: str | os.PathLike[str], progress: Progre
     folder.mkdir(parents=True, exist_ok=True)
     mark = fingerprint(settings)
     # Asked first without the lock, so that a finished set can be used from a folder that cannot be written.
-    if not _is_done(folder, mark):
-        with _alone(folder):
-            if _is_done(folder, mark):
+    if not is_done(folder, mark):
+        with alone(folder):
+            if is_done(folder, mark):
                 return open_prepared(folder, mark)
-            _remove_leftovers(folder, mark)
+            remove_leftovers(folder, mark)
             _write(settings, folder, mark, progress)
     return open_prepared(folder, mark)
 
@@ -145,38 +145,56 @@ def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None
 
 
 def _write(settings: Settings, folder: Path, mark: str, progress: Progress | None) -> None:
+    classes = _classes(settings)
+    with quiet_tfds():
+        builder = _builder(settings, classes, mark, folder)
+    write_records(builder, folder, settings.image_size, progress)
+    generated = isinstance(settings, RadiographSettings)
+    card: dict[str, Any] = dict(_generated("DATA_CARD") if generated else settings.card)
+    words = _generated("LABEL_WORDS") if generated else settings.label_words or words_of(classes)
+    given = _generated("PROMPTS") if generated else settings.prompts
+    write_manifest(
+        builder,
+        {
+            "fingerprint": mark,
+            "kind": type(settings).__name__,
+            "settings": dataclasses.asdict(settings),
+            "classes": list(classes),
+            "prompts": {name: list(given.get(name) or (f"a chest X-ray with {name}.",)) for name in classes},
+            "label_words": sorted(words),
+            "card": card,
+        },
+    )
+
+
+def write_records(builder: Any, folder: Path, image_size: int, progress: Progress | None) -> None:
+    """Runs a `PairsBuilder`: array_record shards, without TFDS's own output.
+
+    Raises:
+      files.DiskFullError: no space is left.
+      DataError: nothing is left in a split.
+    """
     import tensorflow_datasets as tfds
 
-    classes = _classes(settings)
-    with _quiet_tfds():
-        builder = _builder(settings, classes, mark, folder)
     # Films compress to about half; their shuffle holds them once more.
-    require_space(folder, builder.total * settings.image_size**2)
+    require_space(folder, builder.total * image_size**2)
     if progress is not None:
         builder.progress = lambda done: progress(done, builder.total)
     download = tfds.download.DownloadConfig(try_download_gcs=False)
     # TFDS wants a folder for downloads, though nothing is downloaded.
-    with _quiet_tfds(), no_space(folder), tempfile.TemporaryDirectory() as downloads:
+    with quiet_tfds(), no_space(folder), tempfile.TemporaryDirectory() as downloads:
         builder.download_and_prepare(download_dir=downloads, download_config=download, file_format="array_record")
-    order = [split for split in SPLITS if split in builder.counts]
-    generated = isinstance(settings, RadiographSettings)
-    card: dict[str, Any] = dict(_generated("DATA_CARD") if generated else settings.card)
-    words = _generated("LABEL_WORDS") if generated else settings.label_words or _words_of(classes)
-    given = _generated("PROMPTS") if generated else settings.prompts
-    stored = {
-        "fingerprint": mark,
+
+
+def write_manifest(builder: Any, stated: Mapping[str, Any]) -> None:
+    """The manifest, last of all: what is `stated`, and what the builder counted."""
+    counted = {
         "content": builder.content,
-        "kind": type(settings).__name__,
-        "settings": dataclasses.asdict(settings),
-        "classes": list(classes),
-        "prompts": {name: list(given.get(name) or (f"a chest X-ray with {name}.",)) for name in classes},
-        "label_words": sorted(words),
-        "card": card,
-        "counts": {split: builder.counts[split] for split in order},
+        "counts": {split: builder.counts[split] for split in SPLITS if split in builder.counts},
         "exclusions": builder.exclusions,
         "value_range": [0, 255],
     }
-    files.write_json(Path(builder.data_dir) / MANIFEST, stored)
+    files.write_json(Path(builder.data_dir) / MANIFEST, {**stated, **counted})
 
 
 def _builder(settings: Settings, classes: tuple[str, ...], mark: str, folder: Path) -> Any:
@@ -210,7 +228,7 @@ def _generated(name: str) -> Any:
     return getattr(radiographs, name)
 
 
-def _words_of(classes: tuple[str, ...]) -> set[str]:
+def words_of(classes: tuple[str, ...]) -> set[str]:
     return {word for name in classes for word in "".join(c if c.isalnum() else " " for c in name.lower()).split()}
 
 
@@ -236,7 +254,7 @@ def _folder_state(root: Path, csv: str, images: str) -> list[Any]:
     return [files.sha256(table), digest(sizes)]
 
 
-def _is_done(folder: Path, mark: str) -> bool:
+def is_done(folder: Path, mark: str) -> bool:
     return any(files.read_json(path)["fingerprint"] == mark for path in _complete(folder))
 
 
@@ -245,14 +263,14 @@ def _complete(folder: Path) -> list[Path]:
     return sorted(path for depth in ("", "*/", "*/*/", "*/*/*/") for path in folder.glob(f"{depth}{MANIFEST}"))
 
 
-def _remove_leftovers(folder: Path, mark: str) -> None:
+def remove_leftovers(folder: Path, mark: str) -> None:
     """Removes what a killed preparation left: TFDS's incomplete folders, and a set without its manifest."""
     for config in folder.glob(f"ranjax_*/{mark}"):
         shutil.rmtree(config)
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Holds the folder's lock, which the system releases when its process dies."""
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -260,7 +278,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
+def quiet_tfds() -> Iterator[None]:
     """Without TFDS's own bars and lines: the caller shows the progress."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.utils import tqdm_utils

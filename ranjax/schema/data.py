@@ -6,7 +6,13 @@ from ranjax.errors import ConfigError
 from ranjax.schema.checks import Key, at_least, between, maps, one_of
 
 KEYS = (
-    Key("data.source", "radiographs", "Where records come from.", "", one_of("radiographs", "folder", "tfds")),
+    Key(
+        "data.source",
+        "radiographs",
+        "Where records come from.",
+        "",
+        one_of("radiographs", "folder", "tfds", "prepared"),
+    ),
     Key("data.dir", "", "Where the prepared set is kept; empty: <workdir>/data. May be shared by runs.", "path"),
     Key("data.image_size", 64, "Side of the square images.", "pixels", between(16, 1024)),
     Key("data.radiographs.train", 4096, "Upstream image-report pairs.", "pairs", at_least(8)),
@@ -47,6 +53,25 @@ KEYS = (
     Key("data.classes", ("",), "Class names in label order (folder and tfds; radiographs bring their own).", "names"),
     Key("data.prompts", ("",), "Zero-shot prompts, as 'pneumonia=a chest X-ray with pneumonia.'.", "", maps),
     Key("data.label_words", ("",), "Words that state a finding, which text attacks protect.", "words"),
+    Key(
+        "data.prepared.dir",
+        "",
+        "A set that `python -m ranjax.prepare` left (data.source = 'prepared'); read where it lies.",
+        "path",
+    ),
+    Key(
+        "data.prepared.splits",
+        ("train", "adapt", "validation", "test", ""),
+        "Its splits that serve as train, adapt, validation, test, ood_test ('' for none).",
+        "names",
+        lambda v: "" if len(v) == 5 and all(v[:4]) else "five split names, of which only the last may be empty",
+    ),
+    Key(
+        "data.prepared.ood_dir",
+        "",
+        "Another prepared set of the same classes, whose test split serves as ood_test; empty: none.",
+        "path",
+    ),
     Key("data.tfds.name", "", "Name of a prepared TFDS set (data.source = tfds).", "name"),
     Key("data.tfds.data_dir", "", "Folder that TFDS prepared it into.", "path"),
     Key("data.tfds.image_key", "image", "Feature that holds the image.", "name"),
@@ -70,5 +95,7 @@ def check(config: ConfigDict) -> None:
                 raise ConfigError(f"data.folder.{name}", "", "a non-empty text where data.source = 'folder'")
         if not (config.data.folder.report_column or config.data.folder.report_template):
             raise ConfigError("data.folder.report_column", "", "a column, or data.folder.report_template, must be set")
+    if config.data.source == "prepared" and not config.data.prepared.dir:
+        raise ConfigError("data.prepared.dir", "", "the folder of a prepared set where data.source = 'prepared'")
     if config.data.source == "tfds" and not config.data.tfds.name:
         raise ConfigError("data.tfds.name", "", "the name of a prepared set where data.source = 'tfds'")

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from ranjax import keys
-from ranjax.data.prepared import PreparedSet, open_prepared
+from ranjax.data.prepared import PreparedSet
 from ranjax.data.tokenizer import Tokenizer, Tokens
 from ranjax.errors import DataError
 from ranjax.pipeline import Context, arm_name
-from ranjax.stages.prepare import data_folder
+from ranjax.stages.prepare import open_data
 from ranjax.training.pretrain import as_float
 from ranjax.training.rows import RowFunction, RowMap
 
@@ -83,7 +83,7 @@ def data(context: Context) -> Data:
     """The prepared set of this run, opened once per process."""
 
     def make() -> Data:
-        prepared = open_prepared(data_folder(context), context.manifest_of("prepare")["data"])
+        prepared = open_data(context)
         tokenizer = Tokenizer.load(context.folder_of("prepare") / "tokenizer.json")
         return Data(prepared, tokenizer, context.config.text.max_length)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 
 from ranjax.data import settings as data_settings
-from ranjax.errors import ConfigError, DataError
+from ranjax.errors import ConfigError, DataError, nearest
 from ranjax.pipeline import Context
+
+if TYPE_CHECKING:
+    from ranjax.data.prepared import PreparedSet
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -19,8 +23,10 @@ def run(context: Context) -> dict[str, Any]:
     from ranjax.data.tokenizer import Tokenizer
 
     config = context.config
-    settings = settings_of(config)
-    prepared = prepare(settings, data_folder(context), progress=_progress(context))
+    if config.data.source == "prepared":
+        prepared = chosen_splits(config)
+    else:
+        prepared = prepare(settings_of(config), data_folder(context), progress=_progress(context))
     missing = [s for s in ("train", "adapt", "validation", "test") if s not in prepared.splits]
     if missing:
         raise DataError(f"data.source = {config.data.source!r} gives no split {', '.join(missing)}.")
@@ -71,6 +77,63 @@ def _progress(context: Context) -> Callable[[int, int], None]:
 def data_folder(context: Context) -> Path:
     """Where the prepared set lives: `data.dir`, or ``data/`` in the workdir."""
     return Path(context.config.data.dir or context.workdir / "data").expanduser().absolute()
+
+
+def open_data(context: Context) -> PreparedSet:
+    """The prepared set that this run's prepare stage left or found.
+
+    Raises:
+      DataError: it is not there any more, or another one lies in its place.
+    """
+    from ranjax.data.prepared import open_prepared
+
+    mark = context.manifest_of("prepare")["data"]
+    if context.config.data.source != "prepared":
+        return open_prepared(data_folder(context), mark)
+    prepared = chosen_splits(context.config)
+    if prepared.fingerprint != mark:
+        raise DataError(
+            f"data.prepared.dir = {context.config.data.prepared.dir!r} holds another set than when this run began "
+            f"(fingerprint {prepared.fingerprint}, then {mark}). Put the set back, or take another --workdir."
+        )
+    return prepared
+
+
+def chosen_splits(config: ml_collections.ConfigDict) -> PreparedSet:
+    """The set of `data.prepared.dir` with its splits under the names that the stages know.
+
+    Raises:
+      ConfigError: a split that it does not have, a test split that serves twice, or another image size.
+      DataError: no such set, or an out-of-domain set of other classes.
+    """
+    from ranjax.data.prepared import open_prepared
+
+    names = config.data.prepared
+    prepared = open_prepared(names.dir)
+    own = {split: name for split, name in zip(data_settings.SPLITS, names.splits) if name}
+    for split, name in own.items():
+        if name not in prepared.splits:
+            held = f"splits of {names.dir} for {split}: {', '.join(prepared.splits)}"
+            raise ConfigError("data.prepared.splits", names.splits, held, nearest(name, list(prepared.splits)))
+        if split in ("test", "validation") and names.splits.count(name) > 1:
+            raise ConfigError("data.prepared.splits", names.splits, f"a split of its own for {split}")
+    splits, parts = {split: prepared.splits[name] for split, name in own.items()}, [prepared.fingerprint, own]
+    if names.ood_dir:
+        other = open_prepared(names.ood_dir)
+        if other.classes != prepared.classes or "test" not in other.splits:
+            raise DataError(
+                f"data.prepared.ood_dir = {names.ood_dir!r} must hold a split 'test' and the classes "
+                f"{', '.join(prepared.classes)}; it holds {', '.join(other.splits)} and {', '.join(other.classes)}."
+            )
+        splits["ood_test"] = other.splits["test"]
+        parts.append(other.fingerprint)
+    for split, source in splits.items():
+        if source.image_shape[0] != config.data.image_size:
+            raise ConfigError(
+                "data.image_size", config.data.image_size, f"{source.image_shape[0]}, the size of {split} as prepared"
+            )
+    counts = {split: len(source) for split, source in splits.items()}
+    return dataclasses.replace(prepared, splits=splits, counts=counts, fingerprint=data_settings.digest(parts))
 
 
 def settings_of(config: ml_collections.ConfigDict) -> data_settings.Settings:

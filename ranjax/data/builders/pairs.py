@@ -98,7 +98,7 @@ class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
                 )
             stored = {
                 "id": identity,
-                "image": encode_png(record["image"]),
+                "image": record.get("png") or encode_png(record["image"]),
                 "report": record["report"],
                 "label": int(record["label"]),
                 "labels": np.asarray(record["labels"], np.float32),

@@ -1,0 +1,96 @@
+"""What a set is, for the table of sets: its facts, and a function that goes through its files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ranjax.data.folder import Rejected
+from ranjax.data.pixels import Reference
+
+__all__ = ["ABSENT", "PRESENT", "UNCERTAIN", "Entry", "Options", "Rejected", "Spec", "uncertain_cell"]
+
+PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
+
+KINDS = ("image-text", "classification", "questions")
+
+
+class Entry(NamedTuple):
+    """One image as its publisher states it, before any choice of the user.
+
+    id: lasts and is unique in the set. image: where its pixels lie. report: the publisher's text, unprocessed, empty
+    where there is none. labels: by class, 1.0 present, 0.0 absent, -1.0 uncertain; a class that is not mentioned is
+    left out. patient: empty where unknown, and the image then counts as a patient of its own. split: the publisher's,
+    in this project's names; empty where the publisher has none. view: "frontal", "lateral" or "" (unknown). group:
+    further columns to keep (strings and numbers).
+    """
+
+    id: str
+    image: Reference
+    report: str = ""
+    labels: Mapping[str, float] = {}
+    patient: str = ""
+    split: str = ""
+    view: str = ""
+    group: Mapping[str, Any] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a reader may be told.
+
+    ids: path of a list of ids or of a publisher's table that selects rows (chexpert_5x200). seed: of a selection that
+    is made here. values: further options of generic layouts by name (columns, table, pattern).
+    """
+
+    ids: str = ""
+    seed: int = 0
+    values: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A row of the table of sets.
+
+    Args:
+      name: what the command line takes.
+      title: its full name.
+      kind: one of `KINDS`.
+      entries: goes through the files below a folder.
+      classes: in label order; empty where the files or the user say them.
+      normal: the class that says "none of the others"; empty where there is none.
+      splits: splits that the publisher defines, in this project's names; those that the files lack are cut from "train"
+        by patient.
+      reports: how the report of a record came to be.
+      licence, citation, homepage: the publisher's.
+      instructions: what to download and how it must lie.
+      notes: what a reader of figures must know.
+      checksums: MD5 or SHA-256 by file name, where the publisher states them.
+      options: names of `Options.values` that the reader knows, with their meaning.
+      classes_vary: releases use different ones of `classes`: those that occur count.
+    """
+
+    name: str
+    title: str
+    kind: str
+    entries: Callable[[Path, Options], Iterator[Entry | Rejected]]
+    classes: tuple[str, ...] = ()
+    normal: str = ""
+    splits: tuple[str, ...] = ()
+    reports: str = "the publisher's"
+    licence: str = ""
+    citation: str = ""
+    homepage: str = ""
+    instructions: str = ""
+    notes: tuple[str, ...] = ()
+    checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    classes_vary: bool = False
+
+
+def uncertain_cell(cell: str) -> float | None:
+    """CheXpert's cells: "1.0", "0.0", "-1.0", or empty for "not mentioned" (None)."""
+    cell = cell.strip()
+    return float(cell) if cell in ("1", "1.0", "0", "0.0", "-1", "-1.0") else None
