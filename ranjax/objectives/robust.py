@@ -65,11 +65,12 @@ def pmg_aft(
 ) -> jax.Array:
     """PMG-AFT (Wang et al. 2024, arXiv 2401.04350): cross-entropy on x' and two pulls on its class probabilities.
 
-    ``CE(x', y) + general KL(p_0(x) || p(x')) + own KL(p(x) || p(x'))``: towards the model before training (p_0, without
-    gradient) and towards the model's own clean prediction, through which gradients do flow.
+    ``CE(x', y) + general KL(p_0(x') || p(x')) + own KL(p(x) || p(x'))``: towards the model before training (p_0,
+    without gradient) and towards the model's own clean prediction, through which gradients do flow. Both as in public
+    code derived from the authors' (``output_ori`` is the old model's on the attacked images).
 
     Args:
-      attacked, clean, original: logits f[B, C] of x', of x, and of x by the model before training.
+      attacked, clean, original: logits f[B, C] of x', of x, and of x' by the model before training.
       labels: i32[B].
       general, own: weights of the two pulls.
     """

@@ -2,8 +2,8 @@
 
 Which figures stand for a claim is settled here by fixed rules that look at no outcome: the arms of the first recipe,
 the least and the highest noise ratio, the linear probe and zero-shot for what noise does, RAN against the other heads
-for what it repairs. One run: intervals over test images and heads, which say nothing of other upstream runs. Several
-runs that differ in their seed alone: Student's interval over the runs, which does.
+on the frozen encoder for what it repairs. One run: intervals over test images and heads, which say nothing of other
+upstream runs. Several runs that differ in their seed alone: Student's interval over the runs, which does.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def _wanted(
                 yield from _known(table, HURTS, -1, effect("noise", most, method, "finding", split, attack))
         for direction in ("image_to_text", "text_to_image"):
             yield from _known(table, HURTS, -1, effect("noise", most, direction, rows_.RETRIEVAL, "test", "none"))
-    others = list(dict.fromkeys(key[4] for key in table if key[3] == "ran"))
+    compared = {key[4] for key in table if key[3] == "ran"}
+    others = [name for name in rows_.HEADS if name in compared]
     for claim, cells in (
         (DEFENDS, [("test", hit), ("ood_test", hit)]),
         (REPAIRS, [("test", "none"), ("ood_test", "none")]),

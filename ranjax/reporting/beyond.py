@@ -187,11 +187,30 @@ def _verdict(item: Mapping[str, Any]) -> str:
 
 
 def ablation(book: Book) -> Markup:
-    """What each term of RAN is worth, where the run tried it without."""
-    items = book.results.get("ablation") or []
+    """What each term of RAN is worth: RAN less RAN without it, on the same test images and head seeds."""
+    items = with_holm([item for item in book.results.get("ablation") or [] if wording.has_interval(item)])
     if not items:
-        return nothing("No ablation was made in this run.")
-    fields = [name for name in items[0] if not isinstance(items[0][name], list | dict)]
-    lines = [[wording.plain(item.get(name)) for name in fields] for item in items]
-    table = tables.Table([name.replace("_", " ").capitalize() for name in fields], lines, numeric=False)
-    return markup.join([table.html(), book.csv("ablation", items, fields)])
+        return nothing("No ablation was made in this run (adapt.methods holds no ran_without_...).")
+    several, attacks = len(rows_.arms(items)) > 1, rows_.attacks(items)
+    lines: list[list[Any]] = []
+    breaks: set[int] = set()
+    for item in sorted(items, key=lambda item: (str(item["arm"]), item["ratio"])):
+        line = [wording.arm_label(item["arm"])] if several else []
+        line += [wording.percent(item["ratio"]), wording.term_label(str(item["b"]).removeprefix(rows_.ABLATED))]
+        line += [tables.column_label((item["split"], item["attack"]), attacks)]
+        line += [wording.estimate({**item, "value": item["difference"]}), p_words(item["p_holm"]), _verdict(item)]
+        if lines and lines[-1][: 1 + several] != line[: 1 + several]:
+            breaks.add(len(lines))
+        lines.append(line)
+    header = [
+        *(["Arm"] if several else []),
+        "Noise",
+        "Term",
+        "Images",
+        "Accuracy with it [95 %]",
+        "p (Holm)",
+        "Verdict",
+    ]
+    table = tables.Table(header, lines, "", heads=len(header) - 3, breaks=frozenset(breaks))
+    fields = ("arm", "ratio", "b", "split", "attack", "metric", "difference", "low", "high", "p", "p_holm", "seeds")
+    return markup.join([caption(captions.ABLATION), table.html(), book.csv("ablation", items, fields)])

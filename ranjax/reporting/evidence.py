@@ -90,27 +90,30 @@ def robustness(book: Book) -> Markup:
     drawn: list[dict[str, Any]] = []
     parts: list[Any] = []
     names = rows_.methods([row for row in rows if rows_.AT in str(row.get("attack"))])
-    looks = figures.styles(names)
-    for arm in rows_.arms(rows):
-        panels = []
-        for split in rows_.splits(rows):
-            for ratio in rows_.ratios(rows_.of_arm(rows, arm)):
-                cell = rows_.pick([r for r in rows_.of_arm(rows, arm) if r["ratio"] == ratio], split=split)
-                if not any(rows_.AT in str(row.get("attack")) for row in cell):
-                    continue
-                points = [point for point in radius_points(cell, main) if point["method"] in looks]
-                drawn += points
-                title = f"{wording.percent(ratio)} noise, {wording.split_label(split)}"
-                name = f"radius-{arm}-{ratio}-{split}"
-                panels.append(figures_robust.radius_curve(points, looks, chance, title, name))
-        if panels:
-            several = len(rows_.arms(rows)) > 1
-            parts += [tag("h3", f"Arm {wording.arm_label(arm)}")] if several else []
-            parts.append(tag("div", panels, class_="panels"))
-    if not parts:
+    for number, (family, members) in enumerate(rows_.families(names)):
+        looks = figures.styles(members)
+        parts += [tag("h3", family)] if family else []
+        parts.append(figures.legend(looks, f"radii-{number}"))
+        for arm in rows_.arms(rows):
+            panels = []
+            for split in rows_.splits(rows):
+                for ratio in rows_.ratios(rows_.of_arm(rows, arm)):
+                    cell = rows_.pick([r for r in rows_.of_arm(rows, arm) if r["ratio"] == ratio], split=split)
+                    if not any(rows_.AT in str(row.get("attack")) for row in cell):
+                        continue
+                    points = [point for point in radius_points(cell, main) if point["method"] in looks]
+                    drawn += points
+                    title = f"{wording.percent(ratio)} noise, {wording.split_label(split)}"
+                    name = f"radius-{arm}-{ratio}-{split}-{number}"
+                    panels.append(figures_robust.radius_curve(points, looks, chance, title, name))
+            if panels:
+                several = len(rows_.arms(rows)) > 1
+                parts += [tag("h4" if family else "h3", f"Arm {wording.arm_label(arm)}")] if several else []
+                parts.append(tag("div", panels, class_="panels"))
+    if not drawn:
         return nothing("This run was attacked at one radius only (evaluate.radii is empty).")
     data = book.csv("accuracy_against_radius", drawn, (*rows_.FIELDS, "radius"))
-    return markup.join([caption(captions.RADII), figures.legend(looks, "radii"), *parts, data])
+    return markup.join([caption(captions.RADII), *parts, data])
 
 
 def _extremes(items: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:

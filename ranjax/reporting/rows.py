@@ -76,6 +76,15 @@ def first(rows: Iterable[Row], **where: Any) -> Row | None:
     return found[0] if found else None
 
 
+ABLATED = "ran_without_"
+"""How the names of RAN without one of its terms begin."""
+
+
+def is_ablation(item: Mapping[str, Any]) -> bool:
+    """Whether a row, comparison or list entry is about RAN without one of its terms."""
+    return any(str(item.get(field) or "").startswith(ABLATED) for field in ("method", "a", "b"))
+
+
 def distinct(rows: Iterable[Row], field: str) -> list[Any]:
     """Returns the different values of a field in order of first appearance."""
     return list(dict.fromkeys(row.get(field) for row in rows))
@@ -89,6 +98,22 @@ def _ordered(names: Iterable[Any], known: Sequence[Any]) -> list[Any]:
 def methods(rows: Iterable[Row]) -> list[str]:
     """Returns the methods of the rows, known ones first in their usual order."""
     return _ordered((row.get("method") for row in rows), list(wording.METHODS))
+
+
+HEADS = ("zero_shot", "lp", "mlp", "nmtune", "ran", "at")
+_MOST_IN_A_PANEL = 7
+
+
+def families(names: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Returns (heading, methods) for what is drawn together: all of them, or where they are many, in two parts.
+
+    Zero-shot and RAN stand in both parts, so that each can be held against them.
+    """
+    if len(names) <= _MOST_IN_A_PANEL:
+        return [("", list(names))]
+    heads = [name for name in names if name in HEADS]
+    others = [name for name in names if name not in HEADS or name in ("zero_shot", "ran")]
+    return [("Heads on the frozen encoder", heads), ("Into the encoder, or at test time", others)]
 
 
 def splits(rows: Iterable[Row]) -> list[str]:

@@ -50,7 +50,15 @@ class Book:
 
     @classmethod
     def of(cls, results: Mapping[str, Any]) -> Book:
-        return cls(results, rows_.pooled(results.get("rows") or []))
+        """RAN without one of its terms has a section of its own, ``results["ablation"]``, and stands in no other."""
+        main = {
+            name: [item for item in value if not (isinstance(item, Mapping) and rows_.is_ablation(item))]
+            if isinstance(value, list)
+            else value
+            for name, value in results.items()
+        }
+        main["ablation"] = [item for item in results.get("comparisons") or [] if rows_.is_ablation(item)]
+        return cls(main, rows_.pooled(main.get("rows") or []))
 
     def csv(self, name: str, records: Iterable[Mapping[str, Any]], fields: Sequence[str] = rows_.FIELDS) -> Markup:
         """Keeps the records as ``data/NAME.csv`` and returns the line that links to it."""
@@ -114,12 +122,16 @@ def curves(book: Book) -> Markup:
             continue
         parts += [tag("h3", heading)] if heading else []
         names = rows_.methods([row for row in chosen if row["metric"] in metrics])
-        parts.append(figures.legend(figures.styles(names), f"curves-{arm}-{task}"))
-        for metric in metrics:
-            parts.append(tag("h3", wording.axis_label(metric)))
-            panels = figures.curves(chosen, metric, wording.chance_level(chance, metric), f"curves-{arm}-{task}")
-            parts.append(tag("div", panels, class_="panels"))
-            parts.append(book.csv(f"{metric}_against_noise_{arm}_{task}", rows_.pick(chosen, metric=metric)))
+        for number, (family, members) in enumerate(rows_.families(names)):
+            drawn = [row for row in chosen if row["method"] in members]
+            key = f"curves-{arm}-{task}-{number}"
+            parts += [tag("h3", family)] if family else []
+            parts.append(figures.legend(figures.styles(members), key))
+            for metric in metrics:
+                parts.append(tag("h4" if family else "h3", wording.axis_label(metric)))
+                panels = figures.curves(drawn, metric, wording.chance_level(chance, metric), key)
+                parts.append(tag("div", panels, class_="panels"))
+        parts += [book.csv(f"{m}_against_noise_{arm}_{task}", rows_.pick(chosen, metric=m)) for m in metrics]
     if not parts:
         return nothing("This run has no accuracy or AUROC figures.")
     words = captions.CURVES

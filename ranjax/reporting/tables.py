@@ -230,7 +230,7 @@ def terminal_table(rows: Sequence[Row]) -> str:
     Args:
       rows: the rows of results.json.
     """
-    rows = rows_.pooled(rows)
+    rows = rows_.pooled([row for row in rows if not rows_.is_ablation(row)])
     accuracy = rows_.pick(rows_.downstream(rows), metric="accuracy")
     recall = rows_.pick(rows, task=rows_.RETRIEVAL, metric="recall@1")
     blocks: list[str] = []

@@ -15,8 +15,9 @@ METHODS = {
     "ran": "RAN",
     "lora": "LoRA",
     "fft": "FFT",
-    "adversarial": "Adversarial training",
-    "at": "Adversarial training",
+    "at": "AT",
+    "at_lora": "AT (LoRA)",
+    "ran_live": "RAN (live)",
     "ran_lora": "RAN (LoRA)",
     "tecoa": "TeCoA",
     "fare": "FARE",
@@ -24,6 +25,14 @@ METHODS = {
     "ttc": "TTC",
     "image_to_text": "Image to report",
     "text_to_image": "Report to image",
+}
+TERMS = {
+    "mse": "consistency",
+    "cov": "covariance",
+    "svd": "dominant singular value",
+    "defence_ce": "cross-entropy under attack",
+    "defence_consistency": "feature consistency under attack",
+    "defence_kl": "prediction consistency under attack",
 }
 SPLITS = {"test": "in domain", "ood_test": "out of domain"}
 SPLIT_PHRASES = {"test": "on the test set", "ood_test": "on the out-of-domain test set"}
@@ -104,6 +113,11 @@ def has_interval(row: Mapping[str, Any]) -> bool:
 def method_label(name: Any) -> str:
     """Returns the written name of a method, or the name itself where none is known."""
     return METHODS.get(str(name), str(name))
+
+
+def term_label(name: str) -> str:
+    """Returns the written name of a term of RAN."""
+    return TERMS.get(name, name)
 
 
 def metric_label(name: str) -> str:

@@ -1,17 +1,52 @@
 """Keys of the light-weight fine-tuning."""
 
-from ranjax.schema.checks import Key, above, at_least, epsilon, some_of
+import math
 
-METHODS = ("lp", "mlp", "nmtune", "ran")
+from ml_collections import ConfigDict
+
+from ranjax.errors import ConfigError
+from ranjax.schema.checks import Key, above, at_least, epsilon, one_of, some_of
+
+HEADS = ("lp", "mlp", "nmtune", "ran", "at")
+ABLATIONS = tuple(
+    f"ran_without_{term}" for term in ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl")
+)
+TUNED = ("lora", "fft", "at_lora", "ran_lora", "ran_live", "tecoa", "fare", "pmg_aft")
+TEST_TIME = ("ttc",)
+METHODS = (*HEADS, *TUNED, *TEST_TIME, *ABLATIONS)
+
+
+def _factors(value: tuple[float, ...]) -> str:
+    good = value and len(set(value)) == len(value) and all(math.isfinite(v) and v > 0 for v in value)
+    return "" if good else "different factors above 0, e.g. (0.3, 1.0, 3.0)"
+
 
 KEYS = (
-    Key("adapt.methods", METHODS, "Light-weight fine-tuning methods to fit.", "", some_of(*METHODS)),
+    Key("adapt.methods", ("lp", "mlp", "nmtune", "ran"), "Methods to fit and compare.", "", some_of(*METHODS)),
     Key("adapt.seeds", 5, "Heads of each method, with seeds 0, 1, ...", "seeds", at_least(1)),
     Key("adapt.epochs", 15, "Passes over the labelled features.", "epochs", at_least(1)),
     Key("adapt.batch_size", 64, "Features a step.", "features", at_least(2)),
     Key("adapt.learning_rate", 1e-3, "AdamW's for residual heads (cosine to 0).", "", above(0)),
-    Key("adapt.lp_learning_rate", 1e-2, "AdamW's for the linear probe.", "", above(0)),
+    Key("adapt.lp_learning_rate", 1e-2, "AdamW's for the linear probe, and for heads of tuned encoders.", "", above(0)),
     Key("adapt.weight_decay", 1e-4, "AdamW's.", "", at_least(0)),
+    Key(
+        "adapt.metric",
+        "accuracy",
+        "Validation metric that chooses epoch and search.",
+        "",
+        one_of("accuracy", "balanced_accuracy", "auroc"),
+    ),
+    Key("adapt.class_weights", "none", "Weights of the classes in cross-entropy.", "", one_of("none", "balanced")),
+    Key("adapt.shots", 0, "Labelled examples of each class; 0: all.", "examples", at_least(0)),
+    Key("adapt.share", 1.0, "Share of the labelled examples of each class.", "share", above(0)),
+    Key("adapt.search_rates", (1.0,), "Factors on each method's learning rate that the search tries.", "", _factors),
+    Key(
+        "adapt.search_strengths",
+        (1.0,),
+        "Factors that the search tries on the weights of a method's own terms, or where it has none, on its decay.",
+        "",
+        _factors,
+    ),
     Key("adapt.mse", 1.0, "Weight of the consistency term (NMTune and RAN).", "", at_least(0)),
     Key("adapt.cov", 0.04, "Weight of the covariance term (NMTune and RAN).", "", at_least(0)),
     Key("adapt.svd", 0.001, "Weight of the dominant-singular-value term (NMTune and RAN).", "", at_least(0)),
@@ -19,7 +54,29 @@ KEYS = (
     Key("adapt.defence_ce", 1.0, "RAN: weight of cross-entropy on attacked features.", "", at_least(0)),
     Key("adapt.defence_consistency", 1.0, "RAN: weight of feature consistency under attack.", "", at_least(0)),
     Key("adapt.defence_kl", 1.0, "RAN: weight of prediction consistency under attack.", "", at_least(0)),
-    Key("adapt.epsilon", "4/255", "RAN: radius of the ball of its defence examples.", "pixel units", epsilon),
-    Key("adapt.step", "1/255", "RAN: step of its PGD.", "pixel units", epsilon),
-    Key("adapt.attack_steps", 5, "RAN: steps of its PGD against the frozen encoder.", "steps", at_least(1)),
+    Key(
+        "adapt.defence_source",
+        "encoder",
+        "What cached defence examples attack: the frozen encoder's features (no label), or it and a linear probe.",
+        "",
+        one_of("encoder", "probe"),
+    ),
+    Key("adapt.epsilon", "4/255", "Radius of the ball of defence examples.", "pixel units", epsilon),
+    Key("adapt.step", "1/255", "Step of their PGD.", "pixel units", epsilon),
+    Key("adapt.attack_steps", 5, "Steps of their PGD.", "steps", at_least(1)),
+    Key("adapt.tuned_seeds", 1, "Fits of each method that reaches into the encoder.", "seeds", at_least(1)),
+    Key("adapt.tune_epochs", 5, "Passes over the labelled images of such a method.", "epochs", at_least(1)),
+    Key("adapt.tune_batch_size", 64, "Images a step of such a method.", "images", at_least(2)),
+    Key("adapt.tune_learning_rate", 1e-4, "AdamW's for a whole image tower.", "", above(0)),
+    Key("adapt.lora_learning_rate", 1e-3, "AdamW's for LoRA's adapters.", "", above(0)),
+    Key("adapt.lora_rank", 4, "Rank of LoRA's adapters.", "", at_least(1)),
 )
+
+
+def check(config: ConfigDict) -> None:
+    """Raises a ConfigError where keys do not fit each other."""
+    adapt = config.adapt
+    if adapt.share > 1:
+        raise ConfigError("adapt.share", adapt.share, "above 0 and at most 1")
+    if adapt.shots and adapt.share < 1:
+        raise ConfigError("adapt.share", adapt.share, f"1.0 where adapt.shots = {adapt.shots}: one of the two")

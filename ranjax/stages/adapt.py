@@ -1,59 +1,84 @@
-"""Adapt: heads on the frozen encoder of one upstream arm, every method and seed, from cached features."""
+"""Adapt: every method and seed on one upstream arm's encoder; heads from cached features, tuned ones from images."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from ranjax import files
 from ranjax.attacks import image as image_attacks
+from ranjax.attacks import losses
+from ranjax.errors import ConfigError, DataError
+from ranjax.evaluation import zero_shot
 from ranjax.pipeline import Context
+from ranjax.schema.adapt import TEST_TIME
+from ranjax.schema.adapt import TUNED as TUNED_NAMES
 from ranjax.stages import common
+from ranjax.training import few_shot
 from ranjax.training.adapt import METHODS, Examples, Fit, Method, fit_heads
 from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
+from ranjax.training.tune import TUNED, Images, Outcome, Task, Tune, tune
 
 FILE = "heads.safetensors"
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Leaves heads.safetensors (``method/path`` with a leading axis of seeds) and the choice of epochs."""
+    """Leaves heads.safetensors and tuned/METHOD.safetensors (paths, with a leading axis of seeds), and the choices."""
     config, data = context.config, common.data(context)
     functions, params = common.encoder(context, context.this.arm)
-    methods = {name: method_of(config.adapt, name) for name in config.adapt.methods}
-    with_attack = any(uses_attacked(m) for m in methods.values())
-    train, validation = (
-        _examples(context, functions, params, data.task_split(name), name, with_attack)
-        for name in ("adapt", "validation")
-    )
-    settings = Fit(epochs=config.adapt.epochs, batch_size=config.adapt.batch_size)
-    seeds = range(config.adapt.seeds)
+    cached = {name: method_of(config.adapt, name) for name in config.adapt.methods if name in METHODS}
+    train, validation = _chosen(context, data.task_split("adapt")), data.task_split("validation")
+    with_attack = any(uses_attacked(m) for m in cached.values())
+    examples = _examples(context, functions, params, {"adapt": train, "validation": validation}, with_attack)
+    summary: dict[str, Any] = {}
     tensors: dict[str, np.ndarray] = {}
-    summary = {}
-    for names in _of_one_shape(methods):
+    for names in _of_one_program(cached):
         context.check_stop("before " + ", ".join(names))
-        group = [methods[name] for name in names]
-        fitted = fit_heads(group, train, validation, classes=len(data.classes), seeds=seeds, settings=settings)
-        for number, name in enumerate(names):
-            tensors |= _flat(fitted.select(number), name)
-            best = fitted.history[number].max(axis=-1)
-            context.say(
-                f"  {name}: {'clean and attacked' if methods[name].attacked_share else 'clean'} validation accuracy "
-                f"{best.mean():.3f} over {len(best)} seeds"
-            )
-            summary[name] = {
-                "settings": dataclasses.asdict(methods[name]) | {"weights": methods[name].weights._asdict()},
-                "chosen_epochs": fitted.chosen[number].tolist(),
-                "validation": best.tolist(),
-                "notes": list(fitted.notes),
-            }
+        for name, heads, facts in _fit(context, {n: cached[n] for n in names}, examples):
+            tensors |= _flat(heads, name)
+            summary[name] = facts
     save_file(tensors, context.folder / FILE)
-    return {"methods": summary, "classes": list(data.classes), "width": int(train.features.shape[-1])}
+    for name in config.adapt.methods:
+        if name in TUNED_NAMES:
+            summary[name] = _tuned(context, name, train, validation, examples)
+        elif name in TEST_TIME:
+            summary[name] = {"trained": 0}
+    width = int(functions.config.embed_dim)
+    # In the order of the config, which is that of every table.
+    ordered = {name: summary[name] for name in config.adapt.methods}
+    return {"methods": ordered, "classes": list(data.classes), "width": width, "examples": len(train.ids)}
+
+
+class Variant(NamedTuple):
+    """A point of the search grid: factors on learning rate and on the weights of a method's own terms."""
+
+    rate: float
+    strength: float
+
+
+def grid(adapt: Any) -> list[Variant]:
+    """The search grid, the same for every method."""
+    return [Variant(*pair) for pair in itertools.product(adapt.search_rates, adapt.search_strengths)]
+
+
+def varied(method: Method, variant: Variant) -> Method:
+    """A method at a point of the grid."""
+    own = {name: w for name, w in method.weights._asdict().items() if name != "ce" and w}
+    # Where cross-entropy on attacked features is all there is, its weight is none: it is the whole loss.
+    if own and method.weights.ce:
+        weights = method.weights._replace(**{name: w * variant.strength for name, w in own.items()})
+        return dataclasses.replace(method, weights=weights, learning_rate=method.learning_rate * variant.rate)
+    decay = method.weight_decay * variant.strength
+    return dataclasses.replace(method, weight_decay=decay, learning_rate=method.learning_rate * variant.rate)
 
 
 def method_of(adapt: Any, name: str) -> Method:
@@ -76,56 +101,212 @@ def uses_attacked(method: Method) -> bool:
 
 def load_heads(folder: Path) -> dict[str, Any]:
     """{method: {"params", "stats"}} with a leading axis of seeds, as `run` left them."""
-    found: dict[str, Any] = {}
-    for path, value in load_file(folder / FILE).items():
-        node = found
-        *parts, last = path.split("/")
-        for part in parts:
-            node = node.setdefault(part, {})
-        node[last] = jnp.asarray(value)
+    found = _nested(load_file(folder / FILE))
     for heads in found.values():
         heads.setdefault("stats", {})
     return found
 
 
+def load_tuned(folder: Path, name: str) -> dict[str, Any]:
+    """{"encoder", "head" where there is one} of a tuned method with a leading axis of seeds."""
+    found = _nested(load_file(folder / "tuned" / f"{name}.safetensors"))
+    found.setdefault("encoder", {})
+    if "head" in found:
+        found["head"].setdefault("stats", {})
+    return found
+
+
+def _nested(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path, value in tensors.items():
+        node = found
+        *parts, last = path.split("/")
+        for part in parts:
+            node = node.setdefault(part, {})
+        node[last] = jnp.asarray(value)
+    return found
+
+
+def _chosen(context: Context, split: common.Split) -> common.Split:
+    """The labelled examples that `adapt.shots` or `adapt.share` leaves."""
+    config = context.config.adapt
+    if config.shots:
+        try:
+            return split.take(few_shot.shots(split.ids, split.labels, config.shots, context.config.seed))
+        except DataError as error:
+            raise ConfigError("adapt.shots", config.shots, f"no more than there are: {error}") from error
+    if config.share < 1:
+        return split.take(few_shot.share(split.ids, split.labels, config.share, context.config.seed))
+    return split
+
+
+def _fit(context: Context, methods: Mapping[str, Method], examples: Mapping[str, Examples]) -> Any:
+    """(name, heads, facts) of every method, each at the point of the grid that validates best over its seeds."""
+    config, classes = context.config.adapt, len(common.data(context).classes)
+    points, seeds = grid(config), range(config.seeds)
+    settings = Fit(config.epochs, config.batch_size, config.metric, class_weights=config.class_weights)
+    every = [varied(method, point) for method in methods.values() for point in points]
+    train, validation = examples["adapt"], examples["validation"]
+    fitted = fit_heads(every, train, validation, classes=classes, seeds=seeds, settings=settings)
+    best = fitted.history.max(axis=-1).reshape(len(methods), len(points), len(seeds))
+    for number, name in enumerate(methods):
+        taken = int(best[number].mean(axis=-1).argmax())
+        index = number * len(points) + taken
+        method, found = every[index], best[number, taken]
+        context.say(
+            f"  {name}: {'clean and attacked' if method.attacked_share else 'clean'} validation {config.metric} "
+            f"{found.mean():.3f} over {len(found)} seeds"
+        )
+        facts = {
+            "settings": dataclasses.asdict(method) | {"weights": method.weights._asdict()},
+            "chosen_epochs": fitted.chosen[index].tolist(),
+            "validation": found.tolist(),
+            "notes": list(fitted.notes),
+        }
+        if len(points) > 1:
+            tried = [{**p._asdict(), "validation": float(v)} for p, v in zip(points, best[number].mean(axis=-1))]
+            facts["search"] = {"chosen": points[taken]._asdict(), "tried": tried}
+        yield name, fitted.select(index), facts
+
+
+def _tuned(
+    context: Context, name: str, train: common.Split, validation: common.Split, examples: Mapping[str, Examples]
+) -> dict[str, Any]:
+    """Fits one method that reaches into the encoder; what an interrupted run finished is kept."""
+    place = context.folder / "tuned"
+    if (place / f"{name}.json").exists():
+        return files.read_json(place / f"{name}.json")
+    config, points = context.config.adapt, grid(context.config.adapt)
+    functions, params = common.encoder(context, context.this.arm)
+    held = [
+        Images(split.images, split.labels, np.asarray(examples[part].features))
+        for part, split in (("adapt", train), ("validation", validation))
+    ]
+    task = task_of(context, functions, params)
+    outcomes: list[list[Outcome]] = []
+    for point in points:
+        settings = _settings(config, point)
+        outcomes.append(
+            [
+                tune(functions, params, TUNED[name], *held, task, seed=seed, settings=settings,
+                     check_stop=lambda where: context.check_stop(f"{name}: {where}"))
+                for seed in range(config.tuned_seeds)
+            ]
+        )  # fmt: skip
+    scores = [float(np.mean([max(one.history) for one in fits])) for fits in outcomes]
+    taken = int(np.argmax(scores))
+    fits = outcomes[taken]
+    tensors = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *[one.trained for one in fits])
+    place.mkdir(exist_ok=True)
+    save_file(_flat(tensors, ""), place / f"{name}.safetensors")
+    method = TUNED[name]
+    context.say(
+        f"  {name}: {'clean and attacked' if method.attacks else 'clean'} validation accuracy {scores[taken]:.3f} "
+        f"over {len(fits)} seeds; {100 * fits[0].share:.2f} % of the encoder's parameters trained"
+    )
+    facts = {
+        "settings": dataclasses.asdict(method),
+        "chosen_epochs": [one.chosen for one in fits],
+        "validation": [max(one.history) for one in fits],
+        "losses": [one.losses for one in fits],
+        "share": fits[0].share,
+    }
+    if len(points) > 1:
+        tried = [{**point._asdict(), "validation": score} for point, score in zip(points, scores)]
+        facts["search"] = {"chosen": points[taken]._asdict(), "tried": tried}
+    files.write_json(place / f"{name}.json", facts)
+    return facts
+
+
+def _settings(adapt: Any, point: Variant) -> Tune:
+    weights = method_of(adapt, "ran").weights
+    strong = {name: w * point.strength for name, w in weights._asdict().items() if name != "ce"}
+    return Tune(
+        epochs=adapt.tune_epochs,
+        batch_size=adapt.tune_batch_size,
+        learning_rate=adapt.tune_learning_rate * point.rate,
+        lora_rate=adapt.lora_learning_rate * point.rate,
+        head_rate=adapt.lp_learning_rate * point.rate,
+        weight_decay=adapt.weight_decay * point.strength,
+        rank=adapt.lora_rank,
+        attack=image_attacks.PGD(adapt.epsilon, adapt.step, adapt.attack_steps),
+        weights=weights._replace(**strong),
+        top_k=adapt.top_k,
+    )
+
+
+def task_of(context: Context, functions: Any, params: Any) -> Task:
+    """The classes' prompt ensembles and the logit scale of an encoder."""
+    data = common.data(context)
+    pairs = [(text, c) for c, name in enumerate(data.classes) for text in data.prepared.prompts[name]]
+    texts = common.text_features(context, functions, params, data.encode([text for text, _ in pairs]))
+    owner = jnp.asarray([c for _, c in pairs], jnp.int32)
+    embedded = zero_shot.class_embeddings(jnp.asarray(texts), owner, len(data.classes))
+    return Task(embedded, functions.logit_scale(params))
+
+
 def _examples(
-    context: Context, functions: Any, params: Any, split: common.Split, name: str, with_attack: bool
-) -> Examples:
-    features = common.image_features(context, functions, params, split.images)
+    context: Context, functions: Any, params: Any, splits: Mapping[str, common.Split], with_attack: bool
+) -> dict[str, Examples]:
+    features = {name: common.image_features(context, functions, params, split.images) for name, split in splits.items()}
+    clean = {name: Examples(features[name], split.labels) for name, split in splits.items()}
     if not with_attack:
-        return Examples(features, split.labels)
+        return clean
     config = context.config.adapt
     settings = image_attacks.PGD(config.epsilon, config.step, config.attack_steps)
+    probe = _probe(context, clean) if config.defence_source == "probe" else None
 
     def attacked_features(shared: Any, rows: Any) -> jax.Array:
-        images, clean, keys = as_float(rows[0]), rows[1], rows[2]
+        params, head = shared
+        raw, clean, labels, keys = rows
+        images = as_float(raw)
 
         def away(x: jax.Array) -> jax.Array:
-            return jnp.sum((functions.image_features(shared, x) - clean) ** 2, axis=-1)
+            found = functions.image_features(params, x)
+            if head is None:
+                return jnp.sum((found - clean) ** 2, axis=-1)
+            return losses.cross_entropy(found @ head["kernel"] + head["bias"][None], labels)
 
-        return functions.image_features(shared, image_attacks.pgd(away, images, keys, settings).images)
+        return functions.image_features(params, image_attacks.pgd(away, images, keys, settings).images)
 
-    run_rows = common.row_map(context, ("attacked_features", functions), attacked_features)
-    keys = common.example_keys(context, "adapt/defence", split.ids)
-    parts = []
-    title = f"adapt {context.this.arm}: attacking {name}"
-    with Progress(title, len(split.ids), unit="images") as progress:
-        for done, part in run_rows.batches(params, (split.images, features, keys)):
-            parts.append(part)
-            progress.update(done)
-            context.check_stop(f"attacking {name}")
-    return Examples(features, split.labels, np.concatenate(parts))
+    run_rows = common.row_map(context, ("attacked_features", functions, probe is None), attacked_features)
+    found = {}
+    for name, split in splits.items():
+        keys = common.example_keys(context, "adapt/defence", split.ids)
+        parts = []
+        title = f"adapt {context.this.arm}: attacking {name}"
+        with Progress(title, len(split.ids), unit="images") as progress:
+            for done, part in run_rows.batches((params, probe), (split.images, features[name], split.labels, keys)):
+                parts.append(part)
+                progress.update(done)
+                context.check_stop(f"attacking {name}")
+        found[name] = clean[name]._replace(attacked=np.concatenate(parts))
+    return found
 
 
-def _of_one_shape(methods: dict[str, Method]) -> list[list[str]]:
-    """Names of methods that one compiled program can train together: one head shape, one set of terms."""
+def _probe(context: Context, examples: Mapping[str, Examples]) -> Any:
+    """The linear probe that cached defence examples are made against."""
+    config = context.config.adapt
+    fitted = fit_heads(
+        [method_of(config, "lp")],
+        *(examples[name] for name in ("adapt", "validation")),
+        classes=len(common.data(context).classes),
+        seeds=[0],
+        settings=Fit(config.epochs, config.batch_size),
+    )
+    return fitted.select(0, 0)["params"]["classifier"]
+
+
+def _of_one_program(methods: Mapping[str, Method]) -> list[list[str]]:
+    """Names of methods that one compiled program trains together: one head shape, RAN with its ablations and AT."""
     groups: dict[Any, list[str]] = {}
     for name, method in methods.items():
-        terms = tuple(bool(w) for w in method.weights)
+        terms = "defence" if uses_attacked(method) else tuple(bool(w) for w in method.weights)
         groups.setdefault((method.head, method.top_k, terms), []).append(name)
     return list(groups.values())
 
 
 def _flat(variables: Any, prefix: str) -> dict[str, np.ndarray]:
     leaves = jax.tree_util.tree_leaves_with_path(variables)
-    return {"/".join([prefix, *(str(k.key) for k in path)]): np.ascontiguousarray(leaf) for path, leaf in leaves}
+    start = [prefix] if prefix else []
+    return {"/".join([*start, *(str(k.key) for k in path)]): np.ascontiguousarray(leaf) for path, leaf in leaves}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ranjax.objectives.rectification import Weights
@@ -41,6 +41,11 @@ METHODS: dict[str, Method] = {
         weights=_NMTUNE._replace(defence_ce=1.0, defence_consistency=1.0, defence_kl=1.0), attacked_share=0.5
     ),
 }
+# The same head on attacked features alone; and RAN without one of its terms each.
+METHODS["at"] = Method(weights=Weights(ce=0.0, defence_ce=1.0), attacked_share=0.5)
+WITHOUT = "ran_without_"
+for _term in ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl"):
+    METHODS[WITHOUT + _term] = replace(METHODS["ran"], weights=METHODS["ran"].weights._replace(**{_term: 0.0}))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The claims of the abstract: verdicts by interval and corrected p, in the claimed direction, over one run or several."""
+"""The claims of the abstract: verdicts by interval and corrected p, on the claimed side, over one run or several."""
 
 import numpy as np
 import pytest

@@ -17,6 +17,7 @@ from ranjax.stages import common
 from ranjax.stages.evaluation import inside
 from ranjax.stages.evaluation.record import TASK, Record
 from ranjax.stages.evaluation.subject import Subject
+from ranjax.training.methods import WITHOUT
 from ranjax.training.progress import Progress
 
 ADVERSARIES = "adversaries.safetensors"
@@ -49,7 +50,9 @@ def attack(subject: Subject, record: Record, split: str) -> None:
                 logits.append(_wrong_stays_wrong(result, examples.labels))
                 by_radius.append(_curve(subject, method, params, images, examples.labels, keys, result))
                 if split == "test" and seed == 0 and method != "zero_shot":
-                    inside.look_attacked(subject, record, method, clean, result.images, examples.labels)
+                    inside.look_attacked(
+                        subject, record, method, clean, examples.images, result.images, examples.labels
+                    )
                 if _is_surrogate(subject, method) and seed == 0:
                     _keep(subject, split, result.images)
                 done += 1
@@ -73,7 +76,11 @@ def check_masking(subject: Subject, record: Record, split: str) -> None:
     if not (config.masking_examples and config.attacked_seeds):
         return
     examples = subject.some(split, config.masking_examples)
-    method = list(subject.methods)[-1]
+    # The checks compare answers on one image, so they need a method without a draw.
+    settled = [name for name, method in subject.methods.items() if not method.random and not name.startswith(WITHOUT)]
+    if not settled:
+        return
+    method = settled[-1]
     subject.context.check_stop("before the masking checks")
     found = masking.check(
         subject.deployed(method),
@@ -108,7 +115,8 @@ def _box(subject: Subject, method: str, kind: str) -> WhiteBox:
         if kind == "apgd_dlr":
             # The ratio needs a third logit; the margin is its numerator.
             loss = "dlr" if len(subject.classes) > 2 else "margin"
-        return WhiteBox(logits, settings, run, loss, config.batch_size, map_rows=subject.map_rows)
+        draws = config.draws if method != "zero_shot" and subject.methods[method].random else 0
+        return WhiteBox(logits, settings, run, loss, config.batch_size, draws, map_rows=subject.map_rows)
 
     return subject.context.once(("white box", logits, kind), make)
 
@@ -164,15 +172,16 @@ def _transferred(
             continue
         rows = []
         for seed in seeds:
-            right = [_logits(subject, method, seed, x).argmax(-1) == examples.labels for x in (clean, moved)]
+            sides = ((examples.images, clean), (images, moved))
+            right = [_logits(subject, method, seed, *side).argmax(-1) == examples.labels for side in sides]
             rows.append(right[0] & right[1])
         record.share(method, TASK, split, TRANSFER, "accuracy", np.stack(rows))
 
 
-def _logits(subject: Subject, method: str, seed: int, features: np.ndarray) -> np.ndarray:
+def _logits(subject: Subject, method: str, seed: int, images: np.ndarray, features: np.ndarray) -> np.ndarray:
     if method == "zero_shot":
         return subject.zero_shot_logits(features)
-    return subject.methods[method].outputs(features, seed)[1]
+    return subject.outputs(method, images, features, seed)[1]
 
 
 def _wrong_stays_wrong(result: Robustness, labels: np.ndarray) -> np.ndarray:

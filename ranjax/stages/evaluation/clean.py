@@ -13,13 +13,13 @@ from ranjax.stages.evaluation.subject import Subject
 
 def classify(subject: Subject, record: Record, split: str) -> None:
     """Every metric of every method on a split, over all heads and for each seed; comparisons and groups."""
-    labels = subject.data.task_split(split).labels
+    examples = subject.data.task_split(split)
+    labels = examples.labels
     features = subject.task_features(split)
     hits = {}
     for name, method in subject.methods.items():
-        hits[name] = record.classified(
-            name, split, "none", method.outputs(features)[1], labels, list(range(method.seeds))
-        )
+        logits = subject.outputs(name, examples.images, features)[1]
+        hits[name] = record.classified(name, split, "none", logits, labels, list(range(method.seeds)))
     zero_shot = record.classified("zero_shot", split, "none", subject.zero_shot_logits(features), labels, [])
     record.compare(TASK, split, "none", hits)
     known = subject.records(split)

@@ -27,19 +27,20 @@ def corrupt(subject: Subject, record: Record, split: str) -> None:
     for kind in corruptions.NAMES:
         for strength in STRENGTHS:
             subject.context.check_stop(f"corrupting by {kind}")
-            features = _features(subject, kind, strength, images, keys)
+            moved = _corrupted(subject, kind, strength, images, keys)
+            features = common.image_features(subject.context, subject.functions, subject.params, moved)
             name = f"{kind}-{strength}"
-            for method, heads in subject.methods.items():
-                hits = heads.outputs(features)[1].argmax(-1) == examples.labels[None]
+            for method in subject.methods:
+                hits = subject.outputs(method, moved, features)[1].argmax(-1) == examples.labels[None]
                 record.share(method, CORRUPTED, split, name, "accuracy", hits)
             hits = subject.zero_shot_logits(features).argmax(-1) == examples.labels
             record.share("zero_shot", CORRUPTED, split, name, "accuracy", hits)
 
 
-def _features(subject: Subject, kind: str, strength: int, images: np.ndarray, keys: jax.Array) -> np.ndarray:
+def _corrupted(subject: Subject, kind: str, strength: int, images: np.ndarray, keys: jax.Array) -> np.ndarray:
     def of_rows(shared: Any, rows: Any) -> jax.Array:
         return corruptions.corrupt(kind, strength, *rows)
 
     # Small programs apart from the encoder, which compiles once for all of them.
     run = common.row_map(subject.context, ("corruption", kind, strength), of_rows)
-    return common.image_features(subject.context, subject.functions, subject.params, run((), (images, keys)))
+    return run((), (images, keys))

@@ -23,13 +23,19 @@ def look(subject: Subject, record: Record, kind: str, features: np.ndarray, labe
 
 
 def look_attacked(
-    subject: Subject, record: Record, method: str, clean: np.ndarray, images: np.ndarray | None, labels: np.ndarray
+    subject: Subject,
+    record: Record,
+    method: str,
+    clean: np.ndarray,
+    unattacked: np.ndarray,
+    images: np.ndarray | None,
+    labels: np.ndarray,
 ) -> None:
     """What a method makes of clean features f32[N, D] and of images attacked through it, and what its encoder does."""
     if images is None:
         return
     attacked = common.image_features(subject.context, subject.functions, subject.params, images)
-    before, after = (subject.methods[method].outputs(x, 0)[0] for x in (clean, attacked))
+    before, after = (subject.outputs(method, *side, 0)[0] for side in ((unattacked, clean), (images, attacked)))
     _spectrum(record, method, "clean", before)
     _spectrum(record, method, "attacked", after)
     first, shown = next(iter(subject.methods)), REFERENCE if REFERENCE in subject.methods else list(subject.methods)[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,34 +11,51 @@ import jax.numpy as jnp
 import numpy as np
 
 from ranjax.evaluation import zero_shot
+from ranjax.evaluation.counterattack import TTC, counterattack
+from ranjax.keys import stream
 from ranjax.pipeline import Context
 from ranjax.stages import common
-from ranjax.stages.adapt import load_heads
+from ranjax.stages.adapt import load_heads, load_tuned
 from ranjax.training.adapt import HEADS, METHODS, predict
+from ranjax.training.pretrain import as_float
 from ranjax.training.rows import RowMap
+from ranjax.training.tune import TUNED, encoder_of, head_of
 
 
 class Method:
-    """Heads of one method on the frozen encoder.
+    """What one method deploys: heads on the frozen encoder, an encoder of its own with or without a head, or neither.
 
     Attributes:
       name: of the method.
-      variables: {"params", "stats"} with a leading axis of seeds.
+      head: with ``apply``, or None where the classes' prompts classify.
+      variables: {"params", "stats"} of the head with a leading axis of seeds; None without a head.
+      encoders: what was trained of the encoder, with a leading axis of seeds; None: the frozen encoder.
       seeds: how many there are.
+      random: whether it answers by a draw, so that an attack has to go through several.
     """
 
-    def __init__(self, name: str, head: Any, variables: Any):
-        self.name, self.head, self.variables = name, head, variables
-        self.seeds = int(jax.tree.leaves(variables)[0].shape[0])
+    def __init__(
+        self,
+        name: str,
+        head: Any = None,
+        variables: Any = None,
+        encoders: Any = None,
+        seeds: int = 0,
+        random: bool = False,
+    ):
+        self.name, self.head, self.variables, self.encoders, self.random = name, head, variables, encoders, random
+        leaves = jax.tree.leaves((variables, encoders))
+        self.seeds = seeds or int(leaves[0].shape[0])
 
     def one(self, seed: int) -> Any:
-        """The variables of one seed."""
+        """The head's variables of one seed."""
         return jax.tree.map(lambda x: x[seed], self.variables)
 
-    def outputs(self, features: np.ndarray, seed: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(z, logits), [S, N, ...] of all seeds or [N, ...] of one."""
-        z, logits = predict(self.head, self.variables if seed is None else self.one(seed), features)
-        return np.asarray(z), np.asarray(logits)
+    def encoder(self, params: Any, seed: int) -> Any:
+        """The encoder's parameters of one seed."""
+        if self.encoders is None:
+            return params
+        return encoder_of(TUNED[self.name], params, {"encoder": jax.tree.map(lambda x: x[seed], self.encoders)})
 
 
 class Subject:
@@ -50,11 +68,20 @@ class Subject:
         self.classes = self.data.classes
         self.functions, self.params = common.encoder(context, folder)
         width = self.functions.config.embed_dim
-        heads = load_heads(context.folder_of(f"adapt/{folder}"))
-        self.methods = {
-            name: Method(name, HEADS[METHODS[name].head](width, len(self.classes)), variables)
-            for name, variables in heads.items()
-        }
+        place = context.folder_of(f"adapt/{folder}")
+        heads = load_heads(place)
+        self.methods: dict[str, Method] = {}
+        for name in context.config.adapt.methods:
+            if name in heads:
+                kind = HEADS[METHODS[name].head]
+                self.methods[name] = Method(name, kind(width, len(self.classes)), heads[name])
+            elif name in TUNED:
+                found = load_tuned(place, name)
+                head = head_of(TUNED[name], width, len(self.classes))
+                encoders = found["encoder"] or None
+                self.methods[name] = Method(name, head, found.get("head"), encoders)
+            else:
+                self.methods[name] = Method(name, seeds=1, random=True)
         self._features: dict[str, np.ndarray] = {}
         self._texts: jax.Array | None = None
 
@@ -103,18 +130,75 @@ class Subject:
         examples = self.data.task_split(split)
         return examples.take(np.arange(min(count or len(examples.ids), len(examples.ids))))
 
+    def outputs(
+        self, method: str, images: np.ndarray, features: np.ndarray | None = None, seed: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(z, logits) of images [N, H, W, C], [S, N, ...] of all seeds or [N, ...] of one.
+
+        Args:
+          method: its name.
+          images: u8 or f32 in [0, 1].
+          features: what the frozen encoder makes of them, where that is known.
+        """
+        chosen = self.methods[method]
+        if seed is None and chosen.encoders is None and chosen.head is not None:
+            if features is None:
+                features = common.image_features(self.context, self.functions, self.params, images)
+            z, logits = predict(chosen.head, chosen.variables, features)
+            return np.asarray(z), np.asarray(logits)
+        if seed is None:
+            found = [self.outputs(method, images, features, one) for one in range(chosen.seeds)]
+            return np.stack([z for z, _ in found]), np.stack([logits for _, logits in found])
+        if chosen.random:
+            return self._drawn(method, images)
+        if chosen.encoders is not None:
+            features = common.image_features(self.context, self.functions, chosen.encoder(self.params, seed), images)
+        elif features is None:
+            features = common.image_features(self.context, self.functions, self.params, images)
+        if chosen.head is None:
+            return features, self.zero_shot_logits(features)
+        z, logits = predict(chosen.head, chosen.one(seed), features)
+        return np.asarray(z), np.asarray(logits)
+
+    def _drawn(self, method: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(encoder features, logits) of one draw of a random method; the draw of a row depends on its place alone."""
+        deployed = self.deployed(method)
+
+        def rows_of(params: Any, rows: Any) -> Any:
+            images, keys = rows
+            images = as_float(images)
+            return self.functions.image_features(params[0], images), deployed(params, images, keys)
+
+        keys = jax.random.split(stream(self.context.config.seed, f"evaluate/{method}"), len(images))
+        run = common.row_map(self.context, ("drawn", self.functions, method), rows_of)
+        features, logits = run(self.parameters(method), (images, keys))
+        return features, logits
+
     def deployed(self, method: str) -> Any:
-        """The method as ``((encoder, head), images) -> logits``: one object a head shape, so it compiles once."""
+        """The method as ``((encoder, head), images) -> logits``: one object a head shape, so it compiles once.
+
+        A random method takes keys key[B] as well.
+        """
         functions = self.functions
-        if method == "zero_shot":
+        chosen = None if method == "zero_shot" else self.methods[method]
+        if chosen is not None and chosen.random:
+
+            def countered(params: Any, images: jax.Array, keys: jax.Array) -> jax.Array:
+                encoder, classes = params
+                features = functools.partial(functions.image_features, encoder)
+                moved = counterattack(features, images, keys, TTC()).images
+                return zero_shot.logits(features(moved), classes, functions.logit_scale(encoder))
+
+            return self.context.once(("deployed", functions, method), lambda: countered)
+        if chosen is None or chosen.head is None:
 
             def by_text(params: Any, images: jax.Array) -> jax.Array:
                 encoder, classes = params
                 features = functions.image_features(encoder, images)
                 return zero_shot.logits(features, classes, functions.logit_scale(encoder))
 
-            return self.context.once(("deployed", functions, method), lambda: by_text)
-        head = self.methods[method].head
+            return self.context.once(("deployed", functions, "zero_shot"), lambda: by_text)
+        head = chosen.head
 
         def by_head(params: Any, images: jax.Array) -> jax.Array:
             features = functions.image_features(params[0], images)
@@ -126,7 +210,9 @@ class Subject:
         """What `deployed(method)` takes as parameters."""
         if method == "zero_shot":
             return self.params, self.class_embeddings()
-        return self.params, self.methods[method].one(seed)
+        chosen = self.methods[method]
+        encoder = chosen.encoder(self.params, seed)
+        return encoder, self.class_embeddings() if chosen.head is None else chosen.one(seed)
 
     def map_rows(self, fn: Any, batch_size: int) -> RowMap:
         """Work on rows over all devices of the mesh."""

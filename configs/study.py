@@ -1,0 +1,80 @@
+"""The full study on the bundled radiographs: every ratio, every arm, every method, every figure.
+
+python -m ranjax.main --config configs/study.py                    a night or more on two CPU cores; resumable
+python -m ranjax.main --config configs/study.py --config.seed=1    another upstream run; three of them make intervals
+python -m ranjax.report runs/study runs/study_seed_1               over upstream runs
+python -m ranjax.main --config configs/study.py:evening            ratios 0, 10, 30 %, two arms, the main methods
+python -m ranjax.main --config configs/study.py:smoke              a few minutes: a method of every kind, learns nothing
+
+Hyper-parameters are chosen on the validation split, by the same small grid for every method (adapt.search_*).
+"""
+
+from ranjax.config import default_config
+from ranjax.errors import ConfigError
+
+ABLATIONS = (
+    "ran_without_mse",
+    "ran_without_cov",
+    "ran_without_svd",
+    "ran_without_defence_ce",
+    "ran_without_defence_consistency",
+    "ran_without_defence_kl",
+)
+
+
+def get_config(mode=""):
+    config = default_config()
+    noise, adapt, evaluate = config.noise, config.adapt, config.evaluate
+    noise.ratios = (0.0, 0.05, 0.1, 0.2, 0.3)
+    noise.controls = ("image_only", "text_only", "gaussian", "caption_shuffle")
+    adapt.methods = (
+        *("lp", "mlp", "nmtune", "ran", "at", "ran_live", "lora", "ran_lora", "at_lora", "fft"),
+        *("tecoa", "fare", "pmg_aft", "ttc", *ABLATIONS),
+    )
+    adapt.search_rates, adapt.search_strengths = (0.3, 1.0, 3.0), (0.3, 1.0, 3.0)
+    adapt.defence_source = "probe"
+    evaluate.restarts = 2
+    evaluate.attacks = ("pgd", "apgd_ce", "apgd_dlr")
+    evaluate.radii = ("1/255", "2/255", "8/255")
+    evaluate.attacked_splits = ("test", "ood_test")
+    evaluate.attacked_seeds = 3
+    evaluate.prompt_words = 2
+    evaluate.pair_attacks = ("image_only", "text_only", "coattack", "sga")
+    evaluate.captions = 4
+    evaluate.corruption_examples = 256
+    evaluate.question_seeds = 3
+    if mode == "evening":
+        noise.ratios, noise.controls = (0.0, 0.1, 0.3), ("gaussian",)
+        adapt.methods = ("lp", "mlp", "nmtune", "ran", "at", "at_lora", "ran_lora", "tecoa", "ttc", *ABLATIONS)
+        adapt.search_rates, adapt.search_strengths = (1.0,), (0.3, 1.0, 3.0)
+        evaluate.restarts = evaluate.attacked_seeds = 1
+        evaluate.attacks, evaluate.radii = ("pgd", "apgd_ce"), ("1/255", "2/255")
+        evaluate.attacked_splits = ("test",)
+        evaluate.pair_attacks = ("coattack",)
+        evaluate.corruption_examples = 128
+    elif mode == "smoke":
+        config.quick_compile = True
+        data = config.data.radiographs
+        config.data.image_size, config.model.patch_size = 32, 16
+        data.train, data.adapt, data.validation, data.test, data.ood_test = 48, 64, 32, 32, 24
+        config.pretrain.steps, config.pretrain.batch_size = 6, 16
+        config.model.vision_layers = config.model.text_layers = 1
+        config.model.vision_width = config.model.text_width = config.model.embed_dim = 32
+        noise.ratios, noise.controls = (0.0, 0.3), ("gaussian",)
+        noise.image_steps, noise.max_words, noise.top_k = 2, 1, 2
+        noise.shard_size = noise.batch_size = 8
+        adapt.methods = ("lp", "ran", "ran_lora", "tecoa", "ttc", "ran_without_mse")
+        adapt.seeds, adapt.epochs, adapt.attack_steps = 2, 2, 1
+        adapt.search_rates, adapt.search_strengths = (1.0,), (0.3, 1.0)
+        adapt.tune_epochs, adapt.tune_batch_size = 1, 32
+        evaluate.steps, evaluate.apgd_steps, evaluate.restarts = 2, 3, 1
+        evaluate.attacks, evaluate.radii, evaluate.attacked_splits = ("pgd", "apgd_ce"), ("1/255",), ("test",)
+        evaluate.attacked_examples = evaluate.batch_size = evaluate.corruption_examples = evaluate.pairs = 8
+        evaluate.attacked_seeds, evaluate.draws, evaluate.smallest_group = 1, 2, 3
+        evaluate.masking_examples, evaluate.masking_queries = 4, 4
+        evaluate.prompt_words = evaluate.pair_words = 1
+        evaluate.pair_attacks, evaluate.captions, evaluate.question_seeds = ("coattack",), 2, 1
+        evaluate.bootstrap, config.report.examples = 50, 2
+    elif mode:
+        raise ConfigError("--config", f"configs/study.py:{mode}", "configs/study.py, :evening or :smoke")
+    return config

@@ -1,0 +1,338 @@
+"""Fine-tuning that reaches into the image tower: every method as one loop, told apart by scope, head and objective.
+
+    found = tune(functions, params, TUNED["at_lora"], train, validation, task, seed=0, settings=Tune())
+    encoder = encoder_of(TUNED["at_lora"], params, found.trained)
+
+Images pass through the tower at every step, and attacked ones are made on the fly against the tower and the head as
+they stand. What is trained is a small tree of its own: LoRA adapters, or the image tower with its projection.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ranjax.attacks import image as image_attacks
+from ranjax.attacks import losses
+from ranjax.errors import ConfigError, DataError
+from ranjax.keys import stream
+from ranjax.models import lora
+from ranjax.models.heads import LinearHead, ResidualHead
+from ranjax.models.trainable import combine, partition, select
+from ranjax.objectives import classification, rectification, robust
+from ranjax.objectives.rectification import Weights
+from ranjax.training.methods import METHODS
+from ranjax.training.optimizer import plain_promotion
+from ranjax.training.pretrain import as_float
+
+IMAGE_TOWER = (r"^vision/", r"^visual_projection/")
+_LORA_KERNELS = r"^vision/.*blocks/.*/(attention|mlp)/[^/]+/kernel$"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a method trains, and for what.
+
+    Attributes:
+      scope: "head" (the encoder stays as it is), "lora" (adapters on attention and MLP of the image tower) or "full"
+        (the image tower).
+      head: "linear", "residual" (NMTune's), or "prompts": the classes' texts, which stay as they are.
+      objective: "clean" (cross-entropy), "at" (on attacked images), "ran" (rectification and defence), "tecoa", "fare"
+        or "pmg_aft".
+      source: the paper.
+    """
+
+    scope: str
+    head: str
+    objective: str
+    source: str
+
+    @property
+    def attacks(self) -> bool:
+        """Whether it trains on attacked images."""
+        return self.objective != "clean"
+
+
+TUNED: dict[str, Tuned] = {
+    "lora": Tuned("lora", "linear", "clean", "Hu et al. 2022, arXiv 2106.09685"),
+    "fft": Tuned("full", "linear", "clean", "full fine-tuning"),
+    "at_lora": Tuned("lora", "linear", "at", "Madry et al. 2018, arXiv 1706.06083, in LoRA's scope"),
+    "ran_lora": Tuned("lora", "residual", "ran", "this project's reconstruction, in LoRA's scope"),
+    "ran_live": Tuned("head", "residual", "ran", "RAN's head, its defence examples made on the fly against both"),
+    "tecoa": Tuned("full", "prompts", "tecoa", "Mao et al. 2023, arXiv 2212.07016"),
+    "fare": Tuned("full", "prompts", "fare", "Schlarmann et al. 2024, arXiv 2402.12336"),
+    "pmg_aft": Tuned("full", "prompts", "pmg_aft", "Wang et al. 2024, arXiv 2401.04350"),
+}
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Settings of `tune`.
+
+    Attributes:
+      epochs, batch_size: each epoch shuffles anew and drops its last N mod batch_size images.
+      learning_rate: AdamW's for the whole tower, lora_rate: for adapters, head_rate: for heads; a cosine takes them to
+        0.
+      weight_decay: AdamW's.
+      rank: of LoRA.
+      attack: of the images made on the fly.
+      weights: of RAN's terms.
+      top_k: singular values that count as dominant.
+    """
+
+    epochs: int = 5
+    batch_size: int = 64
+    learning_rate: float = 1e-4
+    lora_rate: float = 1e-3
+    head_rate: float = 1e-2
+    weight_decay: float = 1e-4
+    rank: int = 4
+    attack: image_attacks.PGD = field(default_factory=lambda: image_attacks.PGD("4/255", "1/255", 5))
+    weights: Weights = METHODS["ran"].weights
+    top_k: int = 1
+
+
+class Images(NamedTuple):
+    """A split: images u8[N, H, W, C]; labels i32[N]; original f32[N, D], their embeddings before any tuning."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    original: np.ndarray
+
+
+class Task(NamedTuple):
+    """The classes: prompts f32[C, D], text embeddings of each; scale f32[], the logit scale."""
+
+    prompts: Any
+    scale: Any
+
+
+class Outcome(NamedTuple):
+    """What `tune` found.
+
+    Attributes:
+      trained: {"encoder": adapters or arrays (none in scope "head"), "head": {"params", "stats"} (absent for prompts)},
+        of the best epoch.
+      chosen: that epoch, from 0.
+      history: validation accuracy by epoch: the mean of clean and attacked where the method trains on attacked images.
+      losses: mean training loss by epoch.
+      share: trained numbers, those of the head included, as a share of the encoder's.
+    """
+
+    trained: dict[str, Any]
+    chosen: int
+    history: list[float]
+    losses: list[float]
+    share: float
+
+
+def head_of(method: Tuned, width: int, classes: int) -> LinearHead | ResidualHead | None:
+    """The head that is trained, or None where prompts classify."""
+    kinds: dict[str, Any] = {"linear": LinearHead, "residual": ResidualHead}
+    return kinds[method.head](width, classes) if method.head in kinds else None
+
+
+def encoder_of(method: Tuned, params: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+    """The encoder's parameters with what was trained in them; differentiable."""
+    if method.scope == "head":
+        return dict(params)
+    if method.scope == "lora":
+        return lora.apply(params, trained["encoder"])
+    chosen = select(params, IMAGE_TOWER)
+    return combine(trained["encoder"], partition(params, chosen)[1])
+
+
+def tune(
+    functions: Any,
+    params: Mapping[str, Any],
+    method: Tuned,
+    train: Images,
+    validation: Images,
+    task: Task,
+    *,
+    seed: int,
+    settings: Tune,
+    check_stop: Callable[[str], None] = lambda where: None,
+) -> Outcome:
+    """Trains one method with one seed and keeps its best epoch by the validation split.
+
+    Deterministic in its arguments. With several devices visible to ``jax.jit`` it uses the first; a tower that needs
+    more is pre-trained, not tuned.
+
+    Raises:
+      DataError: a class without training images, or a loss that is no longer finite (names the epoch).
+      ConfigError: a batch larger than the split.
+    """
+    classes = len(task.prompts)
+    absent = np.flatnonzero(np.bincount(train.labels, minlength=classes) == 0)
+    if absent.size:
+        raise DataError(f"class {absent[0]} has no training examples")
+    if not 2 <= settings.batch_size <= len(train.labels):
+        raise ConfigError("adapt.tune_batch_size", settings.batch_size, f"2 to the {len(train.labels)} images")
+    program = _program(functions, method, settings, classes, len(train.labels))
+    key = stream(seed, "adapt/tune")
+    trained, opt_state = program.start(params, key)
+    best: tuple[float, float, int, Any] = (-np.inf, -np.inf, -1, None)
+    history, means = [], []
+    for epoch in range(settings.epochs):
+        check_stop(f"tuning, epoch {epoch + 1} of {settings.epochs}")
+        order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(len(train.labels))
+        summed = []
+        for step, start in enumerate(range(0, len(order) - settings.batch_size + 1, settings.batch_size)):
+            rows = order[start : start + settings.batch_size]
+            batch = Images(*(x[rows] for x in train))
+            drawn = jax.random.fold_in(jax.random.fold_in(key, epoch), step)
+            trained, opt_state, loss = program.step(params, task, trained, opt_state, batch, drawn)
+            summed.append(loss)
+        means.append(float(np.mean(jax.device_get(summed))))
+        if not np.isfinite(means[-1]):
+            raise DataError(f"the loss is {means[-1]} in epoch {epoch + 1}: lower adapt.tune_learning_rate")
+        accuracy, loss = program.judge(params, task, trained, validation, jax.random.fold_in(key, 2**20))
+        history.append(float(accuracy))
+        if (history[-1], -float(loss)) > best[:2]:
+            best = (history[-1], -float(loss), epoch, jax.device_get(trained))
+    total = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
+    share = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(_moving(best[3]))) / total
+    return Outcome(best[3], best[2], history, means, share)
+
+
+class _Program(NamedTuple):
+    start: Callable[..., Any]
+    step: Callable[..., Any]
+    judge: Callable[..., Any]
+
+
+@functools.lru_cache(maxsize=32)
+def _program(functions: Any, method: Tuned, settings: Tune, classes: int, examples: int) -> _Program:
+    """Compiled once for all seeds and upstream arms of one shape."""
+    head = head_of(method, functions.config.embed_dim, classes)
+    optimizer = _optimizer(method, settings, examples)
+
+    def start(params: Any, key: jax.Array) -> Any:
+        encoder: dict[str, Any] = {}
+        if method.scope == "lora":
+            encoder = lora.add(params, settings.rank, jax.random.fold_in(key, 1), _LORA_KERNELS)
+        elif method.scope == "full":
+            encoder = partition(params, select(params, IMAGE_TOWER))[0]
+        trained: dict[str, Any] = {"encoder": jax.tree.map(jnp.asarray, encoder)}
+        if head is not None:
+            first, stats = head.init(jax.random.fold_in(key, 2))
+            trained["head"] = {"params": first, "stats": stats}
+        return trained, optimizer.init(_moving(trained))
+
+    def attacked(params: Any, task: Task, trained: Any, batch: Images, keys: jax.Array) -> jax.Array:
+        """x', made against the tower and head as they stand, batch norm in evaluation mode; no gradient."""
+        classify = logits_of(functions, method, head)
+        encoder = encoder_of(method, params, trained)
+
+        def loss(x: jax.Array) -> jax.Array:
+            if method.objective == "fare":
+                return losses.squared_distance(functions.image_features(encoder, x), batch.original)
+            return losses.cross_entropy(classify(encoder, task, trained, x), batch.labels)
+
+        found = image_attacks.pgd(loss, as_float(batch.images), keys, settings.attack)
+        return jax.lax.stop_gradient(found.images)
+
+    def loss_of(moving: Any, trained: Any, params: Any, task: Task, batch: Images, hurt: Any) -> Any:
+        trained = _with(trained, moving)
+        encoder = encoder_of(method, params, trained)
+        stats = trained.get("head", {}).get("stats", {})
+        features = functools.partial(functions.image_features, encoder)
+
+        def applied(f: jax.Array, training: bool, stats: Any) -> Any:
+            return head.apply(trained["head"]["params"], stats, f, training)  # type: ignore[union-attr]
+
+        if method.objective == "fare":
+            return robust.fare(features(hurt), batch.original), stats
+        if method.objective == "tecoa":
+            return robust.tecoa(features(hurt), task.prompts, batch.labels, task.scale), stats
+        if method.objective == "pmg_aft":
+            # The general pull compares both models on x', as the public code does.
+            sides = (features(hurt), features(as_float(batch.images)), functions.image_features(params, hurt))
+            bad, clean, original = (robust.class_logits(f, task.prompts, task.scale) for f in sides)
+            return robust.pmg_aft(bad, clean, original, batch.labels), stats
+        if method.objective == "at":
+            _, logits, stats = applied(features(hurt), True, stats)
+            return jnp.mean(classification.cross_entropy(logits, batch.labels)), stats
+        z, logits, stats = applied(features(as_float(batch.images)), True, stats)
+        if method.objective == "clean":
+            return jnp.mean(classification.cross_entropy(logits, batch.labels)), stats
+        bad = applied(features(hurt), False, stats)[:2]
+        total, _ = rectification.objective(
+            settings.weights, batch.original, z, logits, batch.labels, bad, top_k=settings.top_k
+        )
+        return total, stats
+
+    def step(params: Any, task: Task, trained: Any, opt_state: Any, batch: Images, key: jax.Array) -> Any:
+        keys = jax.random.split(key, batch.labels.shape[0])
+        hurt = attacked(params, task, trained, batch, keys) if method.attacks else None
+        moving = _moving(trained)
+        (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(moving, trained, params, task, batch, hurt)
+        updates, opt_state = optimizer.update(grads, opt_state, moving)
+        trained = _with(trained, optax.apply_updates(moving, updates))
+        if head is not None:
+            trained = {**trained, "head": {**trained["head"], "stats": stats}}
+        return trained, opt_state, loss
+
+    def judge(params: Any, task: Task, trained: Any, batch: Images, key: jax.Array) -> Any:
+        encoder = encoder_of(method, params, trained)
+        classify = logits_of(functions, method, head)
+        sides = [as_float(batch.images)]
+        if method.attacks:
+            keys = jax.random.split(key, batch.labels.shape[0])
+            sides.append(attacked(params, task, trained, batch, keys))
+        logits = [classify(encoder, task, trained, x) for x in sides]
+        right = [jnp.mean(jnp.argmax(x, 1) == batch.labels, dtype=jnp.float32) for x in logits]
+        loss = [jnp.mean(losses.cross_entropy(x, batch.labels)) for x in logits]
+        return sum(right) / len(right), sum(loss) / len(loss)
+
+    return _Program(jax.jit(start), jax.jit(step, donate_argnums=(2, 3)), jax.jit(judge))
+
+
+def logits_of(functions: Any, method: Tuned, head: Any) -> Callable[..., jax.Array]:
+    """``(encoder, task, trained, images f32[B, H, W, C]) -> logits f32[B, C]``, as deployed."""
+
+    def classify(encoder: Any, task: Task, trained: Any, images: jax.Array) -> jax.Array:
+        features = functions.image_features(encoder, images)
+        if head is None:
+            return robust.class_logits(features, task.prompts, task.scale)
+        return head.apply(trained["head"]["params"], trained["head"]["stats"], features, False)[1]
+
+    return classify
+
+
+def _moving(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """What the optimiser sees: without batch statistics."""
+    return {"encoder": trained["encoder"], **({"head": trained["head"]["params"]} if "head" in trained else {})}
+
+
+def _with(trained: Mapping[str, Any], moving: Mapping[str, Any]) -> dict[str, Any]:
+    head = {"head": {**trained["head"], "params": moving["head"]}} if "head" in trained else {}
+    return {"encoder": moving["encoder"], **head}
+
+
+def _optimizer(method: Tuned, settings: Tune, examples: int) -> optax.GradientTransformation:
+    steps = max(1, examples // settings.batch_size * settings.epochs)
+
+    def adamw(rate: float) -> optax.GradientTransformation:
+        return optax.adamw(optax.cosine_decay_schedule(rate, steps), weight_decay=settings.weight_decay)
+
+    rate = settings.lora_rate if method.scope == "lora" else settings.learning_rate
+    groups = {"encoder": adamw(rate), "head": adamw(settings.head_rate)}
+
+    def labels(tree: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: jax.tree.map(functools.partial(_constant, name), part) for name, part in tree.items()}
+
+    return plain_promotion(optax.multi_transform(groups, labels))
+
+
+def _constant(name: str, leaf: Any) -> str:
+    del leaf
+    return name

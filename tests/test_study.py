@@ -1,0 +1,61 @@
+"""The study's smoke form through the real command line: a method of every kind, and every kind of figure."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ranjax import files
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.slow
+def test_every_kind_of_method_meets_every_kind_of_figure(tmp_path):
+    line = [
+        sys.executable,
+        "-m",
+        "ranjax.main",
+        "--config",
+        "configs/study.py:smoke",
+        "--workdir",
+        str(tmp_path / "run"),
+    ]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    done = subprocess.run(line, capture_output=True, check=False, timeout=1200, cwd=ROOT, env=environment, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = files.read_json(tmp_path / "run" / "results.json")
+    rows = results["rows"]
+    methods = {row["method"] for row in rows if row["task"] == "finding"}
+    assert methods == {"zero_shot", "lp", "ran", "ran_lora", "tecoa", "ttc", "ran_without_mse"}
+    assert {row["arm"] for row in rows} == {"clean", "coattack", "gaussian"}
+    attacks = {row["attack"] for row in rows if row["task"] == "finding"}
+    assert {"none", "pgd", "worst", "worst@1/255", "transfer", "words"} <= attacks
+    tasks = {"finding", "retrieval", "retrieval_sentences", "retrieval_attacked", "groups", "corrupted"}
+    assert tasks | {"questions_open", "questions_closed"} <= {row["task"] for row in rows}
+    for row in rows:
+        if row["task"] == "finding" and row["attack"] == "worst" and row["seed"] is None:
+            where = {"arm": row["arm"], "ratio": row["ratio"], "method": row["method"], "split": row["split"]}
+            clean = [r for r in rows if where.items() <= r.items() and r["attack"] == "pgd" and r["seed"] is None]
+            assert row["value"] <= next(r["value"] for r in clean if r["metric"] == "accuracy") + 1e-9
+    for facts in results["methods"]:
+        if facts["method"] not in ("ttc",):
+            assert facts["search"]["chosen"] in [
+                {k: t[k] for k in ("rate", "strength")} for t in facts["search"]["tried"]
+            ]
+        if facts["method"] == "ran_lora":
+            assert 0 < facts["share"] < 1
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    for section in (
+        "The claims",
+        "Ablation",
+        "Corruptions",
+        "Questions",
+        "Features in a plane",
+        "Retrieval under attack",
+    ):
+        assert section in page
+    for missing in ("No ablation was made", "Images were not corrupted", "No questions were asked", "was not checked"):
+        assert missing not in page

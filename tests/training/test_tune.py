@@ -1,0 +1,118 @@
+"""Tuning of the image tower: what each scope trains and leaves alone, that it learns, and that it is deterministic."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ranjax.attacks import image as image_attacks
+from ranjax.errors import ConfigError, DataError
+from ranjax.models import DualEncoder, DualEncoderConfig, split
+from ranjax.objectives import robust
+from ranjax.training import tune as tuning
+
+CLASSES, SIZE = 3, 8
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    config = DualEncoderConfig(
+        vocab_size=8, eos_id=1, image_size=SIZE, patch_size=4, vision_width=16, vision_layers=1, vision_heads=2,
+        text_width=8, text_layers=1, text_heads=1, max_length=4, embed_dim=8,
+    )  # fmt: skip
+    return split(DualEncoder(config, nnx.Rngs(0)))
+
+
+@pytest.fixture(scope="module")
+def splits(encoder):
+    """Images whose class is the place of a bright bar: any head can tell them apart."""
+    functions, params = encoder
+    rng = np.random.default_rng(0)
+
+    def make(count):
+        labels = np.arange(count, dtype=np.int32) % CLASSES
+        images = rng.integers(60, 120, (count, SIZE, SIZE, 1)).astype(np.uint8)
+        for image, label in zip(images, labels):
+            image[:, label * 2 : label * 2 + 2] += 80
+        original = functions.image_features(params, jnp.asarray(images, jnp.float32) / 255)
+        return tuning.Images(images, labels, np.asarray(original))
+
+    return make(48), make(24)
+
+
+SETTINGS = tuning.Tune(
+    epochs=4, batch_size=16, learning_rate=3e-3, lora_rate=1e-2, head_rate=3e-2, rank=2,
+    attack=image_attacks.PGD("2/255", "1/255", 2),
+)  # fmt: skip
+
+
+def task():
+    prompts = np.random.default_rng(1).normal(size=(CLASSES, 8)).astype(np.float32)
+    return tuning.Task(jnp.asarray(prompts), jnp.float32(10.0))
+
+
+def fit(encoder, splits, name, settings=SETTINGS, seed=0):
+    return tuning.tune(*encoder, tuning.TUNED[name], *splits, task(), seed=seed, settings=settings)
+
+
+@pytest.fixture(scope="module")
+def lora(encoder, splits):
+    return fit(encoder, splits, "lora")
+
+
+def test_lora_learns_the_task_and_moves_the_image_tower_alone(encoder, splits, lora):
+    functions, params = encoder
+    assert max(lora.history) > 0.7
+    assert lora.losses[-1] < lora.losses[0]
+    merged = tuning.encoder_of(tuning.TUNED["lora"], params, lora.trained)
+    moved = {
+        "/".join(str(k.key) for k in path)
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(merged), jax.tree.leaves(params))
+        if not np.array_equal(a, b)
+    }
+    assert moved
+    assert all(name.startswith("vision/") and name.endswith("/kernel") for name in moved)
+    head = tuning.head_of(tuning.TUNED["lora"], 8, CLASSES)
+    classify = tuning.logits_of(functions, tuning.TUNED["lora"], head)
+    images = jnp.asarray(splits[1].images, jnp.float32) / 255
+    right = np.argmax(classify(merged, task(), lora.trained, images), 1) == splits[1].labels
+    assert right.mean() == pytest.approx(lora.history[lora.chosen])
+    assert lora.chosen == int(np.argmax(lora.history)) or lora.history[lora.chosen] == max(lora.history)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(encoder, splits, lora):
+    again, other = fit(encoder, splits, "lora"), fit(encoder, splits, "lora", seed=1)
+    assert all(map(np.array_equal, jax.tree.leaves(again.trained), jax.tree.leaves(lora.trained)))
+    assert not all(map(np.array_equal, jax.tree.leaves(other.trained), jax.tree.leaves(lora.trained)))
+
+
+def test_wrong_input_is_refused(encoder, splits):
+    train, validation = splits
+    short = tuning.Images(*(x[train.labels < 2] for x in train))
+    with pytest.raises(DataError, match="class 2 has no training examples"):
+        fit(encoder, (short, validation), "lora")
+    with pytest.raises(ConfigError, match=r"adapt\.tune_batch_size = 64"):
+        fit(encoder, splits, "lora", dataclasses.replace(SETTINGS, batch_size=64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in tuning.TUNED if name != "lora"])
+def test_every_method_lowers_its_loss_within_its_scope(encoder, splits, name):
+    functions, params = encoder
+    found, method = fit(encoder, splits, name), tuning.TUNED[name]
+    assert found.losses[-1] < found.losses[0]
+    merged = tuning.encoder_of(method, params, found.trained)
+    same = {top: all(map(np.array_equal, *map(jax.tree.leaves, (merged[top], params[top])))) for top in params}
+    assert same["text"]
+    assert same["text_projection"]
+    assert same["vision"] == (method.scope == "head")
+    assert ("head" in found.trained) == (method.head != "prompts")
+    if method.objective == "fare":
+        # By hand: the loss of FARE at the start, with x' = x, is 0, so it starts small and stays about the attack's.
+        clean = functions.image_features(params, jnp.asarray(splits[0].images, jnp.float32) / 255)
+        assert float(robust.fare(clean, jnp.asarray(splits[0].original))) == pytest.approx(0.0, abs=1e-9)
+    if method.attacks:
+        assert max(found.history) > 1 / CLASSES
