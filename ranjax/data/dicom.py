@@ -136,7 +136,7 @@ def _fields(data: Any) -> dict[str, str]:
 
 def _grey(data: Any) -> np.ndarray:
     """uint8[H, W] for display: 0 black."""
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
+    from pydicom.pixels import apply_color_lut, apply_modality_lut
 
     kind = str(data.get("PhotometricInterpretation", "MONOCHROME2"))
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
@@ -148,8 +148,7 @@ def _grey(data: Any) -> np.ndarray:
     valid = _not_padding(stored, data)
     values = np.asarray(apply_modality_lut(stored, data), np.float64)
     if data.get("VOILUTSequence"):
-        bits = int(data.VOILUTSequence[0].LUTDescriptor[2])
-        unit = np.asarray(apply_voi_lut(stored, data), np.float64) / (2.0**bits - 1.0)
+        unit = _through_lut(values, data.VOILUTSequence[0])
     elif data.get("WindowCenter") is not None and data.get("WindowWidth") is not None:
         function = str(data.get("VOILUTFunction", "") or "LINEAR")
         unit = window(values, _first(data.WindowCenter), _first(data.WindowWidth), function)
@@ -162,6 +161,23 @@ def _grey(data: Any) -> np.ndarray:
         unit = 1.0 - unit
     unit = np.where(valid, unit, 0.0)
     return np.round(255.0 * np.clip(unit, 0.0, 1.0)).astype(np.uint8)
+
+
+def _through_lut(values: np.ndarray, item: Any) -> np.ndarray:
+    """Values through a VOI LUT to [0, 1] (C.11.2.1.1); values outside of it take its first or last entry.
+
+    Here and not by pydicom 3.0, whose index wraps at 256 in tables of 8 bits.
+    """
+    count, first, bits = (int(entry) for entry in item.LUTDescriptor)
+    count = count or 1 << 16
+    table: Any = item.LUTData
+    if isinstance(table, bytes):
+        table = np.frombuffer(table, np.uint8 if len(table) < 2 * count else "<u2")
+    table = np.asarray(table, np.float64)[:count]
+    if not len(table) or not 8 <= bits <= 16:
+        raise ValueError(f"a VOI LUT of {len(table)} entries of {bits} bits")
+    place = np.clip(np.rint(values).astype(np.int64) - first, 0, len(table) - 1)
+    return table[place] / (2.0**bits - 1.0)
 
 
 def _not_padding(stored: np.ndarray, data: Any) -> np.ndarray:

@@ -154,8 +154,10 @@ def _webdataset(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     if not shards:
         raise DataError(f"No shard {pattern} lies in {root}.")
     for shard in shards:
-        split = next((own for part in (shard.parent.name, shard.name) for word, own in _SPLITS.items()
-                      if re.match(rf"{word}([-_.]|$)", part)), "")  # fmt: skip
+        parts = reversed(shard.relative_to(root).parts)
+        split = next(
+            (own for part in parts for word, own in _SPLITS.items() if re.match(rf"{word}([-_.]|$)", part)), ""
+        )
         try:
             yield from _shard(shard, split, options.values)
         except (tarfile.TarError, OSError, EOFError) as error:
@@ -255,7 +257,8 @@ def _tfds(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     for name in [column, *(values[o] for o in ("report", "label", "patient", "id") if o in values)]:
         if name not in features:
             raise ConfigError("option", name, f"one of the features {', '.join(features)}", nearest(name, features))
-    names = getattr(features.get(values.get("label", ""), None), "names", None) or ()
+    label = values.get("label", "")
+    names = (getattr(features[label], "names", None) if label else None) or ()
     for own in builder.info.splits:
         split = _SPLITS.get(own.lower(), "")
         if not split and len(builder.info.splits) > 1:
@@ -289,7 +292,7 @@ SPECS = (
          "split.",
          options=COLUMNS),
     Spec("tfds", "A prepared tensorflow-datasets set", "image-text", _tfds, licence=_OWN, reports=_OWN,
-         instructions="The TFDS data folder of a set in the array_record format, with --option name=NAME, or the folder "
-         "of one version.",
+         instructions="The TFDS data folder of a set in the array_record format, with --option name=NAME, or the "
+         "folder of one version.",
          options={"name": "name, name/config or name/config:version", **COLUMNS}),
 )  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 from ranjax.data.pixels import ArrayRef
 from ranjax.data.sets.spec import ABSENT, PRESENT, Entry, Options, Rejected, Spec
 from ranjax.data.sets.tables import needed
-from ranjax.errors import DataError
+from ranjax.errors import ConfigError, DataError
 
 
 class Flavour(NamedTuple):
@@ -116,7 +116,10 @@ def _labels(path: str) -> dict[str, np.ndarray]:
 
 def _entries(name: str, root: Path, options: Options) -> Iterator[Entry | Rejected]:
     size = options.values.get("size", "")
-    file = needed(root, *([f"{name}_{size}.npz"] if size and size != "28" else [f"{name}.npz", f"{name}_224.npz"]))
+    names = {"28": f"{name}.npz", **{str(n): f"{name}_{n}.npz" for n in reversed(SIZES[1:])}}
+    if size and size not in names:
+        raise ConfigError("option size", size, f"one of {', '.join(map(str, SIZES))}")
+    file = needed(root, *([names[size]] if size else names.values()))
     classes = FLAVOURS[name].classes
     labels = _labels(str(file))
     for split, own in (("train", "train"), ("validation", "val"), ("test", "test")):
@@ -139,7 +142,7 @@ def _spec(name: str, flavour: Flavour) -> Spec:
         "Scientific Data 2023",
         "https://medmnist.com", f"One of {', '.join(files)}; --option size=64 (128, 224) chooses among several.",
         ("Colour pictures are stored as grey.", "No patients are named: the publisher splits by source set."),
-        dict(zip(files, flavour.md5)), {"size": "28, 64, 128 or 224; default: 28, else 224, whichever lies there"},
+        dict(zip(files, flavour.md5)), {"size": "28, 64, 128 or 224; default: 28, else the largest that lies there"},
     )  # fmt: skip
 
 

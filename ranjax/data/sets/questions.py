@@ -48,7 +48,7 @@ def _vqa_rad(root: Path, options: Options) -> Iterator[Entry | Rejected]:
         name = str(row["image_name"])
         yield _asked(
             str(row["qid"]), FileRef(str(inside(folder, name))), row.get("question"), row.get("answer"), closed,
-            "answer_type", "", split, organ=str(row.get("image_organ", "")), image=name,
+            "answer_type", "", split, organ=str(row.get("image_organ", "")), picture=name,
         )  # fmt: skip
 
 

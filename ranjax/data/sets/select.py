@@ -149,7 +149,7 @@ def _row(
     notes["labels outside the classes"] += len(unknown)
     if spec.kind == "classification" and not labels.any() and not doubtful and not entry.labels:
         return Rejected(entry.id, split, "the row has no label")
-    if spec.kind == "classification" and not labels.any() and unknown:
+    if spec.kind == "classification" and not labels.any() and not doubtful and unknown:
         return Rejected(entry.id, split, f"label {unknown[0]!r} is outside the classes")
     report, reason = _report(entry, spec, settings, classes, labels, doubtful, tokenizer, notes)
     if reason:
