@@ -8,6 +8,7 @@ from ranjax.schema.checks import Key, at_least, between, epsilon, one_of, ratios
 ATTACKS = ("coattack", "sga", "sep", "sequential", "image_only", "text_only")
 CONTROLS = ("gaussian", "caption_shuffle")
 RECIPES = (*ATTACKS, *CONTROLS)
+KINDS = ("negation", "laterality", "stop_words", "numbers", "units")
 CANDIDATES = ("vocabulary", "masked_lm", "neighbours", "thesaurus")
 
 KEYS = (
@@ -51,6 +52,17 @@ KEYS = (
         "noise.similarity", -1.0, "Least cosine to the original report's embedding; -1: none.", "cosine", between(-1, 1)
     ),
     Key("noise.protect", True, "Keep negations, sides, numbers and finding words as they are.", ""),
+    Key(
+        "noise.lists",
+        ("",),
+        "Files in place of the bundled lists of protected words, e.g. ('negation=mine.txt', 'laterality=sides.txt').",
+        "kind=path",
+        lambda v: (
+            ""
+            if all(x == "" or (x.partition("=")[0] in KINDS and "=" in x) for x in v)
+            else f"kind=path, of {KINDS}"
+        ),
+    ),
     Key("noise.batch_size", 64, "Pairs attacked at a time on each device.", "pairs", at_least(1)),
     Key(
         "noise.shard_size",

@@ -44,7 +44,7 @@ def allowed(context: Context, token_table: np.ndarray) -> Allowed:
     """
     config, data = context.config, common.data(context)
     noise = config.noise
-    lexicon = vocabulary(data, noise.protect)
+    lexicon = vocabulary(data, noise)
     table = lexicon.table
     if "neighbours" in noise.candidates:
         near = sources.neighbours(token_table, table, noise.neighbours, noise.neighbour_cosine)
@@ -61,19 +61,20 @@ def allowed(context: Context, token_table: np.ndarray) -> Allowed:
     return Allowed(lexicon, proposer)
 
 
-def vocabulary(data: common.Data, protect: bool) -> candidates.Lexicon:
-    """The tokenizer's own words; with `protect`, without those that carry the medical statement."""
+def vocabulary(data: common.Data, noise: Any) -> candidates.Lexicon:
+    """The tokenizer's own words; with `noise.protect`, without those that carry the medical statement."""
     tokenizer = data.tokenizer
     return candidates.build(
-        tokenizer.words(), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=protected(data, protect)
+        tokenizer.words(), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=protected(data, noise)
     )
 
 
-def protected(data: common.Data, protect: bool) -> constraints.Protection:
-    """The words that are neither replaced nor offered: with `protect`, all that carry the medical statement."""
-    if protect:
-        return constraints.protection(labels=data.prepared.classes, extra=data.prepared.label_words)
-    return constraints.protection(kinds=("stop_words",))
+def protected(data: common.Data, noise: Any) -> constraints.Protection:
+    """The words that are neither replaced nor offered: with `noise.protect`, all that carry the medical statement."""
+    lists = {kind: path for kind, _, path in (item.partition("=") for item in noise.lists if item)}
+    if noise.protect:
+        return constraints.protection(labels=data.prepared.classes, extra=data.prepared.label_words, lists=lists)
+    return constraints.protection(kinds=("stop_words",), lists={k: v for k, v in lists.items() if k == "stop_words"})
 
 
 def proposer_of(proposer: Proposer, k: int) -> Callable[[Any, Any, int], jax.Array]:

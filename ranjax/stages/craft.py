@@ -63,7 +63,7 @@ def run(context: Context) -> dict[str, Any]:
 SETTINGS = (
     "image_epsilon", "image_step", "image_steps", "max_words", "top_k", "beam", "text_search", "candidates",
     "masked_lm", "masked_lm_k", "masked_lm_steps", "neighbours", "neighbour_cosine", "thesaurus", "same_class",
-    "similarity", "protect",
+    "similarity", "protect", "lists",
 )  # fmt: skip
 """Keys of `noise` that decide what a twin looks like."""
 

@@ -161,7 +161,7 @@ class _Words:
     def __init__(self, context: pipeline.Context):
         self.data, self.recipe = common.data(context), context.this.recipe or context.config.noise.recipe
         self.most = context.config.noise.max_words
-        lexicon = candidates.vocabulary(self.data, context.config.noise.protect)
+        lexicon = candidates.vocabulary(self.data, context.config.noise)
         table = lexicon.table
         lengths, offered = np.asarray(table.lengths), np.asarray(table.offered)
         pieces = [tuple(row[:n].tolist()) for row, n in zip(np.asarray(table.pieces), lengths)]

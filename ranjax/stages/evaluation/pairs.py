@@ -148,8 +148,8 @@ def _pair_attack(subject: Subject, name: str) -> tuple[RowMap, Any]:
 def _lexicon(subject: Subject) -> Any:
     from ranjax.stages.candidates import vocabulary
 
-    protect = subject.context.config.noise.protect
-    return subject.context.once(("lexicon", protect), lambda: vocabulary(subject.data, protect).table)
+    noise = subject.context.config.noise
+    return subject.context.once("lexicon", lambda: vocabulary(subject.data, noise).table)
 
 
 def _texts(subject: Subject, tokens: Tokens) -> np.ndarray:
