@@ -26,15 +26,15 @@ def main() -> int:
     twins = [store[name] for name in store.ids[:200]]
     held = sum(path.stat().st_size for path in folder.glob("*.array_record")) / len(store)
     shape = twins[0]["pixels"].shape
+    lines = {
+        "store (clean, perturbation, report, tokens, provenance)": held,
+        "clean image alone, 8-bit PNG": np.mean([png(twin["clean_image"][:, :, 0]) for twin in twins]),
+        "attacked image alone, 16-bit PNG": np.mean([png(twin["pixels"][:, :, 0]) for twin in twins]),
+        "attacked image alone, float32": twins[0]["image"].nbytes,
+    }
     print(f"{len(store)} twins of {shape[0]} x {shape[1]}; bytes each")
-    print(f"store (clean, perturbation, report, tokens, provenance)  {held:8.0f}")
-    print(
-        f"clean image alone, 8-bit PNG                             {np.mean([png(t['clean_image'][:, :, 0]) for t in twins]):8.0f}"
-    )
-    print(
-        f"attacked image alone, 16-bit PNG                         {np.mean([png(t['pixels'][:, :, 0]) for t in twins]):8.0f}"
-    )
-    print(f"attacked image alone, float32                            {twins[0]['image'].nbytes:8.0f}")
+    for name, size in lines.items():
+        print(f"{name:56s} {size:8.0f}")
     return 0
 
 
