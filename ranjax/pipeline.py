@@ -160,7 +160,7 @@ def _downstream(arm: str, ratio: float, recipe: str) -> list[StageRun]:
     return [adapt, StageRun("evaluate", arm, ratio, needs, ("seed", "evaluate"), _stage("evaluate"), recipe)]
 
 
-_PLACES = ("data.dir", "pretrain.checkpoint_every", "pretrain.log_every")
+_PLACES = ("data.dir", "data.threads", "pretrain.checkpoint_every", "pretrain.log_every")
 """Keys that decide where or how often something is written, never a result."""
 
 

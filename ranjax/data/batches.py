@@ -9,13 +9,16 @@ epoch's order. The order comes from Grain's index shuffle and depends neither on
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from ranjax.data.augment import Augmentation, generator
 from ranjax.data.images import to_float
-from ranjax.data.sources import Source
+from ranjax.data.sources import Record, Source
 from ranjax.data.tokenizer import Tokenizer
 from ranjax.errors import ConfigError, DataError
 
@@ -31,6 +34,7 @@ class Loader:
       tokenizer: how reports become tokens; None leaves them out.
       length: tokens a report.
       memory_limit: see `MEMORY_LIMIT`.
+      threads: that decode the rows of a batch; Pillow and array_record let others run. Rows do not depend on it.
     """
 
     def __init__(
@@ -39,13 +43,18 @@ class Loader:
         tokenizer: Tokenizer | None = None,
         length: int = 64,
         memory_limit: int = MEMORY_LIMIT,
+        threads: int = 1,
     ):
         if not len(source):
             raise DataError("the source has no records to make batches of")
+        if threads < 1:
+            raise ConfigError("data.threads", threads, "at least 1")
         self.source, self.tokenizer, self.length = source, tokenizer, length
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode") if threads > 1 else None
         first = source[0]["image"]
         self.in_memory = len(source) * first.nbytes <= memory_limit
         self._rows = self._read(np.arange(len(source))) if self.in_memory else None
+        self._ranged = False
 
     def __len__(self) -> int:
         return len(self.source)
@@ -55,10 +64,13 @@ class Loader:
         str[B], and with a tokenizer tokens i32[B,L] and mask bool[B,L]."""
         index = np.asarray(index)
         rows = {k: v[index] for k, v in self._rows.items()} if self._rows is not None else self._read(index)
+        if not self._ranged:
+            self._ranged = True
+            _warn_of_range(rows["images"])
         return {**rows, "images": to_float(rows["images"]), "index": index.astype(np.int32)}
 
     def _read(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        records = [self.source[i] for i in index]
+        records = [self.source[i] for i in index] if self._pool is None else list(self._pool.map(self._record, index))
         rows = {
             "images": np.stack([record["image"] for record in records]),
             "label": np.array([record["label"] for record in records], np.int32),
@@ -66,13 +78,33 @@ class Loader:
             "ids": np.array([record["id"] for record in records]),
         }
         if self.tokenizer is not None:
-            tokens = self.tokenizer.encode([record["report"] for record in records], self.length)
-            rows |= {"tokens": tokens.ids, "mask": tokens.mask}
+            rows |= self.encode([record["report"] for record in records])
             for row, record in enumerate(records):
                 # A twin brings the very tokens it was crafted with: its text may be split another way.
                 if len(record.get("tokens", ())) == self.length:
                     rows["tokens"][row], rows["mask"][row] = record["tokens"], record["mask"]
         return rows
+
+    def _record(self, index: int) -> Record:
+        return self.source[index]
+
+    def encode(self, reports: list[str]) -> dict[str, np.ndarray]:
+        """tokens i32[B, L] and mask bool[B, L] of reports."""
+        if self.tokenizer is None:
+            return {}
+        tokens = self.tokenizer.encode(reports, self.length)
+        return {"tokens": tokens.ids, "mask": tokens.mask}
+
+
+def _warn_of_range(images: np.ndarray) -> None:
+    """Warns where the first rows disagree with the range that their type declares (0..255, or 0..65535)."""
+    high, declared = int(images.max()), int(np.iinfo(images.dtype).max)
+    if high <= (1 if images.dtype == np.uint8 else 255):
+        warnings.warn(
+            f"the first batch holds no pixel above {high}, though its images are declared as 0 to {declared}: they "
+            "were normalised or stored in fewer bits before, and look black to a model",
+            stacklevel=4,
+        )
 
 
 class Batches:
@@ -84,6 +116,8 @@ class Batches:
       seed: of the order.
       tokenizer, length, memory_limit: see `Loader`.
       process_index, process_count: this process's rows of each global batch; the slices are disjoint and in order.
+      threads: see `Loader`.
+      augment: what is done to the pairs, a function of (seed, epoch, id).
 
     Raises:
       ConfigError: a batch larger than the source or not divisible by the processes.
@@ -99,6 +133,8 @@ class Batches:
         process_index: int = 0,
         process_count: int = 1,
         memory_limit: int = MEMORY_LIMIT,
+        threads: int = 1,
+        augment: Augmentation | None = None,
     ):
         size = len(source)
         if not 1 <= batch_size <= size:
@@ -106,7 +142,8 @@ class Batches:
         if process_count < 1 or batch_size % process_count or not 0 <= process_index < process_count:
             given = {"batch_size": batch_size, "process_index": process_index, "process_count": process_count}
             raise ConfigError("batch_size", given, "a multiple of the number of processes, with an index below it")
-        self.loader = source if isinstance(source, Loader) else Loader(source, tokenizer, length, memory_limit)
+        made = source if isinstance(source, Loader) else Loader(source, tokenizer, length, memory_limit, threads)
+        self.loader, self.seed, self.augment = made, seed, augment
         self.batch_size, self.steps_per_epoch = batch_size, size // batch_size
         share = batch_size // process_count
         # Here, as it brings orbax with it: evaluation needs neither.
@@ -115,7 +152,7 @@ class Batches:
         self._slice = slice(process_index * share, (process_index + 1) * share)
         # Batched before it is repeated: a batch that spanned two epochs could hold one example twice.
         self._order = grain.MapDataset.range(size).seed(seed).shuffle().batch(batch_size, drop_remainder=True)
-        self._dataset = self._order.repeat(None, reseed_each_epoch=True).map(self._load)
+        self._dataset = self._order.repeat(None, reseed_each_epoch=True).map_with_index(self._load)
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """The batch of `step`, counted from 0 and without end; see `Loader.load` for its entries."""
@@ -132,8 +169,26 @@ class Batches:
         iterator.set_state({"next_index": start})
         return iterator
 
-    def _load(self, index: Any) -> dict[str, np.ndarray]:
-        return self.loader.load(np.asarray(index)[self._slice])
+    def _load(self, step: int, index: Any) -> dict[str, np.ndarray]:
+        rows = self.loader.load(np.asarray(index)[self._slice])
+        return rows if self.augment is None else self._augmented(rows, int(step) // self.steps_per_epoch, self.augment)
+
+    def _augmented(self, rows: dict[str, np.ndarray], epoch: int, augment: Augmentation) -> dict[str, np.ndarray]:
+        ids = [str(identity) for identity in rows["ids"]]
+        metas = [self.loader.source.meta(int(i)) for i in rows["index"]]
+        if augment.of_images:
+            draws = [generator(self.seed, epoch, identity, "image") for identity in ids]
+            changed = zip(rows["images"], metas, draws)
+            rows["images"] = np.stack([augment.image(image, meta["report"], draw) for image, meta, draw in changed])
+        if augment.sentences and self.loader.tokenizer is not None:
+            # A twin's tokens are what was crafted: they stay as they are.
+            free = [row for row, meta in enumerate(metas) if not len(meta.get("tokens", ()))]
+            draws = [generator(self.seed, epoch, ids[row], "report") for row in free]
+            texts = [augment.report(metas[row]["report"], draw) for row, draw in zip(free, draws)]
+            for name, value in self.loader.encode(texts).items() if free else ():
+                rows[name] = rows[name].copy()
+                rows[name][free] = value
+        return rows
 
 
 class EvaluationBatches:

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from ranjax import keys
+from ranjax.data.augment import Augmentation
 from ranjax.data.batches import Batches
 from ranjax.data.sources import Source
 from ranjax.errors import ConfigError
@@ -42,6 +43,8 @@ def run(context: Context) -> dict[str, Any]:
         config.text.max_length,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        threads=config.data.threads,
+        augment=augmentation(config.data),
     )
     step = devices.data_parallel(make_step(functions, optimizer), context.mesh)
     meta = {"fingerprint": context.fingerprint, "tokenizer": data.tokenizer.fingerprint}
@@ -88,6 +91,12 @@ def run(context: Context) -> dict[str, Any]:
         "pairs": len(batches.loader),
         "logit_scale": float(functions.logit_scale(params)),
     }
+
+
+def augmentation(data: Any) -> Augmentation | None:
+    """What the loader does to pairs, out of the config's group ``data``; None where nothing is asked for."""
+    chosen = Augmentation(data.augment_crop, data.augment_flip, data.augment_contrast, data.augment_sentences)
+    return None if chosen == Augmentation() else chosen
 
 
 def optimizer_settings(settings: Any) -> AdamWSettings:
