@@ -58,9 +58,7 @@ KEYS = (
         "Files in place of the bundled lists of protected words, e.g. ('negation=mine.txt', 'laterality=sides.txt').",
         "kind=path",
         lambda v: (
-            ""
-            if all(x == "" or (x.partition("=")[0] in KINDS and "=" in x) for x in v)
-            else f"kind=path, of {KINDS}"
+            "" if all(x == "" or (x.partition("=")[0] in KINDS and "=" in x) for x in v) else f"kind=path, of {KINDS}"
         ),
     ),
     Key("noise.batch_size", 64, "Pairs attacked at a time on each device.", "pairs", at_least(1)),
