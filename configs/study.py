@@ -3,7 +3,7 @@
 python -m ranjax.main --config configs/study.py                    a night or more on two CPU cores; resumable
 python -m ranjax.main --config configs/study.py --config.seed=1    another upstream run; three of them make intervals
 python -m ranjax.report runs/study runs/study_seed_1               over upstream runs
-python -m ranjax.main --config configs/study.py:evening            ratios 0, 10, 30 %, two arms, the main methods
+python -m ranjax.main --config configs/study.py:evening            ratios 0, 10, 30 %, three arms, the main methods
 python -m ranjax.main --config configs/study.py:smoke              a few minutes: a method of every kind, learns nothing
 
 Hyper-parameters are chosen on the validation split, by the same small grid for every method (adapt.search_*).
@@ -44,7 +44,8 @@ def get_config(mode=""):
     evaluate.corruption_examples = 256
     evaluate.question_seeds = 3
     if mode == "evening":
-        noise.ratios, noise.controls = (0.0, 0.1, 0.3), ("gaussian",)
+        noise.ratios, noise.controls = (0.0, 0.1, 0.3), ("gaussian", "caption_shuffle")
+        noise.control_ratios = (0.0, 0.3)
         adapt.methods = ("lp", "mlp", "nmtune", "ran", "at", "at_lora", "ran_lora", "tecoa", "ttc", *ABLATIONS)
         adapt.search_rates, adapt.search_strengths = (1.0,), (0.3, 1.0, 3.0)
         evaluate.restarts = evaluate.attacked_seeds = 1

@@ -141,7 +141,8 @@ def plan(config: ml_collections.ConfigDict) -> tuple[StageRun, ...]:
         own = "" if recipe == config.noise.recipe else recipe
         needs = ("prepare", "pretrain/clean")
         runs.append(StageRun("craft", own, max(noisy), needs, (*common, "noise"), _stage("craft"), recipe))
-        arms += [(arm_name(recipe, ratio), ratio, recipe) for ratio in noisy]
+        chosen = [r for r in config.noise.control_ratios if r > 0] if own else []
+        arms += [(arm_name(recipe, ratio), ratio, recipe) for ratio in chosen or noisy]
     crafted = {run.recipe: run.id for run in runs if run.stage == "craft"}
     for arm, ratio, recipe in arms[1:]:
         needs = ("prepare", crafted[recipe])
@@ -170,7 +171,7 @@ def decided_by(config: ml_collections.ConfigDict, run: StageRun) -> dict[str, An
         name: value
         for name, value in configs.flatten(config).items()
         if any(name == key or name.startswith(f"{key}.") for key in run.keys)
-        and name not in (*_PLACES, "noise.ratios", "noise.controls")
+        and name not in (*_PLACES, "noise.ratios", "noise.controls", "noise.control_ratios")
         and not _of_another_source(config, name)
     }
     if "noise.recipe" in flat and run.recipe:

@@ -195,6 +195,19 @@ def test_a_stage_of_a_control_sees_its_own_recipe(config, tmp_path, monkeypatch)
     assert seen["report"] == ("coattack", "craft")
 
 
+def test_controls_may_keep_to_some_of_the_ratios(config):
+    configs.override(config, "noise.controls", "('gaussian',)")
+    every = pipeline.fingerprints(config, pipeline.plan(config))
+    configs.override(config, "noise.control_ratios", "(0.0, 0.3)")
+    configs.validate(config)
+    some = pipeline.fingerprints(config, pipeline.plan(config))
+    assert set(every) - set(some) == {f"{stage}/gaussian_10" for stage in ("pretrain", "adapt", "evaluate")}
+    assert all(every[name] == some[name] for name in some if name != "report")
+    configs.override(config, "noise.control_ratios", "(0.0, 0.2)")
+    with pytest.raises(ConfigError, match=r"control_ratios.*0\.2"):
+        configs.validate(config)
+
+
 def test_a_recipe_is_not_its_own_control(config):
     configs.override(config, "noise.controls", "('coattack',)")
     with pytest.raises(ConfigError, match="controls"):

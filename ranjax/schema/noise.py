@@ -17,9 +17,16 @@ KEYS = (
     Key(
         "noise.controls",
         ("",),
-        "Further recipes, each with arms of its own at the same ratios, e.g. ('gaussian', 'caption_shuffle').",
+        "Further recipes, each with arms of its own, e.g. ('gaussian', 'caption_shuffle').",
         "",
         lambda v: "" if all(x in ("", *RECIPES) for x in v) else "names out of " + ", ".join(map(repr, RECIPES)),
+    ),
+    Key(
+        "noise.control_ratios",
+        (0.0,),
+        "Ratios of the controls' arms, some of noise.ratios; (0.0,): all of them.",
+        "shares",
+        ratios,
     ),
     Key("noise.image_epsilon", "8/255", "Radius of the Linf ball.", "pixel units", epsilon),
     Key("noise.image_step", "2/255", "Step of PGD.", "pixel units", epsilon),
@@ -77,6 +84,9 @@ def check(config: ConfigDict) -> None:
     controls = [name for name in config.noise.controls if name]
     if len({config.noise.recipe, *controls}) <= len(controls):
         raise ConfigError("noise.controls", config.noise.controls, "different recipes, noise.recipe not among them")
+    unknown = [ratio for ratio in config.noise.control_ratios if ratio not in config.noise.ratios]
+    if unknown:
+        raise ConfigError("noise.control_ratios", unknown[0], f"of noise.ratios {tuple(config.noise.ratios)}")
     attacked = [name for name in (config.noise.recipe, *controls) if name in ATTACKS and name != "text_only"]
     if len(config.noise.ratios) > 1 and attacked and config.noise.image_steps == 0:
         raise ConfigError("noise.image_steps", 0, f"at least 1 where {attacked[0]} attacks images")
