@@ -140,6 +140,10 @@ def build(folder, workload, name):
         if workload == "text":
             with torch.no_grad():
                 target = model.embed(images)
+            if name == "textattack":
+                import attacks_textattack
+
+                return attacks_textattack.substitution(text, tokens, free, target, settings["words"], settings["top_k"])
             return lambda: float(text.substitute(tokens, free, target, settings["words"], settings["top_k"])[1].mean())
 
         def sga():

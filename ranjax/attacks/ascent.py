@@ -205,6 +205,26 @@ def within(
     return free, lambda candidate: jnp.where(free, projection(candidate, images), images)
 
 
+def _recorded(
+    loss_fn: Loss, images: jax.Array, keys: jax.Array, result: Run, direction: int
+) -> tuple[jax.Array, jax.Array]:
+    """Loss and success of what is returned: as recorded, and those of the clean image where a row was not finite.
+
+    The clean images are scored only if there is such a row: who does not read the clean losses does not pay for them.
+    """
+
+    def recorded() -> tuple[jax.Array, jax.Array]:
+        return direction * result.kept.raised, result.kept.success
+
+    def with_clean() -> tuple[jax.Array, jax.Array]:
+        clean, success = score(loss_fn, images, keys, _CLEAN)
+        known = jnp.zeros(clean.shape, bool) if success is None else success
+        kept = recorded()
+        return jnp.where(result.finite, kept[0], clean), jnp.where(result.finite, kept[1], known)
+
+    return jax.lax.cond(jnp.all(result.finite), recorded, with_clean)
+
+
 def conclude(
     loss_fn: Loss,
     images: jax.Array,
@@ -230,8 +250,8 @@ def conclude(
     if rescore:
         loss, success = score(loss_fn, adversarial, keys, _CLEAN)
     else:
-        loss = jnp.where(result.finite, direction * result.kept.raised, clean_loss)
-        success = None if clean_success is None else jnp.where(result.finite, result.kept.success, clean_success)
+        loss, success = _recorded(loss_fn, images, keys, result, direction)
+        success = None if clean_success is None else success
     return ImageAttack(
         images=adversarial,
         loss=loss,

@@ -46,7 +46,6 @@ class TextTransformer(nnx.Module):
         length, dtype = tokens.shape[1], embeddings.dtype
         x = embeddings + self.positions[...][:length].astype(dtype)[None]
         causal = jnp.tril(jnp.ones((length, length), bool))
-        x = self.blocks(x, causal[None, None] & mask[:, None, None, :])
         position = pooling_positions(tokens, mask, self.eos_id, self.pooling)
-        pooled = jnp.take_along_axis(x, position[:, None, None], axis=1)[:, 0]
-        return self.norm_after(pooled)
+        x = self.blocks(x, causal[None, None] & mask[:, None, None, :], at=position)
+        return self.norm_after(x[:, 0])

@@ -53,5 +53,5 @@ class VisionTransformer(nnx.Module):
         x = jnp.matmul(patches(images, self.patch_size), self.patch_embedding[...].astype(dtype))
         first = jnp.broadcast_to(self.class_embedding[...].astype(dtype)[None, None, :], (x.shape[0], 1, x.shape[2]))
         x = jnp.concatenate([first, x], axis=1) + self.positions[...].astype(dtype)[None]
-        x = self.blocks(self.norm_before(x))
+        x = self.blocks(self.norm_before(x), at=0)
         return self.norm_after(x[:, 0])

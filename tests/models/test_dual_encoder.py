@@ -10,7 +10,7 @@ from tiny_encoder import TINY, seeded
 
 from ranjax.errors import ConfigError
 from ranjax.models import DualEncoder, DualEncoderFunctions, describe_parameters, split
-from ranjax.models.layers import Linear, Stack
+from ranjax.models.layers import Block, Linear, Stack, take_position
 
 
 def test_features_have_the_contract_s_shapes_and_dtypes(tiny, batch, encode):
@@ -138,8 +138,28 @@ class Layer(nnx.Module):
     def __init__(self, rngs):
         self.linear = Linear(3, 3, 0.5, rngs)
 
-    def __call__(self, x, allowed):
-        return jnp.tanh(self.linear(x)) * allowed.astype(x.dtype)
+    def __call__(self, x, allowed, at=None):
+        return jnp.tanh(self.linear(x if at is None else take_position(x, at))) * allowed.astype(x.dtype)
+
+
+@pytest.mark.parametrize("switches", [{}, {"remat": True, "scan": True}])
+@pytest.mark.parametrize("at", [0, jnp.asarray([3, 1], jnp.int32)])
+def test_a_pooled_stack_gives_that_position_of_the_whole_one_and_its_gradients(at, switches):
+    stack = Stack(lambda: Block(8, 2, 16, 2, "gelu", 1e-5, nnx.Rngs(0)), 2, **switches)
+    graph, state = nnx.split(stack)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 8)), jnp.float32)
+    causal = (
+        jnp.tril(jnp.ones((5, 5), bool))[None, None] & jnp.asarray([[True] * 5, [True] * 4 + [False]])[:, None, None]
+    )
+
+    def loss(state, x, pooled):
+        run = nnx.merge(graph, state)
+        return jnp.sum(jnp.sin(run(x, causal, at=at) if pooled else take_position(run(x, causal), at)))
+
+    both = [
+        jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), static_argnums=2)(state, x, flag) for flag in (True, False)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *both)
 
 
 def test_remat_and_scan_change_neither_outputs_nor_gradients():
