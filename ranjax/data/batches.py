@@ -9,6 +9,7 @@ epoch's order. The order comes from Grain's index shuffle and depends neither on
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,8 @@ class Loader:
       tokenizer: how reports become tokens; None leaves them out.
       length: tokens a report.
       memory_limit: see `MEMORY_LIMIT`.
-      threads: that decode the rows of a batch; Pillow and array_record let others run. Rows do not depend on it.
+      threads: that decode the rows of a batch, 0 for one per core; Pillow and array_record let others run. Rows do
+        not depend on it.
     """
 
     def __init__(
@@ -47,9 +49,10 @@ class Loader:
     ):
         if not len(source):
             raise DataError("the source has no records to make batches of")
-        if threads < 1:
-            raise ConfigError("data.threads", threads, "at least 1")
-        self.source, self.tokenizer, self.length = source, tokenizer, length
+        if threads < 0:
+            raise ConfigError("data.threads", threads, "at least 1, or 0 for one per core")
+        threads = threads or len(os.sched_getaffinity(0))
+        self.source, self.tokenizer, self.length, self.threads = source, tokenizer, length, threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode") if threads > 1 else None
         first = source[0]["image"]
         self.in_memory = len(source) * first.nbytes <= memory_limit
@@ -70,7 +73,7 @@ class Loader:
         return {**rows, "images": to_float(rows["images"]), "index": index.astype(np.int32)}
 
     def _read(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        records = [self.source[i] for i in index] if self._pool is None else list(self._pool.map(self._record, index))
+        records = self._records(index) if self._pool is None else self._records_by_threads(index)
         rows = {
             "images": np.stack([record["image"] for record in records]),
             "label": np.array([record["label"] for record in records], np.int32),
@@ -85,8 +88,15 @@ class Loader:
                     rows["tokens"][row], rows["mask"][row] = record["tokens"], record["mask"]
         return rows
 
-    def _record(self, index: int) -> Record:
-        return self.source[index]
+    def _records(self, index: np.ndarray) -> list[Record]:
+        return [self.source[i] for i in index]
+
+    def _records_by_threads(self, index: np.ndarray) -> list[Record]:
+        """A run of rows for each thread: handing over single rows costs more than it evens out."""
+        if self._pool is None:
+            return self._records(index)
+        parts = np.array_split(np.asarray(index), min(self.threads, len(index)))
+        return [record for part in self._pool.map(self._records, parts) for record in part]
 
     def encode(self, reports: list[str]) -> dict[str, np.ndarray]:
         """tokens i32[B, L] and mask bool[B, L] of reports."""

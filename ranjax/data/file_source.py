@@ -71,7 +71,10 @@ class FileSource(Source):
                 # At least twice the target on the short side: what is left to the resampling still averages pixels.
                 scale = min(image.size) / (2 * self.image_size)
                 image.draft("L", tuple(int(side / scale) for side in image.size))
-                grey = to_grey(image)
+                image.load()
+                grey = image if image.mode == "L" else to_grey(image)
+                # Antialiased bilinear, as other trainers do it: half the time of bicubic.
+                pixels = resize(grey, self.image_size, self.resize, Image.Resampling.BILINEAR)
         except UNREADABLE as error:
             raise DataError(f"{path} is unreadable ({type(error).__name__}: {error})") from error
-        return {**self.meta(index), "image": resize(grey, self.image_size, self.resize)}
+        return {**self.meta(index), "image": pixels}

@@ -37,12 +37,13 @@ def to_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round((values - low) * (255.0 / (high - low))).astype(np.uint8))
 
 
-def resize(image: Image.Image, size: int, mode: str = "pad") -> np.ndarray:
+def resize(
+    image: Image.Image, size: int, mode: str = "pad", method: Image.Resampling = Image.Resampling.BICUBIC
+) -> np.ndarray:
     """A grey image as uint8[size, size, 1]: padded with black, centre-cropped, or stretched to the square."""
     if mode not in RESIZE_MODES:
         raise ConfigError("data.resize", mode, f"one of {', '.join(RESIZE_MODES)}")
     if image.size != (size, size):
-        method = Image.Resampling.BICUBIC
         if mode == "pad":
             image = ImageOps.pad(image, (size, size), method=method, color=0)
         elif mode == "crop":

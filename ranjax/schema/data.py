@@ -21,6 +21,13 @@ KEYS = (
     Key("data.radiographs.test", 384, "Images for in-domain figures.", "images", at_least(8)),
     Key("data.radiographs.ood_test", 384, "Images of other acquisition settings.", "images", at_least(8)),
     Key("data.radiographs.multiple", 0.2, "Share of images with two or three findings.", "share", between(0, 1)),
+    Key(
+        "data.radiographs.reports",
+        "",
+        "Real reports in place of the grammar's, paired by finding and side: a torchxrayvision wheel or "
+        "NLMCXR_reports.tgz; empty: the grammar.",
+        "path",
+    ),
     Key("data.folder.csv", "", "CSV with one row an image (data.source = 'folder').", "path"),
     Key("data.folder.images", "", "Folder that file names are relative to; empty: the CSV's folder.", "path"),
     Key("data.folder.file_column", "file", "Column that names the image file.", "column"),
@@ -50,7 +57,13 @@ KEYS = (
     Key("data.folder.ood_images", "", "Folder that its file names are relative to; empty: its CSV's folder.", "path"),
     Key("data.folder.ood_report_template", "", "Report template of that set, where its columns differ.", "text"),
     Key("data.folder.resize", "crop", "How images are made square.", "", one_of("crop", "pad", "stretch")),
-    Key("data.threads", 1, "Threads that decode the images of a batch; results do not depend on it.", "", at_least(1)),
+    Key(
+        "data.threads",
+        0,
+        "Threads that decode the images of a batch; 0: one per core. No result depends on it.",
+        "",
+        at_least(0),
+    ),
     Key("data.augment_crop", 1.0, "Least side of a random crop in pre-training; 1: no crop.", "share", between(0.1, 1)),
     Key(
         "data.augment_flip",

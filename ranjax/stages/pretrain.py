@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import Any
 
 import jax
@@ -82,6 +83,8 @@ def run(context: Context) -> dict[str, Any]:
                 )
             except loop.Interrupted as stop:
                 raise Stopped(f"pretraining of {context.this.arm} at step {stop.step} of {settings.steps}") from stop
+    # Of the process since its start, in KiB on Linux: it must not grow with the steps.
+    context.say(f"  peak memory of the host {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
     params = jax.device_get(state.params)
     save(context.folder / "encoder", functions, params)
     common.data(context).tokenizer.save(context.folder / "encoder" / "tokenizer.json")

@@ -118,7 +118,7 @@ def test_values_outside_are_refused():
         with pytest.raises(ConfigError, match=f"augment_{next(iter(changes))}"):
             Augmentation(**changes)
     with pytest.raises(ConfigError, match=r"data\.threads"):
-        Loader(ListSource(records(2)), threads=0)
+        Loader(ListSource(records(2)), threads=-1)
 
 
 def test_the_first_batch_warns_where_the_declared_range_is_wrong():
@@ -141,7 +141,7 @@ def test_files_are_decoded_when_read(tmp_path):
     for i, record in enumerate(files):
         whole = read_image(paths[i], 32, "crop")
         assert record["image"].shape == (32, 32, 1)
-        assert np.abs(record["image"].astype(int) - whole.astype(int)).mean() < 2
+        assert np.abs(record["image"].astype(int) - whole.astype(int)).mean() < 3
     assert files[1]["labels"].tolist() == [0.0, 1.0]
     batch = Batches(files, 3, seed=0, threads=2, memory_limit=0)[0]
     assert sorted(batch["ids"]) == sorted(map(str, paths))

@@ -1,0 +1,192 @@
+"""Images per second from JPEG files to float batches at 224, beside torch's DataLoader with torchvision.
+
+    python experiments/benchmarks/loader.py --torch PYTHON
+    python experiments/benchmarks/loader.py --step            # and beside a training step of a ViT-B/32 fed by it
+
+Both read the same files in the same run on the same cores: grey pictures, shorter side to 224, centre crop, f32 in
+[0, 1], batches of 32, in a new order every epoch. `--torch` names the Python that has torch and torchvision; without it
+only this loader is timed. Rounds alternate, and the best and the median of each are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+PEER = """
+import json, sys, time
+from pathlib import Path
+import torch
+# A torchvision built for CUDA beside a torch for CPU cannot load its own operators. Its transforms need none: the names
+# that its import asks for are enough.
+try:
+    torch.ops.torchvision.nms
+except AttributeError:
+    kept = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        kept.define(name + "(Tensor a, Tensor b, float c) -> Tensor")
+from torchvision.transforms import v2
+torch.set_num_threads(1)
+paths, workers, how = sorted(Path(sys.argv[1]).glob("*.jpg")), int(sys.argv[2]), sys.argv[3]
+fit = [v2.Resize(224, antialias=True), v2.CenterCrop(224)]
+if how == "pil":
+    from PIL import Image
+    change = v2.Compose([*fit, v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    read = lambda p: change(Image.open(p).convert("L"))
+else:
+    from torchvision.io import ImageReadMode, decode_jpeg, read_file
+    change = v2.Compose([*fit, v2.ToDtype(torch.float32, scale=True)])
+    read = lambda p: change(decode_jpeg(read_file(str(p)), mode=ImageReadMode.GRAY))
+class Files(torch.utils.data.Dataset):
+    def __len__(self): return len(paths)
+    def __getitem__(self, i): return read(paths[i])
+loader = torch.utils.data.DataLoader(Files(), 32, shuffle=True, num_workers=workers, drop_last=True,
+                                     persistent_workers=workers > 0)
+for _ in range(1): sum(b.shape[0] for b in loader)
+for line in sys.stdin:
+    begin = time.perf_counter()
+    count = sum(b.shape[0] for b in loader)
+    print(json.dumps(count / (time.perf_counter() - begin)), flush=True)
+"""
+
+
+def write_files(folder: Path, count: int, size: int) -> None:
+    """Smooth pictures with grain, about as compressible as a radiograph."""
+    for i in range(count):
+        draw = np.random.default_rng(i)
+        coarse = Image.fromarray(draw.integers(0, 256, (12, 12), dtype=np.uint8)).resize((size, size), Image.BICUBIC)
+        grain = draw.normal(0, 4, (size, size))
+        pixels = np.clip(np.asarray(coarse, np.float32) + grain, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:05d}.jpg", quality=90)
+
+
+class Ours:
+    """One epoch of `Batches` over the files."""
+
+    def __init__(self, folder: Path, threads: int):
+        from ranjax.data.batches import Batches
+        from ranjax.data.file_source import FileSource
+
+        paths = sorted(folder.glob("*.jpg"))
+        files = FileSource(paths, ["a film"] * len(paths), image_size=224)
+        self.batches = Batches(files, 32, seed=0, memory_limit=0, threads=threads)
+        self.done = 0
+        self()
+
+    def __call__(self) -> float:
+        begin, count = time.perf_counter(), 0
+        steps = self.batches.steps_per_epoch
+        iterator = self.batches.iterate(self.done, threads=1, ahead=2)
+        for _ in range(steps):
+            count += len(next(iterator)["images"])
+        self.done += steps
+        return count / (time.perf_counter() - begin)
+
+
+class Peer:
+    """The same by torch, in its own process that waits between rounds."""
+
+    def __init__(self, python: str, folder: Path, workers: int, how: str):
+        command = [python, "-c", PEER, str(folder), str(workers), how]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self()
+
+    def __call__(self) -> float:
+        pipes = (self.process.stdin, self.process.stdout)
+        if pipes[0] is None or pipes[1] is None:
+            raise RuntimeError("the peer's pipes are closed")
+        pipes[0].write("go\n")
+        pipes[0].flush()
+        return json.loads(pipes[1].readline())
+
+
+def time_step(folder: Path, threads: int, steps: int = 5) -> tuple[float, float]:
+    """Images per second of a ViT-B/32 training step (text: 12 layers, 512 wide, 77 tokens): on one batch that is there
+    already, and fed by the loader as `training.loop.train` feeds it."""
+    import jax
+    from flax import nnx
+
+    from ranjax.data.batches import Batches
+    from ranjax.data.file_source import FileSource
+    from ranjax.data.tokenizer import Tokenizer
+    from ranjax.models import DualEncoder, DualEncoderConfig, split
+    from ranjax.training import loop
+    from ranjax.training.optimizer import AdamWSettings, adamw
+    from ranjax.training.pretrain import make_step
+    from ranjax.training.state import TrainState
+
+    paths = sorted(folder.glob("*.jpg"))
+    reports = ["No acute disease. The heart is normal."] * len(paths)
+    tokenizer = Tokenizer.build(reports, max_size=64)
+    files = FileSource(paths, reports, image_size=224)
+    batches = Batches(files, 32, seed=0, tokenizer=tokenizer, length=77, memory_limit=0, threads=threads)
+    shape = DualEncoderConfig(
+        vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, image_size=224, patch_size=32, vision_width=768,
+        vision_layers=12, vision_heads=12, text_width=512, text_layers=12, text_heads=8, max_length=77, embed_dim=512,
+    )  # fmt: skip
+    functions, params = split(DualEncoder(shape, nnx.Rngs(0)))
+    optimizer = adamw(AdamWSettings(learning_rate=1e-4, steps=100, warmup_steps=1))
+    step = jax.jit(make_step(functions, optimizer, axis_name=None), donate_argnums=0)
+    state = TrainState.create(params, optimizer)
+
+    def rows(k: int) -> dict:
+        batch = batches[k]
+        return {"image": batch["images"], "tokens": batch["tokens"], "mask": batch["mask"]}
+
+    fixed = jax.device_put(rows(0))
+    rates = []
+    state = loop.train(step, state, lambda k: fixed, 1, key=jax.random.key(0))
+    for k, batch_at in enumerate((lambda k: fixed, rows)):
+        begin = time.perf_counter()
+        state = loop.train(step, state, batch_at, 1 + (k + 1) * steps, key=jax.random.key(0))
+        rates.append(32 * steps / (time.perf_counter() - begin))
+    return rates[0], rates[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--torch", default="", metavar="PYTHON")
+    parser.add_argument("--count", type=int, default=512)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 512])
+    parser.add_argument("--decoders", nargs="+", default=["pil"], choices=["pil", "decode_jpeg"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--step", action="store_true", help="time a training step of a ViT-B/32 as well")
+    arguments = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    for size in arguments.sizes:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_files(folder, arguments.count, size)
+            ways = {"ranjax, 1 thread": Ours(folder, 1), f"ranjax, {cores} threads": Ours(folder, cores)}
+            if arguments.torch:
+                for how in arguments.decoders:
+                    for workers in (0, cores):
+                        way = f"torch DataLoader, {how}, {workers} workers"
+                        ways[way] = Peer(arguments.torch, folder, workers, how)
+            figures: dict[str, list[float]] = {way: [] for way in ways}
+            for _ in range(arguments.rounds):
+                for way, run in ways.items():
+                    figures[way].append(run())
+            for run in ways.values():
+                if isinstance(run, Peer):
+                    run.process.terminate()
+            print(f"{arguments.count} grey JPEGs of {size} x {size} to batches of 32 at 224, {cores} cores, images/s")
+            for way, rates in figures.items():
+                print(f"  {way:<44} best {max(rates):7.0f}  median {statistics.median(rates):7.0f}", flush=True)
+            if arguments.step:
+                alone, fed = time_step(folder, cores)
+                print(f"  ViT-B/32 step, batch 32: {alone:.1f} images/s on one batch, {fed:.1f} fed by the loader")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
