@@ -24,7 +24,15 @@ from typing import Any
 import absl.logging
 
 from ranjax import files
-from ranjax.data.settings import SPLITS, FolderSettings, ImportSettings, RadiographSettings, Settings, digest
+from ranjax.data.settings import (
+    SPLITS,
+    FolderSettings,
+    ImportSettings,
+    PairedSettings,
+    RadiographSettings,
+    Settings,
+    digest,
+)
 from ranjax.data.sources import FIELDS, Source, open_tfds, tfds_builder
 from ranjax.data.space import no_space, require_space
 from ranjax.errors import ConfigError, DataError
@@ -72,6 +80,10 @@ def fingerprint(settings: Settings) -> str:
     parts["settings"] = stated = dataclasses.asdict(settings)
     if isinstance(settings, RadiographSettings):
         parts["generator"] = _generator_code()
+    if isinstance(settings, PairedSettings):
+        from ranjax.data import pairing
+
+        stated["reports"] = pairing.digest_of(settings.reports)
     if isinstance(settings, FolderSettings):
         for source in stated["sources"]:
             source |= {"root": "", "csv": "", "images": ""}
@@ -151,6 +163,10 @@ def _write(settings: Settings, folder: Path, mark: str, progress: Progress | Non
     write_records(builder, folder, settings.image_size, progress)
     generated = isinstance(settings, RadiographSettings)
     card: dict[str, Any] = dict(_generated("DATA_CARD") if generated else settings.card)
+    if isinstance(settings, PairedSettings):
+        from ranjax.data import pairing
+
+        card |= pairing.CARD
     words = _generated("LABEL_WORDS") if generated else settings.label_words or words_of(classes)
     given = _generated("PROMPTS") if generated else settings.prompts
     write_manifest(

@@ -65,6 +65,22 @@ class RadiographSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class PairedSettings(RadiographSettings):
+    """Generated radiographs with real reports of other patients, paired by finding and side.
+
+    Args:
+      reports: a torchxrayvision wheel, NLMCXR_reports.tgz or its unpacked folder; see `ranjax.data.openi`.
+    """
+
+    reports: str = ""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.reports:
+            raise ConfigError("data.radiographs.reports", "", "a path")
+
+
+@dataclasses.dataclass(frozen=True)
 class FolderSource:
     """One folder of images with its CSV.
 

@@ -9,6 +9,13 @@ KEYS = (
         "tokenizer.json or its folder; empty: that of model.weights, or else the words of the training reports.",
         "path",
     ),
+    Key(
+        "text.corpus",
+        "",
+        "Further reports for the vocabulary and the masked LM of noise.masked_lm: a .txt (one a line), or a "
+        "torchxrayvision wheel or NLMCXR_reports.tgz (real reports of Indiana University); empty: none.",
+        "path",
+    ),
     Key("text.max_length", 60, "Tokens a report is cut or padded to; the end token is kept.", "tokens", at_least(8)),
     Key("text.max_vocabulary", 2048, "Words kept when the tokenizer is built here.", "words", at_least(32)),
 )

@@ -13,7 +13,7 @@ from ranjax.attacks import candidates, constraints, sources
 from ranjax.data.tokenizer import Tokenizer
 from ranjax.errors import ConfigError
 from ranjax.pipeline import Context
-from ranjax.stages import common
+from ranjax.stages import common, prepare
 
 
 class Proposer(NamedTuple):
@@ -141,7 +141,7 @@ def _trained_here(context: Context) -> tuple[Any, Any, Tokenizer]:
     config, data = context.config, common.data(context)
     folder = context.folder / "masked_lm"
     if not (folder / "config.json").exists():
-        tokens = data.encode(data.split("train").reports)
+        tokens = data.encode([*data.split("train").reports, *prepare.corpus(config)])
         steps = config.noise.masked_lm_steps
         with Progress("masked language model", steps, unit="steps") as progress:
             functions, params, losses = masked_lm.train(

@@ -38,7 +38,7 @@ def run(context: Context) -> dict[str, Any]:
     if given := config.text.tokenizer or config.model.weights:
         tokenizer = Tokenizer.load(given, sample=reports[:50])
     else:
-        tokenizer = Tokenizer.build(reports, max_size=config.text.max_vocabulary)
+        tokenizer = Tokenizer.build([*reports, *corpus(config)], max_size=config.text.max_vocabulary)
     tokenizer.save(context.folder / "tokenizer.json")
     tokens = tokenizer.encode(reports, config.text.max_length)
     unknown = tokenizer.unknown_rate(reports)
@@ -56,6 +56,13 @@ def run(context: Context) -> dict[str, Any]:
         "unknown_words": unknown,
         "truncated_reports": tokens.truncated,
     }
+
+
+def corpus(config: ml_collections.ConfigDict) -> list[str]:
+    """The texts of `text.corpus`; none where it names none."""
+    from ranjax.data.corpus import read_corpus
+
+    return read_corpus(Path(config.text.corpus)) if config.text.corpus else []
 
 
 def _progress(context: Context) -> Callable[[int, int], None]:
@@ -145,7 +152,10 @@ def settings_of(config: ml_collections.ConfigDict) -> data_settings.Settings:
     data = config.data
     if data.source == "radiographs":
         counts = {name: data.radiographs[name] for name in data_settings.SPLITS}
-        return data_settings.RadiographSettings(config.seed, data.image_size, counts, data.radiographs.multiple)
+        drawn = (config.seed, data.image_size, counts, data.radiographs.multiple)
+        if data.radiographs.reports:
+            return data_settings.PairedSettings(*drawn, reports=data.radiographs.reports)
+        return data_settings.RadiographSettings(*drawn)
     classes = tuple(c for c in data.classes if c)
     if not classes and data.source == "folder":
         raise ConfigError("data.classes", data.classes, "the class names in label order")

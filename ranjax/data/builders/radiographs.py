@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 
 from ranjax.data.builders.pairs import PairsBuilder, PairsConfig
-from ranjax.data.settings import RadiographSettings
+from ranjax.data.settings import PairedSettings, RadiographSettings
 from ranjax.data.sources import Record
 
 CHUNK = 256
@@ -45,6 +45,11 @@ class RanjaxRadiographs(PairsBuilder):
         multiple = settings.multiple if split == "train" else settings.multiple_downstream
         acquisition = generator.OUT_OF_DOMAIN if split == "ood_test" else generator.IN_DOMAIN
         cases = generator.sample_cases(settings.seed, split, count, multiple, acquisition)
+        written = {case.id: (generator.write_report(case), "") for case in cases}
+        if isinstance(settings, PairedSettings):
+            from ranjax.data import pairing
+
+            written = pairing.pair(cases, settings.reports, split, settings.seed)
         for start in range(0, count, CHUNK):
             part = cases[start : start + CHUNK]
             for case, image in zip(part, generator.render_cases(part, settings.image_size)):
@@ -52,12 +57,17 @@ class RanjaxRadiographs(PairsBuilder):
                     {"kind": f.kind, "side": f.side, "lobe": f.lobe, "severity": f.severity, "size_cm": f.size_cm}
                     for f in case.findings
                 ]
+                report, source = written.get(case.id, ("", ""))
+                if not report:
+                    self.exclude(case.id, split, "no report of such findings")
+                    continue
                 yield {
                     "id": case.id,
                     "image": image[:, :, None],
-                    "report": generator.write_report(case),
+                    "report": report,
                     "label": generator.label(case),
                     "labels": generator.labels(case),
                     "patient": case.patient,
-                    "group": {"sex": case.sex, "age": case.age, "findings": findings},
+                    "group": {"sex": case.sex, "age": case.age, "findings": findings}
+                    | ({"report of": source} if source else {}),
                 }
