@@ -5,7 +5,8 @@
     python -m ranjax.prepare nih --data_dir=/data/ChestX-ray14 --out=prepared/nih
     python -m ranjax.prepare dicom --data_dir=/data/export --out=prepared/own --option report=Report --label_reports
     python -m ranjax.prepare describe prepared/nih
-    python -m ranjax.main --config configs/ran.py --config.data.source=prepared --config.data.prepared.dir=prepared/nih
+    python -m ranjax.main --config configs/ran.py --workdir=runs/nih --config.data.source=prepared \\
+        --config.data.prepared.dir=prepared/nih --config.data.image_size=224
 
 What is cut off, by Ctrl-C, a signal or a crash, goes on where it was when the same command is given again. No file of
 the set is changed, and nothing is downloaded.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -179,6 +181,11 @@ def prepare(arguments: argparse.Namespace) -> int:
             for progress in shown:
                 progress.close()
     print(describe(str(prepared.folder)))
+    print(
+        f"to use it: python -m ranjax.main --config configs/ran.py --workdir=runs/{settings.name} "
+        f"--config.data.source=prepared --config.data.prepared.dir={prepared.folder} "
+        f"--config.data.image_size={settings.image_size}"
+    )
     return 0
 
 
@@ -196,6 +203,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_REFUSED
+    except BrokenPipeError:
+        # The reader of the page has seen enough (`| head`): nothing more is written, nor complained about at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         import errno
 

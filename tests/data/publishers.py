@@ -348,6 +348,15 @@ def chestmnist(root: Path) -> None:
     np.savez(root / "chestmnist_64.npz", **arrays)
 
 
+def pneumoniamnist_c(root: Path) -> None:
+    (root / "pneumoniamnist").mkdir()
+    for number, corruption in enumerate(("gaussian_noise", "jpeg_compression")):
+        # Five severities, one after the other, of the same four pictures.
+        pictures = np.random.default_rng(number).integers(0, 256, (20, 28, 28), dtype=np.uint8)
+        labels = np.tile(np.arange(4) % 2, 5)[:, None]
+        np.savez_compressed(root / "pneumoniamnist" / f"{corruption}.npz", test_images=pictures, test_labels=labels)
+
+
 def vqa_rad(root: Path) -> None:
     rows = []
     for i in range(24):
@@ -398,6 +407,6 @@ ALL = {
     function.__name__: function
     for function in (
         nih, chexpert, mimic_cxr, iu_xray, roco, padchest, chexpert_plus, rsna, siim, vindr, covidx, kermany,
-        pneumoniamnist, chestmnist, vqa_rad, slake, path_vqa,
+        pneumoniamnist, chestmnist, pneumoniamnist_c, vqa_rad, slake, path_vqa,
     )
 }  # fmt: skip

@@ -44,6 +44,23 @@ def test_json_lines_with_several_label_columns(tmp_path):
         select(SetSettings("table", str(tmp_path), options={"labels": "maas"}))
 
 
+def test_a_table_without_reports_gets_them_from_its_labels(tmp_path):
+    kinds = ("No Finding", "Edema|Mass", "Edema", "Mass")
+    lines = ["file,findings", *(f"{i}.png,{kinds[i % 4]}" for i in range(12)), "12.png,"]
+    (tmp_path / "index.csv").write_text("\n".join(lines))
+    selection = select(SetSettings("table", str(tmp_path), options={"label": "findings"}))
+    assert selection.classes == ("Edema", "Mass", "No Finding")
+    reports = {row.id: row.report for row in selection.rows}
+    assert reports["0.png"] == "No finding."
+    assert reports["1.png"] == "Findings: edema, mass."
+    assert reasons(selection) == {"the row has no label": 1}
+    assert "written from the labels" in selection.spec.reports
+    # With a report anywhere, a row without one is left out as before.
+    (tmp_path / "index.csv").write_text("file,findings,report\n0.png,Edema,Wet.\n1.png,Edema,\n2.png,Mass,Round.\n")
+    mixed = select(SetSettings("table", str(tmp_path), options={"label": "findings"}, classes=("Edema", "Mass")))
+    assert reasons(mixed) == {"the report is empty": 1}
+
+
 def test_a_dicom_tree_brings_patients_views_and_reports(tmp_path):
     for i in range(12):
         place = tmp_path / f"study{i}"

@@ -53,7 +53,10 @@ def test_a_set_from_the_command_line_and_described(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert prepare.main(["describe", str(tmp_path / "out")]) == 0
     described = capsys.readouterr().out
-    assert shown.endswith(described)
+    page, use, _ = shown.rpartition("to use it: ")
+    assert page.endswith(described)
+    assert use
+    assert shown.endswith("--config.data.image_size=16\n")
     for line in (
         "NIH ChestX-ray14",
         "left out 2",

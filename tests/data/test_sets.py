@@ -63,6 +63,7 @@ EXPECTED = {
     "kermany": ({"train": 24, "validation": 6, "test": 8}, {}),
     "pneumoniamnist": ({"train": 20, "validation": 4, "test": 4}, {}),
     "chestmnist": ({"train": 20, "validation": 4, "test": 4}, {}),
+    "pneumoniamnist_c": ({"test": 40}, {}),
     "vqa_rad": ({"train": 17, "test": 6}, {"the answer is empty": 1}),
     "slake": ({"train": 12, "validation": 4, "test": 4}, {}),
     "path_vqa": ({"train": 16, "validation": 4, "test": 4}, {}),
@@ -177,6 +178,24 @@ def test_questions_keep_their_own_rule_for_open_and_closed(trees):
     assert len(select(chosen(trees, "slake", options={"language": "zh"})).rows) == 20
     with pytest.raises(ConfigError, match=r"langauge=en.*'language'"):
         chosen(trees, "slake", options={"langauge": "en"})
+
+
+def test_severities_of_medmnist_c_are_told_apart(trees):
+    rows = by_id(select(chosen(trees, "pneumoniamnist_c", options={"corruption": "jpeg_compression"})))
+    assert len(rows) == 20
+    row = rows["jpeg_compression/3/1"]
+    assert (row.group["severity"], row.group["corruption"], row.label, row.patient) == (
+        3,
+        "jpeg_compression",
+        1,
+        "test/1",
+    )
+    assert row.image.index == 2 * 4 + 1
+    assert len(select(chosen(trees, "pneumoniamnist_c", options={"severity": "5"})).rows) == 8
+    with pytest.raises(ConfigError, match="gaussian_noise, jpeg_compression"):
+        select(chosen(trees, "pneumoniamnist_c", options={"corruption": "fog"}))
+    with pytest.raises(ConfigError, match="severity"):
+        select(chosen(trees, "pneumoniamnist_c", options={"severity": "6"}))
 
 
 def test_five_by_two_hundred_takes_the_list_it_is_given(trees, tmp_path):

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ranjax.data.pixels import FileRef
-from ranjax.data.sets.spec import ABSENT, PRESENT, Entry, Options, Rejected, Spec, uncertain_cell
+from ranjax.data.sets.spec import ABSENT, PRESENT, WRITTEN, Entry, Options, Rejected, Spec, uncertain_cell
 from ranjax.data.sets.tables import files_below, find, needed, rows, text
 
 PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
-WRITTEN = "written from the labels: it says no more than they do"
 
 CHEXPERT_CLASSES = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",

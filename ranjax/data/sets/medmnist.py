@@ -1,4 +1,5 @@
-"""MedMNIST v2: twelve sets of small pictures in one layout, arrays in an .npz file per set and size."""
+"""MedMNIST v2, twelve sets of small pictures in one layout (an .npz file per set and size), and MedMNIST-C: their test
+sets under corruptions of five severities, an .npz file per corruption."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ranjax.data.pixels import ArrayRef
-from ranjax.data.sets.spec import ABSENT, PRESENT, Entry, Options, Rejected, Spec
+from ranjax.data.sets.spec import ABSENT, PRESENT, WRITTEN, Entry, Options, Rejected, Spec
 from ranjax.data.sets.tables import needed
-from ranjax.errors import ConfigError, DataError
+from ranjax.errors import ConfigError, DataError, nearest
 
 
 class Flavour(NamedTuple):
@@ -25,6 +26,7 @@ class Flavour(NamedTuple):
 
 
 SIZES = (28, 64, 128, 224)
+SEVERITIES = ("1", "2", "3", "4", "5")
 
 _ORGANS = (
     "bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right", "liver", "lung-left", "lung-right",
@@ -126,18 +128,46 @@ def _entries(name: str, root: Path, options: Options) -> Iterator[Entry | Reject
         if f"{own}_labels" not in labels:
             raise DataError(f"{file} holds no array {own}_labels; it holds {', '.join(labels) or 'no labels'}.")
         for index, row in enumerate(labels[f"{own}_labels"]):
-            if len(row) == 1:
-                present = {classes[int(row[0])]: PRESENT}
-            else:
-                present = {label: PRESENT if on else ABSENT for label, on in zip(classes, row)}
+            present = _present(classes, row)
             yield Entry(f"{own}/{index}", ArrayRef(str(file), f"{own}_images", index), "", present, "", split)
+
+
+def _present(classes: tuple[str, ...], row: np.ndarray) -> dict[str, float]:
+    if len(row) == 1:
+        return {classes[int(row[0])]: PRESENT}
+    return {label: PRESENT if on else ABSENT for label, on in zip(classes, row)}
+
+
+def _corrupted(name: str, root: Path, options: Options) -> Iterator[Entry | Rejected]:
+    wanted, severity = options.values.get("corruption", ""), options.values.get("severity", "")
+    if severity and severity not in SEVERITIES:
+        raise ConfigError("option severity", severity, f"one of {', '.join(SEVERITIES)}")
+    folder = root / name if (root / name).is_dir() else root
+    files = {path.stem: path for path in sorted(needed(folder, "*.npz").parent.glob("*.npz"))}
+    if wanted and wanted not in files:
+        raise ConfigError("option corruption", wanted, f"one of {', '.join(files)}", nearest(wanted, list(files)))
+    for corruption, file in files.items():
+        if wanted and corruption != wanted:
+            continue
+        labels = _labels(str(file)).get("test_labels")
+        if labels is None or len(labels) % len(SEVERITIES):
+            raise DataError(f"{file} does not hold test_labels of five severities, one after the other.")
+        each = len(labels) // len(SEVERITIES)
+        for index, row in enumerate(labels):
+            level, number = str(1 + index // each), index % each
+            if severity in ("", level):
+                yield Entry(
+                    f"{corruption}/{level}/{number}", ArrayRef(str(file), "test_images", index), "",
+                    _present(FLAVOURS[name].classes, row), f"test/{number}", "test", "",
+                    {"corruption": corruption, "severity": int(level)},
+                )  # fmt: skip
 
 
 def _spec(name: str, flavour: Flavour) -> Spec:
     files = [f"{name}.npz", *(f"{name}_{size}.npz" for size in SIZES[1:])]
     return Spec(
         name, f"MedMNIST v2: {name}", "classification", functools.partial(_entries, name), flavour.classes, "",
-        ("train", "validation", "test"), "written from the labels: it says no more than they do", flavour.licence,
+        ("train", "validation", "test"), WRITTEN, flavour.licence,
         "Yang et al., MedMNIST v2: a large-scale lightweight benchmark for 2D and 3D biomedical image classification, "
         "Scientific Data 2023",
         "https://medmnist.com", f"One of {', '.join(files)}; --option size=64 (128, 224) chooses among several.",
@@ -146,4 +176,20 @@ def _spec(name: str, flavour: Flavour) -> Spec:
     )  # fmt: skip
 
 
-SPECS = tuple(_spec(name, flavour) for name, flavour in FLAVOURS.items())
+def _corrupted_spec(name: str, flavour: Flavour) -> Spec:
+    return Spec(
+        f"{name}_c", f"MedMNIST-C: {name} under corruptions", "classification", functools.partial(_corrupted, name),
+        flavour.classes, "", ("test",), WRITTEN, flavour.licence,
+        "Di Salvo et al., MedMNIST-C: comprehensive benchmark and improved classifier robustness by simulating "
+        "realistic image corruptions, arXiv 2406.17536",
+        "https://zenodo.org/records/11471504", f"The folder {name}/ with one .npz file per corruption.",
+        ("Only a test set: train on the MedMNIST set of the same name, and take this one as ood_test.",
+         "The groups corruption and severity (1 to 5) tell a record's."),
+        options={"corruption": "one corruption; default: every file", "severity": "1 to 5; default: all five"},
+    )  # fmt: skip
+
+
+SPECS = (
+    *(_spec(name, flavour) for name, flavour in FLAVOURS.items()),
+    *(_corrupted_spec(name, flavour) for name, flavour in FLAVOURS.items()),
+)

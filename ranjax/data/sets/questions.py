@@ -48,7 +48,8 @@ def _vqa_rad(root: Path, options: Options) -> Iterator[Entry | Rejected]:
         name = str(row["image_name"])
         yield _asked(
             str(row["qid"]), FileRef(str(inside(folder, name))), row.get("question"), row.get("answer"), closed,
-            "answer_type", "", split, organ=str(row.get("image_organ", "")), picture=name,
+            # Train and test share pictures, by the publisher; what is cut from train is cut by picture.
+            "answer_type", f"{split}/{name}", split, organ=str(row.get("image_organ", "")), picture=name,
         )  # fmt: skip
 
 

@@ -16,10 +16,12 @@ from ranjax.data.folder import hash_split
 from ranjax.data.pixels import Reference, size_of
 from ranjax.data.sets import spec_of
 from ranjax.data.sets.choices import SetSettings
-from ranjax.data.sets.spec import ABSENT, PRESENT, UNCERTAIN, Entry, Options, Rejected, Spec
+from ranjax.data.sets.spec import ABSENT, PRESENT, UNCERTAIN, WRITTEN, Entry, Options, Rejected, Spec
 from ranjax.data.settings import SPLITS, digest
 from ranjax.data.tokenizer import Tokenizer
 from ranjax.errors import DataError
+
+_NORMAL = ("no finding", "no findings", "normal")
 
 
 class Row(NamedTuple):
@@ -78,6 +80,10 @@ def select(settings: SetSettings) -> Selection:
         entries = [_labelled(entry, settings, notes) for entry in entries]
     classes = settings.classes or (_used(spec.classes, entries) if spec.classes_vary else spec.classes)
     classes = classes or _classes_of(entries)
+    if "report" in spec.options and not any(e.report for e in entries) and any(e.labels for e in entries):
+        # Files of the user's own that bring labels and no reports: as with the sets of the field that are so.
+        normal = next((name for name in classes if name.lower() in _NORMAL), "")
+        spec = dataclasses.replace(spec, kind="classification", normal=normal, reports=WRITTEN)
     key = deidentify.read_key(settings.patient_key) if settings.patient_key else b""
     tokenizer = Tokenizer.load(settings.tokenizer) if settings.tokenizer else None
     rows: list[Row] = []

@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 from ranjax.data.folder import Rejected
 from ranjax.data.pixels import Reference
 
-__all__ = ["ABSENT", "PRESENT", "UNCERTAIN", "Entry", "Options", "Rejected", "Spec", "uncertain_cell"]
+__all__ = ["ABSENT", "PRESENT", "UNCERTAIN", "WRITTEN", "Entry", "Options", "Rejected", "Spec", "uncertain_cell"]
 
 PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
+
+WRITTEN = "written from the labels: it says no more than they do"
+"""How reports come to be in sets that have none."""
 
 KINDS = ("image-text", "classification", "questions")
 
