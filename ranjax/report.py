@@ -2,9 +2,11 @@
 
     python -m ranjax.report runs/ran
     python -m ranjax.report runs/ran runs/nih --out compare
+    python -m ranjax.report runs/study runs/study_seed_1 runs/study_seed_2 --out seeds
 
 A RUN is the folder of a run (its results.json and run.json are read, nothing else). One run: its report/index.html is
 written anew. Two or more: the page goes to --out, and the first run is the one that the others are held against.
+Runs that differ in their seed alone are pooled as well, with intervals over runs.
 """
 
 from __future__ import annotations
@@ -36,11 +38,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FOLDER",
         help="where the page goes (default: RUN/report for one run, compare for several)",
     )
+    parser.add_argument(
+        "--markdown",
+        action="store_true",
+        help="print the claims and main tables as Markdown instead; runs that differ in their seed alone are pooled",
+    )
     arguments = parser.parse_args(argv)
 
-    from ranjax.reporting import compare, page
+    from ranjax.reporting import compare, page, pooled
 
     try:
+        if arguments.markdown:
+            runs = [run.results for run in compare.load_runs(arguments.runs)]
+            if keys := pooled.differing([results.get("config") or {} for results in runs]):
+                raise DataError(f"--markdown pools runs that differ in their seed alone; these differ in {keys[0]}.")
+            print(pooled.markdown(runs))
+            return 0
         if len(arguments.runs) == 1:
             run = arguments.runs[0]
             written = page.write_report(run / "results.json", run / "run.json", arguments.out or run / "report")

@@ -103,7 +103,7 @@ def test_a_run_ends_with_its_table_and_the_path_of_a_page(whole):
     assert "steps/s" in done.stderr
     results = files.read_json(workdir / "results.json")
     assert {row["method"] for row in results["rows"]} >= {"zero_shot", "lp", "ran", "image_to_text"}
-    assert {row["attack"] for row in results["rows"]} == {"none", "pgd", "transfer"}
+    assert {row["attack"] for row in results["rows"]} == {"none", "pgd", "pgd@0", "transfer"}
     assert {row["ratio"] for row in results["rows"]} == {0.0, 0.3}
     assert len(results["examples"]) == 2
     assert results["masking"]

@@ -32,7 +32,7 @@ def test_every_kind_of_method_meets_every_kind_of_figure(tmp_path):
     assert methods == {"zero_shot", "lp", "ran", "ran_lora", "tecoa", "ttc", "ran_without_mse"}
     assert {row["arm"] for row in rows} == {"clean", "coattack", "gaussian"}
     attacks = {row["attack"] for row in rows if row["task"] == "finding"}
-    assert {"none", "pgd", "worst", "worst@1/255", "transfer", "words"} <= attacks
+    assert {"none", "pgd", "worst", "worst@0", "worst@1/255", "transfer", "words"} <= attacks
     tasks = {"finding", "retrieval", "retrieval_sentences", "retrieval_attacked", "groups", "corrupted"}
     assert tasks | {"questions_open", "questions_closed"} <= {row["task"] for row in rows}
     for row in rows:
@@ -40,6 +40,18 @@ def test_every_kind_of_method_meets_every_kind_of_figure(tmp_path):
             where = {"arm": row["arm"], "ratio": row["ratio"], "method": row["method"], "split": row["split"]}
             clean = [r for r in rows if where.items() <= r.items() and r["attack"] == "pgd" and r["seed"] is None]
             assert row["value"] <= next(r["value"] for r in clean if r["metric"] == "accuracy") + 1e-9
+    for row in rows:
+        if row["attack"] == "worst@0" and row["seed"] is None:
+            cell = {key: row[key] for key in ("arm", "ratio", "method", "split", "metric", "seed")}
+            curve = [r for r in rows if cell.items() <= r.items() and r["attack"] in ("worst@1/255", "worst")]
+            values = [row["value"], *(r["value"] for r in curve)]
+            assert len(curve) == 2
+            assert values == sorted(values, reverse=True)
+    checked = {(item["arm"], item["method"]): item for item in results["masking"]}
+    assert {("clean", "ran"), ("coattack", "ran"), ("coattack", "ttc")} <= set(checked)
+    assert "answers by a draw" in checked["coattack", "ttc"]["verdict"]
+    names = [check["name"] for check in checked["coattack", "ran"]["checks"]]
+    assert "transferred images never beat the gradient" in names
     for facts in results["methods"]:
         if facts["method"] not in ("ttc",):
             assert facts["search"]["chosen"] in [
@@ -55,6 +67,7 @@ def test_every_kind_of_method_meets_every_kind_of_figure(tmp_path):
         "Questions",
         "Features in a plane",
         "Retrieval under attack",
+        "What was fitted",
     ):
         assert section in page
     for missing in ("No ablation was made", "Images were not corrupted", "No questions were asked", "was not checked"):

@@ -160,6 +160,28 @@ def paired_difference(a: Any, b: Any, resamples: int = 1000, seed: int = 0, leve
     )
 
 
+def student(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float, float, float, float]:
+    """(mean, low, high, two-sided p against 0, effect = mean / standard deviation) of independent runs, by Student's t.
+
+    For few observations, such as upstream runs, where a bootstrap has too little to draw from. Values that are all
+    equal have an interval of no width, p 1 or 0, and the effect NaN.
+
+    Raises:
+      DataError: fewer than two finite values.
+    """
+    import scipy.stats
+
+    mean, spread, count = over_seeds(values)
+    if count < 2:
+        raise DataError("an interval over runs needs two or more of them")
+    if spread == 0:
+        return mean, mean, mean, 1.0 if mean == 0 else 0.0, float("nan")
+    error = spread / np.sqrt(count)
+    half = float(error * scipy.stats.t.ppf((1 + level) / 2, count - 1))
+    p = float(2 * scipy.stats.t.sf(abs(mean) / error, count - 1))
+    return mean, mean - half, mean + half, p, mean / spread
+
+
 def over_seeds(values: Sequence[float] | np.ndarray) -> tuple[float, float, int]:
     """(mean, sample standard deviation, count) of one figure a seed; the deviation is NaN for one seed."""
     array = np.asarray(values, np.float64)

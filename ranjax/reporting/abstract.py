@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ranjax.evaluation import statistics
 from ranjax.reporting import rows as rows_
 from ranjax.reporting import wording
 
@@ -75,18 +76,10 @@ def over_runs(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     if len(items) == 1:
         return dict(items[0])
-    import scipy.stats
-
-    values = np.array([item["difference"] for item in items], np.float64)
-    mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
-    half = error * float(scipy.stats.t.ppf(0.975, len(values) - 1))
-    if error > 0:
-        p = float(2 * scipy.stats.t.sf(abs(mean) / error, len(values) - 1))
-    else:
-        p = 1.0 if mean == 0 else 0.0
-    effect = mean / float(values.std(ddof=1)) if error > 0 else None
-    pooled = {"difference": mean, "low": mean - half, "high": mean + half, "p": p, "effect": effect, "n": len(values)}
-    return {**items[0], **pooled}
+    values = [item["difference"] for item in items]
+    mean, low, high, p, effect = statistics.student(values)
+    shown = effect if np.isfinite(effect) else None
+    return {**items[0], "difference": mean, "low": low, "high": high, "p": p, "effect": shown, "n": len(values)}
 
 
 def _by_key(results: Mapping[str, Any]) -> dict[tuple[Any, ...], Mapping[str, Any]]:

@@ -17,7 +17,8 @@ CURVES = (
 COMPARISONS = (
     "Each bar is the 95 % interval of a difference between two methods, taken on the same test images. A bar "
     "that touches the upright line means that no difference is shown. Right of the line the first method is "
-    "higher."
+    "higher. p is corrected over all comparisons of one metric (Holm); the effect is the mean difference of an image "
+    "over its standard deviation."
 )
 
 MAIN_TABLES = (
@@ -79,10 +80,21 @@ CLAIMS = (
     "ranjax.report RUN RUN). The effect is the mean difference over its standard deviation."
 )
 
+FITTED = (
+    "Hyper-parameters are chosen on the validation split by the same grid for every method: a factor on its learning "
+    "rate and one on the weights of its own terms (on its weight decay, where it has none). Epochs are counted from 0, "
+    "one a seed."
+)
+
+OVER_RUNS = (
+    "These {runs} runs differ in their seed alone: another set of generated or split data, other initial weights, "
+    "another order, other twins. Each run counts as one observation; intervals and p are Student's over runs, so they "
+    "say what another upstream run would give. With two or three runs only large effects can be shown."
+)
+
 RADII = (
     "White box, end to end through encoder and head; the worst of all attacks of this run, and what broke an image at "
-    "a smaller radius counts at a larger one. Radius 0 is the whole test set unattacked, the other points are of the "
-    "attacked images and heads, so the first step may rest on more images than the others."
+    "a smaller radius counts at a larger one. Radius 0 is the same images and heads unattacked."
 )
 
 RELIABILITY = (

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ranjax.evaluation import statistics
 from ranjax.reporting import rows as rows_
 from ranjax.reporting import wording
 from ranjax.reporting.rows import Row
@@ -36,12 +37,7 @@ def verdict(comparison: Mapping[str, Any]) -> str | None:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Returns p values adjusted for their number by Holm's step-down method (Holm 1979), in the given order."""
-    adjusted = [1.0] * len(p_values)
-    running = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = running
-    return adjusted
+    return statistics.holm(p_values).tolist() if len(p_values) else []
 
 
 def judged(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -151,7 +147,7 @@ def _attack_findings(rows: list[Row]) -> list[Finding]:
             if clean is None or hit is None:
                 continue
             label = wording.method_label(method)
-            start = f"{_where(clean, [])} the attack {attack.upper()}"
+            start = f"{_where(clean, [])} {wording.attack_phrase(attack)}"
             levels = f"{_level(clean)} clean, {_level(hit)} attacked"
             if hit["high"] < clean["low"]:
                 findings.append(

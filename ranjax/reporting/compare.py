@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ranjax.errors import DataError
-from ranjax.reporting import captions, claims, figures, markup, page, sections, tables, wording
+from ranjax.reporting import captions, claims, figures, markup, page, pooled, sections, tables, wording
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
@@ -72,6 +72,7 @@ def write_comparison(workdirs: Sequence[Path], out_dir: Path) -> Path:
     written = [
         ("runs", "The runs", _overview(runs)),
         ("differences", "What differs", _differences(runs)),
+        ("pooled", "Over upstream runs", pooled.section([run.results for run in runs], book)),
         ("noise", "Accuracy against noise", _curves(runs)),
         ("tables", "Tables", _tables(runs, book)),
         ("spectra", "Spectra of the features", _spectra(runs)),

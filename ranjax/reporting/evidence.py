@@ -28,8 +28,8 @@ def claims_table(found: Sequence[abstract.Claim]) -> tables.Table:
         lines.append(
             [
                 claim.claim,
-                f"{_SIGNS[claim.verdict]} {claim.verdict}",
                 claim.measured,
+                f"{_SIGNS[claim.verdict]} {claim.verdict}",
                 shown,
                 "above 0" if claim.wanted > 0 else "below 0",
                 p_words(claim.p_holm),
@@ -39,8 +39,8 @@ def claims_table(found: Sequence[abstract.Claim]) -> tables.Table:
     for index in range(len(lines) - 1, 0, -1):
         if lines[index][0] == lines[index - 1][0]:
             lines[index][0] = ""
-    header = ["Claim", "Verdict", "Measured", "Difference [95 %]", "Claimed", "p (Holm)", "Effect"]
-    return tables.Table(header, lines, "", heads=3, breaks=frozenset(breaks - {0}))
+    header = ["Claim", "Measured", "Verdict", "Difference [95 %]", "Claimed", "p (Holm)", "Effect"]
+    return tables.Table(header, lines, "", heads=2, breaks=frozenset(breaks - {0}))
 
 
 def p_words(value: Any) -> str:
@@ -55,8 +55,12 @@ def claims(book: Book) -> Markup:
     found = abstract.claims([book.results])
     if not found:
         return nothing("This run has no differences between noise ratios or methods that a claim could be held to.")
-    records = [{**one.item, **_of(one)} for one in found]
-    return markup.join([caption(captions.CLAIMS), claims_table(found).html(), book.csv("claims", records, _FIELDS)])
+    return markup.join([caption(captions.CLAIMS), claims_table(found).html(), claims_data(book, found, "claims")])
+
+
+def claims_data(book: Book, found: Sequence[abstract.Claim], name: str) -> Markup:
+    """Keeps the claims as a CSV file and returns the line that links to it."""
+    return book.csv(name, [{**one.item, **_of(one)} for one in found], _FIELDS)
 
 
 def _of(claim: abstract.Claim) -> dict[str, Any]:
@@ -64,7 +68,9 @@ def _of(claim: abstract.Claim) -> dict[str, Any]:
 
 
 def radius_points(rows: Sequence[Row], main: Any) -> list[dict[str, Any]]:
-    """Rows of accuracy with their "radius" in 1/255: clean at 0, the main radius, and the points of the curve.
+    """Rows of accuracy with their "radius" in 1/255: the points of the curve, of which 0 is the same images unattacked.
+
+    Runs of before those had such a point begin with the whole test set.
 
     Args:
       rows: pooled rows of one arm and ratio.
@@ -72,7 +78,8 @@ def radius_points(rows: Sequence[Row], main: Any) -> list[dict[str, Any]]:
     """
     at_main = wording.radius_of(main)
     worst = "worst" if rows_.pick(rows, attack="worst") else "pgd"
-    radii = {"none": 0.0, **({worst: at_main} if at_main is not None else {})}
+    radii = {worst: at_main} if at_main is not None else {}
+    radii |= {} if rows_.pick(rows, attack=f"{worst}@0") else {"none": 0.0}
     found = []
     for row in rows_.pick(rows, metric="accuracy"):
         attack = str(row.get("attack"))
@@ -94,12 +101,14 @@ def robustness(book: Book) -> Markup:
         looks = figures.styles(members)
         parts += [tag("h3", family)] if family else []
         parts.append(figures.legend(looks, f"radii-{number}"))
-        for arm in rows_.arms(rows):
+        for place, arm in enumerate(rows_.arms(rows)):
             panels = []
             for split in rows_.splits(rows):
                 for ratio in rows_.ratios(rows_.of_arm(rows, arm)):
+                    if place and ratio == 0:
+                        continue  # the clean encoder is drawn with the first arm
                     cell = rows_.pick([r for r in rows_.of_arm(rows, arm) if r["ratio"] == ratio], split=split)
-                    if not any(rows_.AT in str(row.get("attack")) for row in cell):
+                    if not any((wording.radius(row.get("attack")) or 0) > 0 for row in cell):
                         continue
                     points = [point for point in radius_points(cell, main) if point["method"] in looks]
                     drawn += points

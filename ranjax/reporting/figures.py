@@ -16,6 +16,8 @@ from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
 
 INK, FAINT = "#1a1a1a", "#767676"
+_OF_THE_PAGE = {INK: "--ink", "#000000": "--ink", FAINT: "--soft", "#e6e6e6": "--line"}
+"""Colours that follow the page's own, which are others where the reader prefers a dark one."""
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -51,20 +53,29 @@ class Style:
 
 
 _STYLES = {
+    "encoder": Style("#000000", "x", (0, (1, 1.6))),
     "zero_shot": Style("#000000", "x", (0, (1, 1.6))),
     "lp": Style("#0072B2", "s", "-"),
     "mlp": Style("#56B4E9", "^", (0, (4, 1.5))),
     "nmtune": Style("#009E73", "D", (0, (4, 1.5, 1, 1.5))),
     "ran": Style("#D55E00", "o", "-"),
-    "encoder": Style("#000000", "x", (0, (1, 1.6))),
+    "at": Style("#E69F00", "P", (0, (4, 1.5))),
+    # These stand beside zero-shot and RAN, and not beside the other heads: see rows.families.
+    "ran_lora": Style("#CC79A7", "v", "-"),
+    "at_lora": Style("#E69F00", "h", (0, (4, 1.5, 1, 1.5))),
+    "lora": Style("#999933", "d", (0, (4, 1.5))),
+    "fft": Style("#767676", "8", "-"),
+    "tecoa": Style("#0072B2", "<", (0, (4, 1.5))),
+    "fare": Style("#009E73", ">", "-"),
+    "pmg_aft": Style("#AA4499", "p", (0, (1, 1.6))),
+    "ttc": Style("#56B4E9", "*", (0, (4, 1.5, 1, 1.5))),
+    "ran_live": Style("#D55E00", "X", (0, (1, 1.6))),
 }
 _OTHERS = [
-    Style("#CC79A7", "v", "-"),
-    Style("#E69F00", "P", (0, (4, 1.5))),
-    Style("#CC79A7", "p", (0, (1, 1.6))),
-    Style("#E69F00", "h", (0, (4, 1.5, 1, 1.5))),
+    Style("#CC79A7", "v", (0, (1, 1.6))),
+    Style("#E69F00", "H", "-"),
     Style("#56B4E9", "<", "-"),
-    Style("#009E73", ">", "-"),
+    Style("#009E73", ">", (0, (4, 1.5))),
 ]
 _RATIOS = [
     Style("#000000", "x", (0, (1, 1.6))),
@@ -127,9 +138,16 @@ def _inline(document: str, label: str, name: str) -> Markup:
     body = re.sub(r'xlink:href="#', f'href="#{prefix}-', body)
     body = re.sub(r"url\(#", f"url(#{prefix}-", body)
     body = re.sub(r"(font: [^;\"]*?px) [^;\"]*", rf"\1 {_FONT}", body)
+    for color, name_ in _OF_THE_PAGE.items():
+        body = body.replace(color, f"var({name_})")
     body = body.rsplit("</svg>", 1)[0]
     named = {"role": "img", "aria_label": label} if label else {"aria_hidden": "true"}
     return tag("svg", Markup(body), viewBox=box.group(1) if box else None, **named)
+
+
+def heading(figure: Any, title: str) -> None:
+    """Writes a panel's title at the left edge, where it has the whole width."""
+    figure.suptitle(wording.short(title, 48), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
 
 
 def swatch(style: Style, name: str) -> Markup:
@@ -249,7 +267,7 @@ def _curve_panel(
         axes.set_xlim(min(ratios) * 100 - 0.08 * span, max(ratios) * 100 + 0.08 * span)
         axes.set_ylim(*limits)
         axes.grid(visible=False, axis="x")
-        axes.set_title(wording.short(title, 44), loc="left", fontsize=9.5, fontweight="bold")
+        heading(figure, title)
         axes.set_xlabel("Noise ratio of the upstream pairs (%)")
         axes.set_ylabel(wording.axis_label(metric))
 
@@ -307,7 +325,7 @@ def _difference_panel(
         axes.set_xlim(*limits)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
-        axes.set_title(wording.short(title, 44), loc="left", fontsize=9.5, fontweight="bold")
+        heading(figure, title)
         unit = (
             "points of " + wording.metric_label(metric) if wording.is_percent(metric) else wording.metric_label(metric)
         )
@@ -347,7 +365,7 @@ def spectra(items: Sequence[Mapping[str, Any]], name: str, by: str, title: str) 
         axes.set_yscale("log")
         axes.minorticks_off()
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_title(wording.short(title, 44), loc="left", fontsize=9.5, fontweight="bold")
+        heading(figure, title)
         axes.set_xlabel("Index of the singular value")
         axes.set_ylabel("Share of the sum")
 

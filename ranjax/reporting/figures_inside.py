@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ranjax.reporting import figures, wording
-from ranjax.reporting.figures import FAINT, INK, Style
+from ranjax.reporting.figures import Style
 from ranjax.reporting.markup import Markup
 
+DARK, GREY = "#1b1b1b", "#6f6f6f"
+"""On fields that are light whatever the page is."""
 LOOKS = {"clean": Style("#0072B2", "o", "none"), "attacked": Style("#D55E00", "x", "none")}
 
 
@@ -35,7 +37,7 @@ def plane(clean: Mapping[str, Any] | None, attacked: Mapping[str, Any] | None, t
             )  # fmt: skip
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.set_title(wording.short(title, 44), loc="left", fontsize=9.5, fontweight="bold")
+        figures.heading(figure, title)
         axes.set_xlabel("First principal direction")
         axes.set_ylabel("Second")
 
@@ -69,7 +71,7 @@ def confusion(counts: Sequence[Sequence[float]], classes: Sequence[str], title: 
                 tone = 1 - 0.8 * share / 100
                 box = {"facecolor": (tone * 0.92, tone * 0.97, 1 - 0.45 * share / 100), "edgecolor": "white"}
                 axes.add_patch(_rectangle(column, row, box))
-                ink = "white" if share > 55 else INK if share >= 0.5 else FAINT
+                ink = "white" if share > 55 else DARK if share >= 0.5 else GREY
                 weight = "bold" if row == column else "normal"
                 axes.text(
                     column + 0.5, row + 0.5, f"{share:.0f}", ha="center", va="center", fontsize=7.5, color=ink,
@@ -83,7 +85,7 @@ def confusion(counts: Sequence[Sequence[float]], classes: Sequence[str], title: 
         axes.grid(visible=False)
         for side in axes.spines.values():
             side.set_visible(False)
-        axes.set_title(wording.short(title, 44), loc="left", fontsize=9.5, fontweight="bold")
+        figures.heading(figure, title)
         axes.set_xlabel("Answer")
         axes.set_ylabel("Truth")
 

@@ -44,7 +44,7 @@ def radius_curve(points: Sequence[Point], looks: Mapping[str, Style], chance: An
         axes.set_xlim(-0.06 * span, 1.06 * span)
         axes.set_ylim(bottom=0)
         axes.grid(visible=False, axis="x")
-        axes.set_title(wording.short(title, 44), loc="left", fontsize=9.5, fontweight="bold")
+        figures.heading(figure, title)
         axes.set_xlabel("Radius of the attack (1/255)")
         axes.set_ylabel("Accuracy (%)")
 
@@ -78,7 +78,7 @@ def reliability(items: Sequence[Mapping[str, Any]], looks: Mapping[str, Style], 
             axes.plot(x, y, color=look.color, linestyle=look.line, marker=look.marker, zorder=3 + index)
         axes.set_xlim(0, 102)
         axes.set_ylim(0, 102)
-        axes.set_title(wording.short(title, 44), loc="left", fontsize=9.5, fontweight="bold")
+        figures.heading(figure, title)
         axes.set_xlabel("Confidence (%)")
         axes.set_ylabel("Accuracy (%)")
 

@@ -33,6 +33,7 @@ _COMPARISON_FIELDS = (
     "high",
     "p",
     "p_holm",
+    "effect",
     "n",
     "seeds",
     "verdict",
@@ -90,7 +91,8 @@ def _arm_tasks(rows: Sequence[Row]) -> list[tuple[str, str, list[Row], str]]:
     for arm in rows_.arms(rows):
         of_arm = rows_.of_arm(rows, arm)
         for task in rows_.distinct(of_arm, "task"):
-            found.append((arm, task, rows_.pick(of_arm, task=task), f"Arm {wording.arm_label(arm)}, task {task}"))
+            several = f", task {task}" if len(rows_.distinct(of_arm, "task")) > 1 else ""
+            found.append((arm, task, rows_.pick(of_arm, task=task), f"Arm {wording.arm_label(arm)}{several}"))
     return found if len(found) > 1 else [(arm, task, chosen, "") for arm, task, chosen, _ in found]
 
 
@@ -188,13 +190,14 @@ def _comparison_table(items: Sequence[Mapping[str, Any]], among: Sequence[Mappin
             where,
             wording.estimate({**item, "value": item["difference"]}),
         ]
-        line += [_p(item.get("p")), _p(item.get("p_holm")), words]
+        effect = item.get("effect")
+        line += [_p(item.get("p")), _p(item.get("p_holm")), f"{effect:.2f}" if wording.finite(effect) else "–", words]
         if lines and lines[-1][0] != line[0]:
             breaks.add(len(lines))
         lines.append(line)
     header = ["Noise", *(["Arm"] if len(arms) > 1 else []), *(["Task"] if len(tasks) > 1 else []), "Methods", "Images"]
-    header += ["Difference [95 %]", "p", "p (Holm)", "Verdict"]
-    return tables.Table(header, lines, "", heads=len(header) - 4, breaks=frozenset(breaks))
+    header += ["Difference [95 %]", "p", "p (Holm)", "Effect", "Verdict"]
+    return tables.Table(header, lines, "", heads=len(header) - 5, breaks=frozenset(breaks))
 
 
 def _p(value: Any) -> str:
@@ -220,7 +223,7 @@ def main_tables(book: Book) -> Markup:
                     "details",
                     tag("summary", wording.axis_label(metric) + lower),
                     inside,
-                    open=metric in wording.PLOTTED,
+                    open=metric in wording.PLOTTED and arm == rows_.arms(rows)[0],
                 )
             )
         parts += _per_class(book, chosen, f"{arm}_{task}")
@@ -254,7 +257,7 @@ def without_head(book: Book) -> Markup:
     parts: list[Any] = []
     chance = book.results.get("chance") or {}
     kinds = [
-        ("Zero-shot classification", "zero_shot", [row for row in book.rows if row.get("method") == "zero_shot"]),
+        ("Zero-shot classification", "zero_shot", rows_.pick(rows_.downstream(book.rows), method="zero_shot")),
         ("Retrieval", rows_.RETRIEVAL, rows_.pick(book.rows, task=rows_.RETRIEVAL)),
     ]
     for title, name, rows in kinds:
@@ -328,37 +331,37 @@ def masking(book: Book) -> Markup:
     items = [item for item in book.results.get("masking") or [] if wording.finite(item.get("ratio"))]
     if not items:
         return nothing("The attack was not checked for masked gradients in this run: take attacked figures with care.")
-    lines: list[list[Any]] = []
-    breaks: set[int] = set()
     several = len(rows_.arms(items)) > 1
-    records = []
+    names = (["Arm"] if several else []) + ["Noise", "Method"]
+    verdicts: list[list[Any]] = []
+    every: list[list[Any]] = []
+    breaks: set[int] = set()
+    records: list[dict[str, Any]] = []
     for item in items:
-        breaks.add(len(lines))
         start = ([wording.arm_label(item.get("arm"))] if several else []) + [
             wording.percent(item.get("ratio")),
             wording.method_label(item.get("method")),
         ]
-        for check in item.get("checks") or [{}]:
+        checks = item.get("checks") or []
+        held = f"{sum(bool(check.get('passed')) for check in checks)} of {len(checks)}" if checks else "–"
+        verdicts.append([*start, held, wording.plain(item.get("verdict"))])
+        breaks.add(len(every))
+        for check in checks:
             passed = check.get("passed")
             words = "–" if passed is None else "✓ passed" if passed else "✗ failed"
-            lines.append(
-                [
-                    *start,
-                    wording.plain(item.get("verdict")),
-                    str(check.get("name", "–")),
-                    words,
-                    str(check.get("detail", "")),
-                ]
-            )
-            records.append({**item, **{f"check_{key}": value for key, value in check.items()}})
+            every.append([*start, str(check.get("name", "–")), words, str(check.get("detail", ""))])
             start = [""] * len(start)
-    for index, line in enumerate(lines):
-        if index not in breaks:
-            line[-4] = ""
-    header = (["Arm"] if several else []) + ["Noise", "Method", "Verdict", "Check", "Outcome", "What was seen"]
-    table = tables.Table(header, lines, "", heads=2 + several, breaks=frozenset(breaks - {0}), numeric=False)
+        records += [{**item, **{f"check_{key}": value for key, value in check.items()}} for check in checks or [{}]]
+    heads = len(names)
+    summary = tables.Table([*names, "Checks passed", "Verdict"], verdicts, "", heads=heads, numeric=False)
+    header = [*names, "Check", "Outcome", "What was seen"]
+    table = tables.Table(header, every, "", heads=heads, breaks=frozenset(breaks - {0}), numeric=False)
     fields = ("arm", "ratio", "method", "verdict", "check_name", "check_passed", "check_detail")
-    return markup.join([caption(captions.MASKING), table.html(), book.csv("masking", records, fields)])
+    folded = tag("details", tag("summary", f"Every check ({len(every)})"), table.html()) if every else None
+    return markup.join(
+        [part for part in (caption(captions.MASKING), summary.html(), folded) if part]
+        + [book.csv("masking", records, fields)]
+    )
 
 
 def pairs(book: Book) -> Markup:
@@ -367,4 +370,6 @@ def pairs(book: Book) -> Markup:
     if not examples:
         return nothing("This run has no attacked pairs to show.")
     shown = [pictures.pair(example, book.results.get("classes") or []) for example in examples]
-    return markup.join([caption(captions.PAIRS), tag("div", shown, class_="pairs")])
+    fields = ("id", "kind", "arm", "label", "norm", "loss_before", "loss_after", "report", "attacked_report")
+    data = book.csv("attacked_examples", examples, fields)
+    return markup.join([caption(captions.PAIRS), tag("div", shown, class_="pairs"), data])

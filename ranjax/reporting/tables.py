@@ -16,6 +16,8 @@ from ranjax.reporting.rows import Row
 
 WIDTH = 100
 _FIGURE_SPACE = "\N{FIGURE SPACE}"
+_LONG = 28
+"""Letters of a head cell from which it may break, so that figures stay in sight."""
 _LEAD = re.compile(r"-?\d+(?=\.\d)")
 
 
@@ -55,11 +57,18 @@ class Table:
             aria_label="Table, scrolls sideways where the screen is narrow",
         )
 
+    def markdown(self) -> str:
+        """Returns the table as Markdown."""
+        lines = [self.columns, ["---"] * len(self.columns), *self.lines]
+        return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
     def _line(self, index: int, line: Sequence[Any]) -> Markup:
         cells = []
         for column, cell in enumerate(line):
             inside = tag("strong", _shown(cell)) if (index, column) in self.bold else _shown(cell)
-            cells.append(tag("th", inside, scope="row") if column < self.heads else tag("td", inside))
+            long = "long" if not isinstance(cell, Markup) and len(str(cell)) > _LONG else None
+            head = column < self.heads
+            cells.append(tag("th", inside, scope="row", class_=long) if head else tag("td", inside))
         return tag("tr", cells, class_="group" if index in self.breaks else None)
 
 

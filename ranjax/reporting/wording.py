@@ -165,6 +165,13 @@ def attack_name(name: Any) -> str:
     return ATTACKS.get(str(name), str(name).upper())
 
 
+def attack_phrase(name: Any) -> str:
+    """Returns the attack as the subject of a sentence."""
+    return {"worst": "the worst of all attacks", "transfer": "the attack transferred from the surrogate"}.get(
+        str(name), f"the attack {attack_name(name)}"
+    )
+
+
 def radius(attack: Any) -> float | None:
     """Returns the radius in a curve's attack, ``"worst@2/255"``, in units of 1/255; None where it names none."""
     _, at, text = str(attack).partition("@")

@@ -4,7 +4,9 @@ import csv
 import json
 import re
 
+import numpy as np
 import pytest
+import scipy.stats
 
 from ranjax import report
 from ranjax.errors import DataError
@@ -103,3 +105,41 @@ def test_command_line(pair, tmp_path, capsys):
     assert (tmp_path / "both" / "index.html").is_file()
     assert report.main([str(tmp_path / "none")]) == 2
     assert "results.json" in capsys.readouterr().err
+
+
+def _seeded(folder, seed, change):
+    def of_seed(results, run):
+        results["config"]["seed"] = seed
+        for row in results["rows"]:
+            if row["seed"] is None:
+                row["value"] = change(row)
+
+    return _run(folder, of_seed)
+
+
+def test_runs_that_differ_in_their_seed_alone_are_pooled_with_students_interval(tmp_path, capsys):
+    gaps = (-0.02, 0.0, 0.05)
+    runs = [_seeded(tmp_path / f"seed_{i}", i, lambda row, gap=gap: 0.5 + gap) for i, gap in enumerate(gaps)]
+    made = compare.write_comparison(runs, tmp_path / "out")
+    text = Reader(made).text
+    assert "These 3 runs differ in their seed alone" in text
+    with (made.parent / "data" / "over_runs.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    half = scipy.stats.t.ppf(0.975, 2) * np.std(gaps, ddof=1) / np.sqrt(3)
+    for line in lines:
+        assert float(line["value"]) == pytest.approx(0.51)
+        assert float(line["high"]) == pytest.approx(0.51 + half)
+        assert line["runs"] == "3"
+    assert report.main([*map(str, runs), "--markdown"]) == 0
+    shown = capsys.readouterr().out
+    assert f"51.0 [{51 - 100 * half:.1f}, {51 + 100 * half:.1f}]" in shown
+    assert shown.count("| Noise | Method |") == 1
+
+
+def test_runs_that_differ_in_more_or_not_at_all_are_not_pooled(pair, tmp_path, capsys):
+    assert "Not pooled: these runs differ in more than their seed (data" not in Reader(pair[2]).text
+    assert "Not pooled: these runs differ in more than their seed (pretrain.steps)" in Reader(pair[2]).text
+    twice = [_seeded(tmp_path / name, 0, lambda row: 0.5) for name in ("a", "b")]
+    assert "the same run twice" in Reader(compare.write_comparison(twice, tmp_path / "out")).text
+    assert report.main([*map(str, pair[1]), "--markdown"]) == 2
+    assert "differ in pretrain.steps" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from ranjax.data.images import to_float
 from ranjax.evaluation.robustness import Robustness, WhiteBox, survivors
 from ranjax.stages import common
 from ranjax.stages.evaluation import inside
-from ranjax.stages.evaluation.record import TASK, Record
+from ranjax.stages.evaluation.record import REFERENCE, TASK, Record
 from ranjax.stages.evaluation.subject import Subject
 from ranjax.training.methods import WITHOUT
 from ranjax.training.progress import Progress
@@ -71,31 +71,51 @@ def attack(subject: Subject, record: Record, split: str) -> None:
 
 
 def check_masking(subject: Subject, record: Record, split: str) -> None:
-    """Whether the attacked figures are to be believed: the checks on the last method's first head."""
+    """Whether the attacked figures are to be believed: checks on the reference and on the method that stands best.
+
+    On their first heads, with the surrogate's images where there are any. The checks compare answers on one image, so
+    a method that answers by a draw is named and not checked.
+    """
     config = subject.config
     if not (config.masking_examples and config.attacked_seeds):
         return
     examples = subject.some(split, config.masking_examples)
-    # The checks compare answers on one image, so they need a method without a draw.
-    settled = [name for name, method in subject.methods.items() if not method.random and not name.startswith(WITHOUT)]
-    if not settled:
-        return
-    method = settled[-1]
-    subject.context.check_stop("before the masking checks")
-    found = masking.check(
-        subject.deployed(method),
-        subject.parameters(method),
-        to_float(examples.images),
-        examples.labels,
-        common.example_keys(subject.context, "evaluate/masking", examples.ids),
-        _pgd(subject),
-        queries=config.masking_queries,
-    )
-    checks = [{"name": f.name, "passed": f.passed, "detail": f.seen} for f in found.findings]
-    record.lists["masking"].append(
-        {"arm": record.arm, "ratio": record.ratio, "method": method, "verdict": found.verdict, "checks": checks}
-    )
-    subject.context.say(f"  {method}: {found.verdict}")
+    for method in _suspects(subject, record, split):
+        subject.context.check_stop("before the masking checks")
+        where = {"arm": record.arm, "ratio": record.ratio, "method": method}
+        if subject.methods[method].random:
+            verdict = f"not checked, as it answers by a draw; the attack goes through {config.draws} draws a step"
+            record.lists["masking"].append({**where, "verdict": verdict, "checks": []})
+            continue
+        found = masking.check(
+            subject.deployed(method),
+            subject.parameters(method),
+            to_float(examples.images),
+            examples.labels,
+            common.example_keys(subject.context, "evaluate/masking", examples.ids),
+            _pgd(subject),
+            transferred=None if _is_surrogate(subject, method) else _borrowed(subject, split, len(examples.ids)),
+            queries=config.masking_queries,
+        )
+        checks = [{"name": f.name, "passed": f.passed, "detail": f.seen} for f in found.findings]
+        record.lists["masking"].append({**where, "verdict": found.verdict, "checks": checks})
+        subject.context.say(f"  {method}: {found.verdict}")
+
+
+def _suspects(subject: Subject, record: Record, split: str) -> list[str]:
+    """The reference method, the one most accurate under attack, and those that answer by a draw."""
+    whole = [name for name in subject.methods if not name.startswith(WITHOUT)]
+    standing = {
+        row["method"]: row["value"]
+        for attack in (PGD, WORST)  # the second, where it is there, has the last word
+        for row in record.rows
+        if (row["task"], row["split"], row["attack"], row["metric"]) == (TASK, split, attack, "accuracy")
+        and row["seed"] is None
+    }
+    best = max((name for name in whole if name in standing), key=lambda name: standing[name], default=None)
+    drawn = [name for name in whole if subject.methods[name].random]
+    chosen = [REFERENCE] * (REFERENCE in whole) + [best] * (best is not None) + drawn
+    return list(dict.fromkeys(chosen or whole[-1:]))
 
 
 def _pgd(subject: Subject) -> image_attacks.PGD:
@@ -124,7 +144,10 @@ def _box(subject: Subject, method: str, kind: str) -> WhiteBox:
 def _curve(
     subject: Subject, method: str, params: Any, images: Any, labels: Any, keys: Any, first: Robustness
 ) -> dict[str, np.ndarray]:
-    """{attack: bool[N]} of the worst case at the main radius (where there are several attacks) and at the others."""
+    """{attack: bool[N]}: the worst case at the main radius (where there are several attacks), at the others, and at 0.
+
+    Radius 0 is these images and this head unattacked: where a curve over the radii begins.
+    """
     config = subject.config
     boxes = {kind: _box(subject, method, kind) for kind in config.attacks}
     main, worst = pixel_units(config.epsilon), WORST if len(boxes) > 1 else PGD
@@ -139,7 +162,8 @@ def _curve(
     if others and main > 0:
         at_main = survivors(others, *everything, [main], at_main)[main]
     found |= survivors(list(boxes.values()), *everything, above, at_main)
-    named = {f"{worst}@{text}": found[radius] for radius, text in radii.items() if radius in found}
+    named = {f"{worst}@0": first.clean_correct}
+    named |= {f"{worst}@{text}": found[radius] for radius, text in radii.items() if radius in found}
     return named if worst == PGD else {WORST: at_main, **named}
 
 
@@ -156,13 +180,19 @@ def _keep(subject: Subject, split: str, images: np.ndarray | None) -> None:
         save_file({**kept, split: np.ascontiguousarray(images)}, place)
 
 
+def _borrowed(subject: Subject, split: str, count: int) -> np.ndarray | None:
+    """What the surrogate's attacker made of the first `count` examples; None where it made fewer."""
+    place = subject.context.folder_of("evaluate/clean") / ADVERSARIES
+    images = load_file(place).get(split) if place.exists() else None
+    return None if images is None or len(images) < count else images[:count]
+
+
 def _transferred(
     subject: Subject, record: Record, split: str, examples: common.Split, subjects: Sequence[tuple[str, Sequence[int]]]
 ) -> None:
     """Figures on the surrogate's adversaries: no gradient of the model that is attacked is used."""
-    place = subject.context.folder_of("evaluate/clean") / ADVERSARIES
-    images = load_file(place).get(split) if place.exists() else None
-    if images is None or len(images) != len(examples.ids):
+    images = _borrowed(subject, split, len(examples.ids))
+    if images is None:
         return
     context, functions = subject.context, subject.functions
     clean = common.image_features(context, functions, subject.params, examples.images)

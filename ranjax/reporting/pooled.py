@@ -1,0 +1,118 @@
+"""Over upstream runs: runs that differ in their seed alone as one, with intervals over runs.
+
+The interval of one run is over test images and heads. What another upstream run would give is shown by nothing but
+other upstream runs, so here each run counts as one observation, and intervals are Student's over runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ranjax.evaluation import statistics
+from ranjax.reporting import abstract, captions, evidence, figures, markup, page, sections, tables, wording
+from ranjax.reporting import rows as rows_
+from ranjax.reporting.markup import Markup, tag
+from ranjax.reporting.rows import Row
+from ranjax.reporting.sections import Book
+
+_CELL = ("arm", "ratio", "method", "task", "split", "attack", "metric")
+_FIELDS = (*rows_.FIELDS, "runs")
+
+
+_OF_NO_WEIGHT = ("seed", "noise.ratios", "noise.controls", "noise.control_ratios")
+"""The seed, and which arms a run has, which decides no figure of another arm."""
+
+
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the keys in which configs differ, but for the seed, which arms there are, and what a report shows."""
+    columns = [dict(page.flat(config)) for config in configs]
+    keys = dict.fromkeys(key for column in columns for key in column)
+    varied = [key for key in keys if len({column.get(key) for column in columns}) > 1]
+    return [key for key in varied if key not in _OF_NO_WEIGHT and not key.startswith("report.")]
+
+
+def rows_over_runs(runs: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
+    """Returns one row for each cell that every run has: mean, Student's 95 % interval over runs, n and "runs" of them.
+
+    Args:
+      runs: pooled rows of each run, two or more.
+    """
+    tables_ = [{tuple(row.get(name) for name in _CELL): row for row in rows} for rows in runs]
+    found = []
+    for key, row in tables_[0].items():
+        same = [table[key] for table in tables_ if key in table]
+        values = [one["value"] for one in same if wording.finite(one.get("value"))]
+        if len(values) < len(runs):
+            continue
+        mean, low, high, _, _ = statistics.student(values)
+        if wording.is_percent(str(row["metric"])) and "drop" not in str(row["metric"]) and row["metric"] != "mce":
+            low, high = max(low, 0.0), min(high, 1.0)
+        found.append({**row, "seed": None, "value": mean, "low": low, "high": high, "n": row["n"], "runs": len(values)})
+    return found
+
+
+def parts(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, tables.Table]]:
+    """Returns (title, table): the claims, accuracy of every arm and retrieval, over runs that differ in seed alone."""
+    rows = rows_over_runs([Book.of(results).rows for results in runs])
+    found = [("The claims", evidence.claims_table(abstract.claims(runs)))]
+    classified = rows_.downstream(rows)
+    several = len(rows_.arms(classified)) > 1
+    for metric in wording.PLOTTED:
+        for arm in rows_.arms(classified):
+            table = tables.main_table(rows_.pick(rows_.of_arm(classified, arm), task="finding"), metric)
+            if table is not None:
+                of_arm = f", arm {wording.arm_label(arm)}" if several else ""
+                found.append((f"{wording.axis_label(metric)}{of_arm}", table))
+    recall = [row for row in rows if row["task"] == rows_.RETRIEVAL]
+    if recall:
+        found.append(("Retrieval", tables.without_head_table(recall, runs[0].get("chance") or {})))
+    return found
+
+
+def section(runs: Sequence[Mapping[str, Any]], book: Book) -> Markup:
+    """Claims, curves and tables over runs, or why these runs are not pooled."""
+    keys = differing([results.get("config") or {} for results in runs])
+    if keys:
+        shown = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
+        return sections.nothing(f"Not pooled: these runs differ in more than their seed ({shown}).")
+    if len({str((results.get("config") or {}).get("seed")) for results in runs}) < len(runs):
+        return sections.nothing("Not pooled: two of these runs have the same seed, so they are the same run twice.")
+    rows = rows_over_runs([Book.of(results).rows for results in runs])
+    claimed = abstract.claims(runs)
+    inside: list[Any] = [sections.caption(captions.OVER_RUNS.format(runs=len(runs)))]
+    inside += [
+        tag("h3", "The claims"),
+        evidence.claims_table(claimed).html(),
+        evidence.claims_data(book, claimed, "claims_over_runs"),
+    ]
+    classified = rows_.downstream(rows)
+    chance = runs[0].get("chance") or {}
+    for arm in rows_.arms(classified):
+        chosen = rows_.pick(rows_.of_arm(classified, arm), task="finding", metric="accuracy")
+        if not chosen:
+            continue
+        inside.append(tag("h3", f"Accuracy against noise, arm {wording.arm_label(arm)}"))
+        for number, (family, members) in enumerate(rows_.families(rows_.methods(chosen))):
+            name = f"pooled-{arm}-{number}"
+            inside += [tag("h4", family)] if family else []
+            inside.append(figures.legend(figures.styles(members), name))
+            drawn = [row for row in chosen if row["method"] in members]
+            panels = figures.curves(drawn, "accuracy", wording.chance_level(chance, "accuracy"), name)
+            inside.append(tag("div", panels, class_="panels"))
+    for title, table in parts(runs)[1:]:
+        inside.append(tag("details", tag("summary", title), table.html()))
+    return markup.join([*inside, book.csv("over_runs", rows, _FIELDS)])
+
+
+def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the tables of `parts` as Markdown; of one run, the same tables with the run's own intervals."""
+    if len(runs) > 1:
+        found = parts(runs)
+    else:
+        rows = Book.of(runs[0]).rows
+        found = [("The claims", evidence.claims_table(abstract.claims(runs)))]
+        for arm in rows_.arms(rows_.downstream(rows)):
+            table = tables.main_table(rows_.pick(rows_.of_arm(rows_.downstream(rows), arm), task="finding"), "accuracy")
+            found += [(f"Accuracy (%), arm {wording.arm_label(arm)}", table)] if table is not None else []
+    return "\n\n".join(f"**{title}**\n\n{table.markdown()}" for title, table in found)
