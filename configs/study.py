@@ -4,6 +4,7 @@ python -m ranjax.main --config configs/study.py                    a night or mo
 python -m ranjax.main --config configs/study.py --config.seed=1    another upstream run; three of them make intervals
 python -m ranjax.report runs/study runs/study_seed_1               over upstream runs
 python -m ranjax.main --config configs/study.py:evening            ratios 0, 10, 30 %, three arms, the main methods
+python -m ranjax.main --config configs/study.py:claims              the same ratios and arms, heads alone: half an hour
 python -m ranjax.main --config configs/study.py:smoke              a few minutes: a method of every kind, learns nothing
 
 Hyper-parameters are chosen on the validation split, by the same small grid for every method (adapt.search_*).
@@ -43,7 +44,16 @@ def get_config(mode=""):
     evaluate.captions = 4
     evaluate.corruption_examples = 256
     evaluate.question_seeds = 3
-    if mode == "evening":
+    if mode == "claims":
+        noise.ratios, noise.controls = (0.0, 0.1, 0.3), ("gaussian", "caption_shuffle")
+        noise.control_ratios = (0.0, 0.3)
+        adapt.methods = ("lp", "mlp", "nmtune", "ran", "at")
+        adapt.search_rates = (1.0,)
+        evaluate.restarts = evaluate.attacked_seeds = 1
+        evaluate.attacks, evaluate.radii = ("pgd", "apgd_ce"), ("1/255", "2/255")
+        evaluate.attacked_splits, evaluate.pair_attacks = ("test",), ("",)
+        evaluate.corruption_examples = evaluate.question_seeds = 0
+    elif mode == "evening":
         noise.ratios, noise.controls = (0.0, 0.1, 0.3), ("gaussian", "caption_shuffle")
         noise.control_ratios = (0.0, 0.3)
         adapt.methods = ("lp", "mlp", "nmtune", "ran", "at", "at_lora", "ran_lora", "tecoa", "ttc", *ABLATIONS)
@@ -77,5 +87,5 @@ def get_config(mode=""):
         evaluate.pair_attacks, evaluate.captions, evaluate.question_seeds = ("coattack",), 2, 1
         evaluate.bootstrap, config.report.examples = 50, 2
     elif mode:
-        raise ConfigError("--config", f"configs/study.py:{mode}", "configs/study.py, :evening or :smoke")
+        raise ConfigError("--config", f"configs/study.py:{mode}", "configs/study.py, :evening, :claims or :smoke")
     return config
