@@ -1,7 +1,7 @@
 """The parts that every transformer here is made of: linear map, layer norm, attention, MLP, block, stack.
 
 Activations carry the compute dtype and parameters are cast to it where they meet, so one set of parameters serves
-float32, bfloat16 and float64. Attention keeps its heads in front, (B, H, T, D), which is the faster layout on a CPU.
+float32, bfloat16 and float64. Their products and gradients are those of `ranjax.models.products`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ranjax.models import products
+from ranjax.models.products import at_least_float32
+
 
 def activation_function(name: str) -> Callable[[jax.Array], jax.Array]:
     """The pointwise nonlinearity of an MLP: "quick_gelu", "gelu" (exact), "gelu_tanh" or "relu"."""
@@ -21,11 +24,6 @@ def activation_function(name: str) -> Callable[[jax.Array], jax.Array]:
         "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
         "relu": jax.nn.relu,
     }[name]
-
-
-def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
-    """float32 for half precision, else `dtype` itself: what moments, softmax and pixel arithmetic are taken in."""
-    return jnp.dtype(dtype) if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
@@ -41,10 +39,11 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if use_bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = jnp.matmul(x, self.kernel[...].astype(x.dtype))
+        kernel, rows = self.kernel[...].astype(x.dtype), x.reshape(-1, x.shape[-1])
         if self.bias is None:
-            return y
-        return y + jnp.expand_dims(self.bias[...].astype(x.dtype), tuple(range(x.ndim - 1)))
+            return jnp.matmul(x, kernel)
+        y = products.affine(rows, kernel, self.bias[...].astype(x.dtype))
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 class LayerNorm(nnx.Module):
@@ -56,13 +55,9 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        wide = x.astype(at_least_float32(x.dtype))
-        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
-        y = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.eps)
-        axes = tuple(range(x.ndim - 1))
-        scale = jnp.expand_dims(self.scale[...].astype(y.dtype), axes)
-        bias = jnp.expand_dims(self.bias[...].astype(y.dtype), axes)
-        return (y * scale + bias).astype(x.dtype)
+        wide = at_least_float32(x.dtype)
+        scale, bias = self.scale[...].astype(wide), self.bias[...].astype(wide)
+        return products.layer_norm(x.reshape(-1, x.shape[-1]), scale, bias, self.eps).reshape(x.shape)
 
 
 class Attention(nnx.Module):
@@ -80,23 +75,8 @@ class Attention(nnx.Module):
 
         `queries` [B, Q, width], where given, ask in the place of `x`; the result is then [B, Q, width].
         """
-        query = self._split(self.query(x if queries is None else queries))
-        key, value = self._split(self.key(x)), self._split(self.value(x))
-        scale = float(query.shape[-1]) ** -0.5
-        scores = jnp.einsum("bhtd,bhsd->bhts", query * scale, key)
-        scores = scores.astype(at_least_float32(x.dtype))
-        if allowed is not None:
-            # The lowest finite number, not -inf: a row without any allowed key stays finite, as do its gradients.
-            lowest = jnp.full(scores.shape, jnp.finfo(scores.dtype).min, scores.dtype)
-            scores = jnp.where(jnp.broadcast_to(allowed, scores.shape), scores, lowest)
-        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        mixed = jnp.einsum("bhts,bhsd->bhtd", weights, value)
-        batch, _, time, _ = mixed.shape
-        return self.out(mixed.transpose(0, 2, 1, 3).reshape(batch, time, x.shape[-1]))
-
-    def _split(self, x: jax.Array) -> jax.Array:
-        batch, time, width = x.shape
-        return x.reshape(batch, time, self.heads, width // self.heads).transpose(0, 2, 1, 3)
+        query = self.query(x if queries is None else queries)
+        return self.out(products.attention(query, self.key(x), self.value(x), allowed, self.heads))
 
 
 class MLP(nnx.Module):
@@ -108,7 +88,10 @@ class MLP(nnx.Module):
         self.fc2 = Linear(hidden, width, out_std, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc2(activation_function(self.activation)(self.fc1(x)))
+        hidden = self.fc1(x)
+        # Half precision is as fast in float32 here: a CPU computes exp and erf in no other way.
+        wide = activation_function(self.activation)(hidden.astype(at_least_float32(x.dtype)))
+        return self.fc2(wide.astype(x.dtype))
 
 
 class Block(nnx.Module):
