@@ -21,6 +21,7 @@ from ranjax.data.augment import Augmentation, generator
 from ranjax.data.images import to_float
 from ranjax.data.sources import Record, Source
 from ranjax.data.tokenizer import Tokenizer
+from ranjax.data.tokenizer_checks import check_ends
 from ranjax.errors import ConfigError, DataError
 
 MEMORY_LIMIT = 1 << 30
@@ -82,10 +83,15 @@ class Loader:
         }
         if self.tokenizer is not None:
             rows |= self.encode([record["report"] for record in records])
+            twins = []
             for row, record in enumerate(records):
                 # A twin brings the very tokens it was crafted with: its text may be split another way.
                 if len(record.get("tokens", ())) == self.length:
                     rows["tokens"][row], rows["mask"][row] = record["tokens"], record["mask"]
+                    twins.append(row)
+            if twins:
+                names = rows["ids"][twins].tolist()
+                check_ends(rows["tokens"][twins], rows["mask"][twins], self.tokenizer.eos_id, names)
         return rows
 
     def _records(self, index: np.ndarray) -> list[Record]:

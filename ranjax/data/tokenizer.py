@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from ranjax import files
+from ranjax.data import tokenizer_files
 from ranjax.errors import ConfigError, DataError
 
 PAD, UNK, MASK, BOS, EOS = SPECIALS = ("[PAD]", "[UNK]", "[MASK]", "[BOS]", "[EOS]")
@@ -127,30 +127,36 @@ class Tokenizer:
           DataError: nothing to load, an unusable tokenizer, or too many unknown words in `sample`.
         """
         path = Path(path).expanduser()
-        folder = path if path.is_dir() else path.parent
-        file = path / "tokenizer.json" if path.is_dir() else path
-        if file.is_file():
-            try:
-                inner = tokenizers.Tokenizer.from_file(os.fspath(file))
-            # The library raises bare Exception for a file it cannot parse.
-            except Exception as error:
-                raise DataError(f"{file} is no tokenizer of the tokenizers library: {error}") from error
-        elif path.is_dir() and any((path / name).is_file() for name in ("vocab.txt", "vocab.json")):
-            inner = _assemble(path)
-        else:
-            raise DataError(f"{path} holds neither tokenizer.json nor vocab.txt nor vocab.json with merges.txt.")
-        names = _named_specials(folder)
-        loaded = cls(inner, names.get("pad_token"), names.get("unk_token"))
+        inner, settings = tokenizer_files.read_inner(path), tokenizer_files.read_settings(_folder(path))
+        if settings.get("padding_side", "right") != "right":
+            raise DataError(
+                f"The tokenizer of {path} pads on the {settings['padding_side']}; here positions "
+                "count from a text's first token, and its model would see others than it was trained with."
+            )
+        loaded = cls(inner, settings.get("pad_token"), settings.get("unk_token"))
+        recorded = settings.get(tokenizer_files.ID, loaded.fingerprint)
+        if recorded != loaded.fingerprint:
+            raise DataError(
+                f"tokenizer.json of {path} is not the one that its checkpoint was written with: its id is "
+                f"{loaded.fingerprint}, tokenizer_config.json records {recorded}."
+            )
         if sample and (rate := loaded.unknown_rate(sample)) > max_unknown:
             raise DataError(
-                f"The tokenizer {file} knows too few of the words at hand: {100 * rate:.0f} % are unknown, at most "
+                f"The tokenizer {path} knows too few of the words at hand: {100 * rate:.0f} % are unknown, at most "
                 f"{100 * max_unknown:.0f} % are allowed."
             )
         return loaded
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes tokenizer.json, atomically."""
-        files.write_text(path, self._json)
+        """Writes tokenizer.json, and beside it the tokenizer_config.json by which `transformers` loads the same."""
+        names = {"bos_token": self.bos_id, "eos_token": self.eos_id, "pad_token": self.pad_id}
+        names |= {"cls_token": self.bos_id, "sep_token": self.eos_id}
+        if self.unk_id != self.pad_id:
+            names["unk_token"] = self.unk_id
+        if self.mask_id is not None:
+            names["mask_token"] = self.mask_id
+        named = {name: self.token(index) for name, index in names.items()}
+        tokenizer_files.write(path, self._json, self.fingerprint, named)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -294,24 +300,5 @@ def _join(tokens: Iterable[str]) -> str:
     return re.sub(r"(?<=\w) ([-/'’]) (?=\w)", r"\1", text)
 
 
-def _named_specials(folder: Path) -> dict[str, str]:
-    """Names of special tokens from the JSON files beside a Hugging Face tokenizer."""
-    names: dict[str, str] = {}
-    for file in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / file).is_file():
-            for key, value in files.read_json(folder / file).items():
-                if key in ("pad_token", "unk_token"):
-                    names[key] = value["content"] if isinstance(value, dict) else value
-    return {key: value for key, value in names.items() if value}
-
-
-def _assemble(folder: Path) -> tokenizers.Tokenizer:
-    """The fast tokenizer of a folder with vocabulary files alone, as transformers assembles it."""
-    # Lazily: transformers takes seconds to import. `vocab_file=` arguments are not used: they silently give UNK only.
-    if (folder / "vocab.txt").is_file():
-        from transformers import BertTokenizerFast
-
-        return BertTokenizerFast.from_pretrained(os.fspath(folder)).backend_tokenizer
-    from transformers import CLIPTokenizerFast
-
-    return CLIPTokenizerFast.from_pretrained(os.fspath(folder)).backend_tokenizer
+def _folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
