@@ -62,13 +62,13 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def hashes(folder: str | os.PathLike[str], skip: Collection[str] = ()) -> dict[str, str]:
-    """SHA-256 of every file below `folder` by its relative path, in order; not below subfolders named in `skip`, nor
-    of hidden files."""
+    """SHA-256 of every file below `folder` by its relative path, in order; neither of files or subfolders whose path
+    is in `skip`, nor of hidden files."""
     folder = Path(folder)
     found = {}
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.is_file() and parts[0] not in skip and not path.name.startswith("."):
+        if path.is_file() and not {parts[0], "/".join(parts)} & {*skip} and not path.name.startswith("."):
             found["/".join(parts)] = sha256(path)
     return found
 

@@ -111,8 +111,10 @@ NOT_LISTED = (
     "metrics.jsonl",
     "tensorboard",
     "profile",
+    "encoder/README.md",
 )
-"""What a manifest does not list: stores and checkpoints carry hashes of their own, logs are no result."""
+"""What a manifest does not list: stores and checkpoints carry hashes of their own, logs are no result, and the report
+writes an encoder's card anew with its figures."""
 
 
 def _stage(name: str) -> Callable[[Context], dict[str, Any]]:
@@ -133,7 +135,11 @@ def plan(config: ml_collections.ConfigDict) -> tuple[StageRun, ...]:
     """The stage runs that a config asks for, in an order in which each finds what it needs."""
     common = ("seed",)
     model = (*common, "data", "text", "model", "pretrain")
-    runs = [StageRun("prepare", "", 0.0, (), (*common, "data", "text", "model.weights"), _stage("prepare"))]
+    runs = [
+        StageRun(
+            "prepare", "", 0.0, (), (*common, "data", "text", "model.weights", "model.text_weights"), _stage("prepare")
+        )
+    ]
     runs.append(StageRun("pretrain", "clean", 0.0, ("prepare",), model, _stage("pretrain")))
     noisy = [r for r in config.noise.ratios if r > 0]
     arms = [("clean", 0.0, "")]

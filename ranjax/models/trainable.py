@@ -15,8 +15,13 @@ from ranjax.models.naming import nest, paths
 Tree = dict[str, Any]
 
 
-def select(params: Mapping[str, Any], patterns: Sequence[str]) -> Tree:
+def select(params: Mapping[str, Any], patterns: Sequence[str], key: str = "trainable") -> Tree:
     """A tree of bools in the shape of `params`, True where a pattern is found in the path ("vision/positions").
+
+    Args:
+      params: nested dict of arrays.
+      patterns: regular expressions.
+      key: of the config, for messages.
 
     Raises:
       ConfigError: a pattern that is no regular expression, or that matches nothing.
@@ -27,10 +32,10 @@ def select(params: Mapping[str, Any], patterns: Sequence[str]) -> Tree:
         try:
             found = {path for path, name in names.items() if re.search(pattern, name)}
         except re.error as error:
-            raise ConfigError("trainable", pattern, f"a regular expression ({error})") from error
+            raise ConfigError(key, pattern, f"a regular expression ({error})") from error
         if not found:
             first = ", ".join(list(names.values())[:5])
-            raise ConfigError("trainable", pattern, f"a pattern that some parameter's path holds, such as {first}")
+            raise ConfigError(key, pattern, f"a pattern that some parameter's path holds, such as {first}")
         chosen |= found
     return nest({path: path in chosen for path in names})
 
@@ -45,6 +50,13 @@ def partition(params: Mapping[str, Any], chosen: Mapping[str, Any]) -> tuple[Tre
 def combine(trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> Tree:
     """Inverse of `partition`."""
     return nest(paths(dict(trained)) | paths(dict(frozen)))
+
+
+def describe_adapters(params: Mapping[str, Any], adapters: Mapping[str, Any], names: int = 4) -> str:
+    """The table of `describe_trainable` for LoRA: the adapters are trained, and everything in `params` is frozen."""
+    beside = {"lora": dict(adapters), **dict(params)}
+    chosen = nest({path: path[0] == "lora" for path in paths(beside)})
+    return describe_trainable(beside, chosen, names)
 
 
 def describe_trainable(params: Mapping[str, Any], chosen: Mapping[str, Any], names: int = 4) -> str:

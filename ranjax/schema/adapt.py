@@ -5,7 +5,7 @@ import math
 from ml_collections import ConfigDict
 
 from ranjax.errors import ConfigError
-from ranjax.schema.checks import Key, above, at_least, epsilon, one_of, some_of
+from ranjax.schema.checks import Key, above, at_least, epsilon, one_of, patterns, some_of
 
 HEADS = ("lp", "mlp", "nmtune", "ran", "at")
 ABLATIONS = tuple(
@@ -70,6 +70,20 @@ KEYS = (
     Key("adapt.tune_learning_rate", 1e-4, "AdamW's for a whole image tower.", "", above(0)),
     Key("adapt.lora_learning_rate", 1e-3, "AdamW's for LoRA's adapters.", "", above(0)),
     Key("adapt.lora_rank", 4, "Rank of LoRA's adapters.", "", at_least(1)),
+    Key(
+        "adapt.lora_targets",
+        (r"^vision/.*blocks/.*/(attention|mlp)/[^/]+/kernel$",),
+        "Regular expressions on the paths of the kernels that get an adapter.",
+        "",
+        patterns,
+    ),
+    Key(
+        "adapt.tune_trainable",
+        ("^vision/", "^visual_projection/"),
+        "Regular expressions on the paths of what methods of full scope train.",
+        "",
+        patterns,
+    ),
 )
 
 

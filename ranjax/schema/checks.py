@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,15 @@ def some_of(*choices: str) -> Check:
         return "" if good else "a tuple of different names out of " + ", ".join(map(repr, choices))
 
     return check
+
+
+def patterns(value: tuple[str, ...]) -> str:
+    """Regular expressions, at least one."""
+    try:
+        compiled = [re.compile(v) for v in value if v]
+    except re.error as error:
+        return f"regular expressions ({error})"
+    return "" if compiled else "at least one regular expression on parameters' paths, e.g. ('^vision/', 'projection')"
 
 
 def epsilon(value: Any) -> str:

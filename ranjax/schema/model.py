@@ -12,6 +12,12 @@ KEYS = (
         "Folder of a Hugging Face CLIP, or of a CLIP image tower with a BERT, to start from; empty: random weights.",
         "path",
     ),
+    Key(
+        "model.text_weights",
+        "",
+        "Folder of a BERT to start the text tower from, beside a new image tower; empty: none.",
+        "path",
+    ),
     Key("model.patch_size", 16, "Side of a patch.", "pixels", at_least(1)),
     Key("model.vision_width", 128, "Width of the image tower.", "channels", at_least(8)),
     Key("model.vision_layers", 3, "Blocks of the image tower.", "layers", at_least(1)),
@@ -36,6 +42,10 @@ KEYS = (
 def check(config: ConfigDict) -> None:
     """Raises a ConfigError where keys do not fit each other."""
     model = config.model
+    if model.weights and model.text_weights:
+        raise ConfigError(
+            "model.text_weights", model.text_weights, "empty where model.weights names a whole checkpoint"
+        )
     for tower in ("vision", "text"):
         width, heads = model[f"{tower}_width"], model[f"{tower}_heads"]
         if width % heads:

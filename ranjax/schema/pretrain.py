@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from ranjax.errors import ConfigError
-from ranjax.schema.checks import Key, above, at_least, between
+from ranjax.schema.checks import Key, above, at_least, between, patterns
 
 KEYS = (
     Key("pretrain.steps", 260, "Steps of each upstream run.", "steps", at_least(1)),
@@ -12,6 +12,13 @@ KEYS = (
     Key("pretrain.warmup", 0.1, "Share of the steps with a linear warm-up; then cosine to 0.", "share", between(0, 1)),
     Key("pretrain.weight_decay", 0.1, "AdamW's; not on biases, norms, logit scale.", "", at_least(0)),
     Key("pretrain.clip_norm", 1.0, "Largest gradient norm; 0 switches clipping off.", "", at_least(0)),
+    Key(
+        "pretrain.trainable",
+        (".",),
+        "Regular expressions; parameters whose path holds one are trained, the rest stays bit-equal. '.': all.",
+        "",
+        patterns,
+    ),
     Key("pretrain.checkpoint_every", 130, "Steps between checkpoints.", "steps", at_least(1)),
     Key("pretrain.log_every", 50, "Steps between lines of figures.", "steps", at_least(1)),
 )

@@ -6,7 +6,7 @@ KEYS = (
     Key(
         "text.tokenizer",
         "",
-        "tokenizer.json or its folder; empty: that of model.weights, or else the words of the training reports.",
+        "tokenizer.json or its folder; empty: that of model.weights or model.text_weights, or else the reports' words.",
         "path",
     ),
     Key(

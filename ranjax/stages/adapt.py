@@ -26,7 +26,7 @@ from ranjax.training import few_shot
 from ranjax.training.adapt import METHODS, Examples, Fit, Method, fit_heads
 from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
-from ranjax.training.tune import TUNED, Images, Outcome, Task, Tune, tune
+from ranjax.training.tune import TUNED, Images, Outcome, Task, Tune, describe_scope, tune
 
 FILE = "heads.safetensors"
 
@@ -183,6 +183,9 @@ def _tuned(
         for part, split in (("adapt", train), ("validation", validation))
     ]
     task = task_of(context, functions, params)
+    context.say(f"  {name}, of the encoder:")
+    for line in describe_scope(TUNED[name], params, _settings(config, points[0])).splitlines():
+        context.say(f"    {line}")
     outcomes: list[list[Outcome]] = []
     for point in points:
         settings = _settings(config, point)
@@ -232,6 +235,8 @@ def _settings(adapt: Any, point: Variant) -> Tune:
         attack=image_attacks.PGD(adapt.epsilon, adapt.step, adapt.attack_steps),
         weights=weights._replace(**strong),
         top_k=adapt.top_k,
+        trainable=tuple(pattern for pattern in adapt.tune_trainable if pattern),
+        targets=tuple(pattern for pattern in adapt.lora_targets if pattern),
     )
 
 

@@ -26,6 +26,7 @@ from ranjax.data.store import StoreWriter
 from ranjax.data.tokenizer import Tokenizer
 from ranjax.errors import ConfigError, DataError, nearest
 from ranjax.evaluation import retrieval
+from ranjax.stages import common
 from ranjax.training import devices
 from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
@@ -95,9 +96,7 @@ def load(checkpoint: Path) -> Victim:
         raise DataError(f"{checkpoint} is neither a model folder (config.json, model.safetensors) nor a finished run.")
     functions, params, config = models.load(folder, grey_to_rgb=True)
     tokenizer = Tokenizer.load(folder)
-    if tokenizer.vocab_size > config.vocab_size:
-        allowed = f"at most the {config.vocab_size} rows of the checkpoint's token table"
-        raise ConfigError("tokenizer", f"{tokenizer.vocab_size} tokens in {folder}", allowed)
+    common.check_tokenizer(tokenizer, config, folder, "tokenizer", str(folder))
     weights = sorted(folder.glob("*.safetensors"))
     return Victim(functions, params, tokenizer, digest([files.sha256(path) for path in weights]))
 

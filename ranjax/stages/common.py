@@ -13,6 +13,8 @@ import numpy as np
 from ranjax import keys
 from ranjax.data.prepared import PreparedSet
 from ranjax.data.tokenizer import Tokenizer, Tokens
+from ranjax.data.tokenizer_checks import check_fits
+from ranjax.data.tokenizer_files import recorded_id
 from ranjax.errors import DataError
 from ranjax.pipeline import Context, arm_name
 from ranjax.stages.prepare import open_data
@@ -103,6 +105,25 @@ def run_options(config: Any) -> dict[str, Any]:
     """The fields of an encoder's config that say how to run it, which its files do not hold."""
     model = config.model
     return {"grey_to_rgb": True, "compute_dtype": model.compute_dtype, "remat": model.remat, "scan": model.scan}
+
+
+def check_tokenizer(tokenizer: Tokenizer, shape: Any, folder: Path, key: str, value: str) -> None:
+    """Refuses a tokenizer that is not that of the dual encoder of config `shape`, read from `folder`.
+
+    Raises:
+      ConfigError: as `tokenizer_checks.check_fits`.
+    """
+    bert = getattr(shape, "bert", None)
+    check_fits(
+        tokenizer,
+        shape.vocab_size,
+        pools="" if bert else shape.text_pooling,
+        eos_id=shape.eos_id,
+        pad_id=bert.pad_id if bert else None,
+        recorded=recorded_id(folder),
+        key=key,
+        value=value,
+    )
 
 
 def encoder_folder(context: Context, arm: str) -> Path:

@@ -35,7 +35,7 @@ def run(context: Context) -> dict[str, Any]:
         raise ConfigError("pretrain.batch_size", config.pretrain.batch_size, f"at most the {size} training pairs")
     reports = prepared.splits["train"].column("report")
     # A checkpoint's own tokenizer is the only one whose tokens mean to it what they should.
-    if given := config.text.tokenizer or config.model.weights:
+    if given := config.text.tokenizer or config.model.weights or config.model.text_weights:
         tokenizer = Tokenizer.load(given, sample=reports[:50])
     else:
         tokenizer = Tokenizer.build([*reports, *corpus(config)], max_size=config.text.max_vocabulary)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,13 +16,24 @@ from ranjax.data.augment import Augmentation
 from ranjax.data.batches import Batches
 from ranjax.data.sources import Source
 from ranjax.errors import ConfigError
-from ranjax.models import DualEncoder, DualEncoderConfig, VisionBertConfig, load, resize_positions, save, split
+from ranjax.models import (
+    DualEncoder,
+    DualEncoderConfig,
+    VisionBertConfig,
+    load,
+    load_bert,
+    resize_positions,
+    save,
+    split,
+)
+from ranjax.models.trainable import describe_trainable, select
+from ranjax.models.vision_bert import VisionBert
 from ranjax.pipeline import Context, Stopped
-from ranjax.stages import common
+from ranjax.stages import cards, common
 from ranjax.training import devices, loop
 from ranjax.training.checkpoints import Checkpoints
 from ranjax.training.metrics_log import MetricsLog
-from ranjax.training.optimizer import AdamWSettings, adamw
+from ranjax.training.optimizer import AdamWSettings, adamw, only
 from ranjax.training.pretrain import make_step
 from ranjax.training.progress import Progress
 from ranjax.training.state import TrainState
@@ -35,7 +48,13 @@ def run(context: Context) -> dict[str, Any]:
     settings = config.pretrain
     devices.check_batch_size(settings.batch_size, context.mesh, "pretrain.batch_size")
     functions, params = first_weights(context)
+    trainable = select(params, [pattern for pattern in settings.trainable if pattern], "pretrain.trainable")
+    for line in describe_trainable(params, trainable).splitlines():
+        context.say(f"  {line}")
     optimizer = adamw(optimizer_settings(settings))
+    # None where all is trained: the program and the optimizer's state are then those of a run without the key.
+    chosen = None if all(jax.tree.leaves(trainable)) else trainable
+    optimizer = optimizer if chosen is None else only(optimizer, chosen)
     batches = Batches(
         upstream(context),
         settings.batch_size,
@@ -47,7 +66,7 @@ def run(context: Context) -> dict[str, Any]:
         threads=config.data.threads,
         augment=augmentation(config.data),
     )
-    step = devices.data_parallel(make_step(functions, optimizer), context.mesh)
+    step = devices.data_parallel(make_step(functions, optimizer, trainable=chosen), context.mesh)
     meta = {"fingerprint": context.fingerprint, "tokenizer": data.tokenizer.fingerprint}
     with Checkpoints(context.folder / "checkpoints") as checkpoints:
         fresh = TrainState.create(params, optimizer)
@@ -87,7 +106,8 @@ def run(context: Context) -> dict[str, Any]:
     context.say(f"  peak memory of the host {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
     params = jax.device_get(state.params)
     save(context.folder / "encoder", functions, params)
-    common.data(context).tokenizer.save(context.folder / "encoder" / "tokenizer.json")
+    data.tokenizer.save(context.folder / "encoder" / "tokenizer.json")
+    cards.write_card(context, context.this.arm)
     return {
         "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
         "steps": settings.steps,
@@ -139,17 +159,37 @@ def first_weights(context: Context) -> tuple[Any, Any]:
             allowed = f"at most {stored.max_length}, which model.weights = {model.weights!r} was made for"
             raise ConfigError("text.max_length", config.text.max_length, allowed)
         functions, params = resize_positions(functions, params, config.data.image_size)
-        pooled = not isinstance(stored, VisionBertConfig)
-        if tokenizer.vocab_size > stored.vocab_size or (pooled and tokenizer.eos_id != stored.eos_id):
-            raise ConfigError(
-                "text.tokenizer",
-                config.text.tokenizer,
-                f"the tokenizer of the checkpoint (its end token is {stored.eos_id}, this one's {tokenizer.eos_id})",
-            )
+        given = config.text.tokenizer or model.weights
+        common.check_tokenizer(tokenizer, stored, Path(model.weights), "text.tokenizer", given)
         return functions, params
+    if model.text_weights:
+        return _beside_bert(config, tokenizer)
     special = {name: getattr(tokenizer, name) for name in ("eos_id", "bos_id", "pad_id")}
     shape = encoder_shape(config, tokenizer.vocab_size, **special)
     return split(DualEncoder(shape, nnx.Rngs(keys.stream(config.seed, "init"))))
+
+
+def _beside_bert(config: Any, tokenizer: Any) -> tuple[Any, Any]:
+    """A new image tower and new projections beside the BERT of `model.text_weights`, read by its pooler."""
+    model = config.model
+    _, bert_params, bert = load_bert(model.text_weights)
+    if not bert.pooler:
+        allowed = "a BERT with its pooler, by which VisionTextDualEncoder reads a text"
+        raise ConfigError("model.text_weights", model.text_weights, allowed)
+    if config.text.max_length > bert.max_length:
+        allowed = f"at most {bert.max_length}, which model.text_weights = {model.text_weights!r} was made for"
+        raise ConfigError("text.max_length", config.text.max_length, allowed)
+    shape = VisionBertConfig(
+        bert=dataclasses.replace(bert, remat=model.remat, scan=model.scan),
+        eos_id=tokenizer.eos_id,
+        bos_id=tokenizer.bos_id,
+        pad_id=tokenizer.pad_id,
+        **_vision_shape(config),
+    )
+    given = config.text.tokenizer or model.text_weights
+    common.check_tokenizer(tokenizer, shape, Path(model.text_weights), "text.tokenizer", given)
+    functions, params = split(VisionBert(shape, nnx.Rngs(keys.stream(config.seed, "init"))))
+    return functions, {**params, "text": bert_params}
 
 
 def encoder_shape(config: Any, vocab_size: int, *, eos_id: int, bos_id: int, pad_id: int) -> DualEncoderConfig:
@@ -160,21 +200,29 @@ def encoder_shape(config: Any, vocab_size: int, *, eos_id: int, bos_id: int, pad
         eos_id=eos_id,
         bos_id=bos_id,
         pad_id=pad_id,
-        image_size=config.data.image_size,
-        patch_size=model.patch_size,
-        vision_width=model.vision_width,
-        vision_layers=model.vision_layers,
-        vision_heads=model.vision_heads,
         text_width=model.text_width,
         text_layers=model.text_layers,
         text_heads=model.text_heads,
         max_length=config.text.max_length,
-        embed_dim=model.embed_dim,
-        activation=model.activation,
-        compute_dtype=model.compute_dtype,
-        remat=model.remat,
-        scan=model.scan,
+        **_vision_shape(config),
     )
+
+
+def _vision_shape(config: Any) -> dict[str, Any]:
+    """Fields of a dual encoder's config that its text tower has no part in."""
+    model = config.model
+    return {
+        "image_size": config.data.image_size,
+        "patch_size": model.patch_size,
+        "vision_width": model.vision_width,
+        "vision_layers": model.vision_layers,
+        "vision_heads": model.vision_heads,
+        "embed_dim": model.embed_dim,
+        "activation": model.activation,
+        "compute_dtype": model.compute_dtype,
+        "remat": model.remat,
+        "scan": model.scan,
+    }
 
 
 def _batch(rows: Any) -> dict[str, Any]:

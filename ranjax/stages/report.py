@@ -18,7 +18,7 @@ from ranjax import files
 from ranjax.data.images import encode_png, to_float
 from ranjax.pipeline import Context
 from ranjax.reporting import page
-from ranjax.stages import common
+from ranjax.stages import cards, common
 from ranjax.stages.evaluation import across, record
 
 SCHEMA = 1
@@ -57,6 +57,9 @@ def run(context: Context) -> dict[str, Any]:
     path = context.workdir / "results.json"
     files.write_json(path, results)
     files.write_json(context.workdir / "run.json", _run_facts(context))
+    for other in context.plan:
+        if other.stage == "pretrain":
+            cards.write_card(context, other.arm, results)
     page.write_report(path, context.workdir / "run.json", context.folder)
     return {"rows": len(results["rows"]), "results": files.sha256(path)}
 

@@ -83,6 +83,12 @@ def adamw(settings: AdamWSettings) -> optax.GradientTransformation:
     return plain_promotion(inner)
 
 
+def only(inner: optax.GradientTransformation, trainable: Any) -> optax.GradientTransformation:
+    """`inner` on what the tree of bools `trainable` says True of; the rest has no state and stays bit-equal."""
+    labels = jax.tree.map(lambda on: "trained" if on else "frozen", trainable)
+    return optax.partition({"trained": inner, "frozen": optax.set_to_zero()}, labels)
+
+
 def plain_promotion(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """`inner`, traced under JAX's standard promotion: optax's Adam raises a float to an integer power, which the strict
     setting refuses."""

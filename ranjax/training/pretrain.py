@@ -38,6 +38,7 @@ def make_step(
     accumulate: int = 1,
     augment: Augment | None = None,
     axis_name: str | None = AXIS,
+    trainable: Any = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """Builds the per-device step ``(state, batch, key) -> (state, metrics)``, for `devices.data_parallel`.
 
@@ -51,6 +52,8 @@ def make_step(
       augment: ``(keys key[B], images f32[B,H,W,C]) -> images``; key i depends on the step and on the row's place in the
         global batch, not on the number of devices.
       axis_name: mesh axis of the data, or None for a step on one device without a mesh.
+      trainable: a tree of bools from `models.trainable.select`; no gradient is computed by what is False there. The
+        optimizer must leave it alone, see `optimizer.only`. None: all parameters are trained.
 
     The batch is ``{"image": f32[B,H,W,C] in [0, 1] or u8, "tokens": i32[B,L], "mask": bool[B,L]}``.
 
@@ -71,6 +74,7 @@ def make_step(
             images = augment(row_keys(key, images.shape[0], axis_name), images)
 
         def loss_fn(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+            params = params if trainable is None else stop_gradients(params, trainable)
             image = _in_parts(functions.image_features, params, (images,), accumulate)
             text = _in_parts(functions.text_features, params, (batch["tokens"], batch["mask"]), accumulate)
             scale = functions.logit_scale(params)
@@ -102,6 +106,11 @@ def as_float(images: jax.Array) -> jax.Array:
     if images.dtype == jnp.uint8:
         return images.astype(jnp.float32) / 255
     return images
+
+
+def stop_gradients(params: Any, trainable: Any) -> Any:
+    """`params`, constant to differentiation where the tree of bools `trainable` says False."""
+    return jax.tree.map(lambda leaf, on: leaf if on else jax.lax.stop_gradient(leaf), params, trainable)
 
 
 def _in_parts(encode: Callable[..., jax.Array], params: Any, arrays: tuple[jax.Array, ...], parts: int) -> jax.Array:

@@ -25,7 +25,7 @@ from ranjax.errors import ConfigError, DataError
 from ranjax.keys import stream
 from ranjax.models import lora
 from ranjax.models.heads import LinearHead, ResidualHead
-from ranjax.models.trainable import combine, partition, select
+from ranjax.models.trainable import combine, describe_adapters, describe_trainable, partition, select
 from ranjax.objectives import classification, rectification, robust
 from ranjax.objectives.rectification import Weights
 from ranjax.training.methods import METHODS
@@ -33,7 +33,7 @@ from ranjax.training.optimizer import plain_promotion
 from ranjax.training.pretrain import as_float
 
 IMAGE_TOWER = (r"^vision/", r"^visual_projection/")
-_LORA_KERNELS = r"^vision/.*blocks/.*/(attention|mlp)/[^/]+/kernel$"
+LORA_TARGETS = (r"^vision/.*blocks/.*/(attention|mlp)/[^/]+/kernel$",)
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ class Tune:
       attack: of the images made on the fly.
       weights: of RAN's terms.
       top_k: singular values that count as dominant.
+      trainable: regular expressions on the paths of what scope "full" trains.
+      targets: regular expressions on the paths of the kernels that get an adapter in scope "lora".
     """
 
     epochs: int = 5
@@ -97,6 +99,8 @@ class Tune:
     attack: image_attacks.PGD = field(default_factory=lambda: image_attacks.PGD("4/255", "1/255", 5))
     weights: Weights = METHODS["ran"].weights
     top_k: int = 1
+    trainable: tuple[str, ...] = IMAGE_TOWER
+    targets: tuple[str, ...] = LORA_TARGETS
 
 
 class Images(NamedTuple):
@@ -145,8 +149,21 @@ def encoder_of(method: Tuned, params: Mapping[str, Any], trained: Mapping[str, A
         return dict(params)
     if method.scope == "lora":
         return lora.apply(params, trained["encoder"])
-    chosen = select(params, IMAGE_TOWER)
-    return combine(trained["encoder"], partition(params, chosen)[1])
+    return combine(params, trained["encoder"])
+
+
+def describe_scope(method: Tuned, params: Mapping[str, Any], settings: Tune) -> str:
+    """A table of what a method trains of the encoder (its head not counted): arrays, numbers, share, first names.
+
+    Raises:
+      ConfigError: patterns that meet nothing, or a rank that does not fit.
+    """
+    if method.scope == "lora":
+        pattern = "|".join(settings.targets)
+        shapes = jax.eval_shape(lambda p: lora.add(p, settings.rank, jax.random.key(0), pattern), dict(params))
+        return describe_adapters(params, shapes)
+    patterns = settings.trainable if method.scope == "full" else ()
+    return describe_trainable(params, select(params, patterns, "adapt.tune_trainable"))
 
 
 def tune(
@@ -218,9 +235,9 @@ def _program(functions: Any, method: Tuned, settings: Tune, classes: int, exampl
     def start(params: Any, key: jax.Array) -> Any:
         encoder: dict[str, Any] = {}
         if method.scope == "lora":
-            encoder = lora.add(params, settings.rank, jax.random.fold_in(key, 1), _LORA_KERNELS)
+            encoder = lora.add(params, settings.rank, jax.random.fold_in(key, 1), "|".join(settings.targets))
         elif method.scope == "full":
-            encoder = partition(params, select(params, IMAGE_TOWER))[0]
+            encoder = partition(params, select(params, settings.trainable, "adapt.tune_trainable"))[0]
         trained: dict[str, Any] = {"encoder": jax.tree.map(jnp.asarray, encoder)}
         if head is not None:
             first, stats = head.init(jax.random.fold_in(key, 2))

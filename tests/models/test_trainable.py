@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from ranjax.errors import ConfigError
-from ranjax.models.trainable import combine, describe_trainable, partition, select
+from ranjax.models import lora
+from ranjax.models.trainable import combine, describe_adapters, describe_trainable, partition, select
 
 
 def test_patterns_choose_and_the_two_parts_make_the_whole(tiny):
@@ -30,3 +31,13 @@ def test_a_pattern_that_meets_nothing_is_refused(tiny):
         select(tiny[1], ["vison/"])
     with pytest.raises(ConfigError, match="regular expression"):
         select(tiny[1], ["("])
+
+
+def test_the_table_of_adapters_sets_them_beside_the_frozen_encoder(tiny):
+    _, params = tiny
+    adapters = jax.eval_shape(lambda p: lora.add(p, 2, jax.random.key(0)), params)
+    table = describe_adapters(params, adapters).splitlines()
+    number, total = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (adapters, params))
+    assert table[1].split()[:4] == ["trained", "48", f"{number:,}", f"{number / (number + total):.2%}"]
+    assert "lora/text/blocks/layers/0/mlp/fc1/kernel/down" in table[1]
+    assert f"{total:,}" in table[2]

@@ -13,6 +13,7 @@ from linear_encoder import LinearEncoder, batch_at, init_params
 from ranjax import models
 from ranjax.errors import ConfigError
 from ranjax.models import clip_files
+from ranjax.models.trainable import select
 from ranjax.objectives import contrastive
 from ranjax.training import devices, optimizer, pretrain
 from ranjax.training.state import TrainState
@@ -151,3 +152,19 @@ def test_augmentation_does_not_depend_on_the_number_of_devices():
 def test_eight_bit_images_are_scaled():
     bits = jnp.asarray([[0, 255]], jnp.uint8)
     np.testing.assert_array_equal(pretrain.as_float(bits), np.asarray([[0, 1]], np.float32))
+
+
+def test_what_is_not_chosen_stays_bit_equal_and_has_no_optimizer_state():
+    params = init_params()
+    chosen = select(params, ["image|log_scale"])
+    frozen = [leaf for leaf, on in zip(jax.tree.leaves(params), jax.tree.leaves(chosen)) if not on]
+    assert frozen
+    plain = optimizer.adamw(SETTINGS)
+    adamw = optimizer.only(plain, chosen)
+    step = jax.jit(pretrain.make_step(LinearEncoder(), adamw, axis_name=None, trainable=chosen))
+    state = TrainState.create(params, adamw)
+    assert len(jax.tree.leaves(state.opt_state)) < len(jax.tree.leaves(plain.init(params)))
+    after, metrics = step(state, batch_at(0), jax.random.key(0))
+    assert metrics["gradient_norm"] > 0
+    for old, new, on in zip(*map(jax.tree.leaves, (params, after.params, chosen))):
+        assert np.array_equal(old, new) is not on
