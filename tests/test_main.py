@@ -109,6 +109,41 @@ def test_a_run_ends_with_its_table_and_the_path_of_a_page(whole):
     assert results["masking"]
 
 
+def test_every_encoder_carries_a_card_with_the_figures_of_its_evaluation(whole):
+    workdir = whole[0]
+    for arm, said in (("clean", "Upstream noise: none"), ("coattack_30", "30 % of the pairs replaced by adversarial")):
+        card = (workdir / "pretrain" / arm / "encoder" / "README.md").read_text()
+        assert said in card
+        assert "no clinical claim" in card
+        assert "| lp | finding | test | pgd | accuracy |" in card
+    assert "encoder/README.md" not in files.read_json(workdir / "pretrain" / "clean" / "manifest.json")["files"]
+    assert "encoder/tokenizer.json" in files.read_json(workdir / "pretrain" / "clean" / "manifest.json")["files"]
+
+
+def test_an_encoder_is_taken_out_with_tokenizer_card_and_head(whole, tmp_path, capsys):
+    from ranjax import export
+
+    source = whole[0] / "pretrain" / "coattack_30" / "encoder"
+    line = [str(whole[0]), "--arm", "coattack_30", "--out", str(tmp_path / "out")]
+    assert export.main([*line, "--method", "ran", "--seed", "1"]) == 0
+    assert "0 arrays differ from the upstream encoder's; its head lies beside it" in capsys.readouterr().out
+    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
+    assert files.read_json(tmp_path / "out" / "head.json")["kind"] == "residual"
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Adapted by `ran`, seed 1" in card
+    assert "| ran | finding | test | none | accuracy |" in card
+    for wrong, allowed in (
+        (["--arm", "coattack_3"], "clean, coattack_30"),
+        (["--method", "rann", "--out", str(tmp_path / "b")], "Did you mean 'ran'"),
+        (["--method", "ran", "--seed", "2", "--out", str(tmp_path / "b")], "0 to 1"),
+        ([], "absent or empty"),
+    ):
+        assert export.main([*line, *wrong]) == 2
+        assert allowed in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+
+
 def test_metrics_are_written_for_tensorboard_and_as_lines(whole):
     workdir = whole[0]
     assert list((workdir / "pretrain" / "clean" / "tensorboard").glob("events*"))

@@ -1,0 +1,124 @@
+"""Encoders out of a run, for the rest of the world: weights, tokenizer and model card in one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from ranjax import files, models
+from ranjax.errors import ConfigError, DataError, nearest
+from ranjax.pipeline import Context
+from ranjax.reporting import model_card
+from ranjax.stages import cards, common
+from ranjax.training.methods import METHODS
+from ranjax.training.tune import TUNED, encoder_of
+
+HEAD, HEAD_FACTS = "head.safetensors", "head.json"
+
+
+class Exported(NamedTuple):
+    """What `export` wrote.
+
+    Attributes:
+      folder: of the encoder.
+      changed: arrays of the encoder that differ from the upstream encoder's.
+      head: whether a head lies beside it (head.safetensors).
+    """
+
+    folder: Path
+    changed: int
+    head: bool
+
+
+def export(context: Context, arm: str, method: str, seed: int, out: Path, results: dict[str, Any] | None) -> Exported:
+    """Writes the encoder of an upstream arm, as `method` left it, in the layout of `transformers`.
+
+    What LoRA trained is merged into the kernels. A head, which that layout has no place for, goes beside it.
+
+    Args:
+      context: of a finished run.
+      arm: e.g. "clean" or "coattack_10".
+      method: of the adapt stage; empty: the upstream encoder itself.
+      seed: which of the method's seeds.
+      out: folder, absent or empty.
+      results: of results.json, for the card.
+
+    Raises:
+      ConfigError: an arm, method or seed that the run does not have, or a folder that holds something.
+      DataError: the run has not come so far.
+    """
+    _check(context, arm, method, out)
+    functions, params = common.encoder(context, arm)
+    trained = _trained(context, arm, method, seed) if method else {}
+    adapted = dict(params)
+    if trained.get("encoder"):
+        adapted = encoder_of(TUNED[method], params, trained)
+    source = common.encoder_folder(context, arm)
+    models.save(out, functions, jax.device_get(adapted))
+    common.data(context).tokenizer.save(out / "tokenizer.json")
+    if trained.get("head"):
+        _write_head(out, method, trained["head"], common.data(context).classes)
+    pairs = zip(jax.tree.leaves(adapted), jax.tree.leaves(dict(params)), strict=True)
+    changed = sum(not np.array_equal(a, b) for a, b in pairs)
+    facts = cards.facts(context, arm, source, int(sum(np.size(x) for x in jax.tree.leaves(adapted))), results)
+    told = _adaptation(context, arm, method, seed, changed, bool(trained.get("head")))
+    facts = model_card.Facts(**{**vars(facts), "method": method, "adaptation": told})
+    files.write_text(out / model_card.FILE, model_card.write(facts))
+    return Exported(out, changed, bool(trained.get("head")))
+
+
+def _check(context: Context, arm: str, method: str, out: Path) -> None:
+    arms = [run.arm for run in context.plan if run.stage == "pretrain"]
+    if arm not in arms:
+        raise ConfigError("--arm", arm, f"one of {', '.join(arms)}", nearest(arm, arms))
+    if not (context.folder_of(f"pretrain/{arm}") / "manifest.json").is_file():
+        raise DataError(f"{context.workdir}: pretrain/{arm} is not finished; the run's own command goes on with it.")
+    if method:
+        done = context.folder_of(f"adapt/{arm}") / "manifest.json"
+        known = [name for name in context.config.adapt.methods if name in TUNED or name in METHODS]
+        if method not in known:
+            raise ConfigError("--method", method, f"a method of this run: {', '.join(known)}", nearest(method, known))
+        if not done.is_file():
+            raise DataError(f"{context.workdir}: adapt/{arm} is not finished; the run's own command goes on with it.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError("--out", str(out), "a folder that is absent or empty")
+
+
+def _trained(context: Context, arm: str, method: str, seed: int) -> dict[str, Any]:
+    """{"encoder", "head"} of one seed, either absent where the method trains none."""
+    from ranjax.stages.adapt import load_heads, load_tuned
+
+    folder = context.folder_of(f"adapt/{arm}")
+    every = load_tuned(folder, method) if method in TUNED else {"head": load_heads(folder)[method]}
+    seeds = int(jax.tree.leaves(every)[0].shape[0])
+    if not 0 <= seed < seeds:
+        raise ConfigError("--seed", seed, f"0 to {seeds - 1}, the seeds of {method} in this run")
+    return jax.tree.map(lambda x: x[seed], every)
+
+
+def _write_head(out: Path, method: str, head: Any, classes: tuple[str, ...]) -> None:
+    leaves = jax.tree_util.tree_leaves_with_path(head)
+    tensors = {"/".join(str(k.key) for k in path): np.ascontiguousarray(leaf) for path, leaf in leaves}
+    save_file(tensors, out / HEAD)
+    kind = TUNED[method].head if method in TUNED else METHODS[method].head
+    said = {"kind": kind, "input": "image_embeds, not normalised", "classes": list(classes), "method": method}
+    files.write_json(out / HEAD_FACTS, said)
+
+
+def _adaptation(context: Context, arm: str, method: str, seed: int, changed: int, head: bool) -> list[str]:
+    if not method:
+        return []
+    facts = context.manifest_of(f"adapt/{arm}")["methods"][method]
+    source = TUNED[method].source if method in TUNED else "a head on frozen features"
+    told = [f"Adapted by `{method}`, seed {seed} ({source}); {changed} of the encoder's arrays changed."]
+    if method in TUNED and TUNED[method].scope == "lora":
+        told.append("LoRA's adapters are merged into the kernels: `transformers` loads them as they are.")
+    if "share" in facts:
+        told.append(f"Trained: {100 * facts['share']:.2f} % as many numbers as the encoder has, the head's included.")
+    if head:
+        told.append(f"The head lies beside the encoder: {HEAD}, described by {HEAD_FACTS}.")
+    return told
