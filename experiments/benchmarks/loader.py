@@ -27,14 +27,6 @@ PEER = """
 import json, sys, time
 from pathlib import Path
 import torch
-# A torchvision built for CUDA beside a torch for CPU cannot load its own operators. Its transforms need none: the names
-# that its import asks for are enough.
-try:
-    torch.ops.torchvision.nms
-except AttributeError:
-    kept = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        kept.define(name + "(Tensor a, Tensor b, float c) -> Tensor")
 from torchvision.transforms import v2
 torch.set_num_threads(1)
 paths, workers, how = sorted(Path(sys.argv[1]).glob("*.jpg")), int(sys.argv[2]), sys.argv[3]

@@ -126,7 +126,13 @@ def describe(stored: Mapping[str, Any]) -> str:
         between = ", ".join(f"{name} {count}" for name, count in pairs["between"].items())
         lines.append(f"copies across splits {pairs['pairs']}" + (f": {between}" if between else ""))
         lines += [f"  {p['first']} ({p['in']}) and {p['second']} ({p['and in']})" for p in pairs["listed"][:5]]
-    for name in ("reports", "uncertain labels", "licence", "citation", "notes"):
+    if "reports" in audit:
+        least, median, most = audit["words a report"]
+        lines.append(f"different reports {audit['reports']['different']}, words {least} to {most} (median {median})")
+    for name in (
+        "reports", "labels", "split", "split by patient", "views", "sections", "images", "uncertain labels",
+        "patients in several splits", "licence", "citation", "notes",
+    ):  # fmt: skip
         if card.get(name):
             lines.append(f"{name}: {card[name]}")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ batches = Batches(FileSource(paths, reports, image_size=224), 64, seed=0, thread
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from ranjax.errors import ConfigError, DataError
 class FileSource(Source):
     """Records of image files with their reports.
 
-    A large JPEG is decoded at the smallest of its own scales (1/2, 1/4, 1/8) that still has twice the pixels a side
-    that are wanted, which is several times faster than to decode it whole and hardly differs from that.
+    A large JPEG is decoded at the smallest of its own scales (1/2, 1/4, 1/8) that still has `gap` times the pixels a
+    side that are wanted. Its own scaling is a low-pass already: with a gap of 1, grainy pictures of 512 to 2048 pixels
+    differ from wholly decoded ones by 0.4 to 0.6 of 255 on average, and are read 1.4 to 1.9 times as fast.
 
     Args:
       paths: the files; the path is the id.
@@ -29,6 +31,7 @@ class FileSource(Source):
       labels: class numbers, -1 for none.
       image_size, resize: see `images.resize`.
       class_count: length of `labels` in a record.
+      gap: see above; 2 halves the difference, a large number decodes everything whole.
     """
 
     def __init__(
@@ -39,11 +42,14 @@ class FileSource(Source):
         image_size: int = 224,
         resize: str = "crop",
         class_count: int = 0,
+        gap: float = 1.0,
     ):
+        if gap < 1:
+            raise ConfigError("gap", gap, "at least 1")
         if len(paths) != len(reports) or (labels and len(labels) != len(paths)):
             raise ConfigError("paths", len(paths), f"as many as reports ({len(reports)}) and labels ({len(labels)})")
         self._paths, self._reports, self._labels = list(paths), list(reports), list(labels) or [-1] * len(paths)
-        self.image_size, self.resize, self.class_count = image_size, resize, class_count
+        self.image_size, self.resize, self.class_count, self.gap = image_size, resize, class_count, gap
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -68,13 +74,27 @@ class FileSource(Source):
         path = self._paths[index]
         try:
             with Image.open(io.BytesIO(path.read_bytes())) as image:
-                # At least twice the target on the short side: what is left to the resampling still averages pixels.
-                scale = min(image.size) / (2 * self.image_size)
-                image.draft("L", tuple(int(side / scale) for side in image.size))
+                scale = min(image.size) / (self.gap * self.image_size)
+                # Rounded up: one pixel below the target would be scaled up again.
+                drafted = image.draft("L", tuple(math.ceil(side / scale) for side in image.size))
                 image.load()
                 grey = image if image.mode == "L" else to_grey(image)
-                # Antialiased bilinear, as other trainers do it: half the time of bicubic.
-                pixels = resize(grey, self.image_size, self.resize, Image.Resampling.BILINEAR)
+                pixels = self._square(grey, drafted[1] if drafted else None)
         except UNREADABLE as error:
             raise DataError(f"{path} is unreadable ({type(error).__name__}: {error})") from error
         return {**self.meta(index), "image": pixels}
+
+    def _square(self, grey: Image.Image, box: tuple[float, float, float, float] | None) -> np.ndarray:
+        """Antialiased bilinear, as other trainers do it: half the time of bicubic.
+
+        `box` is the part that the picture fills: JPEG's own scales round sizes up, and a crop must not move by that.
+        """
+        size = self.image_size
+        if box is None or self.resize == "pad" or box[2:] == grey.size:
+            return resize(grey, size, self.resize, Image.Resampling.BILINEAR)
+        width, height = box[2:]
+        if self.resize == "crop":
+            side = min(width, height)
+            left, top = (width - side) / 2, (height - side) / 2
+            box = (left, top, left + side, top + side)
+        return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR, box=box), np.uint8)[:, :, None]
