@@ -40,6 +40,7 @@ def get_config(mode=""):
     folder.ood_report_template = "Chest X-ray. {findings}."
     config.pretrain.steps = 300
     config.pretrain.batch_size = 32
+    config.evaluate.attacks, config.evaluate.radii = ("pgd", "apgd_ce"), ("1/255", "2/255")
     if mode == "smoke":
         config.quick_compile = True
         config.pretrain.steps, config.pretrain.log_every = 6, 3
@@ -47,6 +48,7 @@ def get_config(mode=""):
         config.noise.image_steps = config.adapt.attack_steps = config.evaluate.steps = 2
         config.noise.ratios = (0.0, 0.3)
         config.adapt.seeds, config.adapt.epochs = 2, 3
+        config.evaluate.attacks, config.evaluate.radii = ("pgd",), ("",)
         config.evaluate.attacked_examples, config.evaluate.bootstrap = 16, 100
         config.report.examples = 2
     elif mode:
