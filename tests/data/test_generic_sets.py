@@ -61,6 +61,21 @@ def test_a_table_without_reports_gets_them_from_its_labels(tmp_path):
     assert reasons(mixed) == {"the report is empty": 1}
 
 
+@pytest.mark.parametrize(
+    ("encoding", "delimiter"),
+    [("utf-8", ","), ("utf-8-sig", ";"), ("utf-16", "\t"), ("cp1252", ";"), ("latin-1", ",")],
+)
+def test_tables_of_every_spreadsheet(tmp_path, encoding, delimiter):
+    # 0x81 is no letter of Windows-1252: only Latin-1 reads it.
+    said = "Vergrößert" + {"latin-1": "\x81", "cp1252": " – links"}.get(encoding, "")
+    lines = [["file", "report", "finding"], ["0.png", f"{said}.", "a"], ["1.png", "Größe normal.", "b"]]
+    text = "\r\n".join(delimiter.join(line) for line in lines)
+    (tmp_path / "index.csv").write_bytes(text.encode(encoding))
+    selection = select(SetSettings("table", str(tmp_path), options={"label": "finding"}, classes=("a", "b")))
+    found = {row.id: (row.report, row.label) for row in selection.rows}
+    assert found == {"0.png": (said.replace("\x81", "") + ".", 0), "1.png": ("Größe normal.", 1)}
+
+
 def test_a_dicom_tree_brings_patients_views_and_reports(tmp_path):
     for i in range(12):
         place = tmp_path / f"study{i}"

@@ -81,8 +81,7 @@ def _table(root: Path, options: Options) -> Iterator[Entry | Rejected]:
         raise ConfigError("option table", name, "a .csv, .csv.gz, .tsv, .jsonl or .json file")
     folder = root / values.pop("images") if "images" in values else table.parent
     column = values.get("image", "file")
-    delimiter = "\t" if ".tsv" in table.name else ","
-    content = load_json(table) if ".json" in table.name else rows(table, (column,), delimiter)
+    content = load_json(table) if ".json" in table.name else rows(table, (column,), _delimiter(table))
     for number, row in enumerate(content, start=1):
         if not isinstance(row, dict) or not row.get(column):
             yield Rejected(f"row {number}", "", f"column {column!r} is empty")
@@ -95,6 +94,12 @@ def _table(root: Path, options: Options) -> Iterator[Entry | Rejected]:
         if not file.exists() and (folder / "images").is_dir():
             file = inside(folder / "images", str(row[column]))
         yield from_row(row, values, FileRef(str(file)), str(row[column]))
+
+
+def _delimiter(table: Path) -> str:
+    """What separates the columns of the header: spreadsheets of many countries write semicolons."""
+    header = text(table).partition("\n")[0]
+    return max((",", ";", "\t"), key=header.count)
 
 
 def _dicom(root: Path, options: Options) -> Iterator[Entry | Rejected]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import gzip
@@ -70,7 +71,7 @@ def rows(path: Path, columns: Sequence[str] = (), delimiter: str = ",") -> Itera
 
 
 def text(path: Path) -> str:
-    """A text file in UTF-8, else Latin-1 (some publishers' tables are); unpacked where it is .gz, or .zip of one file.
+    """A text file, decoded as `decode` does; unpacked where it is .gz, or .zip of one file.
 
     Raises:
       DataError: it cannot be read, or unpacks beyond the limit.
@@ -95,11 +96,13 @@ def text(path: Path) -> str:
 
 
 def decode(data: bytes) -> str:
-    """UTF-8 with or without a mark, else Latin-1, which reads any bytes."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+    """UTF-8 with or without a mark, UTF-16 with one (spreadsheets write it), else Windows-1252, else Latin-1, which
+    reads any bytes."""
+    encodings = ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252")
+    for encoding in encodings:
+        with contextlib.suppress(UnicodeDecodeError):
+            return data.decode(encoding)
+    return data.decode("latin-1")
 
 
 def load_json(path: Path) -> Any:
