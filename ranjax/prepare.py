@@ -5,6 +5,7 @@
     python -m ranjax.prepare nih --data_dir=/data/ChestX-ray14 --out=prepared/nih
     python -m ranjax.prepare dicom --data_dir=/data/export --out=prepared/own --option report=Report --label_reports
     python -m ranjax.prepare describe prepared/nih
+    python -m ranjax.prepare iu_reports torchxrayvision-1.5.7-py3-none-any.whl
     python -m ranjax.main --config configs/ran.py --workdir=runs/nih --config.data.source=prepared \\
         --config.data.prepared.dir=prepared/nih --config.data.image_size=224
 
@@ -62,8 +63,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    p.add_argument("name", metavar="NAME", help="a set, or one of: list, explain NAME, describe FOLDER")
-    p.add_argument("what", nargs="?", default="", metavar="NAME|FOLDER", help="for explain and describe")
+    p.add_argument("name", metavar="NAME", help="a set, or: list, explain NAME, describe FOLDER, iu_reports PATH")
+    p.add_argument("what", nargs="?", default="", metavar="NAME|PATH", help="for explain, describe and iu_reports")
     p.add_argument("--data_dir", default="", metavar="FOLDER", help="the set's files, as their publisher lays them out")
     p.add_argument("--out", default="", metavar="FOLDER", help="where prepared sets are kept")
     p.add_argument("--workers", type=int, default=0, help="processes that decode images (default: one per core)")
@@ -154,6 +155,33 @@ def describe(folder: str) -> str:
     return f"{text}\nfolder: {place}" + (f"\ncontact sheet of 64: {sheet}" if sheet.is_file() else "")
 
 
+def iu_reports(path: str) -> str:
+    """What the Indiana University reports at `path` hold; they are read where they lie, and nothing is written.
+
+    Raises:
+      DataError: none lie there.
+    """
+    import collections
+    from pathlib import Path
+
+    from ranjax.data import corpus, openi
+
+    reports = openi.read_reports(Path(path))
+    texts = corpus.read_corpus(Path(path))
+    counts = collections.Counter(kind for report in reports for kind in report.findings)
+    words = sorted(len(text.split()) for text in texts)
+    return "\n".join(
+        [
+            f"reports {len(reports)}, with findings or impression {len(texts)}, different {len(set(texts))}",
+            f"words {words[0]} to {words[-1]} (median {words[len(words) // 2]})",
+            "findings by main MeSH heading: " + ", ".join(f"{kind} {count}" for kind, count in counts.most_common()),
+            "licence: CC BY-NC-ND 4.0, Demner-Fushman et al., JAMIA 2016; read where they lie, never copied",
+            f"to use them: --config.data.radiographs.reports={path} (paired with rendered films by finding and side)",
+            f"             --config.text.corpus={path} (for the vocabulary and the masked language model)",
+        ]
+    )
+
+
 def prepare(arguments: argparse.Namespace) -> int:
     """Prepares the set that the command line names; returns the exit code."""
     from ranjax.data import decode
@@ -198,6 +226,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(explain(arguments.what))
         elif arguments.name == "describe":
             print(describe(arguments.what or "."))
+        elif arguments.name == "iu_reports":
+            print(iu_reports(arguments.what or arguments.data_dir))
         else:
             return prepare(arguments)
     except (ConfigError, DataError) as error:

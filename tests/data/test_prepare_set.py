@@ -11,7 +11,7 @@ import textwrap
 import numpy as np
 import pytest
 from PIL import Image
-from publishers import nih, picture, table
+from publishers import nih, openi_wheel, picture, table
 
 from ranjax import prepare
 from ranjax.data import audit, decode, duplicates
@@ -73,6 +73,8 @@ def test_a_set_from_the_command_line_and_described(tmp_path, capsys):
     assert prepare.main(["list"]) == 0
     assert prepare.main(["explain", "nih"]) == 0
     assert "train_val_list.txt" in capsys.readouterr().out
+    assert prepare.main(["iu_reports", str(openi_wheel(tmp_path / "a.whl"))]) == 0
+    assert "reports 24, with findings or impression 23, different 23" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,7 @@ def test_a_set_from_the_command_line_and_described(tmp_path, capsys):
         (["nih", "--data_dir=x", "--out=y", "--image_size=8"], "from 16 to 1024"),
         (["nih", "--data_dir=x", "--out=y", "--test=1.0"], "leave some for train"),
         (["table", "--data_dir=x", "--out=y", "--option", "reprot=a"], "'report'"),
+        (["iu_reports", "/nowhere.whl"], "does not exist"),
         (["describe", "/nowhere"], "must hold one prepared set"),
     ],
 )
