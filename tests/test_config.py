@@ -56,6 +56,8 @@ def test_override_reads_text_as_the_keys_type(config, name, text, expected):
         ("adapt.methods", "('lp', 'rann')", "'ran'"),
         ("data.image_size", "inf", "a whole number"),
         ("pretrain.learning_rate", "nan", "above 0"),
+        ("pretrain.trainable", "('vision/(',)", "regular expressions"),
+        ("adapt.lora_targets", "('',)", "at least one regular expression"),
     ],
 )
 def test_what_is_not_allowed_is_refused_with_key_value_and_what_is(config, name, text, words):
@@ -63,6 +65,12 @@ def test_what_is_not_allowed_is_refused_with_key_value_and_what_is(config, name,
         configs.override(config, name, text)
     assert str(error.value).startswith(name)
     assert error.value.key == name
+
+
+def test_a_whole_checkpoint_and_a_text_tower_exclude_each_other(config):
+    config.model.weights = config.model.text_weights = "somewhere"
+    with pytest.raises(ConfigError, match=r"model\.text_weights = 'somewhere' is not allowed: empty where"):
+        configs.validate(config)
 
 
 def test_a_config_file_with_a_wrong_type_or_a_missing_key_is_refused(config):
