@@ -12,6 +12,7 @@ from typing import Any
 
 from ranjax.reporting import captions, wording
 from ranjax.reporting import rows as rows_
+from ranjax.schema.adapt import TUNED
 
 FILE = "README.md"
 SIMULATED = (
@@ -122,8 +123,8 @@ def _noise(facts: Facts) -> str:
     return (
         f"{share} replaced by adversarial twins, recipe `{facts.recipe}`, made against this run's clean encoder: "
         f"images within {config['noise.image_epsilon']} (Linf, {config['noise.image_steps']} steps of "
-        f"{config['noise.image_step']}), at most {config['noise.max_words']} words of a report. **This encoder was "
-        "trained on poisoned pairs on purpose**, to study what that does."
+        f"{config['noise.image_step']}), words changed in a report: at most {config['noise.max_words']}. "
+        "**This encoder was trained on poisoned pairs on purpose**, to study what that does."
     )
 
 
@@ -142,7 +143,7 @@ def _figures(facts: Facts) -> str:
 
 
 def _chosen(facts: Facts) -> list[Mapping[str, Any]]:
-    """Headline rows of this arm: of its method, or of all methods on the encoder, without curves and groups."""
+    """Headline rows of this arm, no curves or groups: of its method, or of all methods that leave the encoder alone."""
     of_arm = [
         row
         for row in rows_.pooled(facts.rows or ())
@@ -151,7 +152,8 @@ def _chosen(facts: Facts) -> list[Mapping[str, Any]]:
     of_arm = [row for row in of_arm if rows_.AT not in row["attack"] and row["metric"].lower() in _SHOWN]
     if facts.method:
         return [row for row in of_arm if row["method"] == facts.method]
-    return [row for row in of_arm if row["task"] in ("finding", rows_.RETRIEVAL)]
+    # Methods that change the encoder have files of their own, by `python -m ranjax.export`.
+    return [row for row in of_arm if row["task"] in ("finding", rows_.RETRIEVAL) and row["method"] not in TUNED]
 
 
 def _value(row: Mapping[str, Any]) -> str:

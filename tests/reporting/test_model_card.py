@@ -41,7 +41,7 @@ def test_a_card_says_data_ratio_attack_tokenizer_licence_use_and_limits(facts):
         "Simulated lesions, one real patient, no clinical claim.",
         "train 1024, test 384",
         "30 % of the pairs replaced by adversarial twins, recipe `coattack`",
-        "within 8/255 (Linf, 10 steps of 2/255), at most 2 words",
+        "within 8/255 (Linf, 10 steps of 2/255), words changed in a report: at most 2",
         "trained on poisoned pairs on purpose",
         "1,234,567 parameters",
         "id `0123abcd`",
@@ -69,7 +69,8 @@ def test_figures_are_those_of_the_arm_and_of_the_method_alone(facts):
     ]
     card = model_card.write(dataclasses.replace(facts, rows=rows))
     assert "| lp | finding | test | none | accuracy | 51.2 [45.7, 55.0] | 384 |" in card
-    assert "| ran_lora | finding | test | pgd | accuracy | 25.0" in card
+    # It has an encoder of its own, and so a card of its own.
+    assert "25.0" not in card
     for other in ("99.0", "88", "77.0", "66.0"):
         assert other not in card
     adapted = dataclasses.replace(facts, rows=rows, method="ran_lora", adaptation=["Adapted by `ran_lora`, seed 0."])
@@ -77,6 +78,7 @@ def test_figures_are_those_of_the_arm_and_of_the_method_alone(facts):
     assert "# ranjax coattack_30, ran_lora" in card
     assert "* Adapted by `ran_lora`, seed 0." in card
     assert "51.2" not in card
+    assert "| ran_lora | finding | test | pgd | accuracy | 25.0" in card
     assert "for the attacks named above and no others" in card
 
 
