@@ -25,6 +25,11 @@ class DataError(ValueError):
     """Input data that a run cannot use: a missing column, an empty split, a label outside the set."""
 
 
+class RunError(RuntimeError):
+    """A run cannot go on as it is, though its config is well-formed: no memory, figures that are not finite, a worker
+    that died. What was saved remains; the message says what to change."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Returns ``"Did you mean 'x'?"`` for the closest of `names`, or an empty string if none is close."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)

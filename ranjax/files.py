@@ -6,10 +6,13 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, no quota, or no file as large as that."""
 
 
 class DiskFullError(OSError):
@@ -22,19 +25,8 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
       DiskFullError: if the disk or quota is full; names the file and the bytes needed.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with no_space(path, len(data)):
-        try:
-            with beside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-            _sync_folder(path.parent)
-        finally:
-            beside.unlink(missing_ok=True)
+    with _beside(path, len(data)) as beside, beside.open("wb") as file:
+        file.write(data)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -44,7 +36,34 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = 2) -> None:
     """`write_bytes` of JSON. NaN and infinity are refused (ValueError): no other reader would accept them."""
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value, indent))
+
+
+def json_text(value: Any, indent: int | None = 2) -> str:
+    """JSON as `write_json` writes it."""
+    return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes NumPy arrays to `path` as safetensors, atomically like `write_bytes`.
+
+    Raises:
+      DiskFullError: as `write_bytes`.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    with _beside(path, sum(value.nbytes for value in tensors.values())) as beside:
+        try:
+            save_file(dict(tensors), beside, metadata=metadata)
+        except SafetensorError as error:
+            # The library says what the system said, in words alone.
+            number = next((n for n in (*FULL, errno.EROFS) if os.strerror(n) in str(error)), None)
+            if number is None:
+                raise
+            raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -73,16 +92,44 @@ def hashes(folder: str | os.PathLike[str], skip: Collection[str] = ()) -> dict[s
     return found
 
 
+def remove_leftovers(folder: str | os.PathLike[str]) -> int:
+    """Removes what a killed process left half-written below `folder`, and says how many files that were.
+
+    Only for who holds the folder alone: what another process is writing would go as well.
+    """
+    found = [path for path in Path(folder).rglob(".*.tmp") if path.is_file()]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)
+
+
 @contextmanager
 def no_space(path: str | os.PathLike[str], needed: int | None = None) -> Iterator[None]:
     """Turns "no space left" inside the block into a DiskFullError that names the file and what it needs."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         size = "" if needed is None else f" ({needed / 1e6:.1f} MB needed)"
         raise DiskFullError(error.errno, f"no space left to write {path}{size}; free some and run again") from error
+
+
+@contextmanager
+def _beside(path: str | os.PathLike[str], size: int) -> Iterator[Path]:
+    """A place beside `path` to write to; what stands there at the end goes to the disk and takes the path's name."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with no_space(path, size):
+        try:
+            yield beside
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+            _sync_folder(path.parent)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,21 +6,22 @@
 
 A run that is cut off, by Ctrl-C, a signal or a crash, goes on where it was when the same command is given again.
 
-Exit codes: 0 done; 2 the input was refused (one line says why); 75 stopped on request, everything saved;
-130 stopped at once by a second Ctrl-C (the last checkpoint and all finished shards remain).
+Exit codes: 0 done; 2 the input was refused (one line says why); 3 the run cannot go on (no space, no memory, figures
+that are not finite: one line says what to change); 75 stopped on request, everything saved; 130 stopped at once by a
+second Ctrl-C (the last checkpoint and all finished shards remain).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ranjax import config as configs
-from ranjax.errors import ConfigError, DataError, nearest
+from ranjax.errors import ConfigError, DataError, RunError, nearest
 
-EXIT_REFUSED, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 75, 130
+EXIT_REFUSED, EXIT_FAILED, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 75, 130
 STAGES = ("prepare", "pretrain", "craft", "adapt", "evaluate", "report")
 
 
@@ -82,9 +83,17 @@ def default_workdir(config_argument: str) -> Path:
 
 
 def run(config, workdir: Path, redo: bool, until: str) -> int:
+    from ranjax.training import signals
+
+    # Before anything heavy is imported: a machine may be taken away at any moment.
+    with signals.StopFlag() as stop:
+        return _run(config, workdir, redo, until, stop)
+
+
+def _run(config, workdir: Path, redo: bool, until: str, stop: Callable[[], bool]) -> int:
     from ranjax import files, pipeline
     from ranjax.reporting.tables import terminal_table
-    from ranjax.training import allocator, compile_cache, devices, signals
+    from ranjax.training import allocator, compile_cache, devices
 
     def say(line: str) -> None:
         print(line, flush=True)
@@ -98,12 +107,11 @@ def run(config, workdir: Path, redo: bool, until: str) -> int:
         compile_cache.enable(config.compile_cache or None)
     mesh = devices.make_mesh(config.devices or None)
     say(f"workdir {workdir}; {mesh.size} device(s): {mesh.devices.flat[0].device_kind}")
-    with signals.StopFlag() as stop:
-        try:
-            page = pipeline.execute(config, workdir, mesh=mesh, stop=stop, say=say, redo=redo, until=until)
-        except pipeline.Stopped as stopped:
-            say(f"stopped in {stopped}. Everything is saved; the same command goes on from here.")
-            return EXIT_STOPPED
+    try:
+        page = pipeline.execute(config, workdir, mesh=mesh, stop=stop, say=say, redo=redo, until=until)
+    except pipeline.Stopped as stopped:
+        say(f"stopped in {stopped}. Everything is saved; the same command goes on from here.")
+        return EXIT_STOPPED
     if not until or until == "report":
         say("")
         say(terminal_table(files.read_json(workdir / "results.json")["rows"]))
@@ -123,13 +131,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_REFUSED
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
     except OSError as error:
         import errno
 
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG):
             raise
-        print(f"error: cannot write {error.filename or 'to the workdir'}: {error.strerror}", file=sys.stderr)
-        return EXIT_REFUSED
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: cannot write{where}: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print("stopped at once; finished shards and the last checkpoint remain", file=sys.stderr)
         return EXIT_INTERRUPTED

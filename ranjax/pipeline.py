@@ -13,8 +13,7 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,8 +21,11 @@ from typing import Any, TypeVar
 import ml_collections
 
 from ranjax import config as configs
-from ranjax import files
-from ranjax.errors import ConfigError
+from ranjax import files, heartbeat
+from ranjax.errors import ConfigError, RunError
+from ranjax.lock import locked
+from ranjax.stages import memory
+from ranjax.training import progress
 
 T = TypeVar("T")
 
@@ -78,6 +80,14 @@ class Context:
         if self.stop():
             raise Stopped(f"{self.this.id}, {where}")
 
+    def poll(self) -> None:
+        """Raises `Stopped` if a stop was asked for, between two batches of work that is not saved yet.
+
+        Programs are shared by stages, so this one asks which of them is running now.
+        """
+        if self.stop():
+            raise Stopped(f"{self.shared.get('running', self.this.id)}, between two batches")
+
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What `make` gave for `key` the first time in this process: compiled programs, opened sets, loaded weights."""
         if key not in self.shared:
@@ -109,6 +119,7 @@ NOT_LISTED = (
     "checkpoints",
     "damaged",
     "metrics.jsonl",
+    "speed.jsonl",
     "tensorboard",
     "profile",
     "encoder/README.md",
@@ -254,34 +265,6 @@ def refuse_or_set_aside(
         say(f"set aside {conflict.run_id} ({'; '.join(conflict.changed)}) -> {target.relative_to(workdir)}")
 
 
-@contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Holds the workdir for this process; the lock goes with the process, however it ends.
-
-    Raises:
-      ConfigError: another process holds it (named by pid and host), or the folder cannot be written.
-    """
-    import fcntl
-    import socket
-
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        handle = open(workdir / "lock", "a+")  # noqa: SIM115 - held for the length of the run
-    except OSError as error:
-        raise ConfigError("--workdir", str(workdir), f"a folder that can be written ({error.strerror})") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.seek(0)
-            owner = handle.read().strip() or "another process"
-            raise ConfigError("--workdir", str(workdir), f"a folder no other run uses; {owner} holds it") from None
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {socket.gethostname()}")
-        handle.flush()
-        yield
-
-
 def execute(
     config: ml_collections.ConfigDict,
     workdir: Path,
@@ -307,9 +290,15 @@ def execute(
       ConfigError: the workdir is of another config, in use, or not writable.
       Stopped: a stop was asked for; everything done so far is saved.
     """
+    # Brings JAX with it, which a plan has no need of.
+    from ranjax.training import profiling
+
     runs = plan(config)
-    with locked(workdir):
+    beat = heartbeat.Heartbeat(workdir, Stopped)
+    say = beat.wrap(say)
+    with locked(workdir), beat, progress.listening(beat.work):
         refuse_or_set_aside(config, workdir, runs, redo, say)
+        files.remove_leftovers(workdir)
         expected = fingerprints(config, runs)
         files.write_json(workdir / "config.json", configs.flatten(config))
         shared: dict[str, Any] = {}
@@ -326,12 +315,20 @@ def execute(
             files.write_json(folder / "stage.json", record)
             if stop():
                 raise Stopped(f"before {run.id}")
+            beat.at(run.id, number, len(runs))
             say(title)
             context = Context(
                 _of_recipe(config, run), workdir, run, runs, expected[run.id], mesh, stop, say, shared=shared
             )
+            shared["running"] = run.id
             started = time.monotonic()
-            outcome = run.run(context)
+            try:
+                with profiling.of_stage(config.profile, run.id, folder):
+                    outcome = run.run(context)
+            except (MemoryError, RuntimeError) as error:
+                if not memory.is_exhausted(error):
+                    raise
+                raise RunError(memory.explain(error, run.stage, run.id, config)) from error
             seconds = round(time.monotonic() - started, 2)
             content = {"files": files.hashes(folder, skip=NOT_LISTED)}
             files.write_json(folder / "manifest.json", {**record, **_plain(outcome), **content, "seconds": seconds})

@@ -55,14 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _verify(workdir: Path, sample: int, repair: bool) -> int:
     config = configs.of_run(workdir)
-    from ranjax import pipeline
+    from ranjax.lock import locked
     from ranjax.stages import verify
     from ranjax.training import compile_cache, devices
 
     if config.compile_cache != "off":
         compile_cache.enable(config.compile_cache or None)
     wrong = seen = 0
-    with pipeline.locked(workdir):
+    with locked(workdir):
         for verdict in verify.verify(config, workdir, devices.make_mesh(config.devices or None), sample):
             seen += 1
             wrong += len(verdict.faults)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ranjax import config as configs
-from ranjax import files, pipeline
+from ranjax import files, lock, pipeline
 from ranjax.errors import ConfigError
 
 
@@ -134,23 +134,23 @@ def test_redo_sets_the_stages_that_differ_aside_and_loses_nothing(config, tmp_pa
 
 
 def test_a_second_run_on_one_workdir_is_refused_with_the_firsts_process(tmp_path):
-    with pipeline.locked(tmp_path), pytest.raises(ConfigError, match=f"process {os.getpid()}"):  # noqa: SIM117
-        with pipeline.locked(tmp_path):
+    with lock.locked(tmp_path), pytest.raises(ConfigError, match=f"process {os.getpid()}"):  # noqa: SIM117
+        with lock.locked(tmp_path):
             pass
-    with pipeline.locked(tmp_path):
+    with lock.locked(tmp_path):
         pass
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the super-user may write anywhere")
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(ConfigError, match="can be written"), pipeline.locked(tmp_path / "run"):
+    with pytest.raises(ConfigError, match="can be written"), lock.locked(tmp_path / "run"):
         pass
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(ConfigError, match="--workdir"), pipeline.locked(tmp_path / "run"):
+    with pytest.raises(ConfigError, match="--workdir"), lock.locked(tmp_path / "run"):
         pass
 
 

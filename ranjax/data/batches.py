@@ -176,6 +176,10 @@ class Batches:
             raise IndexError(f"step {step}; steps are counted from 0")
         return self._dataset[int(step)]
 
+    def index(self, step: int) -> np.ndarray:
+        """i[B]: positions in the source of the global batch of `step`, without reading it."""
+        return np.asarray(self._order.repeat(None, reseed_each_epoch=True)[int(step)])
+
     def iterate(self, start: int = 0, threads: int = 2, ahead: int = 4) -> Iterator[dict[str, np.ndarray]]:
         """Batches from `start` on, read ahead by threads; the same ones as by step, whatever `threads` is."""
         import grain

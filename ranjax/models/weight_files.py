@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from ranjax import files
 from ranjax.errors import DataError
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -72,23 +72,17 @@ def read_weights(source: str | Path) -> dict[str, np.ndarray]:
 
 def write_weights(folder: str | Path, weights: Mapping[str, np.ndarray], config: Mapping) -> None:
     """Writes config.json and model.safetensors; each appears whole, by rename."""
-    from safetensors.numpy import save_file
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # order="C" keeps a scalar a scalar, which np.ascontiguousarray does not.
     tensors = {name: np.asarray(value, order="C") for name, value in weights.items()}
-    partial = folder / f".{WEIGHTS}.partial"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    os.replace(partial, folder / WEIGHTS)
+    files.write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
     write_json(folder / CONFIG, config)
 
 
 def write_json(path: Path, content: Mapping) -> None:
     """Writes JSON by rename, keys sorted."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    os.replace(partial, path)
+    files.write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def refuse_stand_ins(path: Path) -> None:

@@ -1,10 +1,18 @@
 """Keys of the whole run: seed, devices, compilation."""
 
+from ranjax.schema import profile
 from ranjax.schema.checks import Key, at_least
 
 KEYS = (
     Key("seed", 0, "The one seed: data, weights, order, attacks and heads all derive from it.", "", at_least(0)),
     Key("devices", 0, "How many devices share the work; 0 takes all that are visible.", "devices", at_least(0)),
     Key("compile_cache", "", "Folder of compiled programs; empty: the user's cache folder; 'off': none.", "path"),
+    Key(
+        "profile",
+        "",
+        "A profiler's trace of a few steps ('pretrain', 'pretrain/clean:100-104') or a stage run ('evaluate/clean').",
+        "",
+        profile.check,
+    ),
     Key("quick_compile", False, "Compile without XLA's expensive passes: starts sooner, computes slower."),
 )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from ranjax import files
 from ranjax.attacks import image as image_attacks
@@ -46,7 +46,7 @@ def run(context: Context) -> dict[str, Any]:
         for name, heads, facts in _fit(context, {n: cached[n] for n in names}, examples):
             tensors |= _flat(heads, name)
             summary[name] = facts
-    save_file(tensors, context.folder / FILE)
+    files.write_tensors(context.folder / FILE, tensors)
     for name in config.adapt.methods:
         if name in TUNED_NAMES:
             summary[name] = _tuned(context, name, train, validation, examples)
@@ -200,8 +200,7 @@ def _tuned(
     taken = int(np.argmax(scores))
     fits = outcomes[taken]
     tensors = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *[one.trained for one in fits])
-    place.mkdir(exist_ok=True)
-    save_file(_flat(tensors, ""), place / f"{name}.safetensors")
+    files.write_tensors(place / f"{name}.safetensors", _flat(tensors, ""))
     method = TUNED[name]
     context.say(
         f"  {name}: {'clean and attacked' if method.attacks else 'clean'} validation accuracy {scores[taken]:.3f} "

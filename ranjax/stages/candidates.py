@@ -144,6 +144,11 @@ def _trained_here(context: Context) -> tuple[Any, Any, Tokenizer]:
         tokens = data.encode([*data.split("train").reports, *prepare.corpus(config)])
         steps = config.noise.masked_lm_steps
         with Progress("masked language model", steps, unit="steps") as progress:
+
+            def update(done: int) -> None:
+                progress.update(done)
+                context.poll()
+
             functions, params, losses = masked_lm.train(
                 tokens.ids,
                 tokens.mask,
@@ -153,7 +158,7 @@ def _trained_here(context: Context) -> tuple[Any, Any, Tokenizer]:
                 pad_id=data.tokenizer.pad_id,
                 seed=config.seed,
                 settings=masked_lm.MaskedLM(steps=steps),
-                progress=progress.update,
+                progress=update,
             )
         context.say(f"  masked language model of the reports: loss {losses[0]:.2f} to {np.mean(losses[-20:]):.2f}")
         data.tokenizer.save(folder / "tokenizer.json")

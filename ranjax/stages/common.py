@@ -136,7 +136,7 @@ def clean_arm(context: Context) -> str:
 
 def row_map(context: Context, key: Any, fn: RowFunction) -> RowMap:
     """`fn` over rows in batches of `evaluate.batch_size`, compiled once per process under `key`."""
-    return context.once(key, lambda: RowMap(fn, context.mesh, context.config.evaluate.batch_size))
+    return context.once(key, lambda: RowMap(fn, context.mesh, context.config.evaluate.batch_size, context.poll))
 
 
 def image_features(context: Context, functions: Any, params: Any, images: np.ndarray) -> np.ndarray:

@@ -143,7 +143,7 @@ def attack_of(context: Context, recipe: str, functions: Any, params: Any) -> Twi
             "queries": result.text.queries,
         }
 
-    run_rows = RowMap(attack_rows, context.mesh, noise.batch_size)
+    run_rows = RowMap(attack_rows, context.mesh, noise.batch_size, context.poll)
     shared = run_rows.share((params, words.lexicon.table, (proposer.params, proposer.table) if proposer else ()))
 
     def attack(split: common.Split) -> Iterator[dict[str, Any]]:

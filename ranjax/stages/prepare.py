@@ -77,6 +77,8 @@ def _progress(context: Context) -> Callable[[int, int], None]:
         shown[0].update(done)
         if done >= total:
             shown[0].close()
+        else:
+            context.poll()
 
     return update
 

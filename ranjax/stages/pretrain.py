@@ -30,7 +30,7 @@ from ranjax.models.trainable import describe_trainable, select
 from ranjax.models.vision_bert import VisionBert
 from ranjax.pipeline import Context, Stopped
 from ranjax.stages import cards, common
-from ranjax.training import devices, loop
+from ranjax.training import devices, loop, profiling
 from ranjax.training.checkpoints import Checkpoints
 from ranjax.training.metrics_log import MetricsLog
 from ranjax.training.optimizer import AdamWSettings, adamw, only
@@ -76,12 +76,13 @@ def run(context: Context) -> dict[str, Any]:
             context.say(f"  goes on at step {start}")
         state = devices.replicate(fresh, context.mesh) if found is None else found
         with (
-            MetricsLog(context.folder, start) as log,
+            MetricsLog(context.folder, start, examples=settings.batch_size) as log,
             Progress(f"pretrain {context.this.arm}", settings.steps, start) as progress,
+            profiling.of_steps(config.profile, context.this.id, context.folder, start, settings.steps) as trace,
         ):
 
             def show(done: int, metrics: Any) -> None:
-                log(done, metrics)
+                log(done, metrics | {"attacked_share": attacked_share(batches, done - 1)})
                 context.say(_line(done, metrics))
 
             try:
@@ -99,6 +100,7 @@ def run(context: Context) -> dict[str, Any]:
                     log_every=settings.log_every,
                     save_every=settings.checkpoint_every,
                     should_stop=context.stop,
+                    before_step=trace,
                 )
             except loop.Interrupted as stop:
                 raise Stopped(f"pretraining of {context.this.arm} at step {stop.step} of {settings.steps}") from stop
@@ -114,6 +116,12 @@ def run(context: Context) -> dict[str, Any]:
         "pairs": len(batches.loader),
         "logit_scale": float(functions.logit_scale(params)),
     }
+
+
+def attacked_share(batches: Batches, step: int) -> float:
+    """Share of the pairs of a step's batch that are adversarial twins (or a control's)."""
+    changed: frozenset[int] = getattr(batches.loader.source, "changed", frozenset())
+    return float(np.mean([int(i) in changed for i in batches.index(step)]))
 
 
 def augmentation(data: Any) -> Augmentation | None:

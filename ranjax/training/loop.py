@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ranjax import files
+from ranjax.errors import RunError
 from ranjax.training.checkpoints import Checkpoints
 from ranjax.training.optimizer import tensor_paths
 
@@ -35,8 +36,8 @@ StepFn = Callable[[Any, Any, jax.Array], tuple[Any, Mapping[str, Any]]]
 log_ = logging.getLogger("ranjax")
 
 
-class NonFiniteError(FloatingPointError):
-    """Training produced NaN or infinity; `step`, `tensor` and `file` (the batch's ids) say where."""
+class NonFiniteError(RunError, FloatingPointError):
+    """Training produced or was given NaN or infinity; `step`, `tensor` and `file` (the batch's ids) say where."""
 
     def __init__(self, step: int, tensor: str, file: Path | None, kept: int | None):
         self.step, self.tensor, self.file, self.kept = step, tensor, file, kept
@@ -72,6 +73,7 @@ def train(
     should_stop: Callable[[], bool] | None = None,
     failures: str | os.PathLike[str] | None = None,
     prefetch: int = 2,
+    before_step: Callable[[int, Any], None] | None = None,
 ) -> State:
     """Runs `step_fn` from ``state.step`` until `steps` updates are done.
 
@@ -93,6 +95,7 @@ def train(
       should_stop: polled between steps, e.g. a `signals.StopFlag`.
       failures: folder for ``nonfinite-step-K.json``; None: that of the checkpoints, if any.
       prefetch: batches made ahead of the one in use.
+      before_step: called with (updates done, state), e.g. by a profiler; also once at the end.
 
     Returns:
       The last state (saved, if there are checkpoints).
@@ -106,7 +109,7 @@ def train(
         raise ValueError(f"log_every = {log_every}, prefetch = {prefetch}, save_every = {save_every}: at least 1 each")
     start = int(state.step)
     names = tensor_paths(state.params)
-    watch = _Watch(start, steps, names, log, progress, log_every, checkpoints, failures)
+    watch = _Watch(start, steps, names, log, progress, log_every, checkpoints, failures, batch_at)
     fold_in = jax.jit(jax.random.fold_in)
 
     def save(step: int) -> None:
@@ -122,6 +125,8 @@ def train(
                 if checkpoints is not None:
                     checkpoints.wait()
                 raise Interrupted(step, saved=checkpoints is not None)
+            if before_step is not None:
+                before_step(step, state)
             batch, ids = next(batches)
             state, metrics = step_fn(state, batch, fold_in(key, np.uint32(step)))
             watch.add(step, metrics, ids)
@@ -129,6 +134,8 @@ def train(
                 watch.catch_up()
                 save(step + 1)
         watch.catch_up()
+        if before_step is not None:
+            before_step(steps, state)
     if start < steps:
         save(steps)
     if checkpoints is not None:
@@ -149,9 +156,10 @@ class _Watch:
         log_every: int,
         checkpoints: Checkpoints | None,
         failures: str | os.PathLike[str] | None,
+        batch_at: Callable[[int], Any],
     ):
         self.start, self.steps, self.names, self.log_every = start, steps, names, log_every
-        self.log, self.progress, self.checkpoints = log, progress, checkpoints
+        self.log, self.progress, self.checkpoints, self.batch_at = log, progress, checkpoints, batch_at
         folder = failures if failures is not None else (checkpoints.folder if checkpoints is not None else None)
         self.failures = None if folder is None else Path(folder)
         self.pending: list[tuple[int, Mapping[str, Any], Any]] = []
@@ -187,6 +195,8 @@ class _Watch:
         if bad >= 0:
             gradient = f"the gradient of {self.names[bad]}"
             tensor = f"{tensor} (and {gradient}, the first of the gradients)" if tensor else gradient
+        if given := nonfinite_rows(self.batch_at(step)):
+            tensor = f"{tensor or 'a metric'}, as {given} was before,"
         raise NonFiniteError(step, tensor, self._save_ids(step, tensor, metrics, ids), self._kept())
 
     def check_params(self, done: int, params: Any) -> None:
@@ -206,6 +216,17 @@ class _Watch:
         plain = {k: float(v) if math.isfinite(float(v)) else str(float(v)) for k, v in metrics.items()}
         files.write_json(path, {"step": step, "tensor": tensor, "metrics": plain, "batch": ids})
         return path
+
+
+def nonfinite_rows(batch: Any) -> str:
+    """The first entry of a batch that holds NaN or infinity, with its rows, in words; empty where all is finite."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(split_host(batch)[0]):
+        values = np.asarray(leaf)
+        if values.ndim and np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            rows = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1)).tolist()
+            name = "/".join(str(getattr(k, "key", k)) for k in path)
+            return f"entry {name!r} of the batch in row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:8]))}"
+    return ""
 
 
 @contextmanager

@@ -25,16 +25,28 @@ class MetricsLog:
     and a half-written last row go, so that no step appears twice. The same holds for the TensorBoard events.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], resume_step: int = 0, tensorboard: bool = True):
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        resume_step: int = 0,
+        tensorboard: bool = True,
+        examples: int | None = None,
+    ):
         """Args:
         folder: made where absent.
         resume_step: updates done when the run starts; 0: a fresh run.
         tensorboard: also write event files into ``folder/tensorboard``.
+        examples: of the global batch; where given, rates and memory go to ``speed.jsonl`` and to TensorBoard.
         """
         self.path = Path(folder) / FILE
         kept = [row for row in read_rows(folder) if row["step"] <= resume_step and resume_step > 0]
         files.write_text(self.path, "".join(_line(row) for row in kept))
         self._file = self.path.open("a", encoding="utf-8")
+        self._speed = None
+        if examples is not None:
+            from ranjax.training.speed import Speed
+
+            self._speed = Speed(folder, resume_step, examples)
         self._board: Any = None
         if tensorboard:
             from tensorboardX import SummaryWriter
@@ -51,13 +63,18 @@ class MetricsLog:
         with files.no_space(self.path):
             self._file.write(_line({"step": step, **metrics}))
             self._file.flush()
+        shown = dict(metrics)
+        if self._speed is not None:
+            shown |= {f"speed/{name}": value for name, value in self._speed(step).items()}
         if self._board is not None:
-            for name, value in metrics.items():
+            for name, value in shown.items():
                 self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flushes and closes both."""
         self._file.close()
+        if self._speed is not None:
+            self._speed.close()
         if self._board is not None:
             self._board.close()
 

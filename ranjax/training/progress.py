@@ -4,9 +4,36 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
+
+
+class Standing(NamedTuple):
+    """How far a piece of work is: its name, units done of how many, units a second (None: not known yet) and the
+    metrics that were shown."""
+
+    name: str
+    done: int
+    total: int
+    unit: str
+    rate: float | None
+    metrics: dict[str, float]
+
+
+Listener = Callable[[Standing], None]
+_listeners: list[Listener] = []
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Inside, every update of every `Progress` of this process is told to `listener`, too."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 class Progress:
@@ -54,6 +81,8 @@ class Progress:
         self._done = done
         if self._first is None:
             self._first = (now, done)
+        for listener in _listeners:
+            listener(Standing(self.stage, done, self.total, self.unit, self._rate(now), dict(metrics or {})))
         text = self._text(now, metrics or {})
         if self._bar is not None:
             self._bar.n = done
@@ -79,14 +108,16 @@ class Progress:
 
     def _text(self, now: float, metrics: Mapping[str, float]) -> str:
         parts = []
-        since, begin = self._first or (now, self._done)
-        if self._done > begin and now > since:
-            rate = (self._done - begin) / (now - since)
+        if rate := self._rate(now):
             parts.append(f"{rate:.3g} {self.unit}/s")
             if self._done < self.total:
                 parts.append(f"{duration((self.total - self._done) / rate)} left")
         parts += [f"{name} {metrics[name]:.4g}" for name in self.shown if name in metrics]
         return "  ".join(parts)
+
+    def _rate(self, now: float) -> float | None:
+        since, begin = self._first or (now, self._done)
+        return (self._done - begin) / (now - since) if self._done > begin and now > since else None
 
 
 def duration(seconds: float) -> str:

@@ -25,14 +25,15 @@ class RowMap:
         row axis first); its results have the row axis first too, and no row's result depends on another row.
       mesh: from `devices.make_mesh`.
       batch_size: rows at a time on each device.
+      poll: called before each batch; raises where the work is to stop.
     """
 
-    def __init__(self, fn: RowFunction, mesh: Mesh, batch_size: int):
+    def __init__(self, fn: RowFunction, mesh: Mesh, batch_size: int, poll: Callable[[], None] = lambda: None):
         everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
         # check_vma=False: rows do not talk to each other, and loops inside attacks start from unvaried constants.
         mapped = jax.shard_map(fn, mesh=mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False)
         self._compiled = jax.jit(mapped)
-        self._mesh = mesh
+        self._mesh, self._poll = mesh, poll
         self.step = batch_size * mesh.shape[AXIS]
 
     def share(self, tree: Any) -> Any:
@@ -43,6 +44,7 @@ class RowMap:
         """Yields (rows done so far, results of this batch as NumPy arrays)."""
         count = len(jax.tree.leaves(rows)[0])
         for start in range(0, count, self.step):
+            self._poll()
             real = min(self.step, count - start)
             take = np.minimum(np.arange(start, start + self.step), count - 1)
             batch = shard_batch(jax.tree.map(lambda x: _take(x, take), rows), self._mesh)  # noqa: B023

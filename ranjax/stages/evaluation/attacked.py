@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from ranjax import files
 from ranjax.attacks import apgd, masking
 from ranjax.attacks import image as image_attacks
 from ranjax.config import pixel_units
@@ -177,7 +178,7 @@ def _keep(subject: Subject, split: str, images: np.ndarray | None) -> None:
     # What an interrupted run left is made anew, so that only splits of this config lie there.
     kept = load_file(place) if place.exists() and split != "test" else {}
     if images is not None:
-        save_file({**kept, split: np.ascontiguousarray(images)}, place)
+        files.write_tensors(place, {**kept, split: np.ascontiguousarray(images)})
 
 
 def _borrowed(subject: Subject, split: str, count: int) -> np.ndarray | None:

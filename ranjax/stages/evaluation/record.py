@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from ranjax import files
 from ranjax.evaluation import metrics, statistics
@@ -101,7 +101,7 @@ class Record:
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Leaves both files; returns what the manifest says of them."""
-        save_file(self._answers, folder / ANSWERS)
+        files.write_tensors(folder / ANSWERS, self._answers)
         content = {"rows": self.rows, **self.lists, "chance": self.chance, "notes": self.notes}
         files.write_json(folder / FILE, content)
         return {

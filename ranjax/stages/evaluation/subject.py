@@ -216,4 +216,4 @@ class Subject:
 
     def map_rows(self, fn: Any, batch_size: int) -> RowMap:
         """Work on rows over all devices of the mesh."""
-        return RowMap(fn, self.context.mesh, batch_size)
+        return RowMap(fn, self.context.mesh, batch_size, self.context.poll)
