@@ -26,6 +26,8 @@ def get_config(mode=""):
         "pneumonia=ap view of an adult patient. pneumonia, infiltration.",
     )
     data.label_words = ("pneumonia", "finding")
+    # The publisher's own pseudonyms, known to all: kept, so that everybody's figures are the same.
+    data.patient_key = "none"
     folder.csv = str(EXCERPT / "nih_cxr" / "index.csv")
     folder.images = str(EXCERPT / "nih_cxr" / "images")
     folder.patient_column = "patient_id"

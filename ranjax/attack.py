@@ -68,6 +68,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--labels", default="", metavar="WORDS", help="finding words, with commas, that must stay as they are"
     )
+    p.add_argument(
+        "--deidentify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="marks in place of names, dates and numbers in reports (default; images keep their file names)",
+    )
     p.add_argument("--resize", default="pad", metavar="HOW", help="pad (default), crop or stretch to the square")
     p.add_argument(
         "--batch_size", default=16, type=int, metavar="N", help="pairs at a time on each device (default: 16)"
@@ -105,7 +111,8 @@ def _run(arguments: argparse.Namespace, stop: Any) -> int:
     step = arguments.step or max(image_settings.epsilon / 4, 1e-9)
     image_settings = PGD(arguments.epsilon, step, arguments.steps, norm=arguments.norm)
     text_settings = Substitution(max_words=arguments.words, top_k=arguments.top_k)
-    pairs = attack.read_pairs(arguments.images, arguments.reports, arguments.image_column, arguments.report_column)
+    columns = arguments.image_column, arguments.report_column
+    pairs = attack.read_pairs(arguments.images, arguments.reports, *columns, arguments.deidentify)
     victim = attack.load(arguments.checkpoint)
     print(
         f"{len(pairs)} pairs; checkpoint {arguments.checkpoint}, {victim.functions.config.image_size} pixels",

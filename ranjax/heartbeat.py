@@ -65,7 +65,12 @@ class Heartbeat:
             state = "stopped"
         else:
             state = "refused" if isinstance(error, ConfigError | DataError) else "failed"
-        said = (str(error).strip() or type(error).__name__) if error is not None else self.content.get("said", "")
+        said = self.content.get("said", "")
+        if isinstance(error, DataError):
+            # It may name a patient: the command says it, no file does.
+            said = "the data were refused; the command's own output says why"
+        elif error is not None:
+            said = str(error).strip() or type(error).__name__
         self._ended.set()
         self._beats.join()
         self.content |= {"state": state, "said": said}

@@ -290,50 +290,62 @@ def execute(
       ConfigError: the workdir is of another config, in use, or not writable.
       Stopped: a stop was asked for; everything done so far is saved.
     """
+    runs = plan(config)
+    last = max((i for i, run in enumerate(runs) if run.stage == until), default=len(runs) - 1)
+    with locked(workdir):
+        refuse_or_set_aside(config, workdir, runs, redo, say)
+        files.remove_leftovers(workdir)
+        files.write_json(workdir / "config.json", configs.flatten(config))
+        beat = heartbeat.Heartbeat(workdir, Stopped)
+        with beat, progress.listening(beat.work):
+            _carry_out(config, workdir, runs, last + 1, mesh, stop, beat.wrap(say), beat.at)
+    return workdir / "report" / "index.html"
+
+
+def _carry_out(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    runs: tuple[StageRun, ...],
+    count: int,
+    mesh: Any,
+    stop: Callable[[], bool],
+    say: Callable[[str], None],
+    begins: Callable[[str, int, int], None],
+) -> None:
+    """The first `count` of `runs` that are not done yet, each until its manifest is written."""
     # Brings JAX with it, which a plan has no need of.
     from ranjax.training import profiling
 
-    runs = plan(config)
-    beat = heartbeat.Heartbeat(workdir, Stopped)
-    say = beat.wrap(say)
-    with locked(workdir), beat, progress.listening(beat.work):
-        refuse_or_set_aside(config, workdir, runs, redo, say)
-        files.remove_leftovers(workdir)
-        expected = fingerprints(config, runs)
-        files.write_json(workdir / "config.json", configs.flatten(config))
-        shared: dict[str, Any] = {}
-        last = max((i for i, run in enumerate(runs) if run.stage == until), default=len(runs) - 1)
-        for number, run in enumerate(runs[: last + 1], start=1):
-            folder = workdir / run.id
-            title = f"[{number}/{len(runs)}] {run.id}"
-            if (folder / "manifest.json").exists():
-                say(f"{title}: done before, skipped")
-                shared.setdefault("skipped", set()).add(run.id)
-                continue
-            folder.mkdir(parents=True, exist_ok=True)
-            record = {"fingerprint": expected[run.id], "config": decided_by(config, run), "stage": run.stage}
-            files.write_json(folder / "stage.json", record)
-            if stop():
-                raise Stopped(f"before {run.id}")
-            beat.at(run.id, number, len(runs))
-            say(title)
-            context = Context(
-                _of_recipe(config, run), workdir, run, runs, expected[run.id], mesh, stop, say, shared=shared
-            )
-            shared["running"] = run.id
-            started = time.monotonic()
-            try:
-                with profiling.of_stage(config.profile, run.id, folder):
-                    outcome = run.run(context)
-            except (MemoryError, RuntimeError) as error:
-                if not memory.is_exhausted(error):
-                    raise
-                raise RunError(memory.explain(error, run.stage, run.id, config)) from error
-            seconds = round(time.monotonic() - started, 2)
-            content = {"files": files.hashes(folder, skip=NOT_LISTED)}
-            files.write_json(folder / "manifest.json", {**record, **_plain(outcome), **content, "seconds": seconds})
-            say(f"{title}: done in {seconds:.1f} s")
-    return workdir / "report" / "index.html"
+    expected = fingerprints(config, runs)
+    shared: dict[str, Any] = {}
+    for number, run in enumerate(runs[:count], start=1):
+        folder = workdir / run.id
+        title = f"[{number}/{len(runs)}] {run.id}"
+        if (folder / "manifest.json").exists():
+            say(f"{title}: done before, skipped")
+            shared.setdefault("skipped", set()).add(run.id)
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"fingerprint": expected[run.id], "config": decided_by(config, run), "stage": run.stage}
+        files.write_json(folder / "stage.json", record)
+        if stop():
+            raise Stopped(f"before {run.id}")
+        begins(run.id, number, len(runs))
+        say(title)
+        context = Context(_of_recipe(config, run), workdir, run, runs, expected[run.id], mesh, stop, say, shared=shared)
+        shared["running"] = run.id
+        started = time.monotonic()
+        try:
+            with profiling.of_stage(config.profile, run.id, folder):
+                outcome = run.run(context)
+        except (MemoryError, RuntimeError) as error:
+            if not memory.is_exhausted(error):
+                raise
+            raise RunError(memory.explain(error, run.stage, run.id, config)) from error
+        seconds = round(time.monotonic() - started, 2)
+        content = {"files": files.hashes(folder, skip=NOT_LISTED)}
+        files.write_json(folder / "manifest.json", {**record, **_plain(outcome), **content, "seconds": seconds})
+        say(f"{title}: done in {seconds:.1f} s")
 
 
 def context_of(

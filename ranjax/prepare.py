@@ -12,7 +12,11 @@
 What is cut off, by Ctrl-C, a signal or a crash, goes on where it was when the same command is given again. No file of
 the set is changed, and nothing is downloaded.
 
-Exit codes: 0 done; 2 refused (one line says why); 75 stopped on request, what is decoded is kept.
+Reports go through a pass of patterns and ids become keyed pseudonyms before anything is written, see --deidentify and
+--patient_key.
+
+Exit codes: 0 done; 2 refused (one line says why); 3 a process died or memory ran out; 75 stopped on request, what is
+decoded is kept.
 """
 
 from __future__ import annotations
@@ -24,9 +28,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ranjax.errors import ConfigError, DataError
+from ranjax.errors import ConfigError, DataError, RunError
 
-EXIT_REFUSED, EXIT_STOPPED = 2, 75
+EXIT_REFUSED, EXIT_FAILED, EXIT_STOPPED = 2, 3, 75
 
 _HELP = {
     "classes": "class names in label order, comma-separated (default: the set's own)",
@@ -36,8 +40,9 @@ _HELP = {
     "language": "leave out reports in another language: en, es, de, fr, pt, it (default: keep all)",
     "label_reports": "labels by rules on the report text where the files bring none",
     "repeats": "keep (default) or drop a report that says the same as another of its split",
-    "deidentify": "put marks in place of names, dates and numbers that patterns find in reports",
-    "patient_key": "file with a secret of at least 16 bytes that turns patient ids into pseudonyms",
+    "deidentify": "put marks in place of names, dates and numbers that patterns find in reports (default)",
+    "patient_key": "file with a secret of at least 16 bytes that turns ids of patients and examples into pseudonyms; "
+    "none: they are public and stay (default: RANJAX_PATIENT_KEY, or the user's own key)",
     "tokenizer": "tokenizer.json or its folder, for --max_tokens",
     "max_tokens": "cut reports to whole sentences that fit this many tokens",
     "adapt": "share of the patients of train that become adapt, where the set has no such split (default 0.1)",
@@ -77,7 +82,11 @@ def parser() -> argparse.ArgumentParser:
     for field in dataclasses.fields(SetSettings):
         if field.name not in _HELP:
             continue
-        if field.default is False:
+        if field.name == "deidentify":
+            p.add_argument("--deidentify", action=argparse.BooleanOptionalAction, default=True, help=_HELP[field.name])
+        elif field.name == "patient_key":
+            p.add_argument("--patient_key", default="", metavar="FILE", help=_HELP[field.name])
+        elif field.default is False:
             p.add_argument(f"--{field.name}", action="store_true", help=_HELP[field.name])
         else:
             kind = type(field.default)
@@ -233,6 +242,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_REFUSED
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
     except BrokenPipeError:
         # The reader of the page has seen enough (`| head`): nothing more is written, nor complained about at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

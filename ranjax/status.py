@@ -103,6 +103,7 @@ def is_alive(said: dict[str, Any]) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
+        # Another user's, which is an answer too.
         pass
     place = Path(f"/proc/{process}")
     try:

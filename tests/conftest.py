@@ -11,6 +11,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 ).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Otherwise the commands would make and use the tester's own key.
+os.environ.setdefault("RANJAX_PATIENT_KEY", "a secret of the tests, and of nothing else")
 
 from pathlib import Path
 

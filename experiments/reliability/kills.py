@@ -152,9 +152,21 @@ def signature(workdir: Path) -> dict[str, str]:
     for pattern in ("**/store/shard-*.array_record", "**/metrics.jsonl"):
         for path in sorted(workdir.glob(pattern)):
             found[str(path.relative_to(workdir))] = files.sha256(path)
-    for path in sorted((workdir / "data").rglob("*")):
-        if path.is_file() and path.suffix != ".json" and not path.name.startswith("."):
-            found[str(path.relative_to(workdir))] = files.sha256(path)
+    return found | records(workdir)
+
+
+def records(workdir: Path) -> dict[str, str]:
+    """SHA-256 of every split's records in order; the files they lie in are compressed, not always to the same bytes."""
+    from ranjax.data.prepared import open_prepared
+
+    found = {}
+    for split, source in open_prepared(workdir / "data").splits.items():
+        state = hashlib.sha256()
+        for index in range(len(source)):
+            record = source[index]
+            state.update(record["image"].tobytes())
+            state.update(repr([record[k] for k in ("id", "report", "label", "patient", "group")]).encode())
+        found[f"data/{split}"] = state.hexdigest()
     return found
 
 

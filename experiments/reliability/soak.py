@@ -4,9 +4,9 @@
     python -m experiments.reliability.soak --out=soak --minutes=0      # prints the tally so far
 
 First two runs are left alone; they must agree. Then, round after round, a run in a fresh workdir is killed (by SIGKILL,
-SIGTERM or SIGINT) at moments drawn from the length of its stage runs, up to two times in each, started again by the same
-command after each kill, and at last left to end. What it leaves is compared with the first, file by file, by SHA-256:
-results, encoders, heads, tables, noisy stores, prepared records, lines of figures.
+SIGTERM or SIGINT) at moments drawn from the length of its stage runs, up to two times in each, started again by the
+same command after each kill, and at last left to end. What it leaves is compared with the first, file by file, by
+SHA-256: results, encoders, heads, tables, noisy stores, prepared records, lines of figures.
 
 Written to --out: ``tally.json`` after every kill. Exit codes: 0 nothing lost; 1 something was (all of it is named).
 """

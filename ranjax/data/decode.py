@@ -14,6 +14,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from ranjax import files
 from ranjax.data.duplicates import perceptual_hash
 from ranjax.data.images import encode_png, resize
 from ranjax.data.pixels import Reference, load
-from ranjax.errors import DataError
+from ranjax.errors import DataError, RunError
 
 PART = 128
 """Rows of a part: a few seconds of work, so little is lost when a preparation is cut off."""
@@ -86,6 +87,7 @@ def decode_all(
 
     Raises:
       Interrupted: `stop` said so.
+      RunError: a process died.
     """
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(references), PART)
@@ -124,6 +126,10 @@ def decode_all(
                 start = running.pop(job)
                 job.result()
                 finished(start)
+    except BrokenProcessPool as error:
+        # Which of the parts in work it was, the pool cannot tell; what is done is on the disk.
+        cure = "the same command goes on from what is decoded; fewer workers need less memory"
+        raise RunError(f"a process that decodes images died (killed, or out of memory): {cure}") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -21,6 +21,8 @@ from ranjax.errors import DataError
 
 MEMBER_LIMIT = 256 << 20
 """Bytes of one archive member at most, unpacked."""
+TABLE_LIMIT = 32 << 30
+"""Bytes of a table or of all arrays of an .npz file at most, unpacked: the largest public sets have 16 GiB."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +214,8 @@ def read_table(path: str) -> Any:
 
     try:
         if path.endswith(".parquet"):
+            stated = parquet.read_metadata(path)
+            _check_size(path, sum(stated.row_group(i).total_byte_size for i in range(stated.num_row_groups)))
             return parquet.read_table(path)
         mapped = pa.memory_map(path)
         try:
@@ -224,11 +228,28 @@ def read_table(path: str) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _arrays(path: str) -> dict[str, np.ndarray]:
+    return load_arrays(path, "_images")
+
+
+def load_arrays(path: str, ending: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file whose names end so.
+
+    Raises:
+      DataError: no such file, arrays of Python objects (which are pickles), or more than `TABLE_LIMIT`.
+    """
     try:
+        with zipfile.ZipFile(path) as archive:
+            # zipfile unpacks no more than a member states.
+            _check_size(path, sum(member.file_size for member in archive.infolist()))
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files if name.endswith("_images")}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+            return {name: stored[name] for name in stored.files if name.endswith(ending)}
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is no .npz file of arrays: {str(error)[:200]}") from error
+
+
+def _check_size(path: str, size: int) -> None:
+    if size > TABLE_LIMIT:
+        raise DataError(f"{path} unpacks to {size / 1e9:.0f} GB, over the limit of {TABLE_LIMIT / 1e9:.0f} GB")
 
 
 def _is_dicom(data: bytes) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 
 from ranjax import files
 from ranjax.data import audit, decode, duplicates
+from ranjax.data.deidentify import PUBLIC
 from ranjax.data.prepared import (
     PreparedSet,
     Progress,
@@ -244,7 +245,7 @@ def _prompt(name: str, normal: str) -> str:
 
 def _without_secrets(settings: SetSettings) -> dict[str, Any]:
     stated = dataclasses.asdict(settings)
-    return stated | {"data_dir": "", "patient_key": "used" if settings.patient_key else ""}
+    return stated | {"data_dir": "", "patient_key": PUBLIC if settings.patient_key == PUBLIC else "used"}
 
 
 def _check_sums(settings: SetSettings, say: Callable[[str], None]) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 import absl.logging
 
 from ranjax import files
+from ranjax.data.deidentify import PUBLIC, key_mark, key_of
 from ranjax.data.settings import (
     SPLITS,
     FolderSettings,
@@ -92,6 +93,9 @@ def fingerprint(settings: Settings) -> str:
         stated["data_dir"] = ""
         root = Path(tfds_builder(settings.name, settings.data_dir).data_dir)
         parts["files"] = _folder_state(root, "dataset_info.json", ".")
+    if not isinstance(settings, RadiographSettings):
+        # Not where the secret lies, but which one it is: it makes the ids.
+        stated["patient_key"] = key_mark(key_of(settings.patient_key))
     return digest(parts)
 
 
@@ -174,13 +178,17 @@ def _write(settings: Settings, folder: Path, mark: str, progress: Progress | Non
         {
             "fingerprint": mark,
             "kind": type(settings).__name__,
-            "settings": dataclasses.asdict(settings),
+            "settings": dataclasses.asdict(settings) | ({} if generated else {"patient_key": _key_use(settings)}),
             "classes": list(classes),
             "prompts": {name: list(given.get(name) or (f"a chest X-ray with {name}.",)) for name in classes},
             "label_words": sorted(words),
             "card": card,
         },
     )
+
+
+def _key_use(settings: Any) -> str:
+    return PUBLIC if settings.patient_key == PUBLIC else "used"
 
 
 def write_records(builder: Any, folder: Path, image_size: int, progress: Progress | None) -> None:

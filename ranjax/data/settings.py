@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ranjax.data.deidentify import PUBLIC
 from ranjax.data.images import RESIZE_MODES
 from ranjax.errors import ConfigError, nearest
 
@@ -159,6 +160,8 @@ class FolderSettings:
       resize: "pad", "crop" or "stretch" to the square.
       seed: keys the split by patient.
       card: free text fields for the data card (licence, citation, origin).
+      patient_key, deidentify: what becomes of patients' and examples' ids, and of reports, before they are written; see
+        `deidentify.key_of` and `deidentify.Privacy`. Splits are by patient and do not depend on the key.
     """
 
     sources: tuple[FolderSource, ...]
@@ -169,6 +172,8 @@ class FolderSettings:
     resize: str = "pad"
     seed: int = 0
     card: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    patient_key: str = PUBLIC
+    deidentify: bool = False
 
     def __post_init__(self):
         _check_classes(self.classes, self.prompts)
@@ -190,7 +195,7 @@ class ImportSettings:
       splits: from split names of this project to TFDS split expressions, e.g. {"train": "train[:80%]"}.
       fields: from record fields (id, image, report, label, labels, patient) to feature names of the set.
       classes: class names in label order; empty takes the names stored with the label feature.
-      prompts, label_words, image_size, resize, card: as in `FolderSettings`.
+      prompts, label_words, image_size, resize, card, patient_key, deidentify: as in `FolderSettings`.
     """
 
     name: str
@@ -203,6 +208,8 @@ class ImportSettings:
     image_size: int = 64
     resize: str = "pad"
     card: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    patient_key: str = PUBLIC
+    deidentify: bool = False
 
     def __post_init__(self):
         if self.classes:

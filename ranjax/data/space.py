@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ def no_space(path: Path, needed: int | None = None) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
-            if "No space left on device" not in str(error) and "Disk quota exceeded" not in str(error):
+            number = next((n for n in files.FULL if os.strerror(n) in str(error)), None)
+            if number is None:
                 raise
-            raise OSError(errno.ENOSPC, str(error)) from error
+            raise OSError(number, str(error)) from error

@@ -110,6 +110,12 @@ class StoreWriter:
         """Twins in finished shards."""
         return sum(len(self.positions(n)) for n in range(self.shards) if _finished(self.folder, n))
 
+    def damaged(self) -> list[Fault]:
+        """Finished shards whose file is not the one that was written, by SHA-256."""
+        return [
+            fault for n in range(self.shards) if _finished(self.folder, n) and (fault := _hash_fault(self.folder, n))
+        ]
+
     def positions(self, number: int) -> list[int]:
         """Positions in `ids` of what shard `number` holds."""
         if not 0 <= number < self.shards:
@@ -216,6 +222,10 @@ class NoisyStore:
         hashes = [files.read_json(_shard(folder, n).with_suffix(".json"))["sha256"] for n in range(shards)]
         return cls(folder, plan, places, digest([plan, hashes]))
 
+    def damaged(self) -> list[Fault]:
+        """Shards whose file is not the one that was written, by SHA-256; reading one can give other twins, or fail."""
+        return [fault for number in self.by_shard() if (fault := _hash_fault(self.folder, number))]
+
     def __len__(self) -> int:
         return len(self._places)
 
@@ -309,11 +319,9 @@ def faults(folder: str | os.PathLike[str]) -> list[Fault]:
     found: list[Fault] = []
     for number, ids in store.by_shard().items():
         path = _shard(store.folder, number)
-        noted = files.read_json(path.with_suffix(".json"))
-        if files.sha256(path) != noted["sha256"]:
-            what = f"{path} does not match its SHA-256: it was changed or damaged after it was written."
-            found.append(Fault(number, what))
-        elif noted["ids"] != ids:
+        if fault := _hash_fault(store.folder, number):
+            found.append(fault)
+        elif files.read_json(path.with_suffix(".json"))["ids"] != ids:
             found.append(Fault(number, f"{path} holds other ids than planned."))
         else:
             found += [Fault(number, what) for identity in ids if (what := store.fault_of(identity))]
@@ -359,6 +367,13 @@ def _check_ball(identity: str, norm: float, epsilon: float) -> None:
 
 def _shard(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.array_record"
+
+
+def _hash_fault(folder: Path, number: int) -> Fault | None:
+    path = _shard(folder, number)
+    if files.sha256(path) == files.read_json(path.with_suffix(".json"))["sha256"]:
+        return None
+    return Fault(number, f"{path} does not match its SHA-256: it was changed or damaged after it was written.")
 
 
 def _finished(folder: Path, number: int) -> bool:

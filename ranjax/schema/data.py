@@ -58,6 +58,14 @@ KEYS = (
     Key("data.folder.ood_report_template", "", "Report template of that set, where its columns differ.", "text"),
     Key("data.folder.resize", "crop", "How images are made square.", "", one_of("crop", "pad", "stretch")),
     Key(
+        "data.patient_key",
+        "",
+        "File with the secret that turns the ids of patients and examples into pseudonyms (folder and tfds); empty: "
+        "RANJAX_PATIENT_KEY or the user's own key; 'none': ids are public and stay.",
+        "path",
+    ),
+    Key("data.deidentify", True, "Marks in place of names, dates and numbers that patterns find in reports."),
+    Key(
         "data.threads",
         0,
         "Threads that decode the images of a batch; 0: one per core. No result depends on it.",

@@ -20,6 +20,7 @@ from ranjax.attacks.image import PGD
 from ranjax.attacks.restore import restore
 from ranjax.attacks.success import attack_success
 from ranjax.attacks.text import Substitution
+from ranjax.data.deidentify import deidentify
 from ranjax.data.images import read_image
 from ranjax.data.settings import digest
 from ranjax.data.store import StoreWriter
@@ -52,8 +53,10 @@ class Victim(NamedTuple):
     sha256: str
 
 
-def read_pairs(images: Path, table: Path, image_column: str, report_column: str) -> list[Pair]:
-    """The lines of the table.
+def read_pairs(
+    images: Path, table: Path, image_column: str, report_column: str, deidentified: bool = True
+) -> list[Pair]:
+    """The lines of the table, their reports with marks in place of what could name a person, see `deidentify`.
 
     Raises:
       ConfigError: a column that the table does not have. DataError: no table, nothing in it, an image that is absent
@@ -81,7 +84,7 @@ def read_pairs(images: Path, table: Path, image_column: str, report_column: str)
         seen.add(name)
     if not rows:
         raise DataError(f"The table {table} has no lines.")
-    return [Pair(*row) for row in rows]
+    return [Pair(name, deidentify(report)[0] if deidentified else report) for name, report in rows]
 
 
 def load(checkpoint: Path) -> Victim:

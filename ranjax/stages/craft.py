@@ -29,7 +29,7 @@ Twins = Callable[[common.Split], Iterator[dict[str, Any]]]
 
 def run(context: Context) -> dict[str, Any]:
     """Leaves a noisy store; shards that an earlier, interrupted run finished are kept as they are."""
-    from ranjax.data.store import NoisyStore, StoreWriter
+    from ranjax.data.store import NoisyStore, StoreWriter, set_aside
 
     config, data = context.config, common.data(context)
     recipe = context.this.recipe or config.noise.recipe
@@ -48,6 +48,9 @@ def run(context: Context) -> dict[str, Any]:
             "surrogate": files.sha256(surrogate),
         },
     )
+    for fault in writer.damaged():
+        context.say(f"  {fault.what} It is set aside and crafted again.")
+        set_aside(context.folder / "store", fault.shard)
     missing = writer.missing(jax.process_index(), jax.process_count())
     twins = twins_of(context, recipe, chosen) if missing else None
     with Progress(f"craft {recipe}", len(chosen.ids), writer.done, unit="pairs") as progress:

@@ -166,6 +166,8 @@ def settings_of(config: ml_collections.ConfigDict) -> data_settings.Settings:
         "prompts": _gather(data.prompts),
         "label_words": tuple(w for w in data.label_words if w),
         "image_size": data.image_size,
+        "patient_key": data.patient_key,
+        "deidentify": data.deidentify,
     }
     if data.source == "folder":
         return data_settings.FolderSettings(

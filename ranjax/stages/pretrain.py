@@ -15,7 +15,7 @@ from ranjax import keys
 from ranjax.data.augment import Augmentation
 from ranjax.data.batches import Batches
 from ranjax.data.sources import Source
-from ranjax.errors import ConfigError
+from ranjax.errors import ConfigError, DataError
 from ranjax.models import (
     DualEncoder,
     DualEncoderConfig,
@@ -150,6 +150,9 @@ def upstream(context: Context) -> Source:
     from ranjax.data.store import NoisyStore
 
     store = NoisyStore.open(context.folder_of(context.craft_id) / "store")
+    if faults := context.once(("damaged", store.fingerprint), store.damaged):
+        repair = f"python -m ranjax.verify {context.workdir} --repair"
+        raise DataError(f"{faults[0].what} {repair} sets it aside; the same command then crafts it again.")
     return mix(source, store, context.this.ratio, context.config.seed)
 
 

@@ -156,7 +156,7 @@ def _card(context: Context) -> dict[str, Any]:
     }
 
 
-_PLACES = ("data.dir", "compile_cache", "quick_compile", "devices", "profile")
+_PLACES = ("data.dir", "compile_cache", "quick_compile", "devices", "profile", "data.patient_key")
 """Keys that say where or on what a run works, not what it finds; they stay out of results.json."""
 
 

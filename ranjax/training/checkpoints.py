@@ -11,6 +11,7 @@ taken.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -54,6 +55,7 @@ class Checkpoints:
         self._manager: Any = None
         self._thread: ThreadPoolExecutor | None = None
         self._finishing: Future[None] | None = None
+        self._full = False
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -140,7 +142,11 @@ class Checkpoints:
         """Returns once everything is on the disk. Raises what went wrong in the background, e.g. DiskFullError."""
         finishing, self._finishing = self._finishing, None
         if finishing is not None:
-            finishing.result()
+            try:
+                finishing.result()
+            except files.DiskFullError:
+                self._full = True
+                raise
 
     def close(self) -> None:
         """Waits, and ends the background threads. The object may be used again."""
@@ -151,13 +157,16 @@ class Checkpoints:
             if thread is not None:
                 thread.shutdown()
             if manager is not None:
-                with _full_disk(self.folder):
+                full, self._full = self._full, False
+                # orbax raises what went wrong in the background once more as it closes.
+                with contextlib.suppress(*([files.DiskFullError] if full else [])), _full_disk(self.folder):
                     manager.close()
 
     def _orbax(self) -> Any:
         if self._manager is None:
             import orbax.checkpoint as ocp
 
+            logging.getLogger("absl").addFilter(_is_news)
             self.folder.mkdir(parents=True, exist_ok=True)
             options = ocp.CheckpointManagerOptions(max_to_keep=self.keep, cleanup_tmp_directories=True)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -253,6 +262,11 @@ def _full_disk(place: Path) -> Iterator[None]:
             raise
         message = f"no space left to write {place}; free some and run again"
         raise files.DiskFullError(errno.ENOSPC, message) from error
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for orbax's tracebacks of errors in its threads, which it raises as well."""
+    return "_SignalingThread.run() raised an exception" not in str(record.msg)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -282,7 +282,7 @@ def test_choices_that_do_not_fit_are_refused(changes, tmp_path):
 def test_as_a_command_with_all_cores(made, tmp_path):
     root, first = made
     command = [sys.executable, "-m", "ranjax.prepare", "table", f"--data_dir={root}", f"--out={tmp_path}", "--option",
-               "label=finding", "--image_size=16"]  # fmt: skip
+               "label=finding", "--image_size=16", "--patient_key=none", "--no-deidentify"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "error"})
     assert done.returncode == 0, done.stderr
     assert first.fingerprint in done.stdout

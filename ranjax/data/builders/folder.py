@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from ranjax.data import deidentify
 from ranjax.data.builders.pairs import PairsBuilder, PairsConfig
 from ranjax.data.folder import read_rows
 from ranjax.data.images import read_image
@@ -21,6 +22,7 @@ class RanjaxFolder(PairsBuilder):
 
     def __init__(self, settings: FolderSettings, fingerprint: str, **kwargs):
         self.settings = settings
+        self._privacy = deidentify.Privacy(deidentify.key_of(settings.patient_key), settings.deidentify)
         self._rows, self._rejected = read_rows(settings)
         config = PairsConfig(
             name=fingerprint,
@@ -37,7 +39,7 @@ class RanjaxFolder(PairsBuilder):
 
     def splits(self) -> Mapping[str, Callable[[], Iterator[Record]]]:
         for rejected in self._rejected:
-            self.exclude(*rejected)
+            self.exclude(self._privacy.identity(rejected.id), rejected.split, rejected.reason)
         wanted = {row.split for row in self._rows} | {item.split for item in self._rejected if item.split}
         wanted |= {split for source in self.settings.sources for split in source.shares}
         if not wanted:
@@ -52,11 +54,16 @@ class RanjaxFolder(PairsBuilder):
             try:
                 image = read_image(row.file, self.settings.image_size, self.settings.resize)
             except DataError as error:
-                self.exclude(row.id, split, str(error))
+                self.exclude(self._privacy.identity(row.id), split, str(error))
                 continue
-            record = row._asdict()
-            yield {key: record[key] for key in ("id", "report", "label", "labels", "patient", "group")} | {
-                "image": image
+            yield {
+                "id": self._privacy.identity(row.id),
+                "report": self._privacy.report(row.report),
+                "label": row.label,
+                "labels": row.labels,
+                "patient": self._privacy.patient(row.patient),
+                "group": self._privacy.group(row.group),
+                "image": image,
             }
 
 
@@ -67,6 +74,7 @@ class RanjaxImported(PairsBuilder):
 
     def __init__(self, settings: ImportSettings, classes: Sequence[str], fingerprint: str, **kwargs):
         self.settings = settings
+        self._privacy = deidentify.Privacy(deidentify.key_of(settings.patient_key), settings.deidentify)
         self._sources: dict[str, TfdsSource] = {
             split: open_tfds(
                 settings.name,
@@ -108,6 +116,12 @@ class RanjaxImported(PairsBuilder):
                 self.exclude(f"{split}:{index}", split, str(error))
                 continue
             if not re.search(r"[^\W\d_]", record["report"]):
-                self.exclude(record["id"], split, "the report has no words")
+                self.exclude(self._privacy.identity(record["id"]), split, "the report has no words")
                 continue
-            yield record
+            hidden = {
+                "id": self._privacy.identity(record["id"]),
+                "report": self._privacy.report(record["report"]),
+                "patient": self._privacy.patient(record["patient"]),
+                "group": self._privacy.group(record.get("group", {})),
+            }
+            yield {**record, **hidden}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from ranjax.data.deidentify import PUBLIC
 from ranjax.data.images import RESIZE_MODES
 from ranjax.data.reports import SECTIONS
 from ranjax.data.settings import digest
@@ -31,8 +32,8 @@ class SetSettings:
       label_reports: labels by the rules of `ranjax.data.labeller` for rows whose files bring none.
       repeats: "keep" or "drop" a later report of one split that says the same as an earlier one.
       deidentify: marks in place of what `ranjax.data.deidentify` finds in reports.
-      patient_key: file with the secret that turns patient ids, and the ids made of them, into pseudonyms; "": as they
-        are.
+      patient_key: what turns patient ids, and the ids made of them, into pseudonyms, see `deidentify.key_of`; "none":
+        they stay as they are.
       tokenizer, max_tokens: cuts reports to whole sentences that fit; 0: uncut.
       adapt, validation, test: share of the patients of "train" that go there, where the set has no such split.
       seed: keys that cut, and drawn selections.
@@ -57,7 +58,7 @@ class SetSettings:
     label_reports: bool = False
     repeats: str = "keep"
     deidentify: bool = False
-    patient_key: str = ""
+    patient_key: str = PUBLIC
     tokenizer: str = ""
     max_tokens: int = 0
     adapt: float = 0.1

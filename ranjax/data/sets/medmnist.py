@@ -4,14 +4,13 @@ sets under corruptions of five severities, an .npz file per corruption."""
 from __future__ import annotations
 
 import functools
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ranjax.data.pixels import ArrayRef
+from ranjax.data.pixels import ArrayRef, load_arrays
 from ranjax.data.sets.spec import ABSENT, PRESENT, WRITTEN, Entry, Options, Rejected, Spec
 from ranjax.data.sets.tables import needed
 from ranjax.errors import ConfigError, DataError, nearest
@@ -109,11 +108,7 @@ FLAVOURS: Mapping[str, Flavour] = {
 
 @functools.lru_cache(maxsize=1)
 def _labels(path: str) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files if name.endswith("_labels")}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no .npz file of arrays: {str(error)[:200]}") from error
+    return load_arrays(path, "_labels")
 
 
 def _entries(name: str, root: Path, options: Options) -> Iterator[Entry | Rejected]:

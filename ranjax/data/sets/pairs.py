@@ -14,6 +14,7 @@ from ranjax.data.pixels import FileRef
 from ranjax.data.sets.classification import CHEXPERT_CLASSES
 from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, Spec, uncertain_cell
 from ranjax.data.sets.tables import decode, files_below, find, needed, rows, text
+from ranjax.errors import DataError
 
 _MIMIC_SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 _FRONTAL = {"PA": "frontal", "AP": "frontal", "LATERAL": "lateral", "LL": "lateral"}
@@ -48,6 +49,10 @@ def _mimic_table(root: Path, name: str) -> Path:
     return needed(root, f"mimic-cxr-2.*-{name}.csv.gz", f"mimic-cxr-2.*-{name}.csv")
 
 
+_REPORT_LIMIT = 4 << 20
+"""Bytes of one report at most: a compressed one may hold anything."""
+
+
 def _mimic_reports(root: Path) -> Callable[[str], str]:
     """A function from a study's folder to its report: from the archive as it is published, or from unpacked files."""
     archived = find(root, "mimic-cxr-reports.zip", needed=False)
@@ -56,7 +61,13 @@ def _mimic_reports(root: Path) -> Callable[[str], str]:
         names = set(archive.namelist())
 
         def from_archive(folder: str) -> str:
-            return decode(archive.read(f"{folder}.txt")) if f"{folder}.txt" in names else ""
+            if f"{folder}.txt" not in names:
+                return ""
+            with archive.open(f"{folder}.txt") as file:
+                data = file.read(_REPORT_LIMIT + 1)
+            if len(data) > _REPORT_LIMIT:
+                raise DataError(f"{folder}.txt in {archived} has more than {_REPORT_LIMIT >> 20} MiB: no report has.")
+            return decode(data)
 
         return from_archive
     base = root / "mimic-cxr-reports" if (root / "mimic-cxr-reports").is_dir() else root

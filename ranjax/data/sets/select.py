@@ -84,12 +84,14 @@ def select(settings: SetSettings) -> Selection:
         # Files of the user's own that bring labels and no reports: as with the sets of the field that are so.
         normal = next((name for name in classes if name.lower() in _NORMAL), "")
         spec = dataclasses.replace(spec, kind="classification", normal=normal, reports=WRITTEN)
-    key = deidentify.read_key(settings.patient_key) if settings.patient_key else b""
+    privacy = deidentify.Privacy(deidentify.key_of(settings.patient_key), settings.deidentify)
     tokenizer = Tokenizer.load(settings.tokenizer) if settings.tokenizer else None
     rows: list[Row] = []
     for entry in entries:
-        row = _row(entry, spec, given, settings, classes, key, tokenizer, notes)
+        row = _row(entry, spec, given, settings, classes, privacy, tokenizer, notes)
         (rejected if isinstance(row, Rejected) else rows).append(row)  # type: ignore[arg-type]
+    # What is left out is listed in the manifest; a row without an image is named there by its number.
+    rejected = [r if r.id.startswith("row ") else r._replace(id=privacy.identity(r.id)) for r in rejected]
     if settings.repeats == "drop":
         rows, again = _without_repeats(rows)
         rejected += again
@@ -137,7 +139,7 @@ def _row(
     given: Collection[str],
     settings: SetSettings,
     classes: Sequence[str],
-    key: bytes,
+    privacy: deidentify.Privacy,
     tokenizer: Tokenizer | None,
     notes: collections.Counter[str],
 ) -> Row | Rejected:
@@ -167,9 +169,9 @@ def _row(
     if doubtful:
         group["uncertain"] = ", ".join(doubtful)
     identity = entry.id
-    if key:
-        patient, identity = deidentify.pseudonym(patient, key), deidentify.pseudonym(f"id:{entry.id}", key)
-        group = {name: value for name, value in group.items() if name in ("view", "sex", "age", "uncertain")}
+    if privacy.key:
+        patient, identity = privacy.patient(patient), privacy.identity(entry.id)
+        group = privacy.group({name: v for name, v in group.items() if name in ("view", "sex", "age", "uncertain")})
     return Row(identity, entry.image, report, single, labels, patient, split, group)
 
 

@@ -1,0 +1,119 @@
+"""`python -m ranjax.status`: on an empty folder, while a run is on, after a kill or a stop, and on damaged files."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from ranjax import config as configs
+from ranjax import files, heartbeat, pipeline, status
+from ranjax.errors import ConfigError, DataError
+from ranjax.training.progress import Progress
+
+
+def begun(workdir, runs, work=True):
+    """A workdir as the pipeline leaves it in the middle: the first two runs done, the third with a checkpoint."""
+    config = configs.default_config()
+    files.write_json(workdir / "config.json", configs.flatten(config))
+    for number, run in enumerate(pipeline.plan(config)[:runs]):
+        folder = workdir / run.id
+        files.write_json(folder / "stage.json", {})
+        if number < runs - 1:
+            files.write_json(folder / "manifest.json", {"seconds": 75.0})
+    return config
+
+
+def test_an_empty_folder_has_no_run_and_an_absent_one_is_refused(tmp_path, capsys):
+    assert status.main([str(tmp_path)]) == status.EXIT_UNFINISHED
+    assert "no run was started here" in capsys.readouterr().out
+    assert status.main([str(tmp_path / "absent")]) == status.EXIT_REFUSED
+    assert "a folder that exists" in capsys.readouterr().err
+
+
+def test_a_run_at_work_says_where_it_is_how_fast_and_how_long_still(tmp_path, monkeypatch, capsys):
+    begun(tmp_path, 2)
+    files.write_json(tmp_path / "pretrain/clean/checkpoints/130.json", {})
+    (tmp_path / "pretrain/clean/checkpoints/130").mkdir()
+    monkeypatch.setattr(status, "is_alive", lambda said: True)
+    with heartbeat.Heartbeat(tmp_path, pipeline.Stopped) as beat:
+        say = beat.wrap(lambda line: None)
+        beat.at("pretrain/clean", 2, 10)
+        say("  step 150: loss 2.5")
+        standing = {"name": "pretrain clean", "done": 150, "total": 260, "unit": "steps", "rate": 5.5}
+        beat.content["work"] = standing | {"metrics": {"loss": 2.5}}
+        beat._write()
+        assert status.main([str(tmp_path)]) == status.EXIT_UNFINISHED
+    shown = capsys.readouterr().out
+    assert f"{tmp_path}: running, 1 of" in shown
+    assert f"process {os.getpid()} on {socket.gethostname()}" in shown
+    line = next(line for line in shown.splitlines() if line.strip().startswith("pretrain/clean"))
+    assert line.split(None, 1)[1] == (
+        "running, last checkpoint of step 130, pretrain clean 150/260 steps, 5.5 steps/s, 20 s left, loss 2.5"
+    )
+    assert "prepare                  done in 1 min 15 s" in shown
+    assert "last word: step 150: loss 2.5" in shown
+
+
+def test_every_progress_reaches_the_status(tmp_path):
+    from ranjax.training import progress
+
+    with heartbeat.Heartbeat(tmp_path, pipeline.Stopped) as beat, progress.listening(beat.work):
+        shown = Progress("craft", 10, stream=open(os.devnull, "w"), unit="pairs")  # noqa: SIM115
+        shown.update(4, {"loss": float("nan"), "other": 1.0})
+        shown._stream.close()
+    found = files.read_json(tmp_path / heartbeat.FILE)
+    assert found["state"] == "done"
+    assert found["work"] == {
+        "name": "craft", "done": 4, "total": 10, "unit": "pairs", "rate": None, "metrics": {"other": 1.0},
+    }  # fmt: skip
+    Progress("later", 1, stream=sys.stderr)
+    assert not progress._listeners
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (pipeline.Stopped("pretrain/clean, at step 4"), "stopped"),
+        (KeyboardInterrupt(), "stopped"),
+        (ConfigError("a", 1, "else"), "refused"),
+        (DataError("patient 77 is in two splits"), "refused"),
+        (OSError("no disk"), "failed"),
+    ],
+)
+def test_how_a_run_ended_is_written_down(tmp_path, error, state):
+    begun(tmp_path, 2)
+    with pytest.raises(type(error)), heartbeat.Heartbeat(tmp_path, pipeline.Stopped):
+        raise error
+    found = status.status(tmp_path)
+    assert found["state"] == state
+    # What is wrong with data may name a patient: the command says it, no file does.
+    assert "77" not in json.dumps(found["said"])
+    assert state in status.describe(found)
+
+
+def test_a_process_that_is_gone_was_killed_and_another_hosts_is_judged_by_its_silence(tmp_path):
+    begun(tmp_path, 2)
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    said = {"state": "running", "process": int(gone.stdout), "host": socket.gethostname(), "started": heartbeat._now()}
+    files.write_json(tmp_path / heartbeat.FILE, said | {"updated": heartbeat._now()})
+    found = status.status(tmp_path)
+    assert found["state"] == "killed"
+    assert "the command of this run goes on from here" in status.describe(found)
+    # This process works, but is no run.
+    said["process"] = 1
+    assert not status.is_alive(said)
+    said["host"] = "elsewhere"
+    assert status.is_alive(said | {"updated": heartbeat._now()})
+    assert not status.is_alive(said | {"updated": "2020-01-01T00:00:00+00:00"})
+
+
+def test_a_damaged_status_is_left_out(tmp_path):
+    begun(tmp_path, 3)
+    (tmp_path / heartbeat.FILE).write_text('{"state": "runn')
+    found = status.status(tmp_path)
+    assert found["state"] == "unfinished"
+    assert [stage["state"] for stage in found["stages"]][:4] == ["done", "done", "unfinished", "waiting"]
+    assert status.main([str(tmp_path), "--json"]) == status.EXIT_UNFINISHED
