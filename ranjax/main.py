@@ -139,8 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG):
             raise
-        where = f": {error.filename}" if error.filename else ""
-        print(f"error: cannot write{where}: {error.strerror}", file=sys.stderr)
+        named = f"cannot write {error.filename}: {error.strerror}" if error.filename else error.strerror
+        print(f"error: {named}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("stopped at once; finished shards and the last checkpoint remain", file=sys.stderr)

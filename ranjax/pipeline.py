@@ -12,6 +12,8 @@ import hashlib
 import importlib
 import json
 import os
+import re
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ml_collections
+import numpy as np
 
 from ranjax import config as configs
 from ranjax import files, heartbeat
@@ -94,6 +97,22 @@ class Context:
             self.shared[key] = make()
         return self.shared[key]
 
+    def kept(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """What `make` gave for `name` the first time in this stage run, through stops and kills: arrays, on the disk.
+
+        For parts that take long and are no result by themselves; `forget` them before the run ends.
+        """
+        from safetensors.numpy import load_file
+
+        path = self.folder / PARTS / f"{re.sub('[^A-Za-z0-9_.-]', '-', name)}.safetensors"
+        if not path.is_file():
+            files.write_tensors(path, make())
+        return load_file(path)
+
+    def forget(self) -> None:
+        """Removes what was `kept`."""
+        shutil.rmtree(self.folder / PARTS, ignore_errors=True)
+
     def folder_of(self, run_id: str) -> Path:
         return self.workdir / run_id
 
@@ -112,7 +131,11 @@ def arm_name(recipe: str, ratio: float) -> str:
     return "clean" if ratio == 0 else f"{recipe}_{100 * ratio:g}"
 
 
+PARTS = "parts"
+"""Subfolder of a stage run with what it keeps until it is done."""
+
 NOT_LISTED = (
+    PARTS,
     "stage.json",
     "manifest.json",
     "store",

@@ -14,7 +14,7 @@ from types import FrameType
 from experiments.batch.states import DONE, state_of
 from experiments.batch.sweep import Run
 
-EXIT_REFUSED, EXIT_STOPPED = 2, 75
+EXIT_REFUSED, EXIT_FAILED, EXIT_STOPPED = 2, 3, 75
 
 
 @dataclass
@@ -37,8 +37,9 @@ def run_all(
     """Carries out every run that is not done, `at_a_time` processes at once.
 
     Each run has its own workdir ``folder/<name>`` and its output in ``folder/<name>.log``. A run that crashes or is
-    stopped goes on from where it was, `attempts` times in all; one whose input is refused is not tried again. On SIGINT
-    or SIGTERM no new run starts, the running ones are asked to save and stop, and the same call goes on later.
+    stopped goes on from where it was, `attempts` times in all; one that was refused or cannot go on is not tried
+    again. On SIGINT or SIGTERM no new run starts, the running ones are asked to save and stop, and the same call goes
+    on later.
     """
     folder.mkdir(parents=True, exist_ok=True)
     waiting = [run for run in runs if state_of(folder / run.name) != DONE]
@@ -67,7 +68,7 @@ def run_all(
                 if code == 0:
                     tally.done.append(name)
                     say(f"{name}: done")
-                elif code == EXIT_REFUSED or (tries[name] >= attempts and not tally.stopped):
+                elif code in (EXIT_REFUSED, EXIT_FAILED) or (tries[name] >= attempts and not tally.stopped):
                     tally.failed[name] = f"exit code {code}, see {folder / name}.log"
                     say(f"{name}: given up, {tally.failed[name]}")
                 elif not tally.stopped:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from experiments.batch.sweep import Run
 
 LOOP = """\
-go() {{ # name, then the arguments of python -m; 75: stopped on request, 2: refused
+go() {{ # name, then the arguments of python -m; 75: stopped on request, 2: refused, 3: cannot go on
   local name="$1"; shift
   local tries=0
   while [ ! -e "{shared}/$name/report/manifest.json" ] && [ $tries -lt {attempts} ]; do
@@ -16,7 +16,7 @@ go() {{ # name, then the arguments of python -m; 75: stopped on request, 2: refu
     echo "$(date -u +%FT%TZ) $name attempt $tries"
     {python} -m "$@" && break
     code=$?
-    [ $code -eq 2 ] && echo "$name refused" && break
+    { [ $code -eq 2 ] || [ $code -eq 3 ]; } && echo "$name given up, exit code $code" && break
     sleep 10
   done
 }}"""

@@ -38,4 +38,6 @@ def run(context: Context) -> dict[str, Any]:
     pairs.attack_pairs(subject, record, "test")
     corrupted.corrupt(subject, record, "test")
     answered.answer(subject, record, splits)
-    return record.write(context.folder)
+    found = record.write(context.folder)
+    context.forget()
+    return found

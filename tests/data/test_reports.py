@@ -115,6 +115,12 @@ def test_rules_can_be_asked_for_some_findings_only():
         ("A 94-year-old man.", "A [AGE]-year-old man."),
         ("A 64-year-old with a 2.5 x 3.1 cm mass in T12.", "A 64-year-old with a 2.5 x 3.1 cm mass in T12."),
         ("Electronically signed by Jane Doe, MD", "Electronically [NAME]"),
+        # What follows a name is the finding, and its negation.
+        ("Seen by Dr. Kowalski. No effusion.", "Seen by [NAME]. No effusion."),
+        ("Reviewed by J. R. Smith, MD. No pneumothorax.", "[NAME]. No pneumothorax."),
+        ("Read by Dr Smith No acute disease", "Read by [NAME] No acute disease"),
+        ("Signed by Smith Lungs are clear. Heart normal.", "[NAME] Lungs are clear. Heart normal."),
+        ("A nodule of 2.5-3.5 cm, unchanged since 2012-04-05.", "A nodule of 2.5-3.5 cm, unchanged since [DATE]."),
     ],
 )
 def test_marks_stand_in_place_of_what_names_a_person(text, expected):
