@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ranjax.data import openi, reports
+from ranjax.data.deidentify import deidentify
 from ranjax.data.settings import digest
 
 CARD: Mapping[str, str] = {
@@ -109,4 +110,4 @@ def _all(path: str) -> list[openi.Report]:
 
 def _text(report: openi.Report) -> str:
     body = reports.select(report.text(), ("findings", "impression"))
-    return reports.without_repeats(body) if any(c.isalpha() for c in body) else ""
+    return deidentify(reports.without_repeats(body))[0] if any(c.isalpha() for c in body) else ""
