@@ -16,7 +16,7 @@ go() {{ # name, then the arguments of python -m; 75: stopped on request, 2: refu
     echo "$(date -u +%FT%TZ) $name attempt $tries"
     {python} -m "$@" && break
     code=$?
-    { [ $code -eq 2 ] || [ $code -eq 3 ]; } && echo "$name given up, exit code $code" && break
+    {{ [ $code -eq 2 ] || [ $code -eq 3 ]; }} && echo "$name given up, exit code $code" && break
     sleep 10
   done
 }}"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from ranjax.pipeline import Context
 from ranjax.schema.adapt import TEST_TIME
 from ranjax.schema.adapt import TUNED as TUNED_NAMES
 from ranjax.stages import common
-from ranjax.training import few_shot
+from ranjax.training import few_shot, metrics_log
 from ranjax.training.adapt import METHODS, Examples, Fit, Method, fit_heads
 from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
@@ -41,11 +42,14 @@ def run(context: Context) -> dict[str, Any]:
     examples = _examples(context, functions, params, {"adapt": train, "validation": validation}, with_attack)
     summary: dict[str, Any] = {}
     tensors: dict[str, np.ndarray] = {}
+    lines: list[str] = []
     for names in _of_one_program(cached):
         context.check_stop("before " + ", ".join(names))
-        for name, heads, facts in _fit(context, {n: cached[n] for n in names}, examples):
+        for name, heads, facts, curves in _fit(context, {n: cached[n] for n in names}, examples):
             tensors |= _flat(heads, name)
             summary[name] = facts
+            lines += [json.dumps({"method": name, "epoch": epoch, **row}) for epoch, row in enumerate(curves, start=1)]
+    files.write_text(context.folder / metrics_log.FILE, "".join(f"{line}\n" for line in lines))
     files.write_tensors(context.folder / FILE, tensors)
     for name in config.adapt.methods:
         if name in TUNED_NAMES:
@@ -141,7 +145,10 @@ def _chosen(context: Context, split: common.Split) -> common.Split:
 
 
 def _fit(context: Context, methods: Mapping[str, Method], examples: Mapping[str, Examples]) -> Any:
-    """(name, heads, facts) of every method, each at the point of the grid that validates best over its seeds."""
+    """(name, heads, facts, curves) of every method, each at the point of the grid that validates best over its seeds.
+
+    Curves are by epoch: the validation figure and every term of the loss, as means over the seeds.
+    """
     config, classes = context.config.adapt, len(common.data(context).classes)
     points, seeds = grid(config), range(config.seeds)
     settings = Fit(config.epochs, config.batch_size, config.metric, class_weights=config.class_weights)
@@ -166,7 +173,10 @@ def _fit(context: Context, methods: Mapping[str, Method], examples: Mapping[str,
         if len(points) > 1:
             tried = [{**p._asdict(), "validation": float(v)} for p, v in zip(points, best[number].mean(axis=-1))]
             facts["search"] = {"chosen": points[taken]._asdict(), "tried": tried}
-        yield name, fitted.select(index), facts
+        terms = {"validation": fitted.history, **fitted.losses}
+        means = {term: values[index].mean(axis=0).tolist() for term, values in terms.items()}
+        curves = [dict(zip(means, row)) for row in zip(*means.values())]
+        yield name, fitted.select(index), facts, curves
 
 
 def _tuned(
