@@ -59,10 +59,12 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def corpus(config: ml_collections.ConfigDict) -> list[str]:
-    """The texts of `text.corpus`; none where it names none."""
+    """The texts of `text.corpus`, marked as reports are; none where it names none."""
     from ranjax.data.corpus import read_corpus
+    from ranjax.data.deidentify import Privacy
 
-    return read_corpus(Path(config.text.corpus)) if config.text.corpus else []
+    privacy = Privacy(text=config.data.deidentify)
+    return [privacy.report(text) for text in read_corpus(Path(config.text.corpus))] if config.text.corpus else []
 
 
 def _progress(context: Context) -> Callable[[int, int], None]:
