@@ -18,6 +18,7 @@ _WORDS.mkdir(parents=True)
 os.environ["NLTK_DATA"] = str(_WORDS.parents[1])
 os.environ["TA_CACHE_DIR"] = str(_WORDS.parents[1] / "cache")
 
+# ruff: noqa: E402 - what is above must be there before these are imported
 import nltk
 
 nltk.download = lambda *_, **__: False  # it asks for tagger models that nothing here uses
