@@ -33,6 +33,16 @@ def verdicts(runs):
     return {(one.claim, one.measured.split(":")[0]): one.verdict for one in abstract.claims(runs)}
 
 
+def test_a_split_of_one_class_speaks_to_no_claim():
+    far = [effect(0.1, 0.1, 0.05, 0.15, 0.001, split=split, attack="none") for split in ("test", "ood_test")]
+    far += [effect(0.3, 0.1, 0.05, 0.15, 0.001, split=split, attack="none") for split in ("test", "ood_test")]
+    area = {"metric": "macro_auroc", "split": "ood_test"}
+    held = [one.measured for one in abstract.claims([results(effects=far, rows=[{**area, "value": 0.6}])])]
+    left = [one.measured for one in abstract.claims([results(effects=far, rows=[{**area, "value": None}])])]
+    assert any("out of domain" in words for words in held)
+    assert left == [words for words in held if "out of domain" not in words]
+
+
 def test_a_claim_is_shown_only_on_its_own_side_and_the_opposite_is_said():
     found = verdicts([results()])
     assert found[abstract.HELPS, "LP, 10 % noise less none"] == abstract.SHOWN
