@@ -2,8 +2,9 @@
 
 Which figures stand for a claim is settled here by fixed rules that look at no outcome: the arms of the first recipe,
 the least and the highest noise ratio, the linear probe and zero-shot for what noise does, RAN against the other heads
-on the frozen encoder for what it repairs; a split of one class speaks to no claim. One run: intervals over test images and heads, which say nothing of other
-upstream runs. Several runs that differ in their seed alone: Student's interval over the runs, which does.
+on the frozen encoder for what it repairs; a split of one class speaks to no claim. One run: intervals over test images
+and heads, which say nothing of other upstream runs. Several runs that differ in their seed alone: Student's interval
+over the runs, which does.
 """
 
 from __future__ import annotations
