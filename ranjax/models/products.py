@@ -51,6 +51,19 @@ def as_varied(weight: jax.Array, x: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
+def _once(x: jax.Array) -> jax.Array:
+    """`x`, brought to memory once for all of its uses."""
+    if x.dtype.itemsize >= 4:
+        return jax.lax.optimization_barrier(x)
+    # Through its bits: XLA widens half precision at a barrier, and with it every product behind the barrier.
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint16)
+    return jax.lax.bitcast_convert_type(jax.lax.optimization_barrier(bits), x.dtype)
+
+
+_once.defvjp(lambda x: (_once(x), None), lambda _, slope: (slope,))
+
+
+@jax.custom_vjp
 def _affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     return jnp.matmul(x, kernel) + bias[None]
 
@@ -61,13 +74,14 @@ def _affine_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[j
 
 def _affine_backward(kept: Any, slope: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, kernel = kept
-    # Once in memory, for its three uses.
-    slope = jax.lax.optimization_barrier(slope)
+    slope = _once(slope)
     by_x = _contract(slope, kernel, 1, 1)
     # The first factor is transposed in memory: the narrower one is cheaper.
     narrow = x.shape[1] <= slope.shape[1]
     by_kernel = _contract(x, slope, 0, 0) if narrow else _contract(slope, x, 0, 0).T
-    return by_x, by_kernel, _row_sum(slope)
+    # Summed in float32 at least: XLA's sum of half-precision rows is inexact, and slow on a CPU.
+    by_bias = jnp.sum(slope.astype(at_least_float32(slope.dtype)), axis=0).astype(slope.dtype)
+    return by_x, by_kernel, by_bias
 
 
 _affine.defvjp(_affine_forward, _affine_backward)
@@ -123,7 +137,7 @@ def _attention_forward(
 def _attention_backward(heads: int, kept: Any, slope: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     query, keys, values, weights, mixed = kept
     scale = (query.shape[-1] // heads) ** -0.5
-    slope = jax.lax.optimization_barrier(slope)
+    slope = _once(slope)
     wide = at_least_float32(slope.dtype)
     by_weights = jnp.einsum("bhtd,bhsd->bhts", _by_head(slope, heads, _ROWS), values)
     # Sum over keys of weights * by_weights, which is the sum over channels of slope * mixed.
@@ -157,10 +171,3 @@ def _together(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 def _contract(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
     return jax.lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((), ())))
-
-
-def _row_sum(x: jax.Array) -> jax.Array:
-    """The sum over rows; of half precision as a product, which accumulates in float32 and runs on all cores."""
-    if x.dtype.itemsize >= 4:
-        return jnp.sum(x, axis=0)
-    return _contract(as_varied(jnp.ones((1, x.shape[0]), x.dtype), x), x, 1, 0)[0]

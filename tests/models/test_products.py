@@ -105,3 +105,16 @@ def test_half_precision_sums_rows_at_full_precision():
     ones = jnp.ones((4096, 1), jnp.bfloat16)
     by_bias = jax.grad(lambda b: jnp.sum(products.affine(ones, ones[:1], b)))(jnp.zeros((1,), jnp.bfloat16))
     assert by_bias[0] == 4096
+
+
+def test_half_precision_is_differentiated_twice():
+    x, kernel, bias = (draw(*shape).astype(jnp.bfloat16) for shape in ((7, 5), (5, 3), (3,)))
+
+    def slope(fn, x, kernel):
+        return jax.grad(lambda k: jnp.sum(jnp.sin(fn(x, k, bias)), dtype=jnp.float32))(kernel)
+
+    def second(fn):
+        return jax.jit(jax.grad(lambda x: jnp.sum(slope(fn, x, kernel), dtype=jnp.float32)))(x)
+
+    found, expected = (np.asarray(second(fn), np.float32) for fn in (products.affine, plain_affine))
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
