@@ -163,10 +163,12 @@ class _Watch:
         folder = failures if failures is not None else (checkpoints.folder if checkpoints is not None else None)
         self.failures = None if folder is None else Path(folder)
         self.pending: list[tuple[int, Mapping[str, Any], Any]] = []
+        self.last_ids: Any = {}
         self.caught_up = time.monotonic()
 
     def add(self, step: int, metrics: Mapping[str, Any], ids: Any) -> None:
         self.pending.append((step, metrics, ids))
+        self.last_ids = ids
         late = time.monotonic() - self.caught_up > MAX_SECONDS
         if len(self.pending) >= MAX_IN_FLIGHT or (step + 1) % self.log_every == 0 or step == self.start or late:
             self.catch_up()
@@ -203,7 +205,8 @@ class _Watch:
         """Raises NonFiniteError, so that no checkpoint ever holds a non-finite tensor."""
         path = nonfinite_path(params)
         if path is not None:
-            raise NonFiniteError(done - 1, f"the parameter {path}, after the update,", None, self._kept())
+            tensor = f"the parameter {path}, after the update,"
+            raise NonFiniteError(done - 1, tensor, self._save_ids(done - 1, tensor, {}, self.last_ids), self._kept())
 
     def _kept(self) -> int | None:
         return None if self.checkpoints is None else self.checkpoints.latest()

@@ -123,6 +123,7 @@ def test_nan_stops_with_step_tensor_and_ids(run, tmp_path):
     assert saved["batch"]["id"] == [f"9-{row}" for row in range(16)]
     assert saved["metrics"]["loss"] == "nan"
     assert rows == [1]
+    assert "as entry 'image' of the batch in row 3 was before, is not finite" in str(caught.value)
 
 
 def test_no_checkpoint_holds_a_non_finite_parameter(run, tmp_path):
@@ -130,9 +131,10 @@ def test_no_checkpoint_holds_a_non_finite_parameter(run, tmp_path):
         params = state.params | {"bias": state.params["bias"] * np.float32(np.inf)}
         return state.updated(params, state.opt_state), {}
 
-    with Checkpoints(tmp_path) as store, pytest.raises(loop.NonFiniteError, match="the parameter bias"):
-        loop.train(step, run.fresh(), batch_at, 3, key=jax.random.key(0), checkpoints=store)
+    with Checkpoints(tmp_path) as store, pytest.raises(loop.NonFiniteError, match="the parameter bias") as caught:
+        loop.train(step, run.fresh(), with_ids, 3, key=jax.random.key(0), checkpoints=store)
     assert not list(tmp_path.glob("[0-9]*"))
+    assert json.loads(caught.value.file.read_text())["batch"]["id"] == [f"2-{row}" for row in range(16)]
 
 
 def test_few_steps_are_in_flight_and_batches_are_made_ahead_in_bounds(run):
