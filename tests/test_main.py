@@ -170,6 +170,9 @@ def test_rates_memory_and_the_share_of_twins_are_written_beside_the_figures(whol
     speed = [json.loads(line) for line in (workdir / "pretrain/coattack_30/speed.jsonl").read_text().splitlines()]
     assert [row["step"] for row in speed] == [row["step"] for row in rows]
     assert speed[0]["examples_per_second"] is None
+    curves = [json.loads(line) for line in (workdir / "adapt/coattack_30/metrics.jsonl").read_text().splitlines()]
+    assert [(row["method"], row["epoch"]) for row in curves] == [("lp", 1), ("lp", 2), ("ran", 1), ("ran", 2)]
+    assert {"validation", "ce", "mse"} <= set(curves[-1])
     for row in speed[1:]:
         assert row["examples_per_second"] == pytest.approx(8 / row["step_seconds"])
         assert row["host_memory"] > 50e6

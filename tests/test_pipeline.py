@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from ranjax import config as configs
@@ -212,3 +213,37 @@ def test_a_recipe_is_not_its_own_control(config):
     configs.override(config, "noise.controls", "('coattack',)")
     with pytest.raises(ConfigError, match="controls"):
         configs.validate(config)
+
+
+def test_what_a_stage_run_keeps_outlives_it_until_it_is_forgotten(config, tmp_path):
+    run = _stage("evaluate", [])
+    context = pipeline.Context(config, tmp_path, run, (run,), "f", None, lambda: False, print)
+    made = []
+
+    def make():
+        made.append(1)
+        return {"hits": np.array([True, False]), "loss": np.float32([1.5, 2.5])}
+
+    for _ in range(2):
+        found = context.kept("test ttc@8/255 0", make)
+        np.testing.assert_array_equal(found["hits"], [True, False])
+        np.testing.assert_array_equal(found["loss"], np.float32([1.5, 2.5]))
+    assert made == [1]
+    assert [path.name for path in (context.folder / pipeline.PARTS).iterdir()] == ["test-ttc-8-255-0.safetensors"]
+    assert not files.hashes(context.folder, skip=pipeline.NOT_LISTED)
+    context.forget()
+    context.forget()
+    context.kept("test ttc@8/255 0", make)
+    assert made == [1, 1]
+
+
+def test_work_between_two_batches_stops_naming_the_run_that_is_on(config, tmp_path):
+    run = _stage("evaluate", [])
+    asked = []
+    context = pipeline.Context(config, tmp_path, run, (run,), "f", None, lambda: bool(asked), print)
+    context.poll()
+    asked.append(1)
+    # A program that an earlier run compiled polls for it.
+    context.shared["running"] = "evaluate/coattack_30"
+    with pytest.raises(pipeline.Stopped, match="evaluate/coattack_30, between two batches"):
+        context.poll()
