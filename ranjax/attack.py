@@ -60,6 +60,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--step", default="", metavar="LENGTH", help="length of a step (default: a quarter of epsilon)")
     p.add_argument("--steps", default=10, type=int, metavar="N", help="steps of PGD (default: 10)")
     p.add_argument("--norm", default="linf", choices=("linf", "l2"), help="norm of the ball (default: linf)")
+    p.add_argument(
+        "--gradient_dtype",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="what PGD's gradients are computed in (default: float32); losses are float32 either way",
+    )
     p.add_argument("--words", default=3, type=int, metavar="N", help="most words changed in a report (default: 3)")
     p.add_argument("--top_k", default=8, type=int, metavar="N", help="words scored a round (default: 8)")
     p.add_argument(
@@ -78,14 +84,31 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--batch_size", default=16, type=int, metavar="N", help="pairs at a time on each device (default: 16)"
     )
+    p.add_argument(
+        "--cpu_devices",
+        default=0,
+        type=int,
+        metavar="N",
+        help="parts that a CPU is split into, each with its own pairs (default: one a core, at most 4)",
+    )
+    p.add_argument(
+        "--compile_cache",
+        default="",
+        metavar="FOLDER",
+        help="where compiled programs are kept (default: the user's cache folder); off: nowhere",
+    )
     p.add_argument("--seed", default=0, type=int, metavar="N", help="of the random starts (default: 0)")
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    from ranjax.training import signals
+    from ranjax.training import allocator, compile_cache, cpu_devices, signals
 
+    allocator.keep_freed_memory()
+    cpu_devices.split(arguments.cpu_devices)
+    if arguments.compile_cache != "off":
+        compile_cache.enable(arguments.compile_cache or None)
     try:
         with signals.StopFlag() as stop:
             return _run(arguments, stop)
@@ -103,6 +126,8 @@ def _run(arguments: argparse.Namespace, stop: Any) -> int:
     # Everything that can be refused is refused before weights are read or anything compiles.
     if arguments.recipe not in RECIPES:
         raise ConfigError("--recipe", arguments.recipe, f"one of {sorted(RECIPES)}", nearest(arguments.recipe, RECIPES))
+    if arguments.cpu_devices < 0:
+        raise ConfigError("--cpu_devices", arguments.cpu_devices, "0 (one a core, at most 4), or a number of parts")
     if arguments.batch_size < 1:
         raise ConfigError("--batch_size", arguments.batch_size, "at least 1")
     if not -1 <= arguments.similarity <= 1:

@@ -93,12 +93,14 @@ def run(config, workdir: Path, redo: bool, until: str) -> int:
 def _run(config, workdir: Path, redo: bool, until: str, stop: Callable[[], bool]) -> int:
     from ranjax import files, pipeline
     from ranjax.reporting.tables import terminal_table
-    from ranjax.training import allocator, compile_cache, devices
+    from ranjax.training import allocator, compile_cache, cpu_devices, devices
 
     def say(line: str) -> None:
         print(line, flush=True)
 
     allocator.keep_freed_memory()
+    if config.cpu_devices != 1:
+        cpu_devices.split(config.cpu_devices)
     if config.quick_compile:
         import jax
 

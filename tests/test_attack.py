@@ -47,7 +47,7 @@ def given(tmp_path_factory):
 def arguments(given, out, *more):
     line = {"checkpoint": given / "model", "images": given / "films", "reports": given / "reports.csv", "out": out}
     named = [f"--{name}={value}" for name, value in line.items()]
-    return [*named, "--report_column=text", "--steps=3", "--words=1", "--batch_size=2", *more]
+    return [*named, "--report_column=text", "--steps=3", "--words=1", "--batch_size=2", "--compile_cache=off", *more]
 
 
 @pytest.fixture(scope="module")

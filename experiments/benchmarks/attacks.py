@@ -1,19 +1,23 @@
 """Attacks against their peers: the same weights, inputs and budgets, in one run, contestants in turns.
 
-    python -m experiments.benchmarks.attacks --peers PYTHON
-    python -m experiments.benchmarks.attacks --peers PYTHON --workloads pgd_small sga --repeats 7 --out figures.json
+    python -m experiments.benchmarks.attacks --install peers/
+    python -m experiments.benchmarks.attacks --install peers/ --workloads pgd_small sga --repeats 7 --out figures.json
 
-PYTHON is that of an environment with torch, transformers and any of torchattacks, foolbox and
-adversarial-robustness-toolbox (what is absent there is left out, and said). Every contestant is a process of its own
-that stays up; one repetition of each follows the other, and medians are compared. Workloads:
+--install makes (once) two environments in that folder, one with torch, transformers, torchattacks, foolbox and
+adversarial-robustness-toolbox, one with TextAttack; without it, name interpreters by --peers and --textattack. What
+cannot be imported there is left out, and said. Every contestant is a process of its own that stays up; one repetition
+of each follows the other, and medians are compared. Workloads:
 
   pgd_small   PGD-10 on a CLIP image tower at 64 pixels (12 x 192), batch 16, cross-entropy over the batch's captions
   pgd_b32     the same on ViT-B/32 at 224 pixels, batch 4
   text        3 words in 16 captions by gradient-guided substitution, 8 re-scored a round: 24 queries a caption
   sga         SGA on 16 pairs of the small model: 10 image steps at 5 scales, 1 word before and after
 
-Also: the loss that each contestant reached (higher is a better attack), peak memory of its process, and seconds to its
-first result (imports and compilation; ranjax's with a cold and with a filled compilation cache).
+"ranjax" splits the CPU into a device a core, "unsplit" leaves it one device of all cores, and "bfloat16" follows
+gradients computed in bfloat16 and scores in float32. "matmul" is the ceiling: the product of two 4096 x 4096 float32
+matrices; the share of it is taken from the products that ranjax needs (its last block is computed at the pooled token
+alone). Also: the loss that each contestant reached (higher is a better attack), peak memory of its process, and
+seconds to its first result (imports and compilation; ranjax's with a cold and with a filled compilation cache).
 """
 
 from __future__ import annotations
@@ -38,16 +42,25 @@ WORKLOADS = ("pgd_small", "pgd_b32", "text", "sga")
 PEERS = {
     "pgd_small": ("torch", "torchattacks", "foolbox", "art"),
     "pgd_b32": ("torch", "torchattacks", "foolbox", "art"),
-    "text": ("torch",),
+    "text": ("torch", "textattack"),
     "sga": ("torch",),
 }
+# A CPU build of torch by the pin; torchattacks wants torchvision and an old requests, but runs without them.
+INSTALL = {
+    "peers": (
+        ("torch==2.13.0", "transformers>=5,<6", "foolbox", "adversarial-robustness-toolbox"),
+        ("--no-deps", "torchattacks"),
+    ),
+    "textattack": (("torch==2.13.0", "textattack==0.3.11", "flair>=0.15", "transformers>=4.48,<5", "sentencepiece"),),
+}
+FLOAT32, UNSPLIT, BFLOAT16 = "ranjax", "ranjax unsplit", "ranjax bfloat16"
 
 
 class Contestant:
     """A process that repeats one workload when told to."""
 
     def __init__(self, name: str, line: list[str]):
-        self.name, self.seconds, self.loss, self.peak = name, [], None, None
+        self.name, self.seconds, self.cpu, self.loss, self.peak, self.cold = name, [], [], None, None, None
         began = time.perf_counter()
         self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         first = self.say("first")
@@ -67,6 +80,7 @@ class Contestant:
     def go(self) -> None:
         found = self.say("go")
         self.seconds.append(found["seconds"])
+        self.cpu.append(found["cpu"])
         self.loss, self.peak = found["loss"], found["peak_mb"]
 
     def close(self) -> None:
@@ -75,11 +89,16 @@ class Contestant:
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--peers", default="", metavar="PYTHON", help="an interpreter with torch; empty: ranjax alone")
+    p.add_argument("--install", type=Path, default=None, metavar="FOLDER", help="make the peers' environments here")
+    p.add_argument("--peers", default="", metavar="PYTHON", help="an interpreter with torch and the image attacks")
+    p.add_argument("--textattack", default="", metavar="PYTHON", help="an interpreter with TextAttack")
     p.add_argument("--workloads", nargs="+", default=WORKLOADS, choices=WORKLOADS)
     p.add_argument("--repeats", type=int, default=5)
+    p.add_argument("--devices", type=int, default=0, help="devices that the CPU is split into; 0: one a core")
     p.add_argument("--out", type=Path, default=None)
     arguments = p.parse_args()
+    if arguments.install:
+        arguments.peers, arguments.textattack = (install(arguments.install, name) for name in INSTALL)
     found = {"python": platform.python_version(), "workloads": {}}
     for workload in arguments.workloads:
         with tempfile.TemporaryDirectory() as folder:
@@ -90,39 +109,101 @@ def main() -> int:
     return 0
 
 
-def run(folder: Path, workload: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """All contestants of one workload, in turns."""
+def install(folder: Path, name: str) -> str:
+    """The interpreter of the environment `name` in the folder, made where it is absent."""
+    python = folder / name / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", folder / name], check=True)
+        for packages in INSTALL[name]:
+            subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+    return str(python)
+
+
+def contestants_of(folder: Path, workload: str, arguments: argparse.Namespace) -> list[Contestant]:
+    """ranjax, the ceiling and the peers that are there, each with its first result behind it."""
+
+    def ours(name: str, work: str = workload, dtype: str = "float32", parts: int = arguments.devices) -> Contestant:
+        line = [sys.executable, "-m", "experiments.benchmarks.attacks_ranjax", str(folder), work, dtype, str(parts)]
+        return Contestant(name, line)
+
     # The second start finds the programs that the first one compiled; its own start is what a user pays from then on.
-    ours = [sys.executable, "-m", "experiments.benchmarks.attacks_ranjax", str(folder), workload]
-    cold = Contestant("ranjax, cold cache", ours)
+    cold = ours("cold")
     cold.close()
-    contestants = [Contestant("ranjax", ours)]
-    for name in PEERS[workload] if arguments.peers else ():
-        one = Contestant(name, [arguments.peers, str(HERE / "attacks_torch.py"), str(folder), workload, name])
+    found = [ours(FLOAT32), ours("matmul", "matmul", parts=1), ours(UNSPLIT, parts=1)]
+    found[0].cold = cold.start
+    if workload != "text":
+        found.append(ours(BFLOAT16, dtype="bfloat16"))
+    for name in PEERS[workload]:
+        python = arguments.textattack if name == "textattack" else arguments.peers
+        if not python:
+            print(f"{name}: left out, no interpreter was named for it")
+            continue
+        one = Contestant(name, [python, str(HERE / "attacks_torch.py"), str(folder), workload, name])
         if one.absent:
             print(f"{name}: left out, {one.absent}")
             one.close()
         else:
-            contestants.append(one)
+            found.append(one)
+    return found
+
+
+def run(folder: Path, workload: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """All contestants of one workload, in turns."""
+    contestants = contestants_of(folder, workload, arguments)
     for _ in range(arguments.repeats):
         for one in contestants:
             one.go()
     for one in contestants:
         one.close()
-    rows = json.loads((folder / "inputs.json").read_text())["rows"]
-    best = min((statistics.median(c.seconds) for c in contestants[1:]), default=None)
-    print(f"\n{workload}: {rows} rows, {arguments.repeats} repeats in turns, medians")
-    print(f"{'':14s} {'seconds':>8s} {'rows/s':>8s} {'loss':>10s} {'peak MB':>8s} {'start s':>8s}")
-    table: dict[str, Any] = {"cold_start": cold.start}
+    settings = json.loads((folder / "inputs.json").read_text())
+    rows, middle = settings["rows"], {one.name: statistics.median(one.seconds) for one in contestants}
+    print(
+        f"\n{workload}: {rows} rows, {arguments.repeats} repeats in turns, medians, Python {platform.python_version()}"
+    )
+    print(f"{'':16s} {'seconds':>8s} {'rows/s':>8s} {'cpu s':>8s} {'loss':>10s} {'peak MB':>8s} {'start s':>8s}")
+    table: dict[str, Any] = {"cold_start": contestants[0].cold}
     for one in contestants:
-        middle = statistics.median(one.seconds)
-        table[one.name] = {"seconds": one.seconds, "loss": one.loss, "peak_mb": one.peak, "start": one.start}
-        line = f"{middle:8.3f} {rows / middle:8.2f} {one.loss:10.4f} {one.peak:8.0f} {one.start:8.1f}"
-        print(f"{one.name:14s} {line}", flush=True)
-    print(f"ranjax's start with a cold cache {cold.start:.1f} s")
-    if best is not None:
-        print(f"ranjax is {best / statistics.median(contestants[0].seconds):.2f} times the fastest peer")
+        cpu = statistics.median(one.cpu)
+        table[one.name] = {
+            "seconds": one.seconds,
+            "cpu": one.cpu,
+            "loss": one.loss,
+            "peak_mb": one.peak,
+            "start": one.start,
+        }
+        if one.name != "matmul":
+            seconds = middle[one.name]
+            line = f"{seconds:8.3f} {rows / seconds:8.2f} {cpu:8.2f} {one.loss:10.4f} {one.peak:8.0f} {one.start:8.1f}"
+            print(f"{one.name:16s} {line}", flush=True)
+    print(f"ranjax's start with a cold cache: {contestants[0].cold:.1f} s")
+    ceiling = 2 * 4096**3 / middle.pop("matmul") / 1e9
+    table["ceiling_gflops"] = ceiling
+    for ours in (FLOAT32, UNSPLIT) if workload.startswith("pgd") else ():
+        rate = rows * settings["gflop"] / middle[ours]
+        table[ours]["gflops"] = rate
+        print(
+            f"matmul ceiling {ceiling:.0f} GFLOP/s; products of {ours} {rate:.0f} GFLOP/s, {rate / ceiling:.0%} of it"
+        )
+    for ours in (FLOAT32, UNSPLIT, BFLOAT16):
+        for peer in middle:
+            if ours in middle and not peer.startswith(FLOAT32):
+                print(f"{ours} is {middle[peer] / middle[ours]:.2f} times {peer}")
     return table
+
+
+def products(config: Any, gradients: int, forwards: int) -> float:
+    """GFLOP of the matrix products that PGD needs for one image: gradients by the image alone, weights apart.
+
+    A gradient is a forward pass and as many products again on the way back. The last block needs keys and values of all
+    tokens, but queries, output and MLP of one.
+    """
+    width, layers, tokens = config.vision_width, config.vision_layers, config.patches + 1
+    linear = 2 * (4 * width**2 + 2 * width * config.vision_mlp_width)
+    mixing = 4 * tokens * width
+    last = tokens * 2 * 2 * width**2 + (linear - 4 * width**2) + mixing
+    patches = config.patches * 2 * config.patch_size**2 * config.channels * width
+    forward = patches + (layers - 1) * tokens * (linear + mixing) + last + 2 * width * config.embed_dim
+    return (2 * gradients + forwards) * forward / 1e9
 
 
 def prepare(folder: Path, workload: str) -> None:
@@ -144,7 +225,7 @@ def prepare(folder: Path, workload: str) -> None:
     rows = 16 if small else 4
     rng = np.random.default_rng(0)
     lengths = rng.integers(10, 20, rows)
-    tokens = np.zeros((rows, 32), np.int32)
+    tokens = np.zeros((rows, lengths.max() + 2), np.int32)  # padded to the longest, for all contestants
     for row, length in zip(tokens, lengths):
         row[0], row[length + 1] = 2, 1
         row[1 : length + 1] = rng.integers(3, 400, length)
@@ -152,9 +233,11 @@ def prepare(folder: Path, workload: str) -> None:
         folder / "inputs.npz",
         images=rng.uniform(size=(rows, config.image_size, config.image_size, 3)).astype(np.float32),
         tokens=tokens,
-        mask=np.arange(32)[None] < lengths[:, None] + 2,
+        mask=np.arange(tokens.shape[1])[None] < lengths[:, None] + 2,
     )
     settings = {"rows": rows, "epsilon": 8 / 255, "step": 2 / 255, "steps": 10, "words": 3, "top_k": 8}
+    if workload.startswith("pgd"):
+        settings["gflop"] = products(config, gradients=10, forwards=1)
     if workload == "sga":
         settings |= {"words": 1, "scales": [0.5, 0.75, 1.0, 1.25, 1.5], "noise": 0.05}
     files.write_json(folder / "inputs.json", settings)

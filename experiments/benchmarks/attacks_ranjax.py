@@ -1,12 +1,19 @@
-"""The contestant ranjax of `experiments.benchmarks.attacks`: repeats one workload when told to, by lines on stdin."""
+"""The contestant ranjax of `experiments.benchmarks.attacks`: repeats one workload when told to, by lines on stdin.
 
+    python -m experiments.benchmarks.attacks_ranjax FOLDER WORKLOAD float32|bfloat16 DEVICES
+
+As the commands of ranjax do: freed memory is kept, compiled programs are cached, the CPU is split into a device a core,
+and rows are mapped over the devices. The workload "matmul" is the ceiling: one product of two 4096 x 4096 matrices.
+"""
+
+import functools
 import json
 import resource
 import sys
 import time
 from pathlib import Path
 
-from ranjax.training import allocator, compile_cache
+from ranjax.training import allocator, compile_cache, cpu_devices
 
 allocator.keep_freed_memory()
 
@@ -15,80 +22,110 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from ranjax import models  # noqa: E402
-from ranjax.attacks import candidates, image, joint, losses, text  # noqa: E402
+from ranjax.attacks import candidates, image, joint, losses, resume, text  # noqa: E402
+from ranjax.training import devices  # noqa: E402
+from ranjax.training.rows import RowMap  # noqa: E402
+
+SIDE = 4096
 
 
-def build(folder, workload):
+def build(folder, workload, dtype):
     """A function of no arguments that runs the workload once and gives its mean loss."""
-    functions, params, config = models.load(folder)
+    if workload == "matmul":
+        return matmul(dtype)
+    functions, params, _ = models.load(folder)
     settings = json.loads((folder / "inputs.json").read_text())
-    given = np.load(folder / "inputs.npz")
-    images, tokens, mask = (jnp.asarray(given[name]) for name in ("images", "tokens", "mask"))
-    rows = len(images)
+    given = dict(np.load(folder / "inputs.npz"))
+    rows = len(given["images"])
     keys = jax.random.split(jax.random.key(0), rows)
-    params = jax.device_put(params)
+    followed = functions.computing_in("bfloat16") if dtype == "bfloat16" else None
     pgd = image.PGD(settings["epsilon"], settings["step"], settings["steps"])
     substitution = text.Substitution(max_words=settings["words"], top_k=settings["top_k"])
+    tokens, mask = given["tokens"], given["mask"]
+    words = np.where((tokens > 2) & mask, np.arange(tokens.shape[1])[None] - 1, -1).astype(np.int32)
+    lexicon = candidates.build([str(i) for i in range(3, 400)], lambda word: [int(word)], pad_id=0)
 
-    def encode(e, t, m):
+    def encode(params, e, t, m):
         return functions.text_features(params, t, m, embeddings=e)
 
-    if workload.startswith("pgd"):
-        captions = losses.unit(functions.text_features(params, tokens, mask))
-        scale, labels = functions.logit_scale(params), jnp.arange(rows)
+    def attack_images(shared, rows):
+        params, captions, scale = shared
+        images, keys, labels = rows
 
-        def loss(params, images, captions, labels, scale):
-            logits = scale * losses.unit(functions.image_features(params, images)) @ captions.T
+        def loss(functions, x):
+            logits = scale * losses.unit(functions.image_features(params, x)) @ captions.T
             return losses.cross_entropy(logits, labels)
 
-        @jax.jit
-        def attack(params, images, keys, captions, labels, scale):
-            found = image.pgd(lambda x: loss(params, x, captions, labels, scale), images, keys, pgd)
-            return found.loss
+        surrogate = functools.partial(loss, followed) if followed else None
+        return image.pgd(functools.partial(loss, functions), images, keys, pgd, surrogate=surrogate).loss
 
-        return lambda: float(attack(params, images, keys, captions, labels, scale).mean())
+    def attack_texts(shared, rows):
+        params, table = shared
+        tokens, mask, words, target = rows
 
-    words = np.where((given["tokens"] > 2) & given["mask"], np.arange(32)[None] - 1, -1).astype(np.int32)
-    lexicon = candidates.build([str(i) for i in range(3, 400)], lambda word: [int(word)], pad_id=0)
-    if workload == "text":
-        target = losses.unit(functions.image_features(params, images))
+        def loss(e, t, m):
+            return -jnp.sum(losses.unit(encode(params, e, t, m)) * target, -1)
 
-        @jax.jit
-        def attack(params, tokens, mask, words, target, table):
-            def loss(e, t, m):
-                return -jnp.sum(losses.unit(functions.text_features(params, t, m, embeddings=e)) * target, -1)
+        parts = resume.of_encoder(functions, params)
+        again = resume.Resume(parts, lambda found, rows: -jnp.sum(losses.unit(found) * target[rows], -1))
+        weights = functions.token_table(params)
+        return text.substitute(loss, weights, tokens, mask, words, table, substitution, resume=again).loss
 
-            weights = functions.token_table(params)
-            return text.substitute(loss, weights, tokens, mask, words, table, substitution).loss
-
-        return lambda: float(attack(params, tokens, mask, words, target, lexicon.table).mean())
-
-    @jax.jit
-    def attack(params, images, tokens, mask, words, keys, table):
+    def attack_pairs(shared, rows):
+        params, table = shared
+        images, tokens, mask, words, keys = rows
+        surrogate = functools.partial(followed.image_features, params) if followed else None
         return joint.craft(
-            lambda x: functions.image_features(params, x),
-            lambda e, t, m: functions.text_features(params, t, m, embeddings=e),
+            functools.partial(functions.image_features, params), functools.partial(encode, params),
             functions.token_table(params), images, tokens, mask, words, keys, pgd, substitution, table, recipe="sga",
+            surrogate_fn=surrogate, text_resume=resume.of_encoder(functions, params),
             scales=tuple(settings["scales"]), noise=settings["noise"],
         ).loss  # fmt: skip
 
-    return lambda: float(attack(params, images, tokens, mask, words, keys, lexicon.table).mean())
+    unit_text = jax.jit(lambda p: losses.unit(functions.text_features(p, tokens, mask)))
+    unit_image = jax.jit(lambda p: losses.unit(functions.image_features(p, given["images"])))
+    work, shared, inputs = {
+        "pgd": lambda: (
+            attack_images,
+            (params, unit_text(params), functions.logit_scale(params)),
+            (given["images"], keys, np.arange(rows)),
+        ),
+        "text": lambda: (attack_texts, (params, lexicon.table), (tokens, mask, words, np.asarray(unit_image(params)))),
+        "sga": lambda: (attack_pairs, (params, lexicon.table), (given["images"], tokens, mask, words, keys)),
+    }[workload.partition("_")[0]]()
+    mesh = devices.make_mesh(None)
+    run = RowMap(work, mesh, rows // mesh.size)
+    shared = run.share(shared)
+    return lambda: float(run(shared, inputs).mean())
+
+
+def matmul(dtype):
+    a = jax.random.normal(jax.random.key(0), (SIDE, SIDE), jnp.dtype(dtype))
+    product = jax.jit(lambda a: a @ a)
+
+    def run():
+        product(a).block_until_ready()
+        return 0.0
+
+    run()
+    return run
 
 
 def main():
-    folder, workload = Path(sys.argv[1]), sys.argv[2]
+    folder, workload, dtype, parts = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
     compile_cache.enable(folder / "cache")
+    cpu_devices.split(parts)
     run = None
     for line in sys.stdin:
         if line.strip() == "end":
             break
         if run is None:
-            run = build(folder, workload)
-        began = time.perf_counter()
+            run = build(folder, workload, dtype)
+        began, cpu = time.perf_counter(), time.process_time()
         loss = run()
-        seconds = time.perf_counter() - began
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": seconds, "loss": loss, "peak_mb": peak}), flush=True)
+        print(json.dumps({"seconds": seconds, "cpu": cpu, "loss": loss, "peak_mb": peak}), flush=True)
 
 
 if __name__ == "__main__":

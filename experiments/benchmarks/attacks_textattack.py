@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """TextAttack's gradient-guided substitution on CLIP's text tower, for `experiments.benchmarks.attacks`.
 
 TextAttack attacks strings and knows classifiers, so it is given both: every token of the vocabulary is a made-up word

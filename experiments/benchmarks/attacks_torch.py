@@ -212,11 +212,11 @@ def main():
             except ImportError as error:
                 print(json.dumps({"absent": str(error)}), flush=True)
                 continue
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         loss = run()
-        seconds = time.perf_counter() - began
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": seconds, "loss": loss, "peak_mb": peak}), flush=True)
+        print(json.dumps({"seconds": seconds, "cpu": cpu, "loss": loss, "peak_mb": peak}), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["image", "joint", "losses", "masking", "presets", "text"]
+__all__ = ["image", "joint", "losses", "masking", "presets", "resume", "text"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ranjax.attacks import words as words_lib
-from ranjax.errors import DataError
+from ranjax.errors import ConfigError, DataError
 
 
 class Table(NamedTuple):
@@ -77,6 +77,7 @@ def build(
     pad_id: int,
     protected: Collection[str] | Callable[[str], bool] = (),
     max_pieces: int = 8,
+    vocab_size: int | None = None,
 ) -> Lexicon:
     """Builds the table of candidate words.
 
@@ -90,9 +91,10 @@ def build(
       pad_id: the padding token.
       protected: the protected words, or a predicate such as `constraints.Protection`.
       max_pieces: longest word in tokens.
+      vocab_size: rows of the model's token table, where known: a tokenizer of another model is then found out here.
 
     Raises:
-      DataError: no word is left.
+      DataError: no word is left. ConfigError: a word whose tokens are not in the token table.
     """
     is_protected = protected if callable(protected) else frozenset(protected).__contains__
     kept: dict[tuple[int, ...], str] = {}
@@ -101,6 +103,9 @@ def build(
         pieces = tuple(int(piece) for piece in encode(word))
         if not 0 < len(pieces) <= max_pieces:
             continue
+        if vocab_size is not None and not 0 <= min(pieces) <= max(pieces) < vocab_size:
+            allowed = f"0 to {vocab_size - 1}, the rows of the token table"
+            raise ConfigError(f"tokens of {word!r}", pieces, allowed, "Is this the tokenizer of another model?")
         kept.setdefault(pieces, word)
         if is_protected(word):
             closed.add(pieces)

@@ -28,6 +28,7 @@ __all__ = [
     "PGD",
     "ImageAttack",
     "KeyedLoss",
+    "Loss",
     "MinimalNorm",
     "ascend",
     "bim",

@@ -17,6 +17,7 @@ Everything is pure and meant to be called inside the caller's jit, with weights 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 
 from ranjax.attacks import candidates as candidates_lib
 from ranjax.attacks import image as image_lib
-from ranjax.attacks import importance, losses, text, transforms
+from ranjax.attacks import importance, losses, resume, text, transforms
 from ranjax.errors import ConfigError, nearest
 
 ImageEncoder = Callable[[jax.Array], jax.Array]
@@ -63,6 +64,8 @@ class Pairs(NamedTuple):
     allowed: Allowed
     similarity: float | None = None
     hide_id: int | None = None
+    surrogate_fn: ImageEncoder | None = None
+    text_resume: resume.TextResume | None = None
 
     @property
     def captions(self) -> int:
@@ -92,23 +95,41 @@ class Pairs(NamedTuple):
 
         rows = (self.tokens, self.mask, self.words)
         if self.hide_id is None:
-            return text.substitute(loss, self.table, *rows, self.allowed, settings, accept)
+            again = None
+            if self.text_resume is not None:
+                again = resume.Resume(
+                    self.text_resume, lambda found, rows: -jnp.sum(losses.unit(found) * target[rows], axis=-1)
+                )
+            return text.substitute(loss, self.table, *rows, self.allowed, settings, accept, again)
         allowed = self.allowed
         if isinstance(allowed, candidates_lib.Table):
             allowed = candidates_lib.for_rows(allowed, self.tokens, self.words)
         return importance.ranked(loss, self.table, *rows, allowed, settings, hide_id=self.hide_id, accept_fn=accept)
 
+    def ascend(
+        self,
+        loss: Callable[[ImageEncoder], image_lib.Loss],
+        settings: image_lib.PGD,
+        initial: jax.Array | None = None,
+    ) -> image_lib.ImageAttack:
+        """PGD on ``loss(encoder)``, whose gradient is that of the surrogate encoder where there is one."""
+        surrogate = None if self.surrogate_fn is None else loss(self.surrogate_fn)
+        return image_lib.pgd(
+            loss(self.image_fn), self.images, self.keys, settings, surrogate=surrogate, initial=initial
+        )
+
     def attack_image(
         self, captions: jax.Array, settings: image_lib.PGD, initial: jax.Array | None
     ) -> image_lib.ImageAttack:
         """PGD that ascends the sum of minus the cosines to caption features f32[B, C, D]."""
-        return image_lib.pgd(
-            lambda images: _away(self.encode_image(images), captions), self.images, self.keys, settings, initial=initial
+        return self.ascend(
+            lambda encode: lambda images: _away(losses.unit(encode(images)), captions), settings, initial
         )
 
     def keep_image(self, captions: jax.Array) -> image_lib.ImageAttack:
         """The clean images as the result of an attack."""
-        return self.attack_image(captions, image_lib.PGD(0.0, 1.0, 0, start="none"), None)
+        own = self._replace(surrogate_fn=None)
+        return own.attack_image(captions, image_lib.PGD(0.0, 1.0, 0, start="none"), None)
 
     def result(self, image: image_lib.ImageAttack, attack: text.TextAttack) -> JointAttack:
         """Both sides with the losses of the attacked and the clean pairs."""
@@ -157,13 +178,13 @@ def coattack(
     captions = pairs.encode_text(attack.tokens, attack.mask)
     real = jnp.any(pairs.mask, axis=1).reshape(captions.shape[:2]).astype(captions.dtype)
 
-    def loss(images: jax.Array) -> jax.Array:
-        features = pairs.image_fn(images)
+    def loss(encode: ImageEncoder, images: jax.Array) -> jax.Array:
+        features = encode(images)
         to_captions = jax.vmap(losses.coattack_kl, in_axes=(None, 1), out_axes=1)(features, captions)
         to_captions = jnp.sum(real * to_captions, axis=1) / jnp.maximum(real.sum(1), 1)
         return losses.coattack_kl(features, clean) + alpha * to_captions
 
-    return pairs.result(image_lib.pgd(loss, pairs.images, pairs.keys, image_settings), attack)
+    return pairs.result(pairs.ascend(lambda encode: functools.partial(loss, encode), image_settings), attack)
 
 
 def sga(
@@ -182,11 +203,10 @@ def sga(
     first = pairs.attack_text(pairs.encode_image(pairs.images), text_settings)
     captions = pairs.encode_text(first.tokens, first.mask)
 
-    def loss(images: jax.Array) -> jax.Array:
-        return _away(pairs.encode_image(images), captions)
+    def guided(encode: ImageEncoder) -> image_lib.Loss:
+        return transforms.scaled(lambda images: _away(losses.unit(encode(images)), captions), scales, noise)
 
-    guided = transforms.scaled(loss, scales, noise)
-    image = image_lib.pgd(guided, pairs.images, pairs.keys, image_settings)
+    image = pairs.ascend(guided, image_settings)
     last = pairs.attack_text(pairs.encode_image(image.images), text_settings)
     return pairs.result(image, last._replace(queries=first.queries + last.queries))
 
@@ -231,6 +251,8 @@ def craft(
     recipe: str = "coattack",
     similarity: float | None = None,
     hide_id: int | None = None,
+    surrogate_fn: ImageEncoder | None = None,
+    text_resume: resume.TextResume | None = None,
     **options: Any,
 ) -> JointAttack:
     """Attacks B pairs by one of `RECIPES`; pure, for the caller's jit.
@@ -247,6 +269,10 @@ def craft(
       similarity: least cosine of a replaced caption's features to those of the original; None: no bound.
       hide_id: the token that hides a word: words are visited in the order of their importance (`importance.ranked`,
         which needs candidates with lists); None: guided by the gradient (`text.substitute`).
+      surrogate_fn: an encoder whose gradient PGD follows in the place of `image_fn`'s, e.g. the same one computing in
+        bfloat16; every loss that is returned is `image_fn`'s, but `image.trace`.
+      text_resume: `text_fn` in two parts, of a causal encoder (`resume.of_encoder`): replaced words are then scored
+        without computing again what stands before them.
       **options: of the recipe: `alpha` (coattack), `scales` and `noise` (sga), `initial` (sequential).
 
     Raises:
@@ -258,7 +284,21 @@ def craft(
         raise ValueError(f"tokens must be [B, L] or [B, C, L] for {images.shape[0]} images, got shape {tokens.shape}")
     lead = tokens.shape[:-1]
     captions, real, slots = (x.reshape(-1, tokens.shape[-1]) for x in (tokens, mask, words))
-    pairs = Pairs(image_fn, text_fn, table, images, captions, real, slots, keys, candidates, similarity, hide_id)
+    pairs = Pairs(
+        image_fn,
+        text_fn,
+        table,
+        images,
+        captions,
+        real,
+        slots,
+        keys,
+        candidates,
+        similarity,
+        hide_id,
+        surrogate_fn,
+        text_resume,
+    )
     result = RECIPES[recipe](pairs, image_settings, text_settings, **options)
     attack = result.text._asdict()
     trace = attack.pop("trace")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,9 @@ import numpy as np
 
 from ranjax.attacks import candidates as candidates_lib
 from ranjax.attacks import gains as gains_lib
+from ranjax.attacks import resume as resume_lib
 from ranjax.attacks import words as words_lib
+from ranjax.attacks.checks import is_traced
 from ranjax.errors import ConfigError
 
 TextLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -72,6 +74,18 @@ class Substitution:
             share = Fraction(str(self.share))
             most = np.minimum(most, [ceil(share * int(n)) for n in number])
         return most.astype(np.int32)
+
+
+def needed_length(mask: np.ndarray, table: candidates_lib.Table, settings: Substitution) -> int:
+    """Tokens that rows with this mask bool[N, L] can come to need; beyond them is padding before and after.
+
+    The longest row, plus what the longest word of the table adds to it at every replacement; rounded up to a multiple
+    of 4, at most L. Padding never matters, so rows cut to this length give the same attack for less work.
+    """
+    length = mask.shape[1]
+    growth = int(settings.budgets(length).max()) * (table.pieces.shape[1] - 1)
+    needed = int(np.max(np.sum(mask, axis=1), initial=0)) + growth
+    return min(-(-needed // 4) * 4, length)
 
 
 class TextAttack(NamedTuple):
@@ -146,6 +160,20 @@ def check_rows(table: jax.Array, tokens: jax.Array, mask: jax.Array, words: jax.
     for name, array in (("tokens", tokens), ("words", words)):
         if array.dtype != jnp.int32:
             raise ValueError(f"{name} must be int32, got {array.dtype}")
+    check_vocabulary(table, tokens, "tokens")
+
+
+def check_vocabulary(table: jax.Array, tokens: jax.Array, name: str) -> None:
+    """Raises ValueError for tokens that have no row in the token table; traced ones are taken on trust."""
+    if is_traced(tokens) or not tokens.size:
+        return
+    held = np.asarray(tokens)  # not by jnp: inside jit that would trace even what is known
+    low, high = int(held.min()), int(held.max())
+    if low < 0 or high >= table.shape[0]:
+        raise ValueError(
+            f"{name} must be 0 to {table.shape[0] - 1}, the rows of the token table, got {low} to {high}; is this the "
+            "tokenizer of another model?"
+        )
 
 
 def row_losses(loss_fn: TextLoss, table: jax.Array, rows: words_lib.Row, forward_rows: int) -> jax.Array:
@@ -173,6 +201,7 @@ def substitute(
     candidates: candidates_lib.Table | candidates_lib.Candidates,
     settings: Substitution,
     accept_fn: TextTest | None = None,
+    resume: resume_lib.Resume | None = None,
 ) -> TextAttack:
     """Gradient-guided substitution of whole words (HotFlip, Ebrahimi et al. 2018, with true re-scoring).
 
@@ -192,6 +221,7 @@ def substitute(
       settings: budget and width of the search.
       accept_fn: same arguments as the loss -> bool[B]; a replaced text for which it is False is not taken, e.g. one too
         far from the original (`similar_to`).
+      resume: the same loss in two parts, which spares a causal encoder the words before the replaced one.
 
     Returns:
       A `TextAttack`; the loss is that of the forward pass that chose the text.
@@ -203,6 +233,7 @@ def substitute(
     check_rows(table, tokens, mask, words)
     if isinstance(candidates, candidates_lib.Table):
         candidates = candidates_lib.for_rows(candidates, tokens, words)
+    check_vocabulary(table, candidates.table.pieces, "the tokens of the candidates")
     batch, length = tokens.shape
     entries = candidates.table
     features = gains_lib.candidate_features(table, entries)
@@ -243,12 +274,15 @@ def substitute(
             found = jax.lax.map(one, (*flat, *given), batch_size=together)
         return jax.tree.map(lambda x: x.reshape((members, batch) + x.shape[1:]), found)
 
-    def total(embeddings: jax.Array, rows: words_lib.Row) -> jax.Array:
-        return jnp.sum(jax.vmap(loss_fn)(embeddings, rows.tokens, rows.mask))
+    def total(embeddings: jax.Array, rows: words_lib.Row) -> tuple[jax.Array, Any]:
+        if resume is None:
+            return jnp.sum(jax.vmap(loss_fn)(embeddings, rows.tokens, rows.mask)), None
+        loss, cache = jax.vmap(resume.encode)(embeddings, rows.tokens, rows.mask)
+        return jnp.sum(loss), cache
 
     def one_round(state: _State) -> _State:
         rows, used = state.rows, state.choices >= 0
-        gradient = jax.grad(total)(table[rows.tokens], rows)
+        gradient, cache = jax.grad(total, has_aux=True)(table[rows.tokens], rows)
         gain, slot, choice, replaced = propose_all(rows, gradient, used)
         expands = state.fresh & (used.sum(-1, dtype=jnp.int32) < budget[None, :])
         valid = (gain > -jnp.inf) & expands[..., None]  # [M, B, k]
@@ -257,7 +291,10 @@ def substitute(
         replaced, valid, slot, choice = jax.tree.map(flat, (replaced, valid, slot, choice))
         if settings.max_queries is not None:
             valid &= jnp.cumsum(valid, axis=0, dtype=jnp.int32) + state.queries[None, :] <= settings.max_queries
-        loss = row_losses(loss_fn, table, replaced, settings.forward_rows)
+        if resume is None:
+            loss = row_losses(loss_fn, table, replaced, settings.forward_rows)
+        else:
+            loss = resume_lib.losses(resume, cache, rows, replaced, settings.forward_rows)
         taken = valid & ~jnp.isnan(loss)
         if accept_fn is not None:
             taken &= row_losses(accept_fn, table, replaced, settings.forward_rows)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ranjax.errors import ConfigError
+from ranjax.models import text_resume
 from ranjax.models.config import DualEncoderConfig
 from ranjax.models.layers import Linear, at_least_float32
 from ranjax.models.text_transformer import TextTransformer
@@ -66,6 +67,22 @@ class DualEncoder(nnx.Module):
         x = self.text(tokens, mask, embeddings.astype(compute_dtype(config, stored)))
         return self.text_projection(x).astype(stored)
 
+    def text_features_cached(
+        self, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array
+    ) -> tuple[jax.Array, text_resume.Cache]:
+        """See `DualEncoderFunctions.text_features_cached`."""
+        stored = self.log_scale[...].dtype
+        check_tokens(tokens, mask, embeddings, self.config)
+        x, cache = text_resume.encode(self.text, tokens, mask, embeddings.astype(compute_dtype(self.config, stored)))
+        return self.text_projection(x).astype(stored), cache
+
+    def text_features_resumed(
+        self, cache: text_resume.Cache, start: jax.Array, width: int, tokens: jax.Array, mask: jax.Array
+    ) -> jax.Array:
+        """See `DualEncoderFunctions.text_features_resumed`."""
+        x = text_resume.resume(self.text, cache, start, width, tokens, mask)
+        return self.text_projection(x).astype(self.log_scale[...].dtype)
+
     def token_table(self) -> jax.Array:
         """See `DualEncoderFunctions.token_table`."""
         return self.text.token_embedding[...]
@@ -114,6 +131,29 @@ class DualEncoderFunctions:
         """
         return self._bind(params).text_features(tokens, mask, embeddings)
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether a token of the text tower sees only those before it, as `text_features_resumed` needs."""
+        return self._module() is DualEncoder
+
+    def text_features_cached(
+        self, params: Params, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array
+    ) -> tuple[jax.Array, text_resume.Cache]:
+        """`text_features`, and what `text_features_resumed` needs of these texts; for causal text towers."""
+        return self._bind(params).text_features_cached(tokens, mask, embeddings)
+
+    def text_features_resumed(
+        self,
+        params: Params,
+        cache: text_resume.Cache,
+        start: jax.Array,
+        width: int,
+        tokens: jax.Array,
+        mask: jax.Array,
+    ) -> jax.Array:
+        """`text_features` of texts that equal cached ones before `start`; see `text_resume.resume`."""
+        return self._bind(params).text_features_resumed(cache, start, width, tokens, mask)
+
     def token_table(self, params: Params) -> jax.Array:
         """The token embeddings, [V, W]."""
         return self._bind(params).token_table()
@@ -121,6 +161,10 @@ class DualEncoderFunctions:
     def logit_scale(self, params: Params) -> jax.Array:
         """The factor of the cosine logits, a scalar: exp of the parameter, at most 100."""
         return self._bind(params).logit_scale()
+
+    def computing_in(self, dtype: str) -> DualEncoderFunctions:
+        """The same functions whose towers compute in `dtype` ("float32", "bfloat16"); parameters stay as they are."""
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, compute_dtype=dtype))
 
     def _bind(self, params: Params) -> DualEncoder:
         return nnx.merge(_graph(self._module(), self.config), params)

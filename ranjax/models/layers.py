@@ -75,8 +75,15 @@ class Attention(nnx.Module):
 
         `queries` [B, Q, width], where given, ask in the place of `x`; the result is then [B, Q, width].
         """
-        query = self.query(x if queries is None else queries)
-        return self.out(products.attention(query, self.key(x), self.value(x), allowed, self.heads))
+        return self.mix(x if queries is None else queries, *self.keys_values(x), allowed)
+
+    def keys_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What x [B, T, width] offers to queries: keys and values, each [B, T, width], heads side by side."""
+        return self.key(x), self.value(x)
+
+    def mix(self, x: jax.Array, key: jax.Array, value: jax.Array, allowed: jax.Array | None = None) -> jax.Array:
+        """What x [B, Q, width] gathers from keys and values of `keys_values`, [B, Q, width]."""
+        return self.out(products.attention(self.query(x), key, value, allowed, self.heads))
 
 
 class MLP(nnx.Module):

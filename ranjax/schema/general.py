@@ -6,6 +6,13 @@ from ranjax.schema.checks import Key, at_least
 KEYS = (
     Key("seed", 0, "The one seed: data, weights, order, attacks and heads all derive from it.", "", at_least(0)),
     Key("devices", 0, "How many devices share the work; 0 takes all that are visible.", "devices", at_least(0)),
+    Key(
+        "cpu_devices",
+        1,
+        "Devices that a CPU is split into, so that each core works on rows of its own; 0: one a core, at most 4.",
+        "devices",
+        at_least(0),
+    ),
     Key("compile_cache", "", "Folder of compiled programs; empty: the user's cache folder; 'off': none.", "path"),
     Key(
         "profile",

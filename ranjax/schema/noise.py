@@ -31,6 +31,13 @@ KEYS = (
     Key("noise.image_epsilon", "8/255", "Radius of the Linf ball.", "pixel units", epsilon),
     Key("noise.image_step", "2/255", "Step of PGD.", "pixel units", epsilon),
     Key("noise.image_steps", 10, "Steps of PGD.", "steps", at_least(0)),
+    Key(
+        "noise.gradient_dtype",
+        "float32",
+        "What PGD's gradients are computed in; the losses that are recorded are float32 either way.",
+        "",
+        one_of("float32", "bfloat16"),
+    ),
     Key("noise.max_words", 3, "Words that may change in a report.", "words", at_least(0)),
     Key("noise.top_k", 8, "Substitutions re-scored by a true forward pass each round.", "candidates", at_least(1)),
     Key("noise.beam", 1, "Texts kept from round to round; 1 is greedy.", "texts", at_least(1)),

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ranjax import files, keys, models
-from ranjax.attacks import candidates, constraints, joint
+from ranjax.attacks import candidates, constraints, joint, resume
 from ranjax.attacks.image import PGD
 from ranjax.attacks.restore import restore
 from ranjax.attacks.success import attack_success
-from ranjax.attacks.text import Substitution
+from ranjax.attacks.text import Substitution, needed_length
 from ranjax.data.deidentify import deidentify
 from ranjax.data.images import read_image
 from ranjax.data.settings import digest
@@ -114,7 +114,10 @@ def attack(
 ) -> bool:
     """Fills the store; whether it is full, that is whether nobody asked to stop."""
     mesh = devices.make_mesh(None)
-    settings = ("recipe", "epsilon", "step", "steps", "norm", "words", "top_k", "similarity", "labels", "resize")
+    settings = (
+        "recipe", "epsilon", "step", "steps", "norm", "gradient_dtype", "words", "top_k", "similarity", "labels",
+        "resize",
+    )  # fmt: skip
     writer = StoreWriter(
         arguments.out / "store",
         ids=[pair.id for pair in pairs],
@@ -147,7 +150,9 @@ def _program(
     """A function from a part of the pairs to what the store takes of them, compiled once."""
     functions, params, tokenizer, _ = victim
     protected = constraints.protection(labels=[word for word in arguments.labels.split(",") if word.strip()])
-    lexicon = vocabulary(tokenizer, [pair.report for pair in pairs], protected)
+    lexicon = vocabulary(tokenizer, [pair.report for pair in pairs], protected, functions.config.vocab_size)
+
+    followed = functions.computing_in("bfloat16") if arguments.gradient_dtype == "bfloat16" else None
 
     def attack(shared: Any, rows: Any) -> Any:
         params, table = shared
@@ -166,6 +171,8 @@ def _program(
             table,
             recipe=arguments.recipe,
             similarity=arguments.similarity if arguments.similarity > -1 else None,
+            surrogate_fn=functools.partial(followed.image_features, params) if followed else None,
+            text_resume=resume.of_encoder(functions, params),
         )
         found = result.text
         return (
@@ -180,14 +187,17 @@ def _program(
 
     run = RowMap(attack, mesh, arguments.batch_size)
     shared = run.share((params, lexicon.table))
-    size, length = functions.config.image_size, functions.config.max_length
+    size, whole = functions.config.image_size, functions.config.max_length
+    # Of all pairs, not of a part: a part that is done later must meet the same program.
+    length = needed_length(tokenizer.encode([pair.report for pair in pairs], whole).mask, lexicon.table, text)
 
     def program(part: Sequence[Pair]) -> Iterator[dict[str, Any]]:
         clean = np.stack([_image(arguments.images, pair.id, size, arguments.resize) for pair in part])
         reports = [pair.report for pair in part]
-        encoded = tokenizer.encode(reports, length)
+        rows = tokenizer.encode(reports, whole)
+        encoded = [x[:, :length] for x in (rows.ids, rows.mask, rows.words)]
         drawn = keys.example_keys(keys.stream(arguments.seed, "attack"), [pair.id for pair in part])
-        results = run(shared, (clean, encoded.ids, encoded.mask, encoded.words, drawn))
+        results = run(shared, (clean, *encoded, drawn))
         for i, (images, tokens, mask, choices, before, after, queries) in enumerate(zip(*results)):
             spans = tokenizer.spans([reports[i]])[0]
             slots = np.flatnonzero(choices >= 0)
@@ -196,8 +206,8 @@ def _program(
                 "image": images,
                 "clean_image": clean[i],
                 "report": restore(reports[i], spans, choices, lexicon),
-                "tokens": tokens,
-                "mask": mask,
+                "tokens": np.pad(tokens, (0, whole - length), constant_values=tokenizer.pad_id),
+                "mask": np.pad(mask, (0, whole - length)),
                 "provenance": {
                     "loss_before": float(before),
                     "loss_after": float(after),
@@ -218,11 +228,13 @@ def _image(folder: Path, name: str, size: int, mode: str) -> np.ndarray:
         raise DataError(f"image {name!r}: {error}") from error
 
 
-def vocabulary(tokenizer: Any, reports: Sequence[str], protected: Any) -> Any:
+def vocabulary(tokenizer: Any, reports: Sequence[str], protected: Any, vocab_size: int) -> Any:
     """The words of the reports, most frequent first, as candidates for each other."""
     count = Counter(word.lower() for words in tokenizer.split(reports) for word in words if word[:1].isalnum())
     ordered = sorted(count, key=lambda word: (-count[word], word))
-    return candidates.build(ordered, tokenizer.pieces, pad_id=tokenizer.pad_id, protected=protected)
+    return candidates.build(
+        ordered, tokenizer.pieces, pad_id=tokenizer.pad_id, protected=protected, vocab_size=vocab_size
+    )
 
 
 def recalls(pairs: Sequence[Pair], store: Any, victim: Victim) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from ranjax import config as configs
 from ranjax import files
 from ranjax.attacks import candidates as candidate_words
 from ranjax.attacks import image as image_attacks
-from ranjax.attacks import joint
+from ranjax.attacks import joint, resume
 from ranjax.attacks import text as text_attacks
 from ranjax.data import noise as arms
 from ranjax.evaluation.retrieval import unit
@@ -64,7 +64,8 @@ def run(context: Context) -> dict[str, Any]:
 
 
 SETTINGS = (
-    "image_epsilon", "image_step", "image_steps", "max_words", "top_k", "beam", "text_search", "candidates",
+    "image_epsilon", "image_step", "image_steps", "gradient_dtype", "max_words", "top_k", "beam", "text_search",
+    "candidates",
     "masked_lm", "masked_lm_k", "masked_lm_steps", "neighbours", "neighbour_cosine", "thesaurus", "same_class",
     "similarity", "protect", "lists",
 )  # fmt: skip
@@ -99,17 +100,18 @@ def twins_of(context: Context, recipe: str, chosen: common.Split) -> Twins:
     if recipe in CONTROLS:
         return _control(context, recipe, chosen)
     functions, params = common.encoder(context, common.clean_arm(context))
-    return attack_of(context, recipe, functions, params)
+    return attack_of(context, recipe, functions, params, chosen.reports)
 
 
-def attack_of(context: Context, recipe: str, functions: Any, params: Any) -> Twins:
-    """The attack `recipe` on an encoder, compiled once for all shards."""
+def attack_of(context: Context, recipe: str, functions: Any, params: Any, reports: Sequence[str]) -> Twins:
+    """The attack `recipe` on an encoder, compiled once for all shards; `reports` are all that it will meet."""
     config, data = context.config, common.data(context)
     noise = config.noise
     words = candidates.allowed(context, np.asarray(functions.token_table(params)))
     proposer = words.proposer
     image_settings = image_attacks.PGD(noise.image_epsilon, noise.image_step, noise.image_steps)
     text_settings = text_attacks.Substitution(max_words=noise.max_words, top_k=noise.top_k, beam=noise.beam)
+    followed = functions.computing_in("bfloat16") if noise.gradient_dtype == "bfloat16" else None
     propose = candidates.proposer_of(proposer, noise.masked_lm_k) if proposer else None
 
     def attack_rows(shared: Any, rows: Any) -> dict[str, jax.Array]:
@@ -134,6 +136,8 @@ def attack_of(context: Context, recipe: str, functions: Any, params: Any) -> Twi
             recipe=recipe,
             similarity=noise.similarity if noise.similarity > -1 else None,
             hide_id=data.tokenizer.unk_id if noise.text_search == "importance" else None,
+            surrogate_fn=functools.partial(followed.image_features, params) if followed else None,
+            text_resume=resume.of_encoder(functions, params),
         )
         return {
             "images": result.image.images,
@@ -148,13 +152,19 @@ def attack_of(context: Context, recipe: str, functions: Any, params: Any) -> Twi
 
     run_rows = RowMap(attack_rows, context.mesh, noise.batch_size, context.poll)
     shared = run_rows.share((params, words.lexicon.table, (proposer.params, proposer.table) if proposer else ()))
+    # Of all reports, not of a shard: a shard that is made later must meet the same program.
+    length = text_attacks.needed_length(data.encode(reports).mask, words.lexicon.table, text_settings)
 
     def attack(split: common.Split) -> Iterator[dict[str, Any]]:
         tokens = data.encode(split.reports)
         keys = common.example_keys(context, "craft", split.ids)
-        length = tokens.ids.shape[1]
+        whole = tokens.ids.shape[1]
         lm_rows = candidates.lm_rows(proposer, data.tokenizer, split.reports, length) if proposer else ()
-        found = run_rows(shared, (split.images, tokens.ids, tokens.mask, tokens.words, keys, lm_rows))
+        rows = (x[:, :length] for x in (tokens.ids, tokens.mask, tokens.words))
+        found = run_rows(shared, (split.images, *rows, keys, lm_rows))
+        padding = ((0, 0), (0, whole - length))
+        found["tokens"] = np.pad(found["tokens"], padding, constant_values=data.tokenizer.pad_id)
+        found["mask"] = np.pad(found["mask"], padding)
         for i, name in enumerate(split.ids):
             changed = np.flatnonzero(found["changed"][i])
             yield {

@@ -172,6 +172,6 @@ def test_settings_are_pytrees():
 
 def test_the_room_names_its_modules():
     assert attacks.image is image
-    assert set(dir(attacks)) == {"image", "joint", "losses", "masking", "presets", "text"}
+    assert set(dir(attacks)) == {"image", "joint", "losses", "masking", "presets", "resume", "text"}
     with pytest.raises(AttributeError, match="no attribute 'sound'"):
         attacks.sound  # noqa: B018

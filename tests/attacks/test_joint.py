@@ -85,6 +85,29 @@ def test_constraints_of_both_sides_hold(crafted, recipe):
     np.testing.assert_allclose(found.clean_loss, pair_loss(params(), images, tokens, mask), atol=1e-5)
 
 
+def test_a_surrogate_encoder_is_followed_and_the_encoder_itself_scores(crafted):
+    p, (images, rows, keys) = params(), inputs()
+
+    def low(images):
+        halves = jax.tree.map(lambda x: x.astype(jnp.bfloat16), p)
+        return image_fn(halves, images.astype(jnp.bfloat16)).astype(jnp.float32)
+
+    craft_low = toy.quick_jit(
+        lambda p: joint.craft(
+            functools.partial(image_fn, p), functools.partial(toy.features, p), p["table"], images, *rows, keys, PGD,
+            TEXT, TABLE, recipe="coattack", surrogate_fn=low,
+        )
+    )  # fmt: skip
+    found = craft_low(p)
+    assert float(jnp.abs(found.image.images - images).max()) <= 0.05 + 1e-6
+    np.testing.assert_allclose(
+        found.loss, pair_loss(p, found.image.images, found.text.tokens, found.text.mask), rtol=1e-5, atol=1e-6
+    )
+    exact = crafted["coattack"]
+    assert not np.array_equal(found.image.trace, exact.image.trace)
+    np.testing.assert_allclose(found.image.loss, exact.image.loss, rtol=0.1)
+
+
 def test_one_side_alone_leaves_the_other(crafted):
     images, (tokens, mask, _), _ = inputs()
     np.testing.assert_array_equal(crafted["image_only"].text.tokens, tokens)

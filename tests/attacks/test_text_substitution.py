@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ranjax.attacks import text
+from ranjax.attacks import candidates, text
 from ranjax.errors import ConfigError
 
 import toy_text as toy  # isort: skip
@@ -296,3 +296,12 @@ def test_rows_that_do_not_fit_are_refused():
         text.substitute(loss, table[0], tokens, mask, words, TABLE, ONE)
     with pytest.raises(ValueError, match="int32"):
         text.substitute(loss, table, tokens.astype(jnp.float32), mask, words, TABLE, ONE)
+
+
+def test_rows_are_cut_to_what_replacements_can_come_to_need():
+    table = candidates.build(["one", "three"], {"one": [4], "three": [5, 6, 7]}.__getitem__, pad_id=0).table
+    mask = np.arange(40)[None] < np.array([[7], [13]])
+    assert text.needed_length(mask, table, text.Substitution(max_words=0)) == 16
+    assert text.needed_length(mask, table, text.Substitution(max_words=2)) == 20  # 13 + 2 words of 2 more pieces
+    assert text.needed_length(mask[:, :18], table, text.Substitution(max_words=2)) == 18
+    assert text.needed_length(mask[:0], table, text.Substitution(max_words=0)) == 0

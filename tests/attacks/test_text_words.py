@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ranjax.attacks import candidates, gains
+from ranjax.attacks import candidates, gains, text
 from ranjax.attacks import words as words_lib
-from ranjax.errors import DataError
+from ranjax.errors import ConfigError, DataError
 
 import toy_text as toy  # isort: skip
 
@@ -180,3 +180,16 @@ def test_gain_of_one_piece_is_the_derivative_and_exact_where_the_encoder_is_line
             else:
                 rise = (value(moved(1e-5)) - value(moved(-1e-5))) / 2e-5
             assert float(rise[0]) == pytest.approx(float(score[slot, entry]), rel=1e-6)
+
+
+def test_a_tokenizer_of_another_model_is_found_out():
+    pieces = {"clear": [4], "edema": [5, 40]}
+    with pytest.raises(ConfigError, match=r"tokens of 'edema'.*0 to 39.*another model"):
+        candidates.build(pieces, pieces.__getitem__, pad_id=0, vocab_size=40)
+    table, lexicon = jnp.zeros((40, 2)), candidates.build(pieces, pieces.__getitem__, pad_id=0)
+    row, mask = jnp.asarray([[4, 0]], jnp.int32), jnp.asarray([[True, False]])
+    loss = lambda e, t, m: jnp.sum(e, axis=(1, 2))  # noqa: E731
+    with pytest.raises(ValueError, match=r"the tokens of the candidates must be 0 to 39.* got 0 to 40"):
+        text.substitute(loss, table, row, mask, row - 4, lexicon.table, text.Substitution())
+    with pytest.raises(ValueError, match="tokens must be 0 to 3"):
+        text.substitute(loss, table[:4], row, mask, row - 4, lexicon.table, text.Substitution())
