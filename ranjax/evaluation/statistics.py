@@ -6,6 +6,7 @@ mean of per-example values (AUROC, balanced accuracy, ECE) are in :mod:`ranjax.e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -142,7 +143,9 @@ def paired_difference(a: Any, b: Any, resamples: int = 1000, seed: int = 0, leve
 
     Returns:
       Difference; `p` is the two-sided bootstrap p value (share of resamples on the other side of 0, doubled, one added
-      to numerator and denominator, so that it is never 0), `effect` the mean difference of an example over its
+      to numerator and denominator, so that it is never 0). Where no resample crosses 0 that share says no more than
+      "below 2 / (resamples + 1)", which a correction over a long table would never let stand: there the normal tail at
+      the bootstrap's standard error is taken, where it is less. `effect` is the mean difference of an example over its
       standard deviation (0 where there is no difference at all, infinite where it is the same for every example).
     """
     _check(resamples, level)
@@ -155,9 +158,10 @@ def paired_difference(a: Any, b: Any, resamples: int = 1000, seed: int = 0, leve
     value, of_example = float(gap.mean()), gap.mean(0)
     spread = float(of_example.std(ddof=1)) if len(of_example) > 1 else 0.0
     effect = 0.0 if value == 0 else float(value / spread) if spread > 0 else float(np.copysign(np.inf, value))
-    return Difference(
-        value, *_percentiles(draws, level), float(min(1.0, 2 * (tail + 1) / (resamples + 1))), effect, gap.shape[1]
-    )
+    p, error = min(1.0, 2 * (tail + 1) / (resamples + 1)), float(draws.std())
+    if tail == 0 and error > 0:
+        p = min(p, math.erfc(abs(value) / error / math.sqrt(2)))
+    return Difference(value, *_percentiles(draws, level), float(p), effect, gap.shape[1])
 
 
 def student(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float, float, float, float]:

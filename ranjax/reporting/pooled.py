@@ -46,7 +46,8 @@ def rows_over_runs(runs: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
         if len(values) < len(runs):
             continue
         mean, low, high, _, _ = statistics.student(values)
-        if wording.is_percent(str(row["metric"])) and "drop" not in str(row["metric"]) and row["metric"] != "mce":
+        metric = str(row["metric"])
+        if "auroc" in metric or (wording.is_percent(metric) and metric != "mce"):
             low, high = max(low, 0.0), min(high, 1.0)
         found.append({**row, "seed": None, "value": mean, "low": low, "high": high, "n": row["n"], "runs": len(values)})
     return found
