@@ -1,6 +1,7 @@
 """Paper scale: ViT-B/16 and a 12-layer text tower on the 377,110 images of MIMIC-CXR-JPG, at all ratios.
 
-python -m experiments.scale --config configs/mimic_vit_b16.py --devices 64     what it costs, before it runs
+What it costs, before it runs:
+python -m experiments.scale --config configs/mimic_vit_b16.py --devices 64 --pairs 377110
 
 Needs the set itself, under its licence; see docs/data.md. Sizes are this project's choice, not a published recipe's.
 """
@@ -20,6 +21,7 @@ def get_config():
     model = config.model
     model.patch_size, model.vision_width, model.vision_layers, model.vision_heads = 16, 768, 12, 12
     model.text_width, model.text_layers, model.text_heads, model.embed_dim = 512, 12, 8, 512
+    model.compute_dtype = "bfloat16"
     config.pretrain.batch_size = BATCH
     config.pretrain.steps = EPOCHS * PAIRS // BATCH
     config.pretrain.learning_rate = 5e-4

@@ -30,6 +30,14 @@ class RunError(RuntimeError):
     that died. What was saved remains; the message says what to change."""
 
 
+class OtherProcessError(RuntimeError):
+    """Process 0 could not finish what the others wait for. `refused`: its input was bad."""
+
+    def __init__(self, refused: bool):
+        self.refused = refused
+        super().__init__(f"process 0 {'refused its input' if refused else 'failed'}; its output says why")
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Returns ``"Did you mean 'x'?"`` for the closest of `names`, or an empty string if none is close."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)

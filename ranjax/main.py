@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ranjax import config as configs
-from ranjax.errors import ConfigError, DataError, RunError, nearest
+from ranjax.errors import ConfigError, DataError, OtherProcessError, RunError, nearest
 
 EXIT_REFUSED, EXIT_FAILED, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 75, 130
 STAGES = ("prepare", "pretrain", "craft", "adapt", "evaluate", "report")
@@ -93,28 +93,31 @@ def run(config, workdir: Path, redo: bool, until: str) -> int:
 def _run(config, workdir: Path, redo: bool, until: str, stop: Callable[[], bool]) -> int:
     from ranjax import files, pipeline
     from ranjax.reporting.tables import terminal_table
-    from ranjax.training import allocator, compile_cache, cpu_devices, devices
+    from ranjax.training import allocator, compile_cache, cpu_devices, devices, hosts
 
     def say(line: str) -> None:
-        print(line, flush=True)
+        if hosts.first():
+            print(line, flush=True)
 
     allocator.keep_freed_memory()
     if config.cpu_devices != 1:
         cpu_devices.split(config.cpu_devices)
+    hosts.start(config.distributed)
     if config.quick_compile:
         import jax
 
         jax.config.update("jax_disable_most_optimizations", True)
     if config.compile_cache != "off":
         compile_cache.enable(config.compile_cache or None)
-    mesh = devices.make_mesh(config.devices or None)
-    say(f"workdir {workdir}; {mesh.size} device(s): {mesh.devices.flat[0].device_kind}")
+    mesh = devices.make_mesh(config.devices or None, config.model_axis)
+    say(f"workdir {workdir}; {devices.describe(mesh)}")
+    everyone = hosts.stopping(stop)
     try:
-        page = pipeline.execute(config, workdir, mesh=mesh, stop=stop, say=say, redo=redo, until=until)
+        page = pipeline.execute(config, workdir, mesh=mesh, stop=everyone, say=say, redo=redo, until=until)
     except pipeline.Stopped as stopped:
         say(f"stopped in {stopped}. Everything is saved; the same command goes on from here.")
         return EXIT_STOPPED
-    if not until or until == "report":
+    if hosts.first() and (not until or until == "report"):
         say("")
         say(terminal_table(files.read_json(workdir / "results.json")["rows"]))
         say(f"report: {page}")
@@ -136,6 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except OtherProcessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED if error.refused else EXIT_FAILED
     except OSError as error:
         import errno
 

@@ -8,14 +8,17 @@ fingerprint: skipped. Another fingerprint: refused, naming the keys that differ,
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +31,7 @@ from ranjax import files, heartbeat
 from ranjax.errors import ConfigError, RunError
 from ranjax.lock import locked
 from ranjax.stages import memory
-from ranjax.training import progress
+from ranjax.training import hosts, progress
 
 T = TypeVar("T")
 
@@ -86,10 +89,18 @@ class Context:
     def poll(self) -> None:
         """Raises `Stopped` if a stop was asked for, between two batches of work that is not saved yet.
 
-        Programs are shared by stages, so this one asks which of them is running now.
+        Programs are shared by stages, so this one asks which of them is running now. Several processes, which need not
+        come to the same batches, ask each other at `check_stop` alone.
         """
-        if self.stop():
+        if hosts.count() == 1 and self.stop():
             raise Stopped(f"{self.shared.get('running', self.this.id)}, between two batches")
+
+    def stop_within(self, polls: int) -> Callable[[], bool]:
+        """`stop` for a tight loop: where several processes must agree on it, they do so at every `polls`-th call."""
+        if hosts.count() == 1:
+            return self.stop
+        calls = itertools.count(1)
+        return lambda: next(calls) % polls == 0 and self.stop()
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What `make` gave for `key` the first time in this process: compiled programs, opened sets, loaded weights."""
@@ -105,13 +116,14 @@ class Context:
         from safetensors.numpy import load_file
 
         path = self.folder / PARTS / f"{re.sub('[^A-Za-z0-9_.-]', '-', name)}.safetensors"
-        if not path.is_file():
-            files.write_tensors(path, make())
+        if not hosts.agree(path.is_file()):
+            made = make()
+            hosts.first_does(lambda: files.write_tensors(path, made))
         return load_file(path)
 
     def forget(self) -> None:
         """Removes what was `kept`."""
-        shutil.rmtree(self.folder / PARTS, ignore_errors=True)
+        hosts.first_does(lambda: shutil.rmtree(self.folder / PARTS, ignore_errors=True))
 
     def folder_of(self, run_id: str) -> Path:
         return self.workdir / run_id
@@ -149,6 +161,10 @@ NOT_LISTED = (
 )
 """What a manifest does not list: stores and checkpoints carry hashes of their own, logs are no result, and the report
 writes an encoder's card anew with its figures."""
+
+
+ALONE = ("prepare", "report")
+"""Stages that process 0 carries out while the others of a run of several processes wait."""
 
 
 def _stage(name: str) -> Callable[[Context], dict[str, Any]]:
@@ -201,8 +217,17 @@ def _downstream(arm: str, ratio: float, recipe: str) -> list[StageRun]:
     return [adapt, StageRun("evaluate", arm, ratio, needs, ("seed", "evaluate"), _stage("evaluate"), recipe)]
 
 
-_PLACES = ("data.dir", "data.threads", "pretrain.checkpoint_every", "pretrain.log_every")
-"""Keys that decide where or how often something is written, never a result."""
+_PLACES = (
+    "data.dir",
+    "data.threads",
+    "pretrain.accumulate",
+    "pretrain.loss_chunk",
+    "pretrain.keep",
+    "pretrain.keep_best",
+    "pretrain.checkpoint_every",
+    "pretrain.log_every",
+)
+"""Keys that decide where, how often or in which parts something is done, never a result (parts: up to rounding)."""
 
 
 def decided_by(config: ml_collections.ConfigDict, run: StageRun) -> dict[str, Any]:
@@ -300,6 +325,10 @@ def execute(
 ) -> Path:
     """Runs what is not done yet, in order, and returns the path of the report's page.
 
+    With several processes (`training.hosts`) all of them call this with one workdir that all of them see. Process 0
+    holds the lock, decides what is done and writes manifests and tables; at the border of every stage they wait for
+    each other, so that what one wrote lies there when another reads it.
+
     Args:
       config: a resolved, validated config.
       workdir: folder of this run; created where absent.
@@ -315,10 +344,18 @@ def execute(
     """
     runs = plan(config)
     last = max((i for i, run in enumerate(runs) if run.stage == until), default=len(runs) - 1)
-    with locked(workdir):
+
+    def take_over() -> None:
+        held.enter_context(locked(workdir))
         refuse_or_set_aside(config, workdir, runs, redo, say)
         files.remove_leftovers(workdir)
         files.write_json(workdir / "config.json", configs.flatten(config))
+
+    with ExitStack() as held:
+        hosts.first_does(take_over)
+        if not hosts.first():
+            _carry_out(config, workdir, runs, last + 1, mesh, stop, say, lambda name, number, count: None)
+            return workdir / "report" / "index.html"
         beat = heartbeat.Heartbeat(workdir, Stopped)
         with beat, progress.listening(beat.work):
             _carry_out(config, workdir, runs, last + 1, mesh, stop, beat.wrap(say), beat.at)
@@ -344,13 +381,12 @@ def _carry_out(
     for number, run in enumerate(runs[:count], start=1):
         folder = workdir / run.id
         title = f"[{number}/{len(runs)}] {run.id}"
-        if (folder / "manifest.json").exists():
+        if hosts.agree((folder / "manifest.json").exists()):
             say(f"{title}: done before, skipped")
             shared.setdefault("skipped", set()).add(run.id)
             continue
-        folder.mkdir(parents=True, exist_ok=True)
         record = {"fingerprint": expected[run.id], "config": decided_by(config, run), "stage": run.stage}
-        files.write_json(folder / "stage.json", record)
+        hosts.first_does(functools.partial(files.write_json, folder / "stage.json", record))
         if stop():
             raise Stopped(f"before {run.id}")
         begins(run.id, number, len(runs))
@@ -359,15 +395,15 @@ def _carry_out(
         shared["running"] = run.id
         started = time.monotonic()
         try:
-            with profiling.of_stage(config.profile, run.id, folder):
-                outcome = run.run(context)
+            with profiling.of_stage(config.profile if hosts.first() else "", run.id, folder):
+                work = functools.partial(run.run, context)
+                outcome = hosts.first_does(work) if run.stage in ALONE else work()
         except (MemoryError, RuntimeError) as error:
             if not memory.is_exhausted(error):
                 raise
             raise RunError(memory.explain(error, run.stage, run.id, config)) from error
         seconds = round(time.monotonic() - started, 2)
-        content = {"files": files.hashes(folder, skip=NOT_LISTED)}
-        files.write_json(folder / "manifest.json", {**record, **_plain(outcome), **content, "seconds": seconds})
+        hosts.first_does(functools.partial(_finish, folder, record, outcome, seconds))
         say(f"{title}: done in {seconds:.1f} s")
 
 
@@ -389,6 +425,11 @@ def _of_recipe(config: ml_collections.ConfigDict, run: StageRun) -> ml_collectio
     own = config.copy_and_resolve_references()
     own.noise.recipe = run.recipe
     return own
+
+
+def _finish(folder: Path, record: Mapping[str, Any], outcome: Any, seconds: float) -> None:
+    content = {"files": files.hashes(folder, skip=NOT_LISTED)}
+    files.write_json(folder / "manifest.json", {**record, **_plain(outcome), **content, "seconds": seconds})
 
 
 def _plain(outcome: Mapping[str, Any]) -> dict[str, Any]:

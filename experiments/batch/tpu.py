@@ -74,6 +74,12 @@ class TPU:
         )
         return [self.on(name, line, f"start {len(runs)} run(s) on all workers of {name}")]
 
+    def stop(self, name: str) -> Command:
+        """Ends the runs on all workers; they save first."""
+        # Neither pattern matches the shell that carries this line.
+        line = "pkill -f '^bash [s]weep.sh'; pkill -TERM -f '[p]ython -m ranjax.main'; sleep 5"
+        return self.on(name, line, f"stop what is left on the workers of {name}", may_fail=True)
+
     def state(self, name: str) -> Command:
         return self._vm("describe", name, "--format=value(state)", purpose=f"state of {name}", may_fail=True)
 
@@ -113,6 +119,7 @@ class TPU:
             states = {run.name: said.get(run.name, "not started") for run in part}
             found |= states
             if said.get("process") == "none" and any(s != "done" for s in states.values()):
-                for command in self.start(name, part):
+                # Worker 0 has ended; whatever waits for it on the others would be in the way.
+                for command in (self.stop(name), *self.start(name, part)):
                     carry(command)
         return found

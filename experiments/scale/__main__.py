@@ -1,20 +1,24 @@
 """What a config costs on many devices: compiled for them, without having one.
 
     python -m experiments.scale --config configs/ran.py --devices 8
-    python -m experiments.scale --config configs/mimic_vit_b16.py --devices 256
+    python -m experiments.scale --config configs/mimic_vit_b16.py --devices 256 --pairs 377110
+    python -m experiments.scale --config configs/mimic_vit_b16.py --devices 64 --config.model_axis=4
 
-Prints, for the pre-training step of the config (whose pretrain.batch_size is global): memory of each device, products,
-collectives with their bytes, and for every chip the time of a step, the scaling efficiency and, for all upstream runs
-of the config, chip-hours and dollars. Memory and collectives are read from the program that XLA compiles for that many
-(forced CPU) devices; times follow from the makers' figures in experiments/scale/chips.py and --utilisation: estimates.
+Prints, for the pre-training step of the config (whose pretrain.batch_size is global) and for a batch of its crafting
+attack: memory of each device, products, collectives with their bytes, and for every chip the time of a step, scaling
+efficiency and, for all upstream runs and all twins of the config, chip-hours and dollars. Memory and collectives are
+read from the programs that XLA compiles for that many (forced CPU) devices; times follow from the makers' figures in
+experiments/scale/chips.py and --utilisation: estimates.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ranjax.errors import ConfigError
 
@@ -29,10 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     p.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]")
     p.add_argument("--devices", type=int, default=8, metavar="N", help="1 to 256 (default 8)")
+    p.add_argument("--config.KEY", dest="_", metavar="VALUE", help="set one key, e.g. --config.model_axis=4")
+    p.add_argument("--pairs", type=int, default=0, metavar="N", help="upstream pairs (default: of the bundled set)")
+    p.add_argument("--steps", default="both", choices=("pretrain", "craft", "both"), help="which programs")
     p.add_argument("--vocabulary", type=int, default=0, metavar="N", help="words (default: text.max_vocabulary)")
     p.add_argument("--utilisation", type=float, default=0.4, help="share of the chip's peak that products reach")
     p.add_argument("--price", type=float, default=0.0, help="dollars a chip-hour, in place of the chips' own")
-    arguments = p.parse_args(argv)
+    arguments, rest = p.parse_known_args(argv)
     if not 1 <= arguments.devices <= 256:
         p.error(f"--devices={arguments.devices}: 1 to 256")
     if not 0 < arguments.utilisation <= 1:
@@ -42,39 +49,70 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={arguments.devices}"
 
     from experiments.scale import estimate
-    from experiments.scale.chips import CHIPS
-    from ranjax import config as configs
-    from ranjax import pipeline
+    from ranjax import main as command
 
     try:
-        config = configs.load(arguments.config)
-        configs.validate(config)
+        config = command.resolve(arguments, rest)
         vocabulary = arguments.vocabulary or config.text.max_vocabulary
-        program = estimate.pretrain_program(config, arguments.devices, vocabulary)
+        programs = []
+        if arguments.steps != "craft":
+            programs.append(estimate.pretrain_program(config, arguments.devices, vocabulary))
+        if arguments.steps != "pretrain" and len(config.noise.ratios) > 1:
+            programs.append(estimate.craft_program(config, arguments.devices, vocabulary))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    runs = sum(run.stage == "pretrain" for run in pipeline.plan(config))
-    print(f"{arguments.config} on {program.devices} device(s), {program.rows} pairs each; {runs} upstream run(s)")
-    print(f"parameters        {program.parameters / 1e6:.1f} M")
-    print(f"state a device    {size_of(program.state)} (parameters and two moments)")
-    print(f"temporary         {size_of(program.temporary)} (as XLA's CPU compiler sets it aside)")
-    print(f"products a step   {program.flops / 1e12:.3g} TFLOP a device")
+    model = config.model_axis
+    shape = f" as {arguments.devices // model} x {model}" if model > 1 else ""
+    print(f"{arguments.config} on {arguments.devices} device(s){shape}")
+    for program in programs:
+        show(program, config, arguments)
+    return 0
+
+
+def show(program: Any, config: Any, arguments: argparse.Namespace) -> None:
+    """Prints one program and what all its steps cost on every chip."""
+    from experiments.scale import estimate
+    from experiments.scale.chips import CHIPS
+
+    steps, what = work_of(program, config, arguments.pairs)
+    print(f"\n{program.name}: {program.rows} pairs a device and step; {what}")
+    print(f"  parameters        {program.parameters / 1e6:.1f} M")
+    kept = "parameters and two moments" if program.name == "pretrain" else "parameters and candidates"
+    print(f"  state a device    {size_of(program.state)} ({kept})")
+    print(f"  temporary         {size_of(program.temporary)} (as XLA's CPU compiler sets it aside)")
+    print(f"  products a step   {program.flops / 1e12:.3g} TFLOP a device")
     for kind, (number, size) in program.summary().items():
-        print(f"{kind:<17} {number} a step, {size_of(size)}")
-    print(f"sent a step       {size_of(program.moved)} a device")
-    print(f"\nAt {100 * arguments.utilisation:g} % of peak (bf16), {config.pretrain.steps} steps a run:")
-    print(f"{'chip':<6}{'memory':>10}{'step':>12}{'sending':>12}{'efficiency':>16}{'chip-hours':>12}{'dollars':>10}")
+        print(f"  {kind:<17} {number} a step, {size_of(size)}")
+    print(f"  sent a step       {size_of(program.moved)} a device")
+    print(f"  At {100 * arguments.utilisation:g} % of peak (bf16):")
+    print(f"  {'chip':<6}{'memory':>10}{'step':>13}{'sending':>12}{'efficiency':>16}{'chip-hours':>12}{'dollars':>10}")
     for name, chip in CHIPS.items():
         found = estimate.predict(program, chip, arguments.utilisation)
         seconds = found.compute + found.send
-        hours = seconds * config.pretrain.steps * runs * program.devices / 3600
         fits = "fits" if program.state + program.temporary < chip.memory else "too small"
         efficiency = f"{100 * found.low:.0f}-{100 * found.high:.0f} %"
-        cost = hours * (arguments.price or chip.price)
-        times = f"{1e3 * seconds:>9.1f} ms{1e3 * found.send:>9.2f} ms"
-        print(f"{name:<6}{fits:>10}{times}{efficiency:>16}{hours:>12.3g}{cost:>10.3g}")
-    return 0
+        times = f"{1e3 * seconds:>10.1f} ms{1e3 * found.send:>9.2f} ms"
+        if steps:
+            hours = seconds * steps * program.devices / 3600
+            cost = hours * (arguments.price or chip.price)
+            print(f"  {name:<6}{fits:>10}{times}{efficiency:>16}{hours:>12.3g}{cost:>10.3g}")
+        else:
+            print(f"  {name:<6}{fits:>10}{times}{efficiency:>16}{'?':>12}{'?':>10}")
+
+
+def work_of(program: Any, config: Any, pairs: int) -> tuple[int, str]:
+    """Steps of this program in the whole config (0: unknown), and words for them."""
+    from ranjax import pipeline
+
+    runs = pipeline.plan(config)
+    if program.name == "pretrain":
+        count = sum(run.stage == "pretrain" for run in runs)
+        return count * config.pretrain.steps, f"{count} upstream run(s) of {config.pretrain.steps} steps"
+    if not pairs and config.data.source != "radiographs":
+        return 0, "give --pairs to know how many twins there are"
+    twins = math.ceil(max(config.noise.ratios) * (pairs or config.data.radiographs.train))
+    return math.ceil(twins / (program.rows * program.devices)), f"{twins} twins by {config.noise.recipe}"
 
 
 def size_of(count: float) -> str:

@@ -1,4 +1,4 @@
-"""The collectives of a compiled program, read from its text: kind, number, bytes."""
+"""The collectives of a compiled program, read from its text: kind, number, bytes; in loops as often as they run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 _LINE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
+_HEAD = re.compile(r"^(?:ENTRY )?%?([\w.-]+) (?:\([^=]*\) -> .*)?\{$")
+_CALLED = re.compile(r"(?:body|condition|to_apply|calls)=%?([\w.-]+)")
+_TRIPS = re.compile(r"known_trip_count\W+n\W+(\d+)")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
@@ -31,13 +34,63 @@ class Collective:
 
 
 def read(text: str) -> list[Collective]:
-    """The collectives in the text of a compiled module (``compiled.as_text()``), in its order."""
-    return [Collective(kind, _size(result)) for result, kind in _LINE.findall(text)]
+    """The collectives in the text of a compiled module (``compiled.as_text()``), in its order.
+
+    One in the body of a loop counts once for each turn, where the compiler knows their number.
+    """
+    parts = _computations(text)
+    times = _turns(parts)
+    found: list[Collective] = []
+    for name, lines in parts.items():
+        for result, kind in _LINE.findall("\n".join(lines)):
+            found += [Collective(kind, _size(result))] * times.get(name, 1)
+    return found
+
+
+def _computations(text: str) -> dict[str, list[str]]:
+    """{name: lines} of the module's computations; lines outside of any go by the empty name."""
+    parts: dict[str, list[str]] = {"": []}
+    name = ""
+    for line in text.splitlines():
+        if head := _HEAD.match(line):
+            name = head[1]
+            parts[name] = []
+        elif line.startswith("}"):
+            name = ""
+        else:
+            parts[name].append(line)
+    return parts
+
+
+def _turns(parts: dict[str, list[str]]) -> dict[str, int]:
+    """How often each computation runs for one run of the module."""
+    callers: dict[str, tuple[str, int]] = {}
+    for name, lines in parts.items():
+        for line in lines:
+            turns = _TRIPS.search(line)
+            for called in _CALLED.findall(line):
+                callers[called] = (name, int(turns[1]) if turns and "body=" in line else 1)
+
+    def times(name: str) -> int:
+        if name not in callers:
+            return 1
+        caller, turns = callers[name]
+        return turns * times(caller)
+
+    return {name: times(name) for name in parts}
 
 
 def moved(found: Iterable[Collective], devices: int) -> float:
     """Bytes that each device sends in one step."""
     return sum(c.moved(devices) for c in found)
+
+
+def totals(found: Iterable[Collective]) -> dict[str, tuple[int, int]]:
+    """{kind: (number, bytes of their results)}."""
+    sizes: dict[str, list[int]] = {}
+    for c in found:
+        sizes.setdefault(c.kind, []).append(c.bytes)
+    return {kind: (len(each), sum(each)) for kind, each in sorted(sizes.items())}
 
 
 def _size(result: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.scale import collectives, flops
 from experiments.scale.chips import Chip
+from ranjax.attacks.candidates import Table
+from ranjax.errors import ConfigError
 from ranjax.models import DualEncoder, split
-from ranjax.stages.pretrain import encoder_shape, optimizer_settings
+from ranjax.schema.noise import ATTACKS
+from ranjax.stages.craft import rows_attack
+from ranjax.stages.pretrain import encoder_shape, make_program
 from ranjax.training import devices
-from ranjax.training.optimizer import adamw
-from ranjax.training.pretrain import make_step
-from ranjax.training.state import TrainState
+from ranjax.training.rows import RowMap
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,18 @@ class Program:
     """What one compiled step costs on each of `devices` devices.
 
     Attributes:
+      name: of the step, "pretrain" or "craft".
       devices: how many run it together.
       rows: rows of each device.
       parameters: number of parameters.
-      state: bytes of what stays between steps (parameters and the optimizer's moments).
+      state: bytes of what stays between steps (parameters and the optimizer's moments), a device's part.
       temporary: bytes that XLA's CPU compiler sets aside while the step runs, gradients and activations; the compilers
         for accelerators fuse more, so theirs is rather less.
       flops: of the matrix products.
       collectives: of the compiled step.
     """
 
+    name: str
     devices: int
     rows: int
     parameters: int
@@ -51,13 +55,10 @@ class Program:
 
     def summary(self) -> dict[str, tuple[int, int]]:
         """{kind: (number, bytes of their results)}."""
-        found: dict[str, list[int]] = collections.defaultdict(list)
-        for c in self.collectives:
-            found[c.kind].append(c.bytes)
-        return {kind: (len(sizes), sum(sizes)) for kind, sizes in sorted(found.items())}
+        return collectives.totals(self.collectives)
 
 
-def pretrain_program(config: Any, count: int, vocab_size: int, compile_memory: bool = True) -> Program:
+def pretrain_program(config: Any, count: int, vocab_size: int) -> Program:
     """Compiles the pre-training step of `config` for `count` devices, without their memory being touched.
 
     The global batch is ``pretrain.batch_size``. `count` devices must be visible (forced CPU devices do).
@@ -65,12 +66,11 @@ def pretrain_program(config: Any, count: int, vocab_size: int, compile_memory: b
     Raises:
       ConfigError: the batch cannot be split over the devices.
     """
-    mesh = devices.make_mesh(count)
-    devices.check_batch_size(config.pretrain.batch_size, mesh, "pretrain.batch_size")
+    mesh = devices.make_mesh(count, config.model_axis)
     shape = encoder_shape(config, vocab_size, eos_id=1, bos_id=2, pad_id=0)
-    functions, params = _abstract(shape)
-    optimizer = adamw(optimizer_settings(config.pretrain))
-    state = jax.eval_shape(lambda p: TrainState.create(p, optimizer), params)
+    functions, params = abstract_encoder(shape)
+    made = make_program(functions, params, config, mesh)
+    state = made.abstract(params)
     rows, length, side = config.pretrain.batch_size, config.text.max_length, shape.image_size
     batch = {
         "image": jax.ShapeDtypeStruct((rows, side, side, shape.channels), jnp.uint8),
@@ -78,22 +78,86 @@ def pretrain_program(config: Any, count: int, vocab_size: int, compile_memory: b
         "mask": jax.ShapeDtypeStruct((rows, length), jnp.bool_),
     }
     key = jax.eval_shape(lambda: jax.random.key(0))
-    step = devices.mapped_step(make_step(functions, optimizer), mesh)
-    traced = step.trace(state, batch, key)
+    traced = made.step.trace(state, batch, key)
+    return _measured("pretrain", traced, mesh, rows // count, params, state)
+
+
+def craft_program(config: Any, count: int, vocab_size: int) -> Program:
+    """Compiles one batch of the crafting attack (``noise.batch_size`` pairs a device) for `count` devices.
+
+    Candidates are the whole vocabulary, each of one token; a masked language model that narrows them down is left out.
+    The rounds of the word search are counted as ``noise.max_words``, their largest number.
+
+    Raises:
+      ConfigError: `noise.recipe` is a control, which attacks nothing.
+    """
+    noise = config.noise
+    if noise.recipe not in ATTACKS:
+        raise ConfigError("noise.recipe", noise.recipe, "an attack: controls cost no products")
+    mesh = devices.make_mesh(count)
+    shape = encoder_shape(config, vocab_size, eos_id=1, bos_id=2, pad_id=0)
+    functions, params = abstract_encoder(shape)
+    mapped = RowMap(rows_attack(functions, noise, noise.recipe, unk_id=3), mesh, noise.batch_size)
+    rows, length, side = mapped.step, config.text.max_length, shape.image_size
+    split = NamedSharding(mesh, PartitionSpec(devices.batch_axes(mesh)))
+    whole = NamedSharding(mesh, PartitionSpec())
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
+    batch = (
+        jax.ShapeDtypeStruct((rows, side, side, shape.channels), jnp.uint8),
+        jax.ShapeDtypeStruct((rows, length), jnp.int32),
+        jax.ShapeDtypeStruct((rows, length), jnp.bool_),
+        jax.ShapeDtypeStruct((rows, length), jnp.int32),
+        keys,
+        (),
+    )
+    shared = _on((params, _vocabulary(vocab_size), ()), whole)
+    traced = mapped.trace(shared, _on(batch, split))
+    return _measured("craft", traced, mesh, noise.batch_size, params, shared, noise.max_words)
+
+
+def _vocabulary(words: int) -> Table:
+    """Shapes of a table of `words` words of one token each."""
+
+    def of(dtype: Any, *sides: int) -> Any:
+        return jax.ShapeDtypeStruct(sides, dtype)
+
+    return Table(
+        pieces=of(jnp.int32, words, 1),
+        lengths=of(jnp.int32, words),
+        replaceable=of(jnp.bool_, words),
+        offered=of(jnp.bool_, words),
+        lists=None,
+        hashes=of(jnp.uint32, words),
+        order=of(jnp.int32, words),
+        multiplier=of(jnp.uint32),
+        pad_id=of(jnp.int32),
+    )  # type: ignore[arg-type]
+
+
+def _on(tree: Any, sharding: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def _measured(name: str, traced: Any, mesh: Any, rows: int, params: Any, kept: Any, turns: int = 1) -> Program:
     compiled = traced.lower().compile()
-    memory = compiled.memory_analysis()
     return Program(
-        devices=count,
-        rows=rows // count,
+        name=name,
+        devices=mesh.size,
+        rows=rows,
         parameters=sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params)),
-        state=sum(leaf.dtype.itemsize * int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(state)),
-        temporary=int(memory.temp_size_in_bytes),
-        flops=flops.products(traced.jaxpr),
+        state=sum(_bytes_of_a_part(leaf) for leaf in jax.tree.leaves(kept)),
+        temporary=int(compiled.memory_analysis().temp_size_in_bytes),
+        flops=flops.products(traced.jaxpr, turns),
         collectives=tuple(collectives.read(compiled.as_text())),
     )
 
 
-def _abstract(shape: Any) -> tuple[Any, Any]:
+def _bytes_of_a_part(leaf: Any) -> int:
+    return leaf.dtype.itemsize * int(np.prod(leaf.sharding.shard_shape(leaf.shape)))
+
+
+def abstract_encoder(shape: Any) -> tuple[Any, Any]:
+    """(functions, shapes of the parameters) of a `DualEncoderConfig`; no array is made."""
     functions: list[Any] = []
 
     def make() -> Any:

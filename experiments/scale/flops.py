@@ -8,12 +8,12 @@ from typing import Any
 from jax.extend import core
 
 
-def products(jaxpr: Any) -> int:
+def products(jaxpr: Any, turns: int = 1) -> int:
     """FLOPs of all matrix products and convolutions in a (closed) jaxpr, loops included.
 
     A multiplication and an addition count as two. Inside `shard_map` shapes are those of one device, so the count is
-    per device there. A loop whose number of turns is not known when it is traced counts once. What is not a product
-    (norms, softmax, the optimizer) is left out: a few per cent of an encoder.
+    per device there. A loop whose number of turns is not known when it is traced counts `turns` times. What is not a
+    product (norms, softmax, the optimizer) is left out: a few per cent of an encoder.
     """
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     total = 0
@@ -24,12 +24,12 @@ def products(jaxpr: Any) -> int:
         elif name == "conv_general_dilated":
             total += _convolution(equation)
         elif name == "cond":
-            total += max(products(branch) for branch in params["branches"])
+            total += max(products(branch, turns) for branch in params["branches"])
         elif name == "while":
-            total += products(params["body_jaxpr"])
+            total += turns * products(params["body_jaxpr"], turns)
         else:
             times = params["length"] if name == "scan" else 1
-            total += times * sum(products(inner) for value in params.values() for inner in _jaxprs(value))
+            total += times * sum(products(inner, turns) for value in params.values() for inner in _jaxprs(value))
     return total
 
 

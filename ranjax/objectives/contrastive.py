@@ -21,6 +21,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+AxisName = str | tuple[str, ...]
 RowLoss = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
@@ -31,7 +32,7 @@ def l2_normalize(features: jax.Array) -> jax.Array:
 
 
 def info_nce(
-    image: jax.Array, text: jax.Array, scale: jax.Array, axis_name: str | None = None, chunk: int | None = None
+    image: jax.Array, text: jax.Array, scale: jax.Array, axis_name: AxisName | None = None, chunk: int | None = None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Symmetric InfoNCE over the global batch (Radford et al. 2021, CLIP, figure 3).
 
@@ -42,7 +43,8 @@ def info_nce(
       image: f[B, D], not normalised; row i is paired with row i of `text`.
       text: f[B, D], not normalised.
       scale: f[], the factor of the cosines (already exponentiated and clipped).
-      axis_name: mesh axis over which the batch is split; B is then the size of one device's part.
+      axis_name: mesh axis (or axes, the first outermost) over which the batch is split; B is then the size of one
+        device's part.
       chunk: number of rows whose logits exist at one time. The result is exact; memory falls from B x B to
         chunk x B and logits are recomputed in the backward pass.
 
@@ -61,7 +63,7 @@ def sigmoid_loss(
     text: jax.Array,
     scale: jax.Array,
     bias: jax.Array | float = -10.0,
-    axis_name: str | None = None,
+    axis_name: AxisName | None = None,
     chunk: int | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Pairwise sigmoid loss over the global batch (Zhai et al. 2023, SigLIP, equation 1).
@@ -95,7 +97,7 @@ def _cross_entropy(scale: jax.Array) -> RowLoss:
 
 
 def _over_rows(
-    row_loss: RowLoss, rows: jax.Array, columns: jax.Array, axis_name: str | None, chunk: int | None
+    row_loss: RowLoss, rows: jax.Array, columns: jax.Array, axis_name: AxisName | None, chunk: int | None
 ) -> tuple[jax.Array, jax.Array]:
     """Means of `row_loss` and of "the positive is the only largest" over the global batch.
 

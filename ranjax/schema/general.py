@@ -1,7 +1,7 @@
 """Keys of the whole run: seed, devices, compilation."""
 
 from ranjax.schema import profile
-from ranjax.schema.checks import Key, at_least
+from ranjax.schema.checks import Key, at_least, one_of
 
 KEYS = (
     Key("seed", 0, "The one seed: data, weights, order, attacks and heads all derive from it.", "", at_least(0)),
@@ -12,6 +12,21 @@ KEYS = (
         "Devices that a CPU is split into, so that each core works on rows of its own; 0: one a core, at most 4.",
         "devices",
         at_least(0),
+    ),
+    Key(
+        "model_axis",
+        1,
+        "Of these, how many hold one copy of parameters and optimiser state between them while pre-training (FSDP).",
+        "devices",
+        at_least(1),
+    ),
+    Key(
+        "distributed",
+        "auto",
+        "Several processes as one run, found by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID, Slurm or "
+        "a TPU VM ('auto'), by all that jax.distributed knows ('on'), or never ('off').",
+        "",
+        one_of("auto", "on", "off"),
     ),
     Key("compile_cache", "", "Folder of compiled programs; empty: the user's cache folder; 'off': none.", "path"),
     Key(

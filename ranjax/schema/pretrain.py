@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from ranjax.errors import ConfigError
-from ranjax.schema.checks import Key, above, at_least, between, patterns
+from ranjax.schema.checks import Key, above, at_least, between, one_of, patterns
 
 KEYS = (
     Key("pretrain.steps", 260, "Steps of each upstream run.", "steps", at_least(1)),
@@ -19,13 +19,38 @@ KEYS = (
         "",
         patterns,
     ),
+    Key(
+        "pretrain.accumulate",
+        1,
+        "Parts in which each device's encoders work through its pairs; all pairs stay each other's negatives.",
+        "parts",
+        at_least(1),
+    ),
+    Key(
+        "pretrain.loss_chunk",
+        0,
+        "Rows of the batch's matrix of cosines that exist at one time on a device; 0: all of a device's rows.",
+        "rows",
+        at_least(0),
+    ),
     Key("pretrain.checkpoint_every", 130, "Steps between checkpoints.", "steps", at_least(1)),
+    Key("pretrain.keep", 2, "Newest checkpoints that stay.", "checkpoints", at_least(1)),
+    Key(
+        "pretrain.keep_best",
+        0,
+        "Checkpoints that stay besides, by the contrastive loss of up to 512 validation pairs, taken at each; 0: none.",
+        "checkpoints",
+        at_least(0),
+    ),
+    Key("pretrain.choose", "last", "Encoder that an arm goes on with.", "", one_of("last", "best")),
     Key("pretrain.log_every", 50, "Steps between lines of figures.", "steps", at_least(1)),
 )
 
 
 def check(config: ConfigDict) -> None:
     """Raises a ConfigError where keys do not fit each other."""
+    if config.pretrain.choose == "best" and not config.pretrain.keep_best:
+        raise ConfigError("pretrain.keep_best", 0, "at least 1 where pretrain.choose = 'best'")
     if config.data.source == "radiographs" and config.pretrain.batch_size > config.data.radiographs.train:
         raise ConfigError(
             "pretrain.batch_size",

@@ -23,7 +23,7 @@ from ranjax.pipeline import Context
 from ranjax.schema.adapt import TEST_TIME
 from ranjax.schema.adapt import TUNED as TUNED_NAMES
 from ranjax.stages import common
-from ranjax.training import few_shot, metrics_log
+from ranjax.training import few_shot, hosts, metrics_log
 from ranjax.training.adapt import METHODS, Examples, Fit, Method, fit_heads
 from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
@@ -49,8 +49,12 @@ def run(context: Context) -> dict[str, Any]:
             tensors |= _flat(heads, name)
             summary[name] = facts
             lines += [json.dumps({"method": name, "epoch": epoch, **row}) for epoch, row in enumerate(curves, start=1)]
-    files.write_text(context.folder / metrics_log.FILE, "".join(f"{line}\n" for line in lines))
-    files.write_tensors(context.folder / FILE, tensors)
+
+    def write() -> None:
+        files.write_text(context.folder / metrics_log.FILE, "".join(f"{line}\n" for line in lines))
+        files.write_tensors(context.folder / FILE, tensors)
+
+    hosts.first_does(write)
     for name in config.adapt.methods:
         if name in TUNED_NAMES:
             summary[name] = _tuned(context, name, train, validation, examples)
@@ -184,7 +188,7 @@ def _tuned(
 ) -> dict[str, Any]:
     """Fits one method that reaches into the encoder; what an interrupted run finished is kept."""
     place = context.folder / "tuned"
-    if (place / f"{name}.json").exists():
+    if hosts.agree((place / f"{name}.json").exists()):
         return files.read_json(place / f"{name}.json")
     config, points = context.config.adapt, grid(context.config.adapt)
     functions, params = common.encoder(context, context.this.arm)
@@ -210,7 +214,6 @@ def _tuned(
     taken = int(np.argmax(scores))
     fits = outcomes[taken]
     tensors = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *[one.trained for one in fits])
-    files.write_tensors(place / f"{name}.safetensors", _flat(tensors, ""))
     method = TUNED[name]
     context.say(
         f"  {name}: {'clean and attacked' if method.attacks else 'clean'} validation accuracy {scores[taken]:.3f} "
@@ -226,7 +229,12 @@ def _tuned(
     if len(points) > 1:
         tried = [{**point._asdict(), "validation": score} for point, score in zip(points, scores)]
         facts["search"] = {"chosen": points[taken]._asdict(), "tried": tried}
-    files.write_json(place / f"{name}.json", facts)
+
+    def write() -> None:
+        files.write_tensors(place / f"{name}.safetensors", _flat(tensors, ""))
+        files.write_json(place / f"{name}.json", facts)
+
+    hosts.first_does(write)
     return facts
 
 

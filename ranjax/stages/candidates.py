@@ -135,12 +135,15 @@ def _proposer(context: Context, lexicon: candidates.Lexicon) -> Proposer:
 
 def _trained_here(context: Context) -> tuple[Any, Any, Tokenizer]:
     from ranjax.models import load_bert_mlm, save_bert
-    from ranjax.training import masked_lm
+    from ranjax.training import hosts, masked_lm
     from ranjax.training.progress import Progress
 
     config, data = context.config, common.data(context)
     folder = context.folder / "masked_lm"
-    if not (folder / "config.json").exists():
+
+    def train_here() -> None:
+        if (folder / "config.json").exists():
+            return
         tokens = data.encode([*data.split("train").reports, *prepare.corpus(config)])
         steps = config.noise.masked_lm_steps
         with Progress("masked language model", steps, unit="steps") as progress:
@@ -163,5 +166,7 @@ def _trained_here(context: Context) -> tuple[Any, Any, Tokenizer]:
         context.say(f"  masked language model of the reports: loss {losses[0]:.2f} to {np.mean(losses[-20:]):.2f}")
         data.tokenizer.save(folder / "tokenizer.json")
         save_bert(folder, functions, params)
+
+    hosts.first_does(train_here)
     functions, params, _ = load_bert_mlm(folder)
     return functions, params, data.tokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,8 @@ def clean_arm(context: Context) -> str:
 
 def row_map(context: Context, key: Any, fn: RowFunction) -> RowMap:
     """`fn` over rows in batches of `evaluate.batch_size`, compiled once per process under `key`."""
-    return context.once(key, lambda: RowMap(fn, context.mesh, context.config.evaluate.batch_size, context.poll))
+    make = functools.partial(RowMap, fn, context.mesh, context.config.evaluate.batch_size, context.poll)
+    return context.once((key, context.mesh), make)
 
 
 def image_features(context: Context, functions: Any, params: Any, images: np.ndarray) -> np.ndarray:

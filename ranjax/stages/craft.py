@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,9 +22,10 @@ from ranjax.evaluation.retrieval import unit
 from ranjax.pipeline import Context
 from ranjax.schema.noise import CONTROLS
 from ranjax.stages import candidates, common
+from ranjax.training import devices, hosts
 from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
-from ranjax.training.rows import RowMap
+from ranjax.training.rows import RowFunction, RowMap
 
 Twins = Callable[[common.Split], Iterator[dict[str, Any]]]
 
@@ -31,12 +34,15 @@ def run(context: Context) -> dict[str, Any]:
     """Leaves a noisy store; shards that an earlier, interrupted run finished are kept as they are."""
     from ranjax.data.store import NoisyStore, StoreWriter, set_aside
 
+    # Processes share the shards out: each works through its own, on its own devices.
+    context = dataclasses.replace(context, mesh=devices.local_mesh(context.mesh))
     config, data = context.config, common.data(context)
     recipe = context.this.recipe or config.noise.recipe
     train = data.split("train")
     chosen = train.take(np.flatnonzero(arms.select(train.ids, max(config.noise.ratios), config.seed)))
     surrogate = common.encoder_folder(context, common.clean_arm(context)) / "model.safetensors"
-    writer = StoreWriter(
+    open_store = functools.partial(
+        StoreWriter,
         context.folder / "store",
         ids=chosen.ids,
         shard_size=config.noise.shard_size,
@@ -48,17 +54,26 @@ def run(context: Context) -> dict[str, Any]:
             "surrogate": files.sha256(surrogate),
         },
     )
-    for fault in writer.damaged():
-        context.say(f"  {fault.what} It is set aside and crafted again.")
-        set_aside(context.folder / "store", fault.shard)
-    missing = writer.missing(jax.process_index(), jax.process_count())
-    twins = twins_of(context, recipe, chosen) if missing else None
+
+    def begin() -> None:
+        for fault in open_store().damaged():
+            context.say(f"  {fault.what} It is set aside and crafted again.")
+            set_aside(context.folder / "store", fault.shard)
+
+    hosts.first_does(begin)  # the plan is written, and lies there when the others read it
+    writer = open_store()
+    own = writer.missing(jax.process_index(), jax.process_count())
+    rounds = max(hosts.gather(len(own)))
+    twins = twins_of(context, recipe, chosen) if rounds else None
     with Progress(f"craft {recipe}", len(chosen.ids), writer.done, unit="pairs") as progress:
-        for number in missing:
+        for number in itertools.islice(itertools.chain(own, itertools.repeat(None)), rounds):
             context.check_stop(f"{writer.done} of {len(chosen.ids)} pairs crafted")
+            if twins is None or number is None:
+                continue
             part = chosen.take(np.array(writer.positions(number)))
             writer.write(number, list(twins(part)))
             progress.update(writer.done)
+    hosts.barrier()
     store = NoisyStore.open(context.folder / "store")
     return _summary(context, recipe, store, [store.provenance(i) for i in chosen.ids])
 
@@ -109,51 +124,12 @@ def attack_of(context: Context, recipe: str, functions: Any, params: Any, report
     noise = config.noise
     words = candidates.allowed(context, np.asarray(functions.token_table(params)))
     proposer = words.proposer
-    image_settings = image_attacks.PGD(noise.image_epsilon, noise.image_step, noise.image_steps)
-    text_settings = text_attacks.Substitution(max_words=noise.max_words, top_k=noise.top_k, beam=noise.beam)
-    followed = functions.computing_in("bfloat16") if noise.gradient_dtype == "bfloat16" else None
     propose = candidates.proposer_of(proposer, noise.masked_lm_k) if proposer else None
-
-    def attack_rows(shared: Any, rows: Any) -> dict[str, jax.Array]:
-        params, table, lm_shared = shared
-        images, tokens, mask, words, keys, lm_rows = rows
-        offered: joint.Allowed = table
-        if propose:
-            lists = propose(lm_shared, lm_rows, tokens.shape[1])
-            offered = candidate_words.for_rows(table, tokens, words, lists)
-        result = joint.craft(
-            functools.partial(functions.image_features, params),
-            lambda e, t, m: functions.text_features(params, t, m, embeddings=e),
-            functions.token_table(params),
-            as_float(images),
-            tokens,
-            mask,
-            words,
-            keys,
-            image_settings,
-            text_settings,
-            offered,
-            recipe=recipe,
-            similarity=noise.similarity if noise.similarity > -1 else None,
-            hide_id=data.tokenizer.unk_id if noise.text_search == "importance" else None,
-            surrogate_fn=functools.partial(followed.image_features, params) if followed else None,
-            text_resume=resume.of_encoder(functions, params),
-        )
-        return {
-            "images": result.image.images,
-            "tokens": result.text.tokens,
-            "mask": result.text.mask,
-            "changed": result.text.changed,
-            "norm": result.image.norm,
-            "loss": result.loss,
-            "clean_loss": result.clean_loss,
-            "queries": result.text.queries,
-        }
-
+    attack_rows = rows_attack(functions, noise, recipe, data.tokenizer.unk_id, propose)
     run_rows = RowMap(attack_rows, context.mesh, noise.batch_size, context.poll)
     shared = run_rows.share((params, words.lexicon.table, (proposer.params, proposer.table) if proposer else ()))
     # Of all reports, not of a shard: a shard that is made later must meet the same program.
-    length = text_attacks.needed_length(data.encode(reports).mask, words.lexicon.table, text_settings)
+    length = text_attacks.needed_length(data.encode(reports).mask, words.lexicon.table, substitution_of(noise))
 
     def attack(split: common.Split) -> Iterator[dict[str, Any]]:
         tokens = data.encode(split.reports)
@@ -189,6 +165,65 @@ def attack_of(context: Context, recipe: str, functions: Any, params: Any, report
             }
 
     return attack
+
+
+def substitution_of(noise: Any) -> text_attacks.Substitution:
+    """The word search that the config's group ``noise`` describes."""
+    return text_attacks.Substitution(max_words=noise.max_words, top_k=noise.top_k, beam=noise.beam)
+
+
+def rows_attack(
+    functions: Any, noise: Any, recipe: str, unk_id: int, propose: Callable[..., Any] | None = None
+) -> RowFunction:
+    """The attack that the config's group ``noise`` describes, as `RowMap` maps it over pairs.
+
+    Args:
+      functions: of the surrogate.
+      recipe: one of `schema.noise.ATTACKS`.
+      unk_id: token that hides a word while its importance is measured.
+      propose: of a masked language model, where it narrows the candidates down.
+    """
+    image_settings = image_attacks.PGD(noise.image_epsilon, noise.image_step, noise.image_steps)
+    text_settings = substitution_of(noise)
+    followed = functions.computing_in("bfloat16") if noise.gradient_dtype == "bfloat16" else None
+
+    def attack_rows(shared: Any, rows: Any) -> dict[str, jax.Array]:
+        params, table, lm_shared = shared
+        images, tokens, mask, words, keys, lm_rows = rows
+        offered: joint.Allowed = table
+        if propose:
+            lists = propose(lm_shared, lm_rows, tokens.shape[1])
+            offered = candidate_words.for_rows(table, tokens, words, lists)
+        result = joint.craft(
+            functools.partial(functions.image_features, params),
+            lambda e, t, m: functions.text_features(params, t, m, embeddings=e),
+            functions.token_table(params),
+            as_float(images),
+            tokens,
+            mask,
+            words,
+            keys,
+            image_settings,
+            text_settings,
+            offered,
+            recipe=recipe,
+            similarity=noise.similarity if noise.similarity > -1 else None,
+            hide_id=unk_id if noise.text_search == "importance" else None,
+            surrogate_fn=functools.partial(followed.image_features, params) if followed else None,
+            text_resume=resume.of_encoder(functions, params),
+        )
+        return {
+            "images": result.image.images,
+            "tokens": result.text.tokens,
+            "mask": result.text.mask,
+            "changed": result.text.changed,
+            "norm": result.image.norm,
+            "loss": result.loss,
+            "clean_loss": result.clean_loss,
+            "queries": result.text.queries,
+        }
+
+    return attack_rows
 
 
 def _control(context: Context, recipe: str, chosen: common.Split) -> Twins:

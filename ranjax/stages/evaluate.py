@@ -12,6 +12,7 @@ from ranjax.pipeline import Context
 from ranjax.stages.evaluation import answered, attacked, clean, corrupted, pairs
 from ranjax.stages.evaluation.record import FILE, Record
 from ranjax.stages.evaluation.subject import Subject
+from ranjax.training import hosts
 
 __all__ = ["FILE", "run"]
 
@@ -38,6 +39,6 @@ def run(context: Context) -> dict[str, Any]:
     pairs.attack_pairs(subject, record, "test")
     corrupted.corrupt(subject, record, "test")
     answered.answer(subject, record, splits)
-    found = record.write(context.folder)
+    found = hosts.first_does(lambda: record.write(context.folder)) or {}
     context.forget()
     return found

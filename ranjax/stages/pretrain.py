@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import resource
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ranjax import config as configs
 from ranjax import keys
 from ranjax.data.augment import Augmentation
 from ranjax.data.batches import Batches
@@ -28,15 +32,15 @@ from ranjax.models import (
 )
 from ranjax.models.trainable import describe_trainable, select
 from ranjax.models.vision_bert import VisionBert
+from ranjax.objectives import contrastive
 from ranjax.pipeline import Context, Stopped
 from ranjax.stages import cards, common
-from ranjax.training import devices, loop, profiling
+from ranjax.training import devices, fsdp, hosts, loop, profiling
 from ranjax.training.checkpoints import Checkpoints
 from ranjax.training.metrics_log import MetricsLog
-from ranjax.training.optimizer import AdamWSettings, adamw, only
-from ranjax.training.pretrain import make_step
+from ranjax.training.optimizer import AdamWSettings
+from ranjax.training.pretrain import Program, program
 from ranjax.training.progress import Progress
-from ranjax.training.state import TrainState
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -46,15 +50,13 @@ def run(context: Context) -> dict[str, Any]:
     """
     config, data = context.config, common.data(context)
     settings = config.pretrain
-    devices.check_batch_size(settings.batch_size, context.mesh, "pretrain.batch_size")
     functions, params = first_weights(context)
     trainable = select(params, [pattern for pattern in settings.trainable if pattern], "pretrain.trainable")
     for line in describe_trainable(params, trainable).splitlines():
         context.say(f"  {line}")
-    optimizer = adamw(optimizer_settings(settings))
     # None where all is trained: the program and the optimizer's state are then those of a run without the key.
-    chosen = None if all(jax.tree.leaves(trainable)) else trainable
-    optimizer = optimizer if chosen is None else only(optimizer, chosen)
+    moving = None if all(jax.tree.leaves(trainable)) else trainable
+    made = context.once(("pretrain", functions), lambda: make_program(functions, params, config, context.mesh, moving))
     batches = Batches(
         upstream(context),
         settings.batch_size,
@@ -66,28 +68,36 @@ def run(context: Context) -> dict[str, Any]:
         threads=config.data.threads,
         augment=augmentation(config.data),
     )
-    step = devices.data_parallel(make_step(functions, optimizer, trainable=chosen), context.mesh)
-    meta = {"fingerprint": context.fingerprint, "tokenizer": data.tokenizer.fingerprint}
-    with Checkpoints(context.folder / "checkpoints") as checkpoints:
-        fresh = TrainState.create(params, optimizer)
-        found = checkpoints.restore(jax.eval_shape(lambda: fresh), mesh=context.mesh)
+    # Keys of steps and batches are functions of the seed in the config and of the step: nothing else needs keeping.
+    meta = {
+        "fingerprint": context.fingerprint,
+        "tokenizer": data.tokenizer.fingerprint,
+        "config": configs.flatten(config),
+    }
+    like = made.abstract(params)
+    with Checkpoints(context.folder / "checkpoints", settings.keep, settings.keep_best) as checkpoints:
+        found = checkpoints.restore(like)
         start = 0 if found is None else int(found.step)
         if start:
             context.say(f"  goes on at step {start}")
-        state = devices.replicate(fresh, context.mesh) if found is None else found
+        state = made.start(params) if found is None else found
+        del params
         with (
-            MetricsLog(context.folder, start, examples=settings.batch_size) as log,
+            MetricsLog(context.folder, start, examples=settings.batch_size) if hosts.first() else nullcontext() as log,
             Progress(f"pretrain {context.this.arm}", settings.steps, start) as progress,
-            profiling.of_steps(config.profile, context.this.id, context.folder, start, settings.steps) as trace,
+            profiling.of_steps(
+                config.profile if hosts.first() else "", context.this.id, context.folder, start, settings.steps
+            ) as trace,
         ):
 
             def show(done: int, metrics: Any) -> None:
-                log(done, metrics | {"attacked_share": attacked_share(batches, done - 1)})
+                if log is not None:
+                    log(done, metrics | {"attacked_share": attacked_share(batches, done - 1)})
                 context.say(_line(done, metrics))
 
             try:
                 state = loop.train(
-                    step,
+                    made.step,
                     state,
                     lambda k: _batch(batches[k]),
                     settings.steps,
@@ -99,20 +109,31 @@ def run(context: Context) -> dict[str, Any]:
                     progress=progress,
                     log_every=settings.log_every,
                     save_every=settings.checkpoint_every,
-                    should_stop=context.stop,
+                    should_stop=context.stop_within(8),
                     before_step=trace,
+                    validate=_validation(context, functions) if settings.keep_best else None,
                 )
             except loop.Interrupted as stop:
                 raise Stopped(f"pretraining of {context.this.arm} at step {stop.step} of {settings.steps}") from stop
+        best = hosts.agree(checkpoints.best()) if settings.keep_best else None
+        chosen = settings.steps
+        if settings.choose == "best" and best not in (None, settings.steps):
+            state, chosen = checkpoints.restore(like, step=best), best
+            context.say(f"  goes on with the encoder of step {best}, the best of the checkpoints")
     # Of the process since its start, in KiB on Linux: it must not grow with the steps.
     context.say(f"  peak memory of the host {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
-    params = jax.device_get(state.params)
-    save(context.folder / "encoder", functions, params)
-    data.tokenizer.save(context.folder / "encoder" / "tokenizer.json")
-    cards.write_card(context, context.this.arm)
+    params = jax.device_get(fsdp.whole(state.params, context.mesh))
+
+    def write() -> None:
+        save(context.folder / "encoder", functions, params)
+        data.tokenizer.save(context.folder / "encoder" / "tokenizer.json")
+        cards.write_card(context, context.this.arm)
+
+    hosts.first_does(write)
     return {
         "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
         "steps": settings.steps,
+        "chosen_step": chosen,
         "pairs": len(batches.loader),
         "logit_scale": float(functions.logit_scale(params)),
     }
@@ -122,6 +143,47 @@ def attacked_share(batches: Batches, step: int) -> float:
     """Share of the pairs of a step's batch that are adversarial twins (or a control's)."""
     changed: frozenset[int] = getattr(batches.loader.source, "changed", frozenset())
     return float(np.mean([int(i) in changed for i in batches.index(step)]))
+
+
+def _validation(context: Context, functions: Any) -> Callable[[Any], float]:
+    """The contrastive loss of the first (at most 512) validation pairs, all of them each other's negatives."""
+    data = common.data(context)
+    held = data.split("validation")
+    held = held.take(np.arange(min(VALIDATED, len(held.ids))))
+    tokens = data.encode(held.reports)
+
+    def loss(params: Any) -> float:
+        params = jax.device_get(fsdp.whole(params, context.mesh))
+        image = common.image_features(context, functions, params, held.images)
+        text = common.text_features(context, functions, params, tokens)
+        figure = contrastive.info_nce(jnp.asarray(image), jnp.asarray(text), functions.logit_scale(params))[0]
+        context.say(f"  validation loss {float(figure):.4f}")
+        return float(figure)
+
+    return loss
+
+
+VALIDATED = 512
+"""Validation pairs behind a checkpoint's figure."""
+
+
+def make_program(functions: Any, params: Any, config: Any, mesh: Any, trainable: Any = None) -> Program:
+    """The step that a config describes, on a mesh; `params` may be shapes, `trainable` a tree of bools (None: all).
+
+    Raises:
+      ConfigError: the batch, or a device's part of it, cannot be split as the config says.
+    """
+    settings = config.pretrain
+    return program(
+        functions,
+        params,
+        optimizer_settings(settings),
+        mesh,
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
+        chunk=settings.loss_chunk or None,
+        trainable=trainable,
+    )
 
 
 def augmentation(data: Any) -> Augmentation | None:

@@ -16,7 +16,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +29,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 from ranjax import files
 from ranjax.errors import DataError
+from ranjax.training import hosts
 from ranjax.training.optimizer import tensor_paths
 
 State = TypeVar("State")
@@ -39,19 +40,21 @@ log = logging.getLogger("ranjax")
 class Checkpoints:
     """The checkpoints of one run, in one folder. Saves in the background; use as a context manager, or `close` it."""
 
-    def __init__(self, folder: str | os.PathLike[str], keep: int = 2):
+    def __init__(self, folder: str | os.PathLike[str], keep: int = 2, keep_best: int = 0):
         """Args:
         folder: made where absent; a relative path is taken from the current folder.
         keep: how many of the newest checkpoints stay.
+        keep_best: how many of those with the lowest figure (see `save`) stay besides.
 
         Raises:
-          ValueError: if `keep` is below 1.
+          ValueError: if `keep` is below 1, or `keep_best` below 0.
         """
-        if keep < 1:
-            raise ValueError(f"keep = {keep!r} is not allowed: at least 1")
+        if keep < 1 or keep_best < 0:
+            raise ValueError(f"keep = {keep!r}, keep_best = {keep_best!r}: at least 1, and at least 0")
         # orbax fails on relative paths, in its background thread.
         self.folder = Path(folder).expanduser().absolute()
-        self.keep = keep
+        self.keep, self.keep_best = keep, keep_best
+        self._figures: dict[int, float] = {}
         self._manager: Any = None
         self._thread: ThreadPoolExecutor | None = None
         self._finishing: Future[None] | None = None
@@ -75,11 +78,21 @@ class Checkpoints:
         """The newest finished step, or None."""
         return max(self.steps(), default=None)
 
+    def figure(self, step: int) -> float | None:
+        """What `save` was given as `figure`. Raises DataError if there is no such finished checkpoint."""
+        return self._list(step).get("figure")
+
+    def best(self) -> int | None:
+        """The finished step with the lowest figure (the first of equals), or None if none has one."""
+        figures = {step: self.figure(step) for step in self.steps()}
+        named = [step for step, figure in figures.items() if figure is not None]
+        return min(named, key=lambda step: (figures[step], step), default=None)
+
     def meta(self, step: int) -> Any:
         """What `save` was given as `meta`. Raises DataError if there is no such finished checkpoint."""
         return self._list(step)["meta"]
 
-    def save(self, step: int, state: Any, meta: Any = None) -> None:
+    def save(self, step: int, state: Any, meta: Any = None, figure: float | None = None) -> None:
         """Saves `state` as that of `step`; returns once the arrays are copied, and writes in the background.
 
         The arrays may be donated right afterwards. A step that is saved already is left as it is.
@@ -88,6 +101,7 @@ class Checkpoints:
           step: updates done.
           state: pytree of arrays.
           meta: JSON value to keep beside it, e.g. the config's fingerprint and the tokenizer's id.
+          figure: of validation, lower is better: what `keep_best` and `best` go by.
 
         Raises:
           ValueError: if a later step is in the folder: the state would never be found again.
@@ -96,13 +110,15 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         with _full_disk(self.folder / str(step)):
-            newest = self.latest()
+            newest = hosts.agree(self.latest())
             if newest is not None and step <= newest:
                 if step == newest:
                     return
                 raise ValueError(f"step {step} cannot be saved: {self.folder} already holds step {newest}")
-            self._clear(step)
-            content = {"step": step, "meta": meta, "arrays": _describe(state)}
+            hosts.first_does(lambda: self._clear(step))
+            content = {"step": step, "meta": meta, "figure": figure, "arrays": _describe(state)}
+            if figure is not None:
+                self._figures[step] = figure
             saved = self._orbax().save(step, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}))
             if not saved:
                 raise RuntimeError(f"orbax did not save step {step} in {self.folder}")
@@ -127,7 +143,8 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        chosen = self._newest_whole() if step is None else step
+        # One process looks and sets aside; all restore the same.
+        chosen = hosts.agree(hosts.first_does(self._newest_whole)) if step is None else step
         if chosen is None:
             return None
         fault = self._fault(chosen)
@@ -168,7 +185,15 @@ class Checkpoints:
 
             logging.getLogger("absl").addFilter(_is_news)
             self.folder.mkdir(parents=True, exist_ok=True)
-            options = ocp.CheckpointManagerOptions(max_to_keep=self.keep, cleanup_tmp_directories=True)
+            if self.keep_best:
+                kept = [(step, self.figure(step)) for step in self.steps()]
+                self._figures |= {step: figure for step, figure in kept if figure is not None}
+                options = ocp.CheckpointManagerOptions(
+                    preservation_policy=NewestAndBest(self.keep, self.keep_best, self._figures),
+                    cleanup_tmp_directories=True,
+                )
+            else:
+                options = ocp.CheckpointManagerOptions(max_to_keep=self.keep, cleanup_tmp_directories=True)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         return self._manager
 
@@ -176,7 +201,7 @@ class Checkpoints:
         """In the background: writes the content list once orbax is done, and drops the lists of deleted checkpoints."""
         with _full_disk(self.folder / str(content["step"])):
             manager.wait_until_finished()
-        if jax.process_index() != 0:
+        if not hosts.first():
             return
         listed = _hashes(self.folder / str(content["step"]))
         files.write_json(self.folder / f"{content['step']}.json", content | {"files": listed})
@@ -234,6 +259,20 @@ class Checkpoints:
         for path in self.folder.glob("*"):
             if path.name.isdigit() and path.is_dir() and int(path.name) >= step:
                 self._set_aside(int(path.name))
+
+
+class NewestAndBest:
+    """orbax's preservation policy: the newest `keep` checkpoints and the `keep_best` with the lowest figure."""
+
+    def __init__(self, keep: int, keep_best: int, figures: Mapping[int, float]):
+        self.keep, self.keep_best, self.figures = keep, keep_best, figures
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        named = sorted((step for step in steps if step in self.figures), key=lambda step: (self.figures[step], step))
+        kept = {*steps[-self.keep :], *named[: self.keep_best]}
+        return [step in kept for step in steps]
 
 
 def save_params(folder: str | os.PathLike[str], params: Any, meta: Any = None) -> None:
@@ -296,5 +335,5 @@ def _abstract(leaf: Any, mesh: Mesh | None) -> jax.ShapeDtypeStruct:
     if mesh is not None:
         sharding: Any = NamedSharding(mesh, PartitionSpec())
     else:
-        sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.devices()[0])
+        sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,8 +1,9 @@
 """Data parallelism: one function that maps a per-device step over all devices.
 
-The mesh has one axis, ``"data"``. The state is replicated, a batch is split along its leading axis, and the step talks
-to the other devices by named-axis collectives. This is ``jax.shard_map`` under ``jax.jit``, which is what ``jax.pmap``
-is made of today; one device is the same code with collectives that cost nothing.
+The mesh has the axis ``"data"``; a batch is split along its leading axis, and the step talks to the other devices by
+named-axis collectives. This is ``jax.shard_map`` under ``jax.jit``, which is what ``jax.pmap`` is made of today; one
+device is the same code with collectives that cost nothing. The state is replicated, unless the mesh has a second axis
+``"model"``: then every array of the state is split over that one (`ranjax.training.fsdp`), and the batch over both.
 
 **Gradients.** Average the loss over the axis inside the differentiated function:
 
@@ -25,19 +26,21 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ranjax.errors import ConfigError
 
-AXIS = "data"
+AXIS, MODEL = "data", "model"
+AxisName = str | tuple[str, ...]
 T = TypeVar("T")
 Step = Callable[[Any, Any, jax.Array], tuple[Any, Any]]
 
 
-def make_mesh(devices: int | Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh with the one axis ``"data"``.
+def make_mesh(devices: int | Sequence[jax.Device] | None = None, model: int = 1) -> Mesh:
+    """A mesh with the axis ``"data"``, or with `model` above 1 of ``("data", "model")``.
 
     Args:
       devices: the devices, or how many of the visible ones (the first n), or None for all.
+      model: devices that hold one copy of the state between them; neighbours, so that they talk over the fast links.
 
     Raises:
-      ConfigError: if more devices are asked for than are visible, or none.
+      ConfigError: if more devices are asked for than are visible, or none, or `model` does not divide them.
     """
     visible = jax.devices()
     if devices is None:
@@ -45,16 +48,43 @@ def make_mesh(devices: int | Sequence[jax.Device] | None = None) -> Mesh:
     elif isinstance(devices, int):
         if not 1 <= devices <= len(visible):
             raise ConfigError("devices", devices, f"1 to {len(visible)}, the number of visible devices")
+        if devices < len(visible) and jax.process_count() > 1:
+            raise ConfigError("devices", devices, f"0 or {len(visible)}: several processes share all their devices")
         devices = visible[:devices]
     elif not devices:
         raise ConfigError("devices", devices, "at least one device")
+    if model < 1 or len(devices) % model:
+        fitting = ", ".join(str(n) for n in range(1, len(devices) + 1) if len(devices) % n == 0)
+        raise ConfigError("model_axis", model, f"a divisor of {len(devices)}, the number of devices: {fitting}")
     # Auto: under the newer default (Explicit), a product of two sharded operands is a type error.
-    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    if model == 1:
+        return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    return Mesh(np.array(devices).reshape(-1, model), (AXIS, MODEL), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def describe(mesh: Mesh) -> str:
+    """A mesh in words: number, shape where there are two axes, kind of device, processes where there are several."""
+    shape = "" if mesh.size == mesh.shape[AXIS] else f" as {mesh.shape[AXIS]} x {mesh.shape[MODEL]}"
+    hosts = "" if jax.process_count() == 1 else f" of {jax.process_count()} processes"
+    return f"{mesh.size} device(s){shape}{hosts}: {mesh.devices.flat[0].device_kind}"
+
+
+def local_mesh(mesh: Mesh) -> Mesh:
+    """A mesh of this process's devices in `mesh`: for work that processes share out between them."""
+    if jax.process_count() == 1:
+        return mesh
+    own = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    return make_mesh(own)
+
+
+def batch_axes(mesh: Mesh) -> AxisName:
+    """The axes over which a batch is split: all of the mesh. To be given to collectives as their axis name."""
+    return AXIS if mesh.axis_names == (AXIS,) else tuple(mesh.axis_names)
 
 
 def check_batch_size(size: int, mesh: Mesh, key: str = "batch_size") -> None:
     """Raises ConfigError naming the nearest allowed sizes if `size` rows cannot be split evenly over the mesh."""
-    count = mesh.shape[AXIS]
+    count = mesh.size
     if size > 0 and size % count == 0:
         return
     below = size // count * count
@@ -65,7 +95,8 @@ def check_batch_size(size: int, mesh: Mesh, key: str = "batch_size") -> None:
 def replicate(tree: T, mesh: Mesh) -> T:
     """A copy of `tree` on every device. Always a copy: the result may be donated while the original lives on."""
     # device_put alone keeps the buffer of a device that already holds the value, whatever its may_alias says.
-    copies = jax.tree.map(lambda x: jnp.copy(x) if isinstance(x, jax.Array) else np.array(x), tree)
+    here = jax.process_count() == 1
+    copies = jax.tree.map(lambda x: jnp.copy(x) if here and isinstance(x, jax.Array) else np.array(x), tree)
     return jax.device_put(copies, NamedSharding(mesh, PartitionSpec()), may_alias=False)
 
 
@@ -77,29 +108,39 @@ def shard_batch(batch: T, mesh: Mesh) -> T:
     Raises:
       ConfigError: if the rows cannot be split evenly; names the nearest sizes.
     """
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-    hosts = jax.process_count()
-    check_batch_size(_rows(batch) * hosts, mesh)
-    if hosts > 1:
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+    sharding = NamedSharding(mesh, PartitionSpec(batch_axes(mesh)))
+    processes = len({device.process_index for device in mesh.devices.flat})
+    check_batch_size(_rows(batch) * processes, mesh)
+    if processes > 1:
+        return jax.tree.map(lambda x: _global(x, sharding), batch)
     return jax.device_put(batch, sharding)
 
 
-def data_parallel(step: Step, mesh: Mesh, *, donate: bool = True, check_vma: bool = True) -> Step:
+def _global(rows: Any, sharding: NamedSharding) -> jax.Array:
+    """The global array of which this process holds `rows`."""
+    if isinstance(rows, jax.Array) and jax.dtypes.issubdtype(rows.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_global(jax.random.key_data(rows), sharding), impl=jax.random.key_impl(rows))
+    return jax.make_array_from_process_local_data(sharding, np.asarray(rows))
+
+
+def data_parallel(
+    step: Step, mesh: Mesh, *, donate: bool = True, check_vma: bool = True, state_specs: Any = None
+) -> Step:
     """Maps a per-device step over all devices of `mesh` and compiles it.
 
     Args:
       step: ``(state, batch, key) -> (state, metrics)`` as one device sees it: `batch` holds its rows, `state` and `key`
-        are the same everywhere. What it returns must be equal on all devices (averaged over the axis ``"data"``).
+        are the same everywhere. What it returns must be equal on all devices (averaged over `batch_axes`).
       mesh: from `make_mesh`.
       donate: gives the state's memory to the new state; the state passed in cannot be used afterwards.
       check_vma: lets `shard_map` prove that the result is equal on all devices. False for steps it cannot see through.
+      state_specs: how the state is split, from `fsdp.specs`; None: it is the same on all devices.
 
     Returns:
       A function of the same signature on global arrays: the batch's leading axis is split, the rest is replicated. It
       compiles once per set of shapes, and raises ConfigError, naming the nearest sizes, if the rows do not divide.
     """
-    compiled = mapped_step(step, mesh, donate=donate, check_vma=check_vma)
+    compiled = mapped_step(step, mesh, donate=donate, check_vma=check_vma, state_specs=state_specs)
 
     def run(state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
         check_batch_size(_rows(batch), mesh)
@@ -108,21 +149,35 @@ def data_parallel(step: Step, mesh: Mesh, *, donate: bool = True, check_vma: boo
     return run
 
 
-def mapped_step(step: Step, mesh: Mesh, *, donate: bool = True, check_vma: bool = True) -> Any:
+def mapped_step(step: Step, mesh: Mesh, *, donate: bool = True, check_vma: bool = True, state_specs: Any = None) -> Any:
     """The jitted function behind `data_parallel`, which can also be lowered for abstract arrays."""
-    everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+    everywhere, split = PartitionSpec(), PartitionSpec(batch_axes(mesh))
+    state = everywhere if state_specs is None else state_specs
     mapped = jax.shard_map(
-        step, mesh=mesh, in_specs=(everywhere, split, everywhere), out_specs=everywhere, check_vma=check_vma
+        step, mesh=mesh, in_specs=(state, split, everywhere), out_specs=(state, everywhere), check_vma=check_vma
     )
     return jax.jit(mapped, donate_argnums=(0,) if donate else ())
 
 
-def varies(x: jax.Array, axis_name: str) -> bool:
+def varies(x: jax.Array, axis_name: AxisName) -> bool:
     """Whether `x`, inside a `shard_map` that checks replication, may differ between devices; False without checks."""
-    return axis_name in jax.typeof(x).manual_axis_type.varying
+    names = (axis_name,) if isinstance(axis_name, str) else axis_name
+    return set(names) <= set(jax.typeof(x).manual_axis_type.varying)
 
 
-def row_keys(key: jax.Array, rows: int, axis_name: str | None = None) -> jax.Array:
+def as_varying(tree: T, axis_name: AxisName) -> T:
+    """`tree`, declared to differ between devices, inside a `shard_map` that checks replication: the gradient by the
+    original is summed over the devices here, once."""
+    names = (axis_name,) if isinstance(axis_name, str) else axis_name
+
+    def one(x: jax.Array) -> jax.Array:
+        missing = tuple(name for name in names if not varies(x, name))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(one, tree)
+
+
+def row_keys(key: jax.Array, rows: int, axis_name: AxisName | None = None) -> jax.Array:
     """One key per row of the global batch, key[rows] for this device's part: the same on any number of devices."""
     numbers = jnp.arange(rows, dtype=np.uint32)
     if axis_name is not None:

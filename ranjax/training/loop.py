@@ -74,6 +74,7 @@ def train(
     failures: str | os.PathLike[str] | None = None,
     prefetch: int = 2,
     before_step: Callable[[int, Any], None] | None = None,
+    validate: Callable[[Any], float] | None = None,
 ) -> State:
     """Runs `step_fn` from ``state.step`` until `steps` updates are done.
 
@@ -96,6 +97,7 @@ def train(
       failures: folder for ``nonfinite-step-K.json``; None: that of the checkpoints, if any.
       prefetch: batches made ahead of the one in use.
       before_step: called with (updates done, state), e.g. by a profiler; also once at the end.
+      validate: ``params -> figure`` (lower is better) of every state that is saved, kept with its checkpoint.
 
     Returns:
       The last state (saved, if there are checkpoints).
@@ -115,7 +117,7 @@ def train(
     def save(step: int) -> None:
         if checkpoints is not None:
             watch.check_params(step, state.params)
-            checkpoints.save(step, state, meta)
+            checkpoints.save(step, state, meta, None if validate is None else validate(state.params))
 
     with _prefetched(batch_at, place, start, steps, prefetch) as batches:
         for step in range(start, steps):

@@ -71,9 +71,16 @@ def warmup_cosine(settings: AdamWSettings) -> Callable[[jax.Array], jax.Array]:
     return schedule
 
 
-def adamw(settings: AdamWSettings) -> optax.GradientTransformation:
-    """AdamW as `settings` say: ``p <- p (1 - lr wd) - lr m/(sqrt(v) + eps)``, decay on `decay_mask` only."""
-    clip = [] if settings.clip_norm is None else [optax.clip_by_global_norm(settings.clip_norm)]
+def adamw(
+    settings: AdamWSettings, global_norm: Callable[[Any], jax.Array] = optax.tree.norm
+) -> optax.GradientTransformation:
+    """AdamW as `settings` say: ``p <- p (1 - lr wd) - lr m/(sqrt(v) + eps)``, decay on `decay_mask` only.
+
+    Args:
+      settings: see there.
+      global_norm: of a gradient whose arrays are split over devices, `fsdp.global_norm`.
+    """
+    clip = [] if settings.clip_norm is None else [clip_by_norm(settings.clip_norm, global_norm)]
     inner = optax.chain(
         *clip,
         optax.scale_by_adam(settings.beta1, settings.beta2, settings.eps),
@@ -87,6 +94,17 @@ def only(inner: optax.GradientTransformation, trainable: Any) -> optax.GradientT
     """`inner` on what the tree of bools `trainable` says True of; the rest has no state and stays bit-equal."""
     labels = jax.tree.map(lambda on: "trained" if on else "frozen", trainable)
     return optax.partition({"trained": inner, "frozen": optax.set_to_zero()}, labels)
+
+
+def clip_by_norm(largest: float, global_norm: Callable[[Any], jax.Array]) -> optax.GradientTransformation:
+    """`optax.clip_by_global_norm` with a norm of one's own: above `largest` the gradient is scaled down to it."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        norm = global_norm(updates)
+        return jax.tree.map(lambda g: jnp.where(norm < largest, g, (g / norm) * largest), updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def plain_promotion(inner: optax.GradientTransformation) -> optax.GradientTransformation:

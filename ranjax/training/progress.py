@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple, TextIO
 
+from ranjax.training import hosts
+
 
 class Standing(NamedTuple):
     """How far a piece of work is: its name, units done of how many, units a second (None: not known yet) and the
@@ -67,7 +69,8 @@ class Progress:
         self._first: tuple[float, int] | None = None
         self._printed = float("-inf")
         self._bar: Any = None
-        if self._stream.isatty():
+        self._silent = not hosts.first()
+        if self._stream.isatty() and not self._silent:
             from tqdm import tqdm
 
             text = "{desc}  {n_fmt}/{total_fmt} |{bar}| {postfix}"
@@ -87,7 +90,7 @@ class Progress:
         if self._bar is not None:
             self._bar.n = done
             self._bar.set_postfix_str(text, refresh=True)
-        elif now - self._printed >= self._interval or done >= self.total:
+        elif not self._silent and (now - self._printed >= self._interval or done >= self.total):
             self._printed = now
             print(f"{self.stage}  {done}/{self.total}  {text}".rstrip(), file=self._stream, flush=True)
 

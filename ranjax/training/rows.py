@@ -9,13 +9,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from ranjax.training.devices import AXIS, replicate, shard_batch
+from ranjax.training.devices import batch_axes, replicate, shard_batch
 
 RowFunction = Callable[[Any, Any], Any]
 
 
 class RowMap:
-    """Maps ``fn(shared, rows) -> rows`` over any number of rows.
+    """Maps ``fn(shared, rows) -> rows`` over any number of rows, on the devices of all processes of the mesh.
 
     Each device always sees the same shapes (`batch_size` rows), so the bits of a row's result depend neither on the
     number of rows nor on the number of devices. The last batch is filled up by repeating its last row, and cut again.
@@ -26,19 +26,28 @@ class RowMap:
       mesh: from `devices.make_mesh`.
       batch_size: rows at a time on each device.
       poll: called before each batch; raises where the work is to stop.
+
+    With several processes in the mesh all of them make the same calls with all the rows; each puts its own on its
+    devices, and all get all results.
     """
 
     def __init__(self, fn: RowFunction, mesh: Mesh, batch_size: int, poll: Callable[[], None] = lambda: None):
-        everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+        everywhere, split = PartitionSpec(), PartitionSpec(batch_axes(mesh))
         # check_vma=False: rows do not talk to each other, and loops inside attacks start from unvaried constants.
         mapped = jax.shard_map(fn, mesh=mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False)
         self._compiled = jax.jit(mapped)
         self._mesh, self._poll = mesh, poll
-        self.step = batch_size * mesh.shape[AXIS]
+        self.step = batch_size * mesh.size
+        own = [device.process_index == jax.process_index() for device in mesh.devices.flat]
+        self._own = np.repeat(own, batch_size)
 
     def share(self, tree: Any) -> Any:
         """A copy of `tree` on every device, to be passed as `shared` more than once."""
         return replicate(tree, self._mesh)
+
+    def trace(self, shared: Any, rows: Any) -> Any:
+        """The traced program for arrays or shapes of one whole batch (`step` rows), to be lowered and measured."""
+        return self._compiled.trace(shared, rows)
 
     def batches(self, shared: Any, rows: Any) -> Iterator[tuple[int, Any]]:
         """Yields (rows done so far, results of this batch as NumPy arrays)."""
@@ -46,10 +55,10 @@ class RowMap:
         for start in range(0, count, self.step):
             self._poll()
             real = min(self.step, count - start)
-            take = np.minimum(np.arange(start, start + self.step), count - 1)
+            take = np.minimum(np.arange(start, start + self.step), count - 1)[self._own]
             batch = shard_batch(jax.tree.map(lambda x: _take(x, take), rows), self._mesh)  # noqa: B023
             result = self._compiled(shared, batch)
-            yield start + real, jax.tree.map(lambda x: np.asarray(x)[:real], result)  # noqa: B023
+            yield start + real, jax.tree.map(lambda x: x[:real], to_host(result))  # noqa: B023
 
     def __call__(self, shared: Any, rows: Any, progress: Callable[[int], None] = lambda done: None) -> Any:
         """All results as NumPy arrays; `progress` is told how many rows are done."""
@@ -58,6 +67,15 @@ class RowMap:
             parts.append(part)
             progress(done)
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def to_host(tree: Any) -> Any:
+    """Global arrays as NumPy arrays, from all processes of their mesh."""
+    if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
+        return jax.tree.map(np.asarray, tree)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def _take(x: Any, index: np.ndarray) -> Any:

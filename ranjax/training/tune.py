@@ -211,13 +211,29 @@ def tune(
         means.append(float(np.mean(jax.device_get(summed))))
         if not np.isfinite(means[-1]):
             raise DataError(f"the loss is {means[-1]} in epoch {epoch + 1}: lower adapt.tune_learning_rate")
-        accuracy, loss = program.judge(params, task, trained, validation, jax.random.fold_in(key, 2**20))
-        history.append(float(accuracy))
-        if (history[-1], -float(loss)) > best[:2]:
-            best = (history[-1], -float(loss), epoch, jax.device_get(trained))
+        accuracy, loss = _judged(program, params, task, trained, validation, jax.random.fold_in(key, 2**20), settings)
+        history.append(accuracy)
+        if (accuracy, -loss) > best[:2]:
+            best = (accuracy, -loss, epoch, jax.device_get(trained))
     total = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
     share = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(_moving(best[3]))) / total
     return Outcome(best[3], best[2], history, means, share)
+
+
+def _judged(
+    program: _Program, params: Any, task: Task, trained: Any, split: Images, key: jax.Array, settings: Tune
+) -> tuple[float, float]:
+    """Accuracy and loss on a split, in batches of one shape: memory does not grow with the split."""
+    count = len(split.labels)
+    keys = jax.random.split(key, count)
+    right, loss, sides = 0, 0.0, 1
+    for start in range(0, count, settings.batch_size):
+        rows = np.arange(start, start + settings.batch_size)
+        index = np.minimum(rows, count - 1)
+        batch = Images(*(x[index] for x in split))
+        found = jax.device_get(program.judge(params, task, trained, batch, keys[index], rows < count))
+        right, loss, sides = right + int(found[0]), loss + float(found[1]), int(found[2])
+    return right / (count * sides), loss / (count * sides)
 
 
 class _Program(NamedTuple):
@@ -298,17 +314,16 @@ def _program(functions: Any, method: Tuned, settings: Tune, classes: int, exampl
             trained = {**trained, "head": {**trained["head"], "stats": stats}}
         return trained, opt_state, loss
 
-    def judge(params: Any, task: Task, trained: Any, batch: Images, key: jax.Array) -> Any:
+    def judge(params: Any, task: Task, trained: Any, batch: Images, keys: jax.Array, valid: jax.Array) -> Any:
         encoder = encoder_of(method, params, trained)
         classify = logits_of(functions, method, head)
         sides = [as_float(batch.images)]
         if method.attacks:
-            keys = jax.random.split(key, batch.labels.shape[0])
             sides.append(attacked(params, task, trained, batch, keys))
         logits = [classify(encoder, task, trained, x) for x in sides]
-        right = [jnp.mean(jnp.argmax(x, 1) == batch.labels, dtype=jnp.float32) for x in logits]
-        loss = [jnp.mean(losses.cross_entropy(x, batch.labels)) for x in logits]
-        return sum(right) / len(right), sum(loss) / len(loss)
+        right = [jnp.sum((jnp.argmax(x, 1) == batch.labels) & valid, dtype=jnp.int32) for x in logits]
+        loss = [jnp.sum(jnp.where(valid, losses.cross_entropy(x, batch.labels), 0.0)) for x in logits]
+        return sum(right), sum(loss), len(logits)
 
     return _Program(jax.jit(start), jax.jit(step, donate_argnums=(2, 3)), jax.jit(judge))
 

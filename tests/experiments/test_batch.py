@@ -156,7 +156,7 @@ def test_a_preempted_slice_is_made_again_and_a_still_one_started_again():
     states = CLOUD.look_after(RUNS, cloud)
     assert states == {"seed=0": "lost", "seed=2": "lost", "seed=1": "unfinished"}
     actions = [line.split()[4:6] for line in said if line.startswith("gcloud")]
-    order = ["describe", "delete", "create", "scp", "ssh", "ssh", "ssh", "describe", "ssh", "ssh"]
+    order = ["describe", "delete", "create", "scp", "ssh", "ssh", "ssh", "describe", "ssh", "ssh", "ssh"]
     assert [action for action, _ in actions] == order
 
 

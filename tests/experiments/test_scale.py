@@ -8,6 +8,7 @@ from flax import nnx
 from experiments.scale import collectives, estimate, flops
 from experiments.scale.chips import CHIPS
 from ranjax import config as configs
+from ranjax.errors import ConfigError
 from ranjax.models import DualEncoder
 from ranjax.stages.pretrain import encoder_shape
 
@@ -37,6 +38,24 @@ def test_collectives_are_read_with_their_bytes():
     found = collectives.read(text)
     assert [(c.kind, c.bytes) for c in found] == [("all-reduce", 184), ("all-gather", 64)]
     assert collectives.moved(found, 4) == pytest.approx(2 * 0.75 * 184 + 0.75 * 64)
+
+
+def test_collectives_in_a_loop_count_once_a_turn():
+    text = """
+%body (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %in = f32[4]{0} all-reduce(%x), to_apply=%add
+}
+
+%outer (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %w2 = (s32[], f32[4]{0}) while(%t), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+}
+
+ENTRY %main (a: f32[4]) -> f32[4] {
+  %w = (s32[], f32[4]{0}) while(%t), condition=%c, body=%outer, backend_config={"known_trip_count":{"n":"2"}}
+  %one = f32[8]{0} all-gather(%a), dimensions={0}
+}
+"""
+    assert collectives.totals(collectives.read(text)) == {"all-gather": (1, 32), "all-reduce": (6, 96)}
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +107,49 @@ def test_parameters_are_counted_once(tiny, programs):
     shape = encoder_shape(tiny, 64, eos_id=1, bos_id=2, pad_id=0)
     params = nnx.state(nnx.eval_shape(lambda: DualEncoder(shape, nnx.Rngs(0))), nnx.Param)
     assert programs[1].parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.slow
+def test_with_a_model_axis_weights_are_gathered_and_each_device_keeps_its_part(tiny, programs):
+    split = tiny.copy_and_resolve_references()
+    split.model_axis, split.pretrain.accumulate = 4, 2
+    program = estimate.pretrain_program(split, 8, vocab_size=64)
+    kinds = program.summary()
+    gathered = 2 * 32 * 16 * 4
+    # What is split is gathered (XLA's CPU compiler keeps it for the backward pass) and its gradient is scattered once,
+    # then summed over the two copies; small arrays are summed whole.
+    weights = kinds["all-gather"][1] - gathered
+    assert 0.9 * 4 * program.parameters <= weights <= 4 * program.parameters
+    assert kinds["reduce-scatter"][1] == gathered // 8 + weights // 4
+    small = 4 * program.parameters - weights
+    assert weights // 4 + small <= kinds["all-reduce"][1] <= weights // 4 + small + 2048
+    assert program.state == pytest.approx(3 * (weights / 4 + small), abs=64)
+    assert program.state < 0.35 * programs[8].state
+
+
+@pytest.mark.slow
+def test_accumulation_sends_no_more_and_chunks_never_hold_the_matrix(tiny, programs):
+    parts = tiny.copy_and_resolve_references()
+    parts.pretrain.accumulate, parts.pretrain.loss_chunk = 4, 1
+    program = estimate.pretrain_program(parts, 8, vocab_size=64)
+    assert program.summary()["all-reduce"][1] == pytest.approx(programs[8].summary()["all-reduce"][1], abs=1024)
+    assert program.moved == pytest.approx(programs[8].moved, rel=0.02)
+
+
+@pytest.mark.slow
+def test_crafting_sends_nothing(tiny):
+    config = tiny.copy_and_resolve_references()
+    config.noise.batch_size, config.noise.image_steps, config.noise.max_words, config.noise.top_k = 2, 3, 1, 2
+    program = estimate.craft_program(config, 8, vocab_size=64)
+    assert not program.collectives
+    assert program.rows == 2
+    # A step of PGD costs at least the image tower's forward and its backward pass to the pixels, two pairs a device.
+    shape = encoder_shape(config, 64, eos_id=1, bos_id=2, pad_id=0)
+    functions, params = estimate.abstract_encoder(shape)
+    images = jax.ShapeDtypeStruct((2, shape.image_size, shape.image_size, shape.channels), jnp.float32)
+    forward = flops.products(jax.make_jaxpr(functions.image_features)(params, images))
+    assert program.flops > 3 * 1.8 * forward
+    assert estimate.predict(program, CHIPS["v5e"], 0.4).low == 1.0
+    config.noise.recipe = "gaussian"
+    with pytest.raises(ConfigError, match=r"noise\.recipe"):
+        estimate.craft_program(config, 8, vocab_size=64)

@@ -18,6 +18,7 @@ from ranjax.stages import common
 from ranjax.stages.evaluation import inside
 from ranjax.stages.evaluation.record import REFERENCE, TASK, Record
 from ranjax.stages.evaluation.subject import Subject
+from ranjax.training import hosts
 from ranjax.training.methods import WITHOUT
 from ranjax.training.progress import Progress
 
@@ -199,7 +200,7 @@ def _keep(subject: Subject, split: str, images: np.ndarray | None) -> None:
     place = subject.context.folder / ADVERSARIES
     # What an interrupted run left is made anew, so that only splits of this config lie there.
     kept = load_file(place) if place.exists() and split != "test" else {}
-    if images is not None:
+    if images is not None and hosts.first():
         files.write_tensors(place, {**kept, split: np.ascontiguousarray(images)})
 
 

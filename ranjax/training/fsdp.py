@@ -1,0 +1,120 @@
+"""Fully sharded data parallelism: the state is split over the mesh axis "model", weights are whole only while in use.
+
+Every array of parameters and of the optimiser's moments is cut along its longest side that the axis divides; small
+arrays stay whole. Inside the step, `gather` puts a tensor together where the encoder reads it, and once more for the
+backward pass (Rajbhandari et al. 2020, ZeRO, stage 3; Zhao et al. 2023, FSDP). The transpose of that gather is a
+reduce-scatter: each device receives the sum of the gradients of its own part alone, and updates that part.
+
+The batch is split over all axes, so 8 devices as 8 x 1, 4 x 2, 2 x 4 or 1 x 8 do the same work on the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ranjax.training.devices import AXIS, MODEL
+
+T = TypeVar("T")
+SMALLEST = 1024
+"""Numbers below which an array stays whole: its parts would cost more messages than they save memory."""
+WHOLE = PartitionSpec()
+_GATHERED = "gathered weight"
+
+
+def spec(shape: tuple[int, ...], parts: int, smallest: int = SMALLEST) -> PartitionSpec:
+    """How one array is split: along its longest side (the first of equals) that `parts` divides, or not at all."""
+    sides = [axis for axis, side in enumerate(shape) if side % parts == 0]
+    if parts == 1 or not sides or int(np.prod(shape)) < smallest:
+        return WHOLE
+    chosen = max(sides, key=lambda axis: (shape[axis], -axis))
+    return PartitionSpec(*(MODEL if axis == chosen else None for axis in range(chosen + 1)))
+
+
+def specs(tree: Any, mesh: Mesh, smallest: int = SMALLEST) -> Any:
+    """`spec` of every array of a state; moments have their parameter's shape, and so its split."""
+    parts = mesh.shape.get(MODEL, 1)
+    return jax.tree.map(lambda leaf: spec(tuple(np.shape(leaf)), parts, smallest), tree)
+
+
+def place(tree: T, mesh: Mesh, split: Any) -> T:
+    """A copy of `tree` on the devices of `mesh`, split as `specs` said. Takes host arrays without a whole copy on one
+    device."""
+
+    def put(leaf: Any, how: PartitionSpec) -> Any:
+        # Never an alias of the host's array: the result may be donated while that one lives on.
+        return jax.device_put(np.asarray(leaf), NamedSharding(mesh, how), may_alias=False)
+
+    return jax.tree.map(put, tree, split)
+
+
+def shardings(mesh: Mesh, split: Any) -> Any:
+    """The shardings on `mesh` that `specs` stand for."""
+    return jax.tree.map(lambda how: NamedSharding(mesh, how), split)
+
+
+def abstract(tree: T, mesh: Mesh, split: Any) -> T:
+    """The shapes of `tree` with the shardings that `specs` said: what a checkpoint is restored into."""
+
+    def made(leaf: Any, how: PartitionSpec) -> Any:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, how))
+
+    return jax.tree.map(made, tree, split)
+
+
+def whole(tree: T, mesh: Mesh) -> T:
+    """Every array on every device of `mesh`, from however it is split."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(lambda x: x, out_shardings=jax.tree.map(lambda _: everywhere, tree))(tree)
+
+
+def gather(params: T, split: Any) -> T:
+    """Whole tensors from this device's parts, inside a `shard_map` that checks replication."""
+
+    def one(part: jax.Array, how: PartitionSpec) -> jax.Array:
+        axis = _axis(how)
+        if axis is None:
+            return part
+        # Varying before the gather: in the backward pass the sum over "model" is then scattered first, and only this
+        # device's part is summed over "data", not the whole gradient.
+        part = jax.lax.pcast(part, AXIS, to="varying")
+        return checkpoint_name(jax.lax.all_gather(part, MODEL, axis=axis, tiled=True), _GATHERED)
+
+    return jax.tree.map(one, params, split)
+
+
+def gathering(loss_fn: Callable[[Any], Any], split: Any) -> Callable[[Any], Any]:
+    """``loss_fn`` of whole parameters as a function of their parts.
+
+    Whole weights are not kept for the backward pass but gathered a second time; everything else is kept.
+    """
+    policy = jax.checkpoint_policies.save_anything_except_these_names(_GATHERED)
+    return jax.checkpoint(lambda parts: loss_fn(gather(parts, split)), policy=policy)
+
+
+def square_sums(tree: Any, split: Any) -> list[jax.Array]:
+    """Sum of squares of every (whole) array, from this device's parts: the same on all devices."""
+
+    # By path: an optimizer of some parameters alone leaves gaps in its tree.
+    how = dict(jax.tree_util.tree_leaves_with_path(split))
+
+    def one(path: Any, part: jax.Array) -> jax.Array:
+        total = jnp.sum(jnp.square(part))
+        return total if _axis(how[path]) is None else jax.lax.psum(total, MODEL)
+
+    return [one(*pair) for pair in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def global_norm(split: Any) -> Callable[[Any], jax.Array]:
+    """The Euclidean norm of all whole arrays together, as a function of their parts."""
+    return lambda tree: jnp.sqrt(jnp.sum(jnp.stack(square_sums(tree, split))))
+
+
+def _axis(how: PartitionSpec) -> int | None:
+    return next((axis for axis, name in enumerate(how) if name == MODEL), None)
