@@ -54,7 +54,15 @@ def _one_device():
     return jax.device_get(state), metrics
 
 
-@pytest.mark.parametrize(("model", "accumulate", "chunk"), [(1, 2, 1), (2, 1, None), (4, 2, 1), (8, 1, None)])
+@pytest.mark.parametrize(
+    ("model", "accumulate", "chunk"),
+    [
+        (4, 2, 1),
+        (8, 1, None),
+        pytest.param(1, 2, 1, marks=pytest.mark.slow),
+        pytest.param(2, 1, None, marks=pytest.mark.slow),
+    ],
+)
 def test_every_shape_of_eight_devices_equals_one_device(model, accumulate, chunk):
     program = _program(8, model, accumulate, chunk)
     state, metrics = _steps(program, program.start(_params()), 0, 3)
@@ -71,7 +79,9 @@ def test_every_shape_of_eight_devices_equals_one_device(model, accumulate, chunk
     assert all(leaf.addressable_shards[0].data.size == leaf.size // model for leaf in moments)
 
 
-@pytest.mark.parametrize(("saved", "restored"), [((8, 2), (1, 1)), ((1, 1), (8, 8))])
+@pytest.mark.parametrize(
+    ("saved", "restored"), [((8, 8), (1, 1)), pytest.param((1, 1), (8, 2), marks=pytest.mark.slow)]
+)
 def test_a_checkpoint_goes_on_on_another_mesh(tmp_path, saved, restored):
     before, after = _program(*saved), _program(*restored)
     state, _ = _steps(before, before.start(_params()), 0, 2)
@@ -99,18 +109,17 @@ def test_arrays_are_split_along_their_longest_side_that_divides():
 def test_each_device_holds_its_part_and_the_weights_are_gathered_and_their_gradients_scattered():
     from experiments.scale import collectives
 
-    sizes = {}
-    for model in (1, 8):
-        program = _program(8, model)
-        batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch_at(0, 16)))
-        compiled = program.step.lower(program.abstract(_params()), batch, jax.random.key(0)).compile()
-        sizes[model] = compiled.memory_analysis().argument_size_in_bytes
-        kinds = collectives.totals(collectives.read(compiled.as_text()))
-    split = 4 * (16 * 64 + 20 * 64 + 64 * 64)
+    program = _program(8, 8)
+    batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch_at(0, 16)))
+    compiled = program.step.lower(program.abstract(_params()), batch, jax.random.key(0)).compile()
+    kinds = collectives.totals(collectives.read(compiled.as_text()))
+    split, small = 4 * (16 * 64 + 20 * 64 + 64 * 64), 4 * (64 + 1)
     embeddings = 2 * 16 * 64 * 4
     assert kinds["all-gather"][1] == split + embeddings
     assert kinds["reduce-scatter"][1] == (split + embeddings) // 8
-    assert sizes[1] - sizes[8] == 3 * split * 7 // 8
+    # Of parameters and both moments an eighth; the batch's two rows and a few counters are the rest.
+    state, rows = 3 * (split // 8 + small), 2 * (16 * 4 + 7 * 4 + 7)
+    assert state <= compiled.memory_analysis().argument_size_in_bytes <= state + rows + 64
 
 
 def test_a_model_axis_that_does_not_divide_the_devices_is_refused():
