@@ -90,7 +90,7 @@ def _one_head(
 
     curve = part("curve ")
     # In the order of the config, which a file does not keep.
-    order = [WORST, *(f"{kind}@{text}" for kind in (WORST, PGD) for text in subject.config.radii)]
+    order = [WORST, *(f"{kind}@{text}" for kind in (WORST, PGD) for text in ("0", *subject.config.radii))]
     return Robustness(**part("result ")), {name: curve[name] for name in order if name in curve}
 
 
