@@ -14,7 +14,6 @@ from ranjax.attacks import constraints
 from ranjax.data import noise
 from ranjax.data.store import GRID, NoisyStore, StoreWriter
 from ranjax.data.tokenizer import Tokenizer
-from ranjax.models.vision_bert import VisionBert
 from ranjax.schema.noise import ATTACKS, CONTROLS
 from ranjax.stages import candidates, common, craft
 from ranjax.training.devices import make_mesh
@@ -304,10 +303,11 @@ def test_a_checkpoint_of_the_user_goes_through_with_its_tokenizer_at_another_ima
         bert = models.BertConfig(
             vocab_size=tokenizer.vocab_size, width=24, layers=1, heads=2, mlp_width=48, max_length=60, pooler=True
         )
-        config = models.VisionBertConfig(
-            bert=bert, image_size=32, patch_size=16, vision_width=24, vision_layers=1, vision_heads=2, embed_dim=16
+        image = models.ViTConfig(image_size=32, patch_size=16, width=24, layers=1, heads=2, mlp_width=48)
+        config = models.TowersConfig(
+            image=image, text=models.BertTextConfig(bert=bert), embed_dim=16, layout="vision-text-dual-encoder"
         )
-        models.save(weights, *models.split(VisionBert(config, nnx.Rngs(0))))
+        models.save(weights, *models.split(models.DualEncoder(config, nnx.Rngs(0))))
         tokenizer.save(weights / "tokenizer.json")
     config = tiny()
     config.model.weights, config.data.image_size = str(weights), 32 if kind == "vision_bert" else 48

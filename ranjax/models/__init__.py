@@ -3,22 +3,34 @@
 from ranjax.models import heads, lora
 from ranjax.models.bert import BertConfig, BertFunctions
 from ranjax.models.bert_files import load_bert, load_bert_mlm, save_bert
-from ranjax.models.clip_files import load_clip, save_clip
+from ranjax.models.bert_text import BertTextConfig
 from ranjax.models.config import DualEncoderConfig
 from ranjax.models.dual_encoder import DualEncoder, DualEncoderFunctions, split
-from ranjax.models.load import load, save
+from ranjax.models.layouts import LAYOUTS, load, load_clip, save, save_clip
+from ranjax.models.modified_resnet import ModifiedResNetConfig
 from ranjax.models.parameters import describe_parameters
+from ranjax.models.projections import Projection
 from ranjax.models.resize import resize_positions
-from ranjax.models.vision_bert import VisionBertConfig, load_vision_bert, save_vision_bert
+from ranjax.models.resnet import ResNetConfig
+from ranjax.models.text_transformer import TextTransformerConfig
+from ranjax.models.towers import TowersConfig
+from ranjax.models.vision_transformer import ViTConfig
 from ranjax.models.weight_files import WeightsError
 
 __all__ = [
+    "LAYOUTS",
     "BertConfig",
     "BertFunctions",
+    "BertTextConfig",
     "DualEncoder",
     "DualEncoderConfig",
     "DualEncoderFunctions",
-    "VisionBertConfig",
+    "ModifiedResNetConfig",
+    "Projection",
+    "ResNetConfig",
+    "TextTransformerConfig",
+    "TowersConfig",
+    "ViTConfig",
     "WeightsError",
     "describe_parameters",
     "heads",
@@ -26,12 +38,10 @@ __all__ = [
     "load_bert",
     "load_bert_mlm",
     "load_clip",
-    "load_vision_bert",
     "lora",
     "resize_positions",
     "save",
     "save_bert",
     "save_clip",
-    "save_vision_bert",
     "split",
 ]

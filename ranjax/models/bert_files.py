@@ -11,8 +11,8 @@ from flax import nnx
 
 from ranjax.errors import ConfigError, DataError
 from ranjax.models.bert import Bert, BertConfig, BertFunctions, Params, split_bert
-from ranjax.models.naming import LINEAR, SAME, Layout, read_tree, write_tree
-from ranjax.models.weight_files import read_config, read_weights, write_weights
+from ranjax.models.naming import SAME, Layout, linear, norm, read_tree, write_tree
+from ranjax.models.weight_files import CONFIG, read_config, read_weights, write_weights
 
 _ACTIVATIONS = {"gelu": "gelu", "quick_gelu": "quick_gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
 _DECODER = "cls.predictions.decoder."
@@ -53,7 +53,7 @@ def save_bert(folder: str | Path, functions: BertFunctions, params: Params) -> N
     prefix = "bert." if config.masked_lm else ""
     weights = write_tree(params, bert_layout(config))
     named = {key if key.startswith("cls.") else prefix + key: value for key, value in weights.items()}
-    write_weights(folder, named, content)
+    write_weights(folder, named, {CONFIG: content})
 
 
 def bert_config_to_transformers(config: BertConfig) -> dict:
@@ -107,12 +107,12 @@ def bert_layout(config: BertConfig) -> Layout:
         ("token_embedding",): ("embeddings.word_embeddings.weight", SAME),
         ("positions",): ("embeddings.position_embeddings.weight", SAME),
         ("types",): ("embeddings.token_type_embeddings.weight", SAME),
-        **_norm(("norm",), "embeddings.LayerNorm"),
+        **norm(("norm",), "embeddings.LayerNorm"),
     }
     for i in range(config.layers):
         path, prefix = ("blocks", "layers", str(i)), f"encoder.layer.{i}"
-        layout |= _norm((*path, "norm1"), f"{prefix}.attention.output.LayerNorm")
-        layout |= _norm((*path, "norm2"), f"{prefix}.output.LayerNorm")
+        layout |= norm((*path, "norm1"), f"{prefix}.attention.output.LayerNorm")
+        layout |= norm((*path, "norm2"), f"{prefix}.output.LayerNorm")
         for group, ours, theirs in (
             ("attention", "query", "attention.self.query"),
             ("attention", "key", "attention.self.key"),
@@ -121,12 +121,12 @@ def bert_layout(config: BertConfig) -> Layout:
             ("mlp", "fc1", "intermediate.dense"),
             ("mlp", "fc2", "output.dense"),
         ):
-            layout |= _linear((*path, group, ours), f"{prefix}.{theirs}")
+            layout |= linear((*path, group, ours), f"{prefix}.{theirs}")
     if config.pooler:
-        layout |= _linear(("pooler",), "pooler.dense")
+        layout |= linear(("pooler",), "pooler.dense")
     if config.masked_lm:
-        layout |= _linear(("head", "transform"), "cls.predictions.transform.dense")
-        layout |= _norm(("head", "norm"), "cls.predictions.transform.LayerNorm")
+        layout |= linear(("head", "transform"), "cls.predictions.transform.dense")
+        layout |= norm(("head", "norm"), "cls.predictions.transform.LayerNorm")
         layout[("head", "bias")] = ("cls.predictions.bias", SAME)
     return layout
 
@@ -150,17 +150,17 @@ def _load(
 
 
 def _rename(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Keys without "bert.", and layer norms of the oldest files (gamma, beta) under today's names."""
-    renamed = {}
-    for key, value in weights.items():
-        key = key.removeprefix("bert.").replace("LayerNorm.gamma", "LayerNorm.weight")
-        renamed[key.replace("LayerNorm.beta", "LayerNorm.bias")] = value
-    return renamed
+    """Keys without "bert.", as today's."""
+    return today_s_keys({key.removeprefix("bert."): value for key, value in weights.items()})
 
 
-def _linear(path: tuple[str, ...], key: str) -> Layout:
-    return {(*path, "kernel"): (f"{key}.weight", LINEAR), (*path, "bias"): (f"{key}.bias", SAME)}
+def today_s_keys(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Layer norms of the oldest files (gamma, beta) under today's names."""
+    names = {".gamma": ".weight", ".beta": ".bias"}
 
+    def renamed(key: str) -> str:
+        for old, new in names.items():
+            key = key.replace(f"LayerNorm{old}", f"LayerNorm{new}")
+        return key
 
-def _norm(path: tuple[str, ...], key: str) -> Layout:
-    return {(*path, "scale"): (f"{key}.weight", SAME), (*path, "bias"): (f"{key}.bias", SAME)}
+    return {renamed(key): value for key, value in weights.items()}

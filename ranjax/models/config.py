@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ranjax.errors import ConfigError
+from ranjax.models.checks import divides, one_of, pixels, whole_positive
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -40,6 +41,7 @@ class DualEncoderConfig:
         softmax and outputs at higher precision.
       remat: recompute each block in the backward pass instead of keeping its activations.
       scan: run the blocks as one scanned block, which compiles faster and runs slower on a CPU.
+      layout: whose files it is written as; see `ranjax.models.layouts`.
     """
 
     vocab_size: int
@@ -69,12 +71,10 @@ class DualEncoderConfig:
     compute_dtype: str = "params"
     remat: bool = False
     scan: bool = False
+    layout: str = "clip"
 
     def __post_init__(self) -> None:
-        for name in _WHOLE_POSITIVE:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"model.{name}", value, "a whole number of at least 1")
+        whole_positive(self, "model", *_WHOLE_POSITIVE)
         if self.channels not in (1, 3):
             raise ConfigError("model.channels", self.channels, "1 (grey) or 3")
         if self.image_size % self.patch_size:
@@ -85,30 +85,16 @@ class DualEncoderConfig:
             )
         for tower in ("vision", "text"):
             width, heads = getattr(self, f"{tower}_width"), getattr(self, f"{tower}_heads")
-            if width % heads:
-                raise ConfigError(f"model.{tower}_heads", heads, f"a divisor of model.{tower}_width = {width}")
+            divides(f"model.{tower}_heads", heads, f"model.{tower}_width = {width}", width)
             if getattr(self, f"{tower}_mlp_width") is None:
                 object.__setattr__(self, f"{tower}_mlp_width", 4 * width)
         if not 0 <= self.eos_id < self.vocab_size:
             raise ConfigError("model.eos_id", self.eos_id, f"an id below model.vocab_size = {self.vocab_size}")
-        for name, allowed in (
-            ("activation", ACTIVATIONS),
-            ("compute_dtype", COMPUTE_DTYPES),
-            ("text_pooling", TEXT_POOLINGS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"model.{name}", getattr(self, name), f"one of {', '.join(allowed)}")
-        defaults = {"pixel_mean": (CLIP_MEAN, (0.5,)), "pixel_std": (CLIP_STD, (0.25,))}
-        for name, (rgb, grey) in defaults.items():
-            value = getattr(self, name)
-            value = (rgb if self.channels == 3 else grey) if value is None else tuple(float(v) for v in value)
-            if len(value) != self.channels:
-                raise ConfigError(f"model.{name}", value, f"one number for each of the {self.channels} channels")
-            object.__setattr__(self, name, value)
-        if min(self.pixel_std) <= 0:  # type: ignore[type-var]
-            raise ConfigError("model.pixel_std", self.pixel_std, "positive numbers")
-        if self.grey_to_rgb and self.channels != 3:
-            raise ConfigError("model.grey_to_rgb", True, "only with model.channels = 3")
+        one_of("model.activation", self.activation, ACTIVATIONS)
+        one_of("model.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
+        one_of("model.text_pooling", self.text_pooling, TEXT_POOLINGS)
+        rgb = self.channels == 3
+        pixels(self, CLIP_MEAN if rgb else (0.5,), CLIP_STD if rgb else (0.25,), self.channels)
 
     @property
     def patches(self) -> int:

@@ -14,44 +14,41 @@ from flax import nnx
 from ranjax.errors import ConfigError
 from ranjax.models import text_resume
 from ranjax.models.config import DualEncoderConfig
-from ranjax.models.layers import Linear, at_least_float32
-from ranjax.models.text_transformer import TextTransformer
-from ranjax.models.vision_transformer import VisionTransformer
+from ranjax.models.layers import at_least_float32
+from ranjax.models.projections import build
+from ranjax.models.towers import TowersConfig, image_tower, text_tower, towers
 
 Params = dict[str, Any]
 MAX_LOGIT_SCALE = 100.0
 
 
 class DualEncoder(nnx.Module):
-    """CLIP (Radford et al. 2021): two transformers, two linear projections without bias, one logit scale."""
+    """Two towers, two projections and one logit scale (CLIP, Radford et al. 2021), by config a bias of the logits."""
 
-    def __init__(self, config: DualEncoderConfig, rngs: nnx.Rngs):
+    def __init__(self, config: DualEncoderConfig | TowersConfig, rngs: nnx.Rngs):
         self.config = config
-        self.vision = VisionTransformer(config, rngs)
-        self.text: Any = TextTransformer(config, rngs)
-        self.visual_projection = Linear(
-            config.vision_width, config.embed_dim, config.vision_width**-0.5, rngs, use_bias=False
-        )
-        self.text_projection = Linear(
-            config.text_width, config.embed_dim, config.text_width**-0.5, rngs, use_bias=False
-        )
-        self.log_scale = nnx.Param(jnp.asarray(config.logit_scale_init, jnp.float32))
-
-    @staticmethod
-    def functions_type() -> type[DualEncoderFunctions]:
-        """What `split` makes of this module."""
-        return DualEncoderFunctions
+        parts = towers(config)
+        self.vision = image_tower(parts, rngs)
+        self.text = text_tower(parts, rngs)
+        self.visual_projection = build(parts.image_projection, parts.image.outputs, parts.embed_dim, rngs)
+        self.text_projection = build(parts.text_projection, parts.text.width, parts.embed_dim, rngs)
+        start = nnx.Param(jnp.asarray(parts.logit_scale_init, jnp.float32))
+        # Two names, because what holds one of them at 100 at most (`training.optimizer`) must leave the other alone.
+        self.log_scale: nnx.Param | None = start if parts.scale_limited else None
+        self.free_log_scale: nnx.Param | None = None if parts.scale_limited else start
+        bias = parts.logit_bias_init
+        self.bias = None if bias is None else nnx.Param(jnp.asarray(bias, jnp.float32))
 
     def image_features(self, images: jax.Array) -> jax.Array:
         """See `DualEncoderFunctions.image_features`."""
-        stored = self.log_scale[...].dtype
-        return self.visual_projection(self.vision(self.normalise(images))).astype(stored)
+        x = self.vision(self.normalise(images))
+        return _projected(self.visual_projection, x).astype(self._stored)
 
     def normalise(self, images: jax.Array) -> jax.Array:
         """Images [B, S, S, C] in [0, 1], checked, as the tower reads them: compute dtype, channels, mean, deviation."""
-        config, stored = self.config, self.log_scale[...].dtype
+        config = self.config
         _check_images(images, config)
-        x = images.astype(compute_dtype(config, stored))
+        x = images.astype(compute_dtype(config, self._stored))
         if config.grey_to_rgb and x.shape[-1] == 1:
             x = jnp.broadcast_to(x, (*x.shape[:-1], 3))
         wide = at_least_float32(x.dtype)
@@ -60,28 +57,28 @@ class DualEncoder(nnx.Module):
 
     def text_features(self, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None = None) -> jax.Array:
         """See `DualEncoderFunctions.text_features`."""
-        config, stored = self.config, self.log_scale[...].dtype
+        config, stored = self.config, self._stored
         check_tokens(tokens, mask, embeddings, config)
         if embeddings is None:
             embeddings = self.text.token_embedding[...][tokens]
         x = self.text(tokens, mask, embeddings.astype(compute_dtype(config, stored)))
-        return self.text_projection(x).astype(stored)
+        return _projected(self.text_projection, x).astype(stored)
 
     def text_features_cached(
         self, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array
     ) -> tuple[jax.Array, text_resume.Cache]:
         """See `DualEncoderFunctions.text_features_cached`."""
-        stored = self.log_scale[...].dtype
+        stored = self._stored
         check_tokens(tokens, mask, embeddings, self.config)
         x, cache = text_resume.encode(self.text, tokens, mask, embeddings.astype(compute_dtype(self.config, stored)))
-        return self.text_projection(x).astype(stored), cache
+        return _projected(self.text_projection, x).astype(stored), cache
 
     def text_features_resumed(
         self, cache: text_resume.Cache, start: jax.Array, width: int, tokens: jax.Array, mask: jax.Array
     ) -> jax.Array:
         """See `DualEncoderFunctions.text_features_resumed`."""
         x = text_resume.resume(self.text, cache, start, width, tokens, mask)
-        return self.text_projection(x).astype(self.log_scale[...].dtype)
+        return _projected(self.text_projection, x).astype(self._stored)
 
     def token_table(self) -> jax.Array:
         """See `DualEncoderFunctions.token_table`."""
@@ -89,18 +86,32 @@ class DualEncoder(nnx.Module):
 
     def logit_scale(self) -> jax.Array:
         """See `DualEncoderFunctions.logit_scale`."""
+        if self.log_scale is None:
+            return jnp.exp(self.free_log_scale[...])
         limit = math.log(MAX_LOGIT_SCALE)
         stored = self.log_scale[...]
         # `where`, not `minimum`: a parameter clamped exactly to the limit keeps its whole gradient and can come back.
         scale = jnp.exp(jnp.where(stored > limit, jnp.asarray(limit, stored.dtype), stored))
         return scale - jax.lax.stop_gradient(jnp.maximum(scale - MAX_LOGIT_SCALE, 0.0))
 
+    def logit_bias(self) -> jax.Array:
+        """See `DualEncoderFunctions.logit_bias`."""
+        return jnp.zeros((), self._stored) if self.bias is None else self.bias[...]
+
+    @property
+    def _stored(self) -> jnp.dtype:
+        return (self.free_log_scale if self.log_scale is None else self.log_scale)[...].dtype
+
+
+def _projected(projection: Any, x: jax.Array) -> jax.Array:
+    return x if projection is None else projection(x)
+
 
 @dataclasses.dataclass(frozen=True)
 class DualEncoderFunctions:
     """Pure functions of a parameter pytree; hashable, so it can be closed over or be a static argument of `jax.jit`."""
 
-    config: DualEncoderConfig
+    config: DualEncoderConfig | TowersConfig
 
     def image_features(self, params: Params, images: jax.Array) -> jax.Array:
         """Projected image embeddings, not L2-normalised: dtype of the parameters, [B, D].
@@ -134,7 +145,8 @@ class DualEncoderFunctions:
     @property
     def is_causal(self) -> bool:
         """Whether a token of the text tower sees only those before it, as `text_features_resumed` needs."""
-        return self._module() is DualEncoder
+        text = towers(self.config).text
+        return text.pools_at_eos and text.causal
 
     def text_features_cached(
         self, params: Params, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array
@@ -159,37 +171,42 @@ class DualEncoderFunctions:
         return self._bind(params).token_table()
 
     def logit_scale(self, params: Params) -> jax.Array:
-        """The factor of the cosine logits, a scalar: exp of the parameter, at most 100."""
+        """The factor of the cosine logits, a scalar: exp of the parameter, at most 100 but for SigLIP's."""
         return self._bind(params).logit_scale()
+
+    def logit_bias(self, params: Params) -> jax.Array:
+        """What is added to the scaled cosines under the sigmoid loss, a scalar: 0 for encoders without it."""
+        return self._bind(params).logit_bias()
 
     def computing_in(self, dtype: str) -> DualEncoderFunctions:
         """The same functions whose towers compute in `dtype` ("float32", "bfloat16"); parameters stay as they are."""
         return dataclasses.replace(self, config=dataclasses.replace(self.config, compute_dtype=dtype))
 
     def _bind(self, params: Params) -> DualEncoder:
-        return nnx.merge(_graph(self._module(), self.config), params)
-
-    @staticmethod
-    def _module() -> type[DualEncoder]:
-        return DualEncoder
+        return nnx.merge(_graph(self.config), params)
 
 
 def split(model: DualEncoder) -> tuple[DualEncoderFunctions, Params]:
     """Takes a module apart into pure functions and a plain nested dict of arrays."""
-    return model.functions_type()(model.config), nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return DualEncoderFunctions(model.config), nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
 @functools.lru_cache(maxsize=64)
-def _graph(module: type[DualEncoder], config: DualEncoderConfig) -> nnx.GraphDef:
-    return nnx.graphdef(nnx.eval_shape(lambda: module(config, nnx.Rngs(0))))
+def _graph(config: DualEncoderConfig | TowersConfig) -> nnx.GraphDef:
+    return nnx.graphdef(nnx.eval_shape(lambda: DualEncoder(config, nnx.Rngs(0))))
 
 
-def compute_dtype(config: DualEncoderConfig, stored: jnp.dtype) -> jnp.dtype:
+def stored_dtype(params: Params) -> jnp.dtype:
+    """The dtype that an encoder's parameters are kept in."""
+    return jnp.dtype(params["log_scale" if "log_scale" in params else "free_log_scale"].dtype)
+
+
+def compute_dtype(config: DualEncoderConfig | TowersConfig, stored: jnp.dtype) -> jnp.dtype:
     """What a tower computes in, given the dtype of its parameters."""
     return jnp.dtype(stored if config.compute_dtype == "params" else config.compute_dtype)
 
 
-def _check_images(images: jax.Array, config: DualEncoderConfig) -> None:
+def _check_images(images: jax.Array, config: DualEncoderConfig | TowersConfig) -> None:
     channels = (1, 3) if config.grey_to_rgb else (config.channels,)
     size = config.image_size
     if images.ndim != 4 or images.shape[1:3] != (size, size) or images.shape[3] not in channels:
@@ -199,7 +216,9 @@ def _check_images(images: jax.Array, config: DualEncoderConfig) -> None:
         raise ConfigError("images.dtype", str(images.dtype), "floats in [0, 1] (divide 8-bit images by 255)")
 
 
-def check_tokens(tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None, config: DualEncoderConfig) -> None:
+def check_tokens(
+    tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None, config: DualEncoderConfig | TowersConfig
+) -> None:
     """Raises ConfigError where tokens, mask and embeddings do not fit the text tower or each other."""
     if tokens.ndim != 2 or tokens.shape[1] > config.max_length:
         raise ConfigError("tokens.shape", tokens.shape, f"[B, L] with L at most model.max_length = {config.max_length}")

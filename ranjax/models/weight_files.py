@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ranjax import files
 from ranjax.errors import DataError
+from ranjax.models.known_hashes import verify
 
-WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+WEIGHTS, INDEX_SUFFIX, CONFIG = "model.safetensors", ".index.json", "config.json"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -36,11 +37,11 @@ class WeightsError(DataError):
         super().__init__("\n".join(lines))
 
 
-def read_config(folder: str | Path) -> dict:
-    """config.json of a model folder. Raises DataError where it is absent or not JSON."""
-    path = Path(folder) / CONFIG
+def read_config(folder: str | Path, name: str = CONFIG) -> dict:
+    """config.json (or `name`) of a model folder. Raises DataError where it is absent or not JSON."""
+    path = Path(folder) / name
     if not path.is_file():
-        raise DataError(f"{path} is absent: a model folder holds {CONFIG} beside {WEIGHTS}")
+        raise DataError(f"{path} is absent: a model folder holds {name} beside {WEIGHTS}")
     refuse_stand_ins(path)
     try:
         return json.loads(path.read_text())
@@ -48,36 +49,53 @@ def read_config(folder: str | Path) -> dict:
         raise DataError(f"{path} is not JSON: {error}") from error
 
 
-def read_weights(source: str | Path) -> dict[str, np.ndarray]:
+def folder_of(source: str | Path) -> Path:
+    """The folder of a checkpoint that is given as a folder or as one file of weights."""
+    path = Path(source)
+    return path.parent if path.suffix == ".safetensors" else path
+
+
+def weights_in(folder: Path, names: Sequence[str] = (WEIGHTS,)) -> Path | None:
+    """The file that a folder's weights start from: an index of shards or one of `names`; None where there is none."""
+    found = [folder / f"{name}{suffix}" for name in names for suffix in (INDEX_SUFFIX, "")]
+    return next((path for path in found if path.is_file()), None)
+
+
+def read_weights(source: str | Path, names: Sequence[str] = (WEIGHTS,)) -> dict[str, np.ndarray]:
     """All tensors of a folder (one file or several with an index) or of one .safetensors file, as stored.
+
+    Sizes and SHA-256 sums are compared wherever something beside the files says what they should be (`known_hashes`).
 
     Raises:
       DataError: no weights, pickled weights, an HTML page or a Git LFS pointer in their place, a damaged file, a
-        missing shard.
+        missing shard, a file of another size or hash than it should have.
     """
     source = Path(source)
     if source.suffix in PICKLED:
-        raise DataError(_pickle_refusal(source, source.parent))
+        raise DataError(_pickle_refusal(source))
     if source.is_file():
         return _read_file(source)
-    if (source / INDEX).is_file():
-        return _read_shards(source)
-    if (source / WEIGHTS).is_file():
-        return _read_file(source / WEIGHTS)
-    pickled = sorted(path for path in source.glob("*") if path.suffix in PICKLED)
+    found = weights_in(source, names)
+    if found is not None:
+        return _read_shards(found) if found.name.endswith(INDEX_SUFFIX) else _read_file(found)
+    pickled = sorted(path for path in source.glob("*") if path.suffix in PICKLED and path.name != "training_args.bin")
     if pickled:
-        raise DataError(_pickle_refusal(pickled[0], source))
-    raise DataError(f"{source} holds no weights: expected {WEIGHTS}, or {INDEX} and its shards")
+        raise DataError(_pickle_refusal(pickled[0]))
+    shown = " or ".join(names)
+    raise DataError(f"{source} holds no weights: expected {shown}, or {names[0]}{INDEX_SUFFIX} and its shards")
 
 
-def write_weights(folder: str | Path, weights: Mapping[str, np.ndarray], config: Mapping) -> None:
-    """Writes config.json and model.safetensors; each appears whole, by rename."""
+def write_weights(
+    folder: str | Path, weights: Mapping[str, np.ndarray], configs: Mapping[str, Mapping], name: str = WEIGHTS
+) -> None:
+    """Writes the JSON files of `configs` and the weights as `name`; each appears whole, by rename."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # order="C" keeps a scalar a scalar, which np.ascontiguousarray does not.
     tensors = {name: np.asarray(value, order="C") for name, value in weights.items()}
-    files.write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
-    write_json(folder / CONFIG, config)
+    files.write_tensors(folder / name, tensors, metadata={"format": "pt"})
+    for file, content in configs.items():
+        write_json(folder / file, content)
 
 
 def write_json(path: Path, content: Mapping) -> None:
@@ -100,6 +118,7 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     refuse_stand_ins(path)
+    verify(path)
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -109,31 +128,35 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _read_shards(folder: Path) -> dict[str, np.ndarray]:
-    refuse_stand_ins(folder / INDEX)
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+    refuse_stand_ins(index)
     try:
-        place = json.loads((folder / INDEX).read_text())["weight_map"]
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{folder / INDEX} is not an index of shards: {error!r}") from error
-    files = sorted(set(place.values()))
-    outside = [name for name in files if Path(name).name != name]
+        content = json.loads(index.read_text())
+        place = content["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{index} is not an index of shards: {error!r}") from error
+    folder, shards = index.parent, sorted(set(place.values()))
+    outside = [name for name in shards if Path(name).name != name]
     if outside:
-        raise DataError(f"{folder / INDEX} names shards outside its folder: {', '.join(outside)}")
-    absent = [name for name in files if not (folder / name).is_file()]
+        raise DataError(f"{index} names shards outside its folder: {', '.join(outside)}")
+    absent = [name for name in shards if not (folder / name).is_file()]
     if absent:
-        raise DataError(f"{folder} lacks {len(absent)} of its {len(files)} shards: {', '.join(absent)}")
+        raise DataError(f"{folder} lacks {len(absent)} of its {len(shards)} shards: {', '.join(absent)}")
     weights: dict[str, np.ndarray] = {}
-    for name in files:
+    for name in shards:
         weights.update(_read_file(folder / name))
+    lost = sorted(set(place) - set(weights))
+    if lost:
+        raise DataError(f"{index} names {len(lost)} tensors that no shard holds: {', '.join(lost[:5])}")
+    total = (content.get("metadata") or {}).get("total_size")
+    held = sum(value.nbytes for value in weights.values())
+    if isinstance(total, int) and total != held:
+        raise DataError(f"{index} says that its tensors take {total} bytes; the shards hold {held}")
     return weights
 
 
-def _pickle_refusal(path: Path, folder: Path) -> str:
-    command = (
-        'python -c "from transformers import AutoModel as M; '
-        f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
-    )
+def _pickle_refusal(path: Path) -> str:
     return (
-        f"{path} is a pickle, which can run any code when it is opened, and is refused. "
-        f"Where you trust it, convert it once (needs torch and transformers): {command}"
+        f"{path} is a pickle, which can run any code when it is opened, and is refused. Convert it once (needs torch, "
+        f"the extra `parity`; opened with weights_only=True): python -m ranjax.models.convert {path}"
     )

@@ -87,6 +87,10 @@ def sigmoid_loss(
     return loss, {"image_to_text_accuracy": hits}
 
 
+OBJECTIVES = {"info_nce": info_nce, "sigmoid": sigmoid_loss}
+"""By their name in a config."""
+
+
 def _cross_entropy(scale: jax.Array) -> RowLoss:
     def row_loss(similarities: jax.Array, positive: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = scale * similarities

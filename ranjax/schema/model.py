@@ -9,14 +9,34 @@ KEYS = (
     Key(
         "model.weights",
         "",
-        "Folder of a Hugging Face CLIP, or of a CLIP image tower with a BERT, to start from; empty: random weights.",
+        "Checkpoint to start from (docs/models.md): a folder, or one .safetensors file; empty: random weights.",
         "path",
     ),
     Key(
         "model.text_weights",
         "",
-        "Folder of a BERT to start the text tower from, beside a new image tower; empty: none.",
+        "Folder of a BERT to start the text tower from, beside an image tower; empty: none.",
         "path",
+    ),
+    Key(
+        "model.image_weights",
+        "",
+        "Image tower to set beside model.text_weights (docs/models.md): folder or .safetensors file; empty: a new one.",
+        "path",
+    ),
+    Key(
+        "model.text_pooling",
+        "pooler",
+        "A text's vector out of model.text_weights: BERT's own pooler, its first token, the mean of its tokens.",
+        "",
+        one_of("pooler", "cls", "mean"),
+    ),
+    Key(
+        "model.projection",
+        "linear",
+        "What joins model.text_weights and its image tower to the shared space.",
+        "",
+        one_of("linear", "mlp"),
     ),
     Key("model.patch_size", 16, "Side of a patch.", "pixels", at_least(1)),
     Key("model.vision_width", 128, "Width of the image tower.", "channels", at_least(8)),
@@ -46,11 +66,13 @@ def check(config: ConfigDict) -> None:
         raise ConfigError(
             "model.text_weights", model.text_weights, "empty where model.weights names a whole checkpoint"
         )
+    if model.image_weights and not model.text_weights:
+        raise ConfigError("model.image_weights", model.image_weights, "empty without model.text_weights beside it")
     for tower in ("vision", "text"):
         width, heads = model[f"{tower}_width"], model[f"{tower}_heads"]
         if width % heads:
             raise ConfigError(f"model.{tower}_heads", heads, f"a divisor of model.{tower}_width = {width}")
-    if not model.weights and config.data.image_size % model.patch_size:
+    if not (model.weights or model.image_weights) and config.data.image_size % model.patch_size:
         raise ConfigError(
             "model.patch_size", model.patch_size, f"a divisor of data.image_size = {config.data.image_size}"
         )

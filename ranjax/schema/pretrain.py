@@ -8,6 +8,13 @@ from ranjax.schema.checks import Key, above, at_least, between, one_of, patterns
 KEYS = (
     Key("pretrain.steps", 260, "Steps of each upstream run.", "steps", at_least(1)),
     Key("pretrain.batch_size", 64, "Global batch; its pairs are each other's negatives.", "pairs", at_least(2)),
+    Key(
+        "pretrain.objective",
+        "info_nce",
+        "Symmetric InfoNCE, or the pairwise sigmoid loss for encoders with a bias of the logits (SigLIP).",
+        "",
+        one_of("info_nce", "sigmoid"),
+    ),
     Key("pretrain.learning_rate", 1e-3, "Peak of the schedule.", "", above(0)),
     Key("pretrain.warmup", 0.1, "Share of the steps with a linear warm-up; then cosine to 0.", "share", between(0, 1)),
     Key("pretrain.weight_decay", 0.1, "AdamW's; not on biases, norms, logit scale.", "", at_least(0)),

@@ -95,8 +95,8 @@ def load(checkpoint: Path) -> Victim:
     """
     inside = checkpoint / "pretrain" / "clean" / "encoder"
     folder = inside if inside.is_dir() else checkpoint
-    if not (folder / "config.json").is_file():
-        raise DataError(f"{checkpoint} is neither a model folder (config.json, model.safetensors) nor a finished run.")
+    if not any((folder / name).is_file() for name in ("config.json", "open_clip_config.json")):
+        raise DataError(f"{checkpoint} is neither a model folder (a config, weights) nor a finished run.")
     functions, params, config = models.load(folder, grey_to_rgb=True)
     tokenizer = Tokenizer.load(folder)
     common.check_tokenizer(tokenizer, config, folder, "tokenizer", str(folder))

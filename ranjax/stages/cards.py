@@ -9,7 +9,7 @@ import numpy as np
 
 from ranjax import config as configs
 from ranjax import files
-from ranjax.models.weight_files import read_config, read_weights
+from ranjax.models.layouts import kind_of, weights_of
 from ranjax.pipeline import Context
 from ranjax.reporting import model_card
 from ranjax.stages import common
@@ -37,7 +37,7 @@ def facts(
         config=flat,
         data=data.prepared.card,
         counts=prepared["counts"],
-        kind=read_config(folder)["architectures"][0],
+        kind=kind_of(folder),
         parameters=parameters,
         tokenizer=data.tokenizer.fingerprint,
         start=_start(given, whole=bool(context.config.model.weights)) if given else "",
@@ -58,4 +58,4 @@ def _start(folder: str, whole: bool) -> str:
 
 
 def _count(context: Context, folder: Path) -> int:
-    return sum(int(np.size(x)) for x in read_weights(folder).values())
+    return sum(int(np.size(x)) for x in weights_of(folder).values())

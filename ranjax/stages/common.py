@@ -114,12 +114,15 @@ def check_tokenizer(tokenizer: Tokenizer, shape: Any, folder: Path, key: str, va
     Raises:
       ConfigError: as `tokenizer_checks.check_fits`.
     """
-    bert = getattr(shape, "bert", None)
+    from ranjax.models.towers import towers
+
+    text = towers(shape).text
+    bert = getattr(text, "bert", None)
     check_fits(
         tokenizer,
         shape.vocab_size,
-        pools="" if bert else shape.text_pooling,
-        eos_id=shape.eos_id,
+        pools="" if bert or not text.pools_at_eos else text.pooling,
+        eos_id=text.eos_id,
         pad_id=bert.pad_id if bert else None,
         recorded=recorded_id(folder),
         key=key,

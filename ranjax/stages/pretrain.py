@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import resource
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,15 +21,16 @@ from ranjax.errors import ConfigError, DataError
 from ranjax.models import (
     DualEncoder,
     DualEncoderConfig,
-    VisionBertConfig,
+    ViTConfig,
     load,
-    load_bert,
     resize_positions,
     save,
     split,
 )
+from ranjax.models.assemble import beside_bert
+from ranjax.models.towers import towers
 from ranjax.models.trainable import describe_trainable, select
-from ranjax.models.vision_bert import VisionBert
+from ranjax.models.weight_files import folder_of
 from ranjax.objectives import contrastive
 from ranjax.pipeline import Context, Stopped
 from ranjax.stages import cards, common
@@ -54,6 +53,7 @@ def run(context: Context) -> dict[str, Any]:
     trainable = select(params, [pattern for pattern in settings.trainable if pattern], "pretrain.trainable")
     for line in describe_trainable(params, trainable).splitlines():
         context.say(f"  {line}")
+    check_objective(settings.objective, functions)
     # None where all is trained: the program and the optimizer's state are then those of a run without the key.
     moving = None if all(jax.tree.leaves(trainable)) else trainable
     made = context.once(("pretrain", functions), lambda: make_program(functions, params, config, context.mesh, moving))
@@ -182,6 +182,7 @@ def make_program(functions: Any, params: Any, config: Any, mesh: Any, trainable:
         batch_size=settings.batch_size,
         accumulate=settings.accumulate,
         chunk=settings.loss_chunk or None,
+        objective=settings.objective,
         trainable=trainable,
     )
 
@@ -228,12 +229,10 @@ def first_weights(context: Context) -> tuple[Any, Any]:
     model, tokenizer = config.model, data.tokenizer
     if model.weights:
         functions, params, stored = load(model.weights, **common.run_options(config))
-        if config.text.max_length > stored.max_length:
-            allowed = f"at most {stored.max_length}, which model.weights = {model.weights!r} was made for"
-            raise ConfigError("text.max_length", config.text.max_length, allowed)
-        functions, params = resize_positions(functions, params, config.data.image_size)
+        longest = max(stored.max_length, config.text.max_length)
+        functions, params = resize_positions(functions, params, config.data.image_size, longest)
         given = config.text.tokenizer or model.weights
-        common.check_tokenizer(tokenizer, stored, Path(model.weights), "text.tokenizer", given)
+        common.check_tokenizer(tokenizer, stored, folder_of(model.weights), "text.tokenizer", given)
         return functions, params
     if model.text_weights:
         return _beside_bert(config, tokenizer)
@@ -243,26 +242,41 @@ def first_weights(context: Context) -> tuple[Any, Any]:
 
 
 def _beside_bert(config: Any, tokenizer: Any) -> tuple[Any, Any]:
-    """A new image tower and new projections beside the BERT of `model.text_weights`, read by its pooler."""
+    """The BERT of `model.text_weights` and new projections beside the tower of `model.image_weights`, or a new one."""
     model = config.model
-    _, bert_params, bert = load_bert(model.text_weights)
-    if not bert.pooler:
-        allowed = "a BERT with its pooler, by which VisionTextDualEncoder reads a text"
-        raise ConfigError("model.text_weights", model.text_weights, allowed)
-    if config.text.max_length > bert.max_length:
-        allowed = f"at most {bert.max_length}, which model.text_weights = {model.text_weights!r} was made for"
-        raise ConfigError("text.max_length", config.text.max_length, allowed)
-    shape = VisionBertConfig(
-        bert=dataclasses.replace(bert, remat=model.remat, scan=model.scan),
-        eos_id=tokenizer.eos_id,
-        bos_id=tokenizer.bos_id,
-        pad_id=tokenizer.pad_id,
-        **_vision_shape(config),
+    rngs = nnx.Rngs(keys.stream(config.seed, "init"))
+    how = {"pooling": model.text_pooling, "projection": model.projection, "embed_dim": model.embed_dim, "rngs": rngs}
+    new = None if model.image_weights else new_image_tower(config)
+    functions, params, shape = beside_bert(
+        model.text_weights, image=model.image_weights or new, **how, **common.run_options(config)
     )
+    longest = max(shape.max_length, config.text.max_length)
+    functions, params = resize_positions(functions, params, config.data.image_size, longest)
     given = config.text.tokenizer or model.text_weights
-    common.check_tokenizer(tokenizer, shape, Path(model.text_weights), "text.tokenizer", given)
-    functions, params = split(VisionBert(shape, nnx.Rngs(keys.stream(config.seed, "init"))))
-    return functions, {**params, "text": bert_params}
+    common.check_tokenizer(tokenizer, shape, folder_of(model.text_weights), "text.tokenizer", given)
+    return functions, params
+
+
+def new_image_tower(config: Any) -> ViTConfig:
+    """The image tower that a config describes where it names no checkpoint."""
+    model = config.model
+    return ViTConfig(
+        image_size=config.data.image_size,
+        channels=1,
+        patch_size=model.patch_size,
+        width=model.vision_width,
+        layers=model.vision_layers,
+        heads=model.vision_heads,
+        mlp_width=4 * model.vision_width,
+        activation=model.activation,
+    )
+
+
+def check_objective(name: str, functions: Any) -> None:
+    """Raises a ConfigError where the encoder lacks what the objective needs."""
+    if name == "sigmoid" and towers(functions.config).logit_bias_init is None:
+        allowed = "info_nce for this encoder: the sigmoid loss needs a bias of the logits, which SigLIP's has"
+        raise ConfigError("pretrain.objective", name, allowed)
 
 
 def encoder_shape(config: Any, vocab_size: int, *, eos_id: int, bos_id: int, pad_id: int) -> DualEncoderConfig:
@@ -277,25 +291,17 @@ def encoder_shape(config: Any, vocab_size: int, *, eos_id: int, bos_id: int, pad
         text_layers=model.text_layers,
         text_heads=model.text_heads,
         max_length=config.text.max_length,
-        **_vision_shape(config),
+        image_size=config.data.image_size,
+        patch_size=model.patch_size,
+        vision_width=model.vision_width,
+        vision_layers=model.vision_layers,
+        vision_heads=model.vision_heads,
+        embed_dim=model.embed_dim,
+        activation=model.activation,
+        compute_dtype=model.compute_dtype,
+        remat=model.remat,
+        scan=model.scan,
     )
-
-
-def _vision_shape(config: Any) -> dict[str, Any]:
-    """Fields of a dual encoder's config that its text tower has no part in."""
-    model = config.model
-    return {
-        "image_size": config.data.image_size,
-        "patch_size": model.patch_size,
-        "vision_width": model.vision_width,
-        "vision_layers": model.vision_layers,
-        "vision_heads": model.vision_heads,
-        "embed_dim": model.embed_dim,
-        "activation": model.activation,
-        "compute_dtype": model.compute_dtype,
-        "remat": model.remat,
-        "scan": model.scan,
-    }
 
 
 def _batch(rows: Any) -> dict[str, Any]:

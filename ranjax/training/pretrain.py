@@ -42,6 +42,8 @@ class DualEncoderLike(Protocol):
 
     def logit_scale(self, params: Any) -> jax.Array: ...
 
+    def logit_bias(self, params: Any) -> jax.Array: ...
+
 
 def make_step(
     functions: DualEncoderLike,
@@ -59,7 +61,8 @@ def make_step(
     Args:
       functions: the encoder's pure functions. Parameters are f32; the compute dtype is the encoder's own.
       optimizer: from `optimizer.adamw`.
-      objective: ``(image, text, scale, axis_name=...) -> (loss averaged over the axis, aux)``.
+      objective: ``(image, text, scale, axis_name=...) -> (loss averaged over the axis, aux)``;
+        `contrastive.sigmoid_loss` gets the encoder's ``bias`` too.
       accumulate: parts in which the encoders work through this device's rows, one after the other. Memory holds one
         part's activations; the loss still sees every pair of the global batch as a negative (as in GradCache, Gao et
         al. 2021: features first, then one more forward pass with gradients for each part).
@@ -99,7 +102,9 @@ def make_step(
                 params = as_varying(params, axis_name)
             image = _in_parts(functions.image_features, params, (images,), accumulate)
             text = _in_parts(functions.text_features, params, (batch["tokens"], batch["mask"]), accumulate)
-            loss, aux = objective(image, text, scale, axis_name=axis_name)
+            sigmoid = getattr(objective, "func", objective) is contrastive.sigmoid_loss
+            bias = {"bias": functions.logit_bias(params)} if sigmoid else {}
+            loss, aux = objective(image, text, scale, axis_name=axis_name, **bias)
             return loss, aux | {"logit_scale": scale}
 
         differentiated = loss_fn if param_specs is None else fsdp.gathering(loss_fn, param_specs)
@@ -163,6 +168,7 @@ def program(
     batch_size: int,
     accumulate: int = 1,
     chunk: int | None = None,
+    objective: str = "info_nce",
     augment: Augment | None = None,
     trainable: Any = None,
 ) -> Program:
@@ -175,6 +181,7 @@ def program(
       mesh: from `devices.make_mesh`.
       batch_size: pairs of the global batch.
       chunk: rows whose logits exist at one time on a device, see `contrastive.info_nce`.
+      objective: a name of `contrastive.OBJECTIVES`.
 
     Raises:
       ConfigError: the batch cannot be split over the devices, or a device's rows into `accumulate` parts.
@@ -191,7 +198,7 @@ def program(
     step = make_step(
         functions,
         optimizer,
-        objective=functools.partial(contrastive.info_nce, chunk=chunk),
+        objective=functools.partial(contrastive.OBJECTIVES[objective], chunk=chunk),
         accumulate=accumulate,
         augment=augment,
         axis_name=batch_axes(mesh),

@@ -141,7 +141,7 @@ def test_what_is_not_safetensors_is_named_as_what_it_is(tiny, tmp_path):
     with pytest.raises(DataError, match="holds no weights"):
         load_clip(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02")
-    with pytest.raises(DataError, match=r"pickle.*refused(.|\n)*save_pretrained"):
+    with pytest.raises(DataError, match=r"pickle.*refused.*ranjax.models.convert"):
         load_clip(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(DataError, match=r"config.json is absent"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ranjax.models import load_bert_mlm, load_clip, load_vision_bert
+from ranjax.models import load, load_bert_mlm, load_clip
 
 REFERENCES = Path(__file__).parent / "references"
 CLIPS = ("clip_gelu_patch4_grey", "clip_quick_gelu_patch8", "clip_largest_id_pooled")
@@ -46,8 +46,9 @@ def compare(encode, inputs, stored, part, tolerance):
 
 
 def compare_two_towers(load, name, folder, dtype, tolerance):
+    """`folder` holds the checkpoint."""
     stored = read(name)
-    functions, params, _ = load(unpack(stored, folder), dtype=dtype)
+    functions, params, _ = load(folder, dtype=dtype)
     tokens, mask = jnp.asarray(stored["text/tokens"]), jnp.asarray(stored["text/mask"])
     rows = functions.token_table(params)[tokens]
     images = jnp.asarray(stored["image/images"], dtype)
@@ -57,15 +58,15 @@ def compare_two_towers(load, name, folder, dtype, tolerance):
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_clip_equals_torch_in_float64(name, tmp_path, float64):
-    compare_two_towers(load_clip, name, tmp_path, "float64", 1e-10)
+    compare_two_towers(load_clip, name, unpack(read(name), tmp_path), "float64", 1e-10)
 
 
 def test_clip_equals_torch_in_float32_within_rounding(tmp_path):
-    compare_two_towers(load_clip, CLIPS[0], tmp_path, "float32", 1e-5)
+    compare_two_towers(load_clip, CLIPS[0], unpack(read(CLIPS[0]), tmp_path), "float32", 1e-5)
 
 
 def test_a_vision_tower_beside_bert_equals_torch(tmp_path, float64):
-    compare_two_towers(load_vision_bert, "vision_bert", tmp_path, "float64", 1e-10)
+    compare_two_towers(load, "vision_bert", unpack(read("vision_bert"), tmp_path), "float64", 1e-10)
 
 
 def test_a_masked_language_model_equals_torch(tmp_path, float64):

@@ -7,28 +7,30 @@ import pytest
 from flax import nnx
 
 from ranjax.errors import ConfigError
-from ranjax.models import BertConfig, VisionBertConfig, load_vision_bert, save_vision_bert, split
-from ranjax.models.vision_bert import VisionBert
+from ranjax.models import BertConfig, BertTextConfig, DualEncoder, TowersConfig, ViTConfig, load, save, split
 
-CONFIG = VisionBertConfig(
-    **{"image_size": 8, "patch_size": 4, "vision_width": 8, "vision_layers": 1, "vision_heads": 2, "embed_dim": 6},
-    bert=BertConfig(vocab_size=20, width=8, layers=1, heads=2, mlp_width=16, max_length=6, pooler=True),
+BERT = BertConfig(vocab_size=20, width=8, layers=1, heads=2, mlp_width=16, max_length=6, pooler=True)
+CONFIG = TowersConfig(
+    image=ViTConfig(image_size=8, patch_size=4, channels=1, width=8, layers=1, heads=2, mlp_width=32),
+    text=BertTextConfig(bert=BERT),
+    embed_dim=6,
+    layout="vision-text-dual-encoder",
 )
 
 
 @pytest.fixture(scope="module")
 def model():
-    return split(VisionBert(CONFIG, nnx.Rngs(0)))
+    return split(DualEncoder(CONFIG, nnx.Rngs(0)))
 
 
-def test_text_fields_follow_the_bert():
-    assert (CONFIG.vocab_size, CONFIG.max_length, CONFIG.text_width, CONFIG.text_mlp_width) == (20, 6, 8, 16)
+def test_the_text_s_shape_follows_the_bert():
+    assert (CONFIG.vocab_size, CONFIG.max_length, CONFIG.text_width) == (20, 6, 8)
 
 
 def test_a_round_trip_is_bit_equal(model, tmp_path):
     functions, params = model
-    save_vision_bert(tmp_path, functions, params)
-    again, loaded, config = load_vision_bert(tmp_path)
+    assert save(tmp_path, functions, params) == "vision-text-dual-encoder"
+    again, loaded, config = load(tmp_path)
     assert again == functions
     assert hash(again) == hash(functions)
     assert config == CONFIG
@@ -47,7 +49,8 @@ def test_both_towers_meet_in_one_space(model):
 
 def test_a_pooling_that_the_bert_cannot_do_is_refused(model, tmp_path):
     with pytest.raises(ConfigError, match="has pooler"):
-        dataclasses.replace(CONFIG, pooling="mean")
-    mean = dataclasses.replace(CONFIG, pooling="mean", bert=dataclasses.replace(CONFIG.bert, pooler=False))
-    with pytest.raises(ConfigError, match="for export"):
-        save_vision_bert(tmp_path, *split(VisionBert(mean, nnx.Rngs(0))))
+        BertTextConfig(bert=BERT, pooling="mean")
+    text = BertTextConfig(bert=dataclasses.replace(BERT, pooler=False), pooling="mean")
+    functions, params = split(DualEncoder(dataclasses.replace(CONFIG, text=text), nnx.Rngs(0)))
+    with pytest.raises(ConfigError, match=r"layout = .vision-text-dual-encoder.*knows no other pooling"):
+        save(tmp_path, functions, params, layout="vision-text-dual-encoder")

@@ -1,0 +1,153 @@
+"""Writes the reference values of the towers beyond CLIP's: small seeded models of open_clip, timm and transformers.
+
+    python experiments/parity/make_tower_references.py tests/models/references
+
+Needs torch 2.13.0, transformers 5.23.0, open_clip_torch 3.3.0, timm 1.0.31 and numpy. Files are as those of
+`make_references.py`: config (as bytes), float16 weights, inputs, and in float64 features and gradients by the inputs.
+"""
+
+import sys
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+import torch
+import transformers as hf
+
+from experiments.parity.make_references import bert_config, image_case, seeded, text_case, texts, write
+from experiments.parity.peers import stand_in_for_torchvision
+
+stand_in_for_torchvision()
+
+import timm  # noqa: E402
+from open_clip.hf_model import HFTextEncoder  # noqa: E402
+from open_clip.model import CLIP, CustomTextCLIP  # noqa: E402
+from torch import nn  # noqa: E402
+
+VOCABULARY, LENGTH, EMBED = 24, 7, 6
+TEXT = {"context_length": LENGTH, "vocab_size": VOCABULARY, "width": 8, "heads": 2, "layers": 1, "mlp_ratio": 1.5}
+IDENTITY = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
+
+
+class Content(dict):
+    """A config that `write` can store."""
+
+    def to_dict(self):
+        return dict(self)
+
+
+def with_statistics(model, weights, seed):
+    """Draws every batch norm's mean and (positive) variance too; seeded() does the parameters alone."""
+    rng = np.random.default_rng(seed + 1000)
+    for name, value in sorted(model.named_buffers()):
+        if name.endswith(("running_mean", "running_var")):
+            drawn = rng.normal(0, 0.3, tuple(value.shape))
+            drawn = (np.abs(drawn) + 0.5 if name.endswith("var") else drawn).astype(np.float16)
+            weights[name] = drawn
+            value.data = torch.from_numpy(drawn.astype(np.float64))
+    return weights
+
+
+def both(path, model, content, seed, size, channels, encode_text, embedding, eos=VOCABULARY - 1, text=texts):
+    rng = np.random.default_rng(seed)
+    model, weights = seeded(model, seed)
+    weights = with_statistics(model, weights, seed)
+    image = image_case(model.encode_image, size, channels, rng)
+    parts = {"image": image, "text": text_case(encode_text, embedding, *text(rng, eos), rng)}
+    write(path, Content(content), weights, parts)
+
+
+def open_clip_native(path, vision, size, quick, seed):
+    vision = vision | {"image_size": size}
+    config = {"embed_dim": EMBED, "vision_cfg": vision, "text_cfg": TEXT, "quick_gelu": quick}
+    model = CLIP(**config)
+    content = {"model_cfg": config, "preprocess_cfg": IDENTITY}
+    both(path, model, content, seed, size, 3, lambda ids, mask: model.encode_text(ids), model.token_embedding)
+
+
+def open_clip_timm(path, trunk, name, size, text_extra, seed, projection, own):
+    """A trunk of timm beside a BERT, put together from open_clip's and timm's own modules."""
+    bert = bert_config()
+    with tempfile.TemporaryDirectory() as folder:
+        bert.save_pretrained(folder)
+        text_cfg = {"hf_model_name": folder, "hf_model_pretrained": False} | text_extra
+        dummy = {"image_size": 32, "layers": 1, "width": 8, "head_width": 4, "patch_size": 16}
+        model = CustomTextCLIP(EMBED, dummy, text_cfg)
+    model.visual = nn.Module()
+    model.visual.trunk, model.visual.head = trunk, projection
+    model.encode_image = lambda x: model.visual.head(model.visual.trunk(x))
+    vision = {"timm_model_name": name, "timm_pool": "", "image_size": size, "timm_model_pretrained": False}
+    kinds = {"proj": ("linear", False), "mlp": ("mlp", False)}
+    vision["timm_proj"], vision["timm_proj_bias"] = kinds[next(iter(dict(projection.named_children())))]
+    config = {"embed_dim": EMBED, "vision_cfg": vision, "text_cfg": text_cfg | {"hf_model_name": "a-bert"}}
+    content = {"model_cfg": config, "preprocess_cfg": IDENTITY, "ranjax": own, "bert": bert.to_dict()}
+    assert isinstance(model.text, HFTextEncoder)
+    table = model.text.transformer.embeddings.word_embeddings
+    both(path, model, content, seed, size, 3, lambda ids, mask: model.encode_text(ids), table)
+
+
+def linear_head(width):
+    return nn.Sequential(OrderedDict(proj=nn.Linear(width, EMBED, bias=False)))
+
+
+def mlp_head(width):
+    return nn.Sequential(OrderedDict(mlp=timm.layers.Mlp(width, 2 * EMBED, EMBED, bias=(True, False))))
+
+
+def siglip(path, seed):
+    common = {"num_hidden_layers": 2, "hidden_act": "gelu_pytorch_tanh"}
+    vision = {"hidden_size": 12, "intermediate_size": 20, "num_attention_heads": 3, "image_size": 12, "patch_size": 4}
+    text = {"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2, "vocab_size": VOCABULARY}
+    text |= {"max_position_embeddings": LENGTH, "projection_size": 12, "pad_token_id": 1, "eos_token_id": 2}
+    config = hf.SiglipConfig(text_config=text | common, vision_config=vision | common)
+    model = hf.SiglipModel(config)
+    model.encode_image = lambda x: model.get_image_features(x).pooler_output
+
+    def padded(rng, eos):
+        ids, mask = texts(rng, eos)
+        return np.where(mask > 0, ids, 1), np.ones_like(mask)
+
+    # As SigLIP is used: filled up with its padding token to the full length, and no mask.
+    encode = lambda ids, mask: model.get_text_features(ids).pooler_output  # noqa: E731
+    table = model.text_model.embeddings.token_embedding
+    both(path, model, config.to_dict(), seed, 12, 3, encode, table, text=padded)
+
+
+def resnet_model(path, kind, seed):
+    """transformers' ResNetModel alone: features are the means over all places."""
+    config = hf.ResNetConfig(
+        embedding_size=6, hidden_sizes=[8, 12], depths=[2, 1], layer_type=kind, downsample_in_first_stage=False
+    )
+    model, weights = seeded(hf.ResNetModel(config), seed)
+    weights = with_statistics(model, weights, seed)
+    case = image_case(lambda x: model(x).pooler_output.flatten(1), 20, 3, np.random.default_rng(seed))
+    write(path, config, weights, {"image": case})
+
+
+def main(folder):
+    tiny = {"layers": 2, "width": 12, "head_width": 4, "patch_size": 8, "mlp_ratio": 2.0}
+    open_clip_native(folder / "open_clip_vit.npz", tiny, 16, True, 30)
+    # 32 * width / head_width heads of the attention pooling.
+    modified = {"layers": [1, 2, 1, 1], "width": 2, "head_width": 16}
+    open_clip_native(folder / "open_clip_modified_resnet.npz", modified, 64, False, 31)
+    vit = timm.models.vision_transformer.VisionTransformer(
+        img_size=12, patch_size=4, embed_dim=12, depth=2, num_heads=3, mlp_ratio=2, num_classes=0
+    )
+    pooled = {"hf_proj_type": "mlp", "hf_pooler_type": "cls_last_hidden_state_pooler"}
+    own = {"image_heads": 3}
+    name = "vit_base_patch16_224"
+    open_clip_timm(folder / "open_clip_biomed.npz", vit, name, 12, pooled, 32, linear_head(12), own)
+    block = timm.models.resnet.Bottleneck
+    resnet = timm.models.resnet.ResNet(block, [1, 2, 1, 1], num_classes=0, channels=(2, 2, 3, 3), stem_width=4)
+    pooled = {"hf_proj_type": "linear", "hf_pooler_type": "mean_pooler"}
+    open_clip_timm(folder / "open_clip_resnet50.npz", resnet, "resnet50", 45, pooled, 33, mlp_head(12), {})
+    siglip(folder / "siglip.npz", seed=34)
+    resnet_model(folder / "resnet_basic.npz", "basic", 35)
+    resnet_model(folder / "resnet_bottleneck.npz", "bottleneck", 36)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

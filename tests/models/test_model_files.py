@@ -1,0 +1,176 @@
+"""What surrounds the layouts: detection, hashes, conversion of pickles, other sizes, towers brought apart, attacks."""
+
+import hashlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file
+from test_torch_references import read, unpack
+from test_tower_references import ENCODERS, folder_of
+
+from ranjax import keys
+from ranjax.attacks import candidates, image, text
+from ranjax.errors import ConfigError, DataError
+from ranjax.models import load, resize_positions, save
+from ranjax.models.assemble import beside_bert
+from ranjax.models.bert import Bert, BertConfig, split_bert
+from ranjax.models.bert_files import save_bert
+from ranjax.models.naming import paths
+from ranjax.objectives import contrastive
+from ranjax.training.optimizer import AdamWSettings, adamw
+from ranjax.training.pretrain import make_step
+from ranjax.training.state import TrainState
+
+
+def test_one_file_of_weights_is_read_with_the_config_beside_it(tmp_path):
+    folder_of("siglip", tmp_path)
+    params = load(tmp_path)[1]
+    jax.tree.map(np.testing.assert_array_equal, params, load(tmp_path / "model.safetensors")[1])
+    (tmp_path / "weights.bin").write_bytes(b"\x80\x02")
+    with pytest.raises(DataError, match=r"refused.*ranjax\.models\.convert"):
+        load(tmp_path / "weights.bin")
+
+
+def test_a_known_hash_is_compared_and_another_file_refused(tmp_path):
+    weights = folder_of("siglip", tmp_path) / "model.safetensors"
+    right = hashlib.sha256(weights.read_bytes()).hexdigest()
+    (tmp_path / "SHA256SUMS").write_text(f"{right}  model.safetensors\n")
+    load(tmp_path)
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  model.safetensors\n")
+    with pytest.raises(DataError, match=rf"has SHA-256 {right}, not 0000"):
+        load(tmp_path)
+
+
+def test_what_open_clip_can_do_and_is_not_implemented_is_refused_by_name(tmp_path):
+    folder_of("open_clip_vit", tmp_path)
+    path = tmp_path / "open_clip_config.json"
+    content = json.loads(path.read_text())
+    for change, words in (
+        ({"attentional_pool": True}, "vision_cfg.attentional_pool = True"),
+        ({"timm_model_name": "convnext_base"}, "timm_model_name = 'convnext_base'"),
+    ):
+        changed = {**content["model_cfg"], "vision_cfg": content["model_cfg"]["vision_cfg"] | change}
+        path.write_text(json.dumps(content | {"model_cfg": changed}))
+        with pytest.raises(ConfigError, match=words):
+            load(tmp_path)
+
+
+def test_a_layout_that_cannot_hold_an_encoder_says_why(tmp_path):
+    functions, params, _ = load(folder_of("siglip", tmp_path))
+    with pytest.raises(ConfigError, match=r"layout = 'clip'.*CLIPModel has CLIP's two transformers only"):
+        save(tmp_path / "out", functions, params, layout="clip")
+
+
+def test_open_clip_s_vit_goes_out_as_transformers_clip_with_the_same_features(tmp_path):
+    functions, params, _ = load(folder_of("open_clip_vit", tmp_path))
+    save(tmp_path / "clip", functions, params, layout="clip")
+    jax.tree.map(np.testing.assert_array_equal, params, load(tmp_path / "clip")[1])
+
+
+def test_positions_of_every_tower_resize_and_scan_is_refused_for_residual_networks(tmp_path, caplog):
+    for name, size in (("open_clip_modified_resnet", 96), ("siglip", 20), ("open_clip_resnet50", 60)):
+        folder = tmp_path / name
+        folder.mkdir()
+        functions, params, config = load(folder_of(name, folder))
+        larger, resized = resize_positions(functions, params, size, config.max_length + 2)
+        images = jnp.zeros((1, size, size, 3), jnp.float32)
+        tokens = jnp.ones((1, config.max_length + 2), jnp.int32)
+        shapes = jax.eval_shape(
+            lambda: (larger.image_features(resized, images), larger.text_features(resized, tokens, tokens > 0))  # noqa: B023
+        )
+        assert [part.shape for part in shapes] == [(1, config.embed_dim)] * 2
+    assert "2 x 2 patches to 3 x 3" in caplog.text
+    with pytest.raises(ConfigError, match=r"model\.scan = True"):
+        load(folder, scan=True)
+
+
+def test_siglip_s_features_do_not_depend_on_how_far_a_text_is_filled_up(tmp_path):
+    functions, params, config = load(folder_of("siglip", tmp_path))
+    tokens = jnp.asarray([[1, 7, 9, 2, 0, 0, 0]], jnp.int32)
+    mask = jnp.asarray([[True] * 4 + [False] * 3])
+    encode = jax.jit(lambda tokens, mask: functions.text_features(params, tokens, mask))
+    whole = encode(tokens, mask)
+    np.testing.assert_allclose(encode(tokens[:, :4], mask[:, :4]), whole, rtol=1e-5)
+    np.testing.assert_allclose(encode(jnp.where(mask, tokens, config.text.pad_id), mask | True), whole, rtol=1e-5)
+
+
+def test_two_towers_that_came_apart_are_joined_and_written_as_open_clip(tmp_path):
+    tower, words = tmp_path / "resnet", tmp_path / "bert"
+    tower.mkdir()
+    unpack(read("resnet_bottleneck"), tower)
+    bert = BertConfig(vocab_size=20, width=8, layers=1, heads=2, mlp_width=16, max_length=9)
+    save_bert(words, *split_bert(Bert(bert, nnx.Rngs(0))))
+    how = {"image": tower, "embed_dim": 6, "rngs": nnx.Rngs(1)}
+    functions, params, config = beside_bert(words, pooling="mean", projection="mlp", **how)
+    assert config.layout == "open_clip"
+    assert save(tmp_path / "out", functions, params) == "open_clip"
+    again, loaded, same = load(tmp_path / "out")
+    jax.tree.map(np.testing.assert_array_equal, params, loaded)
+    assert same.text == config.text.__class__(bert=config.text.bert, pooling="mean", name=".")
+    with pytest.raises(ConfigError, match="holds no pooler"):
+        beside_bert(words, **how)
+
+
+def test_a_pickle_converts_to_the_same_tensors(tmp_path):
+    torch = pytest.importorskip("torch", reason="the parity extra is not installed")
+    from ranjax.models.convert import main
+
+    value = np.arange(6, dtype=np.float32).reshape(2, 3)
+    path = tmp_path / "open_clip_pytorch_model.bin"
+    torch.save({"state_dict": {"module.a": torch.tensor(value)}, "epoch": 3}, path)
+    assert main([str(path)]) == 0
+    np.testing.assert_array_equal(load_file(tmp_path / "open_clip_model.safetensors")["a"], value)
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    assert main([str(path)]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_encoder_is_attacked_by_image_and_text_and_trained_a_step(name, tmp_path):
+    functions, params, config = load(folder_of(name, tmp_path))
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.random((2, config.image_size, config.image_size, 3)), jnp.float32)
+    tokens = jnp.asarray([[1, 5, 6, 7, 23, 0, 0], [1, 8, 9, 10, 11, 12, 23]], jnp.int32)
+    mask = tokens > 0
+    words = jnp.asarray([[-1, 0, 1, 2, -1, -1, -1], [-1, 0, 1, 2, 3, 4, -1]], jnp.int32)
+
+    def away(shown, written):
+        return -jnp.sum(contrastive.l2_normalize(shown) * contrastive.l2_normalize(written), axis=-1)
+
+    fixed = functions.text_features(params, tokens, mask)
+    settings = image.PGD(epsilon="8/255", step_size="4/255", steps=3)
+    names = keys.example_keys(keys.stream(0, "images"), ["a", "b"])
+    pgd = image.jitted(lambda p, x, t: away(functions.image_features(p, x), t), settings)
+    found = pgd(params, images, names, fixed)
+    assert (found.loss > found.clean_loss).all()
+
+    shown = functions.image_features(params, images)
+    table = candidates.build(list(range(5, 20)), lambda word: [word], pad_id=0).table
+    attack = jax.jit(
+        lambda params, *rows: text.substitute(
+            lambda rows, tokens, mask: away(shown, functions.text_features(params, tokens, mask, rows)),
+            functions.token_table(params),
+            *rows,
+            table,
+            text.Substitution(max_words=1),
+        )
+    )(params, tokens, mask, words)
+    assert (attack.loss > attack.clean_loss).any()
+    assert (attack.loss >= attack.clean_loss).all()
+
+    optimizer = adamw(AdamWSettings(learning_rate=1e-3, steps=2))
+    objective = contrastive.sigmoid_loss if config.logit_bias_init is not None else contrastive.info_nce
+    step = jax.jit(make_step(functions, optimizer, objective=objective, axis_name=None))
+    batch = {"image": images, "tokens": tokens, "mask": mask}
+    state, metrics = step(TrainState.create(params, optimizer), batch, jax.random.key(0))
+    assert metrics["finite"]
+    before, after = (paths(tree) for tree in (params, state.params))
+    still = {path for path, value in before.items() if (value == after[path]).all()}
+    statistics = {path for path in before if path[-1] in ("mean", "var")}
+    assert statistics <= still
+    # What an attention adds to all of its scores alike has no gradient, nor has the bias of every logit under InfoNCE.
+    assert {path[-2:] for path in still - statistics} <= {("key", "bias")}
