@@ -103,7 +103,7 @@ def test_sentences_change_places_and_none_is_lost(tokenizer):
 
 def test_tokens_that_were_crafted_stay(tokenizer):
     made = records(8)
-    crafted = np.full(16, tokenizer.unk_id, np.int32)
+    crafted = np.array([tokenizer.unk_id] * 15 + [tokenizer.eos_id], np.int32)
     made[3] |= {"tokens": crafted, "mask": np.ones(16, bool), "report": "A b. C d. E f."}
     made[4] |= {"report": "A b. C d. E f. G h."}
     batches = Batches(ListSource(made), 8, 0, tokenizer, 16, augment=Augmentation(sentences=1.0))
