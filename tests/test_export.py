@@ -1,8 +1,11 @@
 """Encoders that a method changed, out of a run: LoRA merged into the kernels, back in bit for bit."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from ranjax import config as configs
 from ranjax import export, models, pipeline
@@ -25,7 +28,8 @@ def made(tmp_path_factory):
     config.model.patch_size = 16
     config.model.vision_width = config.model.text_width = config.model.embed_dim = 24
     config.noise.ratios = (0.0,)
-    config.adapt.methods = ("lora", "fft")
+    config.adapt.methods = ("lora", "fft", "lp_filter")
+    config.adapt.seeds = 2
     config.adapt.tune_epochs, config.adapt.tune_batch_size, config.adapt.tuned_seeds = 1, 20, 2
     configs.validate(config)
     pipeline.execute(config, workdir, mesh=make_mesh(1), stop=lambda: False, say=lambda line: None, until="adapt")
@@ -59,6 +63,20 @@ def test_a_fully_tuned_tower_is_what_was_trained(made, tmp_path):
     assert len(trained) > 10
     for path, leaf in trained.items():
         np.testing.assert_array_equal(paths(params)[path], leaf)
+
+
+def test_a_filter_goes_beside_the_encoder_with_the_head(made, tmp_path):
+    out = tmp_path / "filtered"
+    assert export.main([str(made), "--method", "lp_filter", "--out", str(out)]) == 0
+    _, params, _ = models.load(out)
+    _, base, _ = models.load(made / "pretrain" / "clean" / "encoder")
+    jax.tree.map(np.testing.assert_array_equal, params, base)
+    head = load_file(out / "head.safetensors")
+    taps = models.input_filter.gaussian(configs.default_config().adapt.filter)
+    np.testing.assert_array_equal(head["input_filter/rows"], taps["rows"])
+    assert any(name.startswith("params/") for name in head)
+    assert "input_filter" in json.loads((out / "head.json").read_text())
+    assert "behind a low-pass filter" in (out / "README.md").read_text()
 
 
 @pytest.mark.filterwarnings("default")

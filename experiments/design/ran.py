@@ -5,9 +5,10 @@
     python -m experiments.design.ran runs/ran --arm coattack_30 --group scopes
 
 Each variant is fitted on the labelled split and judged on validation images: clean accuracy on all of them, and
-attacked accuracy on the first --examples by PGD through encoder and head (the evaluation's own radius, steps and step).
-The test split is never opened. Groups: "heads" (terms, weights and sources of attacked features on the frozen encoder),
-"scopes" (LoRA and full scope). Prints a table and writes it as JSON.
+attacked accuracy on the first --examples by PGD through filter, encoder and head (the evaluation's steps) at each
+radius. The test split is never opened. Groups: "filter" (its width, with and without a defence), "heads" (RAN on cached
+features, its terms, heads and sources of attacked features), "scopes" (LoRA and live heads, their terms and schedule).
+Prints a table and writes it as JSON.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from ranjax import config as configs
@@ -28,184 +30,242 @@ from ranjax.attacks.image import PGD
 from ranjax.data.images import to_float
 from ranjax.evaluation import statistics
 from ranjax.evaluation.robustness import WhiteBox
+from ranjax.models.heads import HEADS
+from ranjax.objectives.robust import class_logits
+from ranjax.schema.checks import pixel_units
 from ranjax.stages import adapt, common
-from ranjax.training.adapt import HEADS, METHODS, Fit, Method, Weights, fit_heads, predict
+from ranjax.training.adapt import METHODS, Fit, Method, fit_heads, predict
 from ranjax.training.devices import make_mesh
 from ranjax.training.rows import RowMap
 from ranjax.training.tune import TUNED, Images, Tune, Tuned, encoder_of, head_of, tune
+
+TERMS = ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl")
 
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("workdir", type=Path)
     p.add_argument("--arm", default="coattack_30")
-    p.add_argument("--group", default="heads", choices=("heads", "scopes"))
+    p.add_argument("--group", default="heads", choices=("filter", "heads", "scopes"))
     p.add_argument("--seeds", type=int, default=3)
+    p.add_argument("--attacked-seeds", type=int, default=1, help="how many of them are attacked")
     p.add_argument("--examples", type=int, default=128)
+    p.add_argument("--radii", default="2/255,4/255")
+    p.add_argument("--only", default="", help="variants whose name holds one of these, split by ;")
     p.add_argument("--out", type=Path, default=None, help="JSON file (default: WORKDIR/design_GROUP_ARM.json)")
     arguments = p.parse_args()
-    bench = Bench(arguments.workdir.absolute(), arguments.arm, arguments.seeds, arguments.examples)
+    bench = Bench(arguments)
     found = []
-    for name, clean, attacked, seconds, share in bench.heads() if arguments.group == "heads" else bench.scopes():
+    for name, clean, attacked, seconds, share in getattr(bench, arguments.group)():
         line = {"variant": name, "seconds": round(seconds, 2), "share": share}
-        for side, hits in (("clean", clean), ("attacked", attacked)):
+        shown = []
+        for side, hits in (("clean", clean), *attacked.items()):
             at = statistics.bootstrap(hits, 1000, 0)
             line |= {side: at.value, f"{side}_low": at.low, f"{side}_high": at.high}
+            shown.append(f"{side} {100 * at.value:5.1f} [{100 * at.low:4.1f}, {100 * at.high:4.1f}]")
         found.append(line)
-        shown = [
-            f"{100 * line[s]:5.1f} [{100 * line[s + '_low']:4.1f}, {100 * line[s + '_high']:4.1f}]"
-            for s in ("clean", "attacked")
-        ]
-        trained = "" if share is None else f"{100 * share:6.2f} %"
-        print(f"{name:44s} clean {shown[0]}  attacked {shown[1]}  {seconds:7.2f} s {trained}", flush=True)
+        print(f"{name:36s} {'  '.join(shown)}  {seconds:6.2f} s  {100 * share:5.2f} %", flush=True)
     out = arguments.out or arguments.workdir / f"design_{arguments.group}_{arguments.arm}.json"
     files.write_json(out, found)
     print(f"written: {out}")
     return 0
 
 
-Line = tuple[str, np.ndarray, np.ndarray, float, float | None]
+class Line(NamedTuple):
+    """A variant: who is right, clean bool[S, N] and attacked {radius: bool[S, n]}; seconds a fit; share trained."""
+
+    name: str
+    clean: np.ndarray
+    attacked: dict[str, np.ndarray]
+    seconds: float
+    share: float
 
 
 class Bench:
     """Features, attacked features and white-box attacks of one arm, made once."""
 
-    def __init__(self, workdir: Path, arm: str, seeds: int, examples: int):
-        config = configs.of_run(workdir)
-        run = next(r for r in pipeline.plan(config) if r.id == f"adapt/{arm}")
-        self.context = pipeline.context_of(config, workdir, run, make_mesh(1), {})
-        self.config, self.seeds = config, seeds
+    def __init__(self, arguments: argparse.Namespace):
+        workdir, arm = arguments.workdir.absolute(), arguments.arm
+        self.arguments, self.config = arguments, configs.of_run(workdir)
+        run = next(r for r in pipeline.plan(self.config) if r.id == f"adapt/{arm}")
+        self.context = pipeline.context_of(self.config, workdir, run, make_mesh(1), {})
         self.data = common.data(self.context)
         self.classes = len(self.data.classes)
         self.functions, self.params = common.encoder(self.context, arm)
+        self.width = self.functions.config.embed_dim
+        self.numbers = sum(np.size(leaf) for leaf in jax.tree.leaves(self.params))
         self.splits = {name: self.data.task_split(name) for name in ("adapt", "validation")}
-        self.some = self.splits["validation"].take(np.arange(min(examples, len(self.splits["validation"].ids))))
+        count = min(arguments.examples, len(self.splits["validation"].ids))
+        self.some = self.splits["validation"].take(np.arange(count))
         self.images = to_float(self.some.images)
         self.keys = common.example_keys(self.context, "design/attack", self.some.ids)
-        self.attack = PGD(config.evaluate.epsilon, config.evaluate.step, config.evaluate.steps)
+        evaluate = self.config.evaluate
+        self.attack = PGD(evaluate.epsilon, evaluate.step, evaluate.steps)
         self.boxes: dict[Any, WhiteBox] = {}
-        self.sources: dict[str, Any] = {}
+        self.sources: dict[Any, Any] = {}
 
-    def examples(self, source: str) -> Any:
-        """Cached features, clean and attacked by `adapt.defence_source`."""
-        if source not in self.sources:
+    def wanted(self, name: str) -> bool:
+        return any(part in name for part in self.arguments.only.split(";"))
+
+    def behind(self, sigma: float) -> Any:
+        """The encoder behind a filter of this width; 0: none."""
+        with self.config.unlocked():
+            self.config.adapt.filter = float(sigma)
+        return adapt.behind_filter(self.config.adapt, self.params) if sigma else self.params
+
+    def examples(self, source: str, sigma: float) -> Any:
+        """Cached features behind a filter, clean and attacked by `adapt.defence_source`."""
+        if (source, sigma) not in self.sources:
+            params = self.behind(sigma)
             with self.config.unlocked():
                 self.config.adapt.defence_source = source
-            self.sources[source] = adapt._examples(self.context, self.functions, self.params, self.splits, True)
-        return self.sources[source]
+            self.sources[source, sigma] = adapt._examples(self.context, self.functions, params, self.splits, True)
+        return self.sources[source, sigma]
 
-    def box(self, head: Any) -> WhiteBox:
-        """The white-box attack through encoder and head, compiled once a head shape."""
+    def attacked(self, head: Any, encoder: Any, *variables: Any) -> dict[str, np.ndarray]:
+        """{radius: bool[n]}, who is right before and under the attack."""
         if head not in self.boxes:
             functions = self.functions
 
             def logits(params: Any, images: Any) -> Any:
                 features = functions.image_features(params[0], images)
                 if head is None:
-                    return adapt_logits(features, *params[1:])
+                    return class_logits(features, *params[1:])
                 return head.apply(params[1]["params"], params[1]["stats"], features, False)[1]
 
             def rows(fn: Any, size: int) -> RowMap:
                 return RowMap(fn, self.context.mesh, size)
 
             self.boxes[head] = WhiteBox(logits, self.attack, batch_size=64, map_rows=rows)
-        return self.boxes[head]
+        box, found = self.boxes[head], {}
+        for radius in self.arguments.radii.split(","):
+            settings = self.attack.with_epsilon(pixel_units(radius))
+            one = box((encoder, *variables), self.images, self.some.labels, self.keys, settings=settings)
+            found[radius] = one.correct
+        return found
+
+    def fitted(self, name: str, method: Method, source: str, sigma: float) -> Line:
+        """A head on cached features."""
+        examples = self.examples(source, sigma)
+        settings = Fit(self.config.adapt.epochs, self.config.adapt.batch_size)
+
+        def fit() -> Any:
+            both = (examples["adapt"], examples["validation"])
+            return fit_heads(
+                [method], *both, classes=self.classes, seeds=range(self.arguments.seeds), settings=settings
+            )
+
+        fit()  # compiles
+        started = time.perf_counter()
+        found = fit()
+        seconds = (time.perf_counter() - started) / self.arguments.seeds
+        head = HEADS[method.head](self.width, self.classes)
+        logits = np.asarray(predict(head, found.select(0), examples["validation"].features)[1])
+        clean = logits.argmax(-1) == self.splits["validation"].labels[None]
+        hit = [
+            self.attacked(head, self.behind(sigma), found.select(0, s)) for s in range(self.arguments.attacked_seeds)
+        ]
+        share = sum(np.size(x[0, 0]) for x in jax.tree.leaves(found.variables["params"])) / self.numbers
+        return Line(name, clean, _stacked(hit), seconds, share)
+
+    def filter(self) -> Iterator[Line]:
+        """How wide the filter should be, and what it is worth alone."""
+        ran, rate = METHODS["ran"], adapt.method_of(self.config.adapt, "lp")
+        for sigma in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0):
+            for name, method in (("LP", rate), ("RAN", ran)):
+                if self.wanted(f"{name}, filter {sigma}"):
+                    yield self.fitted(f"{name}, filter {sigma}", method, "probe", sigma)
 
     def heads(self) -> Iterator[Line]:
-        """Variants of what is trained on cached features."""
-        ran = METHODS["ran"]
-        rate = self.config.adapt.learning_rate
-        variants: list[tuple[str, str, Method]] = [("LP", "encoder", adapt.method_of(self.config.adapt, "lp"))]
-        variants += [(name, "encoder", METHODS[key]) for name, key in (("MLP", "mlp"), ("NMTune", "nmtune"))]
-        for source in ("encoder", "probe"):
-            variants.append((f"AT, {source}", source, METHODS["at"]))
-            variants.append((f"RAN, {source}", source, ran))
-            for term in ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl"):
+        """RAN on cached features: its terms, its head, where attacked features come from."""
+        adapt_ = self.config.adapt
+        sigma, ran = float(adapt_.filter), METHODS["ran"]
+        variants: list[tuple[str, str, float, Method]] = [
+            ("LP", "probe", 0.0, adapt.method_of(adapt_, "lp")),
+            ("MLP", "probe", 0.0, METHODS["mlp"]),
+            ("NMTune", "probe", 0.0, METHODS["nmtune"]),
+            ("AT", "probe", 0.0, METHODS["at"]),
+            ("LP behind the filter", "probe", sigma, adapt.method_of(adapt_, "lp")),
+            ("NMTune behind the filter", "probe", sigma, METHODS["nmtune"]),
+            ("AT behind the filter", "probe", sigma, METHODS["at"]),
+            ("RAN", "probe", sigma, ran),
+            ("RAN without filter", "probe", 0.0, ran),
+            ("RAN, attacks on the encoder alone", "encoder", sigma, ran),
+        ]
+        for term in TERMS:
+            if getattr(ran.weights, term):
                 weights = ran.weights._replace(**{term: 0.0})
-                variants.append((f"RAN without {term}, {source}", source, dataclasses.replace(ran, weights=weights)))
-        for factor in (0.1, 0.3, 3.0):
-            for source in ("encoder", "probe"):
-                terms = dict.fromkeys(("defence_ce", "defence_consistency", "defence_kl"), factor)
-                weights = ran.weights._replace(**terms)
-                variants.append(
-                    (f"RAN, defence x {factor}, {source}", source, dataclasses.replace(ran, weights=weights))
-                )
-        for factor in (0.1, 10.0):
-            weights = ran.weights._replace(mse=factor)
-            variants.append((f"RAN, consistency x {factor}, probe", "probe", dataclasses.replace(ran, weights=weights)))
-        settings = Fit(self.config.adapt.epochs, self.config.adapt.batch_size)
-        for name, source, method in variants:
-            if method.head == "residual":
-                method = dataclasses.replace(method, learning_rate=rate)
-            examples = self.examples(source)
-            started = time.perf_counter()
-            fitted = fit_heads([method], examples["adapt"], examples["validation"], classes=self.classes,
-                               seeds=range(self.seeds), settings=settings)  # fmt: skip
-            seconds = time.perf_counter() - started
-            head = HEADS[method.head](self.functions.config.embed_dim, self.classes)
-            every = fitted.select(0)
-            logits = np.asarray(predict(head, every, examples["validation"].features)[1])
-            clean = logits.argmax(-1) == self.splits["validation"].labels[None]
-            attacked = [self.attacked(head, self.params, fitted.select(0, s)) for s in range(self.seeds)]
-            yield name, clean, np.stack(attacked), seconds, None
+                variants.append((f"RAN without {term}", "probe", sigma, dataclasses.replace(ran, weights=weights)))
+        for term, weight in (("mse", 1.0), ("cov", 0.04), ("svd", 0.001), ("defence_consistency", 1.0)):
+            if not getattr(ran.weights, term):
+                weights = ran.weights._replace(**{term: weight})
+                with_term = dataclasses.replace(ran, weights=weights, head="narrow", learning_rate=3e-3)
+                variants.append((f"RAN, narrow head, with {term}", "probe", sigma, with_term))
+        for head, rate in (("linear", 1e-2), ("narrow", 3e-3), ("residual", 1e-3)):
+            variants.append(
+                (f"RAN, {head} head", "probe", sigma, dataclasses.replace(ran, head=head, learning_rate=rate))
+            )
+        for name, source, width, method in variants:
+            if self.wanted(name):
+                yield self.fitted(name, method, source, width)
 
     def scopes(self) -> Iterator[Line]:
-        """Variants that reach into the encoder."""
-        examples = self.examples("encoder")
-        held = [
-            Images(self.splits[name].images, self.splits[name].labels, np.asarray(examples[name].features))
-            for name in ("adapt", "validation")
-        ]
-        task = adapt.task_of(self.context, self.functions, self.params)
+        """Variants that attack encoder and head on the fly."""
         base = adapt._settings(self.config.adapt, adapt.Variant(1.0, 1.0))
-        linear = Tuned("lora", "linear", "ran", "")
-        trades = Weights(ce=1.0, defence_kl=3.0)
+        ran = TUNED["ran_lora"]
+        plain = dataclasses.replace(ran, filtered=False)
+        at = TUNED["at_lora"]
         variants: list[tuple[str, Tuned, Tune]] = [
             ("LoRA", TUNED["lora"], base),
-            ("AT (LoRA)", TUNED["at_lora"], base),
-            ("RAN (LoRA), residual head", TUNED["ran_lora"], base),
-            ("RAN (LoRA), linear head", linear, base),
-            ("RAN (LoRA), linear, no rectification", linear,
-             dataclasses.replace(base, weights=base.weights._replace(mse=0.0, cov=0.0, svd=0.0))),
-            ("RAN (LoRA), linear, CE + 3 KL", linear, dataclasses.replace(base, weights=trades)),
+            ("AT (LoRA)", at, base),
+            ("AT (LoRA) behind the filter", dataclasses.replace(at, filtered=True), base),
+            ("RAN (LoRA)", ran, base),
+            ("RAN (LoRA) without filter", plain, base),
             ("RAN (live head)", TUNED["ran_live"], base),
-            ("RAN (LoRA), linear, 15 epochs", linear, dataclasses.replace(base, epochs=15)),
-            ("AT (LoRA), 15 epochs", TUNED["at_lora"], dataclasses.replace(base, epochs=15)),
+        ]
+        for term in TERMS:
+            if getattr(base.weights, term):
+                variants.append((f"RAN (LoRA) without {term}", dataclasses.replace(ran, without=term), base))
+        variants += [
+            ("RAN (LoRA), filter 2.5", ran, dataclasses.replace(base, sigma=2.5)),
+            ("RAN (LoRA), 1 attack step", ran, dataclasses.replace(base, attack=PGD(base.attack.epsilon, "5/255", 1))),
+            ("RAN (LoRA), 5 epochs", ran, dataclasses.replace(base, epochs=5)),
+            ("RAN (LoRA), 20 epochs", ran, dataclasses.replace(base, epochs=20)),
+            ("RAN (LoRA), rank 1", ran, dataclasses.replace(base, rank=1)),
             ("TeCoA", TUNED["tecoa"], base),
-        ]  # fmt: skip
+        ]
         for name, method, settings in variants:
-            head = head_of(method, self.functions.config.embed_dim, self.classes)
-            clean, attacked, share = [], [], 0.0
+            if self.wanted(name):
+                yield self.tuned(name, method, settings)
+
+    def tuned(self, name: str, method: Tuned, settings: Tune) -> Line:
+        if "clean" not in self.sources:
+            self.sources["clean"] = adapt._examples(self.context, self.functions, self.params, self.splits, False)
+        held = [
+            Images(self.splits[part].images, self.splits[part].labels, np.asarray(self.sources["clean"][part].features))
+            for part in ("adapt", "validation")
+        ]
+        task = adapt.task_of(self.context, self.functions, self.params)
+        head = head_of(method, self.width, self.classes)
+        clean, hit, seconds, share = [], [], 0.0, 0.0
+        for seed in range(self.arguments.seeds):
             started = time.perf_counter()
-            fits = [
-                tune(self.functions, self.params, method, *held, task, seed=s, settings=settings)
-                for s in range(self.seeds)
-            ]
-            seconds = time.perf_counter() - started
-            for found in fits:
-                encoder, share = encoder_of(method, self.params, found.trained), found.share
-                variables = (found.trained["head"],) if head is not None else tuple(task)
-                features = common.image_features(
-                    self.context, self.functions, encoder, self.splits["validation"].images
-                )
-                if head is None:
-                    logits = adapt_logits(features, *task)
-                else:
-                    logits = predict(head, found.trained["head"], features)[1]
-                clean.append(np.asarray(logits).argmax(-1) == self.splits["validation"].labels)
-                attacked.append(self.attacked(head, encoder, *variables))
-            yield name, np.stack(clean), np.stack(attacked), seconds, share
-
-    def attacked(self, head: Any, encoder: Any, *variables: Any) -> np.ndarray:
-        """bool[N], who is right before and under the attack."""
-        return self.box(head)((encoder, *variables), self.images, self.some.labels, self.keys).correct
+            found = tune(self.functions, self.params, method, *held, task, seed=seed, settings=settings)
+            seconds += time.perf_counter() - started
+            encoder, share = encoder_of(method, self.params, found.trained), found.share
+            features = common.image_features(self.context, self.functions, encoder, self.splits["validation"].images)
+            if head is None:
+                logits = class_logits(features, *task)
+            else:
+                logits = predict(head, found.trained["head"], features)[1]
+            clean.append(np.asarray(logits).argmax(-1) == self.splits["validation"].labels)
+            if seed < self.arguments.attacked_seeds:
+                hit.append(self.attacked(head, encoder, *((found.trained["head"],) if head is not None else task)))
+        return Line(name, np.stack(clean), _stacked(hit), seconds / self.arguments.seeds, share)
 
 
-def adapt_logits(features: Any, prompts: Any, scale: Any) -> Any:
-    """Logits by the classes' prompts."""
-    from ranjax.objectives.robust import class_logits
-
-    return class_logits(features, prompts, scale)
+def _stacked(found: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {radius: np.stack([one[radius] for one in found]) for radius in found[0]}
 
 
 if __name__ == "__main__":

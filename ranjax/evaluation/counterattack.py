@@ -1,8 +1,12 @@
 """TTC, a defence at test time: the model attacks its own input to shake an adversarial perturbation off.
 
-After Xing et al. 2025, "CLIP is Strong Enough to Fight Back" (arXiv 2503.03613). Attacked images sit in a place where
-the encoder hardly reacts to small noise; natural ones do not. So images whose embedding hardly moves under noise are
-pushed away from where they are, and the others keep the noise alone.
+After Xing et al., CVPR 2025, "CLIP is Strong Enough to Fight Back" (arXiv 2503.03613). Attacked images sit in a place
+where the encoder hardly reacts to small noise; natural ones do not. So images whose embedding hardly moves under noise
+are pushed away from where they are, and the others keep the noise alone.
+
+Steps, averaging over iterates and the defaults (radius 4/255, 2 steps of 1/255, threshold 0.2, beta 2) are those of the
+authors' public code (TTC.sh and test_time_counterattack.py). They were chosen for CLIP at 224 pixels; another encoder
+may move more or less than 0.2 under the same noise, and then all images or none are pushed: look at `tau`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ranjax.errors import ConfigError
-from ranjax.models import text_resume
+from ranjax.models import input_filter, text_resume
 from ranjax.models.config import DualEncoderConfig
 from ranjax.models.layers import at_least_float32
 from ranjax.models.projections import build
@@ -117,12 +117,15 @@ class DualEncoderFunctions:
         """Projected image embeddings, not L2-normalised: dtype of the parameters, [B, D].
 
         Args:
-          params: as given by `split`.
-          images: f32[B, S, S, C] in [0, 1]; the pixel normalisation happens inside.
+          params: as given by `split`, or with a filter of :mod:`ranjax.models.input_filter` beside.
+          images: f32[B, S, S, C] in [0, 1]; filter and pixel normalisation happen inside.
 
         Raises:
           ConfigError: an image of another size or number of channels than the config's.
         """
+        if input_filter.NAME in params:
+            _check_images(images, self.config)
+            images = input_filter.apply(params[input_filter.NAME], images)
         return self._bind(params).image_features(images)
 
     def text_features(
@@ -183,7 +186,8 @@ class DualEncoderFunctions:
         return dataclasses.replace(self, config=dataclasses.replace(self.config, compute_dtype=dtype))
 
     def _bind(self, params: Params) -> DualEncoder:
-        return nnx.merge(_graph(self.config), params)
+        towers = {name: part for name, part in params.items() if name != input_filter.NAME}
+        return nnx.merge(_graph(self.config), towers)
 
 
 def split(model: DualEncoder) -> tuple[DualEncoderFunctions, Params]:

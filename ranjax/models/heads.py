@@ -7,6 +7,7 @@ A head is a hashable value with ``init(key) -> (params, stats)`` and ``apply(par
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -47,12 +48,14 @@ class ResidualHead:
     Attributes:
       features: D.
       classes: C.
+      expansion: width of the hidden layer over D; 4 as published. Small ones make the head light.
       momentum: share of the new batch in the running moments (torch's convention).
       eps: added to the variance.
     """
 
     features: int
     classes: int
+    expansion: float = 4.0
     momentum: float = 0.1
     eps: float = 1e-5
 
@@ -62,7 +65,7 @@ class ResidualHead:
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
         """float32 parameters (linear maps uniform within +-1/sqrt(fan-in)) and running moments (0 and 1)."""
         first, second, third = jax.random.split(key, 3)
-        hidden = 4 * self.features
+        hidden = max(1, round(self.expansion * self.features))
         params = {
             "expand": _init_linear(first, self.features, hidden),
             "norm": {"scale": jnp.ones((hidden,), jnp.float32), "bias": jnp.zeros((hidden,), jnp.float32)},
@@ -110,3 +113,11 @@ def _init_linear(key: jax.Array, inputs: int, outputs: int) -> Tree:
 
 def _linear(params: Tree, x: jax.Array) -> jax.Array:
     return jnp.matmul(x, params["kernel"]) + params["bias"][None]
+
+
+HEADS: dict[str, functools.partial[LinearHead] | functools.partial[ResidualHead]] = {
+    "linear": functools.partial(LinearHead),
+    "residual": functools.partial(ResidualHead),
+    "narrow": functools.partial(ResidualHead, expansion=0.125),
+}
+"""``HEADS[name](features, classes)``: a linear map, NMTune's head, and NMTune's with a hidden layer of D / 8."""

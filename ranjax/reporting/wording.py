@@ -10,6 +10,7 @@ METHODS = {
     "encoder": "Encoder",
     "zero_shot": "Zero-shot",
     "lp": "LP",
+    "lp_filter": "LP (filter)",
     "mlp": "MLP",
     "nmtune": "NMTune",
     "ran": "RAN",
@@ -33,6 +34,7 @@ TERMS = {
     "defence_ce": "cross-entropy under attack",
     "defence_consistency": "feature consistency under attack",
     "defence_kl": "prediction consistency under attack",
+    "filter": "low-pass filter",
 }
 SPLITS = {"test": "in domain", "ood_test": "out of domain"}
 SPLIT_PHRASES = {"test": "on the test set", "ood_test": "on the out-of-domain test set"}

@@ -5,11 +5,11 @@ import math
 from ml_collections import ConfigDict
 
 from ranjax.errors import ConfigError
-from ranjax.schema.checks import Key, above, at_least, epsilon, one_of, patterns, some_of
+from ranjax.schema.checks import Key, above, at_least, between, epsilon, one_of, patterns, some_of
 
-HEADS = ("lp", "mlp", "nmtune", "ran", "at")
+HEADS = ("lp", "lp_filter", "mlp", "nmtune", "ran", "at")
 ABLATIONS = tuple(
-    f"ran_without_{term}" for term in ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl")
+    f"ran_without_{term}" for term in ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl", "filter")
 )
 TUNED = ("lora", "fft", "at_lora", "ran_lora", "ran_live", "tecoa", "fare", "pmg_aft")
 TEST_TIME = ("ttc",)
@@ -26,8 +26,8 @@ KEYS = (
     Key("adapt.seeds", 5, "Heads of each method, with seeds 0, 1, ...", "seeds", at_least(1)),
     Key("adapt.epochs", 15, "Passes over the labelled features.", "epochs", at_least(1)),
     Key("adapt.batch_size", 64, "Features a step.", "features", at_least(2)),
-    Key("adapt.learning_rate", 1e-3, "AdamW's for residual heads (cosine to 0).", "", above(0)),
-    Key("adapt.lp_learning_rate", 1e-2, "AdamW's for the linear probe, and for heads of tuned encoders.", "", above(0)),
+    Key("adapt.learning_rate", 1e-3, "AdamW's for MLP, NMTune and AT (cosine to 0).", "", above(0)),
+    Key("adapt.lp_learning_rate", 1e-2, "AdamW's for LP, RAN and heads of tuned encoders.", "", above(0)),
     Key("adapt.weight_decay", 1e-4, "AdamW's.", "", at_least(0)),
     Key(
         "adapt.metric",
@@ -61,15 +61,31 @@ KEYS = (
         "",
         one_of("encoder", "probe"),
     ),
+    Key(
+        "adapt.ran_scope",
+        "head",
+        "What RAN trains: a head on cached features, or adapters in the image tower and a head.",
+        "",
+        one_of("head", "lora"),
+    ),
+    Key(
+        "adapt.filter",
+        1.5,
+        "RAN: standard deviation of the fixed Gaussian low-pass filter in front of the image tower; 0: none.",
+        "pixels",
+        between(0, 64),
+    ),
     Key("adapt.epsilon", "4/255", "Radius of the ball of defence examples.", "pixel units", epsilon),
     Key("adapt.step", "1/255", "Step of their PGD.", "pixel units", epsilon),
     Key("adapt.attack_steps", 5, "Steps of their PGD.", "steps", at_least(1)),
     Key("adapt.tuned_seeds", 1, "Fits of each method that reaches into the encoder.", "seeds", at_least(1)),
-    Key("adapt.tune_epochs", 5, "Passes over the labelled images of such a method.", "epochs", at_least(1)),
+    Key("adapt.tune_epochs", 10, "Passes over the labelled images of such a method.", "epochs", at_least(1)),
     Key("adapt.tune_batch_size", 64, "Images a step of such a method.", "images", at_least(2)),
+    Key("adapt.tune_step", "2/255", "Step of the PGD against encoder and head on the fly.", "pixel units", epsilon),
+    Key("adapt.tune_attack_steps", 2, "Steps of that PGD.", "steps", at_least(1)),
     Key("adapt.tune_learning_rate", 1e-4, "AdamW's for a whole image tower.", "", above(0)),
-    Key("adapt.lora_learning_rate", 1e-3, "AdamW's for LoRA's adapters.", "", above(0)),
-    Key("adapt.lora_rank", 4, "Rank of LoRA's adapters.", "", at_least(1)),
+    Key("adapt.lora_learning_rate", 3e-3, "AdamW's for LoRA's adapters.", "", above(0)),
+    Key("adapt.lora_rank", 2, "Rank of LoRA's adapters.", "", at_least(1)),
     Key(
         "adapt.lora_targets",
         (r"^vision/.*blocks/.*/(attention|mlp)/[^/]+/kernel$",),

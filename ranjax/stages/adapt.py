@@ -19,15 +19,16 @@ from ranjax.attacks import image as image_attacks
 from ranjax.attacks import losses
 from ranjax.errors import ConfigError, DataError
 from ranjax.evaluation import zero_shot
+from ranjax.models import input_filter
 from ranjax.pipeline import Context
 from ranjax.schema.adapt import TEST_TIME
-from ranjax.schema.adapt import TUNED as TUNED_NAMES
 from ranjax.stages import common
 from ranjax.training import few_shot, hosts, metrics_log
 from ranjax.training.adapt import METHODS, Examples, Fit, Method, fit_heads
+from ranjax.training.methods import WITHOUT
 from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
-from ranjax.training.tune import TUNED, Images, Outcome, Task, Tune, describe_scope, tune
+from ranjax.training.tune import TUNED, Images, Outcome, Task, Tune, Tuned, describe_scope, tune
 
 FILE = "heads.safetensors"
 
@@ -36,16 +37,28 @@ def run(context: Context) -> dict[str, Any]:
     """Leaves heads.safetensors and tuned/METHOD.safetensors (paths, with a leading axis of seeds), and the choices."""
     config, data = context.config, common.data(context)
     functions, params = common.encoder(context, context.this.arm)
-    cached = {name: method_of(config.adapt, name) for name in config.adapt.methods if name in METHODS}
     train, validation = _chosen(context, data.task_split("adapt")), data.task_split("validation")
-    with_attack = any(uses_attacked(m) for m in cached.values())
-    examples = _examples(context, functions, params, {"adapt": train, "validation": validation}, with_attack)
+    splits = {"adapt": train, "validation": validation}
+    tuned = {name: found for name in config.adapt.methods if (found := tuned_of(config.adapt, name)) is not None}
+    cached = {
+        name: method_of(config.adapt, name) for name in config.adapt.methods if name in METHODS and name not in tuned
+    }
     summary: dict[str, Any] = {}
     tensors: dict[str, np.ndarray] = {}
     lines: list[str] = []
+    examples: dict[bool, dict[str, Examples]] = {}
     for names in _of_one_program(cached):
         context.check_stop("before " + ", ".join(names))
-        for name, heads, facts, curves in _fit(context, {n: cached[n] for n in names}, examples):
+        group = {name: cached[name] for name in names}
+        filtered = group[names[0]].filtered
+        if filtered not in examples:
+            with_attack = any(uses_attacked(m) for m in cached.values() if m.filtered is filtered)
+            front = behind_filter(config.adapt, params) if filtered else params
+            examples[filtered] = _examples(context, functions, front, splits, with_attack)
+        for name, heads, facts, curves in _fit(context, group, examples[filtered]):
+            if filtered:
+                taps = input_filter.gaussian(config.adapt.filter)
+                heads["encoder"] = {input_filter.NAME: jax.tree.map(lambda x: np.stack([x] * config.adapt.seeds), taps)}
             tensors |= _flat(heads, name)
             summary[name] = facts
             lines += [json.dumps({"method": name, "epoch": epoch, **row}) for epoch, row in enumerate(curves, start=1)]
@@ -55,9 +68,11 @@ def run(context: Context) -> dict[str, Any]:
         files.write_tensors(context.folder / FILE, tensors)
 
     hosts.first_does(write)
+    if tuned and False not in examples:
+        examples[False] = _examples(context, functions, params, splits, False)
     for name in config.adapt.methods:
-        if name in TUNED_NAMES:
-            summary[name] = _tuned(context, name, train, validation, examples)
+        if name in tuned:
+            summary[name] = _tuned(context, name, tuned[name], train, validation, examples[False])
         elif name in TEST_TIME:
             summary[name] = {"trained": 0}
     width = int(functions.config.embed_dim)
@@ -89,15 +104,37 @@ def varied(method: Method, variant: Variant) -> Method:
     return dataclasses.replace(method, weight_decay=decay, learning_rate=method.learning_rate * variant.rate)
 
 
+def tuned_of(adapt: Any, name: str) -> Tuned | None:
+    """What a method does to the encoder, or None where it leaves it as it is: RAN follows `adapt.ran_scope`."""
+    if name in TUNED:
+        return TUNED[name]
+    if adapt.ran_scope == "head" or not (name == "ran" or name.startswith(WITHOUT)):
+        return None
+    left_out = name.removeprefix(WITHOUT) if name != "ran" else ""
+    if left_out == "filter":
+        return dataclasses.replace(TUNED["ran_lora"], filtered=False)
+    return dataclasses.replace(TUNED["ran_lora"], without=left_out)
+
+
+def behind_filter(adapt: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+    """An encoder's parameters with the config's filter in front."""
+    return {**params, input_filter.NAME: input_filter.gaussian(adapt.filter)}
+
+
 def method_of(adapt: Any, name: str) -> Method:
     """A method of `METHODS` with the config's weights in the terms that the method has."""
     base = METHODS[name]
     own = {"mse": adapt.mse, "cov": adapt.cov, "svd": adapt.svd}
     own |= {term: adapt[term] for term in ("defence_ce", "defence_consistency", "defence_kl")}
     weights = base.weights._replace(**{term: v for term, v in own.items() if getattr(base.weights, term)})
-    rate = adapt.lp_learning_rate if base.head == "linear" else adapt.learning_rate
+    rate = adapt.learning_rate if base.head == "residual" else adapt.lp_learning_rate
     return dataclasses.replace(
-        base, weights=weights, learning_rate=rate, weight_decay=adapt.weight_decay, top_k=adapt.top_k
+        base,
+        weights=weights,
+        learning_rate=rate,
+        weight_decay=adapt.weight_decay,
+        top_k=adapt.top_k,
+        filtered=base.filtered and adapt.filter > 0,
     )
 
 
@@ -108,7 +145,7 @@ def uses_attacked(method: Method) -> bool:
 
 
 def load_heads(folder: Path) -> dict[str, Any]:
-    """{method: {"params", "stats"}} with a leading axis of seeds, as `run` left them."""
+    """{method: {"params", "stats", "encoder" where a filter stands in front}} with a leading axis of seeds."""
     found = _nested(load_file(folder / FILE))
     for heads in found.values():
         heads.setdefault("stats", {})
@@ -184,7 +221,12 @@ def _fit(context: Context, methods: Mapping[str, Method], examples: Mapping[str,
 
 
 def _tuned(
-    context: Context, name: str, train: common.Split, validation: common.Split, examples: Mapping[str, Examples]
+    context: Context,
+    name: str,
+    method: Tuned,
+    train: common.Split,
+    validation: common.Split,
+    examples: Mapping[str, Examples],
 ) -> dict[str, Any]:
     """Fits one method that reaches into the encoder; what an interrupted run finished is kept."""
     place = context.folder / "tuned"
@@ -198,14 +240,14 @@ def _tuned(
     ]
     task = task_of(context, functions, params)
     context.say(f"  {name}, of the encoder:")
-    for line in describe_scope(TUNED[name], params, _settings(config, points[0])).splitlines():
+    for line in describe_scope(method, params, _settings(config, points[0])).splitlines():
         context.say(f"    {line}")
     outcomes: list[list[Outcome]] = []
     for point in points:
         settings = _settings(config, point)
         outcomes.append(
             [
-                tune(functions, params, TUNED[name], *held, task, seed=seed, settings=settings,
+                tune(functions, params, method, *held, task, seed=seed, settings=settings,
                      check_stop=lambda where: context.check_stop(f"{name}: {where}"))
                 for seed in range(config.tuned_seeds)
             ]
@@ -214,7 +256,6 @@ def _tuned(
     taken = int(np.argmax(scores))
     fits = outcomes[taken]
     tensors = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *[one.trained for one in fits])
-    method = TUNED[name]
     context.say(
         f"  {name}: {'clean and attacked' if method.attacks else 'clean'} validation accuracy {scores[taken]:.3f} "
         f"over {len(fits)} seeds; {100 * fits[0].share:.2f} % of the encoder's parameters trained"
@@ -249,11 +290,13 @@ def _settings(adapt: Any, point: Variant) -> Tune:
         head_rate=adapt.lp_learning_rate * point.rate,
         weight_decay=adapt.weight_decay * point.strength,
         rank=adapt.lora_rank,
-        attack=image_attacks.PGD(adapt.epsilon, adapt.step, adapt.attack_steps),
+        attack=image_attacks.PGD(adapt.epsilon, adapt.tune_step, adapt.tune_attack_steps, keep="last"),
         weights=weights._replace(**strong),
         top_k=adapt.top_k,
         trainable=tuple(pattern for pattern in adapt.tune_trainable if pattern),
         targets=tuple(pattern for pattern in adapt.lora_targets if pattern),
+        pull=point.strength,
+        sigma=adapt.filter,
     )
 
 
@@ -324,7 +367,7 @@ def _of_one_program(methods: Mapping[str, Method]) -> list[list[str]]:
     groups: dict[Any, list[str]] = {}
     for name, method in methods.items():
         terms = "defence" if uses_attacked(method) else tuple(bool(w) for w in method.weights)
-        groups.setdefault((method.head, method.top_k, terms), []).append(name)
+        groups.setdefault((method.head, method.top_k, method.filtered, terms), []).append(name)
     return list(groups.values())
 
 

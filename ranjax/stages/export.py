@@ -11,11 +11,12 @@ from safetensors.numpy import save_file
 
 from ranjax import files, models
 from ranjax.errors import ConfigError, DataError, nearest
+from ranjax.models import input_filter
 from ranjax.pipeline import Context
 from ranjax.reporting import model_card
 from ranjax.stages import cards, common
 from ranjax.training.methods import METHODS
-from ranjax.training.tune import TUNED, encoder_of
+from ranjax.training.tune import FROZEN, Tuned, encoder_of
 
 HEAD, HEAD_FACTS = "head.safetensors", "head.json"
 
@@ -37,7 +38,8 @@ class Exported(NamedTuple):
 def export(context: Context, arm: str, method: str, seed: int, out: Path, results: dict[str, Any] | None) -> Exported:
     """Writes the encoder of an upstream arm, as `method` left it, in the layout of `transformers`.
 
-    What LoRA trained is merged into the kernels. A head, which that layout has no place for, goes beside it.
+    What LoRA trained is merged into the kernels. A head, and a filter in front of the image tower, which that layout has
+    no place for, go beside it.
 
     Args:
       context: of a finished run.
@@ -54,18 +56,22 @@ def export(context: Context, arm: str, method: str, seed: int, out: Path, result
     _check(context, arm, method, out)
     functions, params = common.encoder(context, arm)
     trained = _trained(context, arm, method, seed) if method else {}
+    tuned = _tuned(context, method)
     adapted = dict(params)
     if trained.get("encoder"):
-        adapted = encoder_of(TUNED[method], params, trained)
+        adapted = encoder_of(tuned or FROZEN, params, trained)
+    # Of the model as it was adapted and attacked, but nothing that the layout knows.
+    front = adapted.pop(input_filter.NAME, None)
     source = common.encoder_folder(context, arm)
     models.save(out, functions, jax.device_get(adapted))
     common.data(context).tokenizer.save(out / "tokenizer.json")
     if trained.get("head"):
-        _write_head(out, method, trained["head"], common.data(context).classes)
+        kind = tuned.head if tuned else METHODS[method].head
+        _write_head(out, method, kind, trained["head"], front, common.data(context).classes)
     pairs = zip(jax.tree.leaves(adapted), jax.tree.leaves(dict(params)), strict=True)
     changed = sum(not np.array_equal(a, b) for a, b in pairs)
     facts = cards.facts(context, arm, source, int(sum(np.size(x) for x in jax.tree.leaves(adapted))), results)
-    told = _adaptation(context, arm, method, seed, changed, bool(trained.get("head")))
+    told = _adaptation(context, arm, method, seed, changed, trained, front is not None)
     facts = model_card.Facts(**{**vars(facts), "method": method, "adaptation": told})
     files.write_text(out / model_card.FILE, model_card.write(facts))
     return Exported(out, changed, bool(trained.get("head")))
@@ -79,7 +85,7 @@ def _check(context: Context, arm: str, method: str, out: Path) -> None:
         raise DataError(f"{context.workdir}: pretrain/{arm} is not finished; the run's own command goes on with it.")
     if method:
         done = context.folder_of(f"adapt/{arm}") / "manifest.json"
-        known = [name for name in context.config.adapt.methods if name in TUNED or name in METHODS]
+        known = [name for name in context.config.adapt.methods if _tuned(context, name) or name in METHODS]
         if method not in known:
             raise ConfigError("--method", method, f"a method of this run: {', '.join(known)}", nearest(method, known))
         if not done.is_file():
@@ -88,37 +94,57 @@ def _check(context: Context, arm: str, method: str, out: Path) -> None:
         raise ConfigError("--out", str(out), "a folder that is absent or empty")
 
 
+def _tuned(context: Context, method: str) -> Tuned | None:
+    from ranjax.stages.adapt import tuned_of
+
+    return tuned_of(context.config.adapt, method)
+
+
 def _trained(context: Context, arm: str, method: str, seed: int) -> dict[str, Any]:
     """{"encoder", "head"} of one seed, either absent where the method trains none."""
     from ranjax.stages.adapt import load_heads, load_tuned
 
     folder = context.folder_of(f"adapt/{arm}")
-    every = load_tuned(folder, method) if method in TUNED else {"head": load_heads(folder)[method]}
+    if _tuned(context, method):
+        every = load_tuned(folder, method)
+    else:
+        head = load_heads(folder)[method]
+        every = {"encoder": head.pop("encoder", {}), "head": head}
     seeds = int(jax.tree.leaves(every)[0].shape[0])
     if not 0 <= seed < seeds:
         raise ConfigError("--seed", seed, f"0 to {seeds - 1}, the seeds of {method} in this run")
     return jax.tree.map(lambda x: x[seed], every)
 
 
-def _write_head(out: Path, method: str, head: Any, classes: tuple[str, ...]) -> None:
-    leaves = jax.tree_util.tree_leaves_with_path(head)
+def _write_head(out: Path, method: str, kind: str, head: Any, front: Any, classes: tuple[str, ...]) -> None:
+    leaves = jax.tree_util.tree_leaves_with_path(head if front is None else {**head, input_filter.NAME: front})
     tensors = {"/".join(str(k.key) for k in path): np.ascontiguousarray(leaf) for path, leaf in leaves}
     save_file(tensors, out / HEAD)
-    kind = TUNED[method].head if method in TUNED else METHODS[method].head
     said = {"kind": kind, "input": "image_embeds, not normalised", "classes": list(classes), "method": method}
+    if front is not None:
+        said[input_filter.NAME] = (
+            "images in [0, 1] are first correlated with these taps along rows and columns, edge pixels repeating"
+        )
     files.write_json(out / HEAD_FACTS, said)
 
 
-def _adaptation(context: Context, arm: str, method: str, seed: int, changed: int, head: bool) -> list[str]:
+def _adaptation(
+    context: Context, arm: str, method: str, seed: int, changed: int, trained: dict[str, Any], filtered: bool
+) -> list[str]:
     if not method:
         return []
-    facts = context.manifest_of(f"adapt/{arm}")["methods"][method]
-    source = TUNED[method].source if method in TUNED else "a head on frozen features"
+    facts, tuned = context.manifest_of(f"adapt/{arm}")["methods"][method], _tuned(context, method)
+    source = tuned.source if tuned else "a head on frozen features"
     told = [f"Adapted by `{method}`, seed {seed} ({source}); {changed} of the encoder's arrays changed."]
-    if method in TUNED and TUNED[method].scope == "lora":
+    if tuned and tuned.scope == "lora":
         told.append("LoRA's adapters are merged into the kernels: `transformers` loads them as they are.")
     if "share" in facts:
         told.append(f"Trained: {100 * facts['share']:.2f} % as many numbers as the encoder has, the head's included.")
-    if head:
+    if trained.get("head"):
         told.append(f"The head lies beside the encoder: {HEAD}, described by {HEAD_FACTS}.")
+    if filtered:
+        told.append(
+            f"It was fitted and measured behind a low-pass filter, which is no part of this layout: pass images through "
+            f"the taps `{input_filter.NAME}` of {HEAD} first."
+        )
     return told

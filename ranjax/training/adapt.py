@@ -22,7 +22,7 @@ from jax import lax
 
 from ranjax.errors import ConfigError, DataError
 from ranjax.keys import stream
-from ranjax.models.heads import LinearHead, ResidualHead
+from ranjax.models.heads import HEADS, LinearHead, ResidualHead
 from ranjax.objectives import classification, rectification
 from ranjax.objectives.rectification import Weights
 from ranjax.training import adapt_input, selection
@@ -31,7 +31,6 @@ from ranjax.training.methods import METHODS, Examples, Fit, Method
 __all__ = ["HEADS", "METHODS", "Examples", "Fit", "FittedHeads", "Method", "Weights", "fit_heads", "predict"]
 
 Head = LinearHead | ResidualHead
-HEADS: dict[str, type[Head]] = {"linear": LinearHead, "residual": ResidualHead}
 
 
 @dataclass(frozen=True)

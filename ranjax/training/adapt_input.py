@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ranjax.errors import ConfigError, DataError, nearest
+from ranjax.models.heads import HEADS
 from ranjax.objectives.rectification import DEFENCE, Weights
 from ranjax.training import selection
 from ranjax.training.methods import Examples, Fit, Method
@@ -42,8 +43,8 @@ def check_settings(methods: Sequence[Method], seeds: Sequence[int], settings: Fi
 
 
 def _check_method(key: str, method: Method) -> None:
-    if method.head not in ("linear", "residual"):
-        raise ConfigError(f"{key}.head", method.head, "'linear' or 'residual'")
+    if method.head not in HEADS:
+        raise ConfigError(f"{key}.head", method.head, f"one of {', '.join(HEADS)}", nearest(method.head, HEADS))
     for name, value in zip(Weights._fields, method.weights):
         if not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"{key}.weights.{name}", value, "a finite number, 0 or more")

@@ -16,12 +16,14 @@ class Method:
     """How one head is trained.
 
     Attributes:
-      head: "linear" (LP) or "residual" (NMTune's head).
+      head: "linear" (LP), "residual" (NMTune's head) or "narrow" (the same with a hidden layer of D / 8).
       weights: of the loss terms, see :class:`ranjax.objectives.rectification.Weights`.
       learning_rate: AdamW's first one; a cosine takes it to 0.
       weight_decay: AdamW's, on every parameter (as torch's does).
       top_k: singular values that count as dominant; one value a call of `fit_heads`.
       attacked_share: weight in [0, 1] of the attacked validation features' metric in the choice of the epoch.
+      filtered: whether its features come through the low-pass filter (:mod:`ranjax.models.input_filter`); whoever makes
+        the features sees to that.
     """
 
     head: str = "residual"
@@ -30,6 +32,7 @@ class Method:
     weight_decay: float = 1e-4
     top_k: int = 1
     attacked_share: float = 0.0
+    filtered: bool = False
 
 
 # LP, MLP and NMTune as published (arXiv 2309.17002 and its public code); RAN is this project's reconstruction.
@@ -38,14 +41,21 @@ METHODS: dict[str, Method] = {
     "mlp": Method(),
     "nmtune": Method(weights=_NMTUNE),
     "ran": Method(
-        weights=_NMTUNE._replace(defence_ce=1.0, defence_consistency=1.0, defence_kl=1.0), attacked_share=0.5
+        head="narrow",
+        weights=_NMTUNE._replace(defence_ce=1.0, defence_consistency=1.0, defence_kl=1.0),
+        learning_rate=1e-2,
+        attacked_share=0.5,
+        filtered=True,
     ),
 }
-# The same head on attacked features alone; and RAN without one of its terms each.
+# NMTune's head on attacked features alone; and RAN without one of its parts each.
 METHODS["at"] = Method(weights=Weights(ce=0.0, defence_ce=1.0), attacked_share=0.5)
 WITHOUT = "ran_without_"
 for _term in ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl"):
     METHODS[WITHOUT + _term] = replace(METHODS["ran"], weights=METHODS["ran"].weights._replace(**{_term: 0.0}))
+METHODS[WITHOUT + "filter"] = replace(METHODS["ran"], filtered=False)
+# What the filter alone is worth: LP behind it.
+METHODS["lp_filter"] = replace(METHODS["lp"], filtered=True)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +23,8 @@ from ranjax.attacks import image as image_attacks
 from ranjax.attacks import losses
 from ranjax.errors import ConfigError, DataError
 from ranjax.keys import stream
-from ranjax.models import lora
-from ranjax.models.heads import LinearHead, ResidualHead
+from ranjax.models import input_filter, lora
+from ranjax.models.heads import HEADS, LinearHead, ResidualHead
 from ranjax.models.trainable import combine, describe_adapters, describe_trainable, partition, select
 from ranjax.objectives import classification, rectification, robust
 from ranjax.objectives.rectification import Weights
@@ -43,16 +43,21 @@ class Tuned:
     Attributes:
       scope: "head" (the encoder stays as it is), "lora" (adapters on attention and MLP of the image tower) or "full"
         (the image tower).
-      head: "linear", "residual" (NMTune's), or "prompts": the classes' texts, which stay as they are.
+      head: "linear", "residual" (NMTune's), "narrow" (its light form), or "prompts": the classes' texts, which stay as
+        they are.
       objective: "clean" (cross-entropy), "at" (on attacked images), "ran" (rectification and defence), "tecoa", "fare"
         or "pmg_aft".
       source: the paper.
+      filtered: whether a fixed low-pass filter stands in front of the tower (:mod:`ranjax.models.input_filter`).
+      without: a term of RAN that is left out.
     """
 
     scope: str
     head: str
     objective: str
     source: str
+    filtered: bool = False
+    without: str = ""
 
     @property
     def attacks(self) -> bool:
@@ -64,12 +69,15 @@ TUNED: dict[str, Tuned] = {
     "lora": Tuned("lora", "linear", "clean", "Hu et al. 2022, arXiv 2106.09685"),
     "fft": Tuned("full", "linear", "clean", "full fine-tuning"),
     "at_lora": Tuned("lora", "linear", "at", "Madry et al. 2018, arXiv 1706.06083, in LoRA's scope"),
-    "ran_lora": Tuned("lora", "residual", "ran", "this project's reconstruction, in LoRA's scope"),
-    "ran_live": Tuned("head", "residual", "ran", "RAN's head, its defence examples made on the fly against both"),
+    "ran_lora": Tuned("lora", "linear", "ran", "this project's reconstruction, in LoRA's scope", filtered=True),
+    "ran_live": Tuned("head", "narrow", "ran", "RAN's head, its defence examples made on the fly against both", True),
     "tecoa": Tuned("full", "prompts", "tecoa", "Mao et al. 2023, arXiv 2212.07016"),
     "fare": Tuned("full", "prompts", "fare", "Schlarmann et al. 2024, arXiv 2402.12336"),
     "pmg_aft": Tuned("full", "prompts", "pmg_aft", "Wang et al. 2024, arXiv 2401.04350"),
 }
+
+FROZEN = Tuned("head", "linear", "clean", "")
+"""The encoder as it is, or at most behind a filter."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +85,15 @@ class Tune:
     """Settings of `tune`.
 
     Attributes:
-      epochs, batch_size: each epoch shuffles anew and drops its last N mod batch_size images.
+      epochs, batch_size: each epoch shuffles anew and drops its last N mod batch_size images; the batch is cut at N.
       learning_rate: AdamW's for the whole tower, lora_rate: for adapters, head_rate: for heads; a cosine takes them to
         0.
       weight_decay: AdamW's.
       rank: of LoRA.
       attack: of the images made on the fly.
       weights: of RAN's terms.
+      pull: weight of PMG-AFT's two pulls.
+      sigma: of the filter in front of the tower in pixels, for methods that are `filtered`; 0: none.
       top_k: singular values that count as dominant.
       trainable: regular expressions on the paths of what scope "full" trains.
       targets: regular expressions on the paths of the kernels that get an adapter in scope "lora".
@@ -95,12 +105,14 @@ class Tune:
     lora_rate: float = 1e-3
     head_rate: float = 1e-2
     weight_decay: float = 1e-4
-    rank: int = 4
-    attack: image_attacks.PGD = field(default_factory=lambda: image_attacks.PGD("4/255", "1/255", 5))
+    rank: int = 2
+    attack: image_attacks.PGD = field(default_factory=lambda: image_attacks.PGD("4/255", "2/255", 2, keep="last"))
     weights: Weights = METHODS["ran"].weights
     top_k: int = 1
     trainable: tuple[str, ...] = IMAGE_TOWER
     targets: tuple[str, ...] = LORA_TARGETS
+    pull: float = 1.0
+    sigma: float = 1.5
 
 
 class Images(NamedTuple):
@@ -123,7 +135,7 @@ class Outcome(NamedTuple):
 
     Attributes:
       trained: {"encoder": adapters or arrays (none in scope "head"), "head": {"params", "stats"} (absent for prompts)},
-        of the best epoch.
+        of the best epoch; the filter, which is fixed, stands in "encoder" where there is one.
       chosen: that epoch, from 0.
       history: validation accuracy by epoch: the mean of clean and attacked where the method trains on attacked images.
       losses: mean training loss by epoch.
@@ -139,17 +151,18 @@ class Outcome(NamedTuple):
 
 def head_of(method: Tuned, width: int, classes: int) -> LinearHead | ResidualHead | None:
     """The head that is trained, or None where prompts classify."""
-    kinds: dict[str, Any] = {"linear": LinearHead, "residual": ResidualHead}
-    return kinds[method.head](width, classes) if method.head in kinds else None
+    return HEADS[method.head](width, classes) if method.head in HEADS else None
 
 
 def encoder_of(method: Tuned, params: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
-    """The encoder's parameters with what was trained in them; differentiable."""
+    """The encoder's parameters with what was trained in them and the filter in front; differentiable."""
+    parts = dict(trained["encoder"])
+    front = {input_filter.NAME: parts.pop(input_filter.NAME)} if input_filter.NAME in parts else {}
     if method.scope == "head":
-        return dict(params)
+        return {**params, **front}
     if method.scope == "lora":
-        return lora.apply(params, trained["encoder"])
-    return combine(params, trained["encoder"])
+        return {**lora.apply(params, parts), **front}
+    return {**combine(params, parts), **front}
 
 
 def describe_scope(method: Tuned, params: Mapping[str, Any], settings: Tune) -> str:
@@ -184,15 +197,13 @@ def tune(
     more is pre-trained, not tuned.
 
     Raises:
-      DataError: a class without training images, or a loss that is no longer finite (names the epoch).
-      ConfigError: a batch larger than the split.
+      DataError: a class without training images, a validation split with one class only, embeddings that are not
+        finite, a training split of one image, or a loss that is no longer finite (names the epoch).
+      ConfigError: a batch of fewer than two images.
     """
     classes = len(task.prompts)
-    absent = np.flatnonzero(np.bincount(train.labels, minlength=classes) == 0)
-    if absent.size:
-        raise DataError(f"class {absent[0]} has no training examples")
-    if not 2 <= settings.batch_size <= len(train.labels):
-        raise ConfigError("adapt.tune_batch_size", settings.batch_size, f"2 to the {len(train.labels)} images")
+    _check(train, validation, classes, settings)
+    settings = replace(settings, batch_size=min(settings.batch_size, len(train.labels)))
     program = _program(functions, method, settings, classes, len(train.labels))
     key = stream(seed, "adapt/tune")
     trained, opt_state = program.start(params, key)
@@ -236,6 +247,22 @@ def _judged(
     return right / (count * sides), loss / (count * sides)
 
 
+def _check(train: Images, validation: Images, classes: int, settings: Tune) -> None:
+    absent = np.flatnonzero(np.bincount(train.labels, minlength=classes) == 0)
+    if absent.size:
+        raise DataError(f"class {absent[0]} has no training examples")
+    if len(set(validation.labels.tolist())) < 2:
+        raise DataError(f"validation holds class {validation.labels[0]} only, at least two classes are needed")
+    for name, split in (("train", train), ("validation", validation)):
+        bad = np.flatnonzero(~np.isfinite(split.original).all(axis=1))
+        if bad.size:
+            raise DataError(f"{name} features hold a number that is not finite (row {bad[0]}; {bad.size} rows in all)")
+    if len(train.labels) < 2:
+        raise DataError("train has 1 example, at least 2 are needed")
+    if settings.batch_size < 2:
+        raise ConfigError("adapt.tune_batch_size", settings.batch_size, "at least 2")
+
+
 class _Program(NamedTuple):
     start: Callable[..., Any]
     step: Callable[..., Any]
@@ -254,6 +281,8 @@ def _program(functions: Any, method: Tuned, settings: Tune, classes: int, exampl
             encoder = lora.add(params, settings.rank, jax.random.fold_in(key, 1), "|".join(settings.targets))
         elif method.scope == "full":
             encoder = partition(params, select(params, settings.trainable, "adapt.tune_trainable"))[0]
+        if method.filtered and settings.sigma:
+            encoder = {**encoder, input_filter.NAME: input_filter.gaussian(settings.sigma)}
         trained: dict[str, Any] = {"encoder": jax.tree.map(jnp.asarray, encoder)}
         if head is not None:
             first, stats = head.init(jax.random.fold_in(key, 2))
@@ -290,16 +319,19 @@ def _program(functions: Any, method: Tuned, settings: Tune, classes: int, exampl
             # The general pull compares both models on x', as the public code does.
             sides = (features(hurt), features(as_float(batch.images)), functions.image_features(params, hurt))
             bad, clean, original = (robust.class_logits(f, task.prompts, task.scale) for f in sides)
-            return robust.pmg_aft(bad, clean, original, batch.labels), stats
+            return robust.pmg_aft(bad, clean, original, batch.labels, settings.pull, settings.pull), stats
         if method.objective == "at":
             _, logits, stats = applied(features(hurt), True, stats)
             return jnp.mean(classification.cross_entropy(logits, batch.labels)), stats
+        weights = settings.weights
+        if method.without:
+            weights = weights._replace(**{method.without: 0.0})
         z, logits, stats = applied(features(as_float(batch.images)), True, stats)
         if method.objective == "clean":
             return jnp.mean(classification.cross_entropy(logits, batch.labels)), stats
         bad = applied(features(hurt), False, stats)[:2]
         total, _ = rectification.objective(
-            settings.weights, batch.original, z, logits, batch.labels, bad, top_k=settings.top_k
+            weights, batch.original, z, logits, batch.labels, bad, top_k=settings.top_k, terms=used(weights)
         )
         return total, stats
 
@@ -340,14 +372,20 @@ def logits_of(functions: Any, method: Tuned, head: Any) -> Callable[..., jax.Arr
     return classify
 
 
+def used(weights: Weights) -> frozenset[str]:
+    """The terms with a weight other than 0."""
+    return frozenset(name for name, weight in weights._asdict().items() if weight)
+
+
 def _moving(trained: Mapping[str, Any]) -> dict[str, Any]:
-    """What the optimiser sees: without batch statistics."""
-    return {"encoder": trained["encoder"], **({"head": trained["head"]["params"]} if "head" in trained else {})}
+    """What the optimiser sees: without batch statistics and without the filter, which is fixed."""
+    encoder = {name: part for name, part in trained["encoder"].items() if name != input_filter.NAME}
+    return {"encoder": encoder, **({"head": trained["head"]["params"]} if "head" in trained else {})}
 
 
 def _with(trained: Mapping[str, Any], moving: Mapping[str, Any]) -> dict[str, Any]:
     head = {"head": {**trained["head"], "params": moving["head"]}} if "head" in trained else {}
-    return {"encoder": moving["encoder"], **head}
+    return {"encoder": {**trained["encoder"], **moving["encoder"]}, **head}
 
 
 def _optimizer(method: Tuned, settings: Tune, examples: int) -> optax.GradientTransformation:

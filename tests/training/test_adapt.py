@@ -18,7 +18,8 @@ from ranjax.training.adapt import METHODS, Examples, Fit, Method, Weights, fit_h
 WIDTH, CLASSES, TRAIN, VALIDATION = 6, 3, 44, 31
 EPOCHS = 12
 FIT = Fit(epochs=EPOCHS, batch_size=8)
-GROUP = [METHODS["mlp"], METHODS["nmtune"], METHODS["ran"]]
+RAN = dataclasses.replace(METHODS["ran"], head="residual", learning_rate=1e-3)  # in NMTune's head: one program for all
+GROUP = [METHODS["mlp"], METHODS["nmtune"], RAN]
 
 
 def make_split(seed, count, spread=1.0):
@@ -268,7 +269,7 @@ def test_bad_data_is_named(splits, case):
 BAD_SETTINGS = {
     "mixed heads": ({"methods": [METHODS["lp"], METHODS["mlp"]]}, r"methods\[1\].head"),
     "mixed top_k": ({"methods": [METHODS["mlp"], dataclasses.replace(METHODS["mlp"], top_k=5)]}, "top_k"),
-    "unknown head": ({"methods": [Method(head="deep")]}, "'linear' or 'residual'"),
+    "unknown head": ({"methods": [Method(head="deep")]}, "one of linear, residual, narrow"),
     "negative weight": ({"methods": [Method(weights=Weights(svd=-1.0))]}, r"methods\[0\].weights.svd"),
     "no methods": ({"methods": []}, "methods"),
     "seeds twice": ({"seeds": [1, 1]}, "all different"),

@@ -94,8 +94,14 @@ def test_wrong_input_is_refused(encoder, splits):
     short = tuning.Images(*(x[train.labels < 2] for x in train))
     with pytest.raises(DataError, match="class 2 has no training examples"):
         fit(encoder, (short, validation), "lora")
-    with pytest.raises(ConfigError, match=r"adapt\.tune_batch_size = 64"):
-        fit(encoder, splits, "lora", dataclasses.replace(SETTINGS, batch_size=64))
+    with pytest.raises(DataError, match="validation holds class 1 only"):
+        fit(encoder, (train, tuning.Images(*(x[validation.labels == 1] for x in validation))), "lora")
+    broken = train.original.copy()
+    broken[3, 1] = np.nan
+    with pytest.raises(DataError, match=r"train features hold a number that is not finite \(row 3; 1 rows"):
+        fit(encoder, (train._replace(original=broken), validation), "lora")
+    with pytest.raises(ConfigError, match=r"adapt\.tune_batch_size = 1"):
+        fit(encoder, splits, "lora", dataclasses.replace(SETTINGS, batch_size=1))
 
 
 @pytest.mark.slow

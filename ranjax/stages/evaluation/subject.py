@@ -15,11 +15,11 @@ from ranjax.evaluation.counterattack import TTC, counterattack
 from ranjax.keys import stream
 from ranjax.pipeline import Context
 from ranjax.stages import common
-from ranjax.stages.adapt import load_heads, load_tuned
+from ranjax.stages.adapt import load_heads, load_tuned, tuned_of
 from ranjax.training.adapt import HEADS, METHODS, predict
 from ranjax.training.pretrain import as_float
 from ranjax.training.rows import RowMap
-from ranjax.training.tune import TUNED, encoder_of, head_of
+from ranjax.training.tune import FROZEN, Tuned, encoder_of, head_of
 
 
 class Method:
@@ -31,6 +31,7 @@ class Method:
       variables: {"params", "stats"} of the head with a leading axis of seeds; None without a head.
       encoders: what was trained of the encoder, with a leading axis of seeds; None: the frozen encoder.
       seeds: how many there are.
+      tuned: what `encoders` are to the encoder.
       random: whether it answers by a draw, so that an attack has to go through several.
     """
 
@@ -42,7 +43,9 @@ class Method:
         encoders: Any = None,
         seeds: int = 0,
         random: bool = False,
+        tuned: Tuned = FROZEN,
     ):
+        self.tuned = tuned
         self.name, self.head, self.variables, self.encoders, self.random = name, head, variables, encoders, random
         leaves = jax.tree.leaves((variables, encoders))
         self.seeds = seeds or int(leaves[0].shape[0])
@@ -55,7 +58,7 @@ class Method:
         """The encoder's parameters of one seed."""
         if self.encoders is None:
             return params
-        return encoder_of(TUNED[self.name], params, {"encoder": jax.tree.map(lambda x: x[seed], self.encoders)})
+        return encoder_of(self.tuned, params, {"encoder": jax.tree.map(lambda x: x[seed], self.encoders)})
 
 
 class Subject:
@@ -74,12 +77,13 @@ class Subject:
         for name in context.config.adapt.methods:
             if name in heads:
                 kind = HEADS[METHODS[name].head]
-                self.methods[name] = Method(name, kind(width, len(self.classes)), heads[name])
-            elif name in TUNED:
+                filters = heads[name].pop("encoder", None)
+                self.methods[name] = Method(name, kind(width, len(self.classes)), heads[name], filters)
+            elif tuned := tuned_of(context.config.adapt, name):
                 found = load_tuned(place, name)
-                head = head_of(TUNED[name], width, len(self.classes))
+                head = head_of(tuned, width, len(self.classes))
                 encoders = found["encoder"] or None
-                self.methods[name] = Method(name, head, found.get("head"), encoders)
+                self.methods[name] = Method(name, head, found.get("head"), encoders, tuned=tuned)
             else:
                 self.methods[name] = Method(name, seeds=1, random=True)
         self._features: dict[str, np.ndarray] = {}
