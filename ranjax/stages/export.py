@@ -38,8 +38,8 @@ class Exported(NamedTuple):
 def export(context: Context, arm: str, method: str, seed: int, out: Path, results: dict[str, Any] | None) -> Exported:
     """Writes the encoder of an upstream arm, as `method` left it, in the layout of `transformers`.
 
-    What LoRA trained is merged into the kernels. A head, and a filter in front of the image tower, which that layout has
-    no place for, go beside it.
+    What LoRA trained is merged into the kernels. A head, and a filter in front of the image tower, go beside it: that
+    layout has no place for them.
 
     Args:
       context: of a finished run.
@@ -144,7 +144,7 @@ def _adaptation(
         told.append(f"The head lies beside the encoder: {HEAD}, described by {HEAD_FACTS}.")
     if filtered:
         told.append(
-            f"It was fitted and measured behind a low-pass filter, which is no part of this layout: pass images through "
+            "It was fitted and measured behind a low-pass filter, which is no part of this layout: pass images through "
             f"the taps `{input_filter.NAME}` of {HEAD} first."
         )
     return told
