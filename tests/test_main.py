@@ -105,7 +105,8 @@ def test_an_encoder_is_taken_out_with_tokenizer_card_and_head(whole, tmp_path, c
     assert "0 arrays differ from the upstream encoder's; its head lies beside it" in capsys.readouterr().out
     for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
-    assert files.read_json(tmp_path / "out" / "head.json")["kind"] == "residual"
+    assert files.read_json(tmp_path / "out" / "head.json")["kind"] == "narrow"
+    assert "input_filter" in files.read_json(tmp_path / "out" / "head.json")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Adapted by `ran`, seed 1" in card
     assert "| ran | finding | test | none | accuracy |" in card
