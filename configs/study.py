@@ -29,7 +29,7 @@ def get_config(mode=""):
     noise.ratios = (0.0, 0.05, 0.1, 0.2, 0.3)
     noise.controls = ("image_only", "text_only", "gaussian", "caption_shuffle")
     adapt.methods = (
-        *("lp", "mlp", "nmtune", "ran", "at", "ran_live", "lora", "ran_lora", "at_lora", "fft"),
+        *("lp", "lp_filter", "mlp", "nmtune", "ran", "at", "ran_live", "lora", "ran_lora", "at_lora", "fft"),
         *("tecoa", "fare", "pmg_aft", "ttc", *ABLATIONS),
     )
     adapt.search_rates, adapt.search_strengths = (0.3, 1.0, 3.0), (0.3, 1.0, 3.0)
@@ -47,7 +47,7 @@ def get_config(mode=""):
     if mode == "claims":
         noise.ratios, noise.controls = (0.0, 0.1, 0.3), ("gaussian", "caption_shuffle")
         noise.control_ratios = (0.0, 0.3)
-        adapt.methods = ("lp", "mlp", "nmtune", "ran", "at")
+        adapt.methods = ("lp", "lp_filter", "mlp", "nmtune", "ran", "at")
         adapt.search_rates = (1.0,)
         evaluate.restarts = evaluate.attacked_seeds = 1
         evaluate.attacks, evaluate.radii = ("pgd", "apgd_ce"), ("1/255", "2/255")
@@ -56,7 +56,10 @@ def get_config(mode=""):
     elif mode == "evening":
         noise.ratios, noise.controls = (0.0, 0.1, 0.3), ("gaussian", "caption_shuffle")
         noise.control_ratios = (0.0, 0.3)
-        adapt.methods = ("lp", "mlp", "nmtune", "ran", "at", "at_lora", "ran_lora", "tecoa", "ttc", *ABLATIONS)
+        adapt.methods = (
+            *("lp", "lp_filter", "mlp", "nmtune", "ran", "at", "at_lora", "ran_lora", "tecoa", "ttc"),
+            *ABLATIONS,
+        )
         adapt.search_rates, adapt.search_strengths = (1.0,), (0.3, 1.0, 3.0)
         evaluate.restarts = evaluate.attacked_seeds = 1
         evaluate.attacks, evaluate.radii = ("pgd", "apgd_ce"), ("1/255", "2/255")

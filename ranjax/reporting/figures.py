@@ -56,6 +56,7 @@ _STYLES = {
     "encoder": Style("#000000", "x", (0, (1, 1.6))),
     "zero_shot": Style("#000000", "x", (0, (1, 1.6))),
     "lp": Style("#0072B2", "s", "-"),
+    "lp_filter": Style("#CC79A7", "v", (0, (1, 1.6))),
     "mlp": Style("#56B4E9", "^", (0, (4, 1.5))),
     "nmtune": Style("#009E73", "D", (0, (4, 1.5, 1, 1.5))),
     "ran": Style("#D55E00", "o", "-"),

@@ -22,7 +22,13 @@ def _factors(value: tuple[float, ...]) -> str:
 
 
 KEYS = (
-    Key("adapt.methods", ("lp", "mlp", "nmtune", "ran"), "Methods to fit and compare.", "", some_of(*METHODS)),
+    Key(
+        "adapt.methods",
+        ("lp", "mlp", "nmtune", "lp_filter", "ran"),
+        "Methods to fit and compare.",
+        "",
+        some_of(*METHODS),
+    ),
     Key("adapt.seeds", 5, "Heads of each method, with seeds 0, 1, ...", "seeds", at_least(1)),
     Key("adapt.epochs", 15, "Passes over the labelled features.", "epochs", at_least(1)),
     Key("adapt.batch_size", 64, "Features a step.", "features", at_least(2)),
