@@ -164,11 +164,19 @@ def paired_difference(a: Any, b: Any, resamples: int = 1000, seed: int = 0, leve
     return Difference(value, *_percentiles(draws, level), float(p), effect, gap.shape[1])
 
 
-def student(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float, float, float, float]:
+def student(
+    values: Sequence[float] | np.ndarray, level: float = 0.95, least: float = 0.0
+) -> tuple[float, float, float, float, float]:
     """(mean, low, high, two-sided p against 0, effect = mean / standard deviation) of independent runs, by Student's t.
 
     For few observations, such as upstream runs, where a bootstrap has too little to draw from. Values that are all
-    equal have an interval of no width, p 1 or 0, and the effect NaN.
+    equal have, without `least`, an interval of no width, p 1 or 0, and the effect NaN.
+
+    Args:
+      values: one a run.
+      level: of the interval.
+      least: the standard deviation is taken to be at least this. A run's own sampling error belongs here: independent
+        runs vary by it at least, so a smaller spread of two or three is luck, and would make certain what is not.
 
     Raises:
       DataError: fewer than two finite values.
@@ -178,12 +186,23 @@ def student(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[
     mean, spread, count = over_seeds(values)
     if count < 2:
         raise DataError("an interval over runs needs two or more of them")
+    spread = max(spread, least)
     if spread == 0:
         return mean, mean, mean, 1.0 if mean == 0 else 0.0, float("nan")
     error = spread / np.sqrt(count)
     half = float(error * scipy.stats.t.ppf((1 + level) / 2, count - 1))
     p = float(2 * scipy.stats.t.sf(abs(mean) / error, count - 1))
     return mean, mean - half, mean + half, p, mean / spread
+
+
+def sampling_error(intervals: Sequence[tuple[float, float]], level: float = 0.95) -> float:
+    """Root mean square of the standard errors that the runs' own intervals (low, high) stand for; 0 without any."""
+    import scipy.stats
+
+    widths = np.array([high - low for low, high in intervals if math.isfinite(high - low)], np.float64)
+    if not widths.size:
+        return 0.0
+    return float(np.sqrt(np.mean(np.square(widths / (2 * scipy.stats.norm.ppf((1 + level) / 2))))))
 
 
 def over_seeds(values: Sequence[float] | np.ndarray) -> tuple[float, float, int]:

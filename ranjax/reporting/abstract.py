@@ -74,12 +74,14 @@ def claims(runs: Sequence[Mapping[str, Any]]) -> list[Claim]:
 def over_runs(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The same difference of several runs as one: mean, Student's 95 % interval over runs, and its p value.
 
-    One item comes back as it is. Two or more runs whose differences are all equal have an interval of no width.
+    One item comes back as it is. The runs are taken to vary by their own sampling error at least
+    (:func:`ranjax.evaluation.statistics.student`).
     """
     if len(items) == 1:
         return dict(items[0])
     values = [item["difference"] for item in items]
-    mean, low, high, p, effect = statistics.student(values)
+    own = statistics.sampling_error([(item["low"], item["high"]) for item in items if wording.has_interval(item)])
+    mean, low, high, p, effect = statistics.student(values, least=own)
     shown = effect if np.isfinite(effect) else None
     return {**items[0], "difference": mean, "low": low, "high": high, "p": p, "effect": shown, "n": len(values)}
 

@@ -89,7 +89,8 @@ FITTED = (
 OVER_RUNS = (
     "These {runs} runs differ in their seed alone: another set of generated or split data, other initial weights, "
     "another order, other twins. Each run counts as one observation; intervals and p are Student's over runs, so they "
-    "say what another upstream run would give. With two or three runs only large effects can be shown."
+    "say what another upstream run would give. Runs are taken to vary by their own sampling error at least. With two "
+    "or three runs only large effects can be shown."
 )
 
 RADII = (

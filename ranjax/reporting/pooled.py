@@ -43,9 +43,10 @@ def rows_over_runs(runs: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
     for key, row in tables_[0].items():
         same = [table[key] for table in tables_ if key in table]
         values = [one["value"] for one in same if wording.finite(one.get("value"))]
+        own = statistics.sampling_error([(one["low"], one["high"]) for one in same if wording.has_interval(one)])
         if len(values) < len(runs):
             continue
-        mean, low, high, _, _ = statistics.student(values)
+        mean, low, high, _, _ = statistics.student(values, least=own)
         metric = str(row["metric"])
         if "auroc" in metric or (wording.is_percent(metric) and metric != "mce"):
             low, high = max(low, 0.0), min(high, 1.0)

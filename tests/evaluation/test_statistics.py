@@ -91,6 +91,14 @@ def test_students_interval_over_runs_is_scipys():
     assert (low, high) == pytest.approx(tuple(told.confidence_interval()))
     assert effect == pytest.approx(0.02 / np.std(values, ddof=1))
     assert statistics.student([0.1, 0.1])[:4] == (0.1, 0.1, 0.1, 0.0)
+    # A spread below the runs' own sampling error is luck: three runs that agree to the digit show nothing by it.
+    own = statistics.sampling_error([(-0.02, 0.0), (-0.02, 0.0), (-0.02, 0.0)])
+    assert own == pytest.approx(0.02 / (2 * scipy.stats.norm.ppf(0.975)))
+    mean, low, high, p, _ = statistics.student([-0.0078] * 3, least=own)
+    assert (mean, high - mean) == (pytest.approx(-0.0078), pytest.approx(own / 3**0.5 * scipy.stats.t.ppf(0.975, 2)))
+    assert low < 0 < high
+    assert p > 0.05
+    assert statistics.student(values, least=0.001) == statistics.student(values)
     with pytest.raises(DataError, match="two or more"):
         statistics.student([0.1])
 

@@ -64,7 +64,7 @@ def test_p_is_corrected_over_all_claims():
 
 def test_several_runs_are_pooled_by_students_interval_over_runs():
     values = [0.10, 0.14, 0.06]
-    runs = [results(effects=[effect(0.1, value, value - 1, value + 1, 0.9)], comparisons=[]) for value in values]
+    runs = [results(effects=[effect(0.1, value, value - 0.02, value + 0.02, 0.9)], comparisons=[]) for value in values]
     (one,) = abstract.claims(runs)
     reference = scipy.stats.ttest_1samp(values, 0.0)
     interval = reference.confidence_interval(0.95)
@@ -73,5 +73,10 @@ def test_several_runs_are_pooled_by_students_interval_over_runs():
     assert one.item["effect"] == pytest.approx(np.mean(values) / np.std(values, ddof=1))
     assert one.runs == 3
     assert one.verdict == abstract.SHOWN
+    # Runs that agree more closely than their own test images allow show nothing by that.
+    alike = [results(effects=[effect(0.1, 0.01, -0.01, 0.03, 0.9)], comparisons=[]) for _ in range(3)]
+    (luck,) = abstract.claims(alike)
+    assert luck.item["low"] < 0 < luck.item["high"]
+    assert luck.verdict == abstract.NOT_SHOWN
     assert not abstract.claims([runs[0], results(effects=[], comparisons=[])])
     assert abstract.claims([{"effects": [], "comparisons": []}]) == []
