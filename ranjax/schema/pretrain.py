@@ -45,7 +45,7 @@ KEYS = (
     Key(
         "pretrain.keep_best",
         0,
-        "Checkpoints that stay besides, by the contrastive loss of up to 512 validation pairs, taken at each; 0: none.",
+        "Checkpoints that stay besides, by the objective on up to 512 validation pairs, taken at each; 0: none.",
         "checkpoints",
         at_least(0),
     ),

@@ -31,14 +31,13 @@ from ranjax.models.assemble import beside_bert
 from ranjax.models.towers import towers
 from ranjax.models.trainable import describe_trainable, select
 from ranjax.models.weight_files import folder_of
-from ranjax.objectives import contrastive
 from ranjax.pipeline import Context, Stopped
 from ranjax.stages import cards, common
 from ranjax.training import devices, fsdp, hosts, loop, profiling
 from ranjax.training.checkpoints import Checkpoints
 from ranjax.training.metrics_log import MetricsLog
 from ranjax.training.optimizer import AdamWSettings
-from ranjax.training.pretrain import Program, program
+from ranjax.training.pretrain import Program, held_out_loss, program
 from ranjax.training.progress import Progress
 
 
@@ -146,8 +145,8 @@ def attacked_share(batches: Batches, step: int) -> float:
 
 
 def _validation(context: Context, functions: Any) -> Callable[[Any], float]:
-    """The contrastive loss of the first (at most 512) validation pairs, all of them each other's negatives."""
-    data = common.data(context)
+    """The trained objective on the first (at most 512) validation pairs, all of them each other's negatives."""
+    data, objective = common.data(context), context.config.pretrain.objective
     held = data.split("validation")
     held = held.take(np.arange(min(VALIDATED, len(held.ids))))
     tokens = data.encode(held.reports)
@@ -156,7 +155,7 @@ def _validation(context: Context, functions: Any) -> Callable[[Any], float]:
         params = jax.device_get(fsdp.whole(params, context.mesh))
         image = common.image_features(context, functions, params, held.images)
         text = common.text_features(context, functions, params, tokens)
-        figure = contrastive.info_nce(jnp.asarray(image), jnp.asarray(text), functions.logit_scale(params))[0]
+        figure = held_out_loss(functions, params, jnp.asarray(image), jnp.asarray(text), objective)
         context.say(f"  validation loss {float(figure):.4f}")
         return float(figure)
 

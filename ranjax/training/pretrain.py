@@ -45,6 +45,25 @@ class DualEncoderLike(Protocol):
     def logit_bias(self, params: Any) -> jax.Array: ...
 
 
+def held_out_loss(
+    functions: DualEncoderLike, params: Any, image: jax.Array, text: jax.Array, objective: str
+) -> jax.Array:
+    """The loss f[] of pairs, all of them each other's negatives, by the objective that trains.
+
+    Args:
+      image, text: features f[B, D], row i of the one paired with row i of the other.
+      objective: a name of `contrastive.OBJECTIVES`.
+    """
+    loss = contrastive.OBJECTIVES[objective]
+    return loss(image, text, functions.logit_scale(params), **_bias(loss, functions, params))[0]
+
+
+def _bias(objective: Objective, functions: DualEncoderLike, params: Any) -> dict[str, jax.Array]:
+    """The encoder's bias of the logits, for the objective that takes one."""
+    sigmoid = getattr(objective, "func", objective) is contrastive.sigmoid_loss
+    return {"bias": functions.logit_bias(params)} if sigmoid else {}
+
+
 def make_step(
     functions: DualEncoderLike,
     optimizer: optax.GradientTransformation,
@@ -102,9 +121,7 @@ def make_step(
                 params = as_varying(params, axis_name)
             image = _in_parts(functions.image_features, params, (images,), accumulate)
             text = _in_parts(functions.text_features, params, (batch["tokens"], batch["mask"]), accumulate)
-            sigmoid = getattr(objective, "func", objective) is contrastive.sigmoid_loss
-            bias = {"bias": functions.logit_bias(params)} if sigmoid else {}
-            loss, aux = objective(image, text, scale, axis_name=axis_name, **bias)
+            loss, aux = objective(image, text, scale, axis_name=axis_name, **_bias(objective, functions, params))
             return loss, aux | {"logit_scale": scale}
 
         differentiated = loss_fn if param_specs is None else fsdp.gathering(loss_fn, param_specs)

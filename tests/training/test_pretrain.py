@@ -168,3 +168,21 @@ def test_what_is_not_chosen_stays_bit_equal_and_has_no_optimizer_state():
     assert metrics["gradient_norm"] > 0
     for old, new, on in zip(*map(jax.tree.leaves, (params, after.params, chosen))):
         assert np.array_equal(old, new) is not on
+
+
+def test_validation_goes_by_the_objective_that_trains():
+    class Biased(LinearEncoder):
+        def logit_bias(self, params):
+            return jnp.asarray(-3.0)
+
+    rng = np.random.default_rng(0)
+    image, text = (rng.normal(size=(5, 6)).astype(np.float32) for _ in range(2))
+    params = init_params()
+    units = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (image, text)]
+    cosines = np.exp(1.0) * units[0] @ units[1].T
+    own = np.eye(5, dtype=bool)
+    pairwise = np.log1p(np.exp(-np.where(own, 1, -1) * (cosines - 3))).sum() / 5
+    rows, columns = (np.log(np.exp(cosines).sum(axis)) - cosines[own] for axis in (1, 0))
+    for objective, truth in (("sigmoid", pairwise), ("info_nce", (rows.mean() + columns.mean()) / 2)):
+        ours = pretrain.held_out_loss(Biased(), params, jnp.asarray(image), jnp.asarray(text), objective)
+        np.testing.assert_allclose(ours, truth, rtol=1e-5)
