@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from ranjax import config as configs
 from ranjax import export, models, pipeline
 from ranjax.models.naming import paths
-from ranjax.stages.adapt import load_tuned
+from ranjax.stages.adapted import load_tuned
 from ranjax.training.devices import make_mesh
 
 pytestmark = pytest.mark.slow

@@ -33,11 +33,12 @@ from ranjax.evaluation.robustness import WhiteBox
 from ranjax.models.heads import HEADS
 from ranjax.objectives.robust import class_logits
 from ranjax.schema.checks import pixel_units
-from ranjax.stages import adapt, common
+from ranjax.stages import adapt, adapted, common
 from ranjax.training.adapt import METHODS, Fit, Method, fit_heads, predict
 from ranjax.training.devices import make_mesh
 from ranjax.training.rows import RowMap
-from ranjax.training.tune import TUNED, Images, Tune, Tuned, encoder_of, head_of, tune
+from ranjax.training.tune import tune
+from ranjax.training.tuned import TUNED, Images, Tune, Tuned, encoder_of, head_of
 
 TERMS = ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl")
 
@@ -111,7 +112,7 @@ class Bench:
         """The encoder behind a filter of this width; 0: none."""
         with self.config.unlocked():
             self.config.adapt.filter = float(sigma)
-        return adapt.behind_filter(self.config.adapt, self.params) if sigma else self.params
+        return adapted.behind_filter(self.config.adapt, self.params) if sigma else self.params
 
     def examples(self, source: str, sigma: float) -> Any:
         """Cached features behind a filter, clean and attacked by `adapt.defence_source`."""
@@ -170,7 +171,7 @@ class Bench:
 
     def filter(self) -> Iterator[Line]:
         """How wide the filter should be, and what it is worth alone."""
-        ran, rate = METHODS["ran"], adapt.method_of(self.config.adapt, "lp")
+        ran, rate = METHODS["ran"], adapted.method_of(self.config.adapt, "lp")
         for sigma in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0):
             for name, method in (("LP", rate), ("RAN", ran)):
                 if self.wanted(f"{name}, filter {sigma}"):
@@ -181,11 +182,11 @@ class Bench:
         adapt_ = self.config.adapt
         sigma, ran = float(adapt_.filter), METHODS["ran"]
         variants: list[tuple[str, str, float, Method]] = [
-            ("LP", "probe", 0.0, adapt.method_of(adapt_, "lp")),
+            ("LP", "probe", 0.0, adapted.method_of(adapt_, "lp")),
             ("MLP", "probe", 0.0, METHODS["mlp"]),
             ("NMTune", "probe", 0.0, METHODS["nmtune"]),
             ("AT", "probe", 0.0, METHODS["at"]),
-            ("LP behind the filter", "probe", sigma, adapt.method_of(adapt_, "lp")),
+            ("LP behind the filter", "probe", sigma, adapted.method_of(adapt_, "lp")),
             ("NMTune behind the filter", "probe", sigma, METHODS["nmtune"]),
             ("AT behind the filter", "probe", sigma, METHODS["at"]),
             ("RAN", "probe", sigma, ran),

@@ -6,13 +6,11 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file
 
 from ranjax import files
 from ranjax.attacks import image as image_attacks
@@ -23,14 +21,13 @@ from ranjax.models import input_filter
 from ranjax.pipeline import Context
 from ranjax.schema.adapt import TEST_TIME
 from ranjax.stages import common
+from ranjax.stages.adapted import FILE, behind_filter, method_of, tuned_of, uses_attacked
 from ranjax.training import few_shot, hosts, metrics_log
 from ranjax.training.adapt import METHODS, Examples, Fit, Method, fit_heads
-from ranjax.training.methods import WITHOUT
 from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
-from ranjax.training.tune import TUNED, Images, Outcome, Task, Tune, Tuned, describe_scope, tune
-
-FILE = "heads.safetensors"
+from ranjax.training.tune import Outcome, tune
+from ranjax.training.tuned import Images, Task, Tune, Tuned, describe_scope
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -102,74 +99,6 @@ def varied(method: Method, variant: Variant) -> Method:
         return dataclasses.replace(method, weights=weights, learning_rate=method.learning_rate * variant.rate)
     decay = method.weight_decay * variant.strength
     return dataclasses.replace(method, weight_decay=decay, learning_rate=method.learning_rate * variant.rate)
-
-
-def tuned_of(adapt: Any, name: str) -> Tuned | None:
-    """What a method does to the encoder, or None where it leaves it as it is: RAN follows `adapt.ran_scope`."""
-    if name in TUNED:
-        return TUNED[name]
-    if adapt.ran_scope == "head" or not (name == "ran" or name.startswith(WITHOUT)):
-        return None
-    left_out = name.removeprefix(WITHOUT) if name != "ran" else ""
-    if left_out == "filter":
-        return dataclasses.replace(TUNED["ran_lora"], filtered=False)
-    return dataclasses.replace(TUNED["ran_lora"], without=left_out)
-
-
-def behind_filter(adapt: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    """An encoder's parameters with the config's filter in front."""
-    return {**params, input_filter.NAME: input_filter.gaussian(adapt.filter)}
-
-
-def method_of(adapt: Any, name: str) -> Method:
-    """A method of `METHODS` with the config's weights in the terms that the method has."""
-    base = METHODS[name]
-    own = {"mse": adapt.mse, "cov": adapt.cov, "svd": adapt.svd}
-    own |= {term: adapt[term] for term in ("defence_ce", "defence_consistency", "defence_kl")}
-    weights = base.weights._replace(**{term: v for term, v in own.items() if getattr(base.weights, term)})
-    rate = adapt.learning_rate if base.head == "residual" else adapt.lp_learning_rate
-    return dataclasses.replace(
-        base,
-        weights=weights,
-        learning_rate=rate,
-        weight_decay=adapt.weight_decay,
-        top_k=adapt.top_k,
-        filtered=base.filtered and adapt.filter > 0,
-    )
-
-
-def uses_attacked(method: Method) -> bool:
-    return method.attacked_share > 0 or any(
-        getattr(method.weights, t) for t in method.weights._fields if "defence" in t
-    )
-
-
-def load_heads(folder: Path) -> dict[str, Any]:
-    """{method: {"params", "stats", "encoder" where a filter stands in front}} with a leading axis of seeds."""
-    found = _nested(load_file(folder / FILE))
-    for heads in found.values():
-        heads.setdefault("stats", {})
-    return found
-
-
-def load_tuned(folder: Path, name: str) -> dict[str, Any]:
-    """{"encoder", "head" where there is one} of a tuned method with a leading axis of seeds."""
-    found = _nested(load_file(folder / "tuned" / f"{name}.safetensors"))
-    found.setdefault("encoder", {})
-    if "head" in found:
-        found["head"].setdefault("stats", {})
-    return found
-
-
-def _nested(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for path, value in tensors.items():
-        node = found
-        *parts, last = path.split("/")
-        for part in parts:
-            node = node.setdefault(part, {})
-        node[last] = jnp.asarray(value)
-    return found
 
 
 def _chosen(context: Context, split: common.Split) -> common.Split:

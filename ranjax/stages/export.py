@@ -15,8 +15,9 @@ from ranjax.models import input_filter
 from ranjax.pipeline import Context
 from ranjax.reporting import model_card
 from ranjax.stages import cards, common
+from ranjax.stages.adapted import load_heads, load_tuned, tuned_of
 from ranjax.training.methods import METHODS
-from ranjax.training.tune import FROZEN, Tuned, encoder_of
+from ranjax.training.tuned import FROZEN, Tuned, encoder_of
 
 HEAD, HEAD_FACTS = "head.safetensors", "head.json"
 
@@ -95,15 +96,11 @@ def _check(context: Context, arm: str, method: str, out: Path) -> None:
 
 
 def _tuned(context: Context, method: str) -> Tuned | None:
-    from ranjax.stages.adapt import tuned_of
-
     return tuned_of(context.config.adapt, method)
 
 
 def _trained(context: Context, arm: str, method: str, seed: int) -> dict[str, Any]:
     """{"encoder", "head"} of one seed, either absent where the method trains none."""
-    from ranjax.stages.adapt import load_heads, load_tuned
-
     folder = context.folder_of(f"adapt/{arm}")
     if _tuned(context, method):
         every = load_tuned(folder, method)

@@ -12,7 +12,8 @@ from ranjax.attacks import image as image_attacks
 from ranjax.errors import ConfigError, DataError
 from ranjax.models import DualEncoder, DualEncoderConfig, split
 from ranjax.objectives import robust
-from ranjax.training import tune as tuning
+from ranjax.training import tune_step, tuned
+from ranjax.training.tune import tune
 
 CLASSES, SIZE = 3, 8
 
@@ -38,12 +39,12 @@ def splits(encoder):
         for image, label in zip(images, labels):
             image[:, label * 2 : label * 2 + 2] += 80
         original = functions.image_features(params, jnp.asarray(images, jnp.float32) / 255)
-        return tuning.Images(images, labels, np.asarray(original))
+        return tuned.Images(images, labels, np.asarray(original))
 
     return make(48), make(24)
 
 
-SETTINGS = tuning.Tune(
+SETTINGS = tuned.Tune(
     epochs=4, batch_size=16, learning_rate=3e-3, lora_rate=1e-2, head_rate=3e-2, rank=2,
     attack=image_attacks.PGD("2/255", "1/255", 2),
 )  # fmt: skip
@@ -51,11 +52,11 @@ SETTINGS = tuning.Tune(
 
 def task():
     prompts = np.random.default_rng(1).normal(size=(CLASSES, 8)).astype(np.float32)
-    return tuning.Task(jnp.asarray(prompts), jnp.float32(10.0))
+    return tuned.Task(jnp.asarray(prompts), jnp.float32(10.0))
 
 
 def fit(encoder, splits, name, settings=SETTINGS, seed=0):
-    return tuning.tune(*encoder, tuning.TUNED[name], *splits, task(), seed=seed, settings=settings)
+    return tune(*encoder, tuned.TUNED[name], *splits, task(), seed=seed, settings=settings)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_lora_learns_the_task_and_moves_the_image_tower_alone(encoder, splits, l
     functions, params = encoder
     assert max(lora.history) > 0.7
     assert lora.losses[-1] < lora.losses[0]
-    merged = tuning.encoder_of(tuning.TUNED["lora"], params, lora.trained)
+    merged = tuned.encoder_of(tuned.TUNED["lora"], params, lora.trained)
     moved = {
         "/".join(str(k.key) for k in path)
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(merged), jax.tree.leaves(params))
@@ -75,8 +76,8 @@ def test_lora_learns_the_task_and_moves_the_image_tower_alone(encoder, splits, l
     }
     assert moved
     assert all(name.startswith("vision/") and name.endswith("/kernel") for name in moved)
-    head = tuning.head_of(tuning.TUNED["lora"], 8, CLASSES)
-    classify = tuning.logits_of(functions, tuning.TUNED["lora"], head)
+    head = tuned.head_of(tuned.TUNED["lora"], 8, CLASSES)
+    classify = tune_step.logits_of(functions, tuned.TUNED["lora"], head)
     images = jnp.asarray(splits[1].images, jnp.float32) / 255
     right = np.argmax(classify(merged, task(), lora.trained, images), 1) == splits[1].labels
     assert right.mean() == pytest.approx(lora.history[lora.chosen])
@@ -91,11 +92,11 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(encoder, splits,
 
 def test_wrong_input_is_refused(encoder, splits):
     train, validation = splits
-    short = tuning.Images(*(x[train.labels < 2] for x in train))
+    short = tuned.Images(*(x[train.labels < 2] for x in train))
     with pytest.raises(DataError, match="class 2 has no training examples"):
         fit(encoder, (short, validation), "lora")
     with pytest.raises(DataError, match="validation holds class 1 only"):
-        fit(encoder, (train, tuning.Images(*(x[validation.labels == 1] for x in validation))), "lora")
+        fit(encoder, (train, tuned.Images(*(x[validation.labels == 1] for x in validation))), "lora")
     broken = train.original.copy()
     broken[3, 1] = np.nan
     with pytest.raises(DataError, match=r"train features hold a number that is not finite \(row 3; 1 rows"):
@@ -105,12 +106,12 @@ def test_wrong_input_is_refused(encoder, splits):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in tuning.TUNED if name != "lora"])
+@pytest.mark.parametrize("name", [name for name in tuned.TUNED if name != "lora"])
 def test_every_method_lowers_its_loss_within_its_scope(encoder, splits, name):
     functions, params = encoder
-    found, method = fit(encoder, splits, name), tuning.TUNED[name]
+    found, method = fit(encoder, splits, name), tuned.TUNED[name]
     assert found.losses[-1] < found.losses[0]
-    merged = tuning.encoder_of(method, params, found.trained)
+    merged = tuned.encoder_of(method, params, found.trained)
     same = {top: all(map(np.array_equal, *map(jax.tree.leaves, (merged[top], params[top])))) for top in params}
     assert same["text"]
     assert same["text_projection"]

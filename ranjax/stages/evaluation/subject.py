@@ -15,11 +15,11 @@ from ranjax.evaluation.counterattack import TTC, counterattack
 from ranjax.keys import stream
 from ranjax.pipeline import Context
 from ranjax.stages import common
-from ranjax.stages.adapt import load_heads, load_tuned, tuned_of
+from ranjax.stages.adapted import load_heads, load_tuned, tuned_of
 from ranjax.training.adapt import HEADS, METHODS, predict
 from ranjax.training.pretrain import as_float
 from ranjax.training.rows import RowMap
-from ranjax.training.tune import FROZEN, Tuned, encoder_of, head_of
+from ranjax.training.tuned import FROZEN, Tuned, encoder_of, head_of
 
 
 class Method:
