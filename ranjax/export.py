@@ -54,11 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _export(arguments: argparse.Namespace) -> str:
     workdir = arguments.workdir.absolute()
     config = configs.of_run(workdir)
-    from ranjax import files, pipeline
+    from ranjax import files, pipeline, planning
     from ranjax.stages import export
     from ranjax.training import devices
 
-    prepare = pipeline.plan(config)[0]
+    prepare = planning.plan(config)[0]
     context = pipeline.context_of(config, workdir, prepare, devices.make_mesh(1), {})
     path = workdir / "results.json"
     results = files.read_json(path) if path.is_file() else None

@@ -80,10 +80,10 @@ def status(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     if not (workdir / "config.json").is_file():
         return found
     from ranjax import config as configs
-    from ranjax import pipeline
+    from ranjax import planning
 
     said = _read(workdir / heartbeat.FILE)
-    stages = [_stage(workdir / run.id, run.id) for run in pipeline.plan(configs.of_run(workdir))]
+    stages = [_stage(workdir / run.id, run.id) for run in planning.plan(configs.of_run(workdir))]
     done = all(stage["state"] == "done" for stage in stages)
     state = said.get("state", "unfinished")
     if state == "running" and not is_alive(said):

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from ranjax import config as configs
-from ranjax import files, models, pipeline, verify
+from ranjax import files, models, pipeline, planning, verify
 from ranjax.attacks import constraints
 from ranjax.data import noise
 from ranjax.data.store import GRID, NoisyStore, StoreWriter
@@ -53,7 +53,7 @@ def copy_of(made, workdir):
 
 
 def context_of(config, workdir, recipe="coattack"):
-    runs = pipeline.plan(config)
+    runs = planning.plan(config)
     this = next(r for r in runs if r.stage == "craft" and r.recipe == recipe)
     return pipeline.Context(config, workdir, this, runs, "", make_mesh(1), lambda: False, lambda line: None)
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from ranjax import config as configs
-from ranjax import files, lock, pipeline
+from ranjax import files, lock, pipeline, planning
 from ranjax.data import decode
 from ranjax.data.pixels import FileRef
 from ranjax.data.store import NoisyStore, StoreWriter, faults, set_aside
@@ -175,7 +175,7 @@ def test_what_does_not_fit_into_memory_is_said_with_sizes_and_three_keys(tmp_pat
         jax.jit(lambda: jnp.ones((1 << 20, 1 << 22), jnp.float32) * 2)().block_until_ready()
 
     config = configs.default_config()
-    stage = pipeline.StageRun("pretrain", "clean", 0.0, (), ("seed",), run)
+    stage = planning.StageRun("pretrain", "clean", 0.0, (), ("seed",), run)
     monkeypatch.setattr(pipeline, "plan", lambda config: (stage,))
     with pytest.raises(RunError) as caught:
         pipeline.execute(config, tmp_path, mesh=None, stop=lambda: False, say=lambda line: None)

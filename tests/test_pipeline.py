@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ranjax import config as configs
-from ranjax import files, lock, pipeline
+from ranjax import files, lock, pipeline, planning
 from ranjax.errors import ConfigError
 
 
@@ -31,11 +31,11 @@ def _stage(name, ran, needs=(), keys=("seed",), arm=""):
         ran.append(context.this.id)
         return {"ran": len(ran)}
 
-    return pipeline.StageRun(name, arm, 0.0, needs, keys, run)
+    return planning.StageRun(name, arm, 0.0, needs, keys, run)
 
 
 def test_the_plan_walks_from_left_to_right_and_each_run_finds_what_it_needs(config):
-    runs = pipeline.plan(config)
+    runs = planning.plan(config)
     ids = [run.id for run in runs]
     assert ids[:3] == ["prepare", "pretrain/clean", "craft"]
     assert ids[-1] == "report"
@@ -47,7 +47,7 @@ def test_the_plan_walks_from_left_to_right_and_each_run_finds_what_it_needs(conf
 
 def test_a_clean_grid_crafts_nothing(config):
     configs.override(config, "noise.ratios", "(0.0,)")
-    assert "craft" not in [run.id for run in pipeline.plan(config)]
+    assert "craft" not in [run.id for run in planning.plan(config)]
 
 
 @pytest.mark.parametrize(
@@ -61,24 +61,24 @@ def test_a_clean_grid_crafts_nothing(config):
     ],
 )
 def test_a_key_moves_the_fingerprints_of_what_it_decides_and_of_what_stands_on_that(config, key, text, moved, kept):
-    before = pipeline.fingerprints(config, pipeline.plan(config))
+    before = planning.fingerprints(config, planning.plan(config))
     configs.override(config, key, text)
-    after = pipeline.fingerprints(config, pipeline.plan(config))
+    after = planning.fingerprints(config, planning.plan(config))
     assert before[moved] != after[moved]
     assert kept is None or before[kept] == after[kept]
 
 
 @pytest.mark.parametrize("key", ["pretrain.log_every", "data.folder.csv", "data.dir", "devices"])
 def test_keys_that_decide_no_result_move_nothing(config, key):
-    before = pipeline.fingerprints(config, pipeline.plan(config))
+    before = planning.fingerprints(config, planning.plan(config))
     configs.override(config, key, "3")
-    assert before == pipeline.fingerprints(config, pipeline.plan(config))
+    assert before == planning.fingerprints(config, planning.plan(config))
 
 
 def test_another_ratio_keeps_the_pretraining_of_the_ratios_below(config):
-    before = pipeline.fingerprints(config, pipeline.plan(config))
+    before = planning.fingerprints(config, planning.plan(config))
     configs.override(config, "noise.ratios", "(0.0, 0.2, 0.3)")
-    after = pipeline.fingerprints(config, pipeline.plan(config))
+    after = planning.fingerprints(config, planning.plan(config))
     assert before["pretrain/coattack_30"] == after["pretrain/coattack_30"]
 
 
@@ -163,10 +163,10 @@ def test_importing_ranjax_is_light():
 
 
 def test_controls_get_arms_of_their_own_and_leave_the_others_as_they_were(config):
-    before = pipeline.fingerprints(config, pipeline.plan(config))
+    before = planning.fingerprints(config, planning.plan(config))
     configs.override(config, "noise.controls", "('image_only',)")
-    runs = pipeline.plan(config)
-    after = pipeline.fingerprints(config, runs)
+    runs = planning.plan(config)
+    after = planning.fingerprints(config, runs)
     ids = [run.id for run in runs]
     assert {"controls/image_only", "pretrain/image_only_10", "evaluate/image_only_30"} <= set(ids)
     assert len(ids) == len(set(ids))
@@ -177,7 +177,7 @@ def test_controls_get_arms_of_their_own_and_leave_the_others_as_they_were(config
     assert after["pretrain/image_only_10"] != after["pretrain/coattack_10"]
     configs.override(config, "noise.recipe", "image_only")
     configs.override(config, "noise.controls", "('',)")
-    alone = pipeline.fingerprints(config, pipeline.plan(config))
+    alone = planning.fingerprints(config, planning.plan(config))
     assert alone["pretrain/image_only_30"] == after["pretrain/image_only_30"]
 
 
@@ -189,7 +189,7 @@ def test_a_stage_of_a_control_sees_its_own_recipe(config, tmp_path, monkeypatch)
         seen[context.this.id] = (context.config.noise.recipe, context.craft_id)
         return {}
 
-    runs = tuple(dataclasses.replace(run_, run=run) for run_ in pipeline.plan(config))
+    runs = tuple(dataclasses.replace(run_, run=run) for run_ in planning.plan(config))
     _execute(config, tmp_path, runs, monkeypatch)
     assert seen["pretrain/image_only_10"] == ("image_only", "controls/image_only")
     assert seen["pretrain/coattack_10"] == ("coattack", "craft")
@@ -198,10 +198,10 @@ def test_a_stage_of_a_control_sees_its_own_recipe(config, tmp_path, monkeypatch)
 
 def test_controls_may_keep_to_some_of_the_ratios(config):
     configs.override(config, "noise.controls", "('gaussian',)")
-    every = pipeline.fingerprints(config, pipeline.plan(config))
+    every = planning.fingerprints(config, planning.plan(config))
     configs.override(config, "noise.control_ratios", "(0.0, 0.3)")
     configs.validate(config)
-    some = pipeline.fingerprints(config, pipeline.plan(config))
+    some = planning.fingerprints(config, planning.plan(config))
     assert set(every) - set(some) == {f"{stage}/gaussian_10" for stage in ("pretrain", "adapt", "evaluate")}
     assert all(every[name] == some[name] for name in some if name != "report")
     configs.override(config, "noise.control_ratios", "(0.0, 0.2)")

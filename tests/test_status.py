@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ranjax import config as configs
-from ranjax import files, heartbeat, pipeline, status
+from ranjax import files, heartbeat, pipeline, planning, status
 from ranjax.errors import ConfigError, DataError
 from ranjax.training.progress import Progress
 
@@ -18,7 +18,7 @@ def begun(workdir, runs, work=True):
     """A workdir as the pipeline leaves it in the middle: the first two runs done, the third with a checkpoint."""
     config = configs.default_config()
     files.write_json(workdir / "config.json", configs.flatten(config))
-    for number, run in enumerate(pipeline.plan(config)[:runs]):
+    for number, run in enumerate(planning.plan(config)[:runs]):
         folder = workdir / run.id
         files.write_json(folder / "stage.json", {})
         if number < runs - 1:

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from ranjax import config as configs
-from ranjax import files, pipeline
+from ranjax import files, pipeline, planning
 from ranjax.attacks.image import PGD
 from ranjax.data.images import to_float
 from ranjax.evaluation import statistics
@@ -88,7 +88,7 @@ class Bench:
     def __init__(self, arguments: argparse.Namespace):
         workdir, arm = arguments.workdir.absolute(), arguments.arm
         self.arguments, self.config = arguments, configs.of_run(workdir)
-        run = next(r for r in pipeline.plan(self.config) if r.id == f"adapt/{arm}")
+        run = next(r for r in planning.plan(self.config) if r.id == f"adapt/{arm}")
         self.context = pipeline.context_of(self.config, workdir, run, make_mesh(1), {})
         self.data = common.data(self.context)
         self.classes = len(self.data.classes)

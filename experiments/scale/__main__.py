@@ -103,9 +103,9 @@ def show(program: Any, config: Any, arguments: argparse.Namespace) -> None:
 
 def work_of(program: Any, config: Any, pairs: int) -> tuple[int, str]:
     """Steps of this program in the whole config (0: unknown), and words for them."""
-    from ranjax import pipeline
+    from ranjax import planning
 
-    runs = pipeline.plan(config)
+    runs = planning.plan(config)
     if program.name == "pretrain":
         count = sum(run.stage == "pretrain" for run in runs)
         return count * config.pretrain.steps, f"{count} upstream run(s) of {config.pretrain.steps} steps"

@@ -17,7 +17,8 @@ from ranjax.data.tokenizer import Tokenizer, Tokens
 from ranjax.data.tokenizer_checks import check_fits
 from ranjax.data.tokenizer_files import recorded_id
 from ranjax.errors import DataError
-from ranjax.pipeline import Context, arm_name
+from ranjax.pipeline import Context
+from ranjax.planning import arm_name
 from ranjax.stages.prepare import open_data
 from ranjax.training.pretrain import as_float
 from ranjax.training.rows import RowFunction, RowMap

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ranjax import files, pipeline
+from ranjax import files, pipeline, planning
 from ranjax.data import noise as arms
 from ranjax.data import store as stores
 from ranjax.data.tokenizer import Tokens
@@ -49,7 +49,7 @@ def verify(config: Any, workdir: Path, mesh: Any, sample: int) -> Iterator[Verdi
       sample: twins of every store whose loss is computed again; 0: none.
     """
     shared: dict[str, Any] = {}
-    for run in pipeline.plan(config):
+    for run in planning.plan(config):
         folder = workdir / run.id
         if not (folder / "manifest.json").is_file():
             continue
