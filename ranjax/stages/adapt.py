@@ -22,7 +22,7 @@ from ranjax.pipeline import Context
 from ranjax.schema.adapt import TEST_TIME
 from ranjax.stages import common
 from ranjax.stages.adapted import FILE, behind_filter, method_of, tuned_of, uses_attacked
-from ranjax.training import few_shot, hosts, metrics_log
+from ranjax.training import devices, few_shot, hosts, metrics_log
 from ranjax.training.adapt import METHODS, Examples, Fit, Method, fit_heads
 from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
@@ -124,7 +124,8 @@ def _fit(context: Context, methods: Mapping[str, Method], examples: Mapping[str,
     settings = Fit(config.epochs, config.batch_size, config.metric, class_weights=config.class_weights)
     every = [varied(method, point) for method in methods.values() for point in points]
     train, validation = examples["adapt"], examples["validation"]
-    fitted = fit_heads(every, train, validation, classes=classes, seeds=seeds, settings=settings)
+    own = devices.local_mesh(context.mesh)
+    fitted = fit_heads(every, train, validation, classes=classes, seeds=seeds, settings=settings, mesh=own)
     best = fitted.history.max(axis=-1).reshape(len(methods), len(points), len(seeds))
     for number, name in enumerate(methods):
         taken = int(best[number].mean(axis=-1).argmax())

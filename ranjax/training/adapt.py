@@ -19,13 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ranjax.errors import ConfigError, DataError
 from ranjax.keys import stream
 from ranjax.models.heads import HEADS, LinearHead, ResidualHead
 from ranjax.objectives import classification, rectification
 from ranjax.objectives.rectification import Weights
-from ranjax.training import adapt_input, selection
+from ranjax.training import adapt_input, devices, selection
 from ranjax.training.methods import METHODS, Examples, Fit, Method
 
 __all__ = ["HEADS", "METHODS", "Examples", "Fit", "FittedHeads", "Method", "Weights", "fit_heads", "predict"]
@@ -71,6 +72,7 @@ class _Plan(NamedTuple):
     top_k: int
     use_attacked: bool
     parallel: int
+    mesh: Mesh | None
 
 
 class _Runs(NamedTuple):
@@ -93,6 +95,7 @@ def fit_heads(
     classes: int,
     seeds: Sequence[int],
     settings: Fit | None = None,
+    mesh: Mesh | None = None,
 ) -> FittedHeads:
     """Trains every method with every seed on the features of every encoder, as one compiled program.
 
@@ -110,6 +113,8 @@ def fit_heads(
       classes: C.
       seeds: S different integers.
       settings: see `Fit`.
+      mesh: devices of this process that share the runs out between them (`devices.make_mesh`); None: the default
+        device alone. Runs never talk to each other, so a run is the same wherever it is trained.
 
     Raises:
       ConfigError: a setting, by its name; a learning rate with which a run diverged in its first epoch.
@@ -134,13 +139,14 @@ def fit_heads(
         top_k=methods[0].top_k,
         use_attacked=any(term in terms for term in rectification.DEFENCE),
         parallel=min(count, settings.parallel or (1 if jax.default_backend() == "cpu" else count)),
+        mesh=None if mesh is None or mesh.size == 1 else mesh,
     )
     if not plan.use_attacked:
         train = train._replace(attacked=None)
     if not any(method.attacked_share for method in methods):
         validation = validation._replace(attacked=None)
     weights = _class_weights(train.labels, classes, settings)
-    outcome = _fit(plan, _make_runs(methods, seeds, shape), train, validation, weights)
+    outcome = _shared_out(plan, _make_runs(methods, seeds, shape), train, validation, weights)
     outcome = jax.tree.map(lambda x: x.reshape(shape[one_encoder:] + x.shape[1:]), outcome)
     variables, chosen, clean, attacked, history, losses = outcome
     if (np.asarray(chosen) < 0).any():
@@ -195,14 +201,33 @@ def _predict(head: Head, leading: int, variables: dict[str, Any], features: jax.
     return jax.tree.map(lambda x: x.reshape(axes + x.shape[1:]), lax.map(apply, flat))
 
 
+def _shared_out(plan: _Plan, runs: _Runs, *data: Any) -> Any:
+    """`_fit` on the default device, or with an even part of the runs on every device of the plan's mesh."""
+    if plan.mesh is None:
+        return _fit(plan, runs, *data)
+    count = runs.encoder.shape[0]
+    places = jnp.arange(-(-count // plan.mesh.size) * plan.mesh.size, dtype=jnp.int32) % count
+    split = NamedSharding(plan.mesh, PartitionSpec(devices.batch_axes(plan.mesh)))
+    runs = jax.device_put(jax.tree.map(lambda x: x[places], runs), split)
+    outcome = _fit(plan, runs, *jax.device_put(data, NamedSharding(plan.mesh, PartitionSpec())))
+    # Off the mesh again, so that the heads can be used together with arrays of any device.
+    return jax.tree.map(lambda x: jnp.asarray(x[:count]), jax.device_get(outcome))
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _fit(plan: _Plan, runs: _Runs, train: Examples, validation: Examples, class_weights: jax.Array | None) -> Any:
-    def fit(run: _Runs) -> Any:
-        return _fit_one(plan, run, train, validation, class_weights)
+    def fit(runs: _Runs, *data: Any) -> Any:
+        def one(run: _Runs) -> Any:
+            return _fit_one(plan, run, *data)
 
-    if plan.parallel == 1:
-        return lax.map(fit, runs)
-    return lax.map(fit, runs, batch_size=plan.parallel)
+        batch = min(plan.parallel, runs.encoder.shape[0])
+        return lax.map(one, runs) if batch == 1 else lax.map(one, runs, batch_size=batch)
+
+    if plan.mesh is not None:
+        split, everywhere = PartitionSpec(devices.batch_axes(plan.mesh)), PartitionSpec()
+        specs = (split, everywhere, everywhere, everywhere)
+        fit = jax.shard_map(fit, mesh=plan.mesh, in_specs=specs, out_specs=split, check_vma=False)
+    return fit(runs, train, validation, class_weights)
 
 
 def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, class_weights: jax.Array | None) -> Any:

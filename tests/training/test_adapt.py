@@ -14,6 +14,7 @@ from ranjax.keys import stream
 from ranjax.objectives import rectification
 from ranjax.training import adapt, adapt_input, selection
 from ranjax.training.adapt import METHODS, Examples, Fit, Method, Weights, fit_heads, predict
+from ranjax.training.devices import make_mesh
 
 WIDTH, CLASSES, TRAIN, VALIDATION = 6, 3, 44, 31
 EPOCHS = 12
@@ -163,6 +164,15 @@ def test_a_run_does_not_depend_on_its_company(splits, fitted):
     again = fit_heads(GROUP, *splits, classes=CLASSES, seeds=[0, 7], settings=FIT)
     jax.tree.map(np.testing.assert_array_equal, again.variables, fitted.variables)
     np.testing.assert_array_equal(again.history, fitted.history)
+
+
+def test_runs_are_shared_out_over_devices(splits, fitted):
+    """Five devices for six runs: the last one's second place is filled up and thrown away."""
+    mesh = make_mesh(5)
+    spread = fit_heads(GROUP, *splits, classes=CLASSES, seeds=[0, 7], settings=FIT, mesh=mesh)
+    assert_same_head(fitted.head, spread.variables, fitted.variables)
+    np.testing.assert_array_equal(spread.chosen, fitted.chosen)
+    np.testing.assert_allclose(spread.history, fitted.history, atol=1e-6)
 
 
 def test_encoders_are_one_more_axis_and_nothing_compiles_twice(splits, fitted):

@@ -9,6 +9,7 @@ from ranjax.evaluation import questions, zero_shot
 from ranjax.stages import common
 from ranjax.stages.evaluation.record import QUESTIONS, Record
 from ranjax.stages.evaluation.subject import Subject
+from ranjax.training import devices
 from ranjax.training.adapt import METHODS, Examples, Fit, fit_heads, predict
 
 HEADS = ("lp", "mlp")
@@ -37,8 +38,9 @@ def answer(subject: Subject, record: Record, splits: tuple[str, ...]) -> None:
     record.notes.append(f"{100 * unknown:.0f} % of the words of the questions are not in the vocabulary")
     for name in HEADS:
         subject.context.check_stop(f"fitting {name} to questions")
+        seeds, own = range(count), devices.local_mesh(subject.context.mesh)
         fitted = fit_heads(
-            [METHODS[name]], train, validation, classes=len(words), seeds=range(count), settings=settings
+            [METHODS[name]], train, validation, classes=len(words), seeds=seeds, settings=settings, mesh=own
         )
         for split, examples in tests.items():
             logits = np.asarray(predict(fitted.head, fitted.select(0), examples.features)[1])
