@@ -60,10 +60,13 @@ _STYLES = {
     "mlp": Style("#56B4E9", "^", (0, (4, 1.5))),
     "nmtune": Style("#009E73", "D", (0, (4, 1.5, 1, 1.5))),
     "ran": Style("#D55E00", "o", "-"),
+    "ran_wide": Style("#882255", "o", (0, (4, 1.5))),
     "at": Style("#E69F00", "P", (0, (4, 1.5))),
     # These stand beside zero-shot and RAN, and not beside the other heads: see rows.families.
     "ran_lora": Style("#CC79A7", "v", "-"),
     "at_lora": Style("#E69F00", "h", (0, (4, 1.5, 1, 1.5))),
+    "lora_filter": Style("#117733", "d", (0, (1, 1.6))),
+    "at_lora_filter": Style("#882255", "h", (0, (1, 1.6))),
     "lora": Style("#999933", "d", (0, (4, 1.5))),
     "fft": Style("#767676", "8", "-"),
     "tecoa": Style("#AA4499", "<", (0, (4, 1.5))),

@@ -7,11 +7,11 @@ from ml_collections import ConfigDict
 from ranjax.errors import ConfigError
 from ranjax.schema.checks import Key, above, at_least, between, epsilon, one_of, patterns, some_of
 
-HEADS = ("lp", "lp_filter", "mlp", "nmtune", "ran", "at")
+HEADS = ("lp", "lp_filter", "mlp", "nmtune", "ran", "ran_wide", "at")
 ABLATIONS = tuple(
     f"ran_without_{term}" for term in ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl", "filter")
 )
-TUNED = ("lora", "fft", "at_lora", "ran_lora", "ran_live", "tecoa", "fare", "pmg_aft")
+TUNED = ("lora", "fft", "at_lora", "lora_filter", "at_lora_filter", "ran_lora", "ran_live", "tecoa", "fare", "pmg_aft")
 TEST_TIME = ("ttc",)
 METHODS = (*HEADS, *TUNED, *TEST_TIME, *ABLATIONS)
 
@@ -32,7 +32,7 @@ KEYS = (
     Key("adapt.seeds", 5, "Heads of each method, with seeds 0, 1, ...", "seeds", at_least(1)),
     Key("adapt.epochs", 15, "Passes over the labelled features.", "epochs", at_least(1)),
     Key("adapt.batch_size", 64, "Features a step.", "features", at_least(2)),
-    Key("adapt.learning_rate", 1e-3, "AdamW's for MLP, NMTune and AT (cosine to 0).", "", above(0)),
+    Key("adapt.learning_rate", 1e-3, "AdamW's for heads of NMTune's width (cosine to 0).", "", above(0)),
     Key("adapt.lp_learning_rate", 1e-2, "AdamW's for LP, RAN and heads of tuned encoders.", "", above(0)),
     Key("adapt.weight_decay", 1e-4, "AdamW's.", "", at_least(0)),
     Key(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ranjax import files, keys, models
-from ranjax.attacks import candidates, constraints, joint, resume
+from ranjax.attacks import candidates, constraints
 from ranjax.attacks.image import PGD
 from ranjax.attacks.restore import restore
 from ranjax.attacks.success import attack_success
@@ -29,7 +28,6 @@ from ranjax.errors import ConfigError, DataError, nearest
 from ranjax.evaluation import retrieval
 from ranjax.stages import common
 from ranjax.training import devices
-from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
 from ranjax.training.rows import RowMap
 
@@ -152,27 +150,18 @@ def _program(
     protected = constraints.protection(labels=[word for word in arguments.labels.split(",") if word.strip()])
     lexicon = vocabulary(tokenizer, [pair.report for pair in pairs], protected, functions.config.vocab_size)
 
-    followed = functions.computing_in("bfloat16") if arguments.gradient_dtype == "bfloat16" else None
-
     def attack(shared: Any, rows: Any) -> Any:
         params, table = shared
-        images, tokens, mask, words, drawn = rows
-        result = joint.craft(
-            functools.partial(functions.image_features, params),
-            lambda e, t, m: functions.text_features(params, t, m, embeddings=e),
-            functions.token_table(params),
-            as_float(images),
-            tokens,
-            mask,
-            words,
-            drawn,
+        result = common.craft_pairs(
+            functions,
+            params,
+            rows,
             image,
             text,
             table,
+            gradient_dtype=arguments.gradient_dtype,
             recipe=arguments.recipe,
             similarity=arguments.similarity if arguments.similarity > -1 else None,
-            surrogate_fn=functools.partial(followed.image_features, params) if followed else None,
-            text_resume=resume.of_encoder(functions, params),
         )
         found = result.text
         return (

@@ -12,6 +12,9 @@ import jax
 import numpy as np
 
 from ranjax import keys
+from ranjax.attacks import joint, resume
+from ranjax.attacks.image import PGD
+from ranjax.attacks.text import Substitution
 from ranjax.data.prepared import PreparedSet
 from ranjax.data.tokenizer import Tokenizer, Tokens
 from ranjax.data.tokenizer_checks import check_fits
@@ -155,6 +158,47 @@ def text_features(context: Context, functions: Any, params: Any, tokens: Tokens)
     """f32[N, D], un-normalised embeddings of token rows."""
     run = row_map(context, ("text_features", functions), lambda p, rows: functions.text_features(p, *rows))
     return run(params, (tokens.ids, tokens.mask))
+
+
+def craft_pairs(
+    functions: Any,
+    params: Any,
+    rows: Sequence[Any],
+    image: PGD,
+    text: Substitution,
+    allowed: joint.Allowed,
+    *,
+    gradient_dtype: str = "float32",
+    **options: Any,
+) -> joint.JointAttack:
+    """`joint.craft` on pairs against a dual encoder; traceable.
+
+    Args:
+      functions, params: of the dual encoder.
+      rows: images u8[B, H, W, C] or f32 in [0, 1], tokens i32[B, L], mask bool[B, L], words i32[B, L], keys key[B].
+      image, text: settings of the two searches.
+      allowed: which tokens may stand for which.
+      gradient_dtype: "bfloat16" follows gradients in it; every loss that decides is float32.
+      options: of `joint.craft`: recipe, similarity, hide_id.
+    """
+    images, tokens, mask, words, drawn = rows
+    followed = functions.computing_in("bfloat16") if gradient_dtype == "bfloat16" else None
+    return joint.craft(
+        functools.partial(functions.image_features, params),
+        lambda e, t, m: functions.text_features(params, t, m, embeddings=e),
+        functions.token_table(params),
+        as_float(images),
+        tokens,
+        mask,
+        words,
+        drawn,
+        image,
+        text,
+        allowed,
+        surrogate_fn=functools.partial(followed.image_features, params) if followed else None,
+        text_resume=resume.of_encoder(functions, params),
+        **options,
+    )
 
 
 def example_keys(context: Context, name: str, ids: Sequence[str]) -> jax.Array:

@@ -15,7 +15,7 @@ from ranjax import config as configs
 from ranjax import files
 from ranjax.attacks import candidates as candidate_words
 from ranjax.attacks import image as image_attacks
-from ranjax.attacks import joint, resume
+from ranjax.attacks import joint
 from ranjax.attacks import text as text_attacks
 from ranjax.data import noise as arms
 from ranjax.evaluation.retrieval import unit
@@ -23,7 +23,6 @@ from ranjax.pipeline import Context
 from ranjax.schema.noise import CONTROLS
 from ranjax.stages import candidates, common
 from ranjax.training import devices, hosts
-from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
 from ranjax.training.rows import RowFunction, RowMap
 
@@ -185,32 +184,26 @@ def rows_attack(
     """
     image_settings = image_attacks.PGD(noise.image_epsilon, noise.image_step, noise.image_steps)
     text_settings = substitution_of(noise)
-    followed = functions.computing_in("bfloat16") if noise.gradient_dtype == "bfloat16" else None
 
     def attack_rows(shared: Any, rows: Any) -> dict[str, jax.Array]:
         params, table, lm_shared = shared
-        images, tokens, mask, words, keys, lm_rows = rows
+        *pairs, lm_rows = rows
         offered: joint.Allowed = table
         if propose:
+            _, tokens, _, words, _ = pairs
             lists = propose(lm_shared, lm_rows, tokens.shape[1])
             offered = candidate_words.for_rows(table, tokens, words, lists)
-        result = joint.craft(
-            functools.partial(functions.image_features, params),
-            lambda e, t, m: functions.text_features(params, t, m, embeddings=e),
-            functions.token_table(params),
-            as_float(images),
-            tokens,
-            mask,
-            words,
-            keys,
+        result = common.craft_pairs(
+            functions,
+            params,
+            pairs,
             image_settings,
             text_settings,
             offered,
+            gradient_dtype=noise.gradient_dtype,
             recipe=recipe,
             similarity=noise.similarity if noise.similarity > -1 else None,
             hide_id=unk_id if noise.text_search == "importance" else None,
-            surrogate_fn=functools.partial(followed.image_features, params) if followed else None,
-            text_resume=resume.of_encoder(functions, params),
         )
         return {
             "images": result.image.images,

@@ -54,8 +54,9 @@ WITHOUT = "ran_without_"
 for _term in ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl"):
     METHODS[WITHOUT + _term] = replace(METHODS["ran"], weights=METHODS["ran"].weights._replace(**{_term: 0.0}))
 METHODS[WITHOUT + "filter"] = replace(METHODS["ran"], filtered=False)
-# What the filter alone is worth: LP behind it.
+# What the filter alone is worth: LP behind it; and what the light head costs: RAN with NMTune's wide one.
 METHODS["lp_filter"] = replace(METHODS["lp"], filtered=True)
+METHODS["ran_wide"] = replace(METHODS["ran"], head="residual")
 
 
 @dataclass(frozen=True)

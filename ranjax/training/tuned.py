@@ -53,6 +53,8 @@ TUNED: dict[str, Tuned] = {
     "lora": Tuned("lora", "linear", "clean", "Hu et al. 2022, arXiv 2106.09685"),
     "fft": Tuned("full", "linear", "clean", "full fine-tuning"),
     "at_lora": Tuned("lora", "linear", "at", "Madry et al. 2018, arXiv 1706.06083, in LoRA's scope"),
+    "lora_filter": Tuned("lora", "linear", "clean", "LoRA behind RAN's filter", filtered=True),
+    "at_lora_filter": Tuned("lora", "linear", "at", "adversarial training in LoRA's scope behind it", filtered=True),
     "ran_lora": Tuned("lora", "linear", "ran", "this project's reconstruction, in LoRA's scope", filtered=True),
     "ran_live": Tuned("head", "narrow", "ran", "RAN's head, its defence examples made on the fly against both", True),
     "tecoa": Tuned("full", "prompts", "tecoa", "Mao et al. 2023, arXiv 2212.07016"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -10,14 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ranjax.attacks import image as image_attacks
-from ranjax.attacks import joint, success, text
+from ranjax.attacks import success, text
 from ranjax.data.tokenizer import Tokens
 from ranjax.evaluation import captions, retrieval, zero_shot
 from ranjax.evaluation.retrieval import unit
 from ranjax.stages import common
 from ranjax.stages.evaluation.record import ATTACKED_PAIRS, CAPTIONS, RETRIEVAL, TASK, Record
 from ranjax.stages.evaluation.subject import Subject
-from ranjax.training.pretrain import as_float
 from ranjax.training.rows import RowMap
 
 RECALLS = (1, 5, 10)
@@ -131,21 +129,7 @@ def _pair_attack(subject: Subject, name: str) -> tuple[RowMap, Any]:
 
     def rows_of(shared: Any, rows: Any) -> Any:
         params, table = shared
-        images, tokens, mask, words, keys = rows
-        result = joint.craft(
-            functools.partial(functions.image_features, params),
-            lambda e, t, m: functions.text_features(params, t, m, embeddings=e),
-            functions.token_table(params),
-            as_float(images),
-            tokens,
-            mask,
-            words,
-            keys,
-            settings,
-            substitution,
-            table,
-            recipe=name,
-        )
+        result = common.craft_pairs(functions, params, rows, settings, substitution, table, recipe=name)
         return result.image.images, result.text.tokens, result.text.mask
 
     run = common.row_map(subject.context, ("attacked pairs", functions, name), rows_of)
