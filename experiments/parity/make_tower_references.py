@@ -98,6 +98,34 @@ def open_clip_timm(path, trunk, name, size, text_extra, seed, projection, own):
     both(path, model, content, seed, size, 3, lambda ids, mask: model.encode_text(ids), table)
 
 
+def open_clip_siglip(path, seed):
+    """SigLIP as open_clip has it: timm's tower pooled by attention, its own text tower with a linear module behind."""
+    shape = {"img_size": 12, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3, "mlp_ratio": 2}
+    trunk = timm.models.vision_transformer.VisionTransformer(
+        **shape, num_classes=0, class_token=False, global_pool="map"
+    )
+    text_cfg = {"context_length": LENGTH, "vocab_size": VOCABULARY, "width": 8, "heads": 2, "layers": 2}
+    text_cfg |= {"mlp_ratio": 1.5, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+    text_cfg |= {"norm_kwargs": {"eps": 1e-6}, "act_kwargs": {"approximate": "tanh"}}
+    dummy = {"image_size": 32, "layers": 1, "width": 8, "head_width": 4, "patch_size": 16}
+    model = CustomTextCLIP(12, dummy, text_cfg, init_logit_bias=-10)
+    model.visual = nn.Module()
+    model.visual.trunk = trunk
+    model.encode_image = lambda x: model.visual.trunk(x)
+    vision = {"timm_model_name": "vit_base_patch4_siglip_12", "timm_pool": "map", "timm_proj": "none", "image_size": 12}
+    vision["timm_model_pretrained"] = False
+    config = {"embed_dim": 12, "init_logit_bias": -10, "custom_text": True, "vision_cfg": vision, "text_cfg": text_cfg}
+    content = {"model_cfg": config, "preprocess_cfg": IDENTITY, "ranjax": {"image_heads": 3}}
+    encode = lambda ids, mask: model.encode_text(ids)  # noqa: E731
+    both(path, model, content, seed, 12, 3, encode, model.text.token_embedding, text=padded)
+
+
+def padded(rng, eos):
+    """As SigLIP is used: filled up with its padding token to the full length, and no mask."""
+    ids, mask = texts(rng, eos)
+    return np.where(mask > 0, ids, 1), np.ones_like(mask)
+
+
 def linear_head(width):
     return nn.Sequential(OrderedDict(proj=nn.Linear(width, EMBED, bias=False)))
 
@@ -115,11 +143,6 @@ def siglip(path, seed):
     model = hf.SiglipModel(config)
     model.encode_image = lambda x: model.get_image_features(x).pooler_output
 
-    def padded(rng, eos):
-        ids, mask = texts(rng, eos)
-        return np.where(mask > 0, ids, 1), np.ones_like(mask)
-
-    # As SigLIP is used: filled up with its padding token to the full length, and no mask.
     encode = lambda ids, mask: model.get_text_features(ids).pooler_output  # noqa: E731
     table = model.text_model.embeddings.token_embedding
     both(path, model, config.to_dict(), seed, 12, 3, encode, table, text=padded)
@@ -156,6 +179,7 @@ def main(folder):
     pooled = {"hf_proj_type": "linear", "hf_pooler_type": "mean_pooler"}
     open_clip_timm(folder / "open_clip_resnet50.npz", resnet, "resnet50", 45, pooled, 33, mlp_head(12), {})
     siglip(folder / "siglip.npz", seed=34)
+    open_clip_siglip(folder / "open_clip_siglip.npz", 37)
     resnet_model(folder / "resnet_basic.npz", "basic", 35)
     resnet_model(folder / "resnet_bottleneck.npz", "bottleneck", 36)
 

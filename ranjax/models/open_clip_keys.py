@@ -5,6 +5,7 @@ from __future__ import annotations
 from ranjax.models.bert_files import bert_layout
 from ranjax.models.modified_resnet import ModifiedResNetConfig
 from ranjax.models.naming import (
+    LINEAR,
     SAME,
     Layout,
     fused_attention,
@@ -40,7 +41,9 @@ def _image(parts: TowersConfig) -> Layout:
         return under(_vit_keys(image), ("vision",), "visual.") | {(*path, "kernel"): ("visual.proj", SAME)}
     trunk = torchvision_keys(image) if isinstance(image, ResNetConfig) else timm_vit_keys(image)
     projection = parts.image_projection
-    if projection.kind == "mlp":
+    if projection.kind == "none":
+        head: Layout = {}
+    elif projection.kind == "mlp":
         head = _mlp(path, projection, "visual.head.mlp.fc1", "visual.head.mlp.fc2")
     else:
         head = linear(path, "visual.head.proj", projection.bias)
@@ -50,8 +53,10 @@ def _image(parts: TowersConfig) -> Layout:
 def _text(parts: TowersConfig) -> Layout:
     text, path, projection = parts.text, ("text_projection",), parts.text_projection
     if isinstance(text, TextTransformerConfig):
-        keys = {**under(_text_keys(text), ("text",), "")}
-        return keys | {(*path, "kernel"): ("text_projection", SAME)}
+        if projection.bias:
+            # SigLIP's: a linear module, in a class that keeps the tower apart.
+            return under(_text_keys(text), ("text",), "text.") | linear(path, "text.text_projection")
+        return under(_text_keys(text), ("text",), "") | {(*path, "kernel"): ("text_projection", SAME)}
     keys = under(bert_layout(text.bert), ("text",), "text.transformer.")
     if projection.kind == "none":
         return keys
@@ -97,11 +102,10 @@ def _blocks(layers: int) -> Layout:
 
 
 def timm_vit_keys(config: ViTConfig) -> Layout:
-    """Keys of timm's VisionTransformer with a class token."""
+    """Keys of timm's VisionTransformer, with a class token or with SigLIP's pooling by attention."""
     layout: Layout = {
         ("patch_embedding",): ("patch_embed.proj.weight", patch_arrangement(config.patch_size, config.channels)),
         ("patch_bias",): ("patch_embed.proj.bias", SAME),
-        ("class_embedding",): ("cls_token", lead_arrangement(2)),
         ("positions",): ("pos_embed", lead_arrangement(1)),
         **norm(("norm_after",), "norm"),
     }
@@ -112,9 +116,26 @@ def timm_vit_keys(config: ViTConfig) -> Layout:
         layout |= fused_attention((*path, "attention"), *attention)
         for part in ("fc1", "fc2"):
             layout |= linear((*path, "mlp", part), f"{prefix}.mlp.{part}")
+    if config.pooling == "class":
+        return layout | {("class_embedding",): ("cls_token", lead_arrangement(2))}
+    return layout | _attention_pool(("pool",), "attn_pool")
+
+
+def _attention_pool(path: tuple[str, ...], prefix: str) -> Layout:
+    layout: Layout = {
+        (*path, "probe"): (f"{prefix}.latent", lead_arrangement(2)),
+        **norm((*path, "norm"), f"{prefix}.norm"),
+    }
+    attention = (*path, "attention")
+    layout |= linear((*attention, "query"), f"{prefix}.q") | linear((*attention, "out"), f"{prefix}.proj")
+    for part, name in enumerate(("key", "value")):
+        layout[(*attention, name, "kernel")] = (f"{prefix}.kv.weight", LINEAR.of(part, 2))
+        layout[(*attention, name, "bias")] = (f"{prefix}.kv.bias", SAME.of(part, 2))
+    for part in ("fc1", "fc2"):
+        layout |= linear((*path, "mlp", part), f"{prefix}.mlp.{part}")
     return layout
 
 
 def is_timm_vit(config: object) -> bool:
     """Whether timm's key layout can hold an image tower."""
-    return isinstance(config, ViTConfig) and config.pooling == "class" and config.patch_bias and not config.norm_before
+    return isinstance(config, ViTConfig) and config.patch_bias and not config.norm_before

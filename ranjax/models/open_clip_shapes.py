@@ -19,7 +19,10 @@ from ranjax.models.vision_transformer import ViTConfig
 from ranjax.models.weight_files import CONFIG, WeightsError
 
 # Heads of timm's vision transformers by the size in their name.
-_TIMM_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}
+_TIMM_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16, "so400m": 16, "giantopt": 16}
+_SIGLIP_SIZES = {768: "base", 1024: "large", 1152: "so400m", 1536: "giantopt"}
+# timm's SigLIP towers with the approximate GELU; all its others have the exact one.
+_TANH = r"vit_(base_patch32_siglip_256|large_patch16_siglip_512|so400m_patch16_siglip_\d+|giantopt_patch16_siglip_\d+)"
 _TIMM_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 _BERT_HEAD_WIDTH = 64
 
@@ -41,13 +44,15 @@ def timm_tower(name: str, weights: Weights, image_size: int, heads: int | None) 
     base = name.split("/")[-1].split(".")[0]
     if base in _TIMM_RESNETS:
         return _resnet(trunk, image_size, name)
-    match = re.fullmatch(r"vit_([a-z]+)_patch\d+_\d+", base)
+    match = re.fullmatch(r"vit_([a-z0-9]+)_patch\d+_(siglip_)?\d+", base)
     if match is None or (heads is None and match[1] not in _TIMM_HEADS):
         sizes = ", ".join(f"vit_{size}_patch*_*" for size in _TIMM_HEADS)
-        raise ConfigError("open_clip_config.json: timm_model_name", name, f"{sizes}, {', '.join(_TIMM_RESNETS)}")
+        allowed = f"{sizes}, {', '.join(_TIMM_RESNETS)}, or a vit_*_patch*_siglip_* of those sizes"
+        raise ConfigError("open_clip_config.json: timm_model_name", name, allowed)
+    siglip = match[2] is not None
     _need(trunk, "visual.trunk.", "patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight")
     width, channels, patch, _ = trunk["patch_embed.proj.weight"].shape
-    grid = math.isqrt(trunk["pos_embed"].shape[1] - 1)
+    grid = math.isqrt(trunk["pos_embed"].shape[1] - (not siglip))
     return ViTConfig(
         image_size=grid * patch,
         patch_size=patch,
@@ -56,12 +61,23 @@ def timm_tower(name: str, weights: Weights, image_size: int, heads: int | None) 
         layers=_count(trunk, r"blocks\.(\d+)\."),
         heads=heads or _TIMM_HEADS[match[1]],
         mlp_width=trunk["blocks.0.mlp.fc1.weight"].shape[0],
-        activation="gelu",
+        activation=timm_activation(name),
         layer_norm_eps=1e-6,
         patch_bias=True,
         norm_before=False,
+        pooling="probe" if siglip else "class",
         name=name,
     )
+
+
+def timm_activation(name: str) -> str:
+    """The nonlinearity of the vision transformer that timm builds by this name."""
+    return "gelu_tanh" if re.fullmatch(_TANH, name.split("/")[-1].split(".")[0]) else "gelu"
+
+
+def timm_siglip_name(width: int, patch_size: int, image_size: int) -> str:
+    """What timm calls SigLIP's image tower of these shapes (of no published width: as a base tower)."""
+    return f"vit_{_SIGLIP_SIZES.get(width, 'base')}_patch{patch_size}_siglip_{image_size}"
 
 
 def _resnet(trunk: Weights, image_size: int, name: str) -> ResNetConfig:

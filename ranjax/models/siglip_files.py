@@ -9,6 +9,7 @@ from typing import Any
 from ranjax.errors import ConfigError
 from ranjax.models.file_layout import FileLayout, Weights
 from ranjax.models.naming import Layout, lead_arrangement, linear, under
+from ranjax.models.padding import padding_id
 from ranjax.models.projections import Projection
 from ranjax.models.text_transformer import TextTransformerConfig
 from ranjax.models.towers import TowersConfig
@@ -61,7 +62,7 @@ def _read_config(content: Mapping, folder: Path, weights: Weights) -> TowersConf
             pooling="last",
             eos_id=text["eos_token_id"],
             bos_id=text["bos_token_id"],
-            pad_id=text["pad_token_id"],
+            pad_id=padding_id(folder, text["pad_token_id"], text["vocab_size"]),
         ),
         embed_dim=image.width,
         image_projection=Projection(kind="none"),

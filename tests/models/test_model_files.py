@@ -1,5 +1,6 @@
 """What surrounds the layouts: detection, hashes, conversion of pickles, other sizes, towers brought apart, attacks."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -15,7 +16,7 @@ from test_tower_references import ENCODERS, folder_of
 from ranjax import keys
 from ranjax.attacks import candidates, image, text
 from ranjax.errors import ConfigError, DataError
-from ranjax.models import load, resize_positions, save
+from ranjax.models import DualEncoderFunctions, load, resize_positions, save
 from ranjax.models.assemble import beside_bert
 from ranjax.models.bert import Bert, BertConfig, split_bert
 from ranjax.models.bert_files import save_bert
@@ -63,6 +64,34 @@ def test_a_layout_that_cannot_hold_an_encoder_says_why(tmp_path):
     functions, params, _ = load(folder_of("siglip", tmp_path))
     with pytest.raises(ConfigError, match=r"layout = 'clip'.*CLIPModel has CLIP's two transformers only"):
         save(tmp_path / "out", functions, params, layout="clip")
+
+
+def test_a_siglip_goes_from_open_clip_to_transformers_and_back(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    functions, params, config = load(folder_of("open_clip_siglip", source))
+    save(tmp_path / "hf", functions, params, layout="siglip")
+    there, loaded, same = load(tmp_path / "hf")
+    jax.tree.map(np.testing.assert_array_equal, params, loaded)
+    assert (same.image.activation, same.text.activation) == ("gelu", "gelu_tanh")
+    assert save(tmp_path / "back", there, loaded, layout="open_clip") == "open_clip"
+    content = json.loads((tmp_path / "back" / "open_clip_config.json").read_text())["model_cfg"]
+    assert content["vision_cfg"]["timm_model_name"] == "vit_base_patch4_siglip_12"
+    # The published conversions to transformers have the approximate GELU, timm's tower of that name the exact one.
+    tanh = dataclasses.replace(same, image=dataclasses.replace(same.image, activation="gelu_tanh"))
+    with pytest.raises(ConfigError, match="timm's vit_base_patch4_siglip_12 has another nonlinearity"):
+        save(tmp_path / "other", DualEncoderFunctions(tanh), loaded, layout="open_clip")
+
+
+@pytest.mark.parametrize(
+    ("files", "pad"), [({}, 1), ({"pad_token": "<pad>"}, 5), ({"pad_token": {"content": "</s>"}}, 3)]
+)
+def test_siglip_s_padding_is_its_tokenizer_s(files, pad, tmp_path):
+    folder_of("open_clip_siglip", tmp_path)
+    if files:
+        added = {"3": {"content": "</s>"}, "5": {"content": "<pad>"}}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(files | {"added_tokens_decoder": added}))
+    assert load(tmp_path)[2].text.pad_id == pad
 
 
 def test_open_clip_s_vit_goes_out_as_transformers_clip_with_the_same_features(tmp_path):
@@ -129,7 +158,9 @@ def test_a_pickle_converts_to_the_same_tensors(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize(
+    "name", [name for name in ENCODERS if name != "open_clip_siglip"]
+)  # As "siglip", but for keys.
 def test_every_encoder_is_attacked_by_image_and_text_and_trained_a_step(name, tmp_path):
     functions, params, config = load(folder_of(name, tmp_path))
     rng = np.random.default_rng(0)

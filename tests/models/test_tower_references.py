@@ -17,10 +17,10 @@ from ranjax.models import load, save
 from ranjax.models.assemble import load_image_tower
 from ranjax.models.towers import IMAGE_TOWERS
 
-OPEN_CLIP = ("open_clip_vit", "open_clip_modified_resnet", "open_clip_biomed", "open_clip_resnet50")
+OPEN_CLIP = ("open_clip_vit", "open_clip_modified_resnet", "open_clip_biomed", "open_clip_resnet50", "open_clip_siglip")
 ENCODERS = (*OPEN_CLIP, "siglip")
 # Made of parts that the other cases compare by default.
-LATER = ("open_clip_vit", "open_clip_resnet50")
+LATER = ("open_clip_vit", "open_clip_resnet50", "siglip")
 DEFAULT_FIRST = [pytest.param(name, marks=[pytest.mark.slow] if name in LATER else []) for name in ENCODERS]
 
 # What experiments/parity/make_references.py normalises pixels by.

@@ -70,6 +70,26 @@ def test_an_exported_folder_gives_the_same_features_in_open_clip(name, tmp_path,
 
 
 @pytest.mark.filterwarnings("default")
+def test_an_exported_siglip_gives_the_same_features_in_open_clip(tmp_path, open_clip):
+    from timm.models import register_model
+    from timm.models.vision_transformer import VisionTransformer
+
+    def vit_base_patch4_siglip_12(num_classes, global_pool, **how_to_fetch):
+        """The reference's tower, which timm has no name for."""
+        shape = {"img_size": 12, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3, "mlp_ratio": 2}
+        return VisionTransformer(**shape, class_token=False, num_classes=num_classes, global_pool=global_pool)
+
+    register_model(vit_base_patch4_siglip_12)
+    folder, pixels, tokens, ours = written("open_clip_siglip", tmp_path)
+    model = open_clip.create_model(f"local-dir:{folder}").eval()
+    with torch.no_grad():
+        theirs = model.encode_image(pixels), model.encode_text(tokens)
+    for their, our in zip(theirs, ours, strict=True):
+        np.testing.assert_allclose(their, our, rtol=1e-4, atol=1e-4)
+    assert model.logit_bias.item() == pytest.approx(float(load(folder)[1]["bias"]))
+
+
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("tower", ["vit_tiny_patch16_224", "resnet18"])
 @pytest.mark.parametrize(("pooling", "projection"), [("cls", "mlp"), ("pooler", "linear"), ("mean", "mlp")])
 def test_a_tower_of_timm_beside_a_bert_gives_the_same_features_in_open_clip(
