@@ -44,6 +44,14 @@ def correct(scores: Any, labels: Any) -> np.ndarray:
     return scores.argmax(1) == _labels(labels, len(scores), scores.shape[1])
 
 
+def all_right(logits: Any, labels: Any) -> np.ndarray:
+    """bool[N]: is every class on its side of 0? Logits [N, C], labels multi-hot [N, C]."""
+    logits, labels = _scores(logits), np.asarray(labels)
+    if labels.shape != logits.shape:
+        raise DataError(f"labels have shape {labels.shape}, the scores {logits.shape}")
+    return ((logits > 0) == (labels > 0.5)).all(1)
+
+
 def accuracy(predictions: Any, labels: Any) -> float:
     """Share of predictions i[N] equal to labels i[N]."""
     predictions = np.asarray(predictions)

@@ -39,6 +39,38 @@ def auroc_each(counts: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np
     return np.stack([auroc(counts, scores[:, c], truth[:, c]) for c in range(classes)], axis=1)
 
 
+def average_precision_each(counts: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Average precision per class f64[R, C], NaN where no positive is drawn; scores [N, C], labels multi-hot [N, C].
+
+    The sum over thresholds of precision times the rise in recall, equal scores at one threshold (as scikit-learn).
+    """
+    truth = labels.astype(bool)
+    return np.stack([_average_precision(counts, scores[:, c], truth[:, c]) for c in range(scores.shape[1])], axis=1)
+
+
+def _average_precision(counts: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    _, group = np.unique(-scores, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    group, positive, drawn = group[order], positive[order], counts[:, order]
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    hit = np.add.reduceat(drawn * positive[None], starts, axis=1)
+    said = np.cumsum(np.add.reduceat(drawn, starts, axis=1), axis=1)
+    precision = np.cumsum(hit, axis=1) / np.where(said > 0, said, 1)
+    total = hit.sum(1)
+    return (precision * hit).sum(1) / np.where(total > 0, total, np.nan)
+
+
+def label_balanced_accuracy(counts: np.ndarray, said: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean over classes of (sensitivity + specificity) / 2, over classes with both kinds; said, labels bool[N, C]."""
+    labels = labels.astype(bool)
+
+    def rate(right: np.ndarray, kind: np.ndarray) -> np.ndarray:
+        drawn = counts @ kind.astype(np.float64)
+        return counts @ (right & kind).astype(np.float64) / np.where(drawn > 0, drawn, np.nan)
+
+    return macro_auroc((rate(said, labels) + rate(~said, ~labels)) / 2)
+
+
 def macro_auroc(each: np.ndarray) -> np.ndarray:
     """Mean f64[R] of `auroc_each` over the classes where it is defined, else NaN."""
     defined = ~np.isnan(each)

@@ -46,6 +46,8 @@ METRICS = {
     "balanced_accuracy": "balanced accuracy",
     "auroc": "AUROC",
     "macro_auroc": "macro AUROC",
+    "label_accuracy": "accuracy of single findings",
+    "map": "mean average precision",
     "ece": "calibration error (ECE)",
     "mce": "mean corruption error (mCE)",
     "recall_drop@1": "R@1 lost",
@@ -55,7 +57,7 @@ METRICS = {
 }
 PLOTTED = ("accuracy", "auroc", "macro_auroc")
 PER_CLASS = "auroc/"
-_PERCENT = ("accuracy", "balanced_accuracy", "recall", "worst_group", "turned_wrong", "mce")
+_PERCENT = ("accuracy", "label_accuracy", "balanced_accuracy", "recall", "worst_group", "turned_wrong", "mce")
 LOWER_IS_BETTER = frozenset({"ece", "mce"})
 ATTACKS = {
     "pgd": "PGD",

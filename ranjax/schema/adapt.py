@@ -21,7 +21,17 @@ def _factors(value: tuple[float, ...]) -> str:
     return "" if good else "different factors above 0, e.g. (0.3, 1.0, 3.0)"
 
 
+BY_PROMPTS = ("tecoa", "fare", "pmg_aft", "ttc")
+"""Methods that classify by the classes' prompts, which compete for one label an image."""
+
 KEYS = (
+    Key(
+        "adapt.task",
+        "single",
+        "Labels of an image: one (softmax; images with several findings are left out), or any number (sigmoid; all).",
+        "",
+        one_of("single", "multi"),
+    ),
     Key(
         "adapt.methods",
         ("lp", "mlp", "nmtune", "lp_filter", "ran"),
@@ -116,3 +126,19 @@ def check(config: ConfigDict) -> None:
         raise ConfigError("adapt.share", adapt.share, "above 0 and at most 1")
     if adapt.shots and adapt.share < 1:
         raise ConfigError("adapt.share", adapt.share, f"1.0 where adapt.shots = {adapt.shots}: one of the two")
+    if adapt.task == "multi":
+        _check_multi(config)
+
+
+def _check_multi(config: ConfigDict) -> None:
+    """Refuses what is defined for one label an image only."""
+    adapt, evaluate = config.adapt, config.evaluate
+    prompted = [name for name in adapt.methods if name in BY_PROMPTS]
+    if prompted:
+        raise ConfigError("adapt.methods", prompted, "methods with a head of their own where adapt.task = 'multi'")
+    if "apgd_dlr" in evaluate.attacks:
+        allowed = "'pgd' and 'apgd_ce' where adapt.task = 'multi': the DLR loss takes one label"
+        raise ConfigError("evaluate.attacks", evaluate.attacks, allowed)
+    if evaluate.prompt_words:
+        allowed = "0 where adapt.task = 'multi': prompts compete for one label"
+        raise ConfigError("evaluate.prompt_words", evaluate.prompt_words, allowed)

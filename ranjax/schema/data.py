@@ -20,7 +20,20 @@ KEYS = (
     Key("data.radiographs.validation", 384, "Images for choosing epochs.", "images", at_least(8)),
     Key("data.radiographs.test", 384, "Images for in-domain figures.", "images", at_least(8)),
     Key("data.radiographs.ood_test", 384, "Images of other acquisition settings.", "images", at_least(8)),
-    Key("data.radiographs.multiple", 0.2, "Share of images with two or three findings.", "share", between(0, 1)),
+    Key(
+        "data.radiographs.multiple",
+        0.2,
+        "Share of upstream images with two or three findings.",
+        "share",
+        between(0, 1),
+    ),
+    Key(
+        "data.radiographs.multiple_downstream",
+        0.0,
+        "The same share in all other splits; such images count where adapt.task = 'multi'.",
+        "share",
+        between(0, 1),
+    ),
     Key(
         "data.radiographs.reports",
         "",

@@ -23,7 +23,8 @@ from ranjax.schema.adapt import TEST_TIME
 from ranjax.stages import common
 from ranjax.stages.adapted import FILE, behind_filter, method_of, tuned_of, uses_attacked
 from ranjax.training import devices, few_shot, hosts, metrics_log
-from ranjax.training.adapt import METHODS, Examples, Fit, Method, fit_heads
+from ranjax.training.adapt import METHODS, Examples, Fit, Method, class_weights_of, fit_heads
+from ranjax.training.adapt_input import check_classes
 from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
 from ranjax.training.tune import Outcome, tune
@@ -74,7 +75,8 @@ def run(context: Context) -> dict[str, Any]:
             summary[name] = {"trained": 0}
     width = int(functions.config.embed_dim)
     # In the order of the config, which is that of every table.
-    ordered = {name: summary[name] for name in config.adapt.methods}
+    chosen = {"examples": len(train.ids), "shots": config.adapt.shots, "share": config.adapt.share}
+    ordered = {name: summary[name] | {"data": chosen} for name in config.adapt.methods}
     return {"methods": ordered, "classes": list(data.classes), "width": width, "examples": len(train.ids)}
 
 
@@ -121,7 +123,8 @@ def _fit(context: Context, methods: Mapping[str, Method], examples: Mapping[str,
     """
     config, classes = context.config.adapt, len(common.data(context).classes)
     points, seeds = grid(config), range(config.seeds)
-    settings = Fit(config.epochs, config.batch_size, config.metric, class_weights=config.class_weights)
+    multi_label = config.task == "multi"
+    settings = Fit(config.epochs, config.batch_size, config.metric, multi_label, config.class_weights)
     every = [varied(method, point) for method in methods.values() for point in points]
     train, validation = examples["adapt"], examples["validation"]
     own = devices.local_mesh(context.mesh)
@@ -168,7 +171,11 @@ def _tuned(
         Images(split.images, split.labels, np.asarray(examples[part].features))
         for part, split in (("adapt", train), ("validation", validation))
     ]
-    task = task_of(context, functions, params)
+    multi_label, classes = config.task == "multi", len(common.data(context).classes)
+    # Before the weights, which a class without examples has none of.
+    check_classes(train.labels, validation.labels, classes, multi_label)
+    weights = class_weights_of(train.labels, classes, config.class_weights, multi_label)
+    task = task_of(context, functions, params)._replace(weights=weights)
     context.say(f"  {name}, of the encoder:")
     for line in describe_scope(method, params, _settings(config, points[0])).splitlines():
         context.say(f"    {line}")
@@ -227,6 +234,7 @@ def _settings(adapt: Any, point: Variant) -> Tune:
         targets=tuple(pattern for pattern in adapt.lora_targets if pattern),
         pull=point.strength,
         sigma=adapt.filter,
+        multi_label=adapt.task == "multi",
     )
 
 
@@ -260,7 +268,8 @@ def _examples(
             found = functions.image_features(params, x)
             if head is None:
                 return jnp.sum((found - clean) ** 2, axis=-1)
-            return losses.cross_entropy(found @ head["kernel"] + head["bias"][None], labels)
+            each = losses.binary_cross_entropy if config.task == "multi" else losses.cross_entropy
+            return each(found @ head["kernel"] + head["bias"][None], labels)
 
         return functions.image_features(params, image_attacks.pgd(away, images, keys, settings).images)
 
@@ -287,7 +296,7 @@ def _probe(context: Context, examples: Mapping[str, Examples]) -> Any:
         *(examples[name] for name in ("adapt", "validation")),
         classes=len(common.data(context).classes),
         seeds=[0],
-        settings=Fit(config.epochs, config.batch_size),
+        settings=Fit(config.epochs, config.batch_size, multi_label=config.task == "multi"),
     )
     return fitted.select(0, 0)["params"]["classifier"]
 

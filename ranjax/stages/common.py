@@ -28,7 +28,10 @@ from ranjax.training.rows import RowFunction, RowMap
 
 
 class Split(NamedTuple):
-    """One split in memory: ids, images u8[N, H, W, 1], reports, labels i32[N] (-1: not of the task)."""
+    """One split in memory: ids, images u8[N, H, W, 1], reports, labels.
+
+    Labels are i32[N] (-1: not of the single-label task), or multi-hot f32[N, C] as a multi-label task has them.
+    """
 
     ids: list[str]
     images: np.ndarray
@@ -53,6 +56,7 @@ class Data:
     prepared: PreparedSet
     tokenizer: Tokenizer
     max_length: int
+    multi_label: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -72,15 +76,24 @@ class Data:
         return cache[name]
 
     def task_split(self, name: str) -> Split:
-        """A split's examples of the single-label task.
+        """A split's examples of the task: those with one label, or all with multi-hot labels.
 
         Raises:
           DataError: there are none.
         """
+        if self.multi_label:
+            return self.split(name)._replace(labels=self.targets(name))
         split = self.split(name).task()
         if not len(split.labels):
             raise DataError(f"Split {name!r} has no example with exactly one of the classes {self.classes}.")
         return split
+
+    def targets(self, name: str) -> np.ndarray:
+        """Multi-hot f32[N, C] of all examples of a split."""
+        cache = self.__dict__.setdefault("_targets", {})
+        if name not in cache:
+            cache[name] = np.stack(self.prepared.splits[name].column("labels")).astype(np.float32)
+        return cache[name]
 
     def encode(self, reports: Sequence[str]) -> Tokens:
         return self.tokenizer.encode(list(reports), self.max_length)
@@ -92,7 +105,7 @@ def data(context: Context) -> Data:
     def make() -> Data:
         prepared = open_data(context)
         tokenizer = Tokenizer.load(context.folder_of("prepare") / "tokenizer.json")
-        return Data(prepared, tokenizer, context.config.text.max_length)
+        return Data(prepared, tokenizer, context.config.text.max_length, context.config.adapt.task == "multi")
 
     return context.once("data", make)
 

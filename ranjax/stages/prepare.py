@@ -157,7 +157,8 @@ def settings_of(config: ml_collections.ConfigDict) -> data_settings.Settings:
     data = config.data
     if data.source == "radiographs":
         counts = {name: data.radiographs[name] for name in data_settings.SPLITS}
-        drawn = (config.seed, data.image_size, counts, data.radiographs.multiple)
+        shares = (data.radiographs.multiple, data.radiographs.multiple_downstream)
+        drawn = (config.seed, data.image_size, counts, *shares)
         if data.radiographs.reports:
             return data_settings.PairedSettings(*drawn, reports=data.radiographs.reports)
         return data_settings.RadiographSettings(*drawn)

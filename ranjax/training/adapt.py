@@ -145,7 +145,7 @@ def fit_heads(
         train = train._replace(attacked=None)
     if not any(method.attacked_share for method in methods):
         validation = validation._replace(attacked=None)
-    weights = _class_weights(train.labels, classes, settings)
+    weights = class_weights_of(train.labels, classes, settings.class_weights, settings.multi_label)
     outcome = _shared_out(plan, _make_runs(methods, seeds, shape), train, validation, weights)
     outcome = jax.tree.map(lambda x: x.reshape(shape[one_encoder:] + x.shape[1:]), outcome)
     variables, chosen, clean, attacked, history, losses = outcome
@@ -355,13 +355,14 @@ def _make_runs(methods: Sequence[Method], seeds: Sequence[int], shape: tuple[int
     )
 
 
-def _class_weights(labels: jax.Array, classes: int, settings: Fit) -> jax.Array | None:
-    if settings.class_weights == "none":
+def class_weights_of(labels: Any, classes: int, chosen: str | tuple[float, ...], multi_label: bool) -> jax.Array | None:
+    """f32[C] that `Fit.class_weights` asks for on labels i[N] or multi-hot [N, C]; None: every class the same."""
+    if chosen == "none":
         return None
-    if settings.class_weights != "balanced":
-        return jnp.asarray(settings.class_weights, jnp.float32)
+    if chosen != "balanced":
+        return jnp.asarray(chosen, jnp.float32)
     labels = np.asarray(labels)
-    if settings.multi_label:
+    if multi_label:
         present = labels.sum(0)
         return jnp.asarray((len(labels) - present) / present, jnp.float32)
     return jnp.asarray(len(labels) / (classes * np.bincount(labels, minlength=classes)), jnp.float32)

@@ -92,7 +92,7 @@ def prepare(
         )
     if train.features.shape[1] < 2:
         raise DataError("train has 1 example, at least 2 are needed")
-    return train, validation, _check_classes(train.labels, validation.labels, classes, multi_label)
+    return train, validation, check_classes(train.labels, validation.labels, classes, multi_label)
 
 
 def _as_arrays(split: str, examples: Examples, classes: int, multi_label: bool) -> Examples:
@@ -134,7 +134,12 @@ def _features(name: str, values: Any) -> Any:
     return jnp.asarray(array.reshape((-1, *array.shape[-2:])), jnp.float32)
 
 
-def _check_classes(train: Any, validation: Any, classes: int, multi_label: bool) -> tuple[str, ...]:
+def check_classes(train: Any, validation: Any, classes: int, multi_label: bool) -> tuple[str, ...]:
+    """Notes on classes without validation examples, of labels i[N] or multi-hot [N, C].
+
+    Raises:
+      DataError: a class that training cannot learn, or a validation split that tells no two apart.
+    """
     train, validation = np.asarray(train), np.asarray(validation)
     if multi_label:
         return _check_multi_label(train, validation)

@@ -19,6 +19,7 @@ import numpy as np
 from ranjax.errors import ConfigError, DataError
 from ranjax.keys import stream
 from ranjax.training import tune_step
+from ranjax.training.adapt_input import check_classes
 from ranjax.training.tuned import Images, Task, Tune, Tuned
 
 
@@ -99,22 +100,18 @@ def _judged(
     """Accuracy and loss on a split, in batches of one shape: memory does not grow with the split."""
     count = len(split.labels)
     keys = jax.random.split(key, count)
-    right, loss, sides = 0, 0.0, 1
+    right, loss, sides = 0.0, 0.0, 1
     for start in range(0, count, settings.batch_size):
         rows = np.arange(start, start + settings.batch_size)
         index = np.minimum(rows, count - 1)
         batch = Images(*(x[index] for x in split))
         found = jax.device_get(program.judge(params, task, trained, batch, keys[index], rows < count))
-        right, loss, sides = right + int(found[0]), loss + float(found[1]), int(found[2])
+        right, loss, sides = right + float(found[0]), loss + float(found[1]), int(found[2])
     return right / (count * sides), loss / (count * sides)
 
 
 def _check(train: Images, validation: Images, classes: int, settings: Tune) -> None:
-    absent = np.flatnonzero(np.bincount(train.labels, minlength=classes) == 0)
-    if absent.size:
-        raise DataError(f"class {absent[0]} has no training examples")
-    if len(set(validation.labels.tolist())) < 2:
-        raise DataError(f"validation holds class {validation.labels[0]} only, at least two classes are needed")
+    check_classes(train.labels, validation.labels, classes, settings.multi_label)
     for name, split in (("train", train), ("validation", validation)):
         bad = np.flatnonzero(~np.isfinite(split.original).all(axis=1))
         if bad.size:

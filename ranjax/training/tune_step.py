@@ -57,7 +57,8 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
         def loss(x: jax.Array) -> jax.Array:
             if method.objective == "fare":
                 return losses.squared_distance(functions.image_features(encoder, x), batch.original)
-            return losses.cross_entropy(classify(encoder, task, trained, x), batch.labels)
+            each = losses.binary_cross_entropy if settings.multi_label else losses.cross_entropy
+            return each(classify(encoder, task, trained, x), batch.labels)
 
         found = image_attacks.pgd(loss, as_float(batch.images), keys, settings.attack)
         return jax.lax.stop_gradient(found.images)
@@ -82,16 +83,25 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
             return robust.pmg_aft(bad, clean, original, batch.labels, settings.pull, settings.pull), stats
         if method.objective == "at":
             _, logits, stats = applied(features(hurt), True, stats)
-            return jnp.mean(classification.cross_entropy(logits, batch.labels)), stats
+            return classification.loss(logits, batch.labels, task.weights, settings.multi_label), stats
         weights = settings.weights
         if method.without:
             weights = weights._replace(**{method.without: 0.0})
         z, logits, stats = applied(features(as_float(batch.images)), True, stats)
         if method.objective == "clean":
-            return jnp.mean(classification.cross_entropy(logits, batch.labels)), stats
+            return classification.loss(logits, batch.labels, task.weights, settings.multi_label), stats
         bad = applied(features(hurt), False, stats)[:2]
         total, _ = rectification.objective(
-            weights, batch.original, z, logits, batch.labels, bad, top_k=settings.top_k, terms=used(weights)
+            weights,
+            batch.original,
+            z,
+            logits,
+            batch.labels,
+            bad,
+            class_weights=task.weights,
+            multi_label=settings.multi_label,
+            top_k=settings.top_k,
+            terms=used(weights),
         )
         return total, stats
 
@@ -113,8 +123,9 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
         if method.attacks:
             sides.append(attacked(params, task, trained, batch, keys))
         logits = [classify(encoder, task, trained, x) for x in sides]
-        right = [jnp.sum((jnp.argmax(x, 1) == batch.labels) & valid, dtype=jnp.int32) for x in logits]
-        loss = [jnp.sum(jnp.where(valid, losses.cross_entropy(x, batch.labels), 0.0)) for x in logits]
+        each = losses.binary_cross_entropy if settings.multi_label else losses.cross_entropy
+        right = [jnp.sum(jnp.where(valid, _right(x, batch.labels), 0.0)) for x in logits]
+        loss = [jnp.sum(jnp.where(valid, each(x, batch.labels), 0.0)) for x in logits]
         return sum(right), sum(loss), len(logits)
 
     return Program(jax.jit(start), jax.jit(step, donate_argnums=(2, 3)), jax.jit(judge))
@@ -130,6 +141,13 @@ def logits_of(functions: Any, method: Tuned, head: Any) -> Callable[..., jax.Arr
         return head.apply(trained["head"]["params"], trained["head"]["stats"], features, False)[1]
 
     return classify
+
+
+def _right(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """f32[B]: 1 where the top class is the label's, or the share of classes on the right side of 0."""
+    if labels.ndim == 2:
+        return jnp.mean((logits > 0) == (labels > 0.5), axis=1, dtype=jnp.float32)
+    return (jnp.argmax(logits, 1) == labels).astype(jnp.float32)
 
 
 def used(weights: Weights) -> frozenset[str]:

@@ -83,6 +83,7 @@ class Tune:
       top_k: singular values that count as dominant.
       trainable: regular expressions on the paths of what scope "full" trains.
       targets: regular expressions on the paths of the kernels that get an adapter in scope "lora".
+      multi_label: sigmoid outputs and multi-hot labels; for methods with a head of their own.
     """
 
     epochs: int = 5
@@ -99,10 +100,11 @@ class Tune:
     targets: tuple[str, ...] = LORA_TARGETS
     pull: float = 1.0
     sigma: float = 1.5
+    multi_label: bool = False
 
 
 class Images(NamedTuple):
-    """A split: images u8[N, H, W, C]; labels i32[N]; original f32[N, D], their embeddings before any tuning."""
+    """A split: images u8[N, H, W, C]; labels i32[N] or f32[N, C]; original f32[N, D], their embeddings at first."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -110,10 +112,18 @@ class Images(NamedTuple):
 
 
 class Task(NamedTuple):
-    """The classes: prompts f32[C, D], text embeddings of each; scale f32[], the logit scale."""
+    """The classes.
+
+    Attributes:
+      prompts: f32[C, D], text embeddings of each.
+      scale: f32[], the logit scale.
+      weights: f32[C] of their cross-entropy as in :mod:`ranjax.objectives.classification`, or None; for methods with a
+        head of their own.
+    """
 
     prompts: Any
     scale: Any
+    weights: Any = None
 
 
 def head_of(method: Tuned, width: int, classes: int) -> LinearHead | ResidualHead | None:

@@ -40,3 +40,18 @@ def test_bad_input_is_named():
         few_shot.shots(["a", "a"], np.array([0, 0]), 1)
     with pytest.raises(DataError, match="as many integer labels"):
         few_shot.shots(IDS, LABELS[:4], 1)
+
+
+def test_of_several_labels_each_class_gets_its_shots_and_they_nest():
+    labels = (np.random.default_rng(0).random((60, 3)) < [0.5, 0.3, 0.15]).astype(np.float32)
+    chosen = {k: few_shot.shots(IDS, labels, k) for k in (1, 2, 4)}
+    for k, rows in chosen.items():
+        assert (labels[rows].sum(0) >= k).all()
+        assert len(rows) == len(set(rows)) <= 3 * k
+    assert set(chosen[1]) <= set(chosen[2]) <= set(chosen[4])
+    tenth = few_shot.share(IDS, labels, 0.1)
+    assert (labels[tenth].sum(0) >= 1).all()
+    assert not labels[tenth].any(1).all()  # those without any finding are there, too
+    np.testing.assert_array_equal(few_shot.share(IDS, labels, 1.0), np.arange(60))
+    with pytest.raises(DataError, match="class 1 has 13 examples, fewer than 16 shots"):
+        few_shot.shots(IDS, labels, 16)

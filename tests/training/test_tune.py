@@ -123,3 +123,15 @@ def test_every_method_lowers_its_loss_within_its_scope(encoder, splits, name):
         assert float(robust.fare(clean, jnp.asarray(splits[0].original))) == pytest.approx(0.0, abs=1e-9)
     if method.attacks and method.objective != "fare":  # which learns from no labels
         assert max(found.history) > 1 / CLASSES
+
+
+def test_several_labels_are_learned_attacked_and_weighted(encoder, splits):
+    settings = dataclasses.replace(SETTINGS, multi_label=True, sigma=0.0)
+    hot = [part._replace(labels=np.eye(CLASSES, dtype=np.float32)[part.labels]) for part in splits]
+    weighted = task()._replace(weights=jnp.full(CLASSES, CLASSES - 1.0))
+    found = tune(*encoder, tuned.TUNED["ran_live"], *hot, weighted, seed=0, settings=settings)
+    assert found.losses[-1] < found.losses[0]
+    assert 0 <= min(found.history) <= max(found.history) <= 1  # shares of single answers
+    lacking = hot[0]._replace(labels=hot[0].labels * np.float32([1, 1, 0]))
+    with pytest.raises(DataError, match="class 2 has no positive training examples"):
+        tune(*encoder, tuned.TUNED["ran_lora"], lacking, hot[1], weighted, seed=0, settings=settings)

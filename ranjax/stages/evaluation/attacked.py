@@ -34,10 +34,12 @@ def attack(subject: Subject, record: Record, split: str) -> None:
     keys = common.example_keys(subject.context, "evaluate/attack", examples.ids)
     clean = common.image_features(subject.context, subject.functions, subject.params, examples.images)
     heads = [(name, range(min(config.attacked_seeds, m.seeds))) for name, m in subject.methods.items()]
-    # Zero-shot has no head, so it is there once.
-    subjects: list[tuple[str, Sequence[int]]] = [*heads, ("zero_shot", range(1))]
+    # Zero-shot has no head, so it is there once; its prompts compete for one label.
+    subjects: list[tuple[str, Sequence[int]]] = [*heads]
+    subjects += [] if subject.multi_label else [("zero_shot", range(1))]
+    single = subject.single_labels(examples.labels)
     if split == "test":
-        inside.look(subject, record, "clean", clean, examples.labels)
+        inside.look(subject, record, "clean", clean, single)
     hits: dict[str, dict[str, np.ndarray]] = {}
     title = f"evaluate {subject.folder}: attacking {split}"
     done = 0
@@ -48,12 +50,10 @@ def attack(subject: Subject, record: Record, split: str) -> None:
                 subject.context.check_stop(f"attacking {method}")
                 result, curve = _one_head(subject, split, method, seed, images, examples.labels, keys)
                 # What was wrong before counts as wrong, even where the attacked image is right.
-                logits.append(_wrong_stays_wrong(result, examples.labels))
+                logits.append(_wrong_stays_wrong(subject, result, examples.labels))
                 by_radius.append(curve)
                 if split == "test" and seed == 0 and method != "zero_shot":
-                    inside.look_attacked(
-                        subject, record, method, clean, examples.images, result.images, examples.labels
-                    )
+                    inside.look_attacked(subject, record, method, clean, examples.images, result.images, single)
                 if _is_surrogate(subject, method) and seed == 0:
                     _keep(subject, split, result.images)
                 done += 1
@@ -102,6 +102,9 @@ def check_masking(subject: Subject, record: Record, split: str) -> None:
     """
     config = subject.config
     if not (config.masking_examples and config.attacked_seeds):
+        return
+    if subject.multi_label:
+        record.notes.append("attacked figures are not checked for masked gradients: the checks take one label")
         return
     examples = subject.some(split, config.masking_examples)
     for method in _suspects(subject, record, split):
@@ -153,7 +156,7 @@ def _box(subject: Subject, method: str, kind: str) -> WhiteBox:
 
     def make() -> WhiteBox:
         settings: Any = _pgd(subject)
-        run, loss = image_attacks.pgd, "cross_entropy"
+        run, loss = image_attacks.pgd, "binary_cross_entropy" if subject.multi_label else "cross_entropy"
         if kind != PGD:
             settings, run = apgd.APGD(config.epsilon, config.apgd_steps, restarts=config.restarts), apgd.apgd
         if kind == "apgd_dlr":
@@ -227,7 +230,7 @@ def _transferred(
         rows = []
         for seed in seeds:
             sides = ((examples.images, clean), (images, moved))
-            right = [_logits(subject, method, seed, *side).argmax(-1) == examples.labels for side in sides]
+            right = [subject.right(_logits(subject, method, seed, *side), examples.labels) for side in sides]
             rows.append(right[0] & right[1])
         record.share(method, TASK, split, TRANSFER, "accuracy", np.stack(rows))
 
@@ -238,7 +241,7 @@ def _logits(subject: Subject, method: str, seed: int, images: np.ndarray, featur
     return subject.outputs(method, images, features, seed)[1]
 
 
-def _wrong_stays_wrong(result: Robustness, labels: np.ndarray) -> np.ndarray:
+def _wrong_stays_wrong(subject: Subject, result: Robustness, labels: np.ndarray) -> np.ndarray:
     """Logits under attack; where the clean image was wrong already, the clean ones: the attacker leaves it be."""
-    lucky = (result.logits.argmax(-1) == labels) & ~result.correct
+    lucky = subject.right(result.logits, labels) & ~result.correct
     return np.where(lucky[:, None], result.clean_logits, result.logits)

@@ -20,13 +20,19 @@ def classify(subject: Subject, record: Record, split: str) -> None:
     for name, method in subject.methods.items():
         logits = subject.outputs(name, examples.images, features)[1]
         hits[name] = record.classified(name, split, "none", logits, labels, list(range(method.seeds)))
-    zero_shot = record.classified("zero_shot", split, "none", subject.zero_shot_logits(features), labels, [])
+    everyone = dict(hits)
+    # Prompts compete for one label; what zero-shot says of several findings is in `findings`.
+    if not subject.multi_label:
+        logits = subject.zero_shot_logits(features)
+        everyone = {"zero_shot": record.classified("zero_shot", split, "none", logits, labels, []), **hits}
+    elif split == "test":
+        record.levels(labels)
     record.compare(TASK, split, "none", hits)
     known = subject.records(split)
     config = subject.config
     for column in groups.columns(known, [name for name in config.groups if name]):
         names = groups.names(known, column)
-        for method, found in {"zero_shot": zero_shot, **hits}.items():
+        for method, found in everyone.items():
             cell = record.cell(method, GROUPS, split)
             record.rows += groups.group_rows(
                 cell, found, names, column, config.smallest_group, record.resamples, record.seed
@@ -36,11 +42,11 @@ def classify(subject: Subject, record: Record, split: str) -> None:
 def findings(subject: Subject, record: Record, split: str) -> None:
     """Zero-shot AUROC of each finding over all examples, those with several findings included.
 
-    Only where some example has several: elsewhere it is the single-label task once more. A class that all or none of
-    the examples have is left out, and so is its row.
+    Only where some example has several, or may: elsewhere it is the single-label task once more. A class that all or
+    none of the examples have is left out, and so is its row.
     """
-    targets = subject.targets(split)
-    if not (targets.sum(1) > 1).any():
+    targets = subject.data.targets(split)
+    if not (subject.multi_label or (targets.sum(1) > 1).any()):
         return
     images = subject.data.split(split).images
     features = common.image_features(subject.context, subject.functions, subject.params, images)

@@ -31,10 +31,11 @@ def corrupt(subject: Subject, record: Record, split: str) -> None:
             features = common.image_features(subject.context, subject.functions, subject.params, moved)
             name = f"{kind}-{strength}"
             for method in subject.methods:
-                hits = subject.outputs(method, moved, features)[1].argmax(-1) == examples.labels[None]
+                hits = subject.right(subject.outputs(method, moved, features)[1], examples.labels)
                 record.share(method, CORRUPTED, split, name, "accuracy", hits)
-            hits = subject.zero_shot_logits(features).argmax(-1) == examples.labels
-            record.share("zero_shot", CORRUPTED, split, name, "accuracy", hits)
+            if not subject.multi_label:
+                hits = subject.right(subject.zero_shot_logits(features), examples.labels)
+                record.share("zero_shot", CORRUPTED, split, name, "accuracy", hits)
 
 
 def _corrupted(subject: Subject, kind: str, strength: int, images: np.ndarray, keys: jax.Array) -> np.ndarray:

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from ranjax import files
 from ranjax.evaluation import metrics, statistics
+from ranjax.evaluation.multi_label import multi_label_rows
 from ranjax.evaluation.rows import Cell, Row, classification_rows, mean_row
 
 FILE, ANSWERS = "evaluation.json", "answers.safetensors"
@@ -50,11 +51,21 @@ class Record:
     def classified(
         self, method: str, split: str, attack: str, logits: Any, labels: np.ndarray, seeds: Sequence[int]
     ) -> np.ndarray:
-        """Keeps every figure of logits [N, C] or [S, N, C]; returns who is right, bool[S, N]."""
+        """Keeps every figure of logits [N, C] or [S, N, C]; returns who is right, bool[S, N].
+
+        Labels i[N], or multi-hot [N, C]: then right is who has every class right, and there are no confusion counts.
+        """
         stack = np.asarray(logits, np.float64)
         stack = stack[None] if stack.ndim == 2 else stack
         names = self.classes if attack == "none" else ()
         cell = self.cell(method, TASK, split, attack)
+        if labels.ndim == 2:
+            self.rows += multi_label_rows(
+                cell, stack, labels, seeds, class_names=names, resamples=self.resamples, seed=self.seed
+            )
+            hits = np.stack([metrics.all_right(one, labels) for one in stack])
+            self.keep_answers(method, TASK, split, attack, hits)
+            return hits
         self.rows += classification_rows(
             cell, stack, labels, seeds, class_names=names, resamples=self.resamples, seed=self.seed
         )
@@ -80,6 +91,18 @@ class Record:
             self.rows.append(mean_row(cell, metric, values[index], self.resamples, self.seed))
         if metric in ("accuracy", "recall@1"):
             self.keep_answers(method, task, split, attack, np.atleast_2d(np.asarray(hits, bool)))
+
+    def levels(self, targets: np.ndarray) -> None:
+        """Takes the levels of chance of a multi-label task: what one answer for all images of the test set gives."""
+        shares = targets.mean(0)
+        self.chance["accuracy"] = float(np.unique(targets, axis=0, return_counts=True)[1].max() / len(targets))
+        self.chance["balanced_accuracy"] = 0.5
+        self.chance["label_accuracy"] = float(np.maximum(shares, 1 - shares).mean())
+        self.chance["map"] = float(shares[shares > 0].mean())
+        self.notes.append(
+            "several findings an image: accuracy is the share of images with every finding right, and its level of "
+            "chance that of the most frequent set of findings"
+        )
 
     def keep_answers(self, method: str, task: str, split: str, attack: str, hits: np.ndarray) -> None:
         self._answers["|".join((task, split, attack, method))] = np.ascontiguousarray(hits)

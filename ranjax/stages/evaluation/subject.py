@@ -89,11 +89,29 @@ class Subject:
         self._features: dict[str, np.ndarray] = {}
         self._texts: jax.Array | None = None
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether any number of classes may be right, each by the sign of its logit."""
+        return self.data.multi_label
+
+    def right(self, logits: Any, labels: np.ndarray) -> np.ndarray:
+        """bool[..., N] of logits [..., N, C]: the top class is the label, or every class is on its side of 0."""
+        logits = np.asarray(logits)
+        if self.multi_label:
+            return ((logits > 0) == (labels > 0.5)).all(-1)
+        return logits.argmax(-1) == labels
+
+    def single_labels(self, labels: np.ndarray) -> np.ndarray:
+        """i32[N], the label of each example of the task; -1 where it has none or several."""
+        if not self.multi_label:
+            return labels
+        return np.where(labels.sum(1) == 1, labels.argmax(1), -1).astype(np.int32)
+
     def has(self, split: str) -> bool:
         return split in self.data.prepared.splits
 
     def task_features(self, split: str) -> np.ndarray:
-        """f32[N, D] of the split's examples of the single-label task."""
+        """f32[N, D] of the split's examples of the task."""
         if split not in self._features:
             images = self.data.task_split(split).images
             self._features[split] = common.image_features(self.context, self.functions, self.params, images)
@@ -104,12 +122,8 @@ class Subject:
         source = self.data.prepared.splits[split]
         found = self.context.once(("groups", split), lambda: source.column("group"))
         chosen = self.data.split(split).labels >= 0
+        task = task and not self.multi_label
         return [record for record, kept in zip(found, chosen) if kept or not task]
-
-    def targets(self, split: str) -> np.ndarray:
-        """Multi-hot f32[N, C] of all examples of a split."""
-        source = self.data.prepared.splits[split]
-        return self.context.once(("targets", split), lambda: np.stack(source.column("labels")).astype(np.float32))
 
     def class_embeddings(self) -> jax.Array:
         """f32[C, D], the prompt ensemble of each class."""
