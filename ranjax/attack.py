@@ -4,10 +4,12 @@
     python -m ranjax.attack --checkpoint=runs/ran --images=films/ --reports=reports.csv --out=attacked/ --recipe=sga
 
 The checkpoint is a folder as `transformers` saves it, with its tokenizer, or the workdir of a run (its clean encoder).
-The CSV has a column with the image's path below --images, and one with its report. Images are read as grey and resized
-to what the checkpoint takes; the attack, and what is written, is at that size. Written to --out:
+The CSV has a column with the image's path below --images, and one with a report of it; an image may stand on several
+lines, with another report each. Images are read as grey, or in colour (--image_mode=rgb), and resized to what the
+checkpoint takes; the attack, and what is written, is at that size. Words are replaced by other words of the reports,
+or of a list (--words_from); --candidates and --masked_lm narrow them down. Written to --out:
 
-    images/...png   16-bit grey: steps of 1/65535, so that the perturbation survives (8 bits would round it away)
+    images/...png   16 bits a channel: steps of 1/65535, so that the perturbation survives (8 bits would round it away)
     pairs.csv       each pair: report, attacked report, loss (minus the cosine) before and after, norm, words changed
     summary.json    the settings, the SHA-256 of the weights, means, and recall@1 both ways before and after
     store/          the finished pairs with all of their provenance; a run that is cut off goes on from these
@@ -75,6 +77,38 @@ def parser() -> argparse.ArgumentParser:
         "--labels", default="", metavar="WORDS", help="finding words, with commas, that must stay as they are"
     )
     p.add_argument(
+        "--lists",
+        action="append",
+        metavar="KIND=FILE",
+        help="a file in place of a bundled list of protected words, e.g. negation=mine.txt; may be given several times",
+    )
+    p.add_argument("--words_from", default=None, type=Path, metavar="FILE", help="more words to replace by, one a line")
+    p.add_argument(
+        "--candidates",
+        default="",
+        metavar="NAMES",
+        help="neighbours, thesaurus, or both with a comma: what may replace a word (default: every word)",
+    )
+    p.add_argument(
+        "--thesaurus",
+        default="radiology_synonyms",
+        metavar="FILE",
+        help="groups of synonyms, a bundled list or a file (default: radiology_synonyms)",
+    )
+    p.add_argument(
+        "--neighbours", default=50, type=int, metavar="N", help="nearest words in the token embedding (default: 50)"
+    )
+    p.add_argument(
+        "--neighbour_cosine", default=0.0, type=float, metavar="COSINE", help="least cosine of a neighbour (default: 0)"
+    )
+    p.add_argument(
+        "--masked_lm", default=None, type=Path, metavar="FOLDER", help="a BERT with its head, which proposes words"
+    )
+    p.add_argument(
+        "--masked_lm_k", default=10, type=int, metavar="N", help="words that it proposes for a word (default: 10)"
+    )
+    p.add_argument("--image_mode", default="grey", choices=("grey", "rgb"), help="how images are read (default: grey)")
+    p.add_argument(
         "--deidentify",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -121,7 +155,7 @@ def _run(arguments: argparse.Namespace, stop: Any) -> int:
     from ranjax.attacks.image import PGD
     from ranjax.attacks.joint import RECIPES
     from ranjax.attacks.text import Substitution
-    from ranjax.stages import attack
+    from ranjax.stages import attack, attack_words
 
     # Everything that can be refused is refused before weights are read or anything compiles.
     if arguments.recipe not in RECIPES:
@@ -132,17 +166,23 @@ def _run(arguments: argparse.Namespace, stop: Any) -> int:
         raise ConfigError("--batch_size", arguments.batch_size, "at least 1")
     if not -1 <= arguments.similarity <= 1:
         raise ConfigError("--similarity", arguments.similarity, "a cosine, -1 to 1; -1: none")
+    attack_words.chosen_sources(arguments.candidates)
+    for name in ("neighbours", "masked_lm_k"):
+        if getattr(arguments, name) < 1:
+            raise ConfigError(f"--{name}", getattr(arguments, name), "at least 1")
+    if not -1 <= arguments.neighbour_cosine <= 1:
+        raise ConfigError("--neighbour_cosine", arguments.neighbour_cosine, "a cosine, -1 to 1")
+    if arguments.masked_lm is not None and not arguments.masked_lm.is_dir():
+        raise ConfigError("--masked_lm", str(arguments.masked_lm), "a folder with a BERT and its head")
     image_settings = PGD(arguments.epsilon, 1.0, arguments.steps, norm=arguments.norm)
     step = arguments.step or max(image_settings.epsilon / 4, 1e-9)
     image_settings = PGD(arguments.epsilon, step, arguments.steps, norm=arguments.norm)
     text_settings = Substitution(max_words=arguments.words, top_k=arguments.top_k)
     columns = arguments.image_column, arguments.report_column
     pairs = attack.read_pairs(arguments.images, arguments.reports, *columns, arguments.deidentify)
-    victim = attack.load(arguments.checkpoint)
-    print(
-        f"{len(pairs)} pairs; checkpoint {arguments.checkpoint}, {victim.functions.config.image_size} pixels",
-        flush=True,
-    )
+    victim = attack.load(arguments.checkpoint, colour=arguments.image_mode == "rgb")
+    count, size = sum(len(pair.reports) for pair in pairs), victim.functions.config.image_size
+    print(f"{len(pairs)} images, {count} reports; checkpoint {arguments.checkpoint}, {size} pixels", flush=True)
     done = attack.attack(arguments, pairs, victim, image_settings, text_settings, stop)
     if not done:
         print(f"stopped; finished pairs are in {arguments.out / 'store'}. The same command goes on from here.")
@@ -152,28 +192,47 @@ def _run(arguments: argparse.Namespace, stop: Any) -> int:
 
 
 def _write(arguments: argparse.Namespace, pairs: Sequence[Any], victim: Any) -> None:
-    from PIL import Image
-
+    from ranjax.data.images import encode_png16
     from ranjax.data.store import NoisyStore
     from ranjax.stages import attack
 
     store = NoisyStore.open(arguments.out / "store")
     for pair in pairs:
-        buffer = io.BytesIO()
-        Image.fromarray(store[pair.id]["pixels"][:, :, 0]).save(buffer, "PNG")
         # The extension is kept, so that a.jpg and a.png do not meet.
         name = pair.id if pair.id.endswith(".png") else f"{pair.id}.png"
-        files.write_bytes(arguments.out / "images" / name, buffer.getvalue())
+        files.write_bytes(arguments.out / "images" / name, encode_png16(store[pair.id]["pixels"]))
     told = {pair.id: store.provenance(pair.id) for pair in pairs}
-    fields = ("loss_before", "loss_after", "norm", "words_changed", "queries", "success")
     table = io.StringIO(newline="")
     writer = csv.writer(table)
+    fields = ("loss_before", "loss_after", "norm", "words_changed", "queries", "success")
     writer.writerow(("image", "report", "attacked_report", *fields))
     for pair in pairs:
-        writer.writerow((pair.id, pair.report, store[pair.id]["report"], *(told[pair.id][name] for name in fields)))
+        found = told[pair.id]
+        parts = (found[name] for name in ("reports", "losses_before", "losses_after", "changed"))
+        for report, attacked, before, after, changed in zip(pair.reports, *parts, strict=True):
+            writer.writerow(
+                (
+                    pair.id,
+                    report,
+                    attacked,
+                    before,
+                    after,
+                    found["norm"],
+                    len(changed),
+                    found["queries"],
+                    after > before,
+                )
+            )
     files.write_text(arguments.out / "pairs.csv", table.getvalue())
     means = {name: float(np.mean([told[pair.id][name] for pair in pairs])) for name in fields}
-    summary = {**store.shared, "pairs": len(pairs), "mean": means, "recall@1": attack.recalls(pairs, store, victim)}
+    reports = sum(len(pair.reports) for pair in pairs)
+    summary = {
+        **store.shared,
+        "images": len(pairs),
+        "reports": reports,
+        "mean": means,
+        "recall@1": attack.recalls(pairs, store, victim),
+    }
     files.write_json(arguments.out / "summary.json", summary)
     print(_table(summary))
     print(f"written: {arguments.out / 'images'}, pairs.csv, summary.json")
@@ -182,8 +241,8 @@ def _write(arguments: argparse.Namespace, pairs: Sequence[Any], victim: Any) -> 
 def _table(summary: dict[str, Any]) -> str:
     mean, recall = summary["mean"], summary["recall@1"]
     lines = [
-        f"cosine of a pair      {-mean['loss_before']:.3f} -> {-mean['loss_after']:.3f}  (mean of {summary['pairs']})",
-        f"raised the loss of    {100 * mean['success']:.1f} % of the pairs",
+        f"cosine of a pair      {-mean['loss_before']:.3f} -> {-mean['loss_after']:.3f}  (mean)",
+        f"raised the loss of    {100 * mean['success']:.1f} % of the images",
         f"norm, words changed   {mean['norm']:.5f}, {mean['words_changed']:.2f}  (means)",
     ]
     for way, label in (("image_to_text", "R@1 image to text    "), ("text_to_image", "R@1 text to image    ")):

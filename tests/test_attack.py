@@ -1,6 +1,7 @@
 """`python -m ranjax.attack`: a user's images, reports and checkpoint in, attacked pairs and a summary out."""
 
 import csv
+import dataclasses
 import io
 
 import jax
@@ -12,6 +13,8 @@ from PIL import Image
 from ranjax import attack, files, models
 from ranjax.data.store import NoisyStore
 from ranjax.data.tokenizer import Tokenizer
+from ranjax.models.bert import Bert, BertConfig, split_bert
+from ranjax.models.bert_files import save_bert
 
 REPORTS = (
     "Large left EFFUSION; heart normal.",
@@ -73,7 +76,7 @@ def test_images_texts_and_summary_say_the_same_and_keep_their_bounds(given, atta
         assert sum(a != b for a, b in zip(before, after, strict=True)) == int(row["words_changed"]) <= 1
         assert ("No " in row["report"]) == ("No " in row["attacked_report"])
     summary = files.read_json(attacked / "summary.json")
-    assert summary["pairs"] == len(REPORTS)
+    assert summary["images"] == summary["reports"] == len(REPORTS)
     assert summary["mean"]["loss_after"] > summary["mean"]["loss_before"]
     assert summary["mean"]["loss_after"] == pytest.approx(np.mean([float(row["loss_after"]) for row in rows]))
     functions, params, _ = models.load(given / "model")
@@ -82,6 +85,52 @@ def test_images_texts_and_summary_say_the_same_and_keep_their_bounds(given, atta
     text = functions.text_features(params, twin["tokens"][None], twin["mask"][None])[0]
     cosine = jax.numpy.dot(image, text) / jax.numpy.linalg.norm(image) / jax.numpy.linalg.norm(text)
     assert -float(cosine) == pytest.approx(float(rows[0]["loss_after"]), abs=1e-3)
+
+
+@pytest.mark.slow
+def test_colour_images_with_several_reports_and_words_that_a_masked_lm_proposes(given, tmp_path):
+    """An image on two lines is attacked once, against both; words come from a list, through neighbours and a BERT."""
+    config = dataclasses.replace(models.load(given / "model")[2], channels=3, pixel_mean=None, pixel_std=None)
+    models.save(tmp_path / "model", *models.split(models.DualEncoder(config, nnx.Rngs(1))))
+    tokenizer = Tokenizer.load(given / "model")
+    tokenizer.save(tmp_path / "model" / "tokenizer.json")
+    tiny = BertConfig(
+        vocab_size=tokenizer.vocab_size, width=16, layers=1, heads=2, mlp_width=16, max_length=48, masked_lm=True
+    )
+    save_bert(tmp_path / "bert", *split_bert(Bert(tiny, nnx.Rngs(0))))
+    tokenizer.save(tmp_path / "bert" / "tokenizer.json")
+    (tmp_path / "words.txt").write_text("dense  # as written\nupper\nunseenword\n")
+    rng = np.random.default_rng(1)
+    for name in ("b.png", "a.png"):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / name)
+    lines = [("image", "text"), ("b.png", REPORTS[0]), ("a.png", REPORTS[2]), ("b.png", REPORTS[3])]
+    with (tmp_path / "reports.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    words = [f"--masked_lm={tmp_path / 'bert'}", "--masked_lm_k=6", f"--words_from={tmp_path / 'words.txt'}"]
+    near = ["--candidates=neighbours", "--neighbour_cosine=-1"]
+    line = arguments(tmp_path, tmp_path / "out", "--image_mode=rgb", *words, *near)
+    assert attack.main([part.replace("/films", "") for part in line]) == 0
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "pairs.csv").read_text(), newline="")))
+    assert [(row["image"], row["report"]) for row in rows] == [lines[1], lines[3], lines[2]]
+    assert sum(int(row["words_changed"]) for row in rows) >= 1
+    summary = files.read_json(tmp_path / "out" / "summary.json")
+    assert (summary["images"], summary["reports"]) == (2, 3)
+    assert summary["mean"]["loss_after"] > summary["mean"]["loss_before"]
+    assert str(tmp_path / "words.txt") in summary["files"]
+    store = NoisyStore.open(tmp_path / "out" / "store")
+    functions, params, _ = models.load(tmp_path / "model")
+    for name, own in (("b.png", rows[:2]), ("a.png", rows[2:])):
+        twin = store[name]
+        # Pillow reads the high byte of 16-bit colour.
+        written = np.asarray(Image.open(tmp_path / "out" / "images" / name))
+        np.testing.assert_array_equal(written, twin["pixels"] >> 8)
+        tokens, mask = (x.reshape(len(own), -1) for x in (twin["tokens"], twin["mask"]))
+        image = functions.image_features(params, twin["image"][None])[0]
+        texts = functions.text_features(params, tokens, mask)
+        cosines = texts @ image / np.linalg.norm(texts, axis=1) / np.linalg.norm(image)
+        np.testing.assert_allclose(-cosines, [float(row["loss_after"]) for row in own], atol=1e-3)
+        encoded = tokenizer.encode([row["attacked_report"] for row in own], tokens.shape[1])
+        np.testing.assert_array_equal(encoded.ids, tokens)
 
 
 def test_the_same_command_again_changes_nothing_and_other_settings_are_refused(given, attacked, capsys):
@@ -102,7 +151,11 @@ def test_the_same_command_again_changes_nothing_and_other_settings_are_refused(g
         (["--report_column=txt"], None, "Did you mean 'text'"),
         (["--checkpoint=nowhere"], None, "neither a model folder"),
         ([], "image,text\nfilm0.jpg,\n", "line 2 of {table}: the report of 'film0.jpg' is empty"),
-        ([], "image,text\nfilm0.jpg,a\nfilm0.jpg,b\n", "line 3 of {table}: image 'film0.jpg' is given twice"),
+        ([], "image,text\nfilm0.jpg,a\nfilm0.jpg,a\n", "image 'film0.jpg' is given twice with the same report"),
+        (["--candidates=thesarus"], None, "Did you mean 'thesaurus'"),
+        (["--image_mode=rgb"], None, "grey for this checkpoint, which takes 1 channel(s)"),
+        (["--masked_lm=nowhere"], None, "a folder with a BERT and its head"),
+        (["--neighbours=0"], None, "at least 1"),
         ([], "image,text\n../reports.csv,a\n", "is no file in"),
         ([], "image,text\n", "has no lines"),
     ],

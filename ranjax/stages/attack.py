@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections import Counter
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ranjax import files, keys, models
-from ranjax.attacks import candidates, constraints
+from ranjax.attacks import candidates, joint
 from ranjax.attacks.image import PGD
 from ranjax.attacks.restore import restore
 from ranjax.attacks.success import attack_success
@@ -26,7 +26,9 @@ from ranjax.data.store import StoreWriter
 from ranjax.data.tokenizer import Tokenizer
 from ranjax.errors import ConfigError, DataError, nearest
 from ranjax.evaluation import retrieval
-from ranjax.stages import common
+from ranjax.stages import attack_words, common
+from ranjax.stages.candidates import lm_rows as lm_rows_of
+from ranjax.stages.candidates import proposer_of
 from ranjax.training import devices
 from ranjax.training.progress import Progress
 from ranjax.training.rows import RowMap
@@ -36,10 +38,10 @@ SHARD = 64
 
 
 class Pair(NamedTuple):
-    """A line of the CSV: the image's path below the folder, which is also its id, and its report."""
+    """An image, by its path below the folder, which is also its id, and its reports, one a line of the CSV."""
 
     id: str
-    report: str
+    reports: tuple[str, ...]
 
 
 class Victim(NamedTuple):
@@ -54,11 +56,11 @@ class Victim(NamedTuple):
 def read_pairs(
     images: Path, table: Path, image_column: str, report_column: str, deidentified: bool = True
 ) -> list[Pair]:
-    """The lines of the table, their reports with marks in place of what could name a person, see `deidentify`.
+    """Images with the reports of their lines, these with marks in place of what could name a person, see `deidentify`.
 
     Raises:
       ConfigError: a column that the table does not have. DataError: no table, nothing in it, an image that is absent
-        or outside the folder, an image given twice, an empty report; the line is named.
+        or outside the folder, a line that is given twice, an empty report; the line is named.
     """
     if not table.is_file():
         raise DataError(f"The table {table} does not exist.")
@@ -69,33 +71,39 @@ def read_pairs(
             if name not in columns:
                 raise ConfigError(flag, name, f"a column of {table}: {columns}", nearest(name, columns))
         rows = [((row[image_column] or "").strip(), (row[report_column] or "").strip()) for row in reader]
-    root, seen = images.resolve(), set()
+    root, found = images.resolve(), dict[str, list[str]]()
     for number, (name, report) in enumerate(rows, start=2):
         where = f"line {number} of {table}"
         path = (root / name).resolve()
         if not name or not path.is_relative_to(root) or not path.is_file():
             raise DataError(f"{where}: image {name!r} is no file in {images}")
-        if name in seen:
-            raise DataError(f"{where}: image {name!r} is given twice")
         if not report:
             raise DataError(f"{where}: the report of {name!r} is empty")
-        seen.add(name)
+        if report in found.setdefault(name, []):
+            raise DataError(f"{where}: image {name!r} is given twice with the same report")
+        found[name].append(report)
     if not rows:
         raise DataError(f"The table {table} has no lines.")
-    return [Pair(name, deidentify(report)[0] if deidentified else report) for name, report in rows]
+    return [
+        Pair(name, tuple(deidentify(report)[0] if deidentified else report for report in reports))
+        for name, reports in found.items()
+    ]
 
 
-def load(checkpoint: Path) -> Victim:
-    """A dual encoder with its tokenizer, from a model folder or a run's workdir.
+def load(checkpoint: Path, colour: bool = False) -> Victim:
+    """A dual encoder with its tokenizer, from a model folder or a run's workdir; for colour, or for grey images.
 
     Raises:
-      DataError, ConfigError: as `models.load` and `Tokenizer.load`; a tokenizer of another model.
+      DataError, ConfigError: as `models.load` and `Tokenizer.load`; a tokenizer of another model; colour images for a
+        checkpoint of one channel.
     """
     inside = checkpoint / "pretrain" / "clean" / "encoder"
     folder = inside if inside.is_dir() else checkpoint
     if not any((folder / name).is_file() for name in ("config.json", "open_clip_config.json")):
         raise DataError(f"{checkpoint} is neither a model folder (a config, weights) nor a finished run.")
-    functions, params, config = models.load(folder, grey_to_rgb=True)
+    functions, params, config = models.load(folder, grey_to_rgb=not colour)
+    if colour and config.channels != 3:
+        raise ConfigError("--image_mode", "rgb", f"grey for this checkpoint, which takes {config.channels} channel(s)")
     tokenizer = Tokenizer.load(folder)
     common.check_tokenizer(tokenizer, config, folder, "tokenizer", str(folder))
     weights = sorted(folder.glob("*.safetensors"))
@@ -114,7 +122,8 @@ def attack(
     mesh = devices.make_mesh(None)
     settings = (
         "recipe", "epsilon", "step", "steps", "norm", "gradient_dtype", "words", "top_k", "similarity", "labels",
-        "resize",
+        "lists", "words_from", "candidates", "thesaurus", "neighbours", "neighbour_cosine", "masked_lm", "masked_lm_k",
+        "resize", "image_mode",
     )  # fmt: skip
     writer = StoreWriter(
         arguments.out / "store",
@@ -123,10 +132,11 @@ def attack(
         epsilon=image.epsilon,
         provenance={
             "attack": arguments.recipe,
-            "settings": {name: getattr(arguments, name) for name in settings},
+            "settings": {name: _plain(getattr(arguments, name)) for name in settings},
             "seed": arguments.seed,
             "surrogate": victim.sha256,
             "pairs": digest([tuple(pair) for pair in pairs]),
+            "files": attack_words.hashes(arguments),
         },
         norm=arguments.norm,
     )
@@ -142,23 +152,35 @@ def attack(
     return True
 
 
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
 def _program(
     arguments: argparse.Namespace, pairs: Sequence[Pair], victim: Victim, image: PGD, text: Substitution, mesh: Any
 ) -> Callable[[Sequence[Pair]], Iterator[dict[str, Any]]]:
     """A function from a part of the pairs to what the store takes of them, compiled once."""
     functions, params, tokenizer, _ = victim
-    protected = constraints.protection(labels=[word for word in arguments.labels.split(",") if word.strip()])
-    lexicon = vocabulary(tokenizer, [pair.report for pair in pairs], protected, functions.config.vocab_size)
+    reports = [report for pair in pairs for report in pair.reports]
+    table = np.asarray(functions.token_table(params))
+    lexicon, proposer = attack_words.allowed(arguments, tokenizer, reports, functions.config.vocab_size, table)
+    propose = proposer_of(proposer, arguments.masked_lm_k) if proposer else None
 
     def attack(shared: Any, rows: Any) -> Any:
-        params, table = shared
+        params, table, lm_shared = shared
+        images, tokens, mask, words, drawn, lm_rows = rows
+        offered: joint.Allowed = table
+        if propose:
+            flat_tokens, flat_words, *flat_lm = (x.reshape(-1, x.shape[-1]) for x in (tokens, words, *lm_rows))
+            lists = propose(lm_shared, tuple(flat_lm), tokens.shape[-1])
+            offered = candidates.for_rows(table, flat_tokens, flat_words, lists)
         result = common.craft_pairs(
             functions,
             params,
-            rows,
+            (images, tokens, mask, words, drawn),
             image,
             text,
-            table,
+            offered,
             gradient_dtype=arguments.gradient_dtype,
             recipe=arguments.recipe,
             similarity=arguments.similarity if arguments.similarity > -1 else None,
@@ -175,79 +197,96 @@ def _program(
         )
 
     run = RowMap(attack, mesh, arguments.batch_size)
-    shared = run.share((params, lexicon.table))
+    shared = run.share((params, lexicon.table, (proposer.params, proposer.table) if proposer else ()))
     size, whole = functions.config.image_size, functions.config.max_length
     # Of all pairs, not of a part: a part that is done later must meet the same program.
-    length = needed_length(tokenizer.encode([pair.report for pair in pairs], whole).mask, lexicon.table, text)
+    length = needed_length(tokenizer.encode(reports, whole).mask, lexicon.table, text)
+    most = max(len(pair.reports) for pair in pairs)
 
     def program(part: Sequence[Pair]) -> Iterator[dict[str, Any]]:
-        clean = np.stack([_image(arguments.images, pair.id, size, arguments.resize) for pair in part])
-        reports = [pair.report for pair in part]
-        rows = tokenizer.encode(reports, whole)
-        encoded = [x[:, :length] for x in (rows.ids, rows.mask, rows.words)]
+        colour = arguments.image_mode == "rgb"
+        clean = np.stack([_image(arguments.images, pair.id, size, arguments.resize, colour) for pair in part])
+        encoded = _by_image(tokenizer.encode([report for pair in part for report in pair.reports], whole), part, most)
+        lm_rows: tuple[np.ndarray, ...] = ()
+        if proposer:
+            # An image with fewer reports than others has its first one in the place of those that it lacks; they are
+            # masked out for the encoder, and what is proposed there is not used.
+            filled = [[*pair.reports, *[pair.reports[0]] * (most - len(pair.reports))] for pair in part]
+            flat = lm_rows_of(proposer, tokenizer, [report for reports in filled for report in reports], length)
+            lm_rows = tuple(x.reshape(len(part), most, -1) for x in flat)
         drawn = keys.example_keys(keys.stream(arguments.seed, "attack"), [pair.id for pair in part])
-        results = run(shared, (clean, *encoded, drawn))
+        results = run(shared, (clean, *(x[..., :length] for x in encoded), drawn, lm_rows))
         for i, (images, tokens, mask, choices, before, after, queries) in enumerate(zip(*results)):
-            spans = tokenizer.spans([reports[i]])[0]
-            slots = np.flatnonzero(choices >= 0)
+            own = part[i].reports
+            count = len(own)
+            spans = tokenizer.spans(list(own))
+            changed = [np.flatnonzero(row >= 0).tolist() for row in choices[:count]]
+            attacked = [restore(*of, lexicon) for of in zip(own, spans, choices[:count])]
+            padding = ((0, 0), (0, whole - length))
             yield {
                 "id": part[i].id,
                 "image": images,
                 "clean_image": clean[i],
-                "report": restore(reports[i], spans, choices, lexicon),
-                "tokens": np.pad(tokens, (0, whole - length), constant_values=tokenizer.pad_id),
-                "mask": np.pad(mask, (0, whole - length)),
+                "report": "\n".join(attacked),
+                # One after another, each of the model's whole length.
+                "tokens": np.pad(tokens[:count], padding, constant_values=tokenizer.pad_id).reshape(-1),
+                "mask": np.pad(mask[:count], padding).reshape(-1),
                 "provenance": {
-                    "loss_before": float(before),
-                    "loss_after": float(after),
-                    "words_changed": len(slots),
-                    "changed": slots.tolist(),
-                    "queries": int(queries),
-                    "success": bool(after > before),
+                    "reports": attacked,
+                    "losses_before": before[:count].tolist(),
+                    "losses_after": after[:count].tolist(),
+                    "loss_before": float(before[:count].mean()),
+                    "loss_after": float(after[:count].mean()),
+                    "words_changed": sum(map(len, changed)),
+                    "changed": changed,
+                    "queries": int(queries[:count].sum()),
+                    "success": bool(after[:count].mean() > before[:count].mean()),
                 },
             }
 
     return program
 
 
-def _image(folder: Path, name: str, size: int, mode: str) -> np.ndarray:
+def _by_image(tokens: Any, part: Sequence[Pair], most: int) -> list[np.ndarray]:
+    """Ids, mask and words of the reports as [images, most, L]; reports that an image lacks are empty."""
+    starts = np.cumsum([0, *(len(pair.reports) for pair in part)])
+    found = []
+    for rows, empty in ((tokens.ids, 0), (tokens.mask, False), (tokens.words, -1)):
+        filled = np.full((len(part), most, rows.shape[1]), empty, rows.dtype)
+        for i, (start, end) in enumerate(itertools.pairwise(starts)):
+            filled[i, : end - start] = rows[start:end]
+        found.append(filled)
+    return found
+
+
+def _image(folder: Path, name: str, size: int, mode: str, colour: bool) -> np.ndarray:
     try:
-        return read_image(folder / name, size, mode)
+        return read_image(folder / name, size, mode, colour)
     except DataError as error:
         raise DataError(f"image {name!r}: {error}") from error
-
-
-def vocabulary(tokenizer: Any, reports: Sequence[str], protected: Any, vocab_size: int) -> Any:
-    """The words of the reports, most frequent first, as candidates for each other."""
-    count = Counter(word.lower() for words in tokenizer.split(reports) for word in words if word[:1].isalnum())
-    ordered = sorted(count, key=lambda word: (-count[word], word))
-    return candidates.build(
-        ordered, tokenizer.pieces, pad_id=tokenizer.pad_id, protected=protected, vocab_size=vocab_size
-    )
 
 
 def recalls(pairs: Sequence[Pair], store: Any, victim: Victim) -> dict[str, Any]:
     """Recall@1 both ways among these pairs, before and after, and attack success by both of its definitions."""
     functions, params, tokenizer, _ = victim
     image_of, text_of = jax.jit(functions.image_features), jax.jit(functions.text_features)
-    encoded = tokenizer.encode([pair.report for pair in pairs], functions.config.max_length)
     features: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", "attacked", "report", "attacked_report")}
-    for i, pair in enumerate(pairs):
+    whole = functions.config.max_length
+    for pair in pairs:
         twin = store[pair.id]
         clean = twin["clean_image"].astype(np.float32) / np.float32(255)
         features["clean"].append(np.asarray(image_of(params, clean[None])[0]))
         features["attacked"].append(np.asarray(image_of(params, twin["image"][None])[0]))
-        features["report"].append(np.asarray(text_of(params, encoded.ids[i : i + 1], encoded.mask[i : i + 1])[0]))
-        features["attacked_report"].append(np.asarray(text_of(params, twin["tokens"][None], twin["mask"][None])[0]))
+        encoded = tokenizer.encode(list(pair.reports), whole)
+        attacked = zip(twin["tokens"].reshape(-1, whole), twin["mask"].reshape(-1, whole))
+        for name, rows in (("report", zip(encoded.ids, encoded.mask)), ("attacked_report", attacked)):
+            features[name] += [np.asarray(text_of(params, ids[None], mask[None])[0]) for ids, mask in rows]
     unit = {name: retrieval.unit(np.stack(rows)) for name, rows in features.items()}
-    owners = np.arange(len(pairs))
-    before = retrieval.ranks(unit["clean"], unit["report"], owners, texts_as_written=[pair.report for pair in pairs])
-    after = retrieval.ranks(
-        unit["attacked"],
-        unit["attacked_report"],
-        owners,
-        texts_as_written=[store[pair.id]["report"] for pair in pairs],
-    )
+    owners = np.repeat(np.arange(len(pairs)), [len(pair.reports) for pair in pairs])
+    written = [report for pair in pairs for report in pair.reports]
+    before = retrieval.ranks(unit["clean"], unit["report"], owners, texts_as_written=written)
+    written = [report for pair in pairs for report in store.provenance(pair.id)["reports"]]
+    after = retrieval.ranks(unit["attacked"], unit["attacked_report"], owners, texts_as_written=written)
     found: dict[str, Any] = {}
     for way in ("image_to_text", "text_to_image"):
         hits = [np.asarray(getattr(ranks, way)) < 1 for ranks in (before, after)]

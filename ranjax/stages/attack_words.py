@@ -1,0 +1,97 @@
+"""Which words may replace which in an attack on reports that a user brings; see `ranjax.attack`."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ranjax import files
+from ranjax.attacks import candidates, constraints, sources
+from ranjax.errors import ConfigError, nearest
+from ranjax.stages.candidates import Allowed, Proposer, mask_id_of
+
+SOURCES = ("neighbours", "thesaurus")
+"""What narrows the candidates down, beside a masked language model; several are intersected."""
+
+
+def chosen_sources(named: str) -> tuple[str, ...]:
+    """The names in `--candidates`, with commas between them. Raises ConfigError for one that is not in `SOURCES`."""
+    found = tuple(name.strip() for name in named.split(",") if name.strip())
+    for name in found:
+        if name not in SOURCES:
+            raise ConfigError("--candidates", name, f"some of {', '.join(SOURCES)}", nearest(name, SOURCES))
+    return found
+
+
+def allowed(
+    arguments: argparse.Namespace,
+    tokenizer: Any,
+    reports: Sequence[str],
+    vocab_size: int,
+    token_table: np.ndarray,
+) -> Allowed:
+    """The words of the reports, most frequent first, of `--words_from` and of a thesaurus, restricted as asked for.
+
+    Args:
+      arguments: of `ranjax.attack`.
+      tokenizer: of the victim.
+      reports: all that will be attacked.
+      vocab_size: rows of the victim's token table.
+      token_table: f[V, W], for `neighbours`.
+
+    Raises:
+      ConfigError: sources that leave nothing to replace; a masked language model without a mask token.
+      DataError: `--words_from` or `--thesaurus` cannot be read.
+    """
+    lists = {kind: path for kind, _, path in (item.partition("=") for item in arguments.lists or ())}
+    labels = [word for word in arguments.labels.split(",") if word.strip()]
+    protected = constraints.protection(labels=labels, lists=lists)
+    named, words = chosen_sources(arguments.candidates), _words_of(tokenizer, reports)
+    if arguments.words_from:
+        words += constraints.read_list(arguments.words_from)
+    groups = constraints.read_groups(arguments.thesaurus) if "thesaurus" in named else ()
+    words += [word.lower() for group in groups for word in group]
+    lexicon = candidates.build(
+        dict.fromkeys(words), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=protected, vocab_size=vocab_size
+    )
+    table = lexicon.table
+    if "neighbours" in named:
+        near = sources.neighbours(token_table, table, arguments.neighbours, arguments.neighbour_cosine)
+        table = sources.restrict(table, near)
+    if "thesaurus" in named:
+        table = sources.restrict(table, sources.from_groups(lexicon, groups))
+    if table.lists is not None and not bool(jnp.any(table.lists >= 0)):
+        raise ConfigError("--candidates", arguments.candidates, "sources that leave at least one replacement")
+    lexicon = lexicon._replace(table=table)
+    return Allowed(lexicon, _proposer(arguments.masked_lm, lexicon, reports) if arguments.masked_lm else None)
+
+
+def hashes(arguments: argparse.Namespace) -> dict[str, str]:
+    """SHA-256 of every file that decides about words, so that a run that goes on meets the same ones."""
+    named = [arguments.words_from, arguments.thesaurus, *(item.partition("=")[2] for item in arguments.lists or ())]
+    found = [Path(name) for name in named if name and Path(name).is_file()]
+    if arguments.masked_lm:
+        found += sorted(arguments.masked_lm.glob("*.safetensors"))
+    return {str(path): files.sha256(path) for path in found}
+
+
+def _words_of(tokenizer: Any, reports: Sequence[str]) -> list[str]:
+    count = Counter(word.lower() for words in tokenizer.split(reports) for word in words if word[:1].isalnum())
+    return sorted(count, key=lambda word: (-count[word], word))
+
+
+def _proposer(folder: Path, lexicon: candidates.Lexicon, reports: Sequence[str]) -> Proposer:
+    from ranjax.data.tokenizer import Tokenizer
+    from ranjax.models import load_bert_mlm
+
+    functions, params, _ = load_bert_mlm(folder)
+    tokenizer = Tokenizer.load(folder, sample=list(reports[:50]))
+    mask_id_of(tokenizer)
+    table = candidates.in_tokens_of(lexicon, tokenizer.pieces, pad_id=tokenizer.pad_id)
+    return Proposer(functions, params, tokenizer, table)
