@@ -53,7 +53,8 @@ class Tokenizer:
     """A tokenizer of the `tokenizers` library with the ids of its special tokens.
 
     `mask_id` is None where there is no mask token. Texts are framed as the tokenizer itself frames them: its first and
-    last special token are `bos_id` and `eos_id` ([CLS] and [SEP] for BERT).
+    last special token are `bos_id` and `eos_id` ([CLS] and [SEP] for BERT); `bos_id` is None where a text is only ended
+    (SigLIP).
     """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, pad: str | None = None, unk: str | None = None):
@@ -63,13 +64,14 @@ class Tokenizer:
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         frame = tokenizer.encode("").ids
-        if len(frame) < 2:
+        if not frame:
             raise DataError(
-                f"The tokenizer frames a text with {len(frame)} special tokens; a begin and an end token are needed "
-                "(its post-processor is missing)."
+                "The tokenizer frames a text with 0 special tokens; an end token at least is needed (its "
+                "post-processor is missing)."
             )
-        self.bos_id, self.eos_id = int(frame[0]), int(frame[-1])
-        self._head, self._tail = frame[:1], frame[1:]
+        self._head, self._tail = frame[: len(frame) > 1], frame[len(frame) > 1 :]
+        self.bos_id = int(frame[0]) if self._head else None
+        self.eos_id = int(frame[-1])
         self.pad_id = self._first(pad, _PAD_NAMES, self.eos_id)
         self.unk_id = self._first(unk, _UNK_NAMES, self.pad_id)
         mask = self._first(None, _MASK_NAMES, -1)
@@ -149,8 +151,9 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes tokenizer.json, and beside it the tokenizer_config.json by which `transformers` loads the same."""
-        names = {"bos_token": self.bos_id, "eos_token": self.eos_id, "pad_token": self.pad_id}
-        names |= {"cls_token": self.bos_id, "sep_token": self.eos_id}
+        names = {"eos_token": self.eos_id, "pad_token": self.pad_id}
+        if self.bos_id is not None:
+            names |= {"bos_token": self.bos_id, "cls_token": self.bos_id, "sep_token": self.eos_id}
         if self.unk_id != self.pad_id:
             names["unk_token"] = self.unk_id
         if self.mask_id is not None:
@@ -264,12 +267,12 @@ class Tokenizer:
     @functools.cached_property
     def _special_ids(self) -> frozenset[int]:
         named = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
-        own = {self.bos_id, self.eos_id, self.pad_id, self.unk_id}
-        return frozenset(named | own | ({self.mask_id} if self.mask_id is not None else set()))
+        own = {self.eos_id, self.pad_id, self.unk_id, self.bos_id, self.mask_id} - {None}
+        return frozenset(named | own)
 
     @property
     def _frame_ids(self) -> frozenset[int]:
-        return frozenset({self.bos_id, self.eos_id, self.pad_id})
+        return frozenset({self.bos_id, self.eos_id, self.pad_id} - {None})
 
     def _pieces(self, words: Sequence[str]) -> list[list[int]]:
         # After another word: some tokenizers mark the space before a word in its token.

@@ -20,6 +20,7 @@ def check_fits(
     pools: str = "",
     eos_id: int | None = None,
     pad_id: int | None = None,
+    begins: bool = True,
     recorded: str = "",
     key: str = "text.tokenizer",
     value: str = "",
@@ -32,7 +33,8 @@ def check_fits(
       pools: at which token the tower reads a text: "eos" (the first `eos_id`), "highest_id" (the first occurrence of
         the largest id), or empty where it takes none of these (a BERT).
       eos_id: of the tower, for "eos".
-      pad_id: what the tower's config pads with, where the tower was trained with that very id (a BERT); None: any.
+      pad_id: what the tower's config pads with, where the tower was trained with that id (a BERT, SigLIP's); None: any.
+      begins: the tower was trained on texts that begin with a token of their own (all but SigLIP's).
       recorded: fingerprint of the tokenizer that the checkpoint was written with; empty: not known.
       key, value: of the config, for messages.
 
@@ -57,6 +59,8 @@ def check_fits(
         refuse(
             f"the tokenizer of the checkpoint: its token table has {rows} rows, this one {tokenizer.vocab_size} tokens"
         )
+    if begins and tokenizer.bos_id is None:
+        refuse("the tokenizer of the checkpoint: this one begins a text with no token of its own")
     if pools:
         if tokenizer.eos_id == tokenizer.bos_id:
             refuse(

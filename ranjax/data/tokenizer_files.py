@@ -10,6 +10,7 @@ from typing import Any
 import tokenizers
 
 from ranjax import files
+from ranjax.data import siglip_tokenizer
 from ranjax.errors import DataError
 
 TOKENIZER, CONFIG, SPECIALS_MAP = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
@@ -20,16 +21,25 @@ ID = "ranjax_id"
 def read_inner(path: Path) -> tokenizers.Tokenizer:
     """The tokenizer of tokenizer.json, or of a folder that holds one (or, failing that, vocabulary files).
 
+    SigLIP's come with the cleaning of texts that they were trained behind (`siglip_tokenizer`).
+
     Raises:
       DataError: nothing to load, or a file that is no tokenizer.
     """
     file = path / TOKENIZER if path.is_dir() else path
+    folder = file.parent
+    # What this package wrote is whole.
+    cleaning = siglip_tokenizer.cleaning_of(folder) if not read_settings(folder).get(ID) else ""
+    pieces = folder / siglip_tokenizer.SENTENCEPIECE
+    if path.is_dir() and cleaning == siglip_tokenizer.CANONICAL and pieces.is_file():
+        return siglip_tokenizer.from_sentencepiece(pieces)
     if file.is_file():
         try:
-            return tokenizers.Tokenizer.from_file(os.fspath(file))
+            inner = tokenizers.Tokenizer.from_file(os.fspath(file))
         # The library raises bare Exception for a file it cannot parse.
         except Exception as error:
             raise DataError(f"{file} is no tokenizer of the tokenizers library: {error}") from error
+        return siglip_tokenizer.cleaned(inner, cleaning) if cleaning else inner
     if path.is_dir() and any((path / name).is_file() for name in ("vocab.txt", "vocab.json")):
         return _assemble(path)
     if not path.exists():
@@ -37,6 +47,8 @@ def read_inner(path: Path) -> tokenizers.Tokenizer:
             f"{path} is no file or folder of this machine, and nothing is fetched: put tokenizer.json (or "
             "vocab.txt, or vocab.json with merges.txt) there first, e.g. by `hf download NAME --local-dir FOLDER`."
         )
+    if pieces.is_file():
+        raise DataError(f"{pieces} is read for SigLIP alone, and no config beside it says that this is SigLIP's.")
     raise DataError(f"{path} holds neither tokenizer.json nor vocab.txt nor vocab.json with merges.txt.")
 
 
@@ -48,6 +60,8 @@ def read_settings(folder: Path) -> dict[str, str]:
             for key, value in files.read_json(folder / file).items():
                 if key in ("pad_token", "unk_token", "padding_side", ID):
                     found[key] = value["content"] if isinstance(value, dict) else value
+    if not found.get("pad_token") and siglip_tokenizer.cleaning_of(folder) == siglip_tokenizer.CANONICAL:
+        found["pad_token"] = siglip_tokenizer.END  # As SigLIP's class has it.
     return {key: value for key, value in found.items() if value}
 
 
