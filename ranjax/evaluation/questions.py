@@ -1,12 +1,14 @@
-"""Questions about a radiograph as answer classification, made from its exact findings: closed and open ones apart.
+"""Questions about an image as answer classification, closed and open ones apart: a set's own, or made from findings.
 
-Closed: "is there a pneumothorax" (yes or no; as many of either as there are findings). Open, about the only finding:
+A set of questions (VQA-RAD, SLAKE, PathVQA) says of each which kind it is. Made from a radiograph's exact findings,
+closed: "is there a pneumothorax" (yes or no; as many of either as there are findings). Open, about the only finding:
 "which side is the effusion on", "which lobe is the mass in", "how severe is the oedema". The answers are the words of
 the report grammar. The kind of a question is part of it, so open and closed accuracy never mix.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -61,6 +63,33 @@ def ask(ids: Sequence[str], records: Sequence[Mapping[str, Any]], classes: Seque
     return Questions(np.array(example, np.int64), list(texts), list(answers), list(of))
 
 
+def given(records: Sequence[Mapping[str, Any]]) -> Questions:
+    """The questions that N examples of a set of questions carry, one each.
+
+    Answers are compared as the sets' own scores do, without case, blanks at the ends and a full stop.
+
+    Args:
+      records: each with "question", "answer" and "kind" ("open" or "closed").
+
+    Raises:
+      DataError: a record without one of them, or of another kind.
+    """
+    for number, record in enumerate(records):
+        lacking = [name for name in ("question", "answer", "kind") if not str(record.get(name) or "").strip()]
+        if lacking:
+            raise DataError(f"record {number} of a set of questions has no {' and no '.join(lacking)}")
+        if record["kind"] not in (OPEN, CLOSED):
+            raise DataError(
+                f"record {number} is a question of kind {record['kind']!r}, {OPEN!r} or {CLOSED!r} is needed"
+            )
+    return Questions(
+        np.arange(len(records)),
+        [" ".join(str(record["question"]).split()) for record in records],
+        [" ".join(str(record["answer"]).lower().split()).rstrip(".") for record in records],
+        [str(record["kind"]) for record in records],
+    )
+
+
 def fuse(images: Any, texts: Any) -> np.ndarray:
     """Features f32[Q, 3 D] of a question about an image: both unit embeddings and their product, entry by entry."""
     images, texts = (np.asarray(x, np.float32) for x in (images, texts))
@@ -72,14 +101,22 @@ def fuse(images: Any, texts: Any) -> np.ndarray:
 
 
 def majority(train: Questions, test: Questions) -> dict[str, float]:
-    """Accuracy by kind of the answer most frequent for the same question in training: what needs no image."""
-    counts: dict[str, dict[str, int]] = {}
-    for text, answer in zip(train.texts, train.answers):
-        of_text = counts.setdefault(text, {})
-        of_text[answer] = of_text.get(answer, 0) + 1
-    guess = {text: max(sorted(answers), key=lambda a: answers[a]) for text, answers in counts.items()}
+    """Accuracy by kind of the answer most frequent for the same question in training: what needs no image.
+
+    A question that training never asked is answered as its kind is most often.
+    """
+    by_text: dict[str, Counter[str]] = {}
+    by_kind: dict[str, Counter[str]] = {}
+    for text, answer, kind in zip(train.texts, train.answers, train.kinds):
+        by_text.setdefault(text, Counter())[answer] += 1
+        by_kind.setdefault(kind, Counter())[answer] += 1
+
+    def guess(text: str, kind: str) -> str:
+        counts = by_text.get(text) or by_kind.get(kind) or Counter()
+        return max(sorted(counts), key=lambda answer: counts[answer], default="")
+
     found: dict[str, float] = {}
     for kind in dict.fromkeys(test.kinds):
         rows = [i for i, other in enumerate(test.kinds) if other == kind]
-        found[kind] = float(np.mean([guess.get(test.texts[i]) == test.answers[i] for i in rows]))
+        found[kind] = float(np.mean([guess(test.texts[i], kind) == test.answers[i] for i in rows]))
     return found

@@ -124,9 +124,9 @@ CORRUPTIONS = (
 )
 
 QUESTIONS = (
-    "Questions made from the exact findings, answered by heads on the frozen embeddings of image and question. Closed: "
-    "is there such a finding. Open: which side, which lobe, how severe. The most frequent answer to the same question "
-    "needs no image, and is what to beat."
+    "Questions answered by heads on the frozen embeddings of image and question: a set's own, open and closed as it "
+    "says, or made from exact findings (closed: is there such a finding; open: which side, which lobe, how severe). "
+    "The most frequent answer to the same question needs no image, and is what to beat."
 )
 
 ATTACKED_PAIRS = (

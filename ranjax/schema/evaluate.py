@@ -61,7 +61,7 @@ KEYS = (
     ),
     Key("evaluate.smallest_group", 10, "Examples that a group needs to count.", "images", at_least(1)),
     Key("evaluate.corruption_examples", 0, "Test images corrupted in 5 ways and strengths; 0: none.", "", at_least(0)),
-    Key("evaluate.question_seeds", 0, "Heads that answer questions about findings; 0: no questions.", "", at_least(0)),
+    Key("evaluate.question_seeds", 0, "Heads that answer questions; 0: no questions.", "", at_least(0)),
     Key("evaluate.projected", 96, "Test images whose features are drawn in a plane.", "images", at_least(0)),
     Key("evaluate.batch_size", 64, "Images at a time on each device.", "images", at_least(1)),
     Key("evaluate.bootstrap", 1000, "Resamples behind each 95 % interval.", "resamples", at_least(10)),
@@ -71,11 +71,12 @@ KEYS = (
 def check(config: ConfigDict) -> None:
     """Raises a ConfigError where keys do not fit each other."""
     evaluate = config.evaluate
-    if evaluate.question_seeds and config.data.source != "radiographs":
+    if evaluate.question_seeds and config.data.source not in ("radiographs", "prepared"):
         raise ConfigError(
             "evaluate.question_seeds",
             evaluate.question_seeds,
-            f"0 where data.source = {config.data.source!r}: questions are made from the generator's exact findings",
+            f"0 where data.source = {config.data.source!r}: questions come with a prepared set of questions, or are "
+            "made from the generator's exact findings",
         )
     radii = [pixel_units(v) for v in evaluate.radii if v]
     if radii and pixel_units(evaluate.epsilon) == 0:

@@ -168,11 +168,14 @@ def test_challenge_rows_are_joined_per_image(trees):
     assert Counter(row.label for row in siim.rows) == {1: 15, 0: 15}
 
 
-def test_questions_keep_their_own_rule_for_open_and_closed(trees):
+def test_questions_keep_their_own_rule_for_open_and_closed(trees, tmp_path):
     rows = by_id(select(chosen(trees, "vqa_rad")))
     assert rows["0"].group["kind"] == "closed"
     assert rows["5"].group["answer"] == "3"
     assert rows["0"].report == "Is there a pneumothorax? Yes"
+    (tmp_path / "key").write_bytes(b"sixteen bytes or more")
+    hidden = select(chosen(trees, "vqa_rad", patient_key=str(tmp_path / "key"))).rows
+    assert {row.group["question"] for row in hidden} == {"Is there a pneumothorax?", "Where is the mass?"}
     assert (rows["0"].label, rows["2"].label, rows["5"].label) == (1, 0, -1)
     assert select(chosen(trees, "path_vqa")).rows[0].group["rule"] == "yes or no"
     assert len(select(chosen(trees, "slake", options={"language": "zh"})).rows) == 20

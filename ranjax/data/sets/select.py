@@ -22,6 +22,9 @@ from ranjax.data.tokenizer import Tokenizer
 from ranjax.errors import DataError
 
 _NORMAL = ("no finding", "no findings", "normal")
+# Columns that stay beside a pseudonym; those of a set of questions go through de-identification as its reports do.
+_KEPT = ("view", "sex", "age", "uncertain")
+_ASKED = ("question", "answer", "kind", "rule")
 
 
 class Row(NamedTuple):
@@ -171,7 +174,8 @@ def _row(
     identity = entry.id
     if privacy.key:
         patient, identity = privacy.patient(patient), privacy.identity(entry.id)
-        group = privacy.group({name: v for name, v in group.items() if name in ("view", "sex", "age", "uncertain")})
+        kept = (*_KEPT, *_ASKED) if spec.kind == "questions" else _KEPT
+        group = privacy.group({name: v for name, v in group.items() if name in kept})
     return Row(identity, entry.image, report, single, labels, patient, split, group)
 
 

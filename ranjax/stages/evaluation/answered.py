@@ -1,4 +1,4 @@
-"""Questions about radiographs as answer classification: heads on frozen image and question embeddings."""
+"""Questions about images as answer classification: heads on frozen image and question embeddings."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ def answer(subject: Subject, record: Record, splits: tuple[str, ...]) -> None:
     if not count:
         return
     made = {split: _ask(subject, split) for split in (BEFORE, DURING, *splits)}
+    if any("question" in known for known in subject.records(BEFORE, task=False)):
+        record.notes.append(
+            "a set of questions: its classes, yes and no, are told from the picture without the question"
+        )
     words = sorted(set(made[BEFORE].answers))
     train, validation = (_examples(subject, split, made[split], words) for split in (BEFORE, DURING))
     tests = {split: _examples(subject, split, made[split], words) for split in splits}
@@ -34,6 +38,10 @@ def answer(subject: Subject, record: Record, splits: tuple[str, ...]) -> None:
     validation = Examples(validation.features[known], validation.labels[known])
     adapt = subject.context.config.adapt
     settings = Fit(epochs=adapt.epochs, batch_size=adapt.batch_size)
+    unseen = 1 - len(known) / len(made[DURING].answers)
+    if unseen:
+        told = f"{100 * unseen:.0f} % of the validation questions have an answer that training never gave"
+        record.notes.append(f"{told}: nobody can be right there")
     unknown = subject.data.tokenizer.unknown_rate(made[BEFORE].texts)
     record.notes.append(f"{100 * unknown:.0f} % of the words of the questions are not in the vocabulary")
     for name in HEADS:
@@ -53,8 +61,10 @@ def answer(subject: Subject, record: Record, splits: tuple[str, ...]) -> None:
 
 
 def _ask(subject: Subject, split: str) -> questions.Questions:
-    examples = subject.data.split(split)
-    return questions.ask(examples.ids, subject.records(split, task=False), subject.classes, subject.context.config.seed)
+    examples, records = subject.data.split(split), subject.records(split, task=False)
+    if any("question" in record for record in records):
+        return questions.given(records)
+    return questions.ask(examples.ids, records, subject.classes, subject.context.config.seed)
 
 
 def _examples(subject: Subject, split: str, asked: questions.Questions, words: list[str]) -> Examples:
