@@ -38,6 +38,34 @@ class KeyedLoss:
         return self.function(*args)
 
 
+@dataclass(frozen=True)
+class SummedLoss(KeyedLoss):
+    """A loss that is a sum over parts, whose gradient is taken part by part, so that one part's activations are held.
+
+    Attributes:
+      part: ``(images, keys, number) -> (loss f32[B], success bool[B] or None)``; `number` is traced, from 0 on.
+      count: of the parts.
+      judge: success bool[count, B] of the parts to that of the whole, bool[B].
+    """
+
+    part: Callable[..., tuple[jax.Array, jax.Array | None]]
+    count: int
+    judge: Callable[[jax.Array], jax.Array]
+
+
+def summed(
+    part: Callable[..., tuple[jax.Array, jax.Array | None]], count: int, judge: Callable[[jax.Array], jax.Array]
+) -> SummedLoss:
+    """The `SummedLoss` of these parts; as a plain function it sums the parts in turn."""
+
+    def whole(images: jax.Array, keys: jax.Array) -> Any:
+        losses, success = jax.lax.map(lambda number: part(images, keys, number), jnp.arange(count, dtype=jnp.uint32))
+        total = jnp.sum(losses, axis=0)
+        return total if success is None else (total, judge(success))
+
+    return SummedLoss(whole, part, count, judge)
+
+
 class ImageAttack(NamedTuple):
     """What an attack on B images gives back; a pytree of arrays.
 
@@ -99,9 +127,25 @@ def score_and_gradient(
     loss_fn: Loss, images: jax.Array, keys: jax.Array, number: int | jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Loss f32[B], success bool[B] (False where unknown) and the gradient f32[B, ...] of the sum of the losses."""
+    if not isinstance(loss_fn, SummedLoss):
+        return _differentiate(lambda images: score(loss_fn, images, keys, number), images)
+    own, part = fold(keys, number), loss_fn.part
 
-    def total(images):
-        loss, success = score(loss_fn, images, keys, number)
+    def add(carry: tuple[jax.Array, jax.Array], index: jax.Array) -> Any:
+        loss, success, gradient = _differentiate(lambda images: part(images, own, index), images)
+        return (carry[0] + loss, carry[1] + gradient), success
+
+    loss_type = jax.eval_shape(lambda images: score(loss_fn, images, keys, number)[0], images)
+    zero = jnp.zeros(loss_type.shape, loss_type.dtype), jnp.zeros_like(images)
+    (loss, gradient), success = jax.lax.scan(add, zero, jnp.arange(loss_fn.count, dtype=jnp.uint32))
+    return loss, loss_fn.judge(success), gradient
+
+
+def _differentiate(
+    loss_fn: Callable[[jax.Array], tuple[jax.Array, jax.Array | None]], images: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def total(images: jax.Array) -> Any:
+        loss, success = loss_fn(images)
         known = jnp.zeros(loss.shape, bool) if success is None else success
         return jnp.sum(loss), (loss, known)
 

@@ -8,6 +8,7 @@ Draws are per example and fresh at each step. The inner loss may itself be a `Ke
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +16,13 @@ import jax
 import jax.numpy as jnp
 
 from ranjax.attacks import checks
-from ranjax.attacks.ascent import KeyedLoss, Loss, fold, score
+from ranjax.attacks.ascent import KeyedLoss, Loss, SummedLoss, fold, score, summed
 from ranjax.errors import ConfigError
 
 SGA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 
 
-def expectation(loss_fn: Loss, samples: int) -> KeyedLoss:
+def expectation(loss_fn: Loss, samples: int) -> SummedLoss:
     """The mean loss over `samples` draws of a random loss, and so the gradient of the expectation (Athalye et al.
     2018).
 
@@ -30,15 +31,11 @@ def expectation(loss_fn: Loss, samples: int) -> KeyedLoss:
     """
     checks.validate_count(samples, "samples", 1)
 
-    def average(images: jax.Array, keys: jax.Array) -> Any:
-        def draw(number: jax.Array) -> Any:
-            return score(loss_fn, images, keys, number)
+    def draw(images: jax.Array, keys: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        loss, success = score(loss_fn, images, keys, number)
+        return loss / samples, success
 
-        loss, success = jax.lax.map(draw, jnp.arange(samples, dtype=jnp.uint32))
-        mean = jnp.mean(loss, axis=0)
-        return mean if success is None else (mean, 2 * jnp.sum(success, axis=0) > samples)
-
-    return KeyedLoss(average)
+    return summed(draw, samples, lambda success: 2 * jnp.sum(success, axis=0) > samples)
 
 
 def diverse(loss_fn: Loss, probability: float = 0.5, smallest: float = 0.9) -> KeyedLoss:
@@ -74,7 +71,7 @@ def diverse(loss_fn: Loss, probability: float = 0.5, smallest: float = 0.9) -> K
     return KeyedLoss(varied)
 
 
-def scaled(loss_fn: Loss, scales: Sequence[float] = SGA_SCALES, noise: float = 0.05) -> KeyedLoss:
+def scaled(loss_fn: Loss, scales: Sequence[float] = SGA_SCALES, noise: float = 0.05) -> SummedLoss:
     """The sum of the loss over the image at several scales (SGA, Lu et al. 2023, arXiv 2307.14061).
 
     Each copy gets Gaussian noise, is resized by its scale, clipped to [0, 1] and resized back (bicubic). At scale 1 the
@@ -91,27 +88,24 @@ def scaled(loss_fn: Loss, scales: Sequence[float] = SGA_SCALES, noise: float = 0
         raise ConfigError("noise", noise, "0 or more")
     ordered = sorted(scales, key=lambda s: s != 1)  # the unscaled image first: its success counts
 
-    def copy(images: jax.Array, keys: jax.Array, factor: float) -> jax.Array:
+    def copy(images: jax.Array, keys: jax.Array, place: int, factor: float) -> jax.Array:
         if factor == 1:
             return images
         batch, height, width, channels = images.shape
-        draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))(keys)
+        own = fold(keys, 2 * place)
+        draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))(own)
         shape = (batch, max(int(factor * height), 1), max(int(factor * width), 1), channels)
         other = jnp.clip(jax.image.resize(images + noise * draw, shape, "cubic", antialias=False), 0, 1)
         return jax.image.resize(other, images.shape, "cubic", antialias=False)
 
-    def summed(images: jax.Array, keys: jax.Array) -> Any:
+    copies = [functools.partial(copy, place=place, factor=factor) for place, factor in enumerate(ordered)]
+
+    def one(images: jax.Array, keys: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         _needs_pixels(images)
-        copies = jnp.stack([copy(images, fold(keys, 2 * i), factor) for i, factor in enumerate(ordered)])
+        own = jax.lax.switch(number.astype(jnp.int32), copies, images, keys)
+        return score(loss_fn, own, keys, 2 * number + 1)
 
-        def one(numbered: tuple[jax.Array, jax.Array]) -> Any:
-            number, own = numbered
-            return score(loss_fn, own, keys, 2 * number + 1)
-
-        loss, success = jax.lax.map(one, (jnp.arange(len(ordered), dtype=jnp.uint32), copies))
-        return _plain((jnp.sum(loss, axis=0), None if success is None else success[0]))
-
-    return KeyedLoss(summed)
+    return summed(one, len(ordered), lambda success: success[0])
 
 
 def _plain(scored: tuple[jax.Array, jax.Array | None]) -> Any:

@@ -13,7 +13,7 @@ import toy_images as toy
 from toy_images import quick_compile  # noqa: F401
 
 from ranjax import attacks
-from ranjax.attacks import image, losses, presets, transforms
+from ranjax.attacks import ascent, image, losses, presets, transforms
 
 PARAMS, IMAGES, KEYS = toy.make_params(), toy.make_images(), toy.make_keys()
 LABELS = toy.labels_of(PARAMS, IMAGES)
@@ -69,6 +69,20 @@ def test_transformed_losses():
     assert np.all(np.abs(noisy - 2 * total(flat)) > 1e-4)
     with pytest.raises(ValueError, match="resizes"):
         transforms.scaled(total)(flat[..., 0], keys)
+
+
+# a sum over parts is differentiated part by part: the same loss, success and gradient as of the whole at once
+def test_parts_add_up_to_the_whole():
+    def inner(x):
+        return jnp.sum(x * x, axis=(1, 2, 3)), jnp.sum(x, axis=(1, 2, 3)) > 30
+
+    summed = transforms.scaled(inner, (0.5, 1.0, 1.5))
+    whole = image.KeyedLoss(summed.function)
+    images, keys = jnp.asarray(IMAGES), KEYS
+    for found, wanted in zip(
+        *(jax.jit(lambda x, k, f=f: ascent.score_and_gradient(f, x, k, 3))(images, keys) for f in (summed, whole))
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 # the set of scales through the compiled attack: inside the ball, raises the plain loss, needs a key per example
