@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import transformers as hf
 
-from experiments.parity.make_references import bert_config, image_case, seeded, text_case, texts, write
+from experiments.parity.make_references import MEAN, STD, bert_config, image_case, seeded, text_case, texts, write
 from experiments.parity.peers import stand_in_for_torchvision
 
 stand_in_for_torchvision()
@@ -148,6 +148,50 @@ def siglip(path, seed):
     both(path, model, config.to_dict(), seed, 12, 3, encode, table, text=padded)
 
 
+class MedCLIP(nn.Module):
+    """MedCLIP-ResNet's forward, put together anew of BERT and a ResNet, under the names of its state dict."""
+
+    def __init__(self):
+        super().__init__()
+        block = timm.models.resnet.BasicBlock
+        self.vision_model, self.text_model = nn.Module(), nn.Module()
+        resnet = timm.models.resnet.ResNet(block, [1, 1, 1, 1], num_classes=0, channels=(6, 8, 8, 8), stem_width=6)
+        resnet.fc = nn.Linear(8, EMBED, bias=False)
+        self.vision_model.model = resnet
+        config = bert_config()
+        config.num_hidden_layers = 4
+        self.text_model.model = hf.BertModel(config)
+        self.text_model.projection_head = nn.Linear(8, EMBED, bias=False)
+        self.logit_scale = nn.Parameter(torch.tensor(2.66))
+
+    def encode_image(self, pixels):
+        # `image_case` normalises by CLIP's numbers; MedCLIP has one pair of its own.
+        mean, std = (torch.tensor(part, dtype=pixels.dtype)[None, :, None, None] for part in (MEAN, STD))
+        return self.vision_model.model((pixels * std + mean - 0.5862785803043838) / 0.27950088968644304)
+
+    def encode_text(self, ids, mask):
+        hidden = self.text_model.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        states = torch.stack([hidden[1], hidden[2], hidden[-1]])
+        own = mask[None, :, :, None].to(states.dtype)
+        pooled = ((states * own).sum(2) / own.sum(2)).mean(0)
+        if (mask == 1).all():
+            # Its own words: states [3, B, L, W] -> mean over tokens, then over layers.
+            torch.testing.assert_close(pooled, states.permute(1, 0, 2, 3).mean(2).mean(1))
+        return self.text_model.projection_head(pooled)
+
+
+def medclip(path, seed):
+    model = MedCLIP()
+    table = model.text_model.model.embeddings.word_embeddings
+    content = {"bert": model.text_model.model.config.to_dict(), "image_size": 24}
+    both(path, model, content, seed, 24, 3, model.encode_text, table, eos=22)
+    # A text without padding is encoded as MedCLIP's code does it, whatever its batch-mates: encode_text checks.
+    for length in (3, 7):
+        ids = torch.randint(3, 22, (2, length))
+        with torch.no_grad():
+            model.encode_text(ids, torch.ones_like(ids))
+
+
 def resnet_model(path, kind, seed):
     """transformers' ResNetModel alone: features are the means over all places."""
     config = hf.ResNetConfig(
@@ -180,6 +224,7 @@ def main(folder):
     open_clip_timm(folder / "open_clip_resnet50.npz", resnet, "resnet50", 45, pooled, 33, mlp_head(12), {})
     siglip(folder / "siglip.npz", seed=34)
     open_clip_siglip(folder / "open_clip_siglip.npz", 37)
+    medclip(folder / "medclip.npz", 38)
     resnet_model(folder / "resnet_basic.npz", "basic", 35)
     resnet_model(folder / "resnet_bottleneck.npz", "bottleneck", 36)
 

@@ -16,6 +16,8 @@ from ranjax.models.layers import MLP, Attention, LayerNorm, Linear, Stack, activ
 
 Params = dict[str, Any]
 POOLINGS = ("cls", "mean", "pooler")
+LAYERS_MEAN = "mean_of_1_2_last"
+"""MedCLIP's pooling of a dual encoder's texts: the mean over the mask of the states after blocks 1, 2 and the last."""
 _STD = 0.02
 
 
@@ -85,6 +87,16 @@ class Bert(nnx.Module):
 
     def hidden(self, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None = None) -> jax.Array:
         """See `BertFunctions.hidden`."""
+        return self.blocks(self._embedded(tokens, mask, embeddings), mask[:, None, None, :])
+
+    def mean_of_layers(self, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None = None) -> jax.Array:
+        """The mean of the states after blocks 1, 2 and the last, [B, L, W] (MedCLIP)."""
+        x, allowed = self._embedded(tokens, mask, embeddings), mask[:, None, None, :]
+        first = self.blocks(x, allowed, stop=1)
+        second = self.blocks(first, allowed, start=1, stop=2)
+        return (first + second + self.blocks(second, allowed, start=2)) / 3
+
+    def _embedded(self, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None) -> jax.Array:
         length = tokens.shape[1]
         if tokens.ndim != 2 or length > self.config.max_length:
             limit = f"[B, L] with L at most bert.max_length = {self.config.max_length}"
@@ -94,8 +106,7 @@ class Bert(nnx.Module):
         x = self.token_embedding[...][tokens] if embeddings is None else embeddings
         # One segment only: every token is of type 0.
         places = self.positions[...][:length] + self.types[...][0][None]
-        x = x + places.astype(x.dtype)[None]
-        return self.blocks(self.norm(x), mask[:, None, None, :])
+        return self.norm(x + places.astype(x.dtype)[None])
 
     def features(self, hidden: jax.Array, mask: jax.Array, pooling: str) -> jax.Array:
         """See `BertFunctions.features`."""

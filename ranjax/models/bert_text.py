@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from ranjax.errors import ConfigError
-from ranjax.models.bert import POOLINGS, Bert, BertConfig
+from ranjax.models.bert import LAYERS_MEAN, POOLINGS, Bert, BertConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,8 @@ class BertTextConfig:
 
     Attributes:
       bert: the encoder.
-      pooling: "pooler" (BERT's own, on the first token), "cls" (the first token's state) or "mean" (over the mask).
+      pooling: "pooler" (BERT's own, on the first token), "cls" (the first token's state), "mean" (over the mask) or
+        "mean_of_1_2_last" (`bert.LAYERS_MEAN`, MedCLIP's).
       name: what the encoder's publisher calls it, carried for files that refer to it by name.
     """
 
@@ -26,9 +27,12 @@ class BertTextConfig:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if self.pooling not in POOLINGS or (self.pooling == "pooler") != self.bert.pooler:
+        known = (*POOLINGS, LAYERS_MEAN)
+        if self.pooling not in known or (self.pooling == "pooler") != self.bert.pooler:
             held = "has" if self.bert.pooler else "has no"
-            raise ConfigError("model.pooling", self.pooling, f"one of {', '.join(POOLINGS)}; this BERT {held} pooler")
+            raise ConfigError("model.pooling", self.pooling, f"one of {', '.join(known)}; this BERT {held} pooler")
+        if self.pooling == LAYERS_MEAN and self.bert.layers < 2:
+            raise ConfigError("model.pooling", self.pooling, "another for a BERT of one layer")
 
     @property
     def vocab_size(self) -> int:
@@ -65,4 +69,6 @@ class BertText(Bert):
 
     def __call__(self, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array) -> jax.Array:
         """`embeddings` [B, L, width] are the rows of the token table, before positions are added."""
+        if self.pooling == LAYERS_MEAN:
+            return self.features(self.mean_of_layers(tokens, mask, embeddings), mask, "mean")
         return self.features(self.hidden(tokens, mask, embeddings), mask, self.pooling)

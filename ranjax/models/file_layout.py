@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ranjax.models.naming import Layout
-from ranjax.models.weight_files import CONFIG, WEIGHTS, read_config
+from ranjax.models.weight_files import CONFIG, WEIGHTS, keys_of, read_config
 
 Weights = Mapping[str, np.ndarray]
 
@@ -32,6 +32,8 @@ class FileLayout:
       refuses: why a config cannot be written so, or None.
       write_config: ``(config, dtype) -> {file name: content}``, all JSON files of the folder.
       config_file, weights_file: their names; others are read too (`weight_files`), these are written.
+      holds: whether a file with these keys is of this kind, for a layout whose folders hold no config of their own;
+        `config_file` is read where it is there.
       tidy: keys of older files as today's, before they are compared; parts that are never needed left out.
     """
 
@@ -44,7 +46,16 @@ class FileLayout:
     config_file: str = CONFIG
     weights_file: str = WEIGHTS
     tidy: Callable[[Weights], Weights] = as_is
+    holds: Callable[[frozenset[str]], bool] | None = None
 
-    def meets(self, folder: Path) -> bool:
-        """Whether `folder` holds an encoder of this kind. Raises DataError where its config is no JSON."""
+    def meets(self, folder: Path, file: Path | None = None) -> bool:
+        """Whether `folder` (or `file` in it) holds an encoder of this kind. DataError where its config is no JSON."""
+        if self.holds is not None:
+            return self.holds(keys_of(folder if file is None else file))
         return (folder / self.config_file).is_file() and self.recognises(read_config(folder, self.config_file))
+
+    def config(self, folder: Path) -> dict:
+        """The content of a folder's config. Raises DataError where one that there must be is absent, or no JSON."""
+        if self.holds is not None and not (folder / self.config_file).is_file():
+            return {}
+        return read_config(folder, self.config_file)

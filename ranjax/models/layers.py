@@ -144,9 +144,19 @@ class Stack(nnx.Module):
         self.depth, self.remat, self.scan = depth, remat, scan
         self.layers = nnx.Dict({str(i): make_block() for i in range(depth)})
 
-    def __call__(self, x: jax.Array, allowed: jax.Array | None = None, at: int | jax.Array | None = None) -> jax.Array:
-        """Activations [B, T, ...] through all blocks; with `at` (see `Block`) those of one position, [B, 1, ...]."""
-        blocks = [self.layers[str(i)] for i in range(self.depth)]
+    def __call__(
+        self,
+        x: jax.Array,
+        allowed: jax.Array | None = None,
+        at: int | jax.Array | None = None,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> jax.Array:
+        """Activations [B, T, ...] through all blocks; with `at` (see `Block`) those of one position, [B, 1, ...].
+
+        `start` and `stop`: of the blocks taken, where not all are.
+        """
+        blocks = [self.layers[str(i)] for i in range(self.depth)][start:stop]
         if not (self.remat or self.scan):
             for block in blocks if at is None else blocks[:-1]:
                 x = block(x, allowed)

@@ -16,14 +16,24 @@ from ranjax.models.clip_files import CLIP
 from ranjax.models.config import DualEncoderConfig
 from ranjax.models.dual_encoder import DualEncoder, DualEncoderFunctions, Params, split, stored_dtype
 from ranjax.models.file_layout import FileLayout
+from ranjax.models.medclip_files import MEDCLIP
 from ranjax.models.naming import read_tree, write_tree
 from ranjax.models.open_clip_files import OPEN_CLIP
 from ranjax.models.siglip_files import SIGLIP
 from ranjax.models.towers import TowersConfig
 from ranjax.models.vision_text_files import VISION_TEXT
-from ranjax.models.weight_files import PICKLED, WEIGHTS, read_config, read_weights, weights_in, write_weights
+from ranjax.models.weight_files import (
+    CONFIG,
+    PICKLED,
+    WEIGHTS,
+    read_config,
+    read_weights,
+    refuse_pickles,
+    weights_in,
+    write_weights,
+)
 
-LAYOUTS: dict[str, FileLayout] = {layout.name: layout for layout in (CLIP, SIGLIP, VISION_TEXT, OPEN_CLIP)}
+LAYOUTS: dict[str, FileLayout] = {layout.name: layout for layout in (CLIP, SIGLIP, VISION_TEXT, OPEN_CLIP, MEDCLIP)}
 """By the name that a config's field ``layout`` holds; the first that meets a folder reads it."""
 # Older exports of open_clip keep its layout under another name.
 _WEIGHTS = {OPEN_CLIP.name: (OPEN_CLIP.weights_file, "open_clip_pytorch_model.safetensors", WEIGHTS)}
@@ -54,8 +64,8 @@ def load(
     if source.suffix in PICKLED:
         read_weights(source)  # Raises, naming the command that converts it.
     folder = source.parent if source.is_file() else source
-    chosen = _layout_of(folder) if layout is None else _named(layout)
-    content = read_config(folder, chosen.config_file)
+    chosen = _layout_of(folder, source if source.is_file() else None) if layout is None else _named(layout)
+    content = chosen.config(folder)
     weights = chosen.tidy(read_weights(source, _names(chosen)))
     config = chosen.read_config(content, folder, weights)
     if config.channels != 3:
@@ -115,9 +125,10 @@ def writable_layout(config: Config) -> FileLayout:
 
 
 def kind_of(folder: str | Path) -> str:
-    """What reads a folder's encoder: the class of transformers, or "open_clip"."""
+    """What reads a folder's encoder: the class of transformers, or "open_clip", "medclip"."""
     layout = _layout_of(Path(folder))
-    return (read_config(folder, layout.config_file).get("architectures") or [layout.name])[0]
+    own = {} if layout.holds else read_config(folder, layout.config_file)
+    return (own.get("architectures") or [layout.name])[0]
 
 
 def weights_of(folder: str | Path) -> dict[str, np.ndarray]:
@@ -145,16 +156,20 @@ def _named(name: str) -> FileLayout:
     return LAYOUTS[name]
 
 
-def _layout_of(folder: Path) -> FileLayout:
+def _layout_of(folder: Path, file: Path | None = None) -> FileLayout:
     """The layout of a folder: one whose own weights are there, if several configs are."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder, and no .safetensors file")
-    met = [layout for layout in LAYOUTS.values() if layout.meets(folder)]
+    met = [layout for layout in LAYOUTS.values() if layout.meets(folder, file)]
     for layout in met:
         if weights_in(folder, (layout.weights_file,)) is not None:
             return layout
     if met:
         return met[0]
+    if not (folder / CONFIG).is_file():
+        refuse_pickles(folder)  # An archive that consists of a pickle alone.
     kind = read_config(folder).get("model_type")
-    allowed = "one of clip, siglip, vision-text-dual-encoder (or a folder with open_clip_config.json)"
+    allowed = (
+        "one of clip, siglip, vision-text-dual-encoder (or a folder with open_clip_config.json, or MedCLIP's weights)"
+    )
     raise ConfigError("config.json: model_type", kind, allowed, nearest(str(kind), LAYOUTS))

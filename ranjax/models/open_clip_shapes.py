@@ -43,7 +43,7 @@ def timm_tower(name: str, weights: Weights, image_size: int, heads: int | None) 
     trunk = {key.removeprefix("visual.trunk."): value for key, value in weights.items()}
     base = name.split("/")[-1].split(".")[0]
     if base in _TIMM_RESNETS:
-        return _resnet(trunk, image_size, name)
+        return torchvision_resnet(trunk, image_size, name)
     match = re.fullmatch(r"vit_([a-z0-9]+)_patch\d+_(siglip_)?\d+", base)
     if match is None or (heads is None and match[1] not in _TIMM_HEADS):
         sizes = ", ".join(f"vit_{size}_patch*_*" for size in _TIMM_HEADS)
@@ -80,12 +80,20 @@ def timm_siglip_name(width: int, patch_size: int, image_size: int) -> str:
     return f"vit_{_SIGLIP_SIZES.get(width, 'base')}_patch{patch_size}_siglip_{image_size}"
 
 
-def _resnet(trunk: Weights, image_size: int, name: str) -> ResNetConfig:
-    _need(trunk, "visual.trunk.", "conv1.weight", "layer1.0.conv1.weight")
+def torchvision_resnet(trunk: Weights, image_size: int, name: str = "", prefix: str = "visual.trunk.") -> ResNetConfig:
+    """The residual network of torchvision's (and timm's) keys.
+
+    Args:
+      trunk: its tensors, keys inside the tower.
+      image_size: in pixels.
+      name: what timm calls it, if it does.
+      prefix: of its keys in the file, for messages.
+    """
+    _need(trunk, prefix, "conv1.weight", "layer1.0.conv1.weight")
     block = "bottleneck" if "layer1.0.conv3.weight" in trunk else "basic"
     last = "conv3" if block == "bottleneck" else "conv2"
     stages = range(1, 1 + _count(trunk, r"layer(\d+)\.", first=1))
-    _need(trunk, "visual.trunk.", *(f"layer{i}.0.{last}.weight" for i in stages))
+    _need(trunk, prefix, *(f"layer{i}.0.{last}.weight" for i in stages))
     return ResNetConfig(
         image_size=image_size,
         channels=trunk["conv1.weight"].shape[1],

@@ -94,6 +94,8 @@ def text_refusal(parts: TowersConfig) -> str | None:
     """Why open_clip's configs cannot say a text tower and its projection; None where they can."""
     text, projection = parts.text, parts.text_projection
     if isinstance(text, BertTextConfig):
+        if text.pooling not in _POOLERS.values():
+            return f"open_clip knows no pooling {text.pooling}"
         if projection.kind == "mlp" and projection.hidden != (text.width + parts.embed_dim) // 2:
             return "open_clip's MLP behind a text tower is half as wide as both ends together"
         return None

@@ -78,11 +78,32 @@ def read_weights(source: str | Path, names: Sequence[str] = (WEIGHTS,)) -> dict[
     found = weights_in(source, names)
     if found is not None:
         return _read_shards(found) if found.name.endswith(INDEX_SUFFIX) else _read_file(found)
-    pickled = sorted(path for path in source.glob("*") if path.suffix in PICKLED and path.name != "training_args.bin")
-    if pickled:
-        raise DataError(_pickle_refusal(pickled[0]))
+    refuse_pickles(source)
     shown = " or ".join(names)
     raise DataError(f"{source} holds no weights: expected {shown}, or {names[0]}{INDEX_SUFFIX} and its shards")
+
+
+def keys_of(source: Path, names: Sequence[str] = (WEIGHTS,)) -> frozenset[str]:
+    """The names of the tensors of a folder or file, read from headers alone; none where nothing readable is there."""
+    from safetensors import SafetensorError, safe_open
+
+    found = weights_in(source, names) if source.is_dir() else source
+    if found is None:
+        return frozenset()
+    try:
+        if found.name.endswith(INDEX_SUFFIX):
+            return frozenset(json.loads(found.read_text())["weight_map"])
+        with safe_open(found, "numpy") as file:
+            return frozenset(file.keys())
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return frozenset()  # Whoever reads it says what is wrong with it.
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raises DataError, with the command that converts them, where a folder holds pickled weights."""
+    pickled = sorted(path for path in folder.glob("*") if path.suffix in PICKLED and path.name != "training_args.bin")
+    if pickled:
+        raise DataError(_pickle_refusal(pickled[0]))
 
 
 def write_weights(

@@ -88,10 +88,16 @@ def _notice(facts: Facts) -> str:
     return SIMULATED if simulated(facts) else NO_CLAIM
 
 
+def _layout(kind: str) -> str:
+    own = {"open_clip": "open_clip_config.json, open_clip_model.safetensors", "medclip": "model.safetensors"}
+    if kind in own:
+        return f"in the layout of {kind} ({own[kind]})"
+    return f"{kind} in the layout of `transformers` (config.json, model.safetensors)"
+
+
 def _made(facts: Facts) -> str:
     lines = [
-        f"* Files: {facts.kind} in the layout of `transformers` (config.json, model.safetensors), "
-        f"{facts.parameters:,} parameters.",
+        f"* Files: {_layout(facts.kind)}, {facts.parameters:,} parameters.",
         f"* Tokenizer: tokenizer.json beside the weights, id `{facts.tokenizer}`. Another one gives the text tower "
         "other words than were meant.",
         "* Image normalisation: preprocessor_config.json.",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from test_torch_references import read, unpack
 from test_tower_references import ENCODERS, folder_of
 
@@ -20,6 +20,7 @@ from ranjax.models import DualEncoderFunctions, load, resize_positions, save
 from ranjax.models.assemble import beside_bert
 from ranjax.models.bert import Bert, BertConfig, split_bert
 from ranjax.models.bert_files import save_bert
+from ranjax.models.layouts import kind_of
 from ranjax.models.naming import paths
 from ranjax.objectives import contrastive
 from ranjax.training.optimizer import AdamWSettings, adamw
@@ -94,6 +95,42 @@ def test_siglip_s_padding_is_its_tokenizer_s(files, pad, tmp_path):
     assert load(tmp_path)[2].text.pad_id == pad
 
 
+def test_medclip_s_archive_is_told_by_its_keys_and_its_pickle_refused_with_the_command(tmp_path, caplog):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"python -m ranjax\.models\.convert .*pytorch_model\.bin"):
+        load(tmp_path)
+    folder_of("medclip", tmp_path)
+    (tmp_path / "config.json").unlink()  # As published: weights alone, heads told by the width.
+    config = load(tmp_path)[2]
+    assert "holds no config.json" in caplog.text
+    assert (config.layout, config.image_size, config.text.pooling) == ("medclip", 224, "mean_of_1_2_last")
+    assert config.pixel_mean == (0.5862785803043838,) * 3
+    assert kind_of(tmp_path) == "medclip"
+    weights = load_file(tmp_path / "model.safetensors")
+    swin = {key: value for key, value in weights.items() if not key.startswith("vision_model.model.fc")}
+    save_file(swin, tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match="no tower here is a Swin"):
+        load(tmp_path)
+
+
+def test_medclip_s_pooling_is_the_same_recomputed_and_no_other_layout_holds_it(tmp_path):
+    functions, params, config = load(folder_of("medclip", tmp_path))
+    tokens = jnp.asarray([[1, 7, 9, 22, 0, 0]], jnp.int32)
+    again = DualEncoderFunctions(dataclasses.replace(config, remat=True))
+
+    @jax.jit
+    def features(tokens):
+        short = tokens[:, :4]
+        own = functions.text_features(params, tokens, tokens > 0), functions.text_features(params, short, short > 0)
+        return *own, again.text_features(params, tokens, tokens > 0)
+
+    padded, bare, recomputed = features(tokens)
+    np.testing.assert_allclose(bare, padded, rtol=1e-5)
+    np.testing.assert_allclose(recomputed, padded, rtol=1e-5)
+    with pytest.raises(ConfigError, match="open_clip knows no pooling mean_of_1_2_last"):
+        save(tmp_path / "out", functions, params, layout="open_clip")
+
+
 def test_open_clip_s_vit_goes_out_as_transformers_clip_with_the_same_features(tmp_path):
     functions, params, _ = load(folder_of("open_clip_vit", tmp_path))
     save(tmp_path / "clip", functions, params, layout="clip")
@@ -159,7 +196,7 @@ def test_a_pickle_converts_to_the_same_tensors(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [name for name in ENCODERS if name != "open_clip_siglip"]
+    "name", [name for name in ENCODERS if name not in ("open_clip_siglip", "medclip")]
 )  # As "siglip", but for keys.
 def test_every_encoder_is_attacked_by_image_and_text_and_trained_a_step(name, tmp_path):
     functions, params, config = load(folder_of(name, tmp_path))
