@@ -1,6 +1,7 @@
 """Real chest X-rays: a folder of NIH ChestX-ray14 images with its CSV, and COVID-19 images as the other source.
 
     python -m ranjax.main --config configs/nih.py --config.data.folder.csv=FOLDER/index.csv
+    python -m ranjax.main --config configs/nih.py:findings              five findings, several an image (sigmoid heads)
 
 The CSV has the columns file, patient_id, age, sex, view and findings (labels joined by a bar, NIH's own text-mined
 ones). The reports are written from these columns, so a report says no more than the columns do. Split by patient.
@@ -11,6 +12,7 @@ from pathlib import Path
 from ranjax.config import default_config
 from ranjax.errors import ConfigError
 
+OTHERS = ("Infiltration", "Atelectasis", "Effusion")
 EXCERPT = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -43,7 +45,17 @@ def get_config(mode=""):
     config.pretrain.steps = 300
     config.pretrain.batch_size = 32
     config.evaluate.attacks, config.evaluate.radii = ("pgd", "apgd_ce"), ("1/255", "2/255")
-    if mode == "smoke":
+    if mode == "findings":
+        data.classes = ("normal", "pneumonia", "infiltration", "atelectasis", "oedema", "effusion")
+        data.prompts = (
+            "normal=chest x-ray. no finding.",
+            *(f"{name}=chest x-ray. {name}." for name in ("pneumonia", "infiltration", "atelectasis", "effusion")),
+            "oedema=chest x-ray. edema.",
+        )
+        data.label_words = ("pneumonia", "infiltration", "atelectasis", "edema", "effusion", "finding")
+        folder.label_map = (*folder.label_map, "Edema=oedema", *(f"{name}={name.lower()}" for name in OTHERS))
+        config.adapt.task, config.adapt.metric = "multi", "auroc"
+    elif mode == "smoke":
         config.quick_compile = True
         config.pretrain.steps, config.pretrain.log_every = 6, 3
         config.model.vision_layers = config.model.text_layers = 1
@@ -54,5 +66,5 @@ def get_config(mode=""):
         config.evaluate.attacked_examples, config.evaluate.bootstrap = 16, 100
         config.report.examples = 2
     elif mode:
-        raise ConfigError("--config", f"configs/nih.py:{mode}", "configs/nih.py or configs/nih.py:smoke")
+        raise ConfigError("--config", f"configs/nih.py:{mode}", "configs/nih.py, :findings or :smoke")
     return config
