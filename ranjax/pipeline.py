@@ -15,8 +15,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,8 +68,17 @@ class Context:
         Programs are shared by stages, so this one asks which of them is running now. Several processes, which need not
         come to the same batches, ask each other at `check_stop` alone.
         """
-        if hosts.count() == 1 and self.stop():
+        if hosts.count() == 1 and not self.shared.get("undisturbed") and self.stop():
             raise Stopped(f"{self.shared.get('running', self.this.id)}, between two batches")
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Inside, `poll` asks for no stop: for work that a stop itself needs, as the figure of what it saves."""
+        self.shared["undisturbed"] = True
+        try:
+            yield
+        finally:
+            del self.shared["undisturbed"]
 
     def stop_within(self, polls: int) -> Callable[[], bool]:
         """`stop` for a tight loop: where several processes must agree on it, they do so at every `polls`-th call."""

@@ -4,7 +4,9 @@ import contextlib
 import io
 import shutil
 
+import jax
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -12,11 +14,13 @@ from ranjax import config as configs
 from ranjax import files, models, pipeline, planning, verify
 from ranjax.attacks import constraints
 from ranjax.data import noise
+from ranjax.data.batches import Batches
 from ranjax.data.store import GRID, NoisyStore, StoreWriter
 from ranjax.data.tokenizer import Tokenizer
 from ranjax.schema.noise import ATTACKS, CONTROLS
-from ranjax.stages import candidates, common, craft
-from ranjax.training.devices import make_mesh
+from ranjax.stages import candidates, common, craft, pretrain
+from ranjax.training.devices import make_mesh, shard_batch
+from ranjax.training.loop import split_host
 
 EPSILON = 8 / 255
 
@@ -116,6 +120,38 @@ def test_controls_carry_the_norm_of_an_attack_or_the_words_of_another_and_nothin
     assert all(np.array_equal(t["image"], t["clean_image"].astype(np.float32) / np.float32(255)) for t in twins)
     assert sorted(t["report"] for t in twins) == sorted(reports[t["id"]] for t in twins)
     assert any(t["report"] != reports[t["id"]] for t in twins)
+
+
+def first_step(config, context, count):
+    """(loss, first moments, share of attacked pairs) of the stage's own step on the first batch of a noisy arm."""
+    data, settings = common.data(context), config.pretrain
+    functions, params = pretrain.first_weights(context)
+    mesh = make_mesh(count)
+    made = pretrain.make_program(functions, params, config, mesh)
+    batches = Batches(
+        pretrain.upstream(context), settings.batch_size, config.seed, data.tokenizer, config.text.max_length
+    )
+    batch, _ = split_host(pretrain._batch(batches[0]))
+    state, metrics = made.step(made.start(params), shard_batch(batch, mesh), jax.random.key(0))
+    moments = optax.tree_utils.tree_get(state.opt_state, "mu")
+    return float(metrics["loss"]), jax.device_get(moments), pretrain.attacked_share(batches, 0)
+
+
+@pytest.mark.slow
+def test_parts_chunks_and_two_devices_together_change_no_gradient_on_noisy_pairs(made):
+    config = tiny(controls=CONTROLS)
+    runs = planning.plan(config)
+    this = next(r for r in runs if r.id == "pretrain/coattack_30")
+    context = pipeline.Context(config, made, this, runs, "", make_mesh(1), lambda: False, lambda line: None)
+    loss, moments, share = first_step(config, context, 1)
+    assert share > 0.1
+    lean = tiny(controls=CONTROLS)
+    lean.pretrain.accumulate, lean.pretrain.loss_chunk = 4, 3
+    lean_loss, lean_moments, _ = first_step(lean, context, 2)
+    assert lean_loss == pytest.approx(loss, rel=1e-6)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(moments))
+    assert largest > 1e-4
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * largest), lean_moments, moments)
 
 
 def verdict(workdir, *arguments):

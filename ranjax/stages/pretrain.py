@@ -153,8 +153,10 @@ def _validation(context: Context, functions: Any) -> Callable[[Any], float]:
 
     def loss(params: Any) -> float:
         params = jax.device_get(fsdp.whole(params, context.mesh))
-        image = common.image_features(context, functions, params, held.images)
-        text = common.text_features(context, functions, params, tokens)
+        # A stop saves the state it stops at, and that needs its figure.
+        with context.undisturbed():
+            image = common.image_features(context, functions, params, held.images)
+            text = common.text_features(context, functions, params, tokens)
         figure = held_out_loss(functions, params, jnp.asarray(image), jnp.asarray(text), objective)
         context.say(f"  validation loss {float(figure):.4f}")
         return float(figure)

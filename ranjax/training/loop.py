@@ -114,10 +114,15 @@ def train(
     watch = _Watch(start, steps, names, log, progress, log_every, checkpoints, failures, batch_at)
     fold_in = jax.jit(jax.random.fold_in)
 
+    saved = -1
+
     def save(step: int) -> None:
-        if checkpoints is not None:
+        nonlocal saved
+        # A stop may come right after a checkpoint: there is nothing new to weigh or to keep then.
+        if checkpoints is not None and step != saved:
             watch.check_params(step, state.params)
             checkpoints.save(step, state, meta, None if validate is None else validate(state.params))
+        saved = step
 
     with _prefetched(batch_at, place, start, steps, prefetch) as batches:
         for step in range(start, steps):
