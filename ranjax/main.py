@@ -8,7 +8,7 @@ A run that is cut off, by Ctrl-C, a signal or a crash, goes on where it was when
 
 Exit codes: 0 done; 2 the input was refused (one line says why); 3 the run cannot go on (no space, no memory, figures
 that are not finite: one line says what to change); 75 stopped on request, everything saved; 130 stopped at once by a
-second Ctrl-C (the last checkpoint and all finished shards remain).
+second Ctrl-C or SIGTERM (the last checkpoint and all finished shards remain).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def run(config, workdir: Path, redo: bool, until: str) -> int:
     from ranjax.training import signals
 
     # Before anything heavy is imported: a machine may be taken away at any moment.
-    with signals.StopFlag() as stop:
+    with signals.StopFlag(at_once=EXIT_INTERRUPTED) as stop:
         return _run(config, workdir, redo, until, stop)
 
 
@@ -151,7 +151,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {named}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
-        print("stopped at once; finished shards and the last checkpoint remain", file=sys.stderr)
+        from ranjax.training.signals import AT_ONCE
+
+        print(AT_ONCE, file=sys.stderr)
         return EXIT_INTERRUPTED
 
 

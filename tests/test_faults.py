@@ -182,7 +182,8 @@ def test_what_does_not_fit_into_memory_is_said_with_sizes_and_three_keys(tmp_pat
     text = str(caught.value)
     assert "out of memory in pretrain/clean with pretrain.batch_size = 64, images of 64 x 64, reports of" in text
     assert "Out of memory allocating 17592186044416 bytes" in text
-    assert text.endswith("pretrain.batch_size (below 64), model.remat (True), model.compute_dtype (bfloat16).")
+    keys = "pretrain.accumulate (above 1), model.remat (True), pretrain.batch_size (below 64), model.compute_dtype"
+    assert text.endswith(f"What lowers it: {keys} (bfloat16).")
     assert files.read_json(tmp_path / "status.json")["state"] == "failed"
     assert not (tmp_path / "pretrain" / "clean" / "manifest.json").exists()
 

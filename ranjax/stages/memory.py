@@ -7,12 +7,12 @@ from typing import Any
 from ranjax import config as configs
 
 LOWER = {
-    "pretrain": ("pretrain.batch_size", "model.remat", "model.compute_dtype"),
+    "pretrain": ("pretrain.accumulate", "model.remat", "pretrain.batch_size", "model.compute_dtype"),
     "craft": ("noise.batch_size", "noise.top_k", "model.compute_dtype"),
     "adapt": ("evaluate.batch_size", "adapt.tune_batch_size", "adapt.batch_size"),
     "evaluate": ("evaluate.batch_size", "evaluate.attacked_examples", "model.compute_dtype"),
 }
-"""Three keys of each stage that lower what it needs, the most telling first."""
+"""At least three keys of each stage that lower what it needs; those first that leave its results as they are."""
 EVERYWHERE = ("data.image_size", "evaluate.batch_size", "pretrain.batch_size")
 _SMALLER = {"model.remat": "True", "model.compute_dtype": "bfloat16"}
 
@@ -23,7 +23,7 @@ def is_exhausted(error: BaseException) -> bool:
 
 
 def explain(error: BaseException, stage: str, run_id: str, config: Any) -> str:
-    """One text that says which stage ran out, with what batch and sizes, and which three keys lower it.
+    """One text that says which stage ran out, with what batch and sizes, and which keys (at least three) lower it.
 
     Args:
       error: for which `is_exhausted` holds.
@@ -38,7 +38,8 @@ def explain(error: BaseException, stage: str, run_id: str, config: Any) -> str:
     hints = []
     for name in names:
         value = flat[name]
-        smaller = _SMALLER.get(name, f"below {value}")
+        # More parts are smaller ones.
+        smaller = _SMALLER.get(name, f"above {value}" if name == "pretrain.accumulate" else f"below {value}")
         if str(value) != smaller:
             hints.append(f"{name} ({smaller})")
     return f"out of memory in {run_id} with {batch}, {size}: {said}. What lowers it: {', '.join(hints)}."

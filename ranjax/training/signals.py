@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
+import time
 from types import FrameType
 from typing import Any
+
+APART = 3.0
+"""Seconds by which a second SIGTERM must follow the first to count as another: one request may be delivered twice."""
+PATIENCE = 2.0
+"""Seconds that the interpreter has to answer a second request by itself, before the process is ended under it."""
+AT_ONCE = "stopped at once; finished shards and the last checkpoint remain"
 
 
 class StopFlag:
@@ -14,30 +23,80 @@ class StopFlag:
         with StopFlag() as stop:
             train(..., should_stop=stop)
 
-    A second SIGINT raises KeyboardInterrupt at once, for whoever cannot wait. The former handlers come back on exit.
-    Outside the main thread, where Python allows no handlers, the flag works but no signal sets it.
+    A second SIGINT, or a SIGTERM at least `APART` seconds after the first signal, raises KeyboardInterrupt at once, for
+    whoever cannot wait. The former handlers come back on exit. Outside the main thread, where Python allows no
+    handlers, the flag works but no signal sets it.
+
+    Args:
+      at_once: exit code for a second request that finds the interpreter inside a compilation or another call that no
+        handler can interrupt: the process then ends `PATIENCE` seconds later from a thread, as by SIGKILL, with one
+        line on the standard error. None: such a request waits for the call.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int | None = None) -> None:
         self.signal: signal.Signals | None = None
+        self._at_once = at_once
+        self._first: float | None = None
         self._before: dict[signal.Signals, Any] = {}
+        self._left = threading.Event()
+        self._wake: tuple[socket.socket, socket.socket] | None = None
+        self._former = -1
 
     def __call__(self) -> bool:
         return self.signal is not None
 
     def __enter__(self) -> StopFlag:
         if threading.current_thread() is threading.main_thread():
+            if self._at_once is not None:
+                self._left.clear()
+                # Python's own handler, in C, writes each signal's number here even while the main thread is busy in C.
+                self._wake = socket.socketpair()
+                for end in self._wake:
+                    end.setblocking(end is self._wake[0])
+                self._former = signal.set_wakeup_fd(self._wake[1].fileno(), warn_on_full_buffer=False)
+                threading.Thread(target=self._watch, args=(self._wake[0],), name="signals", daemon=True).start()
             self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._left.set()
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
+        if self._wake is not None:
+            signal.set_wakeup_fd(self._former)
+            ours, theirs = self._wake
+            self._wake = None
+            theirs.close()  # the thread then reads the end
+            del ours
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
+        del frame
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+        if self.signal is not None and _is_another(number, now - self._first):
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
+
+    def _watch(self, woken: socket.socket) -> None:
+        first: float | None = None
+        with woken:
+            while numbers := woken.recv(1):
+                if numbers[0] not in self.SIGNALS:
+                    continue
+                now = time.monotonic()
+                if first is None:
+                    first = now
+                elif _is_another(numbers[0], now - first):
+                    if not self._left.wait(PATIENCE):
+                        os.write(2, f"{AT_ONCE}\n".encode())
+                        os._exit(self._at_once or 0)
+                    return
+
+
+def _is_another(number: int, after: float) -> bool:
+    """Whether a signal so many seconds after the first asks for an end at once."""
+    return number == signal.SIGINT or after >= APART
