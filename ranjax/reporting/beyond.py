@@ -1,4 +1,4 @@
-"""Sections beyond test accuracy: groups, corruptions, questions, attacked pairs, noise effects, ablations."""
+"""Sections beyond test accuracy: groups, corruptions, questions, attacked pairs, noise effects."""
 
 from __future__ import annotations
 
@@ -156,14 +156,14 @@ def effects(book: Book) -> Markup:
             line += [str(item["task"]).replace("_", " ")] if len(tasks) > 1 else []
             line += [tables.column_label((item["split"], item["attack"]), attacks)]
             line += [wording.estimate({**item, "value": item["difference"]}), p_words(item["p_holm"])]
-            line += [f"{item['effect']:.2f}" if wording.finite(item.get("effect")) else "–", _verdict(item)]
+            line += [f"{item['effect']:.2f}" if wording.finite(item.get("effect")) else "–", verdict(item)]
             if lines and lines[-1][:2] != line[:2]:
                 breaks.add(len(lines))
             lines.append(line)
         header = ["Arm", "Noise", "Method", *(["Task"] if len(tasks) > 1 else []), "Images", "Difference [95 %]"]
         header += ["p (Holm)", "Effect", "Verdict"]
         table = tables.Table(header, lines, "", heads=len(header) - 4, breaks=frozenset(breaks))
-        stand = sum(_verdict(item) != "not shown" for item in corrected)
+        stand = sum(verdict(item) != "not shown" for item in corrected)
         words = f"{title}: {stand} of {len(corrected)} differences are shown"
         parts.append(tag("details", tag("summary", words), table.html()))
     fields = ("kind", "arm", "ratio", "method", "task", "split", "attack", "metric", "difference", "low", "high", "p")
@@ -180,37 +180,8 @@ def with_holm(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _verdict(item: Mapping[str, Any]) -> str:
+def verdict(item: Mapping[str, Any]) -> str:
+    """Returns "higher" or "lower" where the difference is shown after correction, else "not shown"."""
     if item["p_holm"] >= 0.05 or item["low"] <= 0 <= item["high"]:
         return "not shown"
     return "higher" if item["low"] > 0 else "lower"
-
-
-def ablation(book: Book) -> Markup:
-    """What each term of RAN is worth: RAN less RAN without it, on the same test images and head seeds."""
-    items = with_holm([item for item in book.results.get("ablation") or [] if wording.has_interval(item)])
-    if not items:
-        return nothing("No ablation was made in this run (adapt.methods holds no ran_without_...).")
-    several, attacks = len(rows_.arms(items)) > 1, rows_.attacks(items)
-    lines: list[list[Any]] = []
-    breaks: set[int] = set()
-    for item in sorted(items, key=lambda item: (str(item["arm"]), item["ratio"])):
-        line = [wording.arm_label(item["arm"])] if several else []
-        line += [wording.percent(item["ratio"]), wording.term_label(str(item["b"]).removeprefix(rows_.ABLATED))]
-        line += [tables.column_label((item["split"], item["attack"]), attacks)]
-        line += [wording.estimate({**item, "value": item["difference"]}), p_words(item["p_holm"]), _verdict(item)]
-        if lines and lines[-1][: 1 + several] != line[: 1 + several]:
-            breaks.add(len(lines))
-        lines.append(line)
-    header = [
-        *(["Arm"] if several else []),
-        "Noise",
-        "Term",
-        "Images",
-        "Accuracy with it [95 %]",
-        "p (Holm)",
-        "Verdict",
-    ]
-    table = tables.Table(header, lines, "", heads=len(header) - 3, breaks=frozenset(breaks))
-    fields = ("arm", "ratio", "b", "split", "attack", "metric", "difference", "low", "high", "p", "p_holm", "seeds")
-    return markup.join([caption(captions.ABLATION), table.html(), book.csv("ablation", items, fields)])

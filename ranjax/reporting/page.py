@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ranjax import files
-from ranjax.reporting import beyond, captions, evidence, fitted, markup, sections, tables, wording
+from ranjax.reporting import ablation, beyond, captions, evidence, fitted, markup, sections, tables, wording
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.sections import Book
@@ -52,7 +52,7 @@ def build(results: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[str, dict
         ("effects", "Noise compared", lambda: beyond.effects(book)),
         ("tables", "Main tables", lambda: sections.main_tables(book)),
         ("fitted", "What was fitted", lambda: fitted.section(book)),
-        ("ablation", "Ablation", lambda: beyond.ablation(book)),
+        ("ablation", "Ablation", lambda: ablation.section(book)),
         ("zero-shot", "Zero-shot and retrieval", lambda: sections.without_head(book)),
         ("attacked-pairs", "Retrieval under attack", lambda: beyond.attacked_pairs(book)),
         ("groups", "Groups", lambda: beyond.groups(book)),

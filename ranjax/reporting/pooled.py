@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ranjax.evaluation import statistics
-from ranjax.reporting import abstract, captions, evidence, figures, markup, page, sections, tables, wording
+from ranjax.reporting import ablation, abstract, captions, evidence, figures, markup, page, sections, tables, wording
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
@@ -69,7 +69,12 @@ def parts(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, tables.Table]]:
     recall = [row for row in rows if row["task"] == rows_.RETRIEVAL]
     if recall:
         found.append(("Retrieval", tables.without_head_table(recall, runs[0].get("chance") or {})))
-    return found
+    return [*found, *_parts_of_ran(runs)]
+
+
+def _parts_of_ran(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, tables.Table]]:
+    table = ablation.table(ablation.differences(runs))
+    return [] if table is None else [("What each part of RAN is worth", table)]
 
 
 def section(runs: Sequence[Mapping[str, Any]], book: Book) -> Markup:
@@ -117,4 +122,5 @@ def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
         for arm in rows_.arms(rows_.downstream(rows)):
             table = tables.main_table(rows_.pick(rows_.of_arm(rows_.downstream(rows), arm), task="finding"), "accuracy")
             found += [(f"Accuracy (%), arm {wording.arm_label(arm)}", table)] if table is not None else []
+        found += _parts_of_ran(runs)
     return "\n\n".join(f"**{title}**\n\n{table.markdown()}" for title, table in found)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ranjax.reporting import abstract
+from ranjax.reporting import ablation, abstract
 
 
 def effect(ratio, difference, low, high, p, method="lp", split="test", attack="pgd"):
@@ -80,3 +80,22 @@ def test_several_runs_are_pooled_by_students_interval_over_runs():
     assert luck.verdict == abstract.NOT_SHOWN
     assert not abstract.claims([runs[0], results(effects=[], comparisons=[])])
     assert abstract.claims([{"effects": [], "comparisons": []}]) == []
+
+
+def test_what_a_part_of_ran_is_worth_is_told_by_run_and_over_runs():
+    def without(term, difference, p):
+        return comparison(f"ran_without_{term}", difference, difference - 0.02, difference + 0.02, p)
+
+    runs = [
+        results(comparisons=[comparison("lp", 0.1, 0.0, 0.2, 0.01), without("filter", d, 0.001), without("mse", 0, 1)])
+        for d in (0.10, 0.11, 0.12)
+    ]
+    one = ablation.differences(runs[:1])
+    assert [(item["b"], item["p_holm"]) for item in one] == [("ran_without_filter", 0.002), ("ran_without_mse", 1.0)]
+    shown = ablation.table(one).markdown()
+    assert "| 30 % | low-pass filter | ▲ 10.0 [8.0, 12.0] |" in shown
+    assert "| 30 % | consistency | ○ 0.0 [" in shown
+    three = ablation.differences(runs)[0]
+    assert (three["difference"], three["n"]) == (pytest.approx(0.11), 3)
+    assert three["low"] < 0.11 - 0.02  # Student's over three runs, which vary by their own sampling error at least
+    assert ablation.table(ablation.differences([results()])) is None
