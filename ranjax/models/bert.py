@@ -12,7 +12,16 @@ from flax import nnx
 
 from ranjax.errors import ConfigError
 from ranjax.models.config import ACTIVATIONS
-from ranjax.models.layers import MLP, Attention, LayerNorm, Linear, Stack, activation_function, normal
+from ranjax.models.layers import (
+    MLP,
+    Attention,
+    LayerNorm,
+    Linear,
+    Stack,
+    activation_function,
+    normal,
+    take_position,
+)
 
 Params = dict[str, Any]
 POOLINGS = ("cls", "mean", "pooler")
@@ -33,7 +42,7 @@ class BertConfig:
       pad_id: padding token, carried for exported configs.
       pooler: the encoder has BERT's pooler (linear map and tanh on the first token).
       masked_lm: the encoder has a masked-LM head, its output matrix tied to the token table.
-      remat, scan: as in `DualEncoderConfig`.
+      remat, scan, attention: as in `DualEncoderConfig`.
     """
 
     vocab_size: int
@@ -50,6 +59,7 @@ class BertConfig:
     masked_lm: bool = False
     remat: bool = False
     scan: bool = False
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -62,13 +72,18 @@ class PostNormBlock(nnx.Module):
     """Attention, add, norm; MLP, add, norm."""
 
     def __init__(self, config: BertConfig, rngs: nnx.Rngs):
-        self.attention = Attention(config.width, config.heads, _STD, _STD, rngs)
+        self.attention = Attention(config.width, config.heads, _STD, _STD, rngs, config.attention)
         self.norm1 = LayerNorm(config.width, config.layer_norm_eps)
         self.mlp = MLP(config.width, config.mlp_width, config.activation, _STD, _STD, rngs)
         self.norm2 = LayerNorm(config.width, config.layer_norm_eps)
 
-    def __call__(self, x: jax.Array, allowed: jax.Array | None = None) -> jax.Array:
-        x = self.norm1(x + self.attention(x, allowed))
+    def __call__(self, x: jax.Array, allowed: jax.Array | None = None, at: int | jax.Array | None = None) -> jax.Array:
+        """x [B, T, width] -> the same; with `at` as `layers.Block`, for which `allowed` is the same for all queries."""
+        if at is None:
+            x = self.norm1(x + self.attention(x, allowed))
+        else:
+            queries = take_position(x, at)
+            x = self.norm1(queries + self.attention(x, allowed, queries))
         return self.norm2(x + self.mlp(x))
 
 
@@ -95,6 +110,17 @@ class Bert(nnx.Module):
         first = self.blocks(x, allowed, stop=1)
         second = self.blocks(first, allowed, start=1, stop=2)
         return (first + second + self.blocks(second, allowed, start=2)) / 3
+
+    def pooled(
+        self, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None = None, pooling: str = "cls"
+    ) -> jax.Array:
+        """See `BertFunctions.features`; where the first token is pooled, the last block is computed for it alone."""
+        if pooling == "mean":
+            return self.features(self.hidden(tokens, mask, embeddings), mask, pooling)
+        if pooling == LAYERS_MEAN:
+            return self.features(self.mean_of_layers(tokens, mask, embeddings), mask, "mean")
+        first = self.blocks(self._embedded(tokens, mask, embeddings), mask[:, None, None, :], at=0)
+        return self.features(first, mask, pooling)
 
     def _embedded(self, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None) -> jax.Array:
         length = tokens.shape[1]
@@ -168,9 +194,11 @@ class BertFunctions:
         embeddings: jax.Array | None = None,
         pooling: str = "cls",
     ) -> jax.Array:
-        """One vector per text, [B, W]: the first token's state ("cls"), the mean over the mask, or the "pooler"'s."""
-        model = self._bind(params)
-        return model.features(model.hidden(tokens, mask, embeddings), mask, pooling)
+        """One vector per text, [B, W].
+
+        `pooling`: the first token's state ("cls"), the "mean" over the mask, the "pooler"'s, or `LAYERS_MEAN`.
+        """
+        return self._bind(params).pooled(tokens, mask, embeddings, pooling)
 
     def logits(
         self, params: Params, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array | None = None

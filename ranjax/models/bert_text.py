@@ -63,12 +63,12 @@ class BertTextConfig:
 class BertText(Bert):
     """Tokens i32[B, L] -> [B, width], pooled."""
 
-    def __init__(self, config: BertTextConfig, rngs: nnx.Rngs, remat: bool = False, scan: bool = False):
-        super().__init__(dataclasses.replace(config.bert, remat=remat, scan=scan), rngs)
+    def __init__(
+        self, config: BertTextConfig, rngs: nnx.Rngs, remat: bool = False, scan: bool = False, attention: str = "auto"
+    ) -> None:
+        super().__init__(dataclasses.replace(config.bert, remat=remat, scan=scan, attention=attention), rngs)
         self.pooling = config.pooling
 
     def __call__(self, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array) -> jax.Array:
         """`embeddings` [B, L, width] are the rows of the token table, before positions are added."""
-        if self.pooling == LAYERS_MEAN:
-            return self.features(self.mean_of_layers(tokens, mask, embeddings), mask, "mean")
-        return self.features(self.hidden(tokens, mask, embeddings), mask, self.pooling)
+        return self.pooled(tokens, mask, embeddings, self.pooling)

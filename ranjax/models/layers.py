@@ -61,10 +61,12 @@ class LayerNorm(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention (Vaswani et al. 2017), heads of width / heads channels."""
+    """Multi-head self-attention (Vaswani et al. 2017), heads of width / heads channels; `products.ATTENTIONS`."""
 
-    def __init__(self, width: int, heads: int, in_std: float, out_std: float, rngs: nnx.Rngs):
-        self.heads = heads
+    def __init__(
+        self, width: int, heads: int, in_std: float, out_std: float, rngs: nnx.Rngs, attention: str = "auto"
+    ) -> None:
+        self.heads, self.whose = heads, attention
         self.query = Linear(width, width, in_std, rngs)
         self.key = Linear(width, width, in_std, rngs)
         self.value = Linear(width, width, in_std, rngs)
@@ -83,7 +85,7 @@ class Attention(nnx.Module):
 
     def mix(self, x: jax.Array, key: jax.Array, value: jax.Array, allowed: jax.Array | None = None) -> jax.Array:
         """What x [B, Q, width] gathers from keys and values of `keys_values`, [B, Q, width]."""
-        return self.out(products.attention(self.query(x), key, value, allowed, self.heads))
+        return self.out(products.attention(self.query(x), key, value, allowed, self.heads, self.whose))
 
 
 class MLP(nnx.Module):
@@ -105,11 +107,19 @@ class Block(nnx.Module):
     """A pre-norm block; initial deviations by width and depth as CLIP's (Radford et al. 2021; open_clip)."""
 
     def __init__(
-        self, width: int, heads: int, hidden: int, depth: int, activation: str, eps: float, rngs: nnx.Rngs
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        depth: int,
+        activation: str,
+        eps: float,
+        rngs: nnx.Rngs,
+        attention: str = "auto",
     ) -> None:
         narrow = width**-0.5 * (2 * depth) ** -0.5
         self.norm1 = LayerNorm(width, eps)
-        self.attention = Attention(width, heads, width**-0.5, narrow, rngs)
+        self.attention = Attention(width, heads, width**-0.5, narrow, rngs, attention)
         self.norm2 = LayerNorm(width, eps)
         self.mlp = MLP(width, hidden, activation, (2 * width) ** -0.5, narrow, rngs)
 

@@ -68,7 +68,14 @@ class ModifiedResNetConfig:
 class ModifiedResNet(nnx.Module):
     """Normalised images [B, H, W, C] -> [B, outputs]."""
 
-    def __init__(self, config: ModifiedResNetConfig, rngs: nnx.Rngs, remat: bool = False, scan: bool = False):
+    def __init__(
+        self,
+        config: ModifiedResNetConfig,
+        rngs: nnx.Rngs,
+        remat: bool = False,
+        scan: bool = False,
+        attention: str = "auto",
+    ) -> None:
         if scan:
             raise ConfigError("model.scan", True, "false for a residual network, whose blocks differ in shape")
         self.remat = remat

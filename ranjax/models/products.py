@@ -25,17 +25,32 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> j
     return _layer_norm(x, as_varied(scale, x), as_varied(bias, x), eps)
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array, allowed: jax.Array | None, heads: int) -> jax.Array:
+ATTENTIONS = ("auto", "own", "jax")
+"""Whose attention: "own", below; "jax", `jax.nn.dot_product_attention`; "auto", own on a CPU and jax's elsewhere.
+
+jax's takes the softmax in float32 at most, and forward mode is defined for it.
+"""
+
+
+def attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, allowed: jax.Array | None, heads: int, whose: str = "auto"
+) -> jax.Array:
     """Multi-head attention before its output map: softmax(q k' / sqrt(d)) v by head.
 
     Args:
       query: [B, Q, W], key, value: [B, T, W], heads side by side.
       allowed: bool[B or 1, 1, Q or 1, T], True where a query may look at a key; None: everywhere.
       heads: a divisor of W.
+      whose: one of `ATTENTIONS`.
 
     Returns:
       [B, Q, W]; the softmax is taken in float32 at least.
     """
+    if whose == "jax" or (whose == "auto" and jax.default_backend() != "cpu"):
+        # It mixes float32 constants into float64.
+        with jax.numpy_dtype_promotion("standard"):
+            q, k, v = _apart(query, heads), _apart(key, heads), _apart(value, heads)
+            return jax.nn.dot_product_attention(q, k, v, mask=allowed).reshape(query.shape)
     return _attention(query, key, value, allowed, heads)
 
 

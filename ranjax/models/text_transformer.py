@@ -80,13 +80,22 @@ def pooling_positions(tokens: jax.Array, mask: jax.Array, eos_id: int, rule: str
 class TextTransformer(nnx.Module):
     """Tokens i32[B, L] -> [B, width], the layer-normed state at the pooled token."""
 
-    def __init__(self, config: TextTransformerConfig, rngs: nnx.Rngs, remat: bool = False, scan: bool = False):
+    def __init__(
+        self,
+        config: TextTransformerConfig,
+        rngs: nnx.Rngs,
+        remat: bool = False,
+        scan: bool = False,
+        attention: str = "auto",
+    ) -> None:
         width, eps = config.width, config.layer_norm_eps
         self.config, self.eos_id, self.pooling = config, config.eos_id, config.pooling
         self.token_embedding = normal(rngs, (config.vocab_size, width), 0.02)
         self.positions = normal(rngs, (config.max_length, width), 0.01)
         self.blocks = Stack(
-            lambda: Block(width, config.heads, config.mlp_width, config.layers, config.activation, eps, rngs),
+            lambda: Block(
+                width, config.heads, config.mlp_width, config.layers, config.activation, eps, rngs, attention
+            ),
             config.layers,
             remat,
             scan,

@@ -93,7 +93,9 @@ def patches(images: jax.Array, size: int) -> jax.Array:
 class VisionTransformer(nnx.Module):
     """Normalised images [B, H, W, C] -> [B, width], pooled."""
 
-    def __init__(self, config: ViTConfig, rngs: nnx.Rngs, remat: bool = False, scan: bool = False):
+    def __init__(
+        self, config: ViTConfig, rngs: nnx.Rngs, remat: bool = False, scan: bool = False, attention: str = "auto"
+    ) -> None:
         width, eps = config.width, config.layer_norm_eps
         inputs = config.patch_size**2 * config.channels
         first = config.pooling == "class"
@@ -104,7 +106,9 @@ class VisionTransformer(nnx.Module):
         self.positions = normal(rngs, (config.grid**2 + first, width), width**-0.5)
         self.norm_before = LayerNorm(width, eps) if config.norm_before else None
         self.blocks = Stack(
-            lambda: Block(width, config.heads, config.mlp_width, config.layers, config.activation, eps, rngs),
+            lambda: Block(
+                width, config.heads, config.mlp_width, config.layers, config.activation, eps, rngs, attention
+            ),
             config.layers,
             remat,
             scan,

@@ -122,7 +122,8 @@ def encoder(context: Context, arm: str) -> tuple[Any, Any]:
 def run_options(config: Any) -> dict[str, Any]:
     """The fields of an encoder's config that say how to run it, which its files do not hold."""
     model = config.model
-    return {"grey_to_rgb": True, "compute_dtype": model.compute_dtype, "remat": model.remat, "scan": model.scan}
+    how = {name: model[name] for name in ("compute_dtype", "remat", "scan", "attention")}
+    return {"grey_to_rgb": True, **how}
 
 
 def check_tokenizer(tokenizer: Tokenizer, shape: Any, folder: Path, key: str, value: str) -> None:

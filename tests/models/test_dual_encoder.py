@@ -10,6 +10,7 @@ from tiny_encoder import TINY, seeded
 
 from ranjax.errors import ConfigError
 from ranjax.models import DualEncoder, DualEncoderFunctions, describe_parameters, split
+from ranjax.models.bert import BertConfig, PostNormBlock
 from ranjax.models.layers import Block, Linear, Stack, take_position
 
 
@@ -145,12 +146,20 @@ class Layer(nnx.Module):
 @pytest.mark.parametrize("switches", [{}, {"remat": True, "scan": True}])
 @pytest.mark.parametrize("at", [0, jnp.asarray([3, 1], jnp.int32)])
 def test_a_pooled_stack_gives_that_position_of_the_whole_one_and_its_gradients(at, switches):
-    stack = Stack(lambda: Block(8, 2, 16, 2, "gelu", 1e-5, nnx.Rngs(0)), 2, **switches)
-    graph, state = nnx.split(stack)
+    real = jnp.asarray([[True] * 5, [True] * 4 + [False]])[:, None, None]
+    causal = jnp.tril(jnp.ones((5, 5), bool))[None, None] & real
+    compare_pooled(lambda: Block(8, 2, 16, 2, "gelu", 1e-5, nnx.Rngs(0)), at, causal, switches)
+
+
+def test_a_bert_s_pooled_stack_gives_the_first_position_of_the_whole_one_and_its_gradients():
+    config = BertConfig(vocab_size=4, width=8, heads=2, mlp_width=16)
+    real = jnp.asarray([[True] * 5, [True] * 4 + [False]])[:, None, None]
+    compare_pooled(lambda: PostNormBlock(config, nnx.Rngs(0)), 0, real, {})
+
+
+def compare_pooled(make, at, causal, switches):
+    graph, state = nnx.split(Stack(make, 2, **switches))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 8)), jnp.float32)
-    causal = (
-        jnp.tril(jnp.ones((5, 5), bool))[None, None] & jnp.asarray([[True] * 5, [True] * 4 + [False]])[:, None, None]
-    )
 
     def loss(state, x, pooled):
         run = nnx.merge(graph, state)
@@ -184,9 +193,15 @@ def test_remat_and_scan_change_neither_outputs_nor_gradients():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), plain, other)
 
 
-def test_how_blocks_run_does_not_show_in_the_parameters(tiny, batch, encode):
+def test_how_blocks_run_and_whose_attention_do_not_show_in_the_parameters(tiny, batch, encode, monkeypatch):
     functions, params = tiny
-    other = DualEncoderFunctions(dataclasses.replace(TINY, remat=True))
+    own, called = jax.nn.dot_product_attention, []
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *x, **how: called.append(1) or own(*x, **how))
+    other = DualEncoderFunctions(dataclasses.replace(TINY, remat=True, attention="jax"))
+    encode(functions, params, *batch)
+    assert not called  # "auto" on a CPU
+    encode(other, params, *batch)
+    assert called
     for ours, theirs in zip(encode(functions, params, *batch), encode(other, params, *batch)):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 

@@ -71,6 +71,18 @@ def test_attention(masked, float64):
     check(lambda *x: products.attention(*x, allowed, 3), lambda *x: plain_attention(*x, allowed), *inputs)
 
 
+def test_jax_s_attention_equals_ours_in_float32():
+    allowed = jnp.asarray([[True] * 3 + [False] * 2, [True] * 5])[:, None, None, :]
+    inputs = [draw(2, 5, 12).astype(jnp.float32) for _ in range(3)]
+    direction = draw(2, 5, 12).astype(jnp.float32)
+
+    def slopes(whose):
+        loss = lambda *x: jnp.sum(products.attention(*x, allowed, 3, whose) * direction)  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*inputs)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), slopes("own"), slopes("jax"))
+
+
 def test_attention_of_one_query(float64):
     query, key, value = draw(2, 1, 12), draw(2, 5, 12), draw(2, 5, 12)
 
