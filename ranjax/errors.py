@@ -30,6 +30,10 @@ class RunError(RuntimeError):
     that died. What was saved remains; the message says what to change."""
 
 
+class StuckError(RunError):
+    """A thread of this process waits for what never comes, and will not end: leave by `os._exit`, which joins none."""
+
+
 class OtherProcessError(RuntimeError):
     """Process 0 could not finish what the others wait for. `refused`: its input was bad."""
 

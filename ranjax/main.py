@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ranjax import config as configs
-from ranjax.errors import ConfigError, DataError, OtherProcessError, RunError, nearest
+from ranjax.errors import ConfigError, DataError, OtherProcessError, RunError, StuckError, nearest
 
 EXIT_REFUSED, EXIT_FAILED, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 75, 130
 STAGES = ("prepare", "pretrain", "craft", "adapt", "evaluate", "report")
@@ -138,6 +138,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_REFUSED
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, StuckError):
+            import os
+
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(EXIT_FAILED)
         return EXIT_FAILED
     except OtherProcessError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """The real command killed in every stage, at random moments, its clock set back: the same bits come out (slow)."""
 
 import itertools
+import os
 import random
 import shutil
 import signal
@@ -19,14 +20,19 @@ BACKWARDS = r"""
 #include <dlfcn.h>
 #include <sys/time.h>
 #include <time.h>
-/* The wall clock is set back by an hour every three seconds; the monotonic one is not. */
-static long origin;
-static long back(long now) { if (!origin) origin = now; return now - 3600 * ((now - origin) / 3); }
+/* The wall clock is set back; the monotonic one is not. */
+typedef long long ns;
+static ns origin;
+static ns back(ns now) { if (!origin) origin = now; return BACK; }
 int clock_gettime(clockid_t which, struct timespec *at) {
   static int (*real)(clockid_t, struct timespec *);
   if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
   int code = real(which, at);
-  if (which == CLOCK_REALTIME) at->tv_sec = back(at->tv_sec);
+  if (which == CLOCK_REALTIME) {
+    ns now = back(at->tv_sec * 1000000000LL + at->tv_nsec);
+    at->tv_sec = now / 1000000000LL;
+    at->tv_nsec = now % 1000000000LL;
+  }
   return code;
 }
 time_t time(time_t *at) {
@@ -53,14 +59,26 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def clock_that_goes_back(tmp_path):
-    """The path of a library that sets the wall clock of a process back, again and again; needs a C compiler."""
+    """Makes a library that sets a process's wall clock back, as an expression in C of `now` and `origin` (ns) says."""
     compiler = shutil.which("cc")
     if not compiler or not sys.platform.startswith("linux"):
         pytest.skip("needs a C compiler on Linux to turn a process's clock back")
     (tmp_path / "back.c").write_text(BACKWARDS)
-    line = [compiler, "-shared", "-fPIC", "-o", str(tmp_path / "back.so"), str(tmp_path / "back.c"), "-ldl"]
-    subprocess.run(line, check=True, capture_output=True)
-    return tmp_path / "back.so"
+
+    def made(how):
+        line = [
+            compiler,
+            f"-DBACK={how}",
+            "-shared",
+            "-fPIC",
+            "-o",
+            str(tmp_path / "back.so"),
+            str(tmp_path / "back.c"),
+        ]
+        subprocess.run([*line, "-ldl"], check=True, capture_output=True)
+        return str(tmp_path / "back.so")
+
+    return made
 
 
 @pytest.mark.slow
@@ -70,7 +88,8 @@ def test_killed_in_every_stage_with_the_clock_going_back_a_run_ends_at_the_same_
     workdir, expected, arguments = whole
     arguments = [*arguments, "--workdir", tmp_path / "run"]
     seconds, draw = kills.durations(workdir), random.Random(11)
-    monkeypatch.setenv("LD_PRELOAD", str(clock_that_goes_back))
+    # By an hour every three seconds.
+    monkeypatch.setenv("LD_PRELOAD", clock_that_goes_back("now-3600000000000LL*((now-origin)/3000000000LL)"))
     code = "import time; a = time.time(); time.sleep(3.1); print(time.time() < a - 3000)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
     signals = itertools.cycle([signal.SIGKILL, signal.SIGTERM])
@@ -84,6 +103,28 @@ def test_killed_in_every_stage_with_the_clock_going_back_a_run_ends_at_the_same_
     assert kills.signature(tmp_path / "run") == expected
     assert kills.examples(tmp_path / "run") == kills.examples(workdir)
     assert not list((tmp_path / "run").rglob(".*.tmp"))
+
+
+@pytest.mark.slow
+def test_a_clock_that_runs_backwards_all_the_time_ends_a_run_in_one_line(whole, tmp_path, clock_that_goes_back):
+    """Under such a clock tensorstore never writes a byte; with the clock right again the same command goes on."""
+    workdir, expected, arguments = whole
+    for name in ("prepare", "data"):
+        shutil.copytree(workdir / name, tmp_path / "run" / name)
+    arguments = [*map(str, arguments), "--workdir", str(tmp_path / "run"), "--until", "pretrain"]
+    code = "import sys; from ranjax import main; from ranjax.training import checkpoints; checkpoints.PATIENCE = 3.0"
+    environment = {**os.environ, "LD_PRELOAD": clock_that_goes_back("2*origin-now")}
+    found = subprocess.run(
+        [sys.executable, "-c", f"{code}; sys.exit(main.main({arguments}))"], capture_output=True, text=True,
+        timeout=200, cwd=kills.ROOT, check=False, env=environment,
+    )  # fmt: skip
+    assert found.returncode == 3, found.stdout + found.stderr
+    (said,) = (line for line in found.stderr.splitlines() if line.startswith("error:"))
+    assert "this machine's clock went back by" in said
+    assert status.status(tmp_path / "run")["state"] == "failed"
+    kills.finish(arguments)
+    name = "pretrain/clean/encoder/model.safetensors"
+    assert files.sha256(tmp_path / "run" / name) == expected[name]
 
 
 @pytest.mark.slow

@@ -179,12 +179,13 @@ def _tuned(
     context.say(f"  {name}, of the encoder:")
     for line in describe_scope(method, params, _settings(config, points[0])).splitlines():
         context.say(f"    {line}")
+    mesh = devices.local_mesh(context.mesh)  # several processes all find the same, each by itself
     outcomes: list[list[Outcome]] = []
     for point in points:
         settings = _settings(config, point)
         outcomes.append(
             [
-                tune(functions, params, method, *held, task, seed=seed, settings=settings,
+                tune(functions, params, method, *held, task, seed=seed, settings=settings, mesh=mesh,
                      check_stop=lambda where: context.check_stop(f"{name}: {where}"))
                 for seed in range(config.tuned_seeds)
             ]

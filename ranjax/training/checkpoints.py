@@ -16,6 +16,7 @@ import errno
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,12 +29,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from ranjax import files
-from ranjax.errors import DataError
+from ranjax.errors import DataError, StuckError
 from ranjax.training import hosts
 from ranjax.training.optimizer import tensor_paths
 
 State = TypeVar("State")
 _ITEM = "state"
+PATIENCE = 120.0
+"""Seconds that a save may take once the wall clock was set back under it: tensorstore's waits follow that clock."""
 log = logging.getLogger("ranjax")
 
 
@@ -58,7 +61,7 @@ class Checkpoints:
         self._manager: Any = None
         self._thread: ThreadPoolExecutor | None = None
         self._finishing: Future[None] | None = None
-        self._full = False
+        self._full = self._stuck = False
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -156,14 +159,37 @@ class Checkpoints:
         return restored[_ITEM]
 
     def wait(self) -> None:
-        """Returns once everything is on the disk. Raises what went wrong in the background, e.g. DiskFullError."""
+        """Returns once everything is on the disk.
+
+        Raises:
+          StuckError: the wall clock was set back, and `PATIENCE` seconds later the checkpoint is not written.
+          What went wrong in the background, e.g. DiskFullError.
+        """
         finishing, self._finishing = self._finishing, None
         if finishing is not None:
             try:
-                finishing.result()
+                self._outcome(finishing)
             except files.DiskFullError:
                 self._full = True
                 raise
+
+    def _outcome(self, finishing: Future[None]) -> None:
+        wall, began = time.time(), time.monotonic()
+        while True:
+            try:
+                return finishing.result(timeout=1.0)
+            except TimeoutError:
+                if finishing.done():
+                    raise
+            waited = time.monotonic() - began
+            back = waited - (time.time() - wall)
+            if back > 1 and waited > PATIENCE:
+                self._stuck = True
+                raise StuckError(
+                    f"a checkpoint in {self.folder} is not written after {waited:.0f} s: this machine's clock went "
+                    f"back by {back:.0f} s meanwhile, and the storage layer waits by it. Set the clock right; the "
+                    "same command goes on from the checkpoint before."
+                )
 
     def close(self) -> None:
         """Waits, and ends the background threads. The object may be used again."""
@@ -171,6 +197,8 @@ class Checkpoints:
             self.wait()
         finally:
             manager, thread, self._manager, self._thread = self._manager, self._thread, None, None
+            if self._stuck:
+                manager = thread = None  # they would be waited for as long
             if thread is not None:
                 thread.shutdown()
             if manager is not None:

@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from ranjax.errors import ConfigError, DataError
 from ranjax.keys import stream
 from ranjax.training import tune_step
 from ranjax.training.adapt_input import check_classes
+from ranjax.training.devices import make_mesh, replicate, shard_batch
+from ranjax.training.loop import MAX_IN_FLIGHT
 from ranjax.training.tuned import Images, Task, Tune, Tuned
 
 
@@ -52,12 +55,13 @@ def tune(
     *,
     seed: int,
     settings: Tune,
+    mesh: Mesh | None = None,
     check_stop: Callable[[str], None] = lambda where: None,
 ) -> Outcome:
     """Trains one method with one seed and keeps its best epoch by the validation split.
 
-    Deterministic in its arguments. With several devices visible to ``jax.jit`` it uses the first; a tower that needs
-    more is pre-trained, not tuned.
+    Deterministic in its arguments, and the same on any number of devices within float tolerance. The batch is split
+    over as many devices of `mesh` as divide it (None: one device); each holds the whole encoder.
 
     Raises:
       DataError: a class without training images, a validation split with one class only, embeddings that are not
@@ -67,9 +71,10 @@ def tune(
     classes = len(task.prompts)
     _check(train, validation, classes, settings)
     settings = replace(settings, batch_size=min(settings.batch_size, len(train.labels)))
-    program = tune_step.program(functions, method, settings, classes, len(train.labels))
+    mesh = _dividing(mesh, settings.batch_size)
+    program = tune_step.program(functions, method, settings, classes, len(train.labels), mesh)
     key = stream(seed, "adapt/tune")
-    trained, opt_state = program.start(params, key)
+    state = replicate(tune_step.State(params, task, *program.start(params, key)), mesh)
     best: tuple[float, float, int, Any] = (-np.inf, -np.inf, -1, None)
     history, means = [], []
     for epoch in range(settings.epochs):
@@ -78,24 +83,34 @@ def tune(
         summed = []
         for step, start in enumerate(range(0, len(order) - settings.batch_size + 1, settings.batch_size)):
             rows = order[start : start + settings.batch_size]
-            batch = Images(*(x[rows] for x in train))
+            batch = shard_batch(Images(*(x[rows] for x in train)), mesh)
             drawn = jax.random.fold_in(jax.random.fold_in(key, epoch), step)
-            trained, opt_state, loss = program.step(params, task, trained, opt_state, batch, drawn)
+            state, loss = program.step(state, batch, drawn)
             summed.append(loss)
+            if step % MAX_IN_FLIGHT == 0:
+                loss.block_until_ready()
         means.append(float(np.mean(jax.device_get(summed))))
         if not np.isfinite(means[-1]):
             raise DataError(f"the loss is {means[-1]} in epoch {epoch + 1}: lower adapt.tune_learning_rate")
-        accuracy, loss = _judged(program, params, task, trained, validation, jax.random.fold_in(key, 2**20), settings)
+        accuracy, loss = _judged(program, state, validation, jax.random.fold_in(key, 2**20), settings, mesh)
         history.append(accuracy)
         if (accuracy, -loss) > best[:2]:
-            best = (accuracy, -loss, epoch, jax.device_get(trained))
+            best = (accuracy, -loss, epoch, jax.device_get(state.trained))
     total = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
     share = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tune_step.moving_of(best[3]))) / total
     return Outcome(best[3], best[2], history, means, share)
 
 
+def _dividing(mesh: Mesh | None, batch_size: int) -> Mesh:
+    """As many devices of `mesh` as divide the batch, on one axis."""
+    if mesh is None:
+        return make_mesh(1)
+    count = next(n for n in range(min(mesh.size, batch_size), 0, -1) if batch_size % n == 0)
+    return make_mesh(list(mesh.devices.flat)[:count])
+
+
 def _judged(
-    program: tune_step.Program, params: Any, task: Task, trained: Any, split: Images, key: jax.Array, settings: Tune
+    program: tune_step.Program, state: Any, split: Images, key: jax.Array, settings: Tune, mesh: Mesh
 ) -> tuple[float, float]:
     """Accuracy and loss on a split, in batches of one shape: memory does not grow with the split."""
     count = len(split.labels)
@@ -104,8 +119,8 @@ def _judged(
     for start in range(0, count, settings.batch_size):
         rows = np.arange(start, start + settings.batch_size)
         index = np.minimum(rows, count - 1)
-        batch = Images(*(x[index] for x in split))
-        found = jax.device_get(program.judge(params, task, trained, batch, keys[index], rows < count))
+        batch = (Images(*(x[index] for x in split)), keys[index], rows < count)
+        found = jax.device_get(program.judge(state, shard_batch(batch, mesh), key)[1])
         right, loss, sides = right + float(found[0]), loss + float(found[1]), int(found[2])
     return right / (count * sides), loss / (count * sides)
 

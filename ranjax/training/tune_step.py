@@ -1,4 +1,8 @@
-"""The compiled step of `ranjax.training.tune`: attack, objective and optimiser of one method."""
+"""The compiled step of `ranjax.training.tune`: attack, objective and optimiser of one method.
+
+Each device attacks and embeds its rows of the batch, which is all of the work; embeddings are then gathered, and every
+device computes head and objective on the whole batch, so that batch norm and RAN's terms see what one device would.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from ranjax.attacks import image as image_attacks
 from ranjax.attacks import losses
@@ -16,13 +21,27 @@ from ranjax.models import input_filter, lora
 from ranjax.models.trainable import partition, select
 from ranjax.objectives import classification, rectification, robust
 from ranjax.objectives.rectification import Weights
+from ranjax.training.devices import AXIS, mapped_step
 from ranjax.training.optimizer import plain_promotion
 from ranjax.training.pretrain import as_float
 from ranjax.training.tuned import Images, Task, Tune, Tuned, encoder_of, head_of
 
 
+class State(NamedTuple):
+    """What a step is given on every device: the frozen encoder, the task, what is trained, its optimiser's state."""
+
+    params: Any
+    task: Task
+    trained: Any
+    opt_state: Any
+
+
 class Program(NamedTuple):
-    """Compiled: `start` makes what is trained and its optimiser's state, `step` moves them, `judge` counts."""
+    """Compiled for a mesh.
+
+    ``start(params, key) -> (trained, opt_state)``; ``step(state, batch, key) -> (state, loss)``, the state donated;
+    ``judge(state, (batch, keys key[B], valid bool[B]), key) -> (None, (right, loss, sides))``, sums over valid rows.
+    """
 
     start: Callable[..., Any]
     step: Callable[..., Any]
@@ -30,8 +49,8 @@ class Program(NamedTuple):
 
 
 @functools.lru_cache(maxsize=32)
-def program(functions: Any, method: Tuned, settings: Tune, classes: int, examples: int) -> Program:
-    """Compiled once for all seeds and upstream arms of one shape."""
+def program(functions: Any, method: Tuned, settings: Tune, classes: int, examples: int, mesh: Mesh) -> Program:
+    """Compiled once for all seeds and upstream arms of one shape; the mesh's size divides the batch."""
     head = head_of(method, functions.config.embed_dim, classes)
     optimizer = _optimizer(method, settings, examples)
 
@@ -67,7 +86,9 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
         trained = _with(trained, moving)
         encoder = encoder_of(method, params, trained)
         stats = trained.get("head", {}).get("stats", {})
-        features = functools.partial(functions.image_features, encoder)
+
+        def features(images: jax.Array, weights: Any = encoder) -> jax.Array:
+            return _whole(functions.image_features(weights, images))
 
         def applied(f: jax.Array, training: bool, stats: Any) -> Any:
             return head.apply(trained["head"]["params"], stats, f, training)  # type: ignore[union-attr]
@@ -78,7 +99,7 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
             return robust.tecoa(features(hurt), task.prompts, batch.labels, task.scale), stats
         if method.objective == "pmg_aft":
             # The general pull compares both models on x', as the public code does.
-            sides = (features(hurt), features(as_float(batch.images)), functions.image_features(params, hurt))
+            sides = (features(hurt), features(as_float(batch.images)), features(hurt, params))
             bad, clean, original = (robust.class_logits(f, task.prompts, task.scale) for f in sides)
             return robust.pmg_aft(bad, clean, original, batch.labels, settings.pull, settings.pull), stats
         if method.objective == "at":
@@ -105,18 +126,28 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
         )
         return total, stats
 
-    def step(params: Any, task: Task, trained: Any, opt_state: Any, batch: Images, key: jax.Array) -> Any:
-        keys = jax.random.split(key, batch.labels.shape[0])
+    def step(state: State, batch: Images, key: jax.Array) -> tuple[State, jax.Array]:
+        params, task, trained, opt_state = state
+        # One key per row of the global batch, whatever the number of devices.
+        rows = batch.labels.shape[0]
+        keys = jax.random.split(key, rows * mesh.size)
+        keys = jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index(AXIS) * rows, rows)
         hurt = attacked(params, task, trained, batch, keys) if method.attacks else None
+        batch = Images(batch.images, _whole(batch.labels), _whole(batch.original))
         moving = moving_of(trained)
         (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(moving, trained, params, task, batch, hurt)
+        # All devices computed the one loss from the gathered rows: the mean of their gradients is its gradient.
+        grads = jax.lax.pmean(grads, AXIS)
         updates, opt_state = optimizer.update(grads, opt_state, moving)
         trained = _with(trained, optax.apply_updates(moving, updates))
         if head is not None:
             trained = {**trained, "head": {**trained["head"], "stats": stats}}
-        return trained, opt_state, loss
+        return State(params, task, trained, opt_state), loss
 
-    def judge(params: Any, task: Task, trained: Any, batch: Images, keys: jax.Array, valid: jax.Array) -> Any:
+    def judge(state: State, rows: tuple[Images, jax.Array, jax.Array], key: jax.Array) -> tuple[None, Any]:
+        del key
+        params, task, trained, _ = state
+        batch, keys, valid = rows
         encoder = encoder_of(method, params, trained)
         classify = logits_of(functions, method, head)
         sides = [as_float(batch.images)]
@@ -126,9 +157,16 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
         each = losses.binary_cross_entropy if settings.multi_label else losses.cross_entropy
         right = [jnp.sum(jnp.where(valid, _right(x, batch.labels), 0.0)) for x in logits]
         loss = [jnp.sum(jnp.where(valid, each(x, batch.labels), 0.0)) for x in logits]
-        return sum(right), sum(loss), len(logits)
+        return None, (*jax.lax.psum((sum(right), sum(loss)), AXIS), jnp.int32(len(logits)))
 
-    return Program(jax.jit(start), jax.jit(step, donate_argnums=(2, 3)), jax.jit(judge))
+    # check_vma=False: loops inside attacks start from unvaried constants.
+    mapped = functools.partial(mapped_step, mesh=mesh, check_vma=False)
+    return Program(jax.jit(start), mapped(step), mapped(judge, donate=False))
+
+
+def _whole(rows: jax.Array) -> jax.Array:
+    """The rows of all devices, in their order; gradients flow back to the device that a row came from."""
+    return jax.lax.all_gather(rows, AXIS, tiled=True)
 
 
 def logits_of(functions: Any, method: Tuned, head: Any) -> Callable[..., jax.Array]:

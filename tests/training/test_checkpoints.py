@@ -2,13 +2,16 @@
 
 import json
 import logging
+import threading
+import time
+from concurrent.futures import Future
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax.errors import DataError
+from ranjax.errors import DataError, StuckError
 from ranjax.files import DiskFullError
 from ranjax.training import checkpoints, devices
 from ranjax.training.checkpoints import Checkpoints
@@ -187,3 +190,32 @@ def test_a_full_disk_is_said_and_costs_no_older_checkpoint(three, monkeypatch):
             store.close()
     with Checkpoints(three) as store:
         assert store.latest() == 3
+
+
+def test_a_save_that_a_clock_set_back_holds_up_is_given_up_in_words(tmp_path, monkeypatch):
+    store = Checkpoints(tmp_path / "c")
+    store.save(1, _state())
+    store.wait()
+    store._finishing = Future()
+    monkeypatch.setattr(checkpoints, "PATIENCE", 1.5)
+    # A slow disk alone is waited for.
+    monkeypatch.setattr(time, "time", time.monotonic)
+    with pytest.raises(TimeoutError):
+        _give_up_after(store, 2.5)
+    store._finishing = Future()
+    monkeypatch.setattr(time, "time", lambda: -time.monotonic())
+    with pytest.raises(StuckError, match=r"clock went back by \d+ s meanwhile"):
+        store.wait()
+    began = time.monotonic()
+    store.close()
+    assert time.monotonic() - began < 1
+
+
+def _give_up_after(store, seconds):
+    """`wait`, whose background work fails by itself after that time."""
+    timer = threading.Timer(seconds, store._finishing.set_exception, [TimeoutError("of the work itself")])
+    timer.start()
+    try:
+        store.wait()
+    finally:
+        timer.join()
