@@ -62,7 +62,7 @@ def write(facts: Facts) -> str:
     title = f"ranjax {facts.arm}" + (f", {facts.method}" if facts.method else "")
     licence = str(facts.data.get("licence") or "that of your own data")
     front = {
-        "library_name": "transformers",
+        "library_name": _OF_OTHERS.get(facts.kind, ("transformers",))[0],
         "license": "other",
         "license_name": json.dumps(licence, ensure_ascii=False),
         "tags": "[medical-imaging, vision-language, adversarial-robustness, research-only]",
@@ -88,11 +88,25 @@ def _notice(facts: Facts) -> str:
     return SIMULATED if simulated(facts) else NO_CLAIM
 
 
+_OBJECTIVES = {"info_nce": "InfoNCE", "sigmoid": "pairwise sigmoid loss"}
+
+
+# Of layouts that are not transformers': the library, its files, and where pixels' mean and deviation are.
+_OF_OTHERS = {
+    "open_clip": ("open_clip", "open_clip_config.json, open_clip_model.safetensors", "open_clip_config.json"),
+    "medclip": ("medclip", "model.safetensors", "that of MedCLIP's code, whose files do not hold it"),
+}
+
+
 def _layout(kind: str) -> str:
-    own = {"open_clip": "open_clip_config.json, open_clip_model.safetensors", "medclip": "model.safetensors"}
-    if kind in own:
-        return f"in the layout of {kind} ({own[kind]})"
+    if kind in _OF_OTHERS:
+        library, files, _ = _OF_OTHERS[kind]
+        return f"in the layout of {library} ({files})"
     return f"{kind} in the layout of `transformers` (config.json, model.safetensors)"
+
+
+def _pixels(kind: str) -> str:
+    return _OF_OTHERS[kind][2] if kind in _OF_OTHERS else "preprocessor_config.json"
 
 
 def _made(facts: Facts) -> str:
@@ -100,7 +114,7 @@ def _made(facts: Facts) -> str:
         f"* Files: {_layout(facts.kind)}, {facts.parameters:,} parameters.",
         f"* Tokenizer: tokenizer.json beside the weights, id `{facts.tokenizer}`. Another one gives the text tower "
         "other words than were meant.",
-        "* Image normalisation: preprocessor_config.json.",
+        f"* Image normalisation: {_pixels(facts.kind)}.",
     ]
     return "## What it is\n\n" + "\n".join(lines)
 
@@ -112,7 +126,8 @@ def _training(facts: Facts) -> str:
     lines = [
         f"* Data: {wording.plain(name)} ({counts}).",
         f"* Start: {facts.start or 'random weights'}; seed {config.get('seed')}.",
-        f"* Contrastive pre-training (InfoNCE): {config.get('pretrain.steps')} steps, batches of "
+        f"* Contrastive pre-training ({_OBJECTIVES[config.get('pretrain.objective', 'info_nce')]}): "
+        f"{config.get('pretrain.steps')} steps, batches of "
         f"{config.get('pretrain.batch_size')}, learning rate {config.get('pretrain.learning_rate'):g}.",
         f"* Upstream noise: {_noise(facts)}",
     ]

@@ -90,8 +90,14 @@ def test_an_exported_siglip_gives_the_same_features_in_open_clip(tmp_path, open_
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("tower", ["vit_tiny_patch16_224", "resnet18"])
-@pytest.mark.parametrize(("pooling", "projection"), [("cls", "mlp"), ("pooler", "linear"), ("mean", "mlp")])
+@pytest.mark.parametrize(
+    ("tower", "pooling", "projection"),
+    [
+        ("vit_tiny_patch16_224", "cls", "mlp"),
+        ("vit_tiny_patch16_224", "pooler", "linear"),
+        ("resnet18", "mean", "mlp"),
+    ],
+)
 def test_a_tower_of_timm_beside_a_bert_gives_the_same_features_in_open_clip(
     tower, pooling, projection, tmp_path, open_clip, monkeypatch
 ):

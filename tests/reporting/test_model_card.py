@@ -94,3 +94,19 @@ def test_clean_arms_controls_and_own_data_are_named_as_what_they_are(facts):
     assert model_card.NO_CLAIM in card
     assert "that of your own data" in card
     assert "The starting weights keep their own licence: the checkpoint `mine`." in card
+
+
+def test_the_card_names_the_library_and_the_objective_that_it_is_about(facts):
+    card = model_card.write(facts)
+    assert "library_name: transformers" in card
+    assert "Contrastive pre-training (InfoNCE)" in card
+    config = CONFIG | {"pretrain.objective": "sigmoid"}
+    card = model_card.write(dataclasses.replace(facts, kind="open_clip", config=config))
+    for said in (
+        "library_name: open_clip",
+        "in the layout of open_clip (open_clip_config.json, open_clip_model.safetensors)",
+        "Image normalisation: open_clip_config.json",
+        "Contrastive pre-training (pairwise sigmoid loss)",
+    ):
+        assert said in card
+    assert "preprocessor_config" not in card
