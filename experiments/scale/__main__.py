@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def show(program: Any, config: Any, arguments: argparse.Namespace) -> None:
     """Prints one program and what all its steps cost on every chip."""
     from experiments.scale import estimate
-    from experiments.scale.chips import CHIPS
+    from experiments.scale.chips import CHIPS, PRICES
 
     steps, what = work_of(program, config, arguments.pairs)
     print(f"\n{program.name}: {program.rows} pairs a device and step; {what}")
@@ -99,6 +99,11 @@ def show(program: Any, config: Any, arguments: argparse.Namespace) -> None:
             print(f"  {name:<6}{fits:>10}{times}{efficiency:>16}{hours:>12.3g}{cost:>10.3g}")
         else:
             print(f"  {name:<6}{fits:>10}{times}{efficiency:>16}{'?':>12}{'?':>10}")
+    if arguments.price:
+        print(f"  Dollars at {arguments.price:g} a chip-hour.")
+    else:
+        each = ", ".join(f"{name} {chip.price:.2f}" for name, chip in CHIPS.items())
+        print(f"  Dollars a chip-hour: {each} ({PRICES}).")
 
 
 def work_of(program: Any, config: Any, pairs: int) -> tuple[int, str]:

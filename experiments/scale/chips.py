@@ -15,7 +15,7 @@ class Chip:
       link: bytes a second that it can send to its peers within the fast domain.
       domain: chips in that domain (a TPU pod's torus, an NVLink node).
       outside: bytes a second beyond the domain.
-      price: dollars a chip-hour that estimates assume; list prices differ by place and contract, so give your own.
+      price: dollars a chip-hour that estimates assume, see `PRICES`.
     """
 
     flops: float
@@ -29,6 +29,10 @@ class Chip:
         """Of the slowest hop that a ring over `devices` crosses."""
         return self.link if devices <= self.domain else self.outside
 
+
+PRICES = "assumed, of the order of list prices on demand in 2025, not looked up since: check yours, give --price"
+"""Inputs of an estimate, never a quotation: prices differ by place, contract and month, and large clouds ask more for
+an H100 than clouds that rent GPUs alone."""
 
 CHIPS = {
     # 1,600 and 4,800 Gbit/s of interconnect a chip, both directions together; data-centre network beyond a pod.

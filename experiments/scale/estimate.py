@@ -13,12 +13,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.scale import collectives, flops
 from experiments.scale.chips import Chip
+from experiments.scale.towers import shape_of
 from ranjax.attacks.candidates import Table
 from ranjax.errors import ConfigError
 from ranjax.models import DualEncoder, split
 from ranjax.schema.noise import ATTACKS
 from ranjax.stages.craft import rows_attack
-from ranjax.stages.pretrain import encoder_shape, make_program
+from ranjax.stages.pretrain import make_program
 from ranjax.training import devices
 from ranjax.training.rows import RowMap
 
@@ -67,13 +68,13 @@ def pretrain_program(config: Any, count: int, vocab_size: int) -> Program:
       ConfigError: the batch cannot be split over the devices.
     """
     mesh = devices.make_mesh(count, config.model_axis)
-    shape = encoder_shape(config, vocab_size, eos_id=1, bos_id=2, pad_id=0)
+    shape = shape_of(config, vocab_size)
     functions, params = abstract_encoder(shape)
     made = make_program(functions, params, config, mesh)
     state = made.abstract(params)
     rows, length, side = config.pretrain.batch_size, config.text.max_length, shape.image_size
     batch = {
-        "image": jax.ShapeDtypeStruct((rows, side, side, shape.channels), jnp.uint8),
+        "image": jax.ShapeDtypeStruct((rows, side, side, _channels(shape)), jnp.uint8),
         "tokens": jax.ShapeDtypeStruct((rows, length), jnp.int32),
         "mask": jax.ShapeDtypeStruct((rows, length), jnp.bool_),
     }
@@ -95,7 +96,7 @@ def craft_program(config: Any, count: int, vocab_size: int) -> Program:
     if noise.recipe not in ATTACKS:
         raise ConfigError("noise.recipe", noise.recipe, "an attack: controls cost no products")
     mesh = devices.make_mesh(count)
-    shape = encoder_shape(config, vocab_size, eos_id=1, bos_id=2, pad_id=0)
+    shape = shape_of(config, vocab_size)
     functions, params = abstract_encoder(shape)
     mapped = RowMap(rows_attack(functions, noise, noise.recipe, unk_id=3), mesh, noise.batch_size)
     rows, length, side = mapped.step, config.text.max_length, shape.image_size
@@ -103,7 +104,7 @@ def craft_program(config: Any, count: int, vocab_size: int) -> Program:
     whole = NamedSharding(mesh, PartitionSpec())
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
     batch = (
-        jax.ShapeDtypeStruct((rows, side, side, shape.channels), jnp.uint8),
+        jax.ShapeDtypeStruct((rows, side, side, _channels(shape)), jnp.uint8),
         jax.ShapeDtypeStruct((rows, length), jnp.int32),
         jax.ShapeDtypeStruct((rows, length), jnp.bool_),
         jax.ShapeDtypeStruct((rows, length), jnp.int32),
@@ -113,6 +114,11 @@ def craft_program(config: Any, count: int, vocab_size: int) -> Program:
     shared = _on((params, _vocabulary(vocab_size), ()), whole)
     traced = mapped.trace(shared, _on(batch, split))
     return _measured("craft", traced, mesh, noise.batch_size, params, shared, noise.max_words)
+
+
+def _channels(shape: Any) -> int:
+    """Of the images that the loader brings."""
+    return 1 if shape.grey_to_rgb else int(shape.channels)
 
 
 def _vocabulary(words: int) -> Table:
@@ -157,7 +163,7 @@ def _bytes_of_a_part(leaf: Any) -> int:
 
 
 def abstract_encoder(shape: Any) -> tuple[Any, Any]:
-    """(functions, shapes of the parameters) of a `DualEncoderConfig`; no array is made."""
+    """(functions, shapes of the parameters) of a `DualEncoderConfig` or `TowersConfig`; no array is made."""
     functions: list[Any] = []
 
     def make() -> Any:

@@ -1,16 +1,20 @@
 """Costs read from compiled programs: against closed forms, and the collectives that the design promises."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from experiments.scale import collectives, estimate, flops
+from experiments.scale import collectives, estimate, flops, towers
 from experiments.scale.chips import CHIPS
 from ranjax import config as configs
 from ranjax.errors import ConfigError
 from ranjax.models import DualEncoder
 from ranjax.stages.pretrain import encoder_shape
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_products_of_a_matrix_product_a_loop_and_a_convolution():
@@ -153,3 +157,19 @@ def test_crafting_sends_nothing(tiny):
     config.noise.recipe = "gaussian"
     with pytest.raises(ConfigError, match=r"noise\.recipe"):
         estimate.craft_program(config, 8, vocab_size=64)
+
+
+@pytest.mark.slow
+def test_towers_named_by_their_folders_have_the_published_sizes():
+    config = configs.load(str(ROOT / "configs" / "roco_rn50.py"))
+    with pytest.raises(ConfigError, match=r"model\.text_weights = 'weights/pubmedbert'.* experiments/scale/shapes"):
+        towers.shape_of(config, 64)
+    for key, name in (("image_weights", "resnet50"), ("text_weights", "bert_base")):
+        config.model[key] = str(ROOT / "experiments" / "scale" / "shapes" / name)
+    _, params = estimate.abstract_encoder(towers.shape_of(config, 64))
+    counts = {part: sum(leaf.size for leaf in jax.tree.leaves(params[part])) for part in ("vision", "text")}
+    # torchvision's 25,557,032 without its classifier, with 53,120 running statistics; Hugging Face's BertModel.
+    assert counts == {"vision": 25_557_032 - 2_049_000 + 53_120, "text": 109_482_240}
+    config.model.weights, config.model.text_weights = "somewhere", ""
+    with pytest.raises(ConfigError, match=r"model\.weights"):
+        towers.shape_of(config, 64)
