@@ -65,6 +65,7 @@ def load_image_tower(source: str | Path, dtype: str = "float32") -> ImageTower:
     else:
         config, keys, weights, pixels = _of_timm(content, weights)
     template = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(IMAGE_TOWERS[type(config)](config, nnx.Rngs(0)))))
+    weights = dict(weights)
     return ImageTower(config, read_tree(weights, keys, template, source, dtype=dtype), pixels)
 
 

@@ -146,6 +146,7 @@ def _load(
     known = {key for key, _ in layout.values()}
     weights = {key: value for key, value in weights.items() if key in known or not key.startswith(_UNUSED)}
     template = jax.eval_shape(lambda: split_bert(Bert(config, nnx.Rngs(0)))[1])
+    weights = dict(weights)
     return BertFunctions(config), read_tree(weights, layout, template, folder, dtype=dtype), config
 
 

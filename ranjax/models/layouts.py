@@ -66,7 +66,7 @@ def load(
     folder = source.parent if source.is_file() else source
     chosen = _layout_of(folder, source if source.is_file() else None) if layout is None else _named(layout)
     content = chosen.config(folder)
-    weights = chosen.tidy(read_weights(source, _names(chosen)))
+    weights = dict(chosen.tidy(read_weights(source, _names(chosen))))
     config = chosen.read_config(content, folder, weights)
     if config.channels != 3:
         overrides.pop("grey_to_rgb", None)

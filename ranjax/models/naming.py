@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ def nest(flat: Mapping[tuple[str, ...], Any]) -> Tree:
 
 
 def read_tree(
-    weights: Mapping[str, np.ndarray],
+    weights: dict[str, np.ndarray],
     layout: Layout,
     template: Tree,
     source: str | Path,
@@ -153,7 +154,8 @@ def read_tree(
     """Fills the tree of `template` from a file's tensors.
 
     Args:
-      weights: the file's tensors; half precision is widened to `dtype`.
+      weights: the file's tensors; half precision is widened to `dtype`. The dict gives up each as it is read, so that
+        a large model is not held twice.
       layout: path -> (key, arrangement), one entry for each leaf of the template.
       template: pytree of shapes.
       source: where the weights came from, for messages.
@@ -170,6 +172,8 @@ def read_tree(
     missing = sorted(key for key in known if key not in weights)
     extra = sorted(key for key in weights if key not in known and key.rsplit(".", 1)[-1] not in ignored)
     misshaped, filled = [], {}
+    absent = [path for path in leaves if layout[path][0] not in weights]
+    uses = Counter(layout[path][0] for path in leaves)
     for path, leaf in leaves.items():
         key, arrangement = layout[path]
         if key not in weights:
@@ -181,10 +185,13 @@ def read_tree(
             continue
         stored = np.split(weights[key], arrangement.parts)[arrangement.part] if arrangement.parts > 1 else weights[key]
         filled[path] = jnp.asarray(np.asarray(from_file(stored, arrangement), np.dtype(dtype), order="C"))
+        del stored
+        uses[key] -= 1
+        if not uses[key]:
+            del weights[key]
     if misshaped or (fresh is None and (missing or extra)):
         raise WeightsError(str(source), missing, extra, misshaped)
     if fresh is not None and missing:
-        absent = [path for path in leaves if layout[path][0] not in weights]
         filled |= dict(zip(absent, jax.jit(lambda: [paths(fresh())[path] for path in absent])()))
     if missing or extra:
         logging.getLogger("ranjax").warning(

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ranjax.training.devices import batch_axes, replicate, shard_batch
 
@@ -42,8 +42,11 @@ class RowMap:
         self._own = np.repeat(own, batch_size)
 
     def share(self, tree: Any) -> Any:
-        """A copy of `tree` on every device, to be passed as `shared` more than once."""
-        return replicate(tree, self._mesh)
+        """`tree` on every device, to be passed as `shared` more than once; a device that holds it keeps its buffers."""
+        if jax.process_count() > 1:
+            return replicate(tree, self._mesh)
+        # Nothing here is donated, so no copy is needed where a device has one already.
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
     def trace(self, shared: Any, rows: Any) -> Any:
         """The traced program for arrays or shapes of one whole batch (`step` rows), to be lowered and measured."""
