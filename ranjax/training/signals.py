@@ -28,9 +28,9 @@ class StopFlag:
     handlers, the flag works but no signal sets it.
 
     Args:
-      at_once: exit code for a second request that finds the interpreter inside a compilation or another call that no
-        handler can interrupt: the process then ends `PATIENCE` seconds later from a thread, as by SIGKILL, with one
-        line on the standard error. None: such a request waits for the call.
+      at_once: exit code for a second request that finds the main thread inside a call that no handler can interrupt:
+        the process then ends `PATIENCE` seconds later from a thread, as by SIGKILL, with a line on the standard error.
+        Calls that keep the interpreter's lock, as XLA's CPU compiler does, are waited for even so. None: all are.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)

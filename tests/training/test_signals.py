@@ -1,4 +1,4 @@
-"""A second request to stop ends a process that is deep in a call which no handler interrupts, as XLA's compiler is."""
+"""A second request to stop ends a process that is deep in a call which no handler interrupts."""
 
 import signal
 import subprocess
