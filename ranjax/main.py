@@ -124,8 +124,22 @@ def _run(config, workdir: Path, redo: bool, until: str, stop: Callable[[], bool]
     return 0
 
 
+def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of argparse, and the overrides: argparse takes an option with a space in it for an argument."""
+    given, overrides = list(argv), []
+    for place in reversed(range(len(given))):
+        if given[place].startswith("--config."):
+            # A value that stands apart from its key goes with it.
+            count = 1 if "=" in given[place] else 2
+            overrides[:0] = given[place : place + count]
+            del given[place : place + count]
+    return given, overrides
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments, rest = parser().parse_known_args(argv)
+    given, overrides = _apart(sys.argv[1:] if argv is None else argv)
+    arguments, rest = parser().parse_known_args(given)
+    rest += overrides
     try:
         config = resolve(arguments, rest)
         if arguments.action == "describe":

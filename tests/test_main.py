@@ -37,9 +37,11 @@ def test_help_says_how_to_use_it():
 
 
 def test_describe_prints_every_key_of_the_resolved_config():
-    done = call("describe", "--config", f"{RAN}:smoke", "--config.pretrain.steps=77")
-    assert done.returncode == 0
+    spaced = ("--config.noise.ratios=(0.0, 0.5)", "--config.pretrain.steps", "77")
+    done = call("describe", "--config", f"{RAN}:smoke", *spaced)
+    assert done.returncode == 0, done.stderr
     assert "pretrain.steps = 77  [steps]" in done.stdout
+    assert "noise.ratios = (0.0, 0.5)  [shares]" in done.stdout
     assert "noise.image_epsilon = '8/255'  [pixel units]" in done.stdout
 
 
