@@ -126,7 +126,7 @@ def _run(config, workdir: Path, redo: bool, until: str, stop: Callable[[], bool]
 
 def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words of argparse, and the overrides: argparse takes an option with a space in it for an argument."""
-    given, overrides = list(argv), []
+    given, overrides = list(argv), list[str]()
     for place in reversed(range(len(given))):
         if given[place].startswith("--config."):
             # A value that stands apart from its key goes with it.
