@@ -83,6 +83,7 @@ def stopped(tmp_path_factory):
     return workdir, dict(zip(sorted({*SAVED, STOP}), figures_of(said), strict=True)), said
 
 
+@pytest.mark.slow
 def test_the_newest_and_the_best_stay_through_a_stop_and_the_arm_goes_on_with_the_best(stopped):
     workdir, figures, said = stopped
     first, second = sorted(figures, key=figures.get)[:2]
@@ -92,6 +93,7 @@ def test_the_newest_and_the_best_stay_through_a_stop_and_the_arm_goes_on_with_th
     assert f"  goes on with the encoder of step {first}, the best of the checkpoints" in said
 
 
+@pytest.mark.slow
 def test_the_encoder_is_the_best_checkpoints_and_not_the_lasts(stopped):
     workdir, figures, _ = stopped
     functions, params, _ = models.load(workdir / "pretrain" / "clean" / "encoder", grey_to_rgb=True)

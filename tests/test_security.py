@@ -199,7 +199,7 @@ def test_a_run_hides_patients_unless_it_is_told_that_they_are_public(tmp_path):
 def test_the_attack_command_marks_reports_before_it_writes_them(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "t.csv").write_text("image,report\na.png,Seen by Dr. Kowalski. No effusion.\n")
-    assert read_pairs(tmp_path, tmp_path / "t.csv", "image", "report")[0].report == "Seen by [NAME]. No effusion."
+    assert read_pairs(tmp_path, tmp_path / "t.csv", "image", "report")[0].reports == ("Seen by [NAME]. No effusion.",)
     kept = read_pairs(tmp_path, tmp_path / "t.csv", "image", "report", deidentified=False)
     assert "Kowalski" in kept[0].report
 

@@ -50,13 +50,13 @@ def test_parameters_carry_it_to_every_image(encoder):
     images = jnp.asarray(np.random.default_rng(1).random((3, 8, 8, 1)), jnp.float32)
     taps = input_filter.gaussian(1.0)
     behind = {**params, input_filter.NAME: taps}
-    expected = functions.image_features(params, input_filter.apply(taps, images))
-    np.testing.assert_allclose(functions.image_features(behind, images), expected, atol=1e-6)
-    tokens = jnp.ones((1, 4), jnp.int32)
-    text = functions.text_features(behind, tokens, jnp.ones((1, 4), bool))
-    np.testing.assert_array_equal(text, functions.text_features(params, tokens, jnp.ones((1, 4), bool)))
+    image_features, text_features = jax.jit(functions.image_features), jax.jit(functions.text_features)
+    expected = image_features(params, input_filter.apply(taps, images))
+    np.testing.assert_allclose(image_features(behind, images), expected, atol=1e-6)
+    tokens, mask = jnp.ones((1, 4), jnp.int32), jnp.ones((1, 4), bool)
+    np.testing.assert_array_equal(text_features(behind, tokens, mask), text_features(params, tokens, mask))
     # An attack sees through it: the gradient by the pixels is that of the composition, and nowhere masked.
-    gradient = jax.grad(lambda x: jnp.sum(functions.image_features(behind, x) ** 2))(images)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(functions.image_features(behind, x) ** 2)))(images)
     assert float(jnp.abs(gradient).min()) > 0
 
 

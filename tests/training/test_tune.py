@@ -126,6 +126,7 @@ def test_every_method_lowers_its_loss_within_its_scope(encoder, splits, name):
         assert max(found.history) > 1 / CLASSES
 
 
+@pytest.mark.slow
 def test_several_labels_are_learned_attacked_and_weighted(encoder, splits):
     settings = dataclasses.replace(SETTINGS, multi_label=True, sigma=0.0)
     hot = [part._replace(labels=np.eye(CLASSES, dtype=np.float32)[part.labels]) for part in splits]
