@@ -201,7 +201,7 @@ def test_the_attack_command_marks_reports_before_it_writes_them(tmp_path):
     (tmp_path / "t.csv").write_text("image,report\na.png,Seen by Dr. Kowalski. No effusion.\n")
     assert read_pairs(tmp_path, tmp_path / "t.csv", "image", "report")[0].reports == ("Seen by [NAME]. No effusion.",)
     kept = read_pairs(tmp_path, tmp_path / "t.csv", "image", "report", deidentified=False)
-    assert "Kowalski" in kept[0].report
+    assert "Kowalski" in kept[0].reports[0]
 
 
 def test_what_unpacks_beyond_its_limit_is_refused(tmp_path, monkeypatch):
