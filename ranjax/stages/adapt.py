@@ -195,7 +195,8 @@ def _tuned(
     fits = outcomes[taken]
     tensors = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *[one.trained for one in fits])
     context.say(
-        f"  {name}: {'clean and attacked' if method.attacks else 'clean'} validation accuracy {scores[taken]:.3f} "
+        f"  {name}: {'clean and attacked' if method.attacks else 'clean'} validation {config.metric} "
+        f"{scores[taken]:.3f} "
         f"over {len(fits)} seeds; {100 * fits[0].share:.2f} % of the encoder's parameters trained"
     )
     facts = {
@@ -236,6 +237,7 @@ def _settings(adapt: Any, point: Variant) -> Tune:
         pull=point.strength,
         sigma=adapt.filter,
         multi_label=adapt.task == "multi",
+        metric=adapt.metric,
     )
 
 

@@ -9,17 +9,20 @@ they stand. What is trained is a small tree of its own: LoRA adapters, or the im
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from ranjax.errors import ConfigError, DataError
 from ranjax.keys import stream
-from ranjax.training import tune_step
+from ranjax.objectives import classification
+from ranjax.training import selection, tune_step
 from ranjax.training.adapt_input import check_classes
 from ranjax.training.devices import make_mesh, replicate, shard_batch
 from ranjax.training.loop import MAX_IN_FLIGHT
@@ -33,7 +36,7 @@ class Outcome(NamedTuple):
       trained: {"encoder": adapters or arrays (none in scope "head"), "head": {"params", "stats"} (absent for prompts)},
         of the best epoch; the filter, which is fixed, stands in "encoder" where there is one.
       chosen: that epoch, from 0.
-      history: validation accuracy by epoch: the mean of clean and attacked where the method trains on attacked images.
+      history: validation figure (`Tune.metric`) by epoch: the mean of clean and attacked for methods with attacks.
       losses: mean training loss by epoch.
       share: trained numbers, those of the head included, as a share of the encoder's.
     """
@@ -92,10 +95,10 @@ def tune(
         means.append(float(np.mean(jax.device_get(summed))))
         if not np.isfinite(means[-1]):
             raise DataError(f"the loss is {means[-1]} in epoch {epoch + 1}: lower adapt.tune_learning_rate")
-        accuracy, loss = _judged(program, state, validation, jax.random.fold_in(key, 2**20), settings, mesh)
-        history.append(accuracy)
-        if (accuracy, -loss) > best[:2]:
-            best = (accuracy, -loss, epoch, jax.device_get(state.trained))
+        figure, loss = _judged(program, state, validation, jax.random.fold_in(key, 2**20), settings, mesh)
+        history.append(figure)
+        if (figure, -loss) > best[:2]:
+            best = (figure, -loss, epoch, jax.device_get(state.trained))
     total = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
     share = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tune_step.moving_of(best[3]))) / total
     return Outcome(best[3], best[2], history, means, share)
@@ -112,17 +115,26 @@ def _dividing(mesh: Mesh | None, batch_size: int) -> Mesh:
 def _judged(
     program: tune_step.Program, state: Any, split: Images, key: jax.Array, settings: Tune, mesh: Mesh
 ) -> tuple[float, float]:
-    """Accuracy and loss on a split, in batches of one shape: memory does not grow with the split."""
+    """Figure and loss on a split, means over clean and attacked images, in batches of one shape."""
     count = len(split.labels)
     keys = jax.random.split(key, count)
-    right, loss, sides = 0.0, 0.0, 1
+    parts = []
     for start in range(0, count, settings.batch_size):
         rows = np.arange(start, start + settings.batch_size)
         index = np.minimum(rows, count - 1)
-        batch = (Images(*(x[index] for x in split)), keys[index], rows < count)
-        found = jax.device_get(program.judge(state, shard_batch(batch, mesh), key)[1])
-        right, loss, sides = right + float(found[0]), loss + float(found[1]), int(found[2])
-    return right / (count * sides), loss / (count * sides)
+        batch = (Images(*(x[index] for x in split)), keys[index])
+        parts.append(np.asarray(program.judge(state, shard_batch(batch, mesh), key)[1]))
+    figure, loss = _figures(settings.metric, settings.multi_label, np.concatenate(parts)[:count], split.labels)
+    return float(figure), float(loss)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _figures(metric: str, multi_label: bool, logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Means over the sides of logits f32[N, sides, C]: the figure named, and the loss."""
+    sides = [logits[:, side] for side in range(logits.shape[1])]
+    figure = jnp.stack([selection.score(metric, x, labels, multi_label) for x in sides])
+    loss = jnp.stack([classification.loss(x, labels, None, multi_label) for x in sides])
+    return jnp.mean(figure), jnp.mean(loss)
 
 
 def _check(train: Images, validation: Images, classes: int, settings: Tune) -> None:

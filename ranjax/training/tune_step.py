@@ -40,7 +40,8 @@ class Program(NamedTuple):
     """Compiled for a mesh.
 
     ``start(params, key) -> (trained, opt_state)``; ``step(state, batch, key) -> (state, loss)``, the state donated;
-    ``judge(state, (batch, keys key[B], valid bool[B]), key) -> (None, (right, loss, sides))``, sums over valid rows.
+    ``judge(state, (batch, keys key[B]), key) -> (None, logits f32[B, sides, C])``, of clean images and,
+    where the method trains on them, of attacked ones.
     """
 
     start: Callable[..., Any]
@@ -144,20 +145,16 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
             trained = {**trained, "head": {**trained["head"], "stats": stats}}
         return State(params, task, trained, opt_state), loss
 
-    def judge(state: State, rows: tuple[Images, jax.Array, jax.Array], key: jax.Array) -> tuple[None, Any]:
+    def judge(state: State, rows: tuple[Images, jax.Array], key: jax.Array) -> tuple[None, jax.Array]:
         del key
         params, task, trained, _ = state
-        batch, keys, valid = rows
+        batch, keys = rows
         encoder = encoder_of(method, params, trained)
         classify = logits_of(functions, method, head)
         sides = [as_float(batch.images)]
         if method.attacks:
             sides.append(attacked(params, task, trained, batch, keys))
-        logits = [classify(encoder, task, trained, x) for x in sides]
-        each = losses.binary_cross_entropy if settings.multi_label else losses.cross_entropy
-        right = [jnp.sum(jnp.where(valid, _right(x, batch.labels), 0.0)) for x in logits]
-        loss = [jnp.sum(jnp.where(valid, each(x, batch.labels), 0.0)) for x in logits]
-        return None, (*jax.lax.psum((sum(right), sum(loss)), AXIS), jnp.int32(len(logits)))
+        return None, _whole(jnp.stack([classify(encoder, task, trained, x) for x in sides], axis=1))
 
     # check_vma=False: loops inside attacks start from unvaried constants.
     mapped = functools.partial(mapped_step, mesh=mesh, check_vma=False)
@@ -179,13 +176,6 @@ def logits_of(functions: Any, method: Tuned, head: Any) -> Callable[..., jax.Arr
         return head.apply(trained["head"]["params"], trained["head"]["stats"], features, False)[1]
 
     return classify
-
-
-def _right(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """f32[B]: 1 where the top class is the label's, or the share of classes on the right side of 0."""
-    if labels.ndim == 2:
-        return jnp.mean((logits > 0) == (labels > 0.5), axis=1, dtype=jnp.float32)
-    return (jnp.argmax(logits, 1) == labels).astype(jnp.float32)
 
 
 def used(weights: Weights) -> frozenset[str]:

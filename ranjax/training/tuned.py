@@ -84,6 +84,7 @@ class Tune:
       trainable: regular expressions on the paths of what scope "full" trains.
       targets: regular expressions on the paths of the kernels that get an adapter in scope "lora".
       multi_label: sigmoid outputs and multi-hot labels; for methods with a head of their own.
+      metric: of `selection.METRICS`, by which an epoch is chosen.
     """
 
     epochs: int = 5
@@ -101,6 +102,7 @@ class Tune:
     pull: float = 1.0
     sigma: float = 1.5
     multi_label: bool = False
+    metric: str = "accuracy"
 
 
 class Images(NamedTuple):

@@ -10,6 +10,7 @@ from flax import nnx
 
 from ranjax.attacks import image as image_attacks
 from ranjax.errors import ConfigError, DataError
+from ranjax.evaluation import metrics
 from ranjax.models import DualEncoder, DualEncoderConfig, split
 from ranjax.objectives import robust
 from ranjax.training import tune_step, tuned
@@ -83,6 +84,20 @@ def test_lora_learns_the_task_and_moves_the_image_tower_alone(encoder, splits, l
     right = np.argmax(classify(merged, task(), lora.trained, images), 1) == splits[1].labels
     assert right.mean() == pytest.approx(lora.history[lora.chosen])
     assert lora.chosen == int(np.argmax(lora.history)) or lora.history[lora.chosen] == max(lora.history)
+
+
+def test_an_epoch_is_chosen_by_the_metric_that_is_asked_for(encoder, splits, lora):
+    found = fit(encoder, splits, "lora", dataclasses.replace(SETTINGS, metric="auroc"))
+    assert found.losses == lora.losses  # trained alike
+    assert found.history != lora.history
+    functions, params = encoder
+    merged = tuned.encoder_of(tuned.TUNED["lora"], params, found.trained)
+    classify = tune_step.logits_of(functions, tuned.TUNED["lora"], tuned.head_of(tuned.TUNED["lora"], 8, CLASSES))
+    images = jnp.asarray(splits[1].images, jnp.float32) / 255
+    logits = classify(merged, task(), found.trained, images)
+    assert metrics.macro_auroc(np.asarray(jax.nn.softmax(logits)), splits[1].labels) == pytest.approx(
+        found.history[found.chosen], abs=1e-6
+    )
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(encoder, splits, lora):
