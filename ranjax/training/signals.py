@@ -24,8 +24,9 @@ class StopFlag:
             train(..., should_stop=stop)
 
     A second SIGINT, or a SIGTERM at least `APART` seconds after the first signal, raises KeyboardInterrupt at once, for
-    whoever cannot wait. The former handlers come back on exit. Outside the main thread, where Python allows no
-    handlers, the flag works but no signal sets it.
+    whoever cannot wait; where Python would swallow it (in a finaliser, in a callback of the garbage collector), the
+    next call of the object raises it instead, or the end of the block. The former handlers come back on exit. Outside
+    the main thread, where Python allows no handlers, the flag works but no signal sets it.
 
     Args:
       at_once: exit code for a second request that finds the main thread inside a call that no handler can interrupt:
@@ -37,6 +38,7 @@ class StopFlag:
 
     def __init__(self, at_once: int | None = None) -> None:
         self.signal: signal.Signals | None = None
+        self._insisted = False
         self._at_once = at_once
         self._first: float | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -45,6 +47,8 @@ class StopFlag:
         self._former = -1
 
     def __call__(self) -> bool:
+        if self._insisted:
+            raise KeyboardInterrupt
         return self.signal is not None
 
     def __enter__(self) -> StopFlag:
@@ -60,7 +64,7 @@ class StopFlag:
             self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._left.set()
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -71,14 +75,18 @@ class StopFlag:
             self._wake = None
             theirs.close()  # the thread then reads the end
             del ours
+        if self._insisted and kind is None:
+            raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        del frame
         now = time.monotonic()
         if self._first is None:
             self._first = now
         if self.signal is not None and _is_another(number, now - self._first):
-            raise KeyboardInterrupt
+            self._insisted = True
+            if not _swallows(frame):
+                raise KeyboardInterrupt
+            return
         self.signal = signal.Signals(number)
 
     def _watch(self, woken: socket.socket) -> None:
@@ -95,6 +103,15 @@ class StopFlag:
                         os.write(2, f"{AT_ONCE}\n".encode())
                         os._exit(self._at_once or 0)
                     return
+
+
+def _swallows(frame: FrameType | None) -> bool:
+    """Whether an exception raised in this frame would be printed and lost: in a finaliser, or in JAX's GC callback."""
+    while frame is not None:
+        if frame.f_code.co_name in ("__del__", "_xla_gc_callback"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_another(number: int, after: float) -> bool:

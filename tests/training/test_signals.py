@@ -55,3 +55,30 @@ def test_one_request_delivered_twice_is_one_and_a_later_second_one_ends_the_proc
     assert ends(busy, 3.2) is None
     busy.send_signal(signal.SIGTERM)
     assert ends(busy, 10) == 130
+
+
+def test_an_interrupt_inside_a_finaliser_is_not_lost():
+    """Python prints and forgets what is raised there: the next poll raises it, or the end of the block."""
+    script = """
+import os, signal
+from ranjax.training.signals import StopFlag
+
+class Busy:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000): pass  # the handler runs in here
+
+for poll in (True, False):
+    try:
+        with StopFlag() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop()
+            Busy()
+            if poll:
+                stop()
+                print("lost", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("interrupted\ninterrupted\n", "")
