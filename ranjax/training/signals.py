@@ -38,7 +38,7 @@ class StopFlag:
 
     def __init__(self, at_once: int | None = None) -> None:
         self.signal: signal.Signals | None = None
-        self._insisted = False
+        self._held_back = False
         self._at_once = at_once
         self._first: float | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -47,8 +47,7 @@ class StopFlag:
         self._former = -1
 
     def __call__(self) -> bool:
-        if self._insisted:
-            raise KeyboardInterrupt
+        self._raise_what_was_held_back()
         return self.signal is not None
 
     def __enter__(self) -> StopFlag:
@@ -75,19 +74,24 @@ class StopFlag:
             self._wake = None
             theirs.close()  # the thread then reads the end
             del ours
-        if self._insisted and kind is None:
-            raise KeyboardInterrupt
+        if kind is None:
+            self._raise_what_was_held_back()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self._first is None:
             self._first = now
         if self.signal is not None and _is_another(number, now - self._first):
-            self._insisted = True
             if not _swallows(frame):
                 raise KeyboardInterrupt
+            self._held_back = True
             return
         self.signal = signal.Signals(number)
+
+    def _raise_what_was_held_back(self) -> None:
+        if self._held_back:
+            self._held_back = False
+            raise KeyboardInterrupt
 
     def _watch(self, woken: socket.socket) -> None:
         first: float | None = None
