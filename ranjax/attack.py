@@ -210,19 +210,8 @@ def _write(arguments: argparse.Namespace, pairs: Sequence[Any], victim: Any) -> 
         found = told[pair.id]
         parts = (found[name] for name in ("reports", "losses_before", "losses_after", "changed"))
         for report, attacked, before, after, changed in zip(pair.reports, *parts, strict=True):
-            writer.writerow(
-                (
-                    pair.id,
-                    report,
-                    attacked,
-                    before,
-                    after,
-                    found["norm"],
-                    len(changed),
-                    found["queries"],
-                    after > before,
-                )
-            )
+            whole = found["norm"], len(changed), found["queries"], after > before
+            writer.writerow((pair.id, report, attacked, before, after, *whole))
     files.write_text(arguments.out / "pairs.csv", table.getvalue())
     means = {name: float(np.mean([told[pair.id][name] for pair in pairs])) for name in fields}
     reports = sum(len(pair.reports) for pair in pairs)

@@ -14,6 +14,7 @@ second Ctrl-C or SIGTERM (the last checkpoint and all finished shards remain).
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -136,6 +137,13 @@ def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return given, overrides
 
 
+def _leave(code: int) -> None:
+    """Ends the process with all that was said, and waits for no thread or library."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     given, overrides = _apart(sys.argv[1:] if argv is None else argv)
     arguments, rest = parser().parse_known_args(given)
@@ -153,11 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         if isinstance(error, StuckError):
-            import os
-
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(EXIT_FAILED)
+            _leave(EXIT_FAILED)
         return EXIT_FAILED
     except OtherProcessError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -180,10 +184,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     code = main()
     if code == EXIT_INTERRUPTED:
-        import os
-
         # An interrupted compilation can leave XLA in a state that crashes the interpreter's own way out.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        _leave(code)
     sys.exit(code)

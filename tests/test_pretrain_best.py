@@ -19,22 +19,17 @@ from ranjax.training.devices import make_mesh
 EVERY, STOP, STEPS = 8, 27, 40
 SAVED = (8, 16, 24, 32, STEPS)
 TINY = """
-from ranjax.config import default_config
+from experiments.reliability import tiny
 
 
 def get_config():
-    config = default_config()
-    config.quick_compile = True
+    config = tiny.get_config()
     data = config.data.radiographs
-    config.data.image_size = 32
-    data.train, data.adapt, data.validation, data.test, data.ood_test = 48, 8, 16, 8, 8
+    data.adapt, data.validation, data.test, data.ood_test = 8, 16, 8, 8
     config.text.max_length = 24
-    config.model.vision_layers = config.model.text_layers = 1
-    config.model.patch_size = 16
-    config.model.vision_width = config.model.text_width = config.model.embed_dim = 24
     config.noise.ratios = (0.0,)
     # So long on so few pairs that it learns them by heart: the last step is not the best.
-    config.pretrain.steps, config.pretrain.batch_size, config.pretrain.learning_rate = 40, 8, 0.005
+    config.pretrain.steps, config.pretrain.learning_rate = 40, 0.005
     config.pretrain.checkpoint_every, config.pretrain.log_every = 8, 1
     config.pretrain.keep, config.pretrain.keep_best, config.pretrain.choose = 1, 2, "best"
     return config

@@ -20,6 +20,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
+from experiments.benchmarks.peak import peak_mb  # noqa: E402
 from ranjax import models  # noqa: E402
 from ranjax.attacks import candidates, image, joint, losses, resume, text  # noqa: E402
 from ranjax.training import devices  # noqa: E402
@@ -108,12 +109,6 @@ def matmul(dtype):
 
     run()
     return run
-
-
-def peak_mb():
-    """The most memory that this process held. ru_maxrss would count its parent's before exec, too."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 def main():

@@ -13,6 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import torch
 import torch.nn.functional as F
+from peak import peak_mb
 from transformers import CLIPModel
 
 
@@ -197,12 +198,6 @@ def build(folder, workload, name):
         classifier, eps=epsilon, eps_step=step, max_iter=steps, num_random_init=1, batch_size=len(images), verbose=False
     )
     return lambda: reached(torch.from_numpy(attack.generate(images.numpy(), labels.numpy())))
-
-
-def peak_mb():
-    """The most memory that this process held. ru_maxrss would count its parent's before exec, too."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 def main():

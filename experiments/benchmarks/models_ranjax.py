@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.contestant import serve
+from experiments.benchmarks.peak import peak_mb
 from ranjax import models
 from ranjax.training import compile_cache, devices
 from ranjax.training.optimizer import AdamWSettings, adamw
@@ -87,11 +88,5 @@ def summed(found):
     return float(leaves[0]) if leaves[0].ndim == 0 else float(sum(np.abs(leaf).sum() for leaf in leaves))
 
 
-def peak():
-    """The most memory in MB that this process held. ru_maxrss would count its parent's before exec, too."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
-
-
 if __name__ == "__main__":
-    serve(build(), peak)
+    serve(build(), peak_mb)

@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from peak import peak_mb
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 FOLDER, NAME = Path(sys.argv[1]), sys.argv[2]
 BF16 = NAME.endswith("bf16")
@@ -142,12 +144,6 @@ def open_clip_model(texts):
         return criterion(image, words, scale)
 
     return model, model.encode_image, contrast
-
-
-def peak_mb():
-    """The most memory that this process held. ru_maxrss would count its parent's before exec, too."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 def main():

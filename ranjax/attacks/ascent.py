@@ -131,14 +131,13 @@ def score_and_gradient(
         return _differentiate(lambda images: score(loss_fn, images, keys, number), images)
     own, part = fold(keys, number), loss_fn.part
 
-    def add(carry: tuple[jax.Array, jax.Array], index: jax.Array) -> Any:
+    def add(total: jax.Array, index: jax.Array) -> Any:
         loss, success, gradient = _differentiate(lambda images: part(images, own, index), images)
-        return (carry[0] + loss, carry[1] + gradient), success
+        return total + gradient, (loss, success)
 
-    loss_type = jax.eval_shape(lambda images: score(loss_fn, images, keys, number)[0], images)
-    zero = jnp.zeros(loss_type.shape, loss_type.dtype), jnp.zeros_like(images)
-    (loss, gradient), success = jax.lax.scan(add, zero, jnp.arange(loss_fn.count, dtype=jnp.uint32))
-    return loss, loss_fn.judge(success), gradient
+    numbers = jnp.arange(loss_fn.count, dtype=jnp.uint32)
+    gradient, (losses, success) = jax.lax.scan(add, jnp.zeros_like(images), numbers)
+    return jnp.sum(losses, axis=0), loss_fn.judge(success), gradient
 
 
 def _differentiate(

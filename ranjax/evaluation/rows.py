@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,36 +68,67 @@ def classification_rows(
       class_names: C names, for rows ``"auroc/<name>"`` over all seeds; none: no such rows.
       resamples, seed: of the bootstrap.
     """
-    stack = np.asarray(logits, np.float64)
-    stack = stack[None] if stack.ndim == 2 else stack
+    stack = heads_first(logits)
     if stack.ndim != 3 or (len(seeds) and len(seeds) != len(stack)):
         raise DataError(f"logits [N, C] or [S, N, C] with S = {len(seeds)} seeds are needed, got {np.shape(logits)}")
     labels = np.asarray(labels)
-    if class_names and len(class_names) != stack.shape[2]:
-        raise DataError(f"{len(class_names)} class names for {stack.shape[2]} classes")
+    check_names(class_names, stack)
     hits = np.stack([metrics.correct(one, labels) for one in stack])
-    count = len(labels)
     probabilities = np.stack([metrics.softmax(one) for one in stack])
     confidence = np.minimum(probabilities.max(2), 1.0)
-    # The first row takes every example once: the figure itself.
-    counts = np.concatenate([np.ones((1, count)), statistics.draw_counts(count, resamples, seed, strata=labels)])
-
-    def by_seed(function: Any) -> np.ndarray:
-        return np.stack([function(s) for s in range(len(stack))], axis=1)
-
+    counts = draws(len(labels), resamples, seed, strata=labels)
     areas = [resampled.auroc_each(counts, one, labels) for one in probabilities]
     tables = {
-        "balanced_accuracy": by_seed(lambda s: resampled.balanced_accuracy(counts, hits[s], labels)),
-        "macro_auroc": by_seed(lambda s: resampled.macro_auroc(areas[s])),
-        "ece": by_seed(lambda s: resampled.ece(counts, confidence[s], hits[s])),
+        "balanced_accuracy": [resampled.balanced_accuracy(counts, one, labels) for one in hits],
+        "macro_auroc": [resampled.macro_auroc(one) for one in areas],
+        "ece": [resampled.ece(counts, *one) for one in zip(confidence, hits)],
     }
-    per_class = {f"auroc/{name}": by_seed(lambda s, c=c: areas[s][:, c]) for c, name in enumerate(class_names)}
+    per_class = {f"auroc/{name}": [one[:, c] for one in areas] for c, name in enumerate(class_names)}
+    return rows_by_seed(cell, seeds, {"accuracy": hits}, tables, per_class, resamples, seed)
 
-    def rows_of(cell: Cell, chosen: slice, tables: dict[str, np.ndarray]) -> list[Row]:
-        rows = [interval_row(cell, "accuracy", statistics.bootstrap(hits[chosen], resamples, seed))]
-        for name, table in tables.items():
-            found = statistics.bootstrap_metric(table[0, chosen], table[1:, chosen], count, seed)
-            rows.append(interval_row(cell, name, found))
+
+def heads_first(logits: Any) -> np.ndarray:
+    """Logits [N, C] of one head, or [S, N, C] of S, as f64[S, N, C]."""
+    stack = np.asarray(logits, np.float64)
+    return stack[None] if stack.ndim == 2 else stack
+
+
+def check_names(class_names: Sequence[str], stack: np.ndarray) -> None:
+    """Raises DataError where names are given, but not one for each class of logits [S, N, C]."""
+    if class_names and len(class_names) != stack.shape[2]:
+        raise DataError(f"{len(class_names)} class names for {stack.shape[2]} classes")
+
+
+def draws(count: int, resamples: int, seed: int, strata: Any = None) -> np.ndarray:
+    """How often each of `count` examples is drawn, f64[1 + resamples, count]; first each once: the figure itself."""
+    return np.concatenate([np.ones((1, count)), statistics.draw_counts(count, resamples, seed, strata=strata)])
+
+
+def rows_by_seed(
+    cell: Cell,
+    seeds: Sequence[int],
+    means: Mapping[str, np.ndarray],
+    tables: Mapping[str, Sequence[np.ndarray]],
+    per_class: Mapping[str, Sequence[np.ndarray]],
+    resamples: int,
+    seed: int,
+) -> list[Row]:
+    """Every figure over all heads, and all but those of classes for each head that is named.
+
+    Args:
+      cell: without a seed.
+      seeds: S names of the heads, or none.
+      means: by metric, values of single examples [S, N], whose mean is the figure.
+      tables: by metric and head, the figure on each draw of `draws`, [1 + resamples]. per_class: those of classes.
+      resamples, seed: of the bootstrap.
+    """
+    count = next(iter(means.values())).shape[1]
+
+    def rows_of(cell: Cell, chosen: slice, tables: Mapping[str, Sequence[np.ndarray]]) -> list[Row]:
+        rows = [interval_row(cell, name, statistics.bootstrap(x[chosen], resamples, seed)) for name, x in means.items()]
+        for name, heads in tables.items():
+            table = np.stack(heads[chosen], axis=1)
+            rows.append(interval_row(cell, name, statistics.bootstrap_metric(table[0], table[1:], count, seed)))
         return rows
 
     rows = rows_of(cell, slice(None), {**tables, **per_class})

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from ranjax import files
-from ranjax.attacks import candidates, constraints, sources
+from ranjax.attacks import candidates, constraints
 from ranjax.errors import ConfigError, nearest
-from ranjax.stages.candidates import Allowed, Proposer, mask_id_of
+from ranjax.stages.candidates import Allowed, narrowed, read_proposer, refuse_nothing_left
 
 SOURCES = ("neighbours", "thesaurus")
 """What narrows the candidates down, beside a masked language model; several are intersected."""
@@ -55,21 +54,15 @@ def allowed(
     named, words = chosen_sources(arguments.candidates), _words_of(tokenizer, reports)
     if arguments.words_from:
         words += constraints.read_list(arguments.words_from)
-    groups = constraints.read_groups(arguments.thesaurus) if "thesaurus" in named else ()
-    words += [word.lower() for group in groups for word in group]
+    groups = constraints.read_groups(arguments.thesaurus) if "thesaurus" in named else None
+    words += [word.lower() for group in groups or () for word in group]
     lexicon = candidates.build(
         dict.fromkeys(words), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=protected, vocab_size=vocab_size
     )
-    table = lexicon.table
-    if "neighbours" in named:
-        near = sources.neighbours(token_table, table, arguments.neighbours, arguments.neighbour_cosine)
-        table = sources.restrict(table, near)
-    if "thesaurus" in named:
-        table = sources.restrict(table, sources.from_groups(lexicon, groups))
-    if table.lists is not None and not bool(jnp.any(table.lists >= 0)):
-        raise ConfigError("--candidates", arguments.candidates, "sources that leave at least one replacement")
-    lexicon = lexicon._replace(table=table)
-    return Allowed(lexicon, _proposer(arguments.masked_lm, lexicon, reports) if arguments.masked_lm else None)
+    near = (arguments.neighbours, arguments.neighbour_cosine) if "neighbours" in named else None
+    lexicon = lexicon._replace(table=narrowed(lexicon, token_table, near, groups))
+    refuse_nothing_left(lexicon.table, "--candidates", arguments.candidates)
+    return Allowed(lexicon, read_proposer(arguments.masked_lm, lexicon, reports) if arguments.masked_lm else None)
 
 
 def hashes(arguments: argparse.Namespace) -> dict[str, str]:
@@ -84,14 +77,3 @@ def hashes(arguments: argparse.Namespace) -> dict[str, str]:
 def _words_of(tokenizer: Any, reports: Sequence[str]) -> list[str]:
     count = Counter(word.lower() for words in tokenizer.split(reports) for word in words if word[:1].isalnum())
     return sorted(count, key=lambda word: (-count[word], word))
-
-
-def _proposer(folder: Path, lexicon: candidates.Lexicon, reports: Sequence[str]) -> Proposer:
-    from ranjax.data.tokenizer import Tokenizer
-    from ranjax.models import load_bert_mlm
-
-    functions, params, _ = load_bert_mlm(folder)
-    tokenizer = Tokenizer.load(folder, sample=list(reports[:50]))
-    mask_id_of(tokenizer)
-    table = candidates.in_tokens_of(lexicon, tokenizer.pieces, pad_id=tokenizer.pad_id)
-    return Proposer(functions, params, tokenizer, table)

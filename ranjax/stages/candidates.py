@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -45,20 +46,44 @@ def allowed(context: Context, token_table: np.ndarray) -> Allowed:
     config, data = context.config, common.data(context)
     noise = config.noise
     lexicon = vocabulary(data, noise)
-    table = lexicon.table
-    if "neighbours" in noise.candidates:
-        near = sources.neighbours(token_table, table, noise.neighbours, noise.neighbour_cosine)
-        table = sources.restrict(table, near)
-    if "thesaurus" in noise.candidates:
-        table = sources.restrict(table, sources.from_groups(lexicon, constraints.read_groups(noise.thesaurus)))
+    near = (noise.neighbours, noise.neighbour_cosine) if "neighbours" in noise.candidates else None
+    groups = constraints.read_groups(noise.thesaurus) if "thesaurus" in noise.candidates else None
+    table = narrowed(lexicon, token_table, near, groups)
     if noise.same_class:
         held = table.lists if table.lists is not None else _everything(lexicon)
         table = table._replace(lists=sources.same_class(lexicon, held, constraints.read_groups("word_classes")))
-    if table.lists is not None and not bool(jnp.any(table.lists >= 0)):
-        raise ConfigError("noise.candidates", noise.candidates, "sources that leave at least one replacement")
+    refuse_nothing_left(table, "noise.candidates", noise.candidates)
     lexicon = lexicon._replace(table=table)
     proposer = _proposer(context, lexicon) if "masked_lm" in noise.candidates else None
     return Allowed(lexicon, proposer)
+
+
+def narrowed(
+    lexicon: candidates.Lexicon,
+    token_table: np.ndarray,
+    near: tuple[int, float] | None,
+    groups: Iterable[Sequence[str]] | None,
+) -> candidates.Table:
+    """The lexicon's table with what both sources allow, None standing for a source that is not asked.
+
+    Args:
+      lexicon: the candidate words.
+      token_table: f[V, W] of the surrogate's text tower.
+      near: nearest words in it, and the least cosine.
+      groups: of synonyms.
+    """
+    table = lexicon.table
+    if near is not None:
+        table = sources.restrict(table, sources.neighbours(token_table, table, *near))
+    if groups is not None:
+        table = sources.restrict(table, sources.from_groups(lexicon, groups))
+    return table
+
+
+def refuse_nothing_left(table: candidates.Table, key: str, value: Any) -> None:
+    """Raises ConfigError where a table's lists leave nothing to replace."""
+    if table.lists is not None and not bool(jnp.any(table.lists >= 0)):
+        raise ConfigError(key, value, "sources that leave at least one replacement")
 
 
 def vocabulary(data: common.Data, noise: Any) -> candidates.Lexicon:
@@ -119,15 +144,26 @@ def mask_id_of(tokenizer: Tokenizer) -> int:
     return tokenizer.mask_id
 
 
-def _proposer(context: Context, lexicon: candidates.Lexicon) -> Proposer:
+def read_proposer(folder: str | Path, lexicon: candidates.Lexicon, reports: Sequence[str]) -> Proposer:
+    """A masked language model and its tokenizer from a folder; `reports`: some that it will meet.
+
+    Raises:
+      ConfigError: a tokenizer without a mask token. What `models.load_bert_mlm` and `Tokenizer.load` raise.
+    """
     from ranjax.models import load_bert_mlm
 
+    functions, params, _ = load_bert_mlm(folder)
+    return _proposer_of(functions, params, Tokenizer.load(folder, sample=list(reports[:50])), lexicon)
+
+
+def _proposer(context: Context, lexicon: candidates.Lexicon) -> Proposer:
     given = context.config.noise.masked_lm
     if given == "corpus":
-        functions, params, tokenizer = _trained_here(context)
-    else:
-        functions, params, _ = load_bert_mlm(given)
-        tokenizer = Tokenizer.load(given, sample=common.data(context).split("train").reports[:50])
+        return _proposer_of(*_trained_here(context), lexicon)
+    return read_proposer(given, lexicon, common.data(context).split("train").reports)
+
+
+def _proposer_of(functions: Any, params: Any, tokenizer: Tokenizer, lexicon: candidates.Lexicon) -> Proposer:
     mask_id_of(tokenizer)
     table = candidates.in_tokens_of(lexicon, tokenizer.pieces, pad_id=tokenizer.pad_id)
     return Proposer(functions, params, tokenizer, table)

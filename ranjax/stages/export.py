@@ -17,7 +17,7 @@ from ranjax.reporting import model_card
 from ranjax.stages import cards, common
 from ranjax.stages.adapted import load_heads, load_tuned, tuned_of
 from ranjax.training.methods import METHODS
-from ranjax.training.tuned import FROZEN, Tuned, encoder_of
+from ranjax.training.tuned import FROZEN, encoder_of
 
 HEAD, HEAD_FACTS = "head.safetensors", "head.json"
 
@@ -57,7 +57,7 @@ def export(context: Context, arm: str, method: str, seed: int, out: Path, result
     _check(context, arm, method, out)
     functions, params = common.encoder(context, arm)
     trained = _trained(context, arm, method, seed) if method else {}
-    tuned = _tuned(context, method)
+    tuned = tuned_of(context.config.adapt, method)
     adapted = dict(params)
     if trained.get("encoder"):
         adapted = encoder_of(tuned or FROZEN, params, trained)
@@ -86,7 +86,9 @@ def _check(context: Context, arm: str, method: str, out: Path) -> None:
         raise DataError(f"{context.workdir}: pretrain/{arm} is not finished; the run's own command goes on with it.")
     if method:
         done = context.folder_of(f"adapt/{arm}") / "manifest.json"
-        known = [name for name in context.config.adapt.methods if _tuned(context, name) or name in METHODS]
+        known = [
+            name for name in context.config.adapt.methods if tuned_of(context.config.adapt, name) or name in METHODS
+        ]
         if method not in known:
             raise ConfigError("--method", method, f"a method of this run: {', '.join(known)}", nearest(method, known))
         if not done.is_file():
@@ -95,14 +97,10 @@ def _check(context: Context, arm: str, method: str, out: Path) -> None:
         raise ConfigError("--out", str(out), "a folder that is absent or empty")
 
 
-def _tuned(context: Context, method: str) -> Tuned | None:
-    return tuned_of(context.config.adapt, method)
-
-
 def _trained(context: Context, arm: str, method: str, seed: int) -> dict[str, Any]:
     """{"encoder", "head"} of one seed, either absent where the method trains none."""
     folder = context.folder_of(f"adapt/{arm}")
-    if _tuned(context, method):
+    if tuned_of(context.config.adapt, method):
         every = load_tuned(folder, method)
     else:
         head = load_heads(folder)[method]
@@ -133,7 +131,7 @@ def _adaptation(
 ) -> list[str]:
     if not method:
         return []
-    facts, tuned = context.manifest_of(f"adapt/{arm}")["methods"][method], _tuned(context, method)
+    facts, tuned = context.manifest_of(f"adapt/{arm}")["methods"][method], tuned_of(context.config.adapt, method)
     source = tuned.source if tuned else "a head on frozen features"
     told = [f"Adapted by `{method}`, seed {seed} ({source}); {changed} of the encoder's arrays changed."]
     if tuned and tuned.scope == "lora":

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from ranjax import files
 from ranjax.evaluation import metrics, statistics
 from ranjax.evaluation.multi_label import multi_label_rows
-from ranjax.evaluation.rows import Cell, Row, classification_rows, mean_row
+from ranjax.evaluation.rows import Cell, Row, classification_rows, heads_first, mean_row
 
 FILE, ANSWERS = "evaluation.json", "answers.safetensors"
 TASK, FINDINGS, RETRIEVAL, CAPTIONS = "finding", "findings", "retrieval", "retrieval_sentences"
@@ -55,22 +55,15 @@ class Record:
 
         Labels i[N], or multi-hot [N, C]: then right is who has every class right, and there are no confusion counts.
         """
-        stack = np.asarray(logits, np.float64)
-        stack = stack[None] if stack.ndim == 2 else stack
+        stack, several = heads_first(logits), labels.ndim == 2
+        rows_of, right = (multi_label_rows, metrics.all_right) if several else (classification_rows, metrics.correct)
         names = self.classes if attack == "none" else ()
         cell = self.cell(method, TASK, split, attack)
-        if labels.ndim == 2:
-            self.rows += multi_label_rows(
-                cell, stack, labels, seeds, class_names=names, resamples=self.resamples, seed=self.seed
-            )
-            hits = np.stack([metrics.all_right(one, labels) for one in stack])
-            self.keep_answers(method, TASK, split, attack, hits)
-            return hits
-        self.rows += classification_rows(
-            cell, stack, labels, seeds, class_names=names, resamples=self.resamples, seed=self.seed
-        )
-        hits = np.stack([metrics.correct(one, labels) for one in stack])
+        self.rows += rows_of(cell, stack, labels, seeds, class_names=names, resamples=self.resamples, seed=self.seed)
+        hits = np.stack([right(one, labels) for one in stack])
         self.keep_answers(method, TASK, split, attack, hits)
+        if several:
+            return hits
         counts = sum(metrics.confusion(one.argmax(1), labels, len(self.classes)) for one in stack)
         self.lists["confusions"].append({**self.where(method, split, attack), "counts": counts.tolist()})
         if attack == "none":
