@@ -3,8 +3,8 @@
 python -m ranjax.main --config configs/study.py                    a night or more on two CPU cores; resumable
 python -m ranjax.main --config configs/study.py --config.seed=1    another upstream run; three of them make intervals
 python -m ranjax.report runs/study runs/study_seed_1               over upstream runs
-python -m ranjax.main --config configs/study.py:evening            ratios 0, 10, 30 %, three arms, the main methods
-python -m ranjax.main --config configs/study.py:claims              the same ratios and arms, heads alone: half an hour
+python -m ranjax.main --config configs/study.py:evening            ratios 0 and 30 %; every method and figure
+python -m ranjax.main --config configs/study.py:claims             ratios 0, 10, 30 %, every arm; heads alone
 python -m ranjax.main --config configs/study.py:smoke              a few minutes: a method of every kind, learns nothing
 
 Hyper-parameters are chosen on the validation split, by the same small grid for every method (adapt.search_*).
@@ -29,11 +29,10 @@ def get_config(mode=""):
     noise.ratios = (0.0, 0.05, 0.1, 0.2, 0.3)
     noise.controls = ("image_only", "text_only", "gaussian", "caption_shuffle")
     adapt.methods = (
-        *("lp", "lp_filter", "mlp", "nmtune", "ran", "at", "ran_live", "lora", "ran_lora", "at_lora", "fft"),
-        *("tecoa", "fare", "pmg_aft", "ttc", *ABLATIONS),
+        *("lp", "lp_filter", "mlp", "nmtune", "ran", "at", "ran_live", "lora", "at_lora", "at_lora_filter", "ran_lora"),
+        *("fft", "tecoa", "fare", "pmg_aft", "ttc", *ABLATIONS),
     )
     adapt.search_rates, adapt.search_strengths = (0.3, 1.0, 3.0), (0.3, 1.0, 3.0)
-    adapt.defence_source = "probe"
     evaluate.restarts = 2
     evaluate.attacks = ("pgd", "apgd_ce", "apgd_dlr")
     evaluate.radii = ("1/255", "2/255", "8/255")
@@ -45,27 +44,21 @@ def get_config(mode=""):
     evaluate.corruption_examples = 256
     evaluate.question_seeds = 3
     if mode == "claims":
-        noise.ratios, noise.controls = (0.0, 0.1, 0.3), ("gaussian", "caption_shuffle")
-        noise.control_ratios = (0.0, 0.3)
-        adapt.methods = ("lp", "lp_filter", "mlp", "nmtune", "ran", "at")
+        noise.ratios = (0.0, 0.1, 0.3)
+        adapt.methods = ("lp", "lp_filter", "mlp", "nmtune", "ran")
         adapt.search_rates = (1.0,)
         evaluate.restarts = evaluate.attacked_seeds = 1
         evaluate.attacks, evaluate.radii = ("pgd", "apgd_ce"), ("1/255", "2/255")
         evaluate.attacked_splits, evaluate.pair_attacks = ("test",), ("",)
-        evaluate.corruption_examples = evaluate.question_seeds = 0
+        evaluate.corruption_examples = evaluate.question_seeds = evaluate.masking_examples = 0
     elif mode == "evening":
-        noise.ratios, noise.controls = (0.0, 0.1, 0.3), ("gaussian", "caption_shuffle")
-        noise.control_ratios = (0.0, 0.3)
+        noise.ratios, noise.controls = (0.0, 0.3), ("",)
         adapt.methods = (
-            *("lp", "lp_filter", "mlp", "nmtune", "ran", "at", "at_lora", "ran_lora", "tecoa", "ttc"),
-            *ABLATIONS,
+            *("lp", "lp_filter", "mlp", "nmtune", "ran", "at", "lora", "at_lora_filter", "ran_lora", "fft"),
+            *("tecoa", "fare", "pmg_aft", "ttc"),
         )
-        adapt.search_rates, adapt.search_strengths = (1.0,), (0.3, 1.0, 3.0)
-        evaluate.restarts = evaluate.attacked_seeds = 1
-        evaluate.attacks, evaluate.radii = ("pgd", "apgd_ce"), ("1/255", "2/255")
-        evaluate.attacked_splits = ("test",)
-        evaluate.pair_attacks = ("coattack",)
-        evaluate.corruption_examples = 128
+        adapt.search_rates = (1.0,)
+        evaluate.attacked_seeds = 1
     elif mode == "smoke":
         config.quick_compile = True
         data = config.data.radiographs
