@@ -36,7 +36,7 @@ def get_config(mode=""):
     adapt.search_rates, adapt.defence_source = (1.0, 3.0), "probe"
     adapt.tune_epochs, adapt.tune_batch_size = 1, 16
     evaluate.steps, evaluate.apgd_steps, evaluate.attacks, evaluate.radii = 2, 3, ("pgd", "apgd_ce"), ("1/255",)
-    evaluate.attacked_examples = evaluate.batch_size = evaluate.corruption_examples = 8
+    evaluate.attacked_examples = evaluate.batch_size = evaluate.corruption_examples = evaluate.masking_examples = 8
     evaluate.smallest_group, evaluate.bootstrap = 3, 50
     return config
 """
@@ -59,6 +59,9 @@ def test_several_findings_from_few_shots_go_from_config_to_page(tmp_path):
     assert {r["method"] for r in results["rows"] if r["task"] == "findings"} == {"zero_shot"}
     assert any("every finding right" in note["note"] for note in results["notes"])
     assert results["chance"]["map"] < 0.5
+    checked = {item["method"]: item for item in results["masking"]}
+    assert len(checked["ran"]["checks"]) == 8  # the surrogate's images among them
+    assert "checks" in checked["ran"]["verdict"] or "failed" in checked["ran"]["verdict"]
     for facts in results["methods"]:
         assert facts["data"]["shots"] == 4
         assert 8 <= facts["data"]["examples"] <= 32  # of 8 classes, where one image may count for several

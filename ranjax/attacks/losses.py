@@ -79,25 +79,44 @@ def margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.max(others, axis=-1) - _at(logits, labels)
 
 
+def margin_of_any(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """How far the worst class is on the wrong side of 0, f32[B], for multi-hot labels f32[B, C]: above 0 where a class
+    is told wrongly.
+
+    The counterpart of `margin` where any number of classes may be right.
+    """
+    _classes(logits, 1, "margin_of_any")
+    return jnp.max(jnp.where(labels > 0.5, -logits, logits), axis=-1)
+
+
 def is_wrong(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """bool[B]: the top class of logits f32[B, C] is not the label i32[B]."""
+    """bool[B]: the top class of logits f32[B, C] is not the label i32[B]; or, of multi-hot labels f32[B, C], a class is
+    not on its side of 0.
+    """
+    if labels.ndim == 2:
+        return jnp.any((logits > 0) != (labels > 0.5), axis=-1)
     return jnp.argmax(logits, axis=-1).astype(labels.dtype) != labels
 
 
 def of_classifier(
     logits_fn: Callable[[jax.Array], jax.Array], labels: jax.Array, loss: str = "cross_entropy"
 ) -> Callable:
-    """``images -> (loss f32[B], success bool[B])`` of a classifier: success where the top class is not the label.
+    """``images -> (loss f32[B], success bool[B])`` of a classifier: success where `is_wrong`.
 
     What an attack needs to prefer a misclassified iterate to one of higher loss that is still right.
 
     Args:
-      logits_fn: ``images -> logits f32[B, C]``. labels: i32[B]. loss: "cross_entropy", "dlr" or "margin".
+      logits_fn: ``images -> logits f32[B, C]``.
+      labels: i32[B], or f32[B, C] multi-hot, where any number of classes may be right.
+      loss: "cross_entropy", "dlr" or "margin"; of multi-hot labels "binary_cross_entropy".
 
     Raises:
-      ConfigError: an unknown loss, or too few classes for it.
+      ConfigError: a loss that is unknown or takes other labels, or too few classes for it.
     """
+    known: dict[str, Callable[[jax.Array, jax.Array], jax.Array]]
     known = {"cross_entropy": cross_entropy, "dlr": dlr, "margin": margin}
+    if labels.ndim == 2:
+        known = {"binary_cross_entropy": binary_cross_entropy}
     if loss not in known:
         raise ConfigError("loss", loss, f"one of {', '.join(known)}", nearest(loss, known))
 

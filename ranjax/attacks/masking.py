@@ -4,6 +4,9 @@
     print(report)                      # one line a check, then the verdict
     report.robust_accuracy             # the worst case over everything that was tried
 
+Labels are one class an image, or multi-hot: then an image is right where every class is on its side of 0, and the
+attack raises the binary cross-entropy.
+
 The checks follow Athalye et al. 2018 (arXiv 1802.00420), Carlini et al. 2019 (arXiv 1902.06705) and the flags of
 AutoAttack.
 """
@@ -94,7 +97,8 @@ def random_search(
     The share falls from one half to one in fifty over the queries. Pure and traceable.
 
     Args:
-      logits_fn: ``images -> logits f32[B, C]``. images: f32[B, ...] in [0, 1]. labels: i32[B]. keys: key[B].
+      logits_fn: ``images -> logits f32[B, C]``. images: f32[B, ...] in [0, 1]. keys: key[B].
+      labels: i32[B], or multi-hot f32[B, C], of which the worst class's margin counts (`losses.margin_of_any`).
       epsilon: a number or as `image.PGD` takes it. queries: forward passes.
 
     Returns:
@@ -103,6 +107,7 @@ def random_search(
     radius = checks.spread(epsilon, images, "epsilon")
     project = projections.linf(radius) if norm == "linf" else projections.l2(radius)
     size = radius if norm == "linf" else radius / images[0].size ** 0.5
+    margin_of = losses.margin_of_any if labels.ndim == 2 else losses.margin
 
     def draw(key: jax.Array, share: jax.Array) -> tuple[jax.Array, jax.Array]:
         where, sign = jax.random.split(key)
@@ -116,12 +121,12 @@ def random_search(
         number, share = now
         changed, signs = jax.vmap(draw, in_axes=(0, None))(fold(keys, number), share)
         candidate = project(jnp.where(changed, images + size * signs, best), images)
-        margin = losses.margin(logits_fn(candidate), labels)
+        margin = margin_of(logits_fn(candidate), labels)
         better = margin > highest
         return (jnp.where(as_rows(better, best), candidate, best), jnp.where(better, margin, highest)), None
 
     shares = jnp.asarray(np.geomspace(0.5, 0.02, queries), images.dtype)
-    start = (images, losses.margin(logits_fn(images), labels))
+    start = (images, margin_of(logits_fn(images), labels))
     (best, highest), _ = jax.lax.scan(query, start, (jnp.arange(queries, dtype=jnp.uint32), shares))
     return best, highest > 0
 
@@ -139,17 +144,18 @@ def check(
 ) -> MaskingReport:
     """Attacks a classifier in the ways that show masked gradients, and says what each showed.
 
-    1. The outputs are logits, not probabilities. 2. Two calls agree. 3. No right image has a gradient of exactly 0. 4.
-    The loss rises with the steps, and 5. with epsilon (half, once, twice), while accuracy falls. 6. Accuracy is 0 at a
-    huge epsilon (1 under linf). 7. A random search never breaks what the gradient attack does not; 8. nor do
-    transferred images.
+    1. The outputs are logits, not probabilities (of multi-hot labels: not all within 0 and 1). 2. Two calls agree. 3.
+    No right image has a gradient of exactly 0. 4. The loss rises with the steps, and 5. with epsilon (half, once,
+    twice), while accuracy falls. 6. Accuracy is 0 at a huge epsilon (1 under linf). 7. A random search never breaks
+    what the gradient attack does not; 8. nor do transferred images.
 
     Not to be called inside ``jit``; it compiles two programs once per `logits_fn` and settings. A batch of some dozens
     of images is enough.
 
     Args:
       logits_fn: ``(params, images) -> logits f32[B, C]``, the whole deployed model. params: its parameters.
-      images: f32[B, H, W, C] in [0, 1]. labels: i32[B]. keys: key[B].
+      images: f32[B, H, W, C] in [0, 1]. keys: key[B].
+      labels: i32[B], or multi-hot [B, C] of 0 and 1.
       settings: the attack whose robust accuracy is to be believed; a number above 0 as epsilon.
       transferred: f32[B, H, W, C], adversarial images made on another model within the same ball; None leaves check 8
         out.
@@ -165,13 +171,13 @@ def check(
         raise ConfigError("targeted", True, "False: the check raises the loss of the label")
     if not isinstance(settings.epsilon, float) or settings.epsilon <= 0:
         raise ConfigError("epsilon", settings.epsilon, "a number above 0")
-    labels = jnp.asarray(labels, jnp.int32)
-    if labels.shape != images.shape[:1]:
-        raise DataError(f"labels have shape {labels.shape}, allowed: {images.shape[:1]}, one per image.")
+    labels = _labels(labels, len(images))
 
     outputs = np.asarray(logits_fn(params, images))
+    if labels.ndim == 2 and labels.shape != outputs.shape:
+        raise DataError(f"labels have shape {labels.shape}, the logits {outputs.shape}.")
     again = np.asarray(logits_fn(params, images))
-    right = outputs.argmax(-1) == np.asarray(labels)
+    right = _right(outputs, labels)
 
     attack, search = _programs(logits_fn, replace(settings, epsilon=1.0, step_size=1.0), queries)
 
@@ -190,7 +196,7 @@ def check(
     _, searched = search(params, images, labels, fold(keys, 1), settings.epsilon)
     searched = np.asarray(searched)
     findings = [
-        _are_logits(outputs),
+        _are_logits(outputs, labels.ndim == 2),
         _agree(outputs, again),
         _zero_gradients(white, right),
         _rises_with_steps(white),
@@ -204,7 +210,7 @@ def check(
         findings.append(_beaten("transferred images never beat the gradient", wrong, standing))
         worst &= ~wrong
     rounded = jnp.asarray(to_uint8(white.images) / 255, images.dtype)
-    right_8bit = np.asarray(logits_fn(params, rounded)).argmax(-1) == np.asarray(labels)
+    right_8bit = _right(logits_fn(params, rounded), labels)
     return MaskingReport(
         clean_accuracy=float(right.mean()),
         robust_accuracy=float(worst.mean()),
@@ -219,7 +225,8 @@ def _programs(logits_fn: Logits, settings: PGD, queries: int) -> tuple[Callable[
     """The compiled gradient attack and random search; kept, so that a second check does not compile again."""
 
     def loss(params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return losses.of_classifier(lambda x: logits_fn(params, x), labels)(images)
+        name = "binary_cross_entropy" if labels.ndim == 2 else "cross_entropy"
+        return losses.of_classifier(lambda x: logits_fn(params, x), labels, name)(images)
 
     def search(params, images, labels, keys, epsilon):
         return random_search(lambda x: logits_fn(params, x), images, labels, keys, epsilon, queries, settings.norm)
@@ -227,10 +234,31 @@ def _programs(logits_fn: Logits, settings: PGD, queries: int) -> tuple[Callable[
     return jitted(loss, settings), jax.jit(search)
 
 
-def _are_logits(outputs: np.ndarray) -> Finding:
+def _labels(labels: Any, count: int) -> jax.Array:
+    """i32[B], or f32[B, C] of 0 and 1."""
+    array = np.asarray(labels)
+    if array.ndim not in (1, 2) or len(array) != count:
+        raise DataError(
+            f"labels have shape {array.shape}, allowed: {(count,)}, one per image, or multi-hot ({count}, C)."
+        )
+    if array.ndim == 1:
+        return jnp.asarray(array, jnp.int32)
+    if not np.isin(array, (0, 1)).all():
+        raise DataError(f"labels hold {array[~np.isin(array, (0, 1))][0]:g}, multi-hot ones are 0 or 1.")
+    return jnp.asarray(array, jnp.float32)
+
+
+def _right(outputs: Any, labels: jax.Array) -> np.ndarray:
+    return ~np.asarray(losses.is_wrong(jnp.asarray(outputs), labels))
+
+
+def _are_logits(outputs: np.ndarray, several: bool) -> Finding:
+    # Probabilities of classes that do not compete need not sum to 1, but none is ever below 0, where logits say "no".
     sums = outputs.sum(-1)
-    probabilities = outputs.min() >= 0 and outputs.max() <= 1 and bool(np.all(np.abs(sums - 1) < 1e-3))
-    seen = f"values in [{outputs.min():.3g}, {outputs.max():.3g}]" + (", rows sum to 1" if probabilities else "")
+    within = outputs.min() >= 0 and outputs.max() <= 1
+    probabilities = bool(within and (several or np.all(np.abs(sums - 1) < 1e-3)))
+    told = ", all within 0 and 1" if several else ", rows sum to 1"
+    seen = f"values in [{outputs.min():.3g}, {outputs.max():.3g}]" + (told if probabilities else "")
     return Finding("outputs are logits, not probabilities", not probabilities, seen)
 
 
@@ -272,7 +300,7 @@ def _beaten(name: str, wrong: np.ndarray, standing: np.ndarray) -> Finding:
 
 
 def _transferred_wrong(
-    logits_fn: Logits, params: Any, images: jax.Array, labels: jax.Array, transferred: Any, settings: PGD
+    logits_fn: Logits, params: Any, images: jax.Array, labels: Any, transferred: Any, settings: PGD
 ) -> np.ndarray:
     moved = checks.validate_images(transferred)
     if moved.shape != images.shape:
@@ -282,4 +310,4 @@ def _transferred_wrong(
     if furthest > settings.epsilon * (1 + 1e-4) + 1e-6:
         allowed = f"epsilon = {settings.epsilon:.4g}"
         raise DataError(f"transferred images are off by up to {furthest:.4g}, allowed: {allowed}.")
-    return np.asarray(logits_fn(params, moved)).argmax(-1) != np.asarray(labels)
+    return ~_right(logits_fn(params, moved), labels)

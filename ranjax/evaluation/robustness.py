@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ranjax.attacks import image, losses, transforms
@@ -86,8 +85,6 @@ class WhiteBox:
         self.settings, self.batch_size, self.multi_label = settings, batch_size, loss == "binary_cross_entropy"
 
         def loss_of(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-            if self.multi_label:
-                return losses.binary_cross_entropy(logits, labels), ~_right(logits, labels)
             return losses.of_classifier(lambda x: x, labels, loss)(logits)
 
         def run(shared: Any, rows: Any) -> Any:
@@ -109,9 +106,17 @@ class WhiteBox:
 
             result = attack(loss_fn, images, keys, settings)
             clean, attacked = deployed(images), deployed(result.images)
-            before = _right(clean, labels)
+            before = ~losses.is_wrong(clean, labels)
             # The kept iterate is wrong wherever any was; the clean image is one the attacker may always choose.
-            return before, before & _right(attacked, labels), clean, attacked, result.loss, result.finite, result.images
+            return (
+                before,
+                before & ~losses.is_wrong(attacked, labels),
+                clean,
+                attacked,
+                result.loss,
+                result.finite,
+                result.images,
+            )
 
         self._run = jax.jit(run)
         self._mapped = self._alone if map_rows is None else map_rows(run, batch_size)
@@ -158,13 +163,6 @@ class WhiteBox:
         return [
             self(params, images, labels, keys, settings=self.settings.with_epsilon(epsilon)) for epsilon in epsilons
         ]
-
-
-def _right(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """bool[B]: the top class is the label, or every class is on its side of 0."""
-    if labels.ndim == 2:
-        return jnp.all((logits > 0) == (labels > 0.5), axis=1)
-    return jnp.argmax(logits, axis=1) == labels
 
 
 def worst_case(results: Sequence[Robustness]) -> Robustness:

@@ -108,7 +108,7 @@ def _as_arrays(split: str, examples: Examples, classes: int, multi_label: bool) 
         raise DataError(f"{split} labels have shape {labels.shape}, {wanted} is needed")
     if multi_label:
         if not np.isin(labels, (0, 1)).all():
-            raise DataError(f"{split} labels hold {labels[~np.isin(labels, (0, 1))][0]!r}, multi-hot ones are 0 or 1")
+            raise DataError(f"{split} labels hold {labels[~np.isin(labels, (0, 1))][0]:g}, multi-hot ones are 0 or 1")
         return Examples(features, jnp.asarray(labels, jnp.float32), attacked)
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{split} labels are {labels.dtype}, integers are needed")

@@ -64,6 +64,72 @@ def test_wrong_images_are_not_counted_as_broken(honest):
     assert honest.robust_accuracy <= (21 - honest.broken) / 24 + 1e-9
 
 
+WEIGHTS = np.random.default_rng(5).normal(size=(16, 3)).astype(np.float32)
+SEVERAL = ("linear", "sigmoid", "quantised", "saturated", "one class hidden")
+
+
+def several_logits(kind, images):
+    """Any of 3 classes may be right: honest, and each way of hiding gradients."""
+    linear = lambda x: (x.reshape(len(x), -1) - 0.5) @ WEIGHTS  # noqa: E731
+    coarse = lambda x: linear(jax.lax.stop_gradient(jnp.round(x * 15) / 15) + 0 * x)  # noqa: E731
+    kinds = (
+        linear,
+        lambda x: jax.nn.sigmoid(linear(x)),
+        coarse,
+        # The sigmoid is 0 or 1 to the last bit, so is the label, and nothing is left to follow.
+        lambda x: 1e4 * linear(x),
+        lambda x: jnp.concatenate([coarse(x)[:, :1], 20 + 0.1 * linear(x)[:, 1:]], axis=1),
+    )
+    return jax.lax.switch(kind, kinds, images)
+
+
+def inspect_several(kind, **more):
+    number = jnp.int32(SEVERAL.index(kind))
+    hot = np.asarray(several_logits(number, jnp.asarray(IMAGES))) > 0
+    hot[:2, 0] ^= True  # two images are wrong before any attack, in one class of three
+    return masking.check(several_logits, number, IMAGES, hot, KEYS, SETTINGS, queries=100, **more), hot
+
+
+# a linear classifier of several labels is honest, and how far each image is from being told wrongly is known
+def test_several_labels_of_a_linear_classifier_pass():
+    report, hot = inspect_several("linear")
+    assert failed(report) == set()
+    signs = np.where(hot, -1.0, 1.0)
+    # The furthest that the ball and [0, 1] let each class move: no attack can do more.
+    room = np.stack([(IMAGES - 32 / 255).clip(0), (IMAGES + 32 / 255).clip(max=1)]).reshape(2, len(IMAGES), 16, 1)
+    reach = ((room - 0.5) * (signs[:, None] * WEIGHTS)).max(0).sum(1)
+    surely = (reach < 0).all(1).mean()
+    assert report.clean_accuracy == 22 / 24
+    assert surely <= report.robust_accuracy < 22 / 24
+    # The mean over classes is raised, not the worst class: what is missed by that is seldom.
+    assert report.robust_accuracy - surely <= 2 / 24
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ("sigmoid", {"outputs are logits, not probabilities"}),
+        ("quantised", {"no gradient is exactly 0", "a random search never beats the gradient"}),
+        ("saturated", {"no gradient is exactly 0", "a random search never beats the gradient"}),
+        # Two classes are too sure to be moved and still have gradients; the third has none, and is easily moved.
+        ("one class hidden", {"a random search never beats the gradient"}),
+    ],
+)
+def test_several_labels_behind_hidden_gradients_fail(kind, wanted):
+    report, _ = inspect_several(kind)
+    assert wanted <= failed(report)
+    assert report.verdict.startswith("not to be trusted as robustness")
+
+
+# images moved on an honest model break the coarse one, every label counting
+def test_transferred_images_count_every_label():
+    moved = np.clip(IMAGES + 32 / 255 * np.sign(np.random.default_rng(0).normal(size=IMAGES.shape)), 0, 1)
+    report, hot = inspect_several("quantised", transferred=moved.astype(np.float32))
+    told = np.asarray(several_logits(jnp.int32(2), jnp.asarray(moved, jnp.float32))) > 0
+    assert (told != hot)[2:].any()
+    assert "transferred images never beat the gradient" in failed(report)
+
+
 # probabilities instead of logits
 def test_probabilities_are_flagged():
     report = inspect("probabilities")
@@ -134,5 +200,10 @@ def test_refusals():
         masking.check(toy.logits, toy.make_params(), IMAGES, LABELS, KEYS, image.PGD(0.0, 0.1, 1))
     with pytest.raises(ValueError, match="one per image"):
         masking.check(toy.logits, toy.make_params(), IMAGES, LABELS[:2], KEYS, SETTINGS)
+    hot = np.zeros((24, 3))
+    with pytest.raises(ValueError, match=r"labels have shape \(24, 3\), the logits \(24, 5\)"):
+        masking.check(toy.logits, toy.make_params(), IMAGES, hot, KEYS, SETTINGS)
+    with pytest.raises(ValueError, match=r"labels hold 0\.5, multi-hot ones are 0 or 1"):
+        masking.check(toy.logits, toy.make_params(), IMAGES, hot + 0.5, KEYS, SETTINGS)
     with pytest.raises(ValueError, match="off by up to"):
         masking._transferred_wrong(toy.logits, toy.make_params(), jnp.asarray(IMAGES), LABELS, 1 - IMAGES, SETTINGS)

@@ -103,9 +103,6 @@ def check_masking(subject: Subject, record: Record, split: str) -> None:
     config = subject.config
     if not (config.masking_examples and config.attacked_seeds):
         return
-    if subject.multi_label:
-        record.notes.append("attacked figures are not checked for masked gradients: the checks take one label")
-        return
     examples = subject.some(split, config.masking_examples)
     for method in _suspects(subject, record, split):
         subject.context.check_stop("before the masking checks")
