@@ -12,12 +12,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ranjax.errors import DataError
+from ranjax.evaluation.zero_shot import unit
 from ranjax.keys import stable_hash
 
 CLOSED, OPEN = "closed", "open"
+BOTH, IMAGE, QUESTION = "both", "image", "question"
+"""What a head is given of a question about an image."""
 ASKED = {"side": "which side is the {} on", "lobe": "which lobe is the {} in", "severity": "how severe is the {}"}
 
 
@@ -90,14 +95,29 @@ def given(records: Sequence[Mapping[str, Any]]) -> Questions:
     )
 
 
-def fuse(images: Any, texts: Any) -> np.ndarray:
-    """Features f32[Q, 3 D] of a question about an image: both unit embeddings and their product, entry by entry."""
-    images, texts = (np.asarray(x, np.float32) for x in (images, texts))
+def fuse(images: Any, texts: Any, sees: str = BOTH) -> jax.Array:
+    """Features of a question about an image: both unit embeddings and their product, entry by entry; differentiable.
+
+    Args:
+      images, texts: embeddings f32[Q, D] of any length.
+      sees: "both"; or "image" or "question" alone, which shows what the other is worth.
+
+    Returns:
+      f32[Q, 3 D], or f32[Q, D] of one side alone: the same entries as it has beside the other.
+    """
+    images, texts = (unit(jnp.asarray(x, jnp.float32)) for x in (images, texts))
     if images.shape != texts.shape or images.ndim != 2:
         raise DataError(f"embeddings of images {images.shape} and questions {texts.shape} do not fit each other")
     width = np.float32(np.sqrt(images.shape[1]))
     # Scaled so that every entry is of the order of 1, as a head expects.
-    return np.concatenate([width * images, width * texts, width * width * images * texts], axis=1)
+    parts = {IMAGE: [width * images], QUESTION: [width * texts]}
+    parts[BOTH] = [*parts[IMAGE], *parts[QUESTION], width * width * images * texts]
+    return jnp.concatenate(parts[sees], axis=1)
+
+
+def fused_width(width: int, sees: str = BOTH) -> int:
+    """How many features `fuse` makes of embeddings of this width."""
+    return 3 * width if sees == BOTH else width
 
 
 def majority(train: Questions, test: Questions) -> dict[str, float]:

@@ -56,7 +56,8 @@ class WhiteBox:
     """An attack on a classifier, compiled once per shape of parameters and micro-batch.
 
     Args:
-      logits_fn: ``(params, images) -> logits``; with `draws`, ``(params, images, keys key[B]) -> logits``.
+      logits_fn: ``(params, images) -> logits``; with `draws`, ``(params, images, keys key[B]) -> logits``. Where a call
+        gives rows `beside`, ``((params, beside), images)``.
       settings: of the attack, a pytree whose leaves (epsilon, step size) may change without compiling.
       attack: ``(loss_fn, images, keys, settings) -> result`` with fields `images`, `loss`, `finite`; the loss function
         gives ``(loss f32[B], success bool[B])``. E.g. `image.pgd`, `apgd.apgd`.
@@ -88,7 +89,8 @@ class WhiteBox:
             return losses.of_classifier(lambda x: x, labels, loss)(logits)
 
         def run(shared: Any, rows: Any) -> Any:
-            (params, settings), (images, labels, keys) = shared, rows
+            (params, settings), (images, labels, keys, beside) = shared, rows
+            params = params if beside is None else (params, beside)
             loss_fn: Any
             if draws:
                 own = jax.vmap(lambda key: jax.random.fold_in(key, _JUDGE))(keys)
@@ -125,12 +127,20 @@ class WhiteBox:
         count, parts = len(rows[0]), []
         for start in range(0, count, self.batch_size):
             take = np.minimum(np.arange(start, start + self.batch_size), count - 1)
-            outputs = self._run(shared, tuple(x[take] for x in rows))
+            outputs = self._run(shared, jax.tree.map(lambda x: x[take], rows))  # noqa: B023
             parts.append([np.asarray(output)[: count - start] for output in outputs])
         return tuple(np.concatenate(field) for field in zip(*parts))
 
     def __call__(
-        self, params: Any, images: Any, labels: Any, keys: jax.Array, *, settings: Any = None, keep_images: bool = False
+        self,
+        params: Any,
+        images: Any,
+        labels: Any,
+        keys: jax.Array,
+        *,
+        beside: Any = None,
+        settings: Any = None,
+        keep_images: bool = False,
     ) -> Robustness:
         """Attacks N images.
 
@@ -139,6 +149,8 @@ class WhiteBox:
           images: f32[N, H, W, C] in [0, 1].
           labels: i32[N], or f32[N, C] multi-hot.
           keys: key[N] from ``keys.example_keys``: the result of an example does not depend on its batch.
+          beside: what the model is given beside each image and the attacker leaves be, e.g. the embedding of a question
+            about it: an array (or a tree of them) with N rows.
           settings: others of the same kind, e.g. ``settings.with_epsilon(...)``.
           keep_images: return the adversarial images.
 
@@ -153,7 +165,9 @@ class WhiteBox:
         if not self.multi_label and labels.min() < 0:
             raise DataError(f"label {labels.min()} in row {labels.argmin()}: leave out rows that the task has not")
         shared = (params, self.settings if settings is None else settings)
-        outputs = self._mapped(shared, (images, labels, keys))
+        if any(len(leaf) != count for leaf in jax.tree.leaves(beside)):
+            raise DataError(f"{[len(x) for x in jax.tree.leaves(beside)]} rows beside {count} images")
+        outputs = self._mapped(shared, (images, labels, keys, beside))
         return Robustness(*outputs if keep_images else outputs[:-1])
 
     def curve(
@@ -199,6 +213,7 @@ def survivors(
     keys: jax.Array,
     epsilons: Sequence[float],
     alive: Any,
+    beside: Any = None,
 ) -> dict[float, np.ndarray]:
     """Who is still right at each radius under every attack: {epsilon: bool[N]}, which only falls as epsilon rises.
 
@@ -210,6 +225,7 @@ def survivors(
       params, images, labels, keys: as `WhiteBox.__call__`.
       epsilons: above 0, in pixel units.
       alive: bool[N], e.g. who is right without an attack.
+      beside: as `WhiteBox.__call__`.
 
     Raises:
       ConfigError: a radius that is not above 0.
@@ -224,6 +240,8 @@ def survivors(
             if not rows.size:
                 break
             settings = attack.settings.with_epsilon(epsilon)
-            left[rows] &= attack(params, images[rows], labels[rows], keys[rows], settings=settings).correct
+            own = jax.tree.map(lambda x: x[rows], beside)  # noqa: B023
+            found_ = attack(params, images[rows], labels[rows], keys[rows], beside=own, settings=settings)
+            left[rows] &= found_.correct
         found[epsilon] = left.copy()
     return found

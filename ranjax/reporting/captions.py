@@ -126,7 +126,8 @@ CORRUPTIONS = (
 QUESTIONS = (
     "Questions answered by heads on the frozen embeddings of image and question: a set's own, open and closed as it "
     "says, or made from exact findings (closed: is there such a finding; open: which side, which lobe, how severe). "
-    "The most frequent answer to the same question needs no image, and is what to beat."
+    "The most frequent answer to the same question needs no image, and is what to beat; probes on the image alone "
+    "and on the question alone show whether the other side is used."
 )
 
 ATTACKED_PAIRS = (

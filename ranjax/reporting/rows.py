@@ -100,7 +100,7 @@ def methods(rows: Iterable[Row]) -> list[str]:
     return _ordered((row.get("method") for row in rows), list(wording.METHODS))
 
 
-HEADS = ("zero_shot", "lp", "lp_filter", "mlp", "nmtune", "ran", "ran_wide", "at")
+HEADS = ("zero_shot", "lp", "lp_filter", "mlp", "nmtune", "ran", "ran_wide", "at", "lp_image", "lp_question")
 _MOST_IN_A_PANEL = 7
 
 

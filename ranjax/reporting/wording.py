@@ -15,6 +15,8 @@ METHODS = {
     "nmtune": "NMTune",
     "ran": "RAN",
     "ran_wide": "RAN (wide head)",
+    "lp_image": "LP (image alone)",
+    "lp_question": "LP (question alone)",
     "lora": "LoRA",
     "fft": "FFT",
     "at": "AT",

@@ -7,7 +7,9 @@ from ml_collections import ConfigDict
 from ranjax.errors import ConfigError
 from ranjax.schema.checks import Key, above, at_least, between, epsilon, one_of, patterns, some_of
 
-HEADS = ("lp", "lp_filter", "mlp", "nmtune", "ran", "ran_wide", "at")
+ONE_SIDED = ("lp_image", "lp_question")
+"""Methods that see one side of a set of questions."""
+HEADS = ("lp", "lp_filter", "mlp", "nmtune", "ran", "ran_wide", "at", *ONE_SIDED)
 ABLATIONS = tuple(
     f"ran_without_{term}" for term in ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl", "filter")
 )
@@ -126,6 +128,9 @@ def check(config: ConfigDict) -> None:
         raise ConfigError("adapt.share", adapt.share, "above 0 and at most 1")
     if adapt.shots and adapt.share < 1:
         raise ConfigError("adapt.share", adapt.share, f"1.0 where adapt.shots = {adapt.shots}: one of the two")
+    one_sided = [name for name in adapt.methods if name in ONE_SIDED]
+    if one_sided and config.data.source != "prepared":
+        raise ConfigError("adapt.methods", one_sided, "methods for a prepared set of questions where there is one")
     if adapt.task == "multi":
         _check_multi(config)
 

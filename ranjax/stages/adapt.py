@@ -17,6 +17,7 @@ from ranjax.attacks import image as image_attacks
 from ranjax.attacks import losses
 from ranjax.errors import ConfigError, DataError
 from ranjax.evaluation import zero_shot
+from ranjax.evaluation.questions import BOTH
 from ranjax.models import input_filter
 from ranjax.pipeline import Context
 from ranjax.schema.adapt import TEST_TIME
@@ -41,19 +42,20 @@ def run(context: Context) -> dict[str, Any]:
     cached = {
         name: method_of(config.adapt, name) for name in config.adapt.methods if name in METHODS and name not in tuned
     }
+    _check_sees(cached, data)
     summary: dict[str, Any] = {}
     tensors: dict[str, np.ndarray] = {}
     lines: list[str] = []
-    examples: dict[bool, dict[str, Examples]] = {}
+    examples: dict[tuple[bool, str], dict[str, Examples]] = {}
     for names in _of_one_program(cached):
         context.check_stop("before " + ", ".join(names))
         group = {name: cached[name] for name in names}
-        filtered = group[names[0]].filtered
-        if filtered not in examples:
-            with_attack = any(uses_attacked(m) for m in cached.values() if m.filtered is filtered)
+        filtered, sees = given = group[names[0]].filtered, group[names[0]].sees
+        if given not in examples:
+            with_attack = any(uses_attacked(m) for m in cached.values() if (m.filtered, m.sees) == given)
             front = behind_filter(config.adapt, params) if filtered else params
-            examples[filtered] = _examples(context, functions, front, splits, with_attack)
-        for name, heads, facts, curves in _fit(context, group, examples[filtered]):
+            examples[given] = _examples(context, functions, front, splits, with_attack, sees)
+        for name, heads, facts, curves in _fit(context, group, examples[given]):
             if filtered:
                 taps = input_filter.gaussian(config.adapt.filter)
                 heads["encoder"] = {input_filter.NAME: jax.tree.map(lambda x: np.stack([x] * config.adapt.seeds), taps)}
@@ -66,11 +68,14 @@ def run(context: Context) -> dict[str, Any]:
         files.write_tensors(context.folder / FILE, tensors)
 
     hosts.first_does(write)
-    if tuned and False not in examples:
-        examples[False] = _examples(context, functions, params, splits, False)
+    own = (False, BOTH)
+    # A tower is trained on images alone: its methods are blind to questions.
+    if tuned and (data.asks or own not in examples):
+        blind = {name: split._replace(asked=None) for name, split in splits.items()}
+        examples[own] = _examples(context, functions, params, blind, False)
     for name in config.adapt.methods:
         if name in tuned:
-            summary[name] = _tuned(context, name, tuned[name], train, validation, examples[False])
+            summary[name] = _tuned(context, name, tuned[name], train, validation, examples[own])
         elif name in TEST_TIME:
             summary[name] = {"trained": 0}
     width = int(functions.config.embed_dim)
@@ -78,6 +83,14 @@ def run(context: Context) -> dict[str, Any]:
     chosen = {"examples": len(train.ids), "shots": config.adapt.shots, "share": config.adapt.share}
     ordered = {name: summary[name] | {"data": chosen} for name in config.adapt.methods}
     return {"methods": ordered, "classes": list(data.classes), "width": width, "examples": len(train.ids)}
+
+
+def _check_sees(methods: Mapping[str, Method], data: common.Data) -> None:
+    one_sided = [name for name, method in methods.items() if method.sees != BOTH]
+    if one_sided and not data.asks:
+        raise ConfigError("adapt.methods", one_sided, "methods of an image alone: this is no set of questions")
+    if data.asks and data.split("validation").asked is None:
+        raise DataError("the labelled split asks questions about its images, the validation split does not")
 
 
 class Variant(NamedTuple):
@@ -252,10 +265,19 @@ def task_of(context: Context, functions: Any, params: Any) -> Task:
 
 
 def _examples(
-    context: Context, functions: Any, params: Any, splits: Mapping[str, common.Split], with_attack: bool
+    context: Context,
+    functions: Any,
+    params: Any,
+    splits: Mapping[str, common.Split],
+    with_attack: bool,
+    sees: str = BOTH,
 ) -> dict[str, Examples]:
     features = {name: common.image_features(context, functions, params, split.images) for name, split in splits.items()}
-    clean = {name: Examples(features[name], split.labels) for name, split in splits.items()}
+    asked = {n: common.question_features(context, functions, params, split.asked) for n, split in splits.items()}
+    clean = {
+        name: Examples(np.asarray(common.seen(features[name], asked[name], sees)), split.labels)
+        for name, split in splits.items()
+    }
     if not with_attack:
         return clean
     config = context.config.adapt
@@ -264,7 +286,7 @@ def _examples(
 
     def attacked_features(shared: Any, rows: Any) -> jax.Array:
         params, head = shared
-        raw, clean, labels, keys = rows
+        raw, clean, labels, keys, asked = rows
         images = as_float(raw)
 
         def away(x: jax.Array) -> jax.Array:
@@ -272,18 +294,20 @@ def _examples(
             if head is None:
                 return jnp.sum((found - clean) ** 2, axis=-1)
             each = losses.binary_cross_entropy if config.task == "multi" else losses.cross_entropy
-            return each(found @ head["kernel"] + head["bias"][None], labels)
+            return each(common.seen(found, asked, sees) @ head["kernel"] + head["bias"][None], labels)
 
-        return functions.image_features(params, image_attacks.pgd(away, images, keys, settings).images)
+        moved = image_attacks.pgd(away, images, keys, settings).images
+        return common.seen(functions.image_features(params, moved), asked, sees)
 
-    run_rows = common.row_map(context, ("attacked_features", functions, probe is None), attacked_features)
+    run_rows = common.row_map(context, ("attacked_features", functions, probe is None, sees), attacked_features)
     found = {}
     for name, split in splits.items():
         keys = common.example_keys(context, "adapt/defence", split.ids)
         parts = []
         title = f"adapt {context.this.arm}: attacking {name}"
         with Progress(title, len(split.ids), unit="images") as progress:
-            for done, part in run_rows.batches((params, probe), (split.images, features[name], split.labels, keys)):
+            rows = (split.images, features[name], split.labels, keys, asked[name])
+            for done, part in run_rows.batches((params, probe), rows):
                 parts.append(part)
                 progress.update(done)
                 context.check_stop(f"attacking {name}")
@@ -309,7 +333,7 @@ def _of_one_program(methods: Mapping[str, Method]) -> list[list[str]]:
     groups: dict[Any, list[str]] = {}
     for name, method in methods.items():
         terms = "defence" if uses_attacked(method) else tuple(bool(w) for w in method.weights)
-        groups.setdefault((method.head, method.top_k, method.filtered, terms), []).append(name)
+        groups.setdefault((method.head, method.top_k, method.filtered, method.sees, terms), []).append(name)
     return list(groups.values())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from ranjax.data.tokenizer import Tokenizer, Tokens
 from ranjax.data.tokenizer_checks import check_fits
 from ranjax.data.tokenizer_files import recorded_id
 from ranjax.errors import DataError
+from ranjax.evaluation import questions
 from ranjax.pipeline import Context
 from ranjax.planning import arm_name
 from ranjax.stages.prepare import open_data
@@ -31,12 +32,14 @@ class Split(NamedTuple):
     """One split in memory: ids, images u8[N, H, W, 1], reports, labels.
 
     Labels are i32[N] (-1: not of the single-label task), or multi-hot f32[N, C] as a multi-label task has them.
+    Of a set of questions, `asked` is the question about each image; elsewhere None.
     """
 
     ids: list[str]
     images: np.ndarray
     reports: list[str]
     labels: np.ndarray
+    asked: list[str] | None = None
 
     def task(self) -> Split:
         """The examples that belong to the single-label task."""
@@ -45,7 +48,11 @@ class Split(NamedTuple):
     def take(self, index: np.ndarray) -> Split:
         chosen = [int(i) for i in index]
         return Split(
-            [self.ids[i] for i in chosen], self.images[index], [self.reports[i] for i in chosen], self.labels[index]
+            [self.ids[i] for i in chosen],
+            self.images[index],
+            [self.reports[i] for i in chosen],
+            self.labels[index],
+            None if self.asked is None else [self.asked[i] for i in chosen],
         )
 
 
@@ -62,6 +69,11 @@ class Data:
     def classes(self) -> tuple[str, ...]:
         return tuple(self.prepared.classes)
 
+    @property
+    def asks(self) -> bool:
+        """Whether this is a set of questions about images."""
+        return self.split("adapt").asked is not None
+
     def split(self, name: str) -> Split:
         cache = self.__dict__.setdefault("_splits", {})
         if name not in cache:
@@ -72,6 +84,7 @@ class Data:
                 np.stack([r["image"] for r in records]),
                 [r["report"] for r in records],
                 np.array([r["label"] for r in records], np.int32),
+                _asked([r["group"] for r in records]),
             )
         return cache[name]
 
@@ -97,6 +110,10 @@ class Data:
 
     def encode(self, reports: Sequence[str]) -> Tokens:
         return self.tokenizer.encode(list(reports), self.max_length)
+
+
+def _asked(groups: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    return questions.given(groups).texts if any("question" in group for group in groups) else None
 
 
 def data(context: Context) -> Data:
@@ -173,6 +190,21 @@ def text_features(context: Context, functions: Any, params: Any, tokens: Tokens)
     """f32[N, D], un-normalised embeddings of token rows."""
     run = row_map(context, ("text_features", functions), lambda p, rows: functions.text_features(p, *rows))
     return run(params, (tokens.ids, tokens.mask))
+
+
+def question_features(context: Context, functions: Any, params: Any, asked: Sequence[str] | None) -> np.ndarray | None:
+    """f32[N, D], un-normalised embeddings of the question about each image; None where there are no questions."""
+    if asked is None:
+        return None
+    texts = sorted(set(asked))
+    features = text_features(context, functions, params, data(context).encode(texts))
+    place = {text: i for i, text in enumerate(texts)}
+    return features[[place[text] for text in asked]]
+
+
+def seen(features: Any, asked: Any, sees: str) -> Any:
+    """What a head is given: image features [N, D]; of a set of questions, joined with those of the questions."""
+    return features if asked is None else questions.fuse(features, asked, sees)
 
 
 def craft_pairs(

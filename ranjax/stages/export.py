@@ -68,7 +68,8 @@ def export(context: Context, arm: str, method: str, seed: int, out: Path, result
     common.data(context).tokenizer.save(out / "tokenizer.json")
     if trained.get("head"):
         kind = tuned.head if tuned else METHODS[method].head
-        _write_head(out, method, kind, trained["head"], front, common.data(context))
+        sees = "" if tuned or not common.data(context).asks else METHODS[method].sees
+        _write_head(out, method, kind, trained["head"], front, common.data(context), sees)
     pairs = zip(jax.tree.leaves(adapted), jax.tree.leaves(dict(params)), strict=True)
     changed = sum(not np.array_equal(a, b) for a, b in pairs)
     facts = cards.facts(context, arm, source, int(sum(np.size(x) for x in jax.tree.leaves(adapted))), results)
@@ -111,7 +112,11 @@ def _trained(context: Context, arm: str, method: str, seed: int) -> dict[str, An
     return jax.tree.map(lambda x: x[seed], every)
 
 
-def _write_head(out: Path, method: str, kind: str, head: Any, front: Any, data: common.Data) -> None:
+_ASKED = {"both": "[w i, w t, w w i t]", "image": "w i", "question": "w t"}
+"""Of a set of questions, what `questions.fuse` gives a head."""
+
+
+def _write_head(out: Path, method: str, kind: str, head: Any, front: Any, data: common.Data, sees: str) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(head if front is None else {**head, input_filter.NAME: front})
     tensors = {"/".join(str(k.key) for k in path): np.ascontiguousarray(leaf) for path, leaf in leaves}
     save_file(tensors, out / HEAD)
@@ -119,6 +124,9 @@ def _write_head(out: Path, method: str, kind: str, head: Any, front: Any, data: 
     said["output"] = (
         "a logit a class, sigmoid: any number may be right" if data.multi_label else "logits, softmax: one is right"
     )
+    if sees:
+        made = "i and t the unit embeddings of image and question, w the root of their width, products entry by entry"
+        said["input"] = f"{_ASKED[sees]}, {made}"
     if front is not None:
         said[input_filter.NAME] = (
             "images in [0, 1] are first correlated with these taps along rows and columns, edge pixels repeating"

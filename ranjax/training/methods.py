@@ -24,6 +24,8 @@ class Method:
       attacked_share: weight in [0, 1] of the attacked validation features' metric in the choice of the epoch.
       filtered: whether its features come through the low-pass filter (:mod:`ranjax.models.input_filter`); whoever makes
         the features sees to that.
+      sees: of a set of questions, "both" image and question, or "image" or "question" alone; whoever makes the features
+        sees to that. Elsewhere there is an image only.
     """
 
     head: str = "residual"
@@ -33,6 +35,7 @@ class Method:
     top_k: int = 1
     attacked_share: float = 0.0
     filtered: bool = False
+    sees: str = "both"
 
 
 # LP, MLP and NMTune as published (arXiv 2309.17002 and its public code); RAN is this project's reconstruction.
@@ -57,6 +60,9 @@ METHODS[WITHOUT + "filter"] = replace(METHODS["ran"], filtered=False)
 # What the filter alone is worth: LP behind it; and what the light head costs: RAN with NMTune's wide one.
 METHODS["lp_filter"] = replace(METHODS["lp"], filtered=True)
 METHODS["ran_wide"] = replace(METHODS["ran"], head="residual")
+# Of a set of questions: what the image alone tells, and what the question alone does (the prior of language).
+METHODS["lp_image"] = replace(METHODS["lp"], sees="image")
+METHODS["lp_question"] = replace(METHODS["lp"], sees="question")
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,12 @@ def test_fused_features_hold_both_embeddings_and_their_product_at_one_scale():
     image, text = np.array([[0.6, 0.8]], np.float32), np.array([[1.0, 0.0]], np.float32)
     root = np.sqrt(2)
     np.testing.assert_allclose(questions.fuse(image, text), [[0.6 * root, 0.8 * root, root, 0, 1.2, 0]], rtol=1e-6)
+    # Of any length; and either side alone is the same entries.
+    whole = questions.fuse(3 * image, 2 * text)
+    np.testing.assert_allclose(whole, questions.fuse(image, text), rtol=1e-6)
+    np.testing.assert_array_equal(questions.fuse(image, text, "image"), questions.fuse(image, text)[:, :2])
+    np.testing.assert_array_equal(questions.fuse(image, text, "question"), questions.fuse(image, text)[:, 2:4])
+    assert [questions.fused_width(2, sees) for sees in ("both", "image", "question")] == [6, 2, 2]
     with pytest.raises(DataError, match="do not fit"):
         questions.fuse(image, np.ones((1, 3)))
 

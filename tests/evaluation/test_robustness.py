@@ -98,6 +98,25 @@ def test_multi_label_needs_every_class_right(case):
     np.testing.assert_array_equal(found.correct, clean & single.all(1))
 
 
+# what stands beside an image (a question about it) goes with its row through batches and radii, and is left as it is
+def test_what_stands_beside_each_image_stays_with_it(case):
+    params, images, labels, keys = case
+    shift = np.linspace(-0.5, 0.5, 13, dtype=np.float32)[:, None] * np.array([1.0, -1.0], np.float32)
+
+    def beside_fn(given, x):
+        own, beside = given
+        return logits_fn(own, x) + beside
+
+    attack = robustness.WhiteBox(beside_fn, image.PGD(epsilon=EPSILON, step_size=EPSILON / 4, steps=3), batch_size=5)
+    found = attack(params, images, labels, keys, beside=shift, keep_images=True)
+    np.testing.assert_allclose(found.clean_logits, logits_fn(params, images) + shift, atol=1e-5)
+    np.testing.assert_allclose(found.logits, logits_fn(params, jnp.asarray(found.images)) + shift, atol=1e-5)
+    left = robustness.survivors([attack], params, images, labels, keys, [EPSILON], found.clean_correct, shift)
+    np.testing.assert_array_equal(left[EPSILON], found.correct)
+    with pytest.raises(DataError, match=r"\[3\] rows beside 13 images"):
+        attack(params, images, labels, keys, beside=shift[:3])
+
+
 def test_worst_case_of_several_attacks():
     def result(correct, tag):
         correct = np.asarray(correct, bool)

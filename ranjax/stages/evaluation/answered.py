@@ -1,41 +1,37 @@
-"""Questions about images as answer classification: heads on frozen image and question embeddings."""
+"""Questions about images as answer classification: heads on frozen image and question embeddings, and on either."""
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+from typing import NamedTuple
+
 import numpy as np
 
-from ranjax.evaluation import questions, zero_shot
+from ranjax.evaluation import questions
 from ranjax.stages import common
 from ranjax.stages.evaluation.record import QUESTIONS, Record
 from ranjax.stages.evaluation.subject import Subject
 from ranjax.training import devices
 from ranjax.training.adapt import METHODS, Examples, Fit, fit_heads, predict
 
-HEADS = ("lp", "mlp")
+HEADS = ("lp", "mlp", "lp_image", "lp_question")
 BEFORE, DURING = "adapt", "validation"
 
 
 def answer(subject: Subject, record: Record, splits: tuple[str, ...]) -> None:
-    """Accuracy of open and closed questions on each split, by a linear and a residual head.
+    """Accuracy of open and closed questions on each split, by a linear and a residual head, and by one side alone.
 
     Rows have the tasks "questions_open" and "questions_closed"; chance is what the most frequent answer to the same
-    question gives, which needs no image.
+    question gives, which needs no image. A linear head on the question alone ("lp_question") and on the image alone
+    ("lp_image") show what the other side is worth.
     """
     count = subject.config.question_seeds
     if not count:
         return
     made = {split: _ask(subject, split) for split in (BEFORE, DURING, *splits)}
-    if any("question" in known for known in subject.records(BEFORE, task=False)):
-        record.notes.append(
-            "a set of questions: its classes, yes and no, are told from the picture without the question"
-        )
     words = sorted(set(made[BEFORE].answers))
-    train, validation = (_examples(subject, split, made[split], words) for split in (BEFORE, DURING))
-    tests = {split: _examples(subject, split, made[split], words) for split in splits}
+    sides = {split: _sides(subject, split, asked, words) for split, asked in made.items()}
     # An answer that training never gave has no class: it cannot help to choose the epoch.
-    known = np.flatnonzero(np.asarray(validation.labels) >= 0)
-    validation = Examples(validation.features[known], validation.labels[known])
+    known = np.flatnonzero(sides[DURING].labels >= 0)
     adapt = subject.context.config.adapt
     settings = Fit(epochs=adapt.epochs, batch_size=adapt.batch_size)
     unseen = 1 - len(known) / len(made[DURING].answers)
@@ -47,12 +43,14 @@ def answer(subject: Subject, record: Record, splits: tuple[str, ...]) -> None:
     for name in HEADS:
         subject.context.check_stop(f"fitting {name} to questions")
         seeds, own = range(count), devices.local_mesh(subject.context.mesh)
+        examples = {split: side.seen(METHODS[name].sees) for split, side in sides.items()}
+        train, validation = examples[BEFORE], Examples(*(x[known] for x in examples[DURING][:2]))
         fitted = fit_heads(
             [METHODS[name]], train, validation, classes=len(words), seeds=seeds, settings=settings, mesh=own
         )
-        for split, examples in tests.items():
-            logits = np.asarray(predict(fitted.head, fitted.select(0), examples.features)[1])
-            hits = logits.argmax(-1) == examples.labels[None]
+        for split in splits:
+            logits = np.asarray(predict(fitted.head, fitted.select(0), examples[split].features)[1])
+            hits = logits.argmax(-1) == sides[split].labels[None]
             guessed = questions.majority(made[BEFORE], made[split])
             for kind, level in guessed.items():
                 rows = np.flatnonzero(np.array(made[split].kinds) == kind)
@@ -67,14 +65,21 @@ def _ask(subject: Subject, split: str) -> questions.Questions:
     return questions.ask(examples.ids, records, subject.classes, subject.context.config.seed)
 
 
-def _examples(subject: Subject, split: str, asked: questions.Questions, words: list[str]) -> Examples:
-    """Fused features, and the answer's place in `words`: -1, which is never right, where it is not among them."""
-    images = subject.data.split(split).images
+class _Sides(NamedTuple):
+    """Embeddings f32[Q, D] of image and question, and the answer's place among the words of training, or -1."""
+
+    images: np.ndarray
+    asked: np.ndarray
+    labels: np.ndarray
+
+    def seen(self, sees: str) -> Examples:
+        return Examples(np.asarray(questions.fuse(self.images, self.asked, sees)), self.labels)
+
+
+def _sides(subject: Subject, split: str, asked: questions.Questions, words: list[str]) -> _Sides:
     context, functions, params = subject.context, subject.functions, subject.params
-    pictures = np.asarray(zero_shot.unit(jnp.asarray(common.image_features(context, functions, params, images))))
-    texts = sorted(set(asked.texts))
-    features = common.text_features(context, functions, params, subject.data.encode(texts))
-    place = {text: i for i, text in enumerate(texts)}
-    questions_ = np.asarray(zero_shot.unit(jnp.asarray(features)))[[place[text] for text in asked.texts]]
+    pictures = common.image_features(context, functions, params, subject.data.split(split).images)
+    texts = common.question_features(context, functions, params, asked.texts)
+    # -1, which is never right: an answer that training never gave.
     labels = np.array([words.index(a) if a in words else -1 for a in asked.answers], np.int32)
-    return Examples(questions.fuse(pictures[asked.example], questions_), labels)
+    return _Sides(pictures[asked.example], np.asarray(texts), labels)

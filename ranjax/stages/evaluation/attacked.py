@@ -33,6 +33,7 @@ def attack(subject: Subject, record: Record, split: str) -> None:
     images = to_float(examples.images)
     keys = common.example_keys(subject.context, "evaluate/attack", examples.ids)
     clean = common.image_features(subject.context, subject.functions, subject.params, examples.images)
+    asked = subject.asked(split, examples)
     heads = [(name, range(min(config.attacked_seeds, m.seeds))) for name, m in subject.methods.items()]
     # Zero-shot has no head, so it is there once; its prompts compete for one label.
     subjects: list[tuple[str, Sequence[int]]] = [*heads]
@@ -48,12 +49,14 @@ def attack(subject: Subject, record: Record, split: str) -> None:
             logits, by_radius = [], []
             for seed in seeds:
                 subject.context.check_stop(f"attacking {method}")
-                result, curve = _one_head(subject, split, method, seed, images, examples.labels, keys)
+                beside = subject.beside(method, asked)
+                result, curve = _one_head(subject, split, method, seed, images, examples.labels, keys, beside)
                 # What was wrong before counts as wrong, even where the attacked image is right.
                 logits.append(_wrong_stays_wrong(subject, result, examples.labels))
                 by_radius.append(curve)
                 if split == "test" and seed == 0 and method != "zero_shot":
-                    inside.look_attacked(subject, record, method, clean, examples.images, result.images, single)
+                    sides = (clean, examples.images, result.images)
+                    inside.look_attacked(subject, record, method, *sides, single, asked)
                 if _is_surrogate(subject, method) and seed == 0:
                     _keep(subject, split, result.images)
                 done += 1
@@ -72,15 +75,22 @@ def attack(subject: Subject, record: Record, split: str) -> None:
 
 
 def _one_head(
-    subject: Subject, split: str, method: str, seed: int, images: np.ndarray, labels: np.ndarray, keys: Any
+    subject: Subject,
+    split: str,
+    method: str,
+    seed: int,
+    images: np.ndarray,
+    labels: np.ndarray,
+    keys: Any,
+    beside: np.ndarray | None,
 ) -> tuple[Robustness, dict[str, np.ndarray]]:
     """PGD's result on one head, and who is right at the other radii; kept, as it is most of what evaluation costs."""
 
     def attacked() -> dict[str, np.ndarray]:
         params = subject.parameters(method, seed)
-        result = _box(subject, method, PGD)(params, images, labels, keys, keep_images=True)
+        result = _box(subject, method, PGD)(params, images, labels, keys, beside=beside, keep_images=True)
         fields = {f"result {name}": np.asarray(value) for name, value in result._asdict().items() if value is not None}
-        curve = _curve(subject, method, params, images, labels, keys, result)
+        curve = _curve(subject, method, (params, images, labels, keys), beside, result)
         return fields | {f"curve {name}": np.asarray(value) for name, value in curve.items()}
 
     found = subject.context.kept(f"{split} {method} {seed}", attacked)
@@ -104,6 +114,7 @@ def check_masking(subject: Subject, record: Record, split: str) -> None:
     if not (config.masking_examples and config.attacked_seeds):
         return
     examples = subject.some(split, config.masking_examples)
+    asked = subject.asked(split, examples)
     for method in _suspects(subject, record, split):
         subject.context.check_stop("before the masking checks")
         where = {"arm": record.arm, "ratio": record.ratio, "method": method}
@@ -111,9 +122,10 @@ def check_masking(subject: Subject, record: Record, split: str) -> None:
             verdict = f"not checked, as it answers by a draw; the attack goes through {config.draws} draws a step"
             record.lists["masking"].append({**where, "verdict": verdict, "checks": []})
             continue
+        beside, params = subject.beside(method, asked), subject.parameters(method)
         found = masking.check(
             subject.deployed(method),
-            subject.parameters(method),
+            params if beside is None else (params, beside),
             to_float(examples.images),
             examples.labels,
             common.example_keys(subject.context, "evaluate/masking", examples.ids),
@@ -166,7 +178,7 @@ def _box(subject: Subject, method: str, kind: str) -> WhiteBox:
 
 
 def _curve(
-    subject: Subject, method: str, params: Any, images: Any, labels: Any, keys: Any, first: Robustness
+    subject: Subject, method: str, everything: tuple[Any, Any, Any, Any], beside: Any, first: Robustness
 ) -> dict[str, np.ndarray]:
     """{attack: bool[N]}: the worst case at the main radius (where there are several attacks), at the others, and at 0.
 
@@ -178,14 +190,13 @@ def _curve(
     radii = {pixel_units(text): text for text in config.radii if text}
     below = [radius for radius in radii if radius < main]
     above = [radius for radius in radii if radius > main]
-    everything = (params, images, labels, keys)
-    found = survivors(list(boxes.values()), *everything, below, first.clean_correct)
+    found = survivors(list(boxes.values()), *everything, below, first.clean_correct, beside=beside)
     alive = found[max(below)] if below else first.clean_correct
     at_main = alive & first.correct
     others = [box for kind, box in boxes.items() if kind != PGD]
     if others and main > 0:
-        at_main = survivors(others, *everything, [main], at_main)[main]
-    found |= survivors(list(boxes.values()), *everything, above, at_main)
+        at_main = survivors(others, *everything, [main], at_main, beside=beside)[main]
+    found |= survivors(list(boxes.values()), *everything, above, at_main, beside=beside)
     named = {f"{worst}@0": first.clean_correct}
     named |= {f"{worst}@{text}": found[radius] for radius, text in radii.items() if radius in found}
     return named if worst == PGD else {WORST: at_main, **named}
@@ -221,21 +232,24 @@ def _transferred(
     context, functions = subject.context, subject.functions
     clean = common.image_features(context, functions, subject.params, examples.images)
     moved = common.image_features(context, functions, subject.params, images)
+    asked = subject.asked(split, examples)
     for method, seeds in subjects:
         if _is_surrogate(subject, method):
             continue
         rows = []
         for seed in seeds:
             sides = ((examples.images, clean), (images, moved))
-            right = [subject.right(_logits(subject, method, seed, *side), examples.labels) for side in sides]
+            right = [subject.right(_logits(subject, method, seed, *side, asked), examples.labels) for side in sides]
             rows.append(right[0] & right[1])
         record.share(method, TASK, split, TRANSFER, "accuracy", np.stack(rows))
 
 
-def _logits(subject: Subject, method: str, seed: int, images: np.ndarray, features: np.ndarray) -> np.ndarray:
+def _logits(
+    subject: Subject, method: str, seed: int, images: np.ndarray, features: np.ndarray, asked: np.ndarray | None
+) -> np.ndarray:
     if method == "zero_shot":
         return subject.zero_shot_logits(features)
-    return subject.outputs(method, images, features, seed)[1]
+    return subject.outputs(method, images, features, seed, asked)[1]
 
 
 def _wrong_stays_wrong(subject: Subject, result: Robustness, labels: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ranjax.evaluation import groups, resampled, statistics
+from ranjax.evaluation import groups, questions, resampled, statistics
 from ranjax.evaluation.rows import interval_row
 from ranjax.stages import common
 from ranjax.stages.evaluation.record import FINDINGS, GROUPS, TASK, Record
@@ -15,10 +15,12 @@ def classify(subject: Subject, record: Record, split: str) -> None:
     """Every metric of every method on a split, over all heads and for each seed; comparisons and groups."""
     examples = subject.data.task_split(split)
     labels = examples.labels
-    features = subject.task_features(split)
+    features, asked = subject.task_features(split), subject.asked(split, examples)
+    if asked is not None:
+        _say_what_is_seen(subject, record, split, examples)
     hits = {}
     for name, method in subject.methods.items():
-        logits = subject.outputs(name, examples.images, features)[1]
+        logits = subject.outputs(name, examples.images, features, asked=asked)[1]
         hits[name] = record.classified(name, split, "none", logits, labels, list(range(method.seeds)))
     everyone = dict(hits)
     # Prompts compete for one label; what zero-shot says of several findings is in `findings`.
@@ -37,6 +39,28 @@ def classify(subject: Subject, record: Record, split: str) -> None:
             record.rows += groups.group_rows(
                 cell, found, names, column, config.smallest_group, record.resamples, record.seed
             )
+
+
+def _say_what_is_seen(subject: Subject, record: Record, split: str, examples: common.Split) -> None:
+    """Notes of a set of questions: who answers without the question, and what the question alone is worth."""
+    if split == "test":
+        blind = [name for name, method in subject.methods.items() if not method.sees]
+        blind += [] if subject.multi_label else ["zero_shot"]
+        if blind:
+            record.notes.append(f"answered from the picture without its question: {', '.join(blind)}")
+    if subject.multi_label:
+        return
+    known = subject.data.task_split("adapt")
+    sides = [
+        questions.Questions(
+            np.arange(len(s.ids)), s.asked or [], [subject.classes[c] for c in s.labels], ["any"] * len(s.ids)
+        )
+        for s in (known, examples)
+    ]
+    prior = questions.majority(*sides)["any"]
+    record.notes.append(
+        f"{split}: the most frequent answer to the same question, which needs no image: {100 * prior:.1f} %"
+    )
 
 
 def findings(subject: Subject, record: Record, split: str) -> None:

@@ -23,7 +23,7 @@ def corrupt(subject: Subject, record: Record, split: str) -> None:
         return
     examples = subject.some(split, count)
     keys = common.example_keys(subject.context, "evaluate/corruptions", examples.ids)
-    images = to_float(examples.images)
+    images, asked = to_float(examples.images), subject.asked(split, examples)
     for kind in corruptions.NAMES:
         for strength in STRENGTHS:
             subject.context.check_stop(f"corrupting by {kind}")
@@ -31,7 +31,7 @@ def corrupt(subject: Subject, record: Record, split: str) -> None:
             features = common.image_features(subject.context, subject.functions, subject.params, moved)
             name = f"{kind}-{strength}"
             for method in subject.methods:
-                hits = subject.right(subject.outputs(method, moved, features)[1], examples.labels)
+                hits = subject.right(subject.outputs(method, moved, features, asked=asked)[1], examples.labels)
                 record.share(method, CORRUPTED, split, name, "accuracy", hits)
             if not subject.multi_label:
                 hits = subject.right(subject.zero_shot_logits(features), examples.labels)

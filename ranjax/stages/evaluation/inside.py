@@ -30,12 +30,13 @@ def look_attacked(
     unattacked: np.ndarray,
     images: np.ndarray | None,
     labels: np.ndarray,
+    asked: np.ndarray | None = None,
 ) -> None:
     """What a method makes of clean features f32[N, D] and of images attacked through it, and what its encoder does."""
     if images is None:
         return
     attacked = common.image_features(subject.context, subject.functions, subject.params, images)
-    before, after = (subject.outputs(method, *side, 0)[0] for side in ((unattacked, clean), (images, attacked)))
+    before, after = (subject.outputs(method, *side, 0, asked)[0] for side in ((unattacked, clean), (images, attacked)))
     _spectrum(record, method, "clean", before)
     _spectrum(record, method, "attacked", after)
     first, shown = next(iter(subject.methods)), REFERENCE if REFERENCE in subject.methods else list(subject.methods)[-1]

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ranjax.errors import DataError
 from ranjax.evaluation import zero_shot
 from ranjax.evaluation.counterattack import TTC, counterattack
+from ranjax.evaluation.questions import fused_width
 from ranjax.keys import stream
 from ranjax.pipeline import Context
 from ranjax.stages import common
@@ -33,6 +35,7 @@ class Method:
       seeds: how many there are.
       tuned: what `encoders` are to the encoder.
       random: whether it answers by a draw, so that an attack has to go through several.
+      sees: of a set of questions, what it is given (`questions.BOTH`, ...); None: the image alone, as elsewhere.
     """
 
     def __init__(
@@ -44,8 +47,9 @@ class Method:
         seeds: int = 0,
         random: bool = False,
         tuned: Tuned = FROZEN,
+        sees: str | None = None,
     ):
-        self.tuned = tuned
+        self.tuned, self.sees = tuned, sees
         self.name, self.head, self.variables, self.encoders, self.random = name, head, variables, encoders, random
         leaves = jax.tree.leaves((variables, encoders))
         self.seeds = seeds or int(leaves[0].shape[0])
@@ -76,9 +80,10 @@ class Subject:
         self.methods: dict[str, Method] = {}
         for name in context.config.adapt.methods:
             if name in heads:
-                kind = HEADS[METHODS[name].head]
+                kind, sees = HEADS[METHODS[name].head], METHODS[name].sees if self.data.asks else None
                 filters = heads[name].pop("encoder", None)
-                self.methods[name] = Method(name, kind(width, len(self.classes)), heads[name], filters)
+                head = kind(fused_width(width, sees) if sees else width, len(self.classes))
+                self.methods[name] = Method(name, head, heads[name], filters, sees=sees)
             elif tuned := tuned_of(context.config.adapt, name):
                 found = load_tuned(place, name)
                 head = head_of(tuned, width, len(self.classes))
@@ -125,6 +130,23 @@ class Subject:
         task = task and not self.multi_label
         return [record for record, kept in zip(found, chosen) if kept or not task]
 
+    def asked(self, split: str, examples: common.Split) -> np.ndarray | None:
+        """f32[N, D], the embedding of the question about each image of a split; None: no set of questions.
+
+        Raises:
+          DataError: the heads were trained with questions, which this split has not.
+        """
+        if not self.data.asks:
+            return None
+        if examples.asked is None:
+            raise DataError(f"split {split!r} asks no questions about its images, which the adapted heads were given")
+        return common.question_features(self.context, self.functions, self.params, examples.asked)
+
+    def beside(self, method: str, asked: np.ndarray | None) -> np.ndarray | None:
+        """What `deployed(method)` takes beside images: the questions, where it sees them."""
+        chosen = self.methods.get(method)
+        return asked if chosen is not None and chosen.sees else None
+
     def class_embeddings(self) -> jax.Array:
         """f32[C, D], the prompt ensemble of each class."""
         if self._texts is None:
@@ -149,7 +171,12 @@ class Subject:
         return examples.take(np.arange(min(count or len(examples.ids), len(examples.ids))))
 
     def outputs(
-        self, method: str, images: np.ndarray, features: np.ndarray | None = None, seed: int | None = None
+        self,
+        method: str,
+        images: np.ndarray,
+        features: np.ndarray | None = None,
+        seed: int | None = None,
+        asked: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """(z, logits) of images [N, H, W, C], [S, N, ...] of all seeds or [N, ...] of one.
 
@@ -157,15 +184,18 @@ class Subject:
           method: its name.
           images: u8 or f32 in [0, 1].
           features: what the frozen encoder makes of them, where that is known.
+          seed: None: all.
+          asked: embeddings of the questions, of a set of questions.
         """
         chosen = self.methods[method]
+        asked = self.beside(method, asked)
         if seed is None and chosen.encoders is None and chosen.head is not None:
             if features is None:
                 features = common.image_features(self.context, self.functions, self.params, images)
-            z, logits = predict(chosen.head, chosen.variables, features)
+            z, logits = predict(chosen.head, chosen.variables, self._seen(chosen, features, asked))
             return np.asarray(z), np.asarray(logits)
         if seed is None:
-            found = [self.outputs(method, images, features, one) for one in range(chosen.seeds)]
+            found = [self.outputs(method, images, features, one, asked) for one in range(chosen.seeds)]
             return np.stack([z for z, _ in found]), np.stack([logits for _, logits in found])
         if chosen.random:
             return self._drawn(method, images)
@@ -175,8 +205,11 @@ class Subject:
             features = common.image_features(self.context, self.functions, self.params, images)
         if chosen.head is None:
             return features, self.zero_shot_logits(features)
-        z, logits = predict(chosen.head, chosen.one(seed), features)
+        z, logits = predict(chosen.head, chosen.one(seed), self._seen(chosen, features, asked))
         return np.asarray(z), np.asarray(logits)
+
+    def _seen(self, chosen: Method, features: Any, asked: Any) -> Any:
+        return common.seen(features, asked, chosen.sees) if chosen.sees else features
 
     def _drawn(self, method: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(encoder features, logits) of one draw of a random method; the draw of a row depends on its place alone."""
@@ -195,7 +228,7 @@ class Subject:
     def deployed(self, method: str) -> Any:
         """The method as ``((encoder, head), images) -> logits``: one object a head shape, so it compiles once.
 
-        A random method takes keys key[B] as well.
+        A random method takes keys key[B] as well; one that sees questions, ``((encoder, head), asked)`` as parameters.
         """
         functions = self.functions
         chosen = None if method == "zero_shot" else self.methods[method]
@@ -216,7 +249,15 @@ class Subject:
                 return zero_shot.logits(features, classes, functions.logit_scale(encoder))
 
             return self.context.once(("deployed", functions, "zero_shot"), lambda: by_text)
-        head = chosen.head
+        head, sees = chosen.head, chosen.sees
+        if sees:
+
+            def told(params: Any, images: jax.Array) -> jax.Array:
+                (encoder, own), asked = params
+                given = common.seen(functions.image_features(encoder, images), asked, sees)
+                return head.apply(own["params"], own["stats"], given, False)[1]
+
+            return self.context.once(("deployed", functions, head, sees), lambda: told)
 
         def by_head(params: Any, images: jax.Array) -> jax.Array:
             features = functions.image_features(params[0], images)
