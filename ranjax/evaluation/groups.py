@@ -96,5 +96,7 @@ def group_rows(
     value = min(float(hits[:, index].mean()) for index in members.values())
     low, high = np.quantile(draws.min(0), [0.025, 0.975])
     count = sum(len(index) for index in members.values())
-    found = statistics.Interval(value, min(float(low), value), max(float(high), value), count)
+    # No group can be worse than the worst: where none of its answers is right, its own bound is what there is.
+    high = max(float(high), min(row["high"] for row in rows) if value == 0 else value)
+    found = statistics.Interval(value, min(float(low), value), high, count)
     return [interval_row(cell, f"worst_group/{column}", found), *rows]

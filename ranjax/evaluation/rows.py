@@ -58,7 +58,7 @@ def classification_rows(
     """Accuracy, balanced accuracy, macro and per-class AUROC and ECE, over all seeds and for each of those named.
 
     Every row has a 95 % bootstrap interval over examples, stratified by class but for accuracy; those over several
-    seeds have one over examples and seeds jointly.
+    seeds have one over examples and seeds jointly. ECE's is reflected (:func:`statistics.bootstrap_metric`).
 
     Args:
       cell: without a seed.
@@ -128,7 +128,8 @@ def rows_by_seed(
         rows = [interval_row(cell, name, statistics.bootstrap(x[chosen], resamples, seed)) for name, x in means.items()]
         for name, heads in tables.items():
             table = np.stack(heads[chosen], axis=1)
-            rows.append(interval_row(cell, name, statistics.bootstrap_metric(table[0], table[1:], count, seed)))
+            found = statistics.bootstrap_metric(table[0], table[1:], count, seed, reflected=name == "ece")
+            rows.append(interval_row(cell, name, found))
         return rows
 
     rows = rows_of(cell, slice(None), {**tables, **per_class})

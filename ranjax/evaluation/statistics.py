@@ -104,22 +104,41 @@ def resampled_means(values: Any, resamples: int = 1000, seed: int = 0) -> np.nda
 def bootstrap(values: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
     """Mean of values [N] or [S, N] with its percentile interval over examples, and jointly over seeds where S > 1.
 
-    n is N. With one example, or values all equal, the interval is the value itself: say so beside it.
+    n is N. Where every value is 0, or every one 1, no resample says how far the share may be from it: there the open
+    end is the exact bound of N examples at that level (`never_seen`). Other values that are all equal, or one example,
+    have the value itself for an interval: say so beside it.
     """
     _check(resamples, level)
     array = _values(values)
     low, high = _percentiles(resampled_means(array, resamples, seed), level)
-    value = float(array.mean())
-    return Interval(value, min(low, value), max(high, value), array.shape[1])
+    value, count = float(array.mean()), array.shape[1]
+    if (array == 0).all():
+        high = never_seen(count, level)
+    elif (array == 1).all():
+        low = 1 - never_seen(count, level)
+    return Interval(value, min(low, value), max(high, value), count)
 
 
-def bootstrap_metric(values: Any, draws: Any, n: int, seed: int = 0, level: float = 0.95) -> Interval:
+def never_seen(count: int, level: float = 0.95) -> float:
+    """The largest probability of an event that none of `count` examples shows, at that level: about 3 / count at 95 %.
+
+    One-sided and exact (Clopper & Pearson 1934): ``(1 - p)^count = 1 - level``.
+    """
+    return float(1 - (1 - level) ** (1 / count))
+
+
+def bootstrap_metric(
+    values: Any, draws: Any, n: int, seed: int = 0, level: float = 0.95, *, reflected: bool = False
+) -> Interval:
     """A metric that is no mean over examples, with its percentile interval.
 
     Args:
       values: [S], the metric on all N examples for each seed.
       draws: [R, S], the same on each resample (:mod:`ranjax.evaluation.resampled`). Resamples where it is NaN, as a
         class is missing from them, are left out.
+      reflected: for a metric of absolute values such as ECE, which resampling raises above the metric itself just as
+        sampling raises that above the truth: the basic interval ``2 value - percentile`` in place of the percentile
+        one, from 0 up and always with the value in it.
 
     Returns:
       Interval of the mean over seeds; low and high are NaN where half of the resamples or more are undefined.
@@ -132,7 +151,10 @@ def bootstrap_metric(values: Any, draws: Any, n: int, seed: int = 0, level: floa
     value = float(values.mean())
     if 2 * len(defined) <= len(by_seed):
         return Interval(value, float("nan"), float("nan"), n)
-    return Interval(value, *_percentiles(over_drawn_seeds(defined, seed), level), n)
+    low, high = _percentiles(over_drawn_seeds(defined, seed), level)
+    if reflected:
+        low, high = min(max(2 * value - high, 0.0), value), max(2 * value - low, value)
+    return Interval(value, low, high, n)
 
 
 def paired_difference(a: Any, b: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Difference:
@@ -143,10 +165,12 @@ def paired_difference(a: Any, b: Any, resamples: int = 1000, seed: int = 0, leve
 
     Returns:
       Difference; `p` is the two-sided bootstrap p value (share of resamples on the other side of 0, doubled, one added
-      to numerator and denominator, so that it is never 0). Where no resample crosses 0 that share says no more than
-      "below 2 / (resamples + 1)", which a correction over a long table would never let stand: there the normal tail at
-      the bootstrap's standard error is taken, where it is less. `effect` is the mean difference of an example over its
-      standard deviation (0 where there is no difference at all, infinite where it is the same for every example).
+      to numerator and denominator). Where no resample crosses 0 that share says no more than "below
+      2 / (resamples + 1)", which a correction over a long table would never let stand: there it is the normal tail of
+      the paired test whose null leaves the sign of each example's difference free, which for right and wrong answers
+      is McNemar's (plus what the seeds vary by). `effect` is the mean difference of an example over its standard
+      deviation (0 where there is no difference at all, infinite where it is the same for every example). Shares in
+      [0, 1] that differ by the same 0, 1 or -1 on every example have an interval as wide as `never_seen` leaves it.
     """
     _check(resamples, level)
     first, second = _values(a, "a"), _values(b, "b")
@@ -155,13 +179,20 @@ def paired_difference(a: Any, b: Any, resamples: int = 1000, seed: int = 0, leve
     gap = first - second
     draws = resampled_means(gap, resamples, seed)
     tail = min((draws <= 0).sum(), (draws >= 0).sum())
-    value, of_example = float(gap.mean()), gap.mean(0)
-    spread = float(of_example.std(ddof=1)) if len(of_example) > 1 else 0.0
+    value, of_example, count = float(gap.mean()), gap.mean(0), gap.shape[1]
+    spread = float(of_example.std(ddof=1)) if count > 1 else 0.0
     effect = 0.0 if value == 0 else float(value / spread) if spread > 0 else float(np.copysign(np.inf, value))
-    p, error = min(1.0, 2 * (tail + 1) / (resamples + 1)), float(draws.std())
-    if tail == 0 and error > 0:
-        p = min(p, math.erfc(abs(value) / error / math.sqrt(2)))
-    return Difference(value, *_percentiles(draws, level), float(p), effect, gap.shape[1])
+    p = min(1.0, 2 * (tail + 1) / (resamples + 1))
+    if tail == 0:
+        square = float(np.square(of_example).mean()) / count
+        square += float(gap.mean(1).var(ddof=1)) / len(gap) if len(gap) > 1 else 0.0
+        p = math.erfc(abs(value) / math.sqrt(2 * square))
+    low, high = _percentiles(draws, level)
+    shares = all(((x >= 0) & (x <= 1)).all() for x in (first, second))
+    if shares and value in (-1, 0, 1) and (gap == value).all():
+        unseen = never_seen(count, level)
+        low, high = max(value - unseen, -1.0), min(value + unseen, 1.0)
+    return Difference(value, low, high, float(p), effect, count)
 
 
 def student(

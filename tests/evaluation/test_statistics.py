@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from ranjax.errors import ConfigError, DataError
-from ranjax.evaluation import metrics, rows, statistics
+from ranjax.evaluation import metrics, resampled, rows, statistics
 
 
 def test_interval_of_a_share_is_about_the_normal_one():
@@ -40,9 +40,18 @@ def test_seeds_widen_the_interval_and_share_their_examples():
     assert wide.high - wide.low > 3 * (one.high - one.low)
 
 
-def test_constant_values_have_a_point_for_an_interval():
-    assert statistics.bootstrap(np.ones(5), 50) == (1.0, 1.0, 1.0, 5)
+def test_a_share_that_no_example_shows_is_bounded_by_how_many_there_were():
+    # The interval of 0 of 128 that looks at no resample: Clopper and Pearson's, of which one side is open.
+    told = scipy.stats.binomtest(0, 128, alternative="less").proportion_ci(0.95, "exact").high
+    assert statistics.bootstrap(np.zeros((3, 128)), 50) == (0.0, 0.0, pytest.approx(told), 128)
+    assert statistics.bootstrap(np.ones(128), 50) == (1.0, pytest.approx(1 - told), 1.0, 128)
     assert statistics.bootstrap([0.3], 50) == (0.3, 0.3, 0.3, 1)
+    none = statistics.paired_difference(np.zeros(128), np.zeros(128), 50)
+    assert (none.value, none.low, none.high, none.p) == (0, pytest.approx(-told), pytest.approx(told), 1)
+    whole = statistics.paired_difference(np.ones(128), np.zeros(128), 50)
+    assert (whole.low, whole.high) == (pytest.approx(1 - told), 1)
+    # Of figures that are no shares nothing is known beyond what was seen.
+    assert statistics.paired_difference(np.full(9, 3.0), np.full(9, 3.0), 50)[:3] == (0, 0, 0)
 
 
 def test_pairing_finds_a_difference_that_two_intervals_hide():
@@ -81,6 +90,32 @@ def test_a_plain_difference_stands_after_correction_over_a_long_table():
     assert found.p < 0.05 / 200 < 2 / 201
     faint = statistics.paired_difference(b, np.roll(b, 1), resamples=200)
     assert faint.p >= 2 / 201
+
+
+@pytest.mark.parametrize(("better", "worse", "among"), [(18, 1, 128), (12, 0, 128), (40, 6, 384), (9, 0, 9)])
+def test_a_p_value_that_no_resample_reaches_is_mcnemars(better, worse, among):
+    a = np.arange(among) < better
+    b = (np.arange(among) >= better) & (np.arange(among) < better + worse)
+    found = statistics.paired_difference(a, b, resamples=100)
+    chi = (better - worse) ** 2 / (better + worse)
+    assert found.p == pytest.approx(scipy.stats.chi2.sf(chi, 1))
+    assert found.p > 0.3 * scipy.stats.binomtest(better, better + worse).pvalue
+
+
+def test_the_interval_of_the_calibration_error_holds_it_and_covers_the_truth():
+    # Answers 3 points less often right than said. Resamples all lie above the truth, as bins cannot cancel noise.
+    rng, covered, percentile = np.random.default_rng(6), 0, 0
+    for trial in range(60):
+        confidence = rng.beta(4, 5, 300)
+        hits = rng.random(300) < np.clip(confidence - 0.03, 0, 1)
+        counts = np.concatenate([np.ones((1, 300)), statistics.draw_counts(300, 100, trial)])
+        table = resampled.ece(counts, confidence, hits)[:, None]
+        found = statistics.bootstrap_metric(table[0], table[1:], 300, reflected=True)
+        assert 0 <= found.low <= found.value <= found.high
+        covered += found.low <= 0.03 <= found.high
+        percentile += np.quantile(table[1:], 0.025) <= 0.03
+    assert covered >= 45
+    assert percentile < 20
 
 
 def test_students_interval_over_runs_is_scipys():

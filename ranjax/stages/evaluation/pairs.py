@@ -11,8 +11,9 @@ import numpy as np
 from ranjax.attacks import image as image_attacks
 from ranjax.attacks import success, text
 from ranjax.data.tokenizer import Tokens
-from ranjax.evaluation import captions, retrieval, zero_shot
+from ranjax.evaluation import captions, retrieval, statistics, zero_shot
 from ranjax.evaluation.retrieval import unit
+from ranjax.evaluation.rows import row
 from ranjax.stages import common
 from ranjax.stages.evaluation.record import ATTACKED_PAIRS, CAPTIONS, RETRIEVAL, TASK, Record
 from ranjax.stages.evaluation.subject import Subject
@@ -69,7 +70,8 @@ def attack_pairs(subject: Subject, record: Record, split: str) -> None:
             before, after = (getattr(ranks, direction) < 1 for ranks in (clean, found))
             # Co-Attack's definition is the mean of the difference, SGA's one over the queries that were right.
             cell = direction, ATTACKED_PAIRS, split, name
-            record.share(*cell, "recall_drop@1", before.astype(float) - after.astype(float))
+            fall = statistics.paired_difference(before, after, record.resamples, record.seed)
+            record.rows.append(row(record.cell(*cell), "recall_drop@1", fall.value, fall.low, fall.high, fall.n))
             both = success.attack_success(jnp.asarray(before), jnp.asarray(after))
             if not before.any():
                 record.notes.append(f"{name}, {direction}: no query was right before, so none can turn wrong")
