@@ -43,7 +43,7 @@ def _facts(item: Mapping[str, Any]) -> dict[str, Any]:
     chosen = search.get("chosen") or {}
     scores = [score for score in item.get("validation") or [] if wording.finite(score)]
     return {
-        "trained": item.get("share"),
+        "trained": item.get("share", item.get("trained")),
         "rate": chosen.get("rate"),
         "strength": chosen.get("strength"),
         "tried": len(search.get("tried") or []) or None,
@@ -55,6 +55,8 @@ def _facts(item: Mapping[str, Any]) -> dict[str, Any]:
 def _shown(name: str, value: Any) -> str:
     if value is None:
         return "head alone" if name == "trained" else "–"
+    if value == 0 and name == "trained":
+        return "nothing"
     if name == "trained":
         return f"{100 * value:.2g} % of the encoder"
     if name == "validation":
@@ -66,9 +68,12 @@ def _notes(book: Book) -> Markup:
     """What a figure could not be had for, and why."""
     words: dict[str, list[str]] = {}
     for item in book.results.get("notes") or []:
-        where = f"{wording.arm_label(item.get('arm'))}, {wording.percent(item.get('ratio'))}"
-        words.setdefault(str(item.get("note")), []).append(where)
+        places = words.setdefault(str(item.get("note")), [])
+        if "arm" in item:  # others are of the data, and so of every arm
+            places.append(f"{wording.arm_label(item['arm'])}, {wording.percent(item.get('ratio'))}")
     if not words:
         return markup.join([])
-    lines = [tag("li", markup.figures(f"{note} ({'; '.join(places)})")) for note, places in words.items()]
+    lines = [
+        tag("li", markup.figures(f"{note} ({'; '.join(places)})" if places else note)) for note, places in words.items()
+    ]
     return markup.join([tag("h3", "Notes of the run"), tag("ul", lines)])

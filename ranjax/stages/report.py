@@ -18,7 +18,7 @@ from ranjax import files
 from ranjax.data.images import encode_png, to_float
 from ranjax.pipeline import Context
 from ranjax.reporting import page
-from ranjax.stages import cards, common
+from ranjax.stages import cards, common, labels
 from ranjax.stages.evaluation import across, record
 
 SCHEMA = 1
@@ -36,6 +36,7 @@ def run(context: Context) -> dict[str, Any]:
     parts = [files.read_json(folder / record.FILE) for folder in folders]
     arms = [_arm(part, folder) for part, folder in zip(parts, folders)]
     resamples, seed = context.config.evaluate.bootstrap, context.config.seed
+    found = labels.of_splits(data.prepared, data.multi_label)
     rows = [row for part in parts for row in part["rows"]]
     results = {
         "schema": SCHEMA,
@@ -44,9 +45,12 @@ def run(context: Context) -> dict[str, Any]:
         "effects": across.effects(arms, resamples, seed),
         "chance": {name: level for part in reversed(parts) for name, level in part["chance"].items()},
         "notes": [
-            {"arm": arm.name, "ratio": arm.ratio, "note": note}
-            for arm, part in zip(arms, parts)
-            for note in part["notes"]
+            *({"note": note} for note in labels.notes(found, data.classes, data.multi_label)),
+            *(
+                {"arm": arm.name, "ratio": arm.ratio, "note": note}
+                for arm, part in zip(arms, parts)
+                for note in part["notes"]
+            ),
         ],
         "methods": _methods(context),
         "classes": list(data.classes),

@@ -1,0 +1,65 @@
+"""Splits whose labels allow no fit are refused before anything is trained; what they merely lack is said."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ranjax.config import default_config
+from ranjax.errors import ConfigError, DataError
+from ranjax.stages import labels
+
+CLASSES = ("normal", "mass", "oedema")
+FULL = [0, 1, 2] * 4
+
+
+class _Source:
+    def __init__(self, single):
+        self.columns = {"label": single, "labels": [np.eye(3)[max(i, 0)] * (i >= 0) for i in single]}
+
+    def column(self, name):
+        return self.columns[name]
+
+
+def _prepared(**splits):
+    every = {"train": FULL, "adapt": FULL, "validation": FULL, "test": FULL, **splits}
+    return SimpleNamespace(classes=CLASSES, splits={name: _Source(single) for name, single in every.items()})
+
+
+def _check(multi=False, shots=0, methods=("lp",), **splits):
+    adapt = default_config().adapt
+    adapt.task, adapt.shots, adapt.methods = "multi" if multi else "single", shots, methods
+    found = labels.of_splits(_prepared(**splits), multi)
+    labels.check(adapt, found, CLASSES)
+    return labels.notes(found, CLASSES, multi)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"adapt": [0, 2, 2]}, DataError, "no example of split 'adapt' has class 'mass'"),
+        ({"adapt": [0, 0, 0], "multi": True}, DataError, "every example of split 'adapt' has class 'normal'"),
+        ({"adapt": [0, 1, 1, 2, 2], "shots": 2}, ConfigError, "at most 1: split 'adapt' .* of class 'normal'"),
+        ({"validation": [1, 1]}, DataError, "'validation' has examples of class 'mass' alone"),
+        ({"validation": [1, 1], "multi": True}, DataError, "no class that some of its examples have"),
+        ({"test": [-1, -1]}, DataError, "split 'test' has no example with exactly one"),
+        ({"ood_test": [-1]}, DataError, "split 'ood_test' has no example"),
+    ],
+)
+def test_splits_that_allow_no_fit_are_refused_by_name(arguments, error, words):
+    with pytest.raises(error, match=words):
+        _check(**arguments)
+
+
+def test_what_splits_merely_lack_is_said_with_what_is_done_instead():
+    assert _check() == _check(shots=4) == []
+    (said,) = _check(validation=[0, 1])
+    assert "'validation' has no examples of 'oedema'" in said
+    assert "the other classes" in said
+    one, two = _check(test=[1, 1, -1], ood_test=[0, 1])
+    assert "'test' has no examples of 'normal', 'oedema': AUROC is not defined" in one
+    assert "'ood_test'" in two
+    assert "means over the other classes" in two
+    assert "with and without 'normal'" in _check(multi=True, test=[-1, 1, 2])[0]
+    # A defence at test time is fitted to nothing.
+    _check(methods=("ttc",), adapt=[0], validation=[0])
