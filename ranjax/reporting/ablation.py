@@ -7,12 +7,11 @@ from typing import Any
 
 from ranjax.reporting import abstract, captions, markup, tables, wording
 from ranjax.reporting import rows as rows_
-from ranjax.reporting.beyond import verdict, with_holm
+from ranjax.reporting.beyond import MARKS, verdict, with_holm
 from ranjax.reporting.markup import Markup
 from ranjax.reporting.sections import Book, caption, nothing
 
 _CELL = ("arm", "ratio", "a", "b", "task", "split", "attack", "metric")
-_MARKS = {"higher": "▲", "lower": "▼", "not shown": "○"}
 _FIELDS = ("arm", "ratio", "b", "split", "attack", "metric", "difference", "low", "high", "p", "p_holm", "seeds")
 
 
@@ -58,7 +57,7 @@ def table(items: Sequence[Mapping[str, Any]]) -> tables.Table | None:
 def _estimate(item: Mapping[str, Any] | None) -> str:
     if item is None:
         return "–"
-    return f"{_MARKS[verdict(item)]} {wording.estimate({**item, 'value': item['difference']})}"
+    return f"{MARKS[verdict(item)]} {wording.estimate({**item, 'value': item['difference']})}"
 
 
 def section(book: Book) -> Markup:

@@ -134,6 +134,7 @@ def effects(book: Book) -> Markup:
     if not items:
         return nothing("This run has no noisy arm to hold against the clean one.")
     parts: list[Any] = [caption(captions.EFFECTS)]
+    records: list[dict[str, Any]] = []
     titles = {
         "noise": "A method on the noisy encoder less the same on the clean one",
         "recipe": "Another recipe less the first one, at the same noise ratio",
@@ -144,6 +145,7 @@ def effects(book: Book) -> Markup:
         corrected = with_holm(chosen)
         if not corrected:
             continue
+        records += [{**item, "verdict": verdict(item)} for item in corrected]
         lines: list[list[Any]] = []
         breaks: set[int] = set()
         attacks, tasks = rows_.attacks(corrected), rows_.distinct(corrected, "task")
@@ -155,19 +157,23 @@ def effects(book: Book) -> Markup:
             ]
             line += [str(item["task"]).replace("_", " ")] if len(tasks) > 1 else []
             line += [tables.column_label((item["split"], item["attack"]), attacks)]
-            line += [wording.estimate({**item, "value": item["difference"]}), p_words(item["p_holm"])]
-            line += [f"{item['effect']:.2f}" if wording.finite(item.get("effect")) else "–", verdict(item)]
+            line += [f"{MARKS[verdict(item)]} {verdict(item)}", wording.estimate({**item, "value": item["difference"]})]
+            line += [p_words(item["p_holm"]), f"{item['effect']:.2f}" if wording.finite(item.get("effect")) else "–"]
             if lines and lines[-1][:2] != line[:2]:
                 breaks.add(len(lines))
             lines.append(line)
-        header = ["Arm", "Noise", "Method", *(["Task"] if len(tasks) > 1 else []), "Images", "Difference [95 %]"]
-        header += ["p (Holm)", "Effect", "Verdict"]
+        header = ["Arm", "Noise", "Method", *(["Task"] if len(tasks) > 1 else []), "Images", "Verdict"]
+        header += ["Difference [95 %]", "p (Holm)", "Effect"]
         table = tables.Table(header, lines, "", heads=len(header) - 4, breaks=frozenset(breaks))
         stand = sum(verdict(item) != "not shown" for item in corrected)
         words = f"{title}: {stand} of {len(corrected)} differences are shown"
         parts.append(tag("details", tag("summary", words), table.html()))
-    fields = ("kind", "arm", "ratio", "method", "task", "split", "attack", "metric", "difference", "low", "high", "p")
-    return markup.join([*parts, book.csv("effects", items, (*fields, "effect", "n", "seeds"))])
+    fields: tuple[str, ...] = ("kind", "arm", "ratio", "method", "task", "split", "attack", "metric")
+    fields += ("difference", "low", "high", "p", "p_holm", "effect", "n", "seeds", "verdict")
+    return markup.join([*parts, book.csv("effects", records, fields)])
+
+
+MARKS = {"higher": "▲", "lower": "▼", "not shown": "○"}
 
 
 def with_holm(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

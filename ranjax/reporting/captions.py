@@ -1,14 +1,15 @@
 """What the page says under its headings, in plain words."""
 
 FINDINGS = (
-    "▲ above, ▼ below, ○ no difference shown. Methods are compared on the same images (paired); everything "
-    "else is called different only where two 95 % intervals lie apart, which is the stricter reading. Worded "
-    "here: what the attack and the upstream noise do to the linear probe, what works without a head, and RAN "
-    "against each other method in domain at the highest noise ratio."
+    "▲ above, ▼ below, ○ no difference shown. Methods are compared, and noise is held against none, on the same images "
+    "(paired): a difference is shown where its interval is clear of 0 and its p, corrected over all of its kind "
+    "(Holm), is below 0.05. The attack is judged by two intervals that lie apart, which is stricter. Worded here: what "
+    "the attack and the upstream noise do to the linear probe, what works without a head, and RAN against the other "
+    "heads in domain at the highest noise ratio."
 )
 
 CURVES = (
-    "Each line is one method on the frozen encoder, from no noise upstream (left) to the most (right). Bars "
+    "Each line is one method, from no noise upstream (left) to the most (right). Bars "
     "are 95 % intervals; the points of one ratio stand slightly apart so that the bars can be told from each "
     "other. Panels of one row share their vertical axis, which does not start at zero; the axis of attacked "
     "images is another one than that of clean images."
@@ -17,8 +18,8 @@ CURVES = (
 COMPARISONS = (
     "Each bar is the 95 % interval of a difference between two methods, taken on the same test images. A bar "
     "that touches the upright line means that no difference is shown. Right of the line the first method is "
-    "higher. p is corrected over all comparisons of one metric (Holm); the effect is the mean difference of an image "
-    "over its standard deviation."
+    "higher. p is corrected over all comparisons of one metric (Holm), and a difference is called shown only where "
+    "that is below 0.05, too; the effect is the mean difference of an image over its standard deviation."
 )
 
 MAIN_TABLES = (
@@ -47,7 +48,7 @@ MASKING = (
 PAIRS = (
     "Radiographs of the noisy upstream set, with the twin that took their place: those whose loss the attack raised "
     "most (worst), those about the middle (typical), and those it changed least. The attack changes the "
-    "picture too little to be seen, so the difference is magnified; mid grey is no change. In the report, "
+    "picture little, so the difference is magnified; mid grey is no change. In the report, "
     "words that the attack took out are struck through, and those it put in follow the arrow."
 )
 

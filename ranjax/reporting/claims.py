@@ -41,17 +41,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def judged(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the comparisons that have an interval, each with its "verdict" and, where p is known, its "p_holm".
+    """Returns the comparisons that have an interval, each with its "verdict" and, where p is known, its "p_holm"."""
+    return corrected(results.get("comparisons") or [])
 
-    Holm's correction runs over all comparisons of one metric, since each metric is a table of its own.
+
+def corrected(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the differences that have an interval, with "alone", the verdict by the interval, "p_holm" and "verdict".
+
+    Holm's correction runs over all of one metric, since each metric is a table of its own; "verdict" is "none" where
+    the corrected p is not below 0.05.
     """
-    kept: list[dict[str, Any]] = [
-        {**item, "verdict": verdict(item)} for item in results.get("comparisons") or [] if verdict(item) is not None
-    ]
+    kept: list[dict[str, Any]] = [{**item, "alone": verdict(item)} for item in items if verdict(item) is not None]
     for metric in rows_.distinct(kept, "metric"):
         tested = [item for item in kept if item.get("metric") == metric and wording.finite(item.get("p"))]
         for item, p in zip(tested, holm([item["p"] for item in tested])):
             item["p_holm"] = p
+    for item in kept:
+        item["verdict"] = item["alone"] if item.get("p_holm", 0.0) < _LEVEL else NONE
     return kept
 
 
@@ -84,11 +90,16 @@ def worded(item: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> str:
         measured = quantity.removeprefix("points of ")
         unit = " points" if wording.is_percent(metric) else ""
         shown = f"no difference between {first} and {second} is shown in {measured}"
-        return f"{where} {shown} {on} (95 % interval {interval}{unit})."
+        return f"{where} {shown} {on} (95 % interval {interval}{unit}{_fallen(item)})."
     size = wording.number(abs(item["difference"]), metric)
     if item["verdict"] == BELOW:
         interval = f"{wording.number(-item['high'], metric)} to {wording.number(-item['low'], metric)}"
     return f"{where} {first} is {item['verdict']} {second} by {size} {quantity} {on} (95 % interval {interval})."
+
+
+def _fallen(item: Mapping[str, Any]) -> str:
+    """Words for an interval that is clear of 0 where the difference is still not shown."""
+    return "" if item["alone"] == item["verdict"] else "; it does not stand after correction"
 
 
 _MOST_WORDED = 12
@@ -114,8 +125,8 @@ def _headline_comparisons(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _caution(kept: list[dict[str, Any]], shown: int) -> list[Finding]:
     if not kept:
         return []
-    above = sum(item["verdict"] == ABOVE for item in kept)
-    below = sum(item["verdict"] == BELOW for item in kept)
+    above = sum(item["alone"] == ABOVE for item in kept)
+    below = sum(item["alone"] == BELOW for item in kept)
     text = (
         f"{shown} of {len(kept)} comparisons are worded above, chosen by a fixed rule and not by their outcome. "
         f"Of all {len(kept)}, "
@@ -198,24 +209,35 @@ def _chance_findings(rows: list[Row], chance: Mapping[str, Any]) -> list[Finding
     return findings
 
 
-def _noise_findings(rows: list[Row]) -> list[Finding]:
-    """The linear probe at each noise ratio against ratio 0: different only where the two intervals lie apart."""
+def _noise_findings(rows: list[Row], effects: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """The linear probe at each noise ratio against ratio 0, paired by test image where the run holds that."""
     accuracy = [row for row in rows_.pick(rows, metric="accuracy", split="test") if wording.has_interval(row)]
     method = next((name for name in ("lp", *rows_.methods(accuracy)) if rows_.pick(accuracy, method=name)), None)
+    paired = rows_.pick(corrected(rows_.pick(effects, kind="noise")), metric="accuracy", split="test", method=method)
     accuracy = rows_.pick(accuracy, method=method)
     attacks, arms = rows_.attacks(accuracy), rows_.arms(accuracy)
     findings = []
     for attack in attacks:
+        measured = f"{wording.attack_label(attack, attacks)} accuracy of {wording.method_label(method)}"
         start = rows_.first(accuracy, attack=attack, ratio=0)
         for row in [row for row in rows_.pick(accuracy, attack=attack) if row["ratio"] > 0 and start is not None]:
-            found = ABOVE if row["low"] > start["high"] else BELOW if row["high"] < start["low"] else NONE
-            says = {ABOVE: "is above", BELOW: "is below", NONE: "shows no difference from"}[found]
-            measured = f"{wording.attack_label(attack, attacks)} accuracy of {wording.method_label(method)}"
-            overlap = "the intervals overlap" if found == NONE else "the intervals lie apart"
-            levels = f"{_level(row)} against {_level(start)}"
-            text = f"{_where(row, arms)} the {measured} {says} that without upstream noise: {levels}; {overlap}."
+            item = rows_.first(paired, arm=row["arm"], ratio=row["ratio"], attack=attack, task=row["task"])
+            if item is None:
+                found = ABOVE if row["low"] > start["high"] else BELOW if row["high"] < start["low"] else NONE
+                overlap = "the intervals overlap" if found == NONE else "the intervals lie apart"
+                levels = f"{_level(row)} against {_level(start)}; {overlap}"
+            else:
+                found = item["verdict"]
+                levels = f"{_level(row)} against {_level(start)}; paired difference {_points(item)}{_fallen(item)}"
+            says = {ABOVE: "is above", BELOW: "is below", NONE: "is not shown to differ from"}[found]
+            text = f"{_where(row, arms)} the {measured} {says} that without upstream noise: {levels}."
             findings.append(Finding(found, text, "Upstream noise"))
     return findings
+
+
+def _points(item: Mapping[str, Any]) -> str:
+    value, low, high = (wording.number(item[name], str(item["metric"])) for name in ("difference", "low", "high"))
+    return f"{value} points (95 % interval {low} to {high})"
 
 
 def headlines(results: Mapping[str, Any]) -> list[Finding]:
@@ -228,7 +250,9 @@ def headlines(results: Mapping[str, Any]) -> list[Finding]:
     chosen = _headline_comparisons(kept)
     downstream = rows_.downstream(rows)
     found = (
-        _attack_findings(downstream) + _chance_findings(rows, results.get("chance") or {}) + _noise_findings(downstream)
+        _attack_findings(downstream)
+        + _chance_findings(rows, results.get("chance") or {})
+        + _noise_findings(downstream, results.get("effects") or [])
     )
     found += [Finding(item["verdict"], worded(item, kept), "Between methods") for item in chosen]
     return found + _caution(kept, len(chosen))

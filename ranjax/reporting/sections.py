@@ -181,22 +181,23 @@ def _comparison_table(items: Sequence[Mapping[str, Any]], among: Sequence[Mappin
     breaks: set[int] = set()
     for item in items:
         where = tables.column_label((item.get("split", ""), item.get("attack", "none")), attacks)
-        words = {claims.NONE: "no difference shown"}.get(item["verdict"], item["verdict"])
+        words = f"{_SIGNS[item['verdict']][0]} {'not shown' if item['verdict'] == claims.NONE else item['verdict']}"
         line = [wording.percent(item.get("ratio"))]
         line += [wording.arm_label(item.get("arm"))] if len(arms) > 1 else []
         line += [str(item.get("task"))] if len(tasks) > 1 else []
         line += [
             f"{wording.method_label(item['a'])} − {wording.method_label(item['b'])}",
             where,
+            words,
             wording.estimate({**item, "value": item["difference"]}),
         ]
         effect = item.get("effect")
-        line += [_p(item.get("p")), _p(item.get("p_holm")), f"{effect:.2f}" if wording.finite(effect) else "–", words]
+        line += [_p(item.get("p")), _p(item.get("p_holm")), f"{effect:.2f}" if wording.finite(effect) else "–"]
         if lines and lines[-1][0] != line[0]:
             breaks.add(len(lines))
         lines.append(line)
     header = ["Noise", *(["Arm"] if len(arms) > 1 else []), *(["Task"] if len(tasks) > 1 else []), "Methods", "Images"]
-    header += ["Difference [95 %]", "p", "p (Holm)", "Effect", "Verdict"]
+    header += ["Verdict", "Difference [95 %]", "p", "p (Holm)", "Effect"]
     return tables.Table(header, lines, "", heads=len(header) - 5, breaks=frozenset(breaks))
 
 

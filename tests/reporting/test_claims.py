@@ -112,13 +112,41 @@ def test_zero_shot_against_chance(value, low, high, words):
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
-    [(0.75, 0.80, "is above that"), (0.50, 0.60, "is below that"), (0.60, 0.70, "shows no difference from that")],
+    [(0.75, 0.80, "is above that"), (0.50, 0.60, "is below that"), (0.60, 0.70, "is not shown to differ from that")],
 )
 def test_upstream_noise_is_worded_as_different_only_where_intervals_lie_apart(low, high, words):
     noisy = fake.row(arm="joint", ratio=0.1, value=(low + high) / 2, low=low, high=high)
     said = claims.findings({"rows": [fake.row(), noisy]})
     assert len(said) == 1
     assert f"At 10 % noise the clean accuracy of LP {words} without upstream noise" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("p", "verdict", "words"),
+    [(0.01, "below", "is below that"), (0.04, "none", "is not shown to differ from that")],
+)
+def test_upstream_noise_is_judged_in_pairs_and_after_correction(p, verdict, words):
+    """The two intervals overlap; the pairs tell, unless a second test makes 0.04 too little."""
+    noisy = fake.row(arm="joint", ratio=0.1, value=0.67, low=0.63, high=0.71)
+    pair = {"kind": "noise", "arm": "joint", "ratio": 0.1, "method": "lp", "task": noisy["task"], "split": "test"}
+    pair |= {"attack": "none", "metric": "accuracy", "difference": -0.03, "low": -0.05, "high": -0.01, "p": p}
+    other = {**pair, "split": "ood_test", "low": -0.05, "high": 0.01, "p": 0.5}
+    (found,) = claims.headlines({"rows": [fake.row(), noisy], "effects": [pair, other]})
+    assert found.verdict == verdict
+    assert f"LP {words} without upstream noise" in found.text
+    assert "paired difference -3.0 points (95 % interval -5.0 to -1.0)" in found.text
+    assert ("does not stand after correction" in found.text) is (verdict == "none")
+
+
+def test_a_difference_that_falls_to_the_correction_is_not_called_one():
+    items = [fake.comparison(0.031, 0.012, 0.050, p=0.04, b=b) for b in ("lp", "mlp")]
+    kept = claims.judged({"comparisons": items})
+    assert [(item["alone"], item["verdict"]) for item in kept] == [("above", "none")] * 2
+    said = claims.findings({"comparisons": items})
+    assert "no difference between RAN and LP is shown" in said[0]
+    assert "(95 % interval 1.2 to 5.0 points; it does not stand after correction)" in said[0]
+    assert "2 intervals lie above zero" in said[-1]
+    assert "0 stand at 5 %" in said[-1]
 
 
 @pytest.mark.parametrize(
