@@ -12,7 +12,8 @@ CURVES = (
     "Each line is one method, from no noise upstream (left) to the most (right). Bars "
     "are 95 % intervals; the points of one ratio stand slightly apart so that the bars can be told from each "
     "other. Panels of one row share their vertical axis, which does not start at zero; the axis of attacked "
-    "images is another one than that of clean images."
+    "images is another one than that of clean images. Transferred attacks are made against the first method on the "
+    "encoder without noise: at 0 % that is the encoder attacked, above it another one."
 )
 
 COMPARISONS = (
@@ -91,7 +92,8 @@ OVER_RUNS = (
     "These {runs} runs differ in their seed alone: another set of generated or split data, other initial weights, "
     "another order, other twins. Each run counts as one observation; intervals and p are Student's over runs, so they "
     "say what another upstream run would give. Runs are taken to vary by their own sampling error at least. With two "
-    "or three runs only large effects can be shown."
+    "or three runs only large effects can be shown. The effect here is the mean over the standard deviation of runs, "
+    "not of images."
 )
 
 RADII = (

@@ -132,33 +132,43 @@ def _together(runs: Sequence[Run]) -> list[Row]:
 
 def _curves(runs: Sequence[Run]) -> Markup:
     rows = _together(runs)
-    looks = figures.styles(rows_.methods(rows))
-    attacks = rows_.attacks(rows)
-    chance: Mapping[str, Any] = next((run.results["chance"] for run in runs if run.results.get("chance")), {})
     parts: list[Any] = []
+    for number, (family, members) in enumerate(rows_.families(rows_.methods(rows))):
+        panels = _panels(runs, [row for row in rows if row["method"] in members], number)
+        if panels:
+            parts += [tag("h3", family)] if family else []
+            parts += [figures.legend(figures.styles(members), f"compare-{number}"), *panels]
+    if not parts:
+        return sections.nothing("These runs have no accuracy or AUROC figures.")
+    return markup.join([sections.caption(captions.COMPARE_CURVES), *parts])
+
+
+def _panels(runs: Sequence[Run], rows: Sequence[Row], number: int) -> list[Markup]:
+    """Returns, for each task, metric and kind of images, its title and one panel a run and arm on the same axes."""
+    looks, attacks = figures.styles(rows_.methods(rows)), rows_.attacks(rows)
+    parts: list[Markup] = []
     for task in rows_.distinct(rows, "task"):
         for metric in wording.PLOTTED:
+            # Runs may be of different classes, and so of different chance.
+            levels = {run.name: wording.chance_level(run.results.get("chance") or {}, metric) for run in runs}
             for split, attack in rows_.columns(rows_.pick(rows, task=task, metric=metric)):
                 shared = rows_.pick(rows, task=task, metric=metric, split=split, attack=attack)
-                title = _title(metric, split, attack, attacks)
                 panels = [
                     figures.curve(
                         rows_.of_arm(chosen, arm),
                         shared,
                         looks,
-                        wording.chance_level(chance, metric),
+                        levels[run.name],
                         f"{run.name}, arm {wording.arm_label(arm)}",
-                        f"compare-{task}-{metric}-{split}-{attack}-{run.name}-{arm}",
+                        f"compare-{number}-{task}-{metric}-{split}-{attack}-{run.name}-{arm}",
+                        list(levels.values()),
                     )
                     for run in runs
                     for chosen in [rows_.pick(shared, run=run.name)]
                     for arm in rows_.arms(chosen)
                 ]
-                parts += [tag("h3", title), tag("div", panels, class_="panels")]
-    if not parts:
-        return sections.nothing("These runs have no accuracy or AUROC figures.")
-    legend = figures.legend(looks, "compare")
-    return markup.join([sections.caption(captions.COMPARE_CURVES), legend, *parts])
+                parts += [tag("h3", _title(metric, split, attack, attacks)), tag("div", panels, class_="panels")]
+    return parts
 
 
 def _title(metric: str, split: str, attack: str, attacks: Sequence[str]) -> str:

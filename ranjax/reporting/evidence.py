@@ -43,6 +43,13 @@ def claims_table(found: Sequence[abstract.Claim]) -> tables.Table:
     return tables.Table(header, lines, "", heads=2, breaks=frozenset(breaks - {0}))
 
 
+def claims_html(found: Sequence[abstract.Claim]) -> Markup:
+    """`claims_table` with the claims over their lines, so that the verdicts are in sight on a narrow screen."""
+    table = claims_table(found)
+    titles = {index: str(line[0]) for index, line in enumerate(table.lines) if line[0]}
+    return tables.Table(table.columns[1:], [line[1:] for line in table.lines], titles=titles).html()
+
+
 def p_words(value: Any) -> str:
     """A p value as it is shown."""
     if not wording.finite(value):
@@ -55,7 +62,7 @@ def claims(book: Book) -> Markup:
     found = abstract.claims([book.results])
     if not found:
         return nothing("This run has no differences between noise ratios or methods that a claim could be held to.")
-    return markup.join([caption(captions.CLAIMS), claims_table(found).html(), claims_data(book, found, "claims")])
+    return markup.join([caption(captions.CLAIMS), claims_html(found), claims_data(book, found, "claims")])
 
 
 def claims_data(book: Book, found: Sequence[abstract.Claim], name: str) -> Markup:

@@ -172,13 +172,13 @@ def legend(entries: Mapping[str, Style], name: str, label: Callable[[str], str] 
     return tag("ul", items, class_="legend", aria_label="Legend")
 
 
-def _limits(rows: Sequence[Row], chance: Any) -> tuple[float, float]:
+def _limits(rows: Sequence[Row], *levels: Any) -> tuple[float, float]:
     factor = wording.scale(str(rows[0]["metric"]))
     values = [row[key] * factor for row in rows for key in ("value", "low", "high") if wording.finite(row.get(key))]
     low, high = min(values), max(values)
     span = max(high - low, 0.02 * factor)
-    if wording.finite(chance) and low - 0.6 * span <= chance * factor <= high + 0.6 * span:
-        low, high = min(low, chance * factor), max(high, chance * factor)
+    near = [c * factor for c in levels if wording.finite(c) and low - 0.6 * span <= c * factor <= high + 0.6 * span]
+    low, high = min([low, *near]), max([high, *near])
     return low - 0.06 * span, high + 0.06 * span
 
 
@@ -202,7 +202,13 @@ def curves(rows: Sequence[Row], metric: str, chance: Any, name: str) -> list[Mar
 
 
 def curve(
-    rows: Sequence[Row], shared: Sequence[Row], looks: Mapping[str, Style], chance: Any, title: str, name: str
+    rows: Sequence[Row],
+    shared: Sequence[Row],
+    looks: Mapping[str, Style],
+    chance: Any,
+    title: str,
+    name: str,
+    levels: Sequence[Any] = (),
 ) -> Markup:
     """Returns one panel of a metric against the noise ratio.
 
@@ -213,9 +219,10 @@ def curve(
       chance: what guessing gives, or None.
       title: the panel's title.
       name: makes the ids unique.
+      levels: what guessing gives in the other panels of the same axes.
     """
     metric = str(shared[0]["metric"])
-    draw = _curve_panel(rows, looks, metric, chance, _limits(shared, chance), rows_.ratios(shared), title)
+    draw = _curve_panel(rows, looks, metric, chance, _limits(shared, chance, *levels), rows_.ratios(shared), title)
     label = f"{wording.axis_label(metric)} against noise ratio, {title}. " + _spoken(rows)
     return render(draw, 3.6, 2.7, label, name)
 

@@ -90,7 +90,7 @@ def section(runs: Sequence[Mapping[str, Any]], book: Book) -> Markup:
     inside: list[Any] = [sections.caption(captions.OVER_RUNS.format(runs=len(runs)))]
     inside += [
         tag("h3", "The claims"),
-        evidence.claims_table(claimed).html(),
+        evidence.claims_html(claimed),
         evidence.claims_data(book, claimed, "claims_over_runs"),
     ]
     classified = rows_.downstream(rows)

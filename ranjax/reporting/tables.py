@@ -25,7 +25,8 @@ _LEAD = re.compile(r"-?\d+(?=\.\d)")
 class Table:
     """A table with a header row; the first `heads` columns of each line name it.
 
-    `bold` holds (line, column) of cells to set off, `breaks` the lines before which a group ends.
+    `bold` holds (line, column) of cells to set off, `breaks` the lines before which a group ends, `titles` the words
+    that stand over a group, by its first line (on the page alone).
     """
 
     columns: Sequence[Any]
@@ -35,12 +36,13 @@ class Table:
     bold: frozenset[tuple[int, int]] = field(default_factory=frozenset)
     breaks: frozenset[int] = field(default_factory=frozenset)
     numeric: bool = True
+    titles: Mapping[int, str] = field(default_factory=dict)
 
     def html(self) -> Markup:
         """Returns the table as an element that scrolls sideways on a narrow screen."""
         lines = _aligned(self.lines, self.heads) if self.numeric else self.lines
         head = tag("tr", [tag("th", _shown(name), scope="col") for name in self.columns])
-        body = [self._line(index, line) for index, line in enumerate(lines)]
+        body = [part for index, line in enumerate(lines) for part in (*self._title(index), self._line(index, line))]
         table = tag(
             "table",
             tag("caption", self.caption) if self.caption else None,
@@ -61,6 +63,12 @@ class Table:
         """Returns the table as Markdown."""
         lines = [self.columns, ["---"] * len(self.columns), *self.lines]
         return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+    def _title(self, index: int) -> list[Markup]:
+        if index not in self.titles:
+            return []
+        words = tag("th", self.titles[index], colspan=str(len(self.columns)), scope="rowgroup")
+        return [tag("tr", words, class_="title")]
 
     def _line(self, index: int, line: Sequence[Any]) -> Markup:
         cells = []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ranjax.reporting import ablation, abstract
+from ranjax.reporting import ablation, abstract, evidence
 
 
 def effect(ratio, difference, low, high, p, method="lp", split="test", attack="pgd"):
@@ -99,3 +99,13 @@ def test_what_a_part_of_ran_is_worth_is_told_by_run_and_over_runs():
     assert (three["difference"], three["n"]) == (pytest.approx(0.11), 3)
     assert three["low"] < 0.11 - 0.02  # Student's over three runs, which vary by their own sampling error at least
     assert ablation.table(ablation.differences([results()])) is None
+
+
+def test_on_the_page_each_claim_stands_over_its_lines():
+    found = abstract.claims([results()])
+    html = evidence.claims_html(found)
+    names = list(dict.fromkeys(one.claim for one in found))
+    assert html.count('class="title"') == len(names) > 1
+    assert [html.index(f">{name}<") for name in names] == sorted(html.index(f">{name}<") for name in names)
+    assert html.count("<td></td>") == 0
+    assert "| Claim | Measured |" in evidence.claims_table(found).markdown()

@@ -143,3 +143,21 @@ def test_runs_that_differ_in_more_or_not_at_all_are_not_pooled(pair, tmp_path, c
     assert "the same run twice" in Reader(compare.write_comparison(twice, tmp_path / "out")).text
     assert report.main([*map(str, pair[1]), "--markdown"]) == 2
     assert "differ in pretrain.steps" in capsys.readouterr().err
+
+
+def test_each_run_has_its_own_level_of_chance(tmp_path, monkeypatch):
+    """Two classes beside eight: a line of chance at 12.5 % would make guessing look like learning."""
+
+    def two_classes(results, run):
+        results["chance"] = {**results["chance"], "accuracy": 0.5}
+
+    drawn, curve = [], compare.figures.curve
+
+    def noted(rows, shared, looks, chance, title, name, levels=()):
+        drawn.append((title.partition(",")[0], chance, sorted(levels)))
+        return curve(rows, shared, looks, chance, title, name, levels)
+
+    monkeypatch.setattr(compare.figures, "curve", noted)
+    compare.write_comparison([_run(tmp_path / "eight"), _run(tmp_path / "two", two_classes)], tmp_path / "out")
+    assert {(name, chance) for name, chance, _ in drawn} == {("eight", 0.125), ("two", 0.5)}
+    assert all(levels == [0.125, 0.5] for _, _, levels in drawn)

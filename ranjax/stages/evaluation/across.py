@@ -9,7 +9,7 @@ import numpy as np
 
 from ranjax.evaluation import corruptions, statistics
 from ranjax.evaluation.rows import Cell, Row, interval_row
-from ranjax.stages.evaluation.record import CORRUPTED, REFERENCE, RETRIEVAL, TASK, figures, paired
+from ranjax.stages.evaluation.record import CORRUPTED, REFERENCE, RETRIEVAL, TASK, TRANSFER, figures, paired
 
 NOISE, RECIPE, RESTORED = "noise", "recipe", "restored"
 BASELINE = "lp"
@@ -55,12 +55,13 @@ def _references(
     task, split, attack, method = key
     if "@" in attack or task == CORRUPTED:
         return
-    if clean is not None and key in clean.answers:
+    # On the clean arm the surrogate's encoder is the one attacked, elsewhere it is not: no effect of the noise.
+    if clean is not None and key in clean.answers and attack != TRANSFER:
         yield NOISE, clean.answers[key]
     if other is not None and key in other.answers:
         yield RECIPE, other.answers[key]
     baseline = (task, split, attack, BASELINE)
-    if task == TASK and method == REFERENCE and clean is not None and baseline in clean.answers:
+    if task == TASK and method == REFERENCE and attack != TRANSFER and clean is not None and baseline in clean.answers:
         yield RESTORED, clean.answers[baseline]
 
 

@@ -16,14 +16,14 @@ from ranjax.data.images import to_float
 from ranjax.evaluation.robustness import Robustness, WhiteBox, survivors
 from ranjax.stages import common
 from ranjax.stages.evaluation import inside
-from ranjax.stages.evaluation.record import REFERENCE, TASK, Record
+from ranjax.stages.evaluation.record import REFERENCE, TASK, TRANSFER, Record
 from ranjax.stages.evaluation.subject import Subject
 from ranjax.training import hosts
 from ranjax.training.methods import WITHOUT
 from ranjax.training.progress import Progress
 
 ADVERSARIES = "adversaries.safetensors"
-PGD, WORST, TRANSFER = "pgd", "worst", "transfer"
+PGD, WORST = "pgd", "worst"
 
 
 def attack(subject: Subject, record: Record, split: str) -> None:

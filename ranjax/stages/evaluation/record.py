@@ -17,6 +17,8 @@ from ranjax.evaluation.rows import Cell, Row, classification_rows, heads_first, 
 FILE, ANSWERS = "evaluation.json", "answers.safetensors"
 TASK, FINDINGS, RETRIEVAL, CAPTIONS = "finding", "findings", "retrieval", "retrieval_sentences"
 ATTACKED_PAIRS, CORRUPTED, GROUPS, QUESTIONS = "retrieval_attacked", "corrupted", "groups", "questions"
+TRANSFER = "transfer"
+"""The attack whose images were made against the surrogate, the clean encoder with the first method's head."""
 REFERENCE = "ran"
 """The method that the others are held against; the last one where it is not among them."""
 

@@ -1,0 +1,33 @@
+"""Differences between arms: which pairs are formed, and which would say nothing of the noise."""
+
+import numpy as np
+
+from ranjax.stages.evaluation import across
+
+
+def test_noise_is_held_against_the_clean_arm_but_not_by_images_of_the_surrogate():
+    rng = np.random.default_rng(0)
+
+    def answers(share):
+        return {
+            ("finding", "test", attack, method): rng.random((2, 40)) < share
+            for attack in ("none", "pgd", "worst@2/255", "transfer")
+            for method in ("lp", "ran")
+        }
+
+    arms = [across.Arm("clean", 0.0, answers(0.8)), across.Arm("coattack", 0.3, answers(0.5))]
+    arms.append(across.Arm("gaussian", 0.3, answers(0.6)))
+    found = across.effects(arms, 50, 0)
+    assert {(one["kind"], one["attack"]) for one in found} == {
+        *(("noise", attack) for attack in ("none", "pgd")),
+        *(("recipe", attack) for attack in ("none", "pgd", "transfer")),
+        *(("restored", attack) for attack in ("none", "pgd")),
+    }
+    (one,) = [
+        item
+        for item in found
+        if (item["kind"], item["arm"], item["method"], item["attack"]) == ("noise", "coattack", "lp", "none")
+    ]
+    key = ("finding", "test", "none", "lp")
+    assert one["difference"] == np.mean(arms[1].answers[key].astype(float) - arms[0].answers[key])
+    assert {item["method"] for item in found if item["kind"] == "restored"} == {"ran"}
