@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import io
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,9 @@ from ranjax import files
 from ranjax.errors import ConfigError, DataError, nearest
 
 EXIT_REFUSED, EXIT_STOPPED = 2, 75
+# The least that these numbers may be.
+LEAST = {"steps": 0, "restarts": 1, "words": 0, "top_k": 1, "beam": 1, "max_queries": 0, "neighbours": 1,
+         "masked_lm_k": 1, "batch_size": 1}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--epsilon", default="8/255", metavar="LENGTH", help="radius, pixels from 0 to 1 (default: 8/255)")
     p.add_argument("--step", default="", metavar="LENGTH", help="length of a step (default: a quarter of epsilon)")
     p.add_argument("--steps", default=10, type=int, metavar="N", help="steps of PGD (default: 10)")
+    p.add_argument("--restarts", default=1, type=int, metavar="N", help="random starts, the worst is kept (default: 1)")
     p.add_argument("--norm", default="linf", choices=("linf", "l2"), help="norm of the ball (default: linf)")
     p.add_argument(
         "--gradient_dtype",
@@ -71,6 +76,20 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--words", default=3, type=int, metavar="N", help="most words changed in a report (default: 3)")
     p.add_argument("--top_k", default=8, type=int, metavar="N", help="words scored a round (default: 8)")
     p.add_argument(
+        "--share", default=1.0, type=float, metavar="SHARE", help="most words changed, as a share of a report's words"
+    )
+    p.add_argument("--beam", default=1, type=int, metavar="N", help="texts kept from round to round (default: 1)")
+    p.add_argument(
+        "--max_queries", default=0, type=int, metavar="N", help="most texts scored for a report (default: no bound)"
+    )
+    p.add_argument(
+        "--text_search",
+        default="gradient",
+        choices=("gradient", "importance"),
+        help="words by their first-order gain (default), or in the order of importance, as BERT-Attack; that needs "
+        "--masked_lm or --candidates",
+    )
+    p.add_argument(
         "--similarity", default=-1.0, type=float, metavar="COSINE", help="least cosine to the original report"
     )
     p.add_argument(
@@ -80,7 +99,8 @@ def parser() -> argparse.ArgumentParser:
         "--lists",
         action="append",
         metavar="KIND=FILE",
-        help="a file in place of a bundled list of protected words, e.g. negation=mine.txt; may be given several times",
+        help="a file in place of a bundled list of protected words, e.g. negation=mine.txt, or laterality=off: these "
+        "words are not protected; may be given several times",
     )
     p.add_argument("--words_from", default=None, type=Path, metavar="FILE", help="more words to replace by, one a line")
     p.add_argument(
@@ -155,34 +175,47 @@ def _run(arguments: argparse.Namespace, stop: Any) -> int:
     from ranjax.attacks.image import PGD
     from ranjax.attacks.joint import RECIPES
     from ranjax.attacks.text import Substitution
-    from ranjax.stages import attack, attack_words
+    from ranjax.data.images import RESIZE_MODES
+    from ranjax.stages import attack, attack_pairs, attack_words
 
     # Everything that can be refused is refused before weights are read or anything compiles.
     if arguments.recipe not in RECIPES:
         raise ConfigError("--recipe", arguments.recipe, f"one of {sorted(RECIPES)}", nearest(arguments.recipe, RECIPES))
     if arguments.cpu_devices < 0:
         raise ConfigError("--cpu_devices", arguments.cpu_devices, "0 (one a core, at most 4), or a number of parts")
-    if arguments.batch_size < 1:
-        raise ConfigError("--batch_size", arguments.batch_size, "at least 1")
-    if not -1 <= arguments.similarity <= 1:
-        raise ConfigError("--similarity", arguments.similarity, "a cosine, -1 to 1; -1: none")
-    attack_words.chosen_sources(arguments.candidates)
-    for name in ("neighbours", "masked_lm_k"):
-        if getattr(arguments, name) < 1:
-            raise ConfigError(f"--{name}", getattr(arguments, name), "at least 1")
-    if not -1 <= arguments.neighbour_cosine <= 1:
-        raise ConfigError("--neighbour_cosine", arguments.neighbour_cosine, "a cosine, -1 to 1")
+    if not 0 <= arguments.seed < 2**32:
+        raise ConfigError("--seed", arguments.seed, "0 to 2**32 - 1")
+    for name, least in LEAST.items():
+        if getattr(arguments, name) < least:
+            raise ConfigError(f"--{name}", getattr(arguments, name), f"at least {least}")
+    for name in ("similarity", "neighbour_cosine"):
+        if not -1 <= getattr(arguments, name) <= 1:
+            raise ConfigError(f"--{name}", getattr(arguments, name), "a cosine, -1 to 1")
+    if arguments.resize not in RESIZE_MODES:
+        raise ConfigError("--resize", arguments.resize, f"one of {', '.join(RESIZE_MODES)}")
     if arguments.masked_lm is not None and not arguments.masked_lm.is_dir():
         raise ConfigError("--masked_lm", str(arguments.masked_lm), "a folder with a BERT and its head")
-    image_settings = PGD(arguments.epsilon, 1.0, arguments.steps, norm=arguments.norm)
+    if arguments.text_search == "importance" and not (arguments.masked_lm or arguments.candidates):
+        raise ConfigError("--text_search", "importance", "gradient, unless --masked_lm or --candidates name candidates")
+    attack_words.check_files(arguments)
+    image_settings = PGD(arguments.epsilon, 1.0, arguments.steps, norm=arguments.norm, restarts=arguments.restarts)
     step = arguments.step or max(image_settings.epsilon / 4, 1e-9)
-    image_settings = PGD(arguments.epsilon, step, arguments.steps, norm=arguments.norm)
-    text_settings = Substitution(max_words=arguments.words, top_k=arguments.top_k)
+    image_settings = dataclasses.replace(image_settings, step_size=step)
+    text_settings = Substitution(
+        max_words=arguments.words,
+        share=arguments.share,
+        top_k=arguments.top_k,
+        beam=arguments.beam,
+        max_queries=arguments.max_queries or None,
+    )
     columns = arguments.image_column, arguments.report_column
-    pairs = attack.read_pairs(arguments.images, arguments.reports, *columns, arguments.deidentify)
+    pairs = attack_pairs.read_pairs(arguments.images, arguments.reports, *columns, arguments.deidentify)
+    attack_pairs.targets(arguments.images, arguments.out, pairs)
     victim = attack.load(arguments.checkpoint, colour=arguments.image_mode == "rgb")
     count, size = sum(len(pair.reports) for pair in pairs), victim.functions.config.image_size
     print(f"{len(pairs)} images, {count} reports; checkpoint {arguments.checkpoint}, {size} pixels", flush=True)
+    for note in attack.notes(pairs, victim):
+        print(f"note: {note}", flush=True)
     done = attack.attack(arguments, pairs, victim, image_settings, text_settings, stop)
     if not done:
         print(f"stopped; finished pairs are in {arguments.out / 'store'}. The same command goes on from here.")
@@ -194,13 +227,11 @@ def _run(arguments: argparse.Namespace, stop: Any) -> int:
 def _write(arguments: argparse.Namespace, pairs: Sequence[Any], victim: Any) -> None:
     from ranjax.data.images import encode_png16
     from ranjax.data.store import NoisyStore
-    from ranjax.stages import attack
+    from ranjax.stages import attack, attack_pairs
 
     store = NoisyStore.open(arguments.out / "store")
-    for pair in pairs:
-        # The extension is kept, so that a.jpg and a.png do not meet.
-        name = pair.id if pair.id.endswith(".png") else f"{pair.id}.png"
-        files.write_bytes(arguments.out / "images" / name, encode_png16(store[pair.id]["pixels"]))
+    for name, path in attack_pairs.targets(arguments.images, arguments.out, pairs).items():
+        files.write_bytes(path, encode_png16(store[name]["pixels"]))
     told = {pair.id: store.provenance(pair.id) for pair in pairs}
     table = io.StringIO(newline="")
     writer = csv.writer(table)

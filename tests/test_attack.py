@@ -15,6 +15,8 @@ from ranjax.data.store import NoisyStore
 from ranjax.data.tokenizer import Tokenizer
 from ranjax.models.bert import Bert, BertConfig, split_bert
 from ranjax.models.bert_files import save_bert
+from ranjax.stages import attack as stage
+from ranjax.stages import attack_pairs
 
 REPORTS = (
     "Large left EFFUSION; heart normal.",
@@ -156,6 +158,11 @@ def test_the_same_command_again_changes_nothing_and_other_settings_are_refused(g
         (["--image_mode=rgb"], None, "grey for this checkpoint, which takes 1 channel(s)"),
         (["--masked_lm=nowhere"], None, "a folder with a BERT and its head"),
         (["--neighbours=0"], None, "at least 1"),
+        (["--lists=negation"], None, "--lists = 'negation' is not allowed: KIND=FILE, or KIND=off"),
+        (["--lists=negation=nowhere.txt"], None, "no word list 'nowhere.txt'"),
+        (["--text_search=importance"], None, "unless --masked_lm or --candidates name candidates"),
+        (["--seed=-1"], None, "0 to 2**32 - 1"),
+        ([], "image,text\nfilm0.jpg,a\nbroken.png,b\n", "image 'broken.png': the image is unreadable"),
         ([], "image,text\n../reports.csv,a\n", "is no file in"),
         ([], "image,text\n", "has no lines"),
     ],
@@ -164,7 +171,51 @@ def test_wrong_input_is_refused_before_anything_is_written(more, table, words, g
     line = arguments(given, tmp_path / "out", *more)
     if table is not None:
         (tmp_path / "table.csv").write_text(table)
+        (given / "films" / "broken.png").write_text("no image")
         line.append(f"--reports={tmp_path / 'table.csv'}")
     assert attack.main(line) == 2
     assert words.format(table=tmp_path / "table.csv") in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+# one spelling for one image, whatever the table's; what would be lost without a word is refused
+def test_tables_as_people_write_them(given, tmp_path):
+    def read(text, encoding="utf-8"):
+        (tmp_path / "table.csv").write_bytes(text.encode(encoding))
+        return attack_pairs.read_pairs(given / "films", tmp_path / "table.csv", "image", "text")
+
+    absolute = given / "films" / "film0.jpg"
+    rows = ("./film0.jpg,clear", f"{absolute},dense", "film0.jpg,upper", r"a\film 1.png,naïve zone")
+    found = read("image,text\r\n" + "\r\n".join(rows) + "\r\n", "utf-8-sig")
+    assert found == [("film0.jpg", ("clear", "dense", "upper")), ("a/film 1.png", ("naïve zone",))]
+    for text, encoding, words in (
+        ("image,text\nfilm0.jpg,naïve", "latin-1", "is not UTF-8"),
+        ("image,text\nfilm0.jpg,clear, and dense", "utf-8", "line 2 .* more fields than the first line"),
+        ("image,text,text\nfilm0.jpg,a,b", "utf-8", "a column of .*, once"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            read(text, encoding)
+
+
+def test_the_images_that_were_given_are_not_written_over(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.jpg", "b.jpg.png"):
+        (tmp_path / "images" / name).touch()
+    pair, twins = attack_pairs.Pair("a.png", ("x",)), [attack_pairs.Pair(n, ("x",)) for n in ("b.jpg", "b.jpg.png")]
+    with pytest.raises(ValueError, match="another folder: the attacked images would replace the given ones"):
+        attack_pairs.targets(tmp_path / "images", tmp_path, [pair])
+    with pytest.raises(ValueError, match="two of the images would both be written"):
+        attack_pairs.targets(tmp_path / "images", tmp_path / "out", twins)
+    with pytest.raises(ValueError, match=r"--out.*a folder"):
+        attack_pairs.targets(tmp_path / "images", tmp_path / "images" / "a.png" / "out", [pair])
+    assert attack_pairs.targets(tmp_path / "images", tmp_path / "out", [pair]) == {
+        "a.png": tmp_path / "out" / "images" / "a.png"
+    }
+
+
+def test_reports_beyond_the_model_s_length_are_told(given):
+    pairs = [attack_pairs.Pair("film0.jpg", ("dense opacity " * 20, "dense opacity", "unseen words of another kind"))]
+    cut, unknown = stage.notes(pairs, stage.load(given / "model"))
+    assert "1 of 3 reports are longer than the 24 tokens" in cut
+    assert "of the words are unknown" in unknown
+    assert stage.notes([attack_pairs.Pair("a", ("dense opacity",))], stage.load(given / "model")) == []

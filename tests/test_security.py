@@ -25,7 +25,7 @@ from ranjax.data.prepared import open_prepared, prepare
 from ranjax.data.sets.pairs import _mimic_reports
 from ranjax.data.settings import FolderSettings, FolderSource
 from ranjax.errors import ConfigError, DataError
-from ranjax.stages.attack import read_pairs
+from ranjax.stages.attack_pairs import read_pairs
 from ranjax.stages.prepare import settings_of
 
 PACKAGE = Path(ranjax.__file__).parent

@@ -31,6 +31,7 @@ from ranjax.attacks.ascent import (
     is_better,
     score,
     score_and_gradient,
+    turned,
     usable_gradient,
     within,
 )
@@ -50,7 +51,7 @@ class APGD:
       norm: "linf" or "l2".
       start: "surface" of the ball (as the public code), "uniform" within it, or "none".
       restarts: independent starts, of which the worst case is kept per example.
-      targeted: lower the loss (of the target) instead of raising it.
+      targeted: lower the loss (of the target) instead of raising it; success is where the target is reached.
       rho: the share of rising steps in a window at or below which the step is halved.
 
     Raises:
@@ -71,7 +72,7 @@ class APGD:
         checks.validate_count(self.steps, "steps", 0)
         checks.validate_count(self.restarts, "restarts", 1)
         checks.validate_restarts(self.restarts, self.start)
-        if not 0 < self.rho < 1:
+        if isinstance(self.rho, str) or not 0 < self.rho < 1:
             raise ConfigError("rho", self.rho, "a share above 0 and below 1")
         object.__setattr__(self, "epsilon", checks.validate_length(self.epsilon, "epsilon", self.norm))
 
@@ -211,6 +212,9 @@ def apgd(loss_fn: Loss, images: Any, keys: jax.Array, settings: APGD, *, mask: A
     """
     images = checks.validate_images(images)
     checks.validate_keys(keys, images.shape[0])
+    checks.validate_settings(settings, ("epsilon", "rho"), "an apgd.APGD")
+    if settings.targeted:
+        loss_fn = turned(loss_fn)
     epsilon = checks.spread(settings.epsilon, images, "epsilon")
     linf = settings.norm == "linf"
     if not linf:
@@ -254,6 +258,7 @@ def apgd_targeted(
     Raises:
       ConfigError: fewer than 4 classes, or settings that ask to lower the loss.
     """
+    checks.validate_settings(settings, ("epsilon", "rho"), "an apgd.APGD")
     if settings.targeted:
         raise ConfigError("targeted", True, "False: the targeted DLR loss is raised, towards its own targets")
     checks.validate_count(classes, "classes", 1)

@@ -66,6 +66,24 @@ def summed(
     return SummedLoss(whole, part, count, judge)
 
 
+def turned(loss_fn: Loss) -> Loss:
+    """The loss of a targeted run: it succeeds where the given one does not, so where the target is the top class."""
+
+    def turn(result: Any) -> Any:
+        return (result[0], ~result[1]) if isinstance(result, tuple) else result
+
+    if isinstance(loss_fn, SummedLoss):
+
+        def part(*args: Any) -> tuple[jax.Array, jax.Array | None]:
+            loss, success = loss_fn.part(*args)
+            return loss, None if success is None else ~success
+
+        return SummedLoss(lambda *args: turn(loss_fn(*args)), part, loss_fn.count, lambda found: ~loss_fn.judge(~found))
+    if isinstance(loss_fn, KeyedLoss):
+        return KeyedLoss(lambda *args: turn(loss_fn(*args)))
+    return lambda images: turn(loss_fn(images))
+
+
 class ImageAttack(NamedTuple):
     """What an attack on B images gives back; a pytree of arrays.
 
@@ -77,7 +95,7 @@ class ImageAttack(NamedTuple):
       norm: f32[B], the realised distance of `images` to the clean ones.
       gradient_norm: f32[steps, B], L2 norm of the gradient at each step; exactly 0 hints at gradient masking.
       finite: bool[B], False where the loss or a gradient was NaN or infinite; such an image comes back clean.
-      success: bool[B], where the loss function says so (see `ascend`), else None.
+      success: bool[B], where the loss function says so (targeted: where it does not, see `ascend`), else None.
       clean_success: bool[B], the same of the clean images: wrong before the attack, which is no merit of the attack.
     """
 
@@ -333,7 +351,8 @@ def ascend(
 
     Args:
       loss_fn: ``images -> f32[B]``, raised (lowered where `targeted`), or ``images -> (f32[B], success bool[B])``: then
-        an iterate that succeeds is preferred to any that does not. A `KeyedLoss` gets fresh keys at each step.
+        an iterate that succeeds is preferred to any that does not. `targeted` turns both round: success is then where
+        the flag, of the target, is False. A `KeyedLoss` gets fresh keys at each step.
       images: f32[B, ...] in [0, 1]; not changed.
       keys: key[B], one per example: start, restarts and random losses draw from it.
       rule: how a gradient becomes a step, see `ranjax.attacks.steps`.
@@ -357,10 +376,13 @@ def ascend(
     checks.validate_count(restarts, "restarts", 1)
     checks.validate_choice(keep, "keep", KEEP)
     direction = -1 if targeted else 1
+    if targeted:
+        loss_fn, surrogate = turned(loss_fn), None if surrogate is None else turned(surrogate)
     free, inside = within(images, projection, mask)
+    begin = None if initial is None else checks.validate_initial(initial, images)
 
     def run(start_keys: jax.Array, loss_keys: jax.Array) -> Run:
-        first = start(start_keys, images) if initial is None else jnp.asarray(initial, images.dtype)
+        first = start(start_keys, images) if begin is None else begin
         follow = loss_fn if surrogate is None else surrogate
         return _run(follow, images, loss_keys, rule, inside, inside(first), steps, keep, direction, free)
 

@@ -94,6 +94,12 @@ def validate_images(images: Any, rank: int | None = None) -> jax.Array:
     Raises:
       DataError: integers (0-255?), half precision, a wrong rank, an empty batch, NaN, or values outside [0, 1].
     """
+    if not isinstance(images, (np.ndarray, jax.Array)):
+        raise DataError(
+            f"images are {type(images).__name__}, allowed: a NumPy or JAX array, float32 or float64, batch first."
+        )
+    if images.dtype == object:
+        raise DataError("images have dtype object, allowed: float32 or float64 with values in [0, 1].")
     shape, dtype = jnp.shape(images), jnp.result_type(images)
     if dtype not in (jnp.float32, jnp.float64):
         word = " Divide by 255 on purpose." if jnp.issubdtype(dtype, jnp.integer) else ""
@@ -129,6 +135,30 @@ def validate_keys(keys: Any, batch: int) -> None:
         )
 
 
+def validate_initial(initial: Any, images: jax.Array) -> jax.Array:
+    """A start in the shape and dtype of the images.
+
+    Raises:
+      DataError: another shape, or NaN.
+    """
+    array = jnp.asarray(initial, images.dtype)
+    if array.shape != images.shape:
+        raise DataError(f"initial has shape {array.shape}, allowed: that of the images, {images.shape}.")
+    if not is_traced(array) and bool(jnp.any(jnp.isnan(array))):
+        raise DataError("initial holds NaN.")
+    return array
+
+
+def validate_settings(settings: Any, names: tuple[str, ...], allowed: str) -> None:
+    """Raises ConfigError where `settings` are a preset or those of something else, that lack one of the fields
+    `names`."""
+    preset = hasattr(settings, "settings")
+    if not preset and all(hasattr(settings, name) for name in names):
+        return
+    hint = "Of a preset, pass its .settings, or call its .jitted(loss)." if preset else ""
+    raise ConfigError("settings", f"<{type(settings).__name__}>", allowed, hint)
+
+
 def spread(value: Any, images: jax.Array, key: str) -> jax.Array:
     """`value` with the dtype of `images` and a shape that broadcasts against them without a change of rank.
 
@@ -155,6 +185,15 @@ def validate_l2_shape(epsilon: jax.Array) -> None:
     if any(n != 1 for n in epsilon.shape[1:]):
         allowed = "one radius per example under l2"
         raise ConfigError("epsilon.shape", epsilon.shape, allowed, "Use a mask to exempt pixels.")
+
+
+def validate_decay(value: Any) -> None:
+    """Raises ConfigError where `momentum` is neither None nor a number, 0 or more; a traced one is taken on trust."""
+    if value is None or is_traced(value):
+        return
+    number = not isinstance(value, (bool, str)) and np.ndim(value) == 0 and np.isreal(value)
+    if not number or not value >= 0:
+        raise ConfigError("momentum", value, "None, or 0 or more")
 
 
 def validate_restarts(restarts: int, start: str) -> None:

@@ -17,6 +17,8 @@ from ranjax.errors import DataError, nearest
 # Kinds of protected words with a list of their own, all on by default.
 KINDS = ("negation", "laterality", "stop_words", "numbers", "units")
 
+OFF = "off"  # in the place of a list: what it names is not protected
+
 _SPECIAL = re.compile(r"\[.*\]|<.*>|x{3,}|_+")  # [CLS], <|endoftext|>, and de-identified "XXXX" and "___"
 _EDGES = re.compile(r"^\W+|\W+$")
 _JOINTS = re.compile(r"[-/–]")
@@ -36,7 +38,10 @@ def read_list(source: str | Path) -> tuple[str, ...]:
     if str(source) in bundled:
         content = bundled[str(source)].read_text(encoding="utf-8")
     elif Path(source).is_file():
-        content = Path(source).read_text(encoding="utf-8")
+        try:
+            content = Path(source).read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"the word list {str(source)!r} is no text in UTF-8: {error.reason}") from error
     else:
         close = nearest(str(source), bundled)
         raise DataError(f"no word list {str(source)!r}: neither a file nor one of {sorted(bundled)}. {close}")
@@ -98,18 +103,20 @@ def protection(
       labels: names of the task's classes; every word of each, and its plural, is protected ("Pleural Effusion":
         pleural, effusion, effusions), unless it is a stop word.
       kinds: which of `KINDS` are on; without "numbers", words with digits are free too.
-      lists: path of a file to stand in for a bundled list, by kind.
+      lists: path of a file to stand in for a bundled list, by kind; "off" switches the kind off.
       extra: more words to protect.
 
     Raises:
       DataError: an unknown kind, or a list that cannot be read.
     """
-    kinds, lists = tuple(kinds), dict(lists or {})
+    labels, kinds, extra = ((x,) if isinstance(x, str) else tuple(x) for x in (labels, kinds, extra))
+    lists = dict(lists or {})
     for kind in (*kinds, *lists):
         if kind not in KINDS:
             raise DataError(
                 f"unknown kind of protected words {kind!r}; there are {list(KINDS)}. {nearest(kind, KINDS)}"
             )
+    kinds = tuple(kind for kind in kinds if lists.get(kind) != OFF)
     words = {kind: frozenset(read_list(lists.get(kind, kind))) for kind in kinds}
     stop_words = words.pop("stop_words", frozenset())
     parts = {word for listed in words.values() for word in listed} | {word.strip().lower() for word in extra}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 import optax
 
 from ranjax.attacks import checks, losses, projections, starts, steps
@@ -56,7 +57,7 @@ class PGD:
       norm: "linf" (sign steps) or "l2" (normalised steps).
       start: "uniform" in the ball, or "none": the clean image.
       restarts: independent starts, of which the worst case is kept.
-      targeted: lower the loss (of the target) instead of raising it.
+      targeted: lower the loss (of the target) instead of raising it; success is where the target is reached.
       keep: the iterate to return: "best" per example, "best_batch" (for losses that couple rows) or "last".
       momentum: decay mu of MI-FGSM's gradient accumulation; None for plain gradients.
 
@@ -81,9 +82,7 @@ class PGD:
         checks.validate_count(self.steps, "steps", 0)
         checks.validate_count(self.restarts, "restarts", 1)
         checks.validate_restarts(self.restarts, self.start)
-        decay = self.momentum
-        if decay is not None and not checks.is_traced(decay) and not decay >= 0:
-            raise ConfigError("momentum", self.momentum, "None, or 0 or more")
+        checks.validate_decay(self.momentum)
         object.__setattr__(self, "epsilon", checks.validate_length(self.epsilon, "epsilon", self.norm))
         object.__setattr__(
             self, "step_size", checks.validate_length(self.step_size, "step_size", self.norm, positive=True)
@@ -93,8 +92,11 @@ class PGD:
         """The same settings at another radius, with the step in proportion; this one's epsilon must be above 0."""
         if isinstance(self.epsilon, float) and self.epsilon == 0:
             raise ConfigError("epsilon", self.epsilon, "a number above 0, to scale the step by")
-        epsilon = checks.parse_epsilon(epsilon) if isinstance(epsilon, str) else epsilon
-        return dataclasses.replace(self, epsilon=epsilon, step_size=epsilon * (self.step_size / self.epsilon))
+        epsilon = checks.validate_length(epsilon, "epsilon", self.norm)
+        step_size = epsilon * (self.step_size / self.epsilon)
+        if self.norm == "linf" and isinstance(step_size, float):
+            step_size = min(step_size, 1.0)  # from anywhere in the box a step of 1 leads to its edge, as any longer one
+        return dataclasses.replace(self, epsilon=epsilon, step_size=step_size)
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         return checks.flatten_settings(self, ("epsilon", "step_size", "momentum"))
@@ -164,6 +166,9 @@ def pgd(
       ConfigError: shapes of epsilon, step_size or mask that do not broadcast.
     """
     images = checks.validate_images(images)
+    checks.validate_settings(
+        settings, ("epsilon", "step_size", "keep"), "an image.PGD (an apgd.APGD: attack=apgd.apgd)"
+    )
     return ascend(
         loss_fn,
         images,
@@ -181,7 +186,9 @@ def pgd(
 
 def fgsm(epsilon: Any, norm: str = "linf", targeted: bool = False) -> PGD:
     """Settings of the fast gradient sign method (Goodfellow et al. 2015): one step of length epsilon, no start."""
-    step_size = epsilon if checks.parse_epsilon(epsilon) else 1.0  # any step is projected onto the point at epsilon 0
+    radius = checks.validate_length(epsilon, "epsilon", norm)
+    # At epsilon 0 any step is projected onto the point.
+    step_size = np.where(np.asarray(radius) > 0, radius, 1.0) if np.ndim(radius) else radius or 1.0
     return PGD(epsilon, step_size, 1, norm=norm, start="none", targeted=targeted, keep="last")
 
 
@@ -193,7 +200,7 @@ def bim(epsilon: Any, step_size: Any, steps: int, norm: str = "linf", targeted: 
 def mi_fgsm(epsilon: Any, steps: int, decay: float = 1.0, step_size: Any = None, targeted: bool = False) -> PGD:
     """Settings of MI-FGSM (Dong et al. 2018, arXiv 1710.06081): accumulated gradients, step epsilon / steps."""
     checks.validate_count(steps, "steps", 1)
-    size = checks.parse_epsilon(epsilon) / steps if step_size is None else step_size
+    size = checks.validate_length(epsilon, "epsilon", "linf") / steps if step_size is None else step_size
     return PGD(epsilon, size, steps, start="none", targeted=targeted, keep="last", momentum=decay)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ranjax.attacks import checks
 from ranjax.attacks.ascent import KeyedLoss, Loss
+from ranjax.errors import DataError
 
 
 def jitted(
@@ -30,12 +33,15 @@ def jitted(
         compiling.
       attack: ``(loss_fn, images, keys, settings, mask=...) -> result``; default `image.pgd`.
       transform: what turns the loss into one under transformations, e.g. `transforms.scaled`.
-      batch_size: cuts longer inputs into batches of this size, the last one filled up by repetition and cut back. Not
-        for losses that couple rows.
+      batch_size: cuts longer inputs into batches of this size, the last one filled up by repetition and cut back;
+        masks, radii and steps per example are cut with them. Not for losses that couple rows.
 
-    Raises (when called):
-      DataError: images or keys that `checks` refuse, before anything compiles.
+    Raises:
+      ConfigError: a preset in the place of its settings.
+      DataError (when called): images or keys that `checks` refuse, before anything compiles; rows to be cut into
+        batches that do not have the batch first.
     """
+    checks.validate_settings(settings, (), "an image.PGD or the settings of another attack")
     if attack is None:
         from ranjax.attacks.image import pgd as attack
     if batch_size is not None:
@@ -54,20 +60,32 @@ def jitted(
     def run(params: Any, images: Any, keys: jax.Array, *rows: Any, mask: Any = None, settings: Any = None) -> Any:
         images = checks.validate_images(images)
         checks.validate_keys(keys, images.shape[0])
+        rows = tuple(np.asarray(row) if isinstance(row, list) else row for row in rows)
         chosen = default if settings is None else settings
         size = images.shape[0] if batch_size is None else batch_size
         if images.shape[0] == size:
             return compiled(params, images, keys, rows, chosen, mask)
+        batch, rank = images.shape[0], images.ndim
+        for place, row in enumerate(rows):
+            if any(jnp.shape(leaf)[:1] != (batch,) for leaf in jax.tree.leaves(row)):
+                raise DataError(f"argument {place + 3} of the attack is no array with the batch of {batch} first.")
         parts = []
-        for first in range(0, images.shape[0], size):
-            index = jnp.minimum(jnp.arange(first, first + size), images.shape[0] - 1)
-            own = tuple(jnp.asarray(row)[index] for row in rows)
-            parts.append(
-                (compiled(params, images[index], keys[index], own, chosen, mask), min(size, images.shape[0] - first))
-            )
+        for first in range(0, batch, size):
+            index = jnp.minimum(jnp.arange(first, first + size), batch - 1)
+            own = jax.tree.map(lambda row, index=index: jnp.asarray(row)[index], rows)
+            per_example = functools.partial(_cut_rows, index=index, rank=rank, batch=batch)
+            given = jax.tree.map(per_example, (chosen, mask))
+            parts.append((compiled(params, images[index], keys[index], own, *given), min(size, batch - first)))
         return _join(parts)
 
     return run
+
+
+def _cut_rows(value: Any, index: jax.Array, rank: int, batch: int) -> Any:
+    """The rows `index` of what is given per example, [B, ...] of the rank of the images; anything else as it is."""
+    if jnp.ndim(value) == rank and jnp.shape(value)[0] == batch:
+        return jnp.asarray(value)[index]
+    return value
 
 
 def _join(parts: list[tuple[Any, int]]) -> Any:

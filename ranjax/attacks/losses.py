@@ -6,11 +6,14 @@ All take and give float32 or float64 and never mix rows, but `info_nce_pair`, wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ranjax.errors import ConfigError, nearest
+from ranjax.attacks.checks import is_traced
+from ranjax.errors import ConfigError, DataError, nearest
 
 # Losses with a stationary point at the clean image: their gradient there is rounding noise, which a sign blows up.
 NEEDS_RANDOM_START = ("cosine", "squared_distance", "coattack_kl")
@@ -29,8 +32,28 @@ def _classes(logits: jax.Array, least: int, name: str) -> None:
         raise ConfigError(f"{name}: shape of the logits", logits.shape, f"[B, C] with at least {least} classes")
 
 
-def _at(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+def _labels(logits: jax.Array, labels: Any) -> jax.Array:
+    """The labels i32[B] of logits [B, C]; the values of traced ones are taken on trust.
+
+    Raises:
+      DataError: another shape, no integers, or a class that is not there.
+    """
+    held = labels if is_traced(labels) else np.asarray(labels)
+    batch, classes = logits.shape
+    if held.shape != (batch,) or not jnp.issubdtype(held.dtype, jnp.integer):
+        allowed = f"integers of shape ({batch},), one class per example"
+        raise DataError(f"labels are {held.dtype} of shape {held.shape}, allowed: {allowed}.")
+    if isinstance(held, np.ndarray) and (held.min() < 0 or held.max() >= classes):
+        seen, allowed = f"{held.min()} to {held.max()}", f"0 to {classes - 1}, the classes of the logits"
+        raise DataError(f"labels lie in {seen}, allowed: {allowed}.")
+    return jnp.asarray(held)
+
+
+def _at(logits: jax.Array, labels: Any) -> jax.Array:
+    labels = _labels(logits, labels)
+    # NaN, and so `finite` False, for a class that is not there: by itself -1 would read the last class.
+    known = (labels >= 0) & (labels < logits.shape[-1])
+    return jnp.where(known, jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0], jnp.nan)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -75,6 +98,7 @@ def dlr_targeted(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> ja
 def margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """max_{i != y} z_i - z_y, f32[B] (Carlini & Wagner 2017): above 0 exactly where the label is not the top class."""
     _classes(logits, 2, "margin")
+    labels = _labels(logits, labels)
     others = jnp.where(jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), -jnp.inf, logits)
     return jnp.max(others, axis=-1) - _at(logits, labels)
 
@@ -93,8 +117,13 @@ def is_wrong(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """bool[B]: the top class of logits f32[B, C] is not the label i32[B]; or, of multi-hot labels f32[B, C], a class is
     not on its side of 0.
     """
-    if labels.ndim == 2:
-        return jnp.any((logits > 0) != (labels > 0.5), axis=-1)
+    if jnp.ndim(labels) == 2:
+        if jnp.shape(labels) != logits.shape:
+            raise DataError(
+                f"multi-hot labels have shape {jnp.shape(labels)}, allowed: that of the logits, {logits.shape}."
+            )
+        return jnp.any((logits > 0) != (jnp.asarray(labels) > 0.5), axis=-1)
+    labels = _labels(logits, labels)
     return jnp.argmax(logits, axis=-1).astype(labels.dtype) != labels
 
 
@@ -115,10 +144,12 @@ def of_classifier(
     """
     known: dict[str, Callable[[jax.Array, jax.Array], jax.Array]]
     known = {"cross_entropy": cross_entropy, "dlr": dlr, "margin": margin}
-    if labels.ndim == 2:
+    multi_hot = jnp.ndim(labels) == 2
+    if multi_hot:
         known = {"binary_cross_entropy": binary_cross_entropy}
     if loss not in known:
-        raise ConfigError("loss", loss, f"one of {', '.join(known)}", nearest(loss, known))
+        hint = "Labels of two axes are multi-hot." if multi_hot else nearest(loss, known)
+        raise ConfigError("loss", loss, f"one of {', '.join(known)}", hint)
 
     def loss_fn(images: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = logits_fn(images)

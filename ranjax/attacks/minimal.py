@@ -57,6 +57,8 @@ def minimal_norm(
     """
     if attack is None:
         from ranjax.attacks.image import pgd as attack
+    if isinstance(epsilons, (str, int, float)):
+        raise ConfigError("epsilons", epsilons, "a list of radii, e.g. ('2/255', '4/255')")
     radii = [checks.validate_length(e, "epsilons", settings.norm, positive=True) for e in epsilons]
     if not radii or any(b <= a for a, b in itertools.pairwise(radii)):
         raise ConfigError("epsilons", list(epsilons), "at least one radius, rising")

@@ -1,9 +1,9 @@
 """Named image attacks of the literature: settings, loss and transformation, each with its source and where it differs.
 
     preset = presets.get("sga")
-    attack = image.jitted(my_loss, preset.settings, transform=preset.transform)
+    attack = preset.jitted(my_loss)             # or by hand: image.jitted(my_loss, preset.settings, ...)
 
-``autoattack-lite`` is an ensemble: call `autoattack_lite`.
+``autoattack-lite`` is an ensemble: call `autoattack_lite`; its ``jitted`` is APGD on the loss that is given.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from ranjax.attacks import apgd, checks, losses, transforms
 from ranjax.attacks.ascent import ImageAttack, KeyedLoss, Loss, fold
 from ranjax.attacks.image import PGD
+from ranjax.attacks.jit import jitted
 from ranjax.errors import ConfigError, nearest
 
 
@@ -47,6 +48,12 @@ class Preset:
         """The same attack at another radius (PGD: with the step in proportion)."""
         radius = checks.validate_length(epsilon, "epsilon", self.settings.norm)
         return replace(self, settings=self.settings.with_epsilon(radius))
+
+    def jitted(self, loss: Loss, batch_size: int | None = None) -> Callable[..., Any]:
+        """`image.jitted` of a loss of one's own under these settings, with the attack and transformation they are
+        meant for."""
+        attack = apgd.apgd if isinstance(self.settings, apgd.APGD) else None
+        return jitted(loss, self.settings, attack=attack, transform=self.transform, batch_size=batch_size)
 
 
 PRESETS = {
@@ -107,7 +114,7 @@ def get(name: str) -> Preset:
     Raises:
       ConfigError: an unknown name, with the nearest one.
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError("preset", name, f"one of {', '.join(PRESETS)}", nearest(str(name), PRESETS))
     return PRESETS[name]
 
@@ -138,6 +145,9 @@ def autoattack_lite(
       DataError, ConfigError: as `apgd.apgd`.
     """
     chosen = get("autoattack-lite").settings if settings is None else settings
+    checks.validate_settings(chosen, ("epsilon", "rho"), "an apgd.APGD")
+    if chosen.targeted:
+        raise ConfigError("targeted", True, "False: both attacks lead away from the label")
     images = checks.validate_images(images)
     first = apgd.apgd(losses.of_classifier(logits_fn, labels), images, fold(keys, 0), chosen, mask=mask)
     if jax.eval_shape(logits_fn, images).shape[-1] < 4:

@@ -92,10 +92,10 @@ class StoreWriter:
         self._plan = plan
         if (self.folder / _PLAN).is_file():
             stored = files.read_json(self.folder / _PLAN)
-            differing = sorted(key for key in plan if stored.get(key) != plan[key])
-            if differing:
+            if differing := _differing(stored, plan):
+                named = ", ".join(differing[:8])
                 raise ConfigError(
-                    "noise", f"{self.folder}", f"a folder without a store of another plan; {differing} differ"
+                    "noise", f"{self.folder}", f"a folder without a store of another plan; {named} differ"
                 )
         else:
             files.write_json(self.folder / _PLAN, plan)
@@ -358,6 +358,14 @@ def verify(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "norm": store.norm,
         "largest_norm": max((store.norm_of(store[identity]) for identity in store), default=0.0),
     }
+
+
+def _differing(stored: Any, plan: Any, name: str = "") -> list[str]:
+    """Dotted names of what two plans do not share."""
+    if isinstance(stored, dict) and isinstance(plan, dict):
+        keys = sorted({*stored, *plan})
+        return [x for key in keys for x in _differing(stored.get(key), plan.get(key), f"{name}.{key}".lstrip("."))]
+    return [] if stored == plan else [name]
 
 
 def _check_ball(identity: str, norm: float, epsilon: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,29 +18,21 @@ from ranjax.attacks.image import PGD
 from ranjax.attacks.restore import restore
 from ranjax.attacks.success import attack_success
 from ranjax.attacks.text import Substitution, needed_length
-from ranjax.data.deidentify import deidentify
-from ranjax.data.images import read_image
 from ranjax.data.settings import digest
 from ranjax.data.store import StoreWriter
 from ranjax.data.tokenizer import Tokenizer
-from ranjax.errors import ConfigError, DataError, nearest
+from ranjax.errors import ConfigError, DataError
 from ranjax.evaluation import retrieval
-from ranjax.stages import attack_words, common
+from ranjax.stages import attack_pairs, attack_words, common
+from ranjax.stages.attack_pairs import Pair
+from ranjax.stages.candidates import Allowed, proposer_of
 from ranjax.stages.candidates import lm_rows as lm_rows_of
-from ranjax.stages.candidates import proposer_of
 from ranjax.training import devices
 from ranjax.training.progress import Progress
 from ranjax.training.rows import RowMap
 
 SHARD = 64
 """Pairs that are saved at a time, and so the most that a cut loses; not tied to the devices at hand."""
-
-
-class Pair(NamedTuple):
-    """An image, by its path below the folder, which is also its id, and its reports, one a line of the CSV."""
-
-    id: str
-    reports: tuple[str, ...]
 
 
 class Victim(NamedTuple):
@@ -51,43 +42,6 @@ class Victim(NamedTuple):
     params: Any
     tokenizer: Any
     sha256: str
-
-
-def read_pairs(
-    images: Path, table: Path, image_column: str, report_column: str, deidentified: bool = True
-) -> list[Pair]:
-    """Images with the reports of their lines, these with marks in place of what could name a person, see `deidentify`.
-
-    Raises:
-      ConfigError: a column that the table does not have. DataError: no table, nothing in it, an image that is absent
-        or outside the folder, a line that is given twice, an empty report; the line is named.
-    """
-    if not table.is_file():
-        raise DataError(f"The table {table} does not exist.")
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = list(reader.fieldnames or [])
-        for flag, name in (("--image_column", image_column), ("--report_column", report_column)):
-            if name not in columns:
-                raise ConfigError(flag, name, f"a column of {table}: {columns}", nearest(name, columns))
-        rows = [((row[image_column] or "").strip(), (row[report_column] or "").strip()) for row in reader]
-    root, found = images.resolve(), dict[str, list[str]]()
-    for number, (name, report) in enumerate(rows, start=2):
-        where = f"line {number} of {table}"
-        path = (root / name).resolve()
-        if not name or not path.is_relative_to(root) or not path.is_file():
-            raise DataError(f"{where}: image {name!r} is no file in {images}")
-        if not report:
-            raise DataError(f"{where}: the report of {name!r} is empty")
-        if report in found.setdefault(name, []):
-            raise DataError(f"{where}: image {name!r} is given twice with the same report")
-        found[name].append(report)
-    if not rows:
-        raise DataError(f"The table {table} has no lines.")
-    return [
-        Pair(name, tuple(deidentify(report)[0] if deidentified else report for report in reports))
-        for name, reports in found.items()
-    ]
 
 
 def load(checkpoint: Path, colour: bool = False) -> Victim:
@@ -118,12 +72,22 @@ def attack(
     text: Substitution,
     stop: Callable[[], bool],
 ) -> bool:
-    """Fills the store; whether it is full, that is whether nobody asked to stop."""
+    """Fills the store; whether it is full, that is whether nobody asked to stop.
+
+    Raises:
+      DataError, ConfigError: images that cannot be read, words that cannot be replaced, a store of another plan; all
+        before the first pair is attacked.
+    """
     mesh = devices.make_mesh(None)
+    reports = [report for pair in pairs for report in pair.reports]
+    table = np.asarray(victim.functions.token_table(victim.params))
+    words = attack_words.allowed(arguments, victim.tokenizer, reports, victim.functions.config.vocab_size, table)
+    if not (arguments.out / "store").exists():
+        attack_pairs.check_images(arguments.images, pairs, victim.functions.config.image_size, arguments)
     settings = (
         "recipe", "epsilon", "step", "steps", "norm", "gradient_dtype", "words", "top_k", "similarity", "labels",
         "lists", "words_from", "candidates", "thesaurus", "neighbours", "neighbour_cosine", "masked_lm", "masked_lm_k",
-        "resize", "image_mode",
+        "resize", "image_mode", "restarts", "share", "beam", "max_queries", "text_search",
     )  # fmt: skip
     writer = StoreWriter(
         arguments.out / "store",
@@ -141,7 +105,7 @@ def attack(
         norm=arguments.norm,
     )
     missing = writer.missing()
-    program = _program(arguments, pairs, victim, image, text, mesh) if missing else None
+    program = _program(arguments, pairs, victim, words, image, text, mesh) if missing else None
     with Progress("attack", len(pairs), writer.done, unit="pairs") as progress:
         for number in missing:
             if stop():
@@ -152,18 +116,41 @@ def attack(
     return True
 
 
+def notes(pairs: Sequence[Pair], victim: Victim) -> list[str]:
+    """What of the reports the checkpoint does not see, in words: their ends, and words that it does not know."""
+    reports = [report for pair in pairs for report in pair.reports]
+    read = victim.tokenizer.encode(reports, victim.functions.config.max_length).words.max(axis=1) + 1
+    cut = int(np.sum(read < [len(words) for words in victim.tokenizer.split(reports)]))
+    unknown = victim.tokenizer.unknown_rate(reports)
+    found = []
+    if cut:
+        length = victim.functions.config.max_length
+        found.append(
+            f"{cut} of {len(reports)} reports are longer than the {length} tokens that the checkpoint reads; what lies "
+            "beyond is neither read nor changed"
+        )
+    if unknown > 0.2:
+        found.append(f"{100 * unknown:.0f} % of the words are unknown to the checkpoint's tokenizer")
+    return found
+
+
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
 def _program(
-    arguments: argparse.Namespace, pairs: Sequence[Pair], victim: Victim, image: PGD, text: Substitution, mesh: Any
+    arguments: argparse.Namespace,
+    pairs: Sequence[Pair],
+    victim: Victim,
+    words: Allowed,
+    image: PGD,
+    text: Substitution,
+    mesh: Any,
 ) -> Callable[[Sequence[Pair]], Iterator[dict[str, Any]]]:
     """A function from a part of the pairs to what the store takes of them, compiled once."""
     functions, params, tokenizer, _ = victim
     reports = [report for pair in pairs for report in pair.reports]
-    table = np.asarray(functions.token_table(params))
-    lexicon, proposer = attack_words.allowed(arguments, tokenizer, reports, functions.config.vocab_size, table)
+    lexicon, proposer = words
     propose = proposer_of(proposer, arguments.masked_lm_k) if proposer else None
 
     def attack(shared: Any, rows: Any) -> Any:
@@ -184,6 +171,7 @@ def _program(
             gradient_dtype=arguments.gradient_dtype,
             recipe=arguments.recipe,
             similarity=arguments.similarity if arguments.similarity > -1 else None,
+            hide_id=tokenizer.unk_id if arguments.text_search == "importance" else None,
         )
         found = result.text
         return (
@@ -205,7 +193,9 @@ def _program(
 
     def program(part: Sequence[Pair]) -> Iterator[dict[str, Any]]:
         colour = arguments.image_mode == "rgb"
-        clean = np.stack([_image(arguments.images, pair.id, size, arguments.resize, colour) for pair in part])
+        clean = np.stack(
+            [attack_pairs.image(arguments.images, pair.id, size, arguments.resize, colour) for pair in part]
+        )
         encoded = _by_image(tokenizer.encode([report for pair in part for report in pair.reports], whole), part, most)
         lm_rows: tuple[np.ndarray, ...] = ()
         if proposer:
@@ -257,13 +247,6 @@ def _by_image(tokens: Any, part: Sequence[Pair], most: int) -> list[np.ndarray]:
             filled[i, : end - start] = rows[start:end]
         found.append(filled)
     return found
-
-
-def _image(folder: Path, name: str, size: int, mode: str, colour: bool) -> np.ndarray:
-    try:
-        return read_image(folder / name, size, mode, colour)
-    except DataError as error:
-        raise DataError(f"image {name!r}: {error}") from error
 
 
 def recalls(pairs: Sequence[Pair], store: Any, victim: Victim) -> dict[str, Any]:

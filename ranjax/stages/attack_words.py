@@ -28,6 +28,29 @@ def chosen_sources(named: str) -> tuple[str, ...]:
     return found
 
 
+def protected(arguments: argparse.Namespace) -> constraints.Protection:
+    """The words that stay as they are, by `--labels` and `--lists`.
+
+    Raises:
+      ConfigError: `--lists` that is no KIND=FILE. DataError: an unknown kind, or a list that cannot be read.
+    """
+    for item in arguments.lists or ():
+        if not all(item.partition("=")):
+            raise ConfigError("--lists", item, "KIND=FILE, or KIND=off")
+    lists = {kind: path for kind, _, path in (item.partition("=") for item in arguments.lists or ())}
+    labels = [word for word in arguments.labels.split(",") if word.strip()]
+    return constraints.protection(labels=labels, lists=lists)
+
+
+def check_files(arguments: argparse.Namespace) -> None:
+    """Reads every list of words that is named, so that one that cannot be read is refused first."""
+    protected(arguments)
+    if arguments.words_from:
+        constraints.read_list(arguments.words_from)
+    if "thesaurus" in chosen_sources(arguments.candidates):
+        constraints.read_groups(arguments.thesaurus)
+
+
 def allowed(
     arguments: argparse.Namespace,
     tokenizer: Any,
@@ -48,16 +71,17 @@ def allowed(
       ConfigError: sources that leave nothing to replace; a masked language model without a mask token.
       DataError: `--words_from` or `--thesaurus` cannot be read.
     """
-    lists = {kind: path for kind, _, path in (item.partition("=") for item in arguments.lists or ())}
-    labels = [word for word in arguments.labels.split(",") if word.strip()]
-    protected = constraints.protection(labels=labels, lists=lists)
     named, words = chosen_sources(arguments.candidates), _words_of(tokenizer, reports)
     if arguments.words_from:
         words += constraints.read_list(arguments.words_from)
     groups = constraints.read_groups(arguments.thesaurus) if "thesaurus" in named else None
     words += [word.lower() for group in groups or () for word in group]
     lexicon = candidates.build(
-        dict.fromkeys(words), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=protected, vocab_size=vocab_size
+        dict.fromkeys(words),
+        tokenizer.pieces,
+        pad_id=tokenizer.pad_id,
+        protected=protected(arguments),
+        vocab_size=vocab_size,
     )
     near = (arguments.neighbours, arguments.neighbour_cosine) if "neighbours" in named else None
     lexicon = lexicon._replace(table=narrowed(lexicon, token_table, near, groups))

@@ -157,3 +157,14 @@ def test_replacing_one_word_leaves_all_else(text, data):
         assert found[:begin] == text[:begin]
         assert found[begin : begin + 3].lower() == "rib"
         assert found[begin + 3 :] == text[end:]
+
+
+# a word in the place of a list of words is one word, not its letters
+def test_one_label_is_one_label():
+    for protected in (
+        constraints.protection("Edema"),
+        constraints.protection(extra="edema", lists={"laterality": "off"}),
+    ):
+        assert protected("edema")
+    assert not constraints.protection(lists={"laterality": "off"})("left")
+    assert constraints.protection(lists={"laterality": "off"})("without")
