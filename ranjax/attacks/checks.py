@@ -110,7 +110,7 @@ def validate_images(images: Any, rank: int | None = None) -> jax.Array:
     if math.prod(shape) == 0:
         raise DataError(f"images have shape {shape}: there is nothing to attack.")
     if is_traced(images):
-        return images
+        return jnp.asarray(images)
     values = np.asarray(images)
     low, high = float(values.min()), float(values.max())
     if math.isnan(low) or math.isnan(high):
