@@ -190,12 +190,12 @@ def _tuned(
     weights = class_weights_of(train.labels, classes, config.class_weights, multi_label)
     task = task_of(context, functions, params)._replace(weights=weights)
     context.say(f"  {name}, of the encoder:")
-    for line in describe_scope(method, params, _settings(config, points[0])).splitlines():
+    for line in describe_scope(method, params, tune_settings(config, method, points[0])).splitlines():
         context.say(f"    {line}")
     mesh = devices.local_mesh(context.mesh)  # several processes all find the same, each by itself
     outcomes: list[list[Outcome]] = []
     for point in points:
-        settings = _settings(config, point)
+        settings = tune_settings(config, method, point)
         outcomes.append(
             [
                 tune(functions, params, method, *held, task, seed=seed, settings=settings, mesh=mesh,
@@ -231,7 +231,9 @@ def _tuned(
     return facts
 
 
-def _settings(adapt: Any, point: Variant) -> Tune:
+def tune_settings(adapt: Any, method: Tuned, point: Variant) -> Tune:
+    """A method that reaches into the encoder at a point of the grid; strength as in `varied`."""
+    own = method.objective in ("ran", "pmg_aft")
     weights = method_of(adapt, "ran").weights
     strong = {name: w * point.strength for name, w in weights._asdict().items() if name != "ce"}
     return Tune(
@@ -240,7 +242,7 @@ def _settings(adapt: Any, point: Variant) -> Tune:
         learning_rate=adapt.tune_learning_rate * point.rate,
         lora_rate=adapt.lora_learning_rate * point.rate,
         head_rate=adapt.lp_learning_rate * point.rate,
-        weight_decay=adapt.weight_decay * point.strength,
+        weight_decay=adapt.weight_decay * (1.0 if own else point.strength),
         rank=adapt.lora_rank,
         attack=image_attacks.PGD(adapt.epsilon, adapt.tune_step, adapt.tune_attack_steps, keep="last"),
         weights=weights._replace(**strong),
@@ -323,7 +325,7 @@ def _probe(context: Context, examples: Mapping[str, Examples]) -> Any:
         *(examples[name] for name in ("adapt", "validation")),
         classes=len(common.data(context).classes),
         seeds=[0],
-        settings=Fit(config.epochs, config.batch_size, multi_label=config.task == "multi"),
+        settings=Fit(config.epochs, config.batch_size, config.metric, config.task == "multi", config.class_weights),
     )
     return fitted.select(0, 0)["params"]["classifier"]
 

@@ -1,0 +1,34 @@
+"""The search is the same for every method: a factor on its rate, one on its own terms or, without any, on its decay."""
+
+import pytest
+
+from ranjax.config import default_config
+from ranjax.stages import adapt
+from ranjax.stages.adapted import method_of, tuned_of
+from ranjax.training.methods import METHODS
+from ranjax.training.tuned import TUNED
+
+HERE, THERE = adapt.Variant(1.0, 1.0), adapt.Variant(2.0, 3.0)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_heads_vary_in_rate_and_in_terms_or_decay(name):
+    first = method_of(default_config().adapt, name)
+    moved = adapt.varied(first, THERE)
+    assert adapt.varied(first, HERE) == first
+    assert moved.learning_rate == 2 * first.learning_rate
+    own = {term: w for term, w in first.weights._asdict().items() if term != "ce" and w} if first.weights.ce else {}
+    assert moved.weight_decay == first.weight_decay * (1 if own else 3)
+    assert moved.weights == first.weights._replace(**{term: 3 * w for term, w in own.items()})
+
+
+@pytest.mark.parametrize("name", sorted(TUNED))
+def test_methods_of_the_encoder_vary_alike(name):
+    config = default_config().adapt
+    method = tuned_of(config, name)
+    first, moved = (adapt.tune_settings(config, method, point) for point in (HERE, THERE))
+    for rate in ("learning_rate", "lora_rate", "head_rate"):
+        assert getattr(moved, rate) == 2 * getattr(first, rate)
+    own = method.objective in ("ran", "pmg_aft")
+    assert moved.weight_decay == first.weight_decay * (1 if own else 3)
+    assert (moved.pull, moved.weights.mse, moved.weights.ce) == (3, 3 * first.weights.mse, first.weights.ce)
