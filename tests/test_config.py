@@ -6,6 +6,7 @@ import pytest
 
 from ranjax import config as configs
 from ranjax.errors import ConfigError
+from ranjax.stages import adapted
 
 
 @pytest.fixture
@@ -65,6 +66,22 @@ def test_what_is_not_allowed_is_refused_with_key_value_and_what_is(config, name,
         configs.override(config, name, text)
     assert str(error.value).startswith(name)
     assert error.value.key == name
+
+
+def test_ran_in_loras_scope_has_the_terms_that_the_config_names(config):
+    assert adapted.tuned_of(config.adapt, "ran") is None
+    config.adapt.ran_scope, config.adapt.lora_terms = "lora", ("ce", "defence_ce", "defence_kl")
+    config.adapt.methods = ("lp", "ran", "ran_without_defence_kl", "ran_without_filter")
+    configs.validate(config)
+    whole, less, unfiltered = (adapted.tuned_of(config.adapt, name) for name in config.adapt.methods[1:])
+    assert whole.without == ("mse", "cov", "svd", "defence_consistency")
+    assert set(less.without) - set(whole.without) == {"defence_kl"}
+    assert (whole.filtered, unfiltered.filtered) == (True, False)
+    assert whole == adapted.tuned_of(config.adapt, "ran_lora")
+    config.adapt.methods = ("lp", "ran_without_mse")
+    with pytest.raises(ConfigError, match=r"one of several adapt\.lora_terms") as error:
+        configs.validate(config)
+    assert error.value.key == "adapt.methods"
 
 
 def test_a_whole_checkpoint_and_a_text_tower_exclude_each_other(config):

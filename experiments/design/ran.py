@@ -7,7 +7,8 @@
 Each variant is fitted on the labelled split and judged on validation images: clean accuracy on all of them, and
 attacked accuracy on the first --examples by PGD through filter, encoder and head (the evaluation's steps) at each
 radius. The test split is never opened. Groups: "filter" (its width, with and without a defence), "heads" (RAN on cached
-features, its terms, heads and sources of attacked features), "scopes" (LoRA and live heads, their terms and schedule).
+features, its terms, heads and sources of attacked features), "scopes" (LoRA and live heads, their terms and schedule),
+"objectives" (what RAN minimises in LoRA's scope, against adversarial training behind the same filter).
 Prints a table and writes it as JSON.
 """
 
@@ -47,12 +48,12 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("workdir", type=Path)
     p.add_argument("--arm", default="coattack_30")
-    p.add_argument("--group", default="heads", choices=("filter", "heads", "scopes"))
+    p.add_argument("--group", default="heads", choices=("filter", "heads", "scopes", "objectives"))
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--attacked-seeds", type=int, default=1, help="how many of them are attacked")
     p.add_argument("--examples", type=int, default=128)
     p.add_argument("--radii", default="2/255,4/255")
-    p.add_argument("--only", default="", help="variants whose name holds one of these, split by ;")
+    p.add_argument("--only", default="", help="variants whose name holds one of these, split by ;; =NAME: just it")
     p.add_argument("--out", type=Path, default=None, help="JSON file (default: WORKDIR/design_GROUP_ARM.json)")
     arguments = p.parse_args()
     bench = Bench(arguments)
@@ -106,7 +107,8 @@ class Bench:
         self.sources: dict[Any, Any] = {}
 
     def wanted(self, name: str) -> bool:
-        return any(part in name for part in self.arguments.only.split(";"))
+        parts = self.arguments.only.split(";")
+        return any(name == part[1:] if part.startswith("=") else part in name for part in parts)
 
     def behind(self, sigma: float) -> Any:
         """The encoder behind a filter of this width; 0: none."""
@@ -226,7 +228,7 @@ class Bench:
         ]
         for term in TERMS:
             if getattr(base.weights, term):
-                variants.append((f"RAN (LoRA) without {term}", dataclasses.replace(ran, without=term), base))
+                variants.append((f"RAN (LoRA) without {term}", dataclasses.replace(ran, without=(term,)), base))
         variants += [
             ("RAN (LoRA), filter 2.5", ran, dataclasses.replace(base, sigma=2.5)),
             ("RAN (LoRA), 1 attack step", ran, dataclasses.replace(base, attack=PGD(base.attack.epsilon, "5/255", 1))),
@@ -235,6 +237,32 @@ class Bench:
             ("RAN (LoRA), rank 1", ran, dataclasses.replace(base, rank=1)),
             ("TeCoA", TUNED["tecoa"], base),
         ]
+        for name, method, settings in variants:
+            if self.wanted(name):
+                yield self.tuned(name, method, settings)
+
+    def objectives(self) -> Iterator[Line]:
+        """What RAN minimises in LoRA's scope; every variant behind the filter, with the same attacks in training."""
+        base = adapt._settings(self.config.adapt, adapt.Variant(1.0, 1.0))
+        ran, at = TUNED["ran_lora"], TUNED["at_lora_filter"]
+        longer = dataclasses.replace(base, attack=dataclasses.replace(base.attack, steps=3))
+        bare = {"mse": 0.0, "cov": 0.0, "svd": 0.0}
+        alone = {**bare, "defence_consistency": 0.0, "defence_kl": 0.0}
+        changes: dict[str, dict[str, float]] = {
+            "all terms": {},
+            "clean CE 0.5": {"ce": 0.5},
+            "no clean CE": {"ce": 0.0},
+            "no mse, cov, svd": bare,
+            "no mse, cov, svd, no clean CE": {**bare, "ce": 0.0},
+            "CE and CE under attack": alone,
+            "CE under attack, KL 1": {**alone, "ce": 0.0, "defence_kl": 1.0},
+            "TRADES-like, KL 6": {**alone, "defence_ce": 0.0, "defence_kl": 6.0},
+        }
+        variants: list[tuple[str, Tuned, Tune]] = [("AT", at, base), ("AT, 3 attack steps", at, longer)]
+        for name, change in changes.items():
+            weights = base.weights._replace(**change)
+            variants.append((f"RAN, {name}", ran, dataclasses.replace(base, weights=weights)))
+        variants.append(("RAN, 3 attack steps", ran, longer))
         for name, method, settings in variants:
             if self.wanted(name):
                 yield self.tuned(name, method, settings)

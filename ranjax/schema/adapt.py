@@ -10,9 +10,8 @@ from ranjax.schema.checks import Key, above, at_least, between, epsilon, one_of,
 ONE_SIDED = ("lp_image", "lp_question")
 """Methods that see one side of a set of questions."""
 HEADS = ("lp", "lp_filter", "mlp", "nmtune", "ran", "ran_wide", "at", *ONE_SIDED)
-ABLATIONS = tuple(
-    f"ran_without_{term}" for term in ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl", "filter")
-)
+TERMS = ("ce", "mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl")
+ABLATIONS = tuple(f"ran_without_{part}" for part in (*TERMS[1:], "filter"))
 TUNED = ("lora", "fft", "at_lora", "lora_filter", "at_lora_filter", "ran_lora", "ran_live", "tecoa", "fare", "pmg_aft")
 TEST_TIME = ("ttc",)
 METHODS = (*HEADS, *TUNED, *TEST_TIME, *ABLATIONS)
@@ -87,6 +86,13 @@ KEYS = (
         one_of("head", "lora"),
     ),
     Key(
+        "adapt.lora_terms",
+        ("defence_ce", "defence_kl"),
+        "RAN's terms in LoRA's scope, each with its weight above (ce: 1).",
+        "",
+        some_of(*TERMS),
+    ),
+    Key(
         "adapt.filter",
         1.5,
         "RAN: standard deviation of the fixed Gaussian low-pass filter in front of the image tower; 0: none.",
@@ -128,11 +134,24 @@ def check(config: ConfigDict) -> None:
         raise ConfigError("adapt.share", adapt.share, "above 0 and at most 1")
     if adapt.shots and adapt.share < 1:
         raise ConfigError("adapt.share", adapt.share, f"1.0 where adapt.shots = {adapt.shots}: one of the two")
+    if adapt.ran_scope == "lora":
+        _check_ablations(adapt)
     one_sided = [name for name in adapt.methods if name in ONE_SIDED]
     if one_sided and config.data.source != "prepared":
         raise ConfigError("adapt.methods", one_sided, "methods for a prepared set of questions where there is one")
     if adapt.task == "multi":
         _check_multi(config)
+
+
+def _check_ablations(adapt: ConfigDict) -> None:
+    """Refuses to leave out what RAN in LoRA's scope has not, or all that it has."""
+    left = {name: name.removeprefix("ran_without_") for name in adapt.methods if name in ABLATIONS}
+    for name, part in left.items():
+        if part != "filter" and (part not in adapt.lora_terms or len(adapt.lora_terms) == 1):
+            allowed = (
+                f"ran_without_ one of several adapt.lora_terms = {adapt.lora_terms} where adapt.ran_scope = 'lora'"
+            )
+            raise ConfigError("adapt.methods", name, allowed)
 
 
 def _check_multi(config: ConfigDict) -> None:

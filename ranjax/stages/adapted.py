@@ -12,6 +12,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from ranjax.models import input_filter
+from ranjax.objectives.rectification import Weights
 from ranjax.training.adapt import METHODS, Method
 from ranjax.training.methods import WITHOUT
 from ranjax.training.tuned import TUNED, Tuned
@@ -21,14 +22,13 @@ FILE = "heads.safetensors"
 
 def tuned_of(adapt: Any, name: str) -> Tuned | None:
     """What a method does to the encoder, or None where it leaves it as it is: RAN follows `adapt.ran_scope`."""
-    if name in TUNED:
+    if name in TUNED and name != "ran_lora":
         return TUNED[name]
-    if adapt.ran_scope == "head" or not (name == "ran" or name.startswith(WITHOUT)):
+    if name != "ran_lora" and (adapt.ran_scope == "head" or not (name == "ran" or name.startswith(WITHOUT))):
         return None
-    left_out = name.removeprefix(WITHOUT) if name != "ran" else ""
-    if left_out == "filter":
-        return dataclasses.replace(TUNED["ran_lora"], filtered=False)
-    return dataclasses.replace(TUNED["ran_lora"], without=left_out)
+    left_out = name.removeprefix(WITHOUT) if name.startswith(WITHOUT) else ""
+    without = tuple(term for term in Weights._fields if term not in adapt.lora_terms or term == left_out)
+    return dataclasses.replace(TUNED["ran_lora"], without=without, filtered=left_out != "filter")
 
 
 def behind_filter(adapt: Any, params: Mapping[str, Any]) -> dict[str, Any]:

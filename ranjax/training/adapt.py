@@ -26,7 +26,7 @@ from ranjax.keys import stream
 from ranjax.models.heads import HEADS, LinearHead, ResidualHead
 from ranjax.objectives import classification, rectification
 from ranjax.objectives.rectification import Weights
-from ranjax.training import adapt_input, devices, selection
+from ranjax.training import adapt_input, devices, lapack, selection
 from ranjax.training.methods import METHODS, Examples, Fit, Method
 
 __all__ = ["HEADS", "METHODS", "Examples", "Fit", "FittedHeads", "Method", "Weights", "fit_heads", "predict"]
@@ -87,6 +87,7 @@ class _Runs(NamedTuple):
     shuffle_key: Any
 
 
+@lapack.one_thread()
 def fit_heads(
     methods: Sequence[Method],
     train: Examples,

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from ranjax.errors import ConfigError, DataError
 from ranjax.keys import stream
 from ranjax.objectives import classification
-from ranjax.training import selection, tune_step
+from ranjax.training import lapack, selection, tune_step
 from ranjax.training.adapt_input import check_classes
 from ranjax.training.devices import make_mesh, replicate, shard_batch
 from ranjax.training.loop import MAX_IN_FLIGHT
@@ -48,6 +48,7 @@ class Outcome(NamedTuple):
     share: float
 
 
+@lapack.one_thread()
 def tune(
     functions: Any,
     params: Mapping[str, Any],

@@ -106,9 +106,7 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
         if method.objective == "at":
             _, logits, stats = applied(features(hurt), True, stats)
             return classification.loss(logits, batch.labels, task.weights, settings.multi_label), stats
-        weights = settings.weights
-        if method.without:
-            weights = weights._replace(**{method.without: 0.0})
+        weights = settings.weights._replace(**dict.fromkeys(method.without, 0.0))
         z, logits, stats = applied(features(as_float(batch.images)), True, stats)
         if method.objective == "clean":
             return classification.loss(logits, batch.labels, task.weights, settings.multi_label), stats

@@ -33,7 +33,7 @@ class Tuned:
         or "pmg_aft".
       source: the paper.
       filtered: whether a fixed low-pass filter stands in front of the tower (:mod:`ranjax.models.input_filter`).
-      without: a term of RAN that is left out.
+      without: terms of RAN that are left out.
     """
 
     scope: str
@@ -41,7 +41,7 @@ class Tuned:
     objective: str
     source: str
     filtered: bool = False
-    without: str = ""
+    without: tuple[str, ...] = ()
 
     @property
     def attacks(self) -> bool:
