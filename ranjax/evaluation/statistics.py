@@ -127,6 +127,25 @@ def never_seen(count: int, level: float = 0.95) -> float:
     return float(1 - (1 - level) ** (1 / count))
 
 
+def bootstrap_clustered(
+    values: Any, owners: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Mean of values [N] with its percentile interval over their owners i[N], as values of one owner go together.
+
+    Each resample draws whole owners, e.g. images with all their captions. n is the number of owners.
+    """
+    _check(resamples, level)
+    array, (_, owners) = _values(values), np.unique(np.asarray(owners), return_inverse=True)
+    if array.shape[0] != 1 or owners.shape != array.shape[1:]:
+        raise DataError(f"values [N] and owners [N] are needed, got {np.shape(values)} and {owners.shape}")
+    sizes = np.bincount(owners).astype(np.float64)
+    if array.min() == array.max():
+        return bootstrap(np.full(len(sizes), array.min()), resamples, seed, level)
+    counts = draw_counts(len(sizes), resamples, seed)
+    draws = counts @ np.bincount(owners, array[0]) / (counts @ sizes)
+    return Interval(float(array.mean()), *_percentiles(draws, level), len(sizes))
+
+
 def bootstrap_metric(
     values: Any, draws: Any, n: int, seed: int = 0, level: float = 0.95, *, reflected: bool = False
 ) -> Interval:

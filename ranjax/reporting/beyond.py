@@ -78,6 +78,8 @@ def corruptions(book: Book) -> Markup:
     errors = rows_.pick(rows, metric="mce")
     if errors:
         parts.append(wide(errors, "metric", lambda _: "mCE (%)").html())
+    else:
+        parts.append(nothing("No mCE: it needs a baseline on the clean encoder that errs under every kind."))
     accuracy = [{**row, **_kind(row)} for row in rows_.pick(rows, metric="accuracy")]
     for kind in rows_.distinct(accuracy, "kind"):
         table = wide(rows_.pick(accuracy, kind=kind), "strength", lambda strength: f"Strength {strength}")

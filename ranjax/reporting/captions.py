@@ -30,7 +30,8 @@ MAIN_TABLES = (
 
 WITHOUT_HEAD = (
     "What image and text encoder do together, without any head. R@k is the share of queries whose own partner "
-    "is among the k nearest. The last line is what guessing would give."
+    "is among the k nearest. By sentences, each image has several captions, and any of them is right for it; "
+    "intervals are over images. The last line is what guessing would give."
 )
 
 SPECTRA = (

@@ -13,6 +13,7 @@ from ranjax.reporting import wording
 Row = Mapping[str, Any]
 FIELDS = ("arm", "ratio", "method", "task", "split", "attack", "seed", "metric", "value", "low", "high", "n")
 RETRIEVAL = "retrieval"
+SENTENCES = "retrieval_sentences"
 APART = ("retrieval", "groups", "corrupted", "questions")
 """How tasks begin that are no classification of single images, or not of the test images as they are."""
 AT = "@"

@@ -260,6 +260,7 @@ def without_head(book: Book) -> Markup:
     kinds = [
         ("Zero-shot classification", "zero_shot", rows_.pick(rows_.downstream(book.rows), method="zero_shot")),
         ("Retrieval", rows_.RETRIEVAL, rows_.pick(book.rows, task=rows_.RETRIEVAL)),
+        ("Retrieval by sentences", rows_.SENTENCES, rows_.pick(book.rows, task=rows_.SENTENCES)),
     ]
     for title, name, rows in kinds:
         arms = rows_.arms(rows)
@@ -268,7 +269,7 @@ def without_head(book: Book) -> Markup:
             heading = f"{title}, arm {wording.arm_label(arm)}" if len(arms) > 1 else title
             parts += [
                 tag("h3", heading),
-                tables.without_head_table(chosen, chance).html(),
+                tables.without_head_table(chosen, chance, name if name == rows_.SENTENCES else "").html(),
                 book.csv(f"{name}_{arm}", chosen),
             ]
     if not parts:

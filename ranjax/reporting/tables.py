@@ -187,12 +187,13 @@ def class_table(rows: Sequence[Row]) -> Table:
     return Table(header, lines, heads=2, bold=frozenset(bold), breaks=frozenset(breaks - {0}))
 
 
-def without_head_table(rows: Sequence[Row], chance: Mapping[str, Any]) -> Table:
+def without_head_table(rows: Sequence[Row], chance: Mapping[str, Any], task: str = "") -> Table:
     """Returns figures that need no head, one line a ratio, method and kind of images, and a last line of chance.
 
     Args:
       rows: pooled rows of zero-shot classification, or of retrieval, in one arm.
-      chance: what guessing gives, by metric.
+      chance: what guessing gives, by metric; with `task`, which then has a line of chance a method, by
+        ``"task/method/metric"``.
     """
     known = ("accuracy", "balanced_accuracy", "auroc", "macro_auroc", "recall@1", "recall@5", "recall@10")
     metrics = [name for name in known if rows_.pick(rows, metric=name)]
@@ -208,10 +209,14 @@ def without_head_table(rows: Sequence[Row], chance: Mapping[str, Any]) -> Table:
                 shown = [wording.estimate(row) for row in cells]
                 where = column_label((split, attack), attacks)
                 lines.append([wording.percent(ratio), wording.method_label(method), where, *shown])
-    levels = [wording.number(wording.chance_level(chance, name), name) for name in metrics]
-    if any(level != "–" for level in levels):
-        breaks.add(len(lines))
-        lines.append(["–", "Chance", "guessing", *levels])
+    guessed = [("guessing", "")]
+    if task:
+        guessed = [(wording.method_label(name).lower(), f"{task}/{name}/") for name in rows_.methods(rows)]
+    for number, (what, start) in enumerate(guessed):
+        levels = [wording.number(wording.chance_level(chance, f"{start}{name}"), name) for name in metrics]
+        if any(level != "–" for level in levels):
+            breaks |= {len(lines)} if number == 0 else set()
+            lines.append(["–", "Chance", what, *levels])
     header = ["Noise", "Method", "Images", *(wording.axis_label(name) for name in metrics)]
     return Table(header, lines, heads=3, breaks=frozenset(breaks - {0}))
 

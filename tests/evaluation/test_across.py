@@ -1,8 +1,10 @@
 """Differences between arms: which pairs are formed, and which would say nothing of the noise."""
 
 import numpy as np
+import pytest
 
-from ranjax.stages.evaluation import across
+from ranjax.errors import DataError
+from ranjax.stages.evaluation import across, subject
 
 
 def test_noise_is_held_against_the_clean_arm_but_not_by_images_of_the_surrogate():
@@ -31,3 +33,10 @@ def test_noise_is_held_against_the_clean_arm_but_not_by_images_of_the_surrogate(
     key = ("finding", "test", "none", "lp")
     assert one["difference"] == np.mean(arms[1].answers[key].astype(float) - arms[0].answers[key])
     assert {item["method"] for item in found if item["kind"] == "restored"} == {"ran"}
+
+
+def test_a_head_of_another_encoder_is_refused_by_name():
+    head = {"params": {"classifier": {"kernel": np.zeros((5, 28, 8))}}}
+    subject.check_head("lp", head, 28, 8)
+    with pytest.raises(DataError, match=r"the head of 'lp' takes 28 features .* the encoder gives 32"):
+        subject.check_head("lp", head, 32, 8)

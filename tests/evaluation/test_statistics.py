@@ -118,6 +118,21 @@ def test_the_interval_of_the_calibration_error_holds_it_and_covers_the_truth():
     assert percentile < 20
 
 
+def test_captions_of_one_image_count_as_one_example():
+    """Four captions that are always right or wrong together say no more than one would."""
+    hits = np.random.default_rng(7).random(60) < 0.4
+    one = statistics.bootstrap(hits, 2000)
+    four = statistics.bootstrap_clustered(np.repeat(hits, 4), np.repeat(np.arange(60), 4), 2000)
+    assert (four.value, four.n) == (pytest.approx(one.value), 60)
+    assert (four.low, four.high) == pytest.approx((one.low, one.high))
+    assert statistics.bootstrap(np.repeat(hits, 4)).high < four.high - 0.03
+    uneven = statistics.bootstrap_clustered([1, 0, 0, 1], ["a", "a", "a", "b"], 50)
+    assert (uneven.value, uneven.n) == (0.5, 2)
+    assert statistics.bootstrap_clustered(np.zeros(8), np.arange(8) // 2, 50) == statistics.bootstrap(np.zeros(4), 50)
+    with pytest.raises(DataError, match="owners"):
+        statistics.bootstrap_clustered(np.ones(3), [0, 1])
+
+
 def test_students_interval_over_runs_is_scipys():
     values = [0.02, -0.01, 0.05]
     mean, low, high, p, effect = statistics.student(values)

@@ -181,3 +181,17 @@ def test_methods_look_different_without_colour():
     looks = figures.styles(["zero_shot", "lp", "mlp", "nmtune", "ran", "lora", "fft", "tecoa", "fare"])
     assert len({look.marker for look in looks.values()}) == len(looks)
     assert len({(look.color, look.marker, str(look.line)) for look in looks.values()}) == len(looks)
+
+
+def test_retrieval_by_sentences_has_a_line_of_chance_each_way():
+    rows = [
+        fake.row(task="retrieval_sentences", method=way, metric="recall@1", value=0.2, low=0.1, high=0.3)
+        for way in ("image_to_text", "text_to_image")
+    ]
+    chance = {f"retrieval_sentences/{way}/recall@1": 0.04 for way in ("image_to_text", "text_to_image")}
+    table = tables.without_head_table(rows, chance | {"recall@1": 0.01}, "retrieval_sentences")
+    assert [line[1:] for line in table.lines[2:]] == [
+        ["Chance", "image to report", "4.0"],
+        ["Chance", "report to image", "4.0"],
+    ]
+    assert tables.without_head_table(rows, {"recall@1": 0.01}).lines[-1][1:] == ["Chance", "guessing", "1.0"]

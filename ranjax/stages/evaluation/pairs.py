@@ -13,7 +13,7 @@ from ranjax.attacks import success, text
 from ranjax.data.tokenizer import Tokens
 from ranjax.evaluation import captions, retrieval, statistics, zero_shot
 from ranjax.evaluation.retrieval import unit
-from ranjax.evaluation.rows import row
+from ranjax.evaluation.rows import interval_row, row
 from ranjax.stages import common
 from ranjax.stages.evaluation.record import ATTACKED_PAIRS, CAPTIONS, RETRIEVAL, TASK, Record
 from ranjax.stages.evaluation.subject import Subject
@@ -39,7 +39,7 @@ def retrieve(subject: Subject, record: Record, split: str) -> None:
         found = captions.of_reports(examples.reports, subject.config.captions)
         texts = unit(_texts(subject, subject.data.encode(found.texts)))
         ranks = retrieval.ranks(images, texts, found.owners, texts_as_written=found.texts)
-        _recalls(record, CAPTIONS, split, "none", ranks)
+        _recalls(record, CAPTIONS, split, "none", ranks, found.owners)
 
 
 def attack_pairs(subject: Subject, record: Record, split: str) -> None:
@@ -149,15 +149,27 @@ def _texts(subject: Subject, tokens: Tokens) -> np.ndarray:
     return common.text_features(subject.context, subject.functions, subject.params, tokens)
 
 
-def _recalls(record: Record, task: str, split: str, attack: str, ranks: retrieval.Ranks) -> None:
-    """Recall rows both ways; the level of chance of whole reports serves the page."""
+def _recalls(
+    record: Record, task: str, split: str, attack: str, ranks: retrieval.Ranks, owners: np.ndarray | None = None
+) -> None:
+    """Recall rows both ways; the level of chance of whole reports serves the page.
+
+    With `owners`, the image of each of several texts, what texts find has intervals over images: the texts of one are
+    no independent examples, which is also why they are not paired between arms.
+    """
     directions = {
         "image_to_text": (ranks.image_to_text, ranks.right_texts, len(ranks.text_to_image)),
         "text_to_image": (ranks.text_to_image, ranks.right_images, len(ranks.image_to_text)),
     }
     for direction, (of_queries, right, items) in directions.items():
         for k in RECALLS:
-            record.share(direction, task, split, attack, f"recall@{k}", of_queries < k)
+            hits = of_queries < k
+            if owners is None or direction == "image_to_text":
+                record.share(direction, task, split, attack, f"recall@{k}", hits)
+            else:
+                interval = statistics.bootstrap_clustered(hits, owners, record.resamples, record.seed)
+                cell = record.cell(direction, task, split, attack)
+                record.rows.append(interval_row(cell, f"recall@{k}", interval))
             level = f"recall@{k}" if task == RETRIEVAL else f"{task}/{direction}/recall@{k}"
             # Of the test split, where there is one: the page holds in-domain figures against it.
             if split == "test" or level not in record.chance:

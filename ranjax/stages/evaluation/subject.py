@@ -65,6 +65,16 @@ class Method:
         return encoder_of(self.tuned, params, {"encoder": jax.tree.map(lambda x: x[seed], self.encoders)})
 
 
+def check_head(name: str, variables: Any, width: int, classes: int) -> None:
+    """Raises DataError where a stored head takes other features, or gives other classes, than the encoder and task."""
+    found = tuple(variables["params"]["classifier"]["kernel"].shape[-2:])
+    if found != (width, classes):
+        raise DataError(
+            f"the head of {name!r} takes {found[0]} features and gives {found[1]} classes; the encoder gives {width}, "
+            f"and the task has {classes}: the adapt stage is of another encoder, run it again"
+        )
+
+
 class Subject:
     """One upstream arm: its encoder, its methods, and figures that several parts need, each found once."""
 
@@ -83,6 +93,7 @@ class Subject:
                 kind, sees = HEADS[METHODS[name].head], METHODS[name].sees if self.data.asks else None
                 filters = heads[name].pop("encoder", None)
                 head = kind(fused_width(width, sees) if sees else width, len(self.classes))
+                check_head(name, heads[name], head.features, head.classes)
                 self.methods[name] = Method(name, head, heads[name], filters, sees=sees)
             elif tuned := tuned_of(context.config.adapt, name):
                 found = load_tuned(place, name)
