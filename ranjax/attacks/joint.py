@@ -18,6 +18,7 @@ Everything is pure and meant to be called inside the caller's jit, with weights 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -236,6 +237,9 @@ RECIPES: dict[str, Callable[..., JointAttack]] = {
 }
 
 
+_GIVEN = ("pairs", "image_settings", "text_settings")
+
+
 def craft(
     image_fn: ImageEncoder,
     text_fn: TextEncoder,
@@ -276,12 +280,22 @@ def craft(
       **options: of the recipe: `alpha` (coattack), `scales` and `noise` (sga), `initial` (sequential).
 
     Raises:
-      ConfigError: unknown recipe. ValueError: shapes that do not fit.
+      ConfigError: unknown recipe, or an option that it does not have; targeted settings. ValueError: shapes that do not
+        fit.
     """
-    if recipe not in RECIPES:
-        raise ConfigError("recipe", recipe, f"one of {sorted(RECIPES)}", nearest(recipe, RECIPES))
+    if not isinstance(recipe, str) or recipe not in RECIPES:
+        raise ConfigError("recipe", recipe, f"one of {sorted(RECIPES)}", nearest(str(recipe), RECIPES))
     if tokens.ndim not in (2, 3) or tokens.shape[0] != images.shape[0]:
         raise ValueError(f"tokens must be [B, L] or [B, C, L] for {images.shape[0]} images, got shape {tokens.shape}")
+    if not tokens.shape == mask.shape == words.shape:
+        shapes = f"{tokens.shape}, {mask.shape}, {words.shape}"
+        raise ValueError(f"tokens, mask and words must be of one shape, got {shapes}")
+    if getattr(image_settings, "targeted", False):
+        raise ConfigError("targeted", True, "False: a pair is driven apart, there is no target")
+    known = [name for name in inspect.signature(RECIPES[recipe]).parameters if name not in _GIVEN]
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"options of {recipe}", name, f"some of {known}", nearest(name, known))
     lead = tokens.shape[:-1]
     captions, real, slots = (x.reshape(-1, tokens.shape[-1]) for x in (tokens, mask, words))
     pairs = Pairs(

@@ -23,7 +23,7 @@ from ranjax.attacks import candidates as candidates_lib
 from ranjax.attacks import gains as gains_lib
 from ranjax.attacks import resume as resume_lib
 from ranjax.attacks import words as words_lib
-from ranjax.attacks.checks import is_traced
+from ranjax.attacks.checks import is_traced, validate_count
 from ranjax.errors import ConfigError
 
 TextLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -56,15 +56,13 @@ class Substitution:
     def __post_init__(self) -> None:
         if self.max_words is None and self.share is None:
             raise ConfigError("max_words", None, "a number of words, unless share is given")
-        if self.max_words is not None and self.max_words < 0:
-            raise ConfigError("max_words", self.max_words, "0 or more")
-        if self.share is not None and not 0 <= self.share <= 1:
+        for name, least in (("max_words", 0), ("max_queries", 0), ("top_k", 1), ("beam", 1), ("forward_rows", 1)):
+            value = getattr(self, name)
+            if value is not None or least:
+                validate_count(value, name, least)
+        number = isinstance(self.share, (int, float)) and not isinstance(self.share, bool)
+        if self.share is not None and not (number and 0 <= self.share <= 1):
             raise ConfigError("share", self.share, "a share of the words between 0 and 1")
-        if self.max_queries is not None and self.max_queries < 0:
-            raise ConfigError("max_queries", self.max_queries, "0 or more, or None")
-        for name in ("top_k", "beam", "forward_rows"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, getattr(self, name), "1 or more")
 
     def budgets(self, length: int) -> np.ndarray:
         """Most words that may be replaced in a row of n words, i32[length + 1], n = 0 .. length; exact arithmetic."""
@@ -231,6 +229,8 @@ def substitute(
     """
     table, tokens, mask, words = (jnp.asarray(x) for x in (table, tokens, mask, words))
     check_rows(table, tokens, mask, words)
+    if isinstance(candidates, candidates_lib.Lexicon):
+        candidates = candidates.table
     if isinstance(candidates, candidates_lib.Table):
         candidates = candidates_lib.for_rows(candidates, tokens, words)
     check_vocabulary(table, candidates.table.pieces, "the tokens of the candidates")

@@ -305,3 +305,12 @@ def test_rows_are_cut_to_what_replacements_can_come_to_need():
     assert text.needed_length(mask, table, text.Substitution(max_words=2)) == 20  # 13 + 2 words of 2 more pieces
     assert text.needed_length(mask[:, :18], table, text.Substitution(max_words=2)) == 18
     assert text.needed_length(mask[:0], table, text.Substitution(max_words=0)) == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"max_words": "3"}, {"max_words": 1.5}, {"share": "0.4"}, {"share": True}, {"top_k": 2.5}, {"max_queries": -1}],
+)
+def test_settings_that_are_no_numbers_are_refused(more):
+    with pytest.raises(ValueError, match=next(iter(more))):
+        text.Substitution(**more)
