@@ -311,6 +311,16 @@ def test_candidates_of_all_sources_are_intersected_and_importance_orders_the_wor
     assert changed
 
 
+def test_files_of_the_user_that_decide_about_words_are_told_by_their_hashes(tmp_path):
+    words, sides = tmp_path / "synonyms.txt", tmp_path / "sides.txt"
+    words.write_text("large, small\n")
+    sides.write_text("left\n")
+    lists = (f"laterality={sides}", "negation=off")
+    noise = tiny(candidates=("thesaurus",), thesaurus=str(words), lists=lists).noise
+    assert candidates.files_of(noise) == {str(path): files.sha256(path) for path in (sides, words)}
+    assert candidates.files_of(tiny(candidates=("thesaurus",)).noise) == {}  # bundled
+
+
 @pytest.mark.slow
 def test_a_thesaurus_allows_its_synonyms_alone(made, tmp_path):
     words = tmp_path / "synonyms.txt"

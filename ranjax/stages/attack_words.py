@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ranjax import files
 from ranjax.attacks import candidates, constraints
 from ranjax.errors import ConfigError, nearest
 from ranjax.stages.candidates import Allowed, narrowed, read_proposer, refuse_nothing_left
+from ranjax.stages.candidates import hashes as hashes_of
 
 SOURCES = ("neighbours", "thesaurus")
 """What narrows the candidates down, beside a masked language model; several are intersected."""
@@ -90,12 +89,9 @@ def allowed(
 
 
 def hashes(arguments: argparse.Namespace) -> dict[str, str]:
-    """SHA-256 of every file that decides about words, so that a run that goes on meets the same ones."""
+    """SHA-256 of every file that decides about words."""
     named = [arguments.words_from, arguments.thesaurus, *(item.partition("=")[2] for item in arguments.lists or ())]
-    found = [Path(name) for name in named if name and Path(name).is_file()]
-    if arguments.masked_lm:
-        found += sorted(arguments.masked_lm.glob("*.safetensors"))
-    return {str(path): files.sha256(path) for path in found}
+    return hashes_of(named, arguments.masked_lm or "")
 
 
 def _words_of(tokenizer: Any, reports: Sequence[str]) -> list[str]:

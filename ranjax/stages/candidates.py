@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ranjax import files
 from ranjax.attacks import candidates, constraints, sources
 from ranjax.data.tokenizer import Tokenizer
 from ranjax.errors import ConfigError
@@ -154,6 +155,22 @@ def read_proposer(folder: str | Path, lexicon: candidates.Lexicon, reports: Sequ
 
     functions, params, _ = load_bert_mlm(folder)
     return _proposer_of(functions, params, Tokenizer.load(folder, sample=list(reports[:50])), lexicon)
+
+
+def hashes(named: Iterable[str | Path], masked_lm: str | Path) -> dict[str, str]:
+    """SHA-256 of the files among those named and of the model's weights, so that a run that goes on meets the same."""
+    found = [Path(name) for name in named if name and Path(name).is_file()]
+    if masked_lm:
+        found += sorted(Path(masked_lm).glob("*.safetensors"))
+    return {str(path): files.sha256(path) for path in found}
+
+
+def files_of(noise: Any) -> dict[str, str]:
+    """`hashes` of the user's own files that ``noise.*`` names and uses."""
+    named = [item.partition("=")[2] for item in noise.lists]
+    named += [noise.thesaurus] if "thesaurus" in noise.candidates else []
+    given = "masked_lm" in noise.candidates and noise.masked_lm != "corpus"
+    return hashes(named, noise.masked_lm if given else "")
 
 
 def _proposer(context: Context, lexicon: candidates.Lexicon) -> Proposer:

@@ -51,6 +51,7 @@ def run(context: Context) -> dict[str, Any]:
             "settings": {name: _plain(config.noise[name]) for name in SETTINGS},
             "seed": config.seed,
             "surrogate": files.sha256(surrogate),
+            "files": candidates.files_of(config.noise),
         },
     )
 
