@@ -1,4 +1,4 @@
-"""The full study on the bundled radiographs: every ratio, every arm, every method, every figure.
+"""The full study on the bundled radiographs: every ratio, the controls at 30 %, every method, every figure.
 
 python -m ranjax.main --config configs/study.py                    a night or more on two CPU cores; resumable
 python -m ranjax.main --config configs/study.py --config.seed=1    another upstream run; three of them make intervals
@@ -27,7 +27,7 @@ def get_config(mode=""):
     config = default_config()
     noise, adapt, evaluate = config.noise, config.adapt, config.evaluate
     noise.ratios = (0.0, 0.05, 0.1, 0.2, 0.3)
-    noise.controls = ("image_only", "text_only", "gaussian", "caption_shuffle")
+    noise.controls, noise.control_ratios = ("image_only", "text_only", "gaussian", "caption_shuffle"), (0.0, 0.3)
     adapt.methods = (
         *("lp", "lp_filter", "mlp", "nmtune", "ran", "at", "ran_live", "lora", "at_lora", "at_lora_filter", "ran_lora"),
         *("fft", "tecoa", "fare", "pmg_aft", "ttc", *ABLATIONS),
@@ -44,7 +44,7 @@ def get_config(mode=""):
     evaluate.corruption_examples = 256
     evaluate.question_seeds = 3
     if mode == "claims":
-        noise.ratios = (0.0, 0.1, 0.3)
+        noise.ratios, noise.control_ratios = (0.0, 0.1, 0.3), (0.0,)
         adapt.methods = ("lp", "lp_filter", "mlp", "nmtune", "ran")
         adapt.search_rates = (1.0,)
         evaluate.restarts = evaluate.attacked_seeds = 1
@@ -52,7 +52,7 @@ def get_config(mode=""):
         evaluate.attacked_splits, evaluate.pair_attacks = ("test",), ("",)
         evaluate.corruption_examples = evaluate.question_seeds = evaluate.masking_examples = 0
     elif mode == "evening":
-        noise.ratios, noise.controls = (0.0, 0.3), ("",)
+        noise.ratios, noise.controls, noise.control_ratios = (0.0, 0.3), ("",), (0.0,)
         adapt.methods = (
             *("lp", "lp_filter", "mlp", "nmtune", "ran", "at", "lora", "at_lora_filter", "ran_lora", "fft"),
             *("tecoa", "fare", "pmg_aft", "ttc"),
@@ -67,7 +67,7 @@ def get_config(mode=""):
         config.pretrain.steps, config.pretrain.batch_size = 6, 16
         config.model.vision_layers = config.model.text_layers = 1
         config.model.vision_width = config.model.text_width = config.model.embed_dim = 32
-        noise.ratios, noise.controls = (0.0, 0.3), ("gaussian",)
+        noise.ratios, noise.controls, noise.control_ratios = (0.0, 0.3), ("gaussian",), (0.0,)
         noise.image_steps, noise.max_words, noise.top_k = 2, 1, 2
         noise.shard_size = noise.batch_size = 8
         adapt.methods = ("lp", "ran", "ran_lora", "tecoa", "ttc", "ran_without_mse")
