@@ -276,13 +276,18 @@ def substitute(
 
     def total(embeddings: jax.Array, rows: words_lib.Row) -> tuple[jax.Array, Any]:
         if resume is None:
-            return jnp.sum(jax.vmap(loss_fn)(embeddings, rows.tokens, rows.mask)), None
-        loss, cache = jax.vmap(resume.encode)(embeddings, rows.tokens, rows.mask)
-        return jnp.sum(loss), cache
+            loss, cache = jax.vmap(loss_fn)(embeddings, rows.tokens, rows.mask), None
+        else:
+            loss, cache = jax.vmap(resume.encode)(embeddings, rows.tokens, rows.mask)
+        return jnp.sum(loss), (loss, cache)
 
     def one_round(state: _State) -> _State:
         rows, used = state.rows, state.choices >= 0
-        gradient, cache = jax.grad(total, has_aux=True)(table[rows.tokens], rows)
+        gradient, (value, cache) = jax.grad(total, has_aux=True)(table[rows.tokens], rows)
+        # The first gradient brings the loss of the given rows along; later ones are of the pass that chose.
+        loss, trace = at_start(value[0])
+        begun = state.round > 0
+        state = state._replace(loss=jnp.where(begun, state.loss, loss), trace=jnp.where(begun, state.trace, trace))
         gain, slot, choice, replaced = propose_all(rows, gradient, used)
         expands = state.fresh & (used.sum(-1, dtype=jnp.int32) < budget[None, :])
         valid = (gain > -jnp.inf) & expands[..., None]  # [M, B, k]
@@ -328,16 +333,26 @@ def substitute(
         more = state.fresh & ((state.choices >= 0).sum(-1, dtype=jnp.int32) < budget[None, :])
         return (state.round < rounds) & jnp.any(more)
 
-    clean_loss = loss_fn(table[tokens], tokens, mask)
+    def at_start(clean_loss: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Losses and trace of a beam that holds the given rows alone."""
+        known = jnp.where(first, clean_loss[None, :], -jnp.inf)
+        return known, jnp.broadcast_to(clean_loss[None, :], (rounds + 1, batch))
+
+    def clean() -> jax.Array:
+        return loss_fn(table[tokens], tokens, mask)
+
     first = jnp.arange(settings.beam, dtype=jnp.int32)[:, None] == 0
     copies = lambda x: jnp.broadcast_to(x[None], (settings.beam,) + x.shape)  # noqa: E731
+    kind = jax.eval_shape(clean)
+    # Where a round is sure to follow, its gradient gives this loss, too.
+    loss, trace = at_start(jax.lax.cond(jnp.any(budget > 0), lambda: jnp.zeros(kind.shape, kind.dtype), clean))
     state = _State(
         rows=jax.tree.map(copies, words_lib.Row(tokens, mask, words)),
-        loss=jnp.where(first, clean_loss[None, :], -jnp.inf),
+        loss=loss,
         fresh=jnp.broadcast_to(first, (settings.beam, batch)),
         choices=jnp.full((settings.beam, batch, length), -1, jnp.int32),
         queries=jnp.zeros((batch,), jnp.int32),
-        trace=jnp.broadcast_to(clean_loss[None, :], (rounds + 1, batch)),
+        trace=trace,
         round=jnp.zeros((), jnp.int32),
     )
     if rounds:
@@ -350,7 +365,7 @@ def substitute(
         best.mask,
         best.words,
         state.loss[0],
-        clean_loss,
+        state.trace[0],
         state.trace,
         changed,
         choices,

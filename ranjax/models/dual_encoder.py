@@ -74,10 +74,18 @@ class DualEncoder(nnx.Module):
         return _projected(self.text_projection, x).astype(stored), cache
 
     def text_features_resumed(
-        self, cache: text_resume.Cache, start: jax.Array, width: int, tokens: jax.Array, mask: jax.Array
+        self,
+        blocks: dict[str, Any],
+        cache: text_resume.Cache,
+        rows: jax.Array,
+        start: jax.Array,
+        end: jax.Array,
+        room: int,
+        tokens: jax.Array,
+        mask: jax.Array,
     ) -> jax.Array:
         """See `DualEncoderFunctions.text_features_resumed`."""
-        x = text_resume.resume(self.text, cache, start, width, tokens, mask)
+        x = text_resume.resume(self.text, blocks, cache, rows, start, end, room, tokens, mask)
         return _projected(self.text_projection, x).astype(self._stored)
 
     def token_table(self) -> jax.Array:
@@ -157,17 +165,24 @@ class DualEncoderFunctions:
         """`text_features`, and what `text_features_resumed` needs of these texts; for causal text towers."""
         return self._bind(params).text_features_cached(tokens, mask, embeddings)
 
+    def text_blocks(self, params: Params) -> dict[str, Any]:
+        """The blocks of the text tower as `text_features_resumed` takes them: to be made once, outside of loops."""
+        return text_resume.stacked(self._bind(params).text)
+
     def text_features_resumed(
         self,
         params: Params,
+        blocks: dict[str, Any],
         cache: text_resume.Cache,
+        rows: jax.Array,
         start: jax.Array,
-        width: int,
+        end: jax.Array,
+        room: int,
         tokens: jax.Array,
         mask: jax.Array,
     ) -> jax.Array:
         """`text_features` of texts that equal cached ones before `start`; see `text_resume.resume`."""
-        return self._bind(params).text_features_resumed(cache, start, width, tokens, mask)
+        return self._bind(params).text_features_resumed(blocks, cache, rows, start, end, room, tokens, mask)
 
     def token_table(self, params: Params) -> jax.Array:
         """The token embeddings, [V, W]."""

@@ -85,7 +85,11 @@ class Attention(nnx.Module):
 
     def mix(self, x: jax.Array, key: jax.Array, value: jax.Array, allowed: jax.Array | None = None) -> jax.Array:
         """What x [B, Q, width] gathers from keys and values of `keys_values`, [B, Q, width]."""
-        return self.out(products.attention(self.query(x), key, value, allowed, self.heads, self.whose))
+        return self.out(self.gather(self.query(x), key, value, allowed))
+
+    def gather(self, query: jax.Array, key: jax.Array, value: jax.Array, allowed: jax.Array | None = None) -> jax.Array:
+        """`mix` between its two maps: `query` [B, Q, width] is mapped already, the result not yet."""
+        return products.attention(query, key, value, allowed, self.heads, self.whose)
 
 
 class MLP(nnx.Module):
@@ -97,10 +101,7 @@ class MLP(nnx.Module):
         self.fc2 = Linear(hidden, width, out_std, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = self.fc1(x)
-        # Half precision is as fast in float32 here: a CPU computes exp and erf in no other way.
-        wide = activation_function(self.activation)(hidden.astype(at_least_float32(x.dtype)))
-        return self.fc2(wide.astype(x.dtype))
+        return self.fc2(products.pointwise(activation_function(self.activation), self.fc1(x)))
 
 
 class Block(nnx.Module):

@@ -37,17 +37,21 @@ def rows(texts=TEXTS):
     return tokens, tokens != 0, words
 
 
-@pytest.mark.parametrize("width", [7, LENGTH])
-def test_features_from_a_position_on_are_those_of_the_whole_text(encoder, width):
+@pytest.mark.parametrize("room", [12, 3 * LENGTH])
+def test_features_from_a_position_on_are_those_of_the_whole_text(encoder, room):
     functions, params = encoder
     table = functions.token_table(params)
-    old, new = rows(("a b c d f", "f e a d", "b a")), rows(("a b e d f", "f e a d", "b c"))
-    start = jnp.asarray([3, 5, 2], jnp.int32)  # the second text is taken up somewhere, unchanged
+    old, new = rows(("a b c d f", "f e a d", "b a")), rows(("b c", "a b e d f", "f e a d"))
+    # The third text is taken up somewhere, unchanged; all tails together are 12 tokens.
+    start, place = jnp.asarray([2, 3, 5], jnp.int32), jnp.asarray([2, 0, 1], jnp.int32)
+    end = new[1].sum(1).astype(np.int32)
+    assert (end - start).sum() == 12
 
     @toy.quick_jit
     def both(params, old, new):
         _, cache = functions.text_features_cached(params, *old[:2], table[old[0]])
-        resumed = functions.text_features_resumed(params, cache, start, width, *new[:2])
+        blocks = functions.text_blocks(params)
+        resumed = functions.text_features_resumed(params, blocks, cache, place, start, end, room, *new[:2])
         return resumed, functions.text_features(params, *new[:2])
 
     resumed, whole = both(params, *jax.tree.map(jnp.asarray, (old, new)))

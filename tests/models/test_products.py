@@ -61,6 +61,10 @@ def test_layer_norm(float64):
     check(lambda x, s, b: products.layer_norm(x, s, b, 1e-5), plain_layer_norm, draw(7, 6), draw(6), draw(6))
 
 
+def test_a_pointwise_function(float64):
+    check(lambda x: products.pointwise(jax.nn.silu, x), jax.nn.silu, draw(4, 6))
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention(masked, float64):
     allowed = None
