@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from ranjax.attacks import words as words_lib
 
-ROOMS = (0.125, 0.25, 0.375, 0.43, 0.5, 0.57, 0.66, 0.76, 0.87, 1.0)
+ROOMS = (0.25, 0.375, 0.5, 0.57, 0.66, 0.76, 0.87, 1.0)
 """Sizes of a pass over tails, as shares of the longest tails possible: of these the least that holds them is taken.
 
 Each one is compiled. The tails of many texts are a half to two thirds of that together, so the steps are fine there.

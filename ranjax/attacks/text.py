@@ -276,9 +276,9 @@ def substitute(
 
     def total(embeddings: jax.Array, rows: words_lib.Row) -> tuple[jax.Array, Any]:
         if resume is None:
-            loss, cache = jax.vmap(loss_fn)(embeddings, rows.tokens, rows.mask), None
+            loss, cache = _each_member(loss_fn)(embeddings, rows.tokens, rows.mask), None
         else:
-            loss, cache = jax.vmap(resume.encode)(embeddings, rows.tokens, rows.mask)
+            loss, cache = _each_member(resume.encode)(embeddings, rows.tokens, rows.mask)
         return jnp.sum(loss), (loss, cache)
 
     def one_round(state: _State) -> _State:
@@ -372,6 +372,17 @@ def substitute(
         edits,
         state.queries,
     )
+
+
+def _each_member(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` over a leading axis; one of length 1 is taken off instead, because it slows XLA's reductions on a CPU."""
+
+    def run(*arrays: jax.Array) -> Any:
+        if arrays[0].shape[0] > 1:
+            return jax.vmap(fn)(*arrays)
+        return jax.tree.map(lambda x: x[None], fn(*(x[0] for x in arrays)))
+
+    return run
 
 
 def _repeats(tokens: jax.Array, loss: jax.Array) -> jax.Array:
