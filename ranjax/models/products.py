@@ -144,7 +144,7 @@ def _pointwise(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.
 
 def _pointwise_forward(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> tuple[jax.Array, jax.Array]:
     wide = x.astype(at_least_float32(x.dtype))
-    value, derivative = jax.jvp(function, (wide,), (jnp.ones_like(wide),))
+    value, derivative = jax.jvp(function, (wide,), (as_varied(jnp.ones_like(wide), wide),))
     # Left alone, XLA takes the derivative on the way back and keeps for that what it is made from.
     return value.astype(x.dtype), _once(derivative.astype(x.dtype))
 

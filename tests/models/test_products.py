@@ -102,7 +102,7 @@ def test_gradients_of_replicated_weights_are_summed_over_devices(float64):
 
     def loss(weights, x):
         normal = products.layer_norm(x, weights["scale"], weights["scale"], 1e-5)
-        return jnp.mean(jnp.sin(products.affine(normal, weights["kernel"], weights["bias"])))
+        return jnp.mean(products.pointwise(jnp.sin, products.affine(normal, weights["kernel"], weights["bias"])))
 
     weights = {"kernel": kernel, "bias": bias, "scale": scale}
     expected = jax.jit(jax.grad(loss))(weights, x)
