@@ -75,7 +75,7 @@ def resume(
       tokens: i32[G, L]; mask: bool[G, L].
     """
     (batch, depth, length, width), dtype = cache[0].shape, cache[0].dtype
-    cache = tuple(kept.swapaxes(0, 1) for kept in cache)
+    cache = cache[0].swapaxes(0, 1), cache[1].swapaxes(0, 1)
     # The stream: of every place the text and the position there. Places beyond the last tail repeat some token.
     last = jnp.cumsum(end - start, dtype=jnp.int32)
     first = last - (end - start)
@@ -91,10 +91,13 @@ def resume(
 
     x = tower.token_embedding[...][tokens[text, at]].astype(dtype) + tower.positions[...][at].astype(dtype)
 
-    def offered(block: Block, normed: jax.Array, kept: Cache) -> list[jax.Array]:
+    def offered(block: Block, normed: jax.Array, kept: Cache) -> tuple[jax.Array, jax.Array]:
         """Keys and values [G, L, width] of a block: those of the cache before `start`, own ones from there on."""
-        pairs = zip(kept, block.attention.keys_values(normed))
-        return [jnp.concatenate([old.reshape(batch * length, width), new])[held] for old, new in pairs]
+        keys, values = (
+            jnp.concatenate([old.reshape(batch * length, width), new])[held]
+            for old, new in zip(kept, block.attention.keys_values(normed))
+        )
+        return keys, values
 
     def finished(block: Block, x: jax.Array, mixed: jax.Array) -> jax.Array:
         x = x + block.attention.out(mixed)
