@@ -25,6 +25,8 @@ HURTS = "More noise hurts"
 DEFENDS = "RAN defends against attacks"
 REPAIRS = "RAN repairs the noise"
 _LEVEL = 0.05
+_MODERATE = 0.1
+"""A run's only noisy ratio counts as moderate up to this share, as much as helps in NMTune's study."""
 _KEY = ("kind", "arm", "ratio", "a", "b", "method", "task", "split", "attack", "metric")
 
 
@@ -114,10 +116,12 @@ def _wanted(
         return (kind, arm, ratio, None, None, method, task, split, attack, metric)
 
     places = [("test", hit), ("ood_test", "none"), ("ood_test", hit)]
-    for method in ("lp", "zero_shot"):
-        for split, attack in places:
-            yield from _known(table, HELPS, 1, effect("noise", least, method, "finding", split, attack))
-    if most != least:
+    single = most == least
+    if least is not None and (not single or least <= _MODERATE):
+        for method in ("lp", "zero_shot"):
+            for split, attack in places:
+                yield from _known(table, HELPS, 1, effect("noise", least, method, "finding", split, attack))
+    if most is not None and (not single or most > _MODERATE):
         for method in ("lp", "zero_shot"):
             for split, attack in [("test", "none"), *places]:
                 yield from _known(table, HURTS, -1, effect("noise", most, method, "finding", split, attack))
