@@ -53,7 +53,7 @@ def test_a_claim_is_shown_only_on_its_own_side_and_the_opposite_is_said():
     assert {one.verdict for one in abstract.claims([flipped]) if one.item.get("kind")} == {abstract.OPPOSITE}
 
 
-@pytest.mark.parametrize("ratio, claim", [(0.1, abstract.HELPS), (0.3, abstract.HURTS)])
+@pytest.mark.parametrize(("ratio", "claim"), [(0.1, abstract.HELPS), (0.3, abstract.HURTS)])
 def test_the_only_noisy_ratio_speaks_to_the_claim_of_its_size(ratio, claim):
     (one,) = abstract.claims([results(effects=[effect(ratio, 0.1, 0.05, 0.15, 0.001)], comparisons=[])])
     assert one.claim == claim
