@@ -7,7 +7,7 @@ from typing import Any
 
 from ranjax.reporting import captions, markup, tables, wording
 from ranjax.reporting import rows as rows_
-from ranjax.reporting.claims import holm
+from ranjax.reporting.claims import holm_by_metric
 from ranjax.reporting.evidence import p_words
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
@@ -179,13 +179,9 @@ MARKS = {"higher": "▲", "lower": "▼", "not shown": "○"}
 
 
 def with_holm(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The differences with "p_holm", corrected over all of one kind and metric, which are one table."""
-    found = []
-    for metric in rows_.distinct(items, "metric"):
-        own = rows_.pick(items, metric=metric)
-        tested = [item for item in own if wording.finite(item.get("p"))]
-        found += [{**item, "p_holm": p} for item, p in zip(tested, holm([item["p"] for item in tested]))]
-    return found
+    """The differences whose p is known with "p_holm", metric by metric (`claims.holm_by_metric`)."""
+    found = [item for item in holm_by_metric(items) if "p_holm" in item]
+    return [item for metric in rows_.distinct(found, "metric") for item in rows_.pick(found, metric=metric)]
 
 
 def verdict(item: Mapping[str, Any]) -> str:

@@ -45,17 +45,22 @@ def judged(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     return corrected(results.get("comparisons") or [])
 
 
+def holm_by_metric(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the differences with "p_holm" where p is known, corrected over all of one metric, which are one table."""
+    found = [dict(item) for item in items]
+    for metric in rows_.distinct(found, "metric"):
+        tested = [item for item in found if item.get("metric") == metric and wording.finite(item.get("p"))]
+        for item, p in zip(tested, holm([item["p"] for item in tested])):
+            item["p_holm"] = p
+    return found
+
+
 def corrected(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Returns the differences that have an interval, with "alone", the verdict by the interval, "p_holm" and "verdict".
 
-    Holm's correction runs over all of one metric, since each metric is a table of its own; "verdict" is "none" where
-    the corrected p is not below 0.05.
+    "verdict" is "none" where the corrected p (`holm_by_metric`) is not below 0.05.
     """
-    kept: list[dict[str, Any]] = [{**item, "alone": verdict(item)} for item in items if verdict(item) is not None]
-    for metric in rows_.distinct(kept, "metric"):
-        tested = [item for item in kept if item.get("metric") == metric and wording.finite(item.get("p"))]
-        for item, p in zip(tested, holm([item["p"] for item in tested])):
-            item["p_holm"] = p
+    kept = holm_by_metric([{**item, "alone": verdict(item)} for item in items if verdict(item) is not None])
     for item in kept:
         item["verdict"] = item["alone"] if item.get("p_holm", 0.0) < _LEVEL else NONE
     return kept

@@ -11,8 +11,8 @@ import numpy as np
 
 from ranjax.attacks import candidates, constraints
 from ranjax.errors import ConfigError, nearest
+from ranjax.stages import candidates as candidate_words
 from ranjax.stages.candidates import Allowed, narrowed, read_proposer, refuse_nothing_left
-from ranjax.stages.candidates import hashes as hashes_of
 
 SOURCES = ("neighbours", "thesaurus")
 """What narrows the candidates down, beside a masked language model; several are intersected."""
@@ -91,7 +91,7 @@ def allowed(
 def hashes(arguments: argparse.Namespace) -> dict[str, str]:
     """SHA-256 of every file that decides about words."""
     named = [arguments.words_from, arguments.thesaurus, *(item.partition("=")[2] for item in arguments.lists or ())]
-    return hashes_of(named, arguments.masked_lm or "")
+    return candidate_words.hashes(named, arguments.masked_lm or "")
 
 
 def _words_of(tokenizer: Any, reports: Sequence[str]) -> list[str]:
