@@ -214,8 +214,8 @@ class Bench:
 
     def scopes(self) -> Iterator[Line]:
         """Variants that attack encoder and head on the fly."""
-        base = adapt._settings(self.config.adapt, adapt.Variant(1.0, 1.0))
         ran = TUNED["ran_lora"]
+        base = adapt.tune_settings(self.config.adapt, ran, adapt.Variant(1.0, 1.0))
         plain = dataclasses.replace(ran, filtered=False)
         at = TUNED["at_lora"]
         variants: list[tuple[str, Tuned, Tune]] = [
@@ -243,8 +243,8 @@ class Bench:
 
     def objectives(self) -> Iterator[Line]:
         """What RAN minimises in LoRA's scope; every variant behind the filter, with the same attacks in training."""
-        base = adapt._settings(self.config.adapt, adapt.Variant(1.0, 1.0))
         ran, at = TUNED["ran_lora"], TUNED["at_lora_filter"]
+        base = adapt.tune_settings(self.config.adapt, ran, adapt.Variant(1.0, 1.0))
         longer = dataclasses.replace(base, attack=dataclasses.replace(base.attack, steps=3))
         bare = {"mse": 0.0, "cov": 0.0, "svd": 0.0}
         alone = {**bare, "defence_consistency": 0.0, "defence_kl": 0.0}
@@ -284,12 +284,13 @@ class Bench:
             encoder, share = encoder_of(method, self.params, found.trained), found.share
             features = common.image_features(self.context, self.functions, encoder, self.splits["validation"].images)
             if head is None:
-                logits = class_logits(features, *task)
+                logits = class_logits(features, task.prompts, task.scale)
             else:
                 logits = predict(head, found.trained["head"], features)[1]
             clean.append(np.asarray(logits).argmax(-1) == self.splits["validation"].labels)
             if seed < self.arguments.attacked_seeds:
-                hit.append(self.attacked(head, encoder, *((found.trained["head"],) if head is not None else task)))
+                rest = (task.prompts, task.scale) if head is None else (found.trained["head"],)
+                hit.append(self.attacked(head, encoder, *rest))
         return Line(name, np.stack(clean), _stacked(hit), seconds / self.arguments.seeds, share)
 
 
