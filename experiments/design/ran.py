@@ -7,7 +7,8 @@
 Each variant is fitted on the labelled split and judged on validation images: clean accuracy on all of them, and
 attacked accuracy on the first --examples by PGD through filter, encoder and head (the evaluation's steps) at each
 radius. The test split is never opened. Groups: "filter" (its width, with and without a defence), "heads" (RAN on cached
-features, its terms, heads and sources of attacked features), "scopes" (LoRA and live heads, their terms and schedule),
+features, its terms, heads and sources of attacked features), "schedule" (its epochs, and how often it takes the
+singular-value term), "scopes" (LoRA and live heads, their terms and schedule),
 "objectives" (what RAN minimises in LoRA's scope, against adversarial training behind the same filter).
 Prints a table and writes it as JSON.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import sys
 import time
 from collections.abc import Iterator
@@ -48,7 +50,7 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("workdir", type=Path)
     p.add_argument("--arm", default="coattack_30")
-    p.add_argument("--group", default="heads", choices=("filter", "heads", "scopes", "objectives"))
+    p.add_argument("--group", default="heads", choices=("filter", "heads", "schedule", "scopes", "objectives"))
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--attacked-seeds", type=int, default=1, help="how many of them are attacked")
     p.add_argument("--examples", type=int, default=128)
@@ -66,7 +68,7 @@ def main() -> int:
             line |= {side: at.value, f"{side}_low": at.low, f"{side}_high": at.high}
             shown.append(f"{side} {100 * at.value:5.1f} [{100 * at.low:4.1f}, {100 * at.high:4.1f}]")
         found.append(line)
-        print(f"{name:36s} {'  '.join(shown)}  {seconds:6.2f} s  {100 * share:5.2f} %", flush=True)
+        print(f"{name:50s} {'  '.join(shown)}  {seconds:6.2f} s  {100 * share:5.2f} %", flush=True)
     out = arguments.out or arguments.workdir / f"design_{arguments.group}_{arguments.arm}.json"
     files.write_json(out, found)
     print(f"written: {out}")
@@ -211,6 +213,20 @@ class Bench:
         for name, source, width, method in variants:
             if self.wanted(name):
                 yield self.fitted(name, method, source, width)
+
+    def schedule(self) -> Iterator[Line]:
+        """How long RAN's head is to be trained, and how often the singular-value term is taken."""
+        sigma, source = float(self.config.adapt.filter), self.config.adapt.defence_source
+        ran = adapted.method_of(self.config.adapt, "ran")
+        lp = adapted.method_of(self.config.adapt, "lp_filter")
+        variants = [("LP behind the filter", lp)]
+        for share, rate, every in itertools.product((1.0, 1 / 2, 1 / 3), (1, 2, 3), (1, 8)):
+            name = f"RAN, {share:.2f} of the epochs, rate x {rate}, svd every {every}"
+            settings = {"epochs_share": share, "svd_every": every, "learning_rate": rate * ran.learning_rate}
+            variants.append((name, dataclasses.replace(ran, **settings)))
+        for name, method in variants:
+            if self.wanted(name):
+                yield self.fitted(name, method, source, sigma)
 
     def scopes(self) -> Iterator[Line]:
         """Variants that attack encoder and head on the fly."""

@@ -178,6 +178,13 @@ def divergence(clean: jax.Array, attacked: jax.Array, multi_label: bool = False)
     return jnp.mean(classification.kl(clean, attacked))
 
 
+def _now_and_then(every: int, step: jax.Array | int, z: jax.Array, top_k: int) -> jax.Array:
+    if every == 1:
+        return singular(z, top_k)
+    due = jnp.asarray(step) % every == 0
+    return lax.cond(due, lambda z: every * singular(z, top_k), lambda z: jnp.zeros((), z.dtype), z)
+
+
 def objective(
     weights: Weights,
     f: jax.Array,
@@ -189,6 +196,8 @@ def objective(
     class_weights: jax.Array | None = None,
     multi_label: bool = False,
     top_k: int = 1,
+    svd_every: int = 1,
+    step: jax.Array | int = 0,
     terms: frozenset[str] = frozenset(Weights._fields),
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The weighted sum of all terms for one batch, and each term's own value.
@@ -200,6 +209,10 @@ def objective(
       attacked: (z', logits') of the attacked features, or None, which leaves the defence terms out.
       class_weights: f[C], see :mod:`ranjax.objectives.classification`.
       top_k: of :func:`singular`.
+      svd_every, step: :func:`singular`, which costs more than the rest together, is taken where `step` is a multiple of
+        `svd_every`, times `svd_every`, and is 0 without being computed elsewhere (lazy regularisation, Karras et al.
+        2020, "Analyzing and Improving the Image Quality of StyleGAN", arXiv 1912.04958, section 3.1): the same on
+        average over steps.
       terms: static; terms not named are not computed at all.
 
     Returns:
@@ -221,7 +234,7 @@ def objective(
     if "cov" in terms:
         values["cov"] = covariance(guarded(weights.cov, z))
     if "svd" in terms:
-        values["svd"] = singular(guarded(weights.svd, z), top_k)
+        values["svd"] = _now_and_then(svd_every, step, guarded(weights.svd, z), top_k)
     if attacked is not None:
         bad_z, bad_logits = attacked
         if "defence_ce" in terms:

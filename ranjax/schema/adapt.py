@@ -72,6 +72,14 @@ KEYS = (
     Key("adapt.defence_consistency", 1.0, "RAN: weight of feature consistency under attack.", "", at_least(0)),
     Key("adapt.defence_kl", 1.0, "RAN: weight of prediction consistency under attack.", "", at_least(0)),
     Key(
+        "adapt.ran_svd_every",
+        8,
+        "RAN's head: the singular-value term is taken every so many steps, and counts as many times.",
+        "steps",
+        at_least(1),
+    ),
+    Key("adapt.ran_epochs_share", 0.5, "RAN's head: share of adapt.epochs that it trains for.", "share", above(0)),
+    Key(
         "adapt.defence_source",
         "encoder",
         "What cached defence examples attack: the frozen encoder's features (no label), or it and a linear probe.",
@@ -132,6 +140,8 @@ def check(config: ConfigDict) -> None:
     adapt = config.adapt
     if adapt.share > 1:
         raise ConfigError("adapt.share", adapt.share, "above 0 and at most 1")
+    if adapt.ran_epochs_share > 1:
+        raise ConfigError("adapt.ran_epochs_share", adapt.ran_epochs_share, "above 0 and at most 1")
     if adapt.shots and adapt.share < 1:
         raise ConfigError("adapt.share", adapt.share, f"1.0 where adapt.shots = {adapt.shots}: one of the two")
     if adapt.ran_scope == "lora":

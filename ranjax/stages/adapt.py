@@ -335,7 +335,8 @@ def _of_one_program(methods: Mapping[str, Method]) -> list[list[str]]:
     groups: dict[Any, list[str]] = {}
     for name, method in methods.items():
         terms = "defence" if uses_attacked(method) else tuple(bool(w) for w in method.weights)
-        groups.setdefault((method.head, method.top_k, method.filtered, method.sees, terms), []).append(name)
+        schedule = (method.top_k, method.svd_every, method.epochs_share)
+        groups.setdefault((method.head, schedule, method.filtered, method.sees, terms), []).append(name)
     return list(groups.values())
 
 

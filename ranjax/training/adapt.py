@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -70,6 +70,7 @@ class _Plan(NamedTuple):
     batch: int
     terms: frozenset[str]
     top_k: int
+    svd_every: int
     use_attacked: bool
     parallel: int
     mesh: Mesh | None
@@ -108,7 +109,7 @@ def fit_heads(
     calls of their own.
 
     Args:
-      methods: M methods of one head shape and one `top_k`.
+      methods: M methods of one head shape, `top_k`, `svd_every` and `epochs_share`.
       train, validation: see `Examples`; `train.attacked` is needed by defence terms, `validation.attacked` by methods
         with an `attacked_share`.
       classes: C.
@@ -134,10 +135,11 @@ def fit_heads(
     terms = frozenset(term for term in Weights._fields if any(getattr(m.weights, term) for m in methods))
     plan = _Plan(
         head=HEADS[methods[0].head](width, classes),
-        settings=settings,
+        settings=replace(settings, epochs=max(1, round(methods[0].epochs_share * settings.epochs))),
         batch=min(settings.batch_size, examples),
         terms=terms,
         top_k=methods[0].top_k,
+        svd_every=methods[0].svd_every,
         use_attacked=any(term in terms for term in rectification.DEFENCE),
         parallel=min(count, settings.parallel or (1 if jax.default_backend() == "cpu" else count)),
         mesh=None if mesh is None or mesh.size == 1 else mesh,
@@ -238,7 +240,7 @@ def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, cla
     per_epoch = examples // plan.batch
     total = per_epoch * settings.epochs
 
-    def loss_fn(params: Any, stats: Any, rows: jax.Array) -> Any:
+    def loss_fn(params: Any, stats: Any, rows: jax.Array, count: jax.Array) -> Any:
         f = train.features[run.encoder, rows]
         z, logits, stats = head.apply(params, stats, f, True)
         attacked = None
@@ -254,13 +256,15 @@ def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, cla
             class_weights=class_weights,
             multi_label=settings.multi_label,
             top_k=plan.top_k,
+            svd_every=plan.svd_every,
+            step=count,
             terms=plan.terms,
         )
         return loss, (stats, values)
 
     def step(carry: Any, rows: jax.Array) -> Any:
         params, stats, moments, count = carry
-        (_, (stats, values)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params, stats, rows)
+        (_, (stats, values)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params, stats, rows, count)
         rate = run.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * count / total))
         params, moments = _adamw(params, gradients, moments, count + 1, rate, run.weight_decay)
         return (params, stats, moments, count + 1), values

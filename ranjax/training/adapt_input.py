@@ -26,7 +26,7 @@ def check_settings(methods: Sequence[Method], seeds: Sequence[int], settings: Fi
         raise ConfigError("classes", classes, "at least 2, or 1 where multi_label")
     for index, method in enumerate(methods):
         _check_method(f"methods[{index}]", method)
-        for name in ("head", "top_k"):
+        for name in ("head", "top_k", "svd_every", "epochs_share"):
             if getattr(method, name) != getattr(methods[0], name):
                 allowed = f"{getattr(methods[0], name)!r}, as methods[0] has: one call fits methods of one {name}"
                 raise ConfigError(f"methods[{index}].{name}", getattr(method, name), allowed)
@@ -54,6 +54,10 @@ def _check_method(key: str, method: Method) -> None:
         raise ConfigError(f"{key}.weight_decay", method.weight_decay, "a finite number, 0 or more")
     if method.top_k < 1:
         raise ConfigError(f"{key}.top_k", method.top_k, "at least 1")
+    if method.svd_every < 1:
+        raise ConfigError(f"{key}.svd_every", method.svd_every, "at least 1")
+    if not 0 < method.epochs_share <= 1:
+        raise ConfigError(f"{key}.epochs_share", method.epochs_share, "above 0 and at most 1")
     if not 0 <= method.attacked_share <= 1:
         raise ConfigError(f"{key}.attacked_share", method.attacked_share, "from 0 to 1")
 

@@ -21,6 +21,9 @@ class Method:
       learning_rate: AdamW's first one; a cosine takes it to 0.
       weight_decay: AdamW's, on every parameter (as torch's does).
       top_k: singular values that count as dominant; one value a call of `fit_heads`.
+      svd_every: the singular-value term is taken every so many steps and counts as many times (lazy regularisation,
+        Karras et al. 2020, arXiv 1912.04958, section 3.1); one value a call of `fit_heads`.
+      epochs_share: share of `Fit.epochs` that it trains for, at least one epoch; one value a call of `fit_heads`.
       attacked_share: weight in [0, 1] of the attacked validation features' metric in the choice of the epoch.
       filtered: whether its features come through the low-pass filter (:mod:`ranjax.models.input_filter`); whoever makes
         the features sees to that.
@@ -33,6 +36,8 @@ class Method:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     top_k: int = 1
+    svd_every: int = 1
+    epochs_share: float = 1.0
     attacked_share: float = 0.0
     filtered: bool = False
     sees: str = "both"
@@ -47,6 +52,8 @@ METHODS: dict[str, Method] = {
         head="narrow",
         weights=_NMTUNE._replace(defence_ce=1.0, defence_consistency=1.0, defence_kl=1.0),
         learning_rate=1e-2,
+        svd_every=8,
+        epochs_share=0.5,
         attacked_share=0.5,
         filtered=True,
     ),

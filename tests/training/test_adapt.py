@@ -19,8 +19,11 @@ from ranjax.training.devices import make_mesh
 WIDTH, CLASSES, TRAIN, VALIDATION = 6, 3, 44, 31
 EPOCHS = 12
 FIT = Fit(epochs=EPOCHS, batch_size=8)
-RAN = dataclasses.replace(METHODS["ran"], head="residual", learning_rate=1e-3)  # in NMTune's head: one program for all
+# In NMTune's head and on its schedule: one program for all.
+RAN = dataclasses.replace(METHODS["ran"], head="residual", learning_rate=1e-3, svd_every=1, epochs_share=1.0)
 GROUP = [METHODS["mlp"], METHODS["nmtune"], RAN]
+# A weight under which it would show if the term came at another step, or once too often.
+LAZY = dataclasses.replace(RAN, svd_every=3, epochs_share=0.5, weights=RAN.weights._replace(svd=2.0))
 
 
 def make_split(seed, count, spread=1.0):
@@ -91,28 +94,41 @@ def test_linear_probe_equals_a_plain_numpy_loop(splits):
 
 @pytest.mark.parametrize("method", [1, 2], ids=["nmtune", "ran"])
 def test_residual_head_equals_a_plain_loop_with_optax(splits, fitted, method):
+    assert_equals_a_plain_loop(splits, fitted, method, GROUP[method], EPOCHS)
+
+
+def test_a_short_schedule_with_a_lazy_term_equals_a_plain_loop(splits):
+    fitted = fit_heads([LAZY], *splits, classes=CLASSES, seeds=[0, 7], settings=FIT)
+    assert_equals_a_plain_loop(splits, fitted, 0, LAZY, EPOCHS // 2)
+
+
+def assert_equals_a_plain_loop(splits, fitted, method, settings, epochs):
     train, validation = splits
-    settings, head = GROUP[method], fitted.head
+    head = fitted.head
     params, stats = head.init(stream(7, "adapt/init"))
-    total = EPOCHS * (TRAIN // 8)
+    total = epochs * (TRAIN // 8)
     optimiser = optax.adamw(optax.cosine_decay_schedule(1e-3, total), weight_decay=1e-4)
     state = optimiser.init(params)
 
     @jax.jit
-    def step(params, stats, state, f, labels, attacked):
+    def step(params, stats, state, f, labels, attacked, svd):
         def loss(params):
             z, logits, new = head.apply(params, stats, f, True)
             attacked_outputs = head.apply(params, new, attacked, False)[:2]
-            return rectification.objective(settings.weights, f, z, logits, labels, attacked_outputs)[0], new
+            weights = settings.weights._replace(svd=svd)
+            return rectification.objective(weights, f, z, logits, labels, attacked_outputs)[0], new
 
         (_, new), gradients = jax.value_and_grad(loss, has_aux=True)(params)
         with jax.numpy_dtype_promotion("standard"):  # optax does not run under the strict one
             updates, state = optimiser.update(gradients, state, params)
         return optax.apply_updates(params, updates), new, state
 
-    histories = []
-    for epoch in range(EPOCHS):
+    histories, count = [], 0
+    for epoch in range(epochs):
         for rows in epoch_order(7, epoch):
+            every = settings.svd_every
+            svd = jnp.float32(every * settings.weights.svd if count % every == 0 else 0.0)
+            count += 1
             params, stats, state = step(
                 params,
                 stats,
@@ -120,6 +136,7 @@ def test_residual_head_equals_a_plain_loop_with_optax(splits, fitted, method):
                 train.features[rows],
                 jnp.asarray(train.labels[rows], jnp.int32),
                 train.attacked[rows],
+                svd,
             )
         clean, bad = (
             np.asarray(predict(head, {"params": params, "stats": stats}, x)[1]).argmax(1) == validation.labels
@@ -279,6 +296,9 @@ def test_bad_data_is_named(splits, case):
 BAD_SETTINGS = {
     "mixed heads": ({"methods": [METHODS["lp"], METHODS["mlp"]]}, r"methods\[1\].head"),
     "mixed top_k": ({"methods": [METHODS["mlp"], dataclasses.replace(METHODS["mlp"], top_k=5)]}, "top_k"),
+    "mixed schedules": ({"methods": [METHODS["mlp"], dataclasses.replace(METHODS["mlp"], svd_every=2)]}, "svd_every"),
+    "no step": ({"methods": [Method(svd_every=0)]}, r"methods\[0\].svd_every"),
+    "no epochs": ({"methods": [Method(epochs_share=0.0)]}, "epochs_share"),
     "unknown head": ({"methods": [Method(head="deep")]}, "one of linear, residual, narrow"),
     "negative weight": ({"methods": [Method(weights=Weights(svd=-1.0))]}, r"methods\[0\].weights.svd"),
     "no methods": ({"methods": []}, "methods"),
