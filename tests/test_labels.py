@@ -63,3 +63,18 @@ def test_what_splits_merely_lack_is_said_with_what_is_done_instead():
     assert "with and without 'normal'" in _check(multi=True, test=[-1, 1, 2])[0]
     # A defence at test time is fitted to nothing.
     _check(methods=("ttc",), adapt=[0], validation=[0])
+
+
+@pytest.mark.parametrize(("key", "value"), [("shots", 1), ("share", 0.01)])
+def test_a_choice_without_a_negative_example_is_refused_before_anything_is_trained(key, value):
+    adapt = default_config().adapt
+    adapt.task, adapt[key] = "multi", value
+    # The first class is in every example but one, the second in all of those and in that one.
+    found = np.ones((40, 2), bool)
+    found[7, 0] = found[8:, 1] = False
+    ids = [f"image-{i}" for i in range(40)]
+    with pytest.raises(ConfigError, match=rf"adapt\.{key} = {value} .* has class 'mass'") as error:
+        labels.check_chosen(adapt, 0, ids, found, ["mass", "oedema"])
+    assert error.value.key == f"adapt.{key}"
+    adapt[key] = {"shots": 8, "share": 1.0}[key]
+    labels.check_chosen(adapt, 0, ids, found, ["mass", "oedema"])

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +11,7 @@ import pytest
 from ranjax import files
 from ranjax.config import default_config, validate
 from ranjax.errors import ConfigError
-from ranjax.stages import adapt
-from ranjax.stages.common import Split
+from ranjax.stages import labels
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """
@@ -93,25 +91,21 @@ def test_what_takes_one_label_is_refused_for_several(changes, key):
 @pytest.mark.parametrize("shots", [1, 2, 4, 8, 16])
 def test_the_stage_takes_as_many_shots_as_asked_or_says_which_class_has_too_few(several, shots):
     ids = [f"image-{i}" for i in range(30)]
-    labels = np.array([0] * 18 + [1] * 12, np.int32)
-    every = Split(
-        ids, np.zeros((30, 2, 2, 1), np.uint8), ids, np.eye(2, dtype=np.float32)[labels] if several else labels
-    )
+    classes = np.array([0] * 18 + [1] * 12, np.int32)
+    given = np.eye(2, dtype=np.float32)[classes] if several else classes
     config = default_config()
     config.adapt.shots = shots
-    context = SimpleNamespace(config=config)
     if shots > 12:
         with pytest.raises(ConfigError, match=r"adapt\.shots = 16 .*class 1 has 12 examples, fewer than 16 shots"):
-            adapt._chosen(context, every)
+            labels.chosen(config.adapt, 0, ids, given)
         return
-    chosen = adapt._chosen(context, every)
-    assert len(chosen.ids) == len(chosen.images) == 2 * shots
+    assert len(labels.chosen(config.adapt, 0, ids, given)) == 2 * shots
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.01, 2), (0.1, 4), (1.0, 30)])
 def test_the_stage_takes_a_share_of_each_class(share, count):
     ids = [f"image-{i}" for i in range(30)]
-    every = Split(ids, np.zeros((30, 2, 2, 1), np.uint8), ids, np.array([0] * 18 + [1] * 12, np.int32))
     config = default_config()
     config.adapt.share = share
-    assert len(adapt._chosen(SimpleNamespace(config=config), every).ids) == count
+    given = np.array([0] * 18 + [1] * 12, np.int32)
+    assert len(labels.chosen(config.adapt, 0, ids, given)) == count

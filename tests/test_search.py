@@ -3,19 +3,19 @@
 import pytest
 
 from ranjax.config import default_config
-from ranjax.stages import adapt
+from ranjax.stages import adapt_search
 from ranjax.stages.adapted import method_of, tuned_of
 from ranjax.training.methods import METHODS
 from ranjax.training.tuned import TUNED
 
-HERE, THERE = adapt.Variant(1.0, 1.0), adapt.Variant(2.0, 3.0)
+HERE, THERE = adapt_search.Variant(1.0, 1.0), adapt_search.Variant(2.0, 3.0)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_heads_vary_in_rate_and_in_terms_or_decay(name):
     first = method_of(default_config().adapt, name)
-    moved = adapt.varied(first, THERE)
-    assert adapt.varied(first, HERE) == first
+    moved = adapt_search.varied(first, THERE)
+    assert adapt_search.varied(first, HERE) == first
     assert moved.learning_rate == 2 * first.learning_rate
     own = {term: w for term, w in first.weights._asdict().items() if term != "ce" and w} if first.weights.ce else {}
     assert moved.weight_decay == first.weight_decay * (1 if own else 3)
@@ -26,7 +26,7 @@ def test_heads_vary_in_rate_and_in_terms_or_decay(name):
 def test_methods_of_the_encoder_vary_alike(name):
     config = default_config().adapt
     method = tuned_of(config, name)
-    first, moved = (adapt.tune_settings(config, method, point) for point in (HERE, THERE))
+    first, moved = (adapt_search.tune_settings(config, method, point) for point in (HERE, THERE))
     for rate in ("learning_rate", "lora_rate", "head_rate"):
         assert getattr(moved, rate) == 2 * getattr(first, rate)
     own = method.objective in ("ran", "pmg_aft")

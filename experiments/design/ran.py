@@ -36,7 +36,7 @@ from ranjax.evaluation.robustness import WhiteBox
 from ranjax.models.heads import HEADS
 from ranjax.objectives.robust import class_logits
 from ranjax.schema.checks import pixel_units
-from ranjax.stages import adapt, adapted, common
+from ranjax.stages import adapt, adapt_search, adapted, common
 from ranjax.training.adapt import METHODS, Fit, Method, fit_heads, predict
 from ranjax.training.devices import make_mesh
 from ranjax.training.rows import RowMap
@@ -231,7 +231,7 @@ class Bench:
     def scopes(self) -> Iterator[Line]:
         """Variants that attack encoder and head on the fly."""
         ran = TUNED["ran_lora"]
-        base = adapt.tune_settings(self.config.adapt, ran, adapt.Variant(1.0, 1.0))
+        base = adapt_search.tune_settings(self.config.adapt, ran, adapt_search.Variant(1.0, 1.0))
         plain = dataclasses.replace(ran, filtered=False)
         at = TUNED["at_lora"]
         variants: list[tuple[str, Tuned, Tune]] = [
@@ -260,7 +260,7 @@ class Bench:
     def objectives(self) -> Iterator[Line]:
         """What RAN minimises in LoRA's scope; every variant behind the filter, with the same attacks in training."""
         ran, at = TUNED["ran_lora"], TUNED["at_lora_filter"]
-        base = adapt.tune_settings(self.config.adapt, ran, adapt.Variant(1.0, 1.0))
+        base = adapt_search.tune_settings(self.config.adapt, ran, adapt_search.Variant(1.0, 1.0))
         longer = dataclasses.replace(base, attack=dataclasses.replace(base.attack, steps=3))
         bare = {"mse": 0.0, "cov": 0.0, "svd": 0.0}
         alone = {**bare, "defence_consistency": 0.0, "defence_kl": 0.0}

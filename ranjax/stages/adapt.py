@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,22 +20,24 @@ from ranjax.evaluation.questions import BOTH
 from ranjax.models import input_filter
 from ranjax.pipeline import Context
 from ranjax.schema.adapt import TEST_TIME
-from ranjax.stages import common
+from ranjax.stages import adapt_search, common, labels
 from ranjax.stages.adapted import FILE, behind_filter, method_of, tuned_of, uses_attacked
-from ranjax.training import devices, few_shot, hosts, metrics_log
+from ranjax.training import devices, hosts, metrics_log
 from ranjax.training.adapt import METHODS, Examples, Fit, Method, class_weights_of, fit_heads
 from ranjax.training.adapt_input import check_classes
 from ranjax.training.pretrain import as_float
 from ranjax.training.progress import Progress
-from ranjax.training.tune import Outcome, tune
-from ranjax.training.tuned import Images, Task, Tune, Tuned, describe_scope
+from ranjax.training.tune import Diverged, Outcome, tune
+from ranjax.training.tuned import Images, Task, Tuned, describe_scope
 
 
 def run(context: Context) -> dict[str, Any]:
     """Leaves heads.safetensors and tuned/METHOD.safetensors (paths, with a leading axis of seeds), and the choices."""
     config, data = context.config, common.data(context)
     functions, params = common.encoder(context, context.this.arm)
-    train, validation = _chosen(context, data.task_split("adapt")), data.task_split("validation")
+    train, validation = data.task_split("adapt"), data.task_split("validation")
+    if config.adapt.shots or config.adapt.share < 1:
+        train = train.take(labels.chosen(config.adapt, config.seed, train.ids, train.labels))
     splits = {"adapt": train, "validation": validation}
     tuned = {name: found for name in config.adapt.methods if (found := tuned_of(config.adapt, name)) is not None}
     cached = {
@@ -93,58 +94,30 @@ def _check_sees(methods: Mapping[str, Method], data: common.Data) -> None:
         raise DataError("the labelled split asks questions about its images, the validation split does not")
 
 
-class Variant(NamedTuple):
-    """A point of the search grid: factors on learning rate and on the weights of a method's own terms."""
-
-    rate: float
-    strength: float
-
-
-def grid(adapt: Any) -> list[Variant]:
-    """The search grid, the same for every method."""
-    return [Variant(*pair) for pair in itertools.product(adapt.search_rates, adapt.search_strengths)]
-
-
-def varied(method: Method, variant: Variant) -> Method:
-    """A method at a point of the grid."""
-    own = {name: w for name, w in method.weights._asdict().items() if name != "ce" and w}
-    # Where cross-entropy on attacked features is all there is, its weight is none: it is the whole loss.
-    if own and method.weights.ce:
-        weights = method.weights._replace(**{name: w * variant.strength for name, w in own.items()})
-        return dataclasses.replace(method, weights=weights, learning_rate=method.learning_rate * variant.rate)
-    decay = method.weight_decay * variant.strength
-    return dataclasses.replace(method, weight_decay=decay, learning_rate=method.learning_rate * variant.rate)
-
-
-def _chosen(context: Context, split: common.Split) -> common.Split:
-    """The labelled examples that `adapt.shots` or `adapt.share` leaves."""
-    config = context.config.adapt
-    if config.shots:
-        try:
-            return split.take(few_shot.shots(split.ids, split.labels, config.shots, context.config.seed))
-        except DataError as error:
-            raise ConfigError("adapt.shots", config.shots, f"no more than there are: {error}") from error
-    if config.share < 1:
-        return split.take(few_shot.share(split.ids, split.labels, config.share, context.config.seed))
-    return split
-
-
 def _fit(context: Context, methods: Mapping[str, Method], examples: Mapping[str, Examples]) -> Any:
     """(name, heads, facts, curves) of every method, each at the point of the grid that validates best over its seeds.
 
     Curves are by epoch: the validation figure and every term of the loss, as means over the seeds.
     """
     config, classes = context.config.adapt, len(common.data(context).classes)
-    points, seeds = grid(config), range(config.seeds)
+    points, seeds = adapt_search.grid(config), range(config.seeds)
     multi_label = config.task == "multi"
     settings = Fit(config.epochs, config.batch_size, config.metric, multi_label, config.class_weights)
-    every = [varied(method, point) for method in methods.values() for point in points]
+    every = [adapt_search.varied(method, point) for method in methods.values() for point in points]
     train, validation = examples["adapt"], examples["validation"]
     own = devices.local_mesh(context.mesh)
-    fitted = fit_heads(every, train, validation, classes=classes, seeds=seeds, settings=settings, mesh=own)
+    fitted = fit_heads(
+        every, train, validation, classes=classes, seeds=seeds, settings=settings, mesh=own, keep_diverged=True
+    )
     best = fitted.history.max(axis=-1).reshape(len(methods), len(points), len(seeds))
     for number, name in enumerate(methods):
-        taken = int(best[number].mean(axis=-1).argmax())
+        scores = best[number].mean(axis=-1)
+        if not np.isfinite(scores).any():
+            first = methods[name]
+            key = "adapt.learning_rate" if first.head == "residual" else "adapt.lp_learning_rate"
+            factors = f" (times {config.search_rates})" if len(config.search_rates) > 1 else ""
+            raise ConfigError(key, first.learning_rate, f"a value with which {name} stays finite{factors}")
+        taken = int(scores.argmax())
         index = number * len(points) + taken
         method, found = every[index], best[number, taken]
         context.say(
@@ -158,8 +131,10 @@ def _fit(context: Context, methods: Mapping[str, Method], examples: Mapping[str,
             "notes": list(fitted.notes),
         }
         if len(points) > 1:
-            tried = [{**p._asdict(), "validation": float(v)} for p, v in zip(points, best[number].mean(axis=-1))]
-            facts["search"] = {"chosen": points[taken]._asdict(), "tried": tried}
+            facts["search"] = adapt_search.searched(points, scores, taken)
+            for note in adapt_search.diverged(name, points, scores):
+                context.say(f"  {note}")
+                facts["notes"].append(note)
         terms = {"validation": fitted.history, **fitted.losses}
         means = {term: values[index].mean(axis=0).tolist() for term, values in terms.items()}
         curves = [dict(zip(means, row)) for row in zip(*means.values())]
@@ -178,7 +153,7 @@ def _tuned(
     place = context.folder / "tuned"
     if hosts.agree((place / f"{name}.json").exists()):
         return files.read_json(place / f"{name}.json")
-    config, points = context.config.adapt, grid(context.config.adapt)
+    config, points = context.config.adapt, adapt_search.grid(context.config.adapt)
     functions, params = common.encoder(context, context.this.arm)
     held = [
         Images(split.images, split.labels, np.asarray(examples[part].features))
@@ -186,24 +161,34 @@ def _tuned(
     ]
     multi_label, classes = config.task == "multi", len(common.data(context).classes)
     # Before the weights, which a class without examples has none of.
-    check_classes(train.labels, validation.labels, classes, multi_label)
+    notes = list(check_classes(train.labels, validation.labels, classes, multi_label))
     weights = class_weights_of(train.labels, classes, config.class_weights, multi_label)
     task = task_of(context, functions, params)._replace(weights=weights)
     context.say(f"  {name}, of the encoder:")
-    for line in describe_scope(method, params, tune_settings(config, method, points[0])).splitlines():
+    for line in describe_scope(method, params, adapt_search.tune_settings(config, method, points[0])).splitlines():
         context.say(f"    {line}")
     mesh = devices.local_mesh(context.mesh)  # several processes all find the same, each by itself
     outcomes: list[list[Outcome]] = []
+    scores: list[float] = []
+    failures: list[Diverged] = []
     for point in points:
-        settings = tune_settings(config, method, point)
-        outcomes.append(
-            [
+        settings = adapt_search.tune_settings(config, method, point)
+        try:
+            fits = [
                 tune(functions, params, method, *held, task, seed=seed, settings=settings, mesh=mesh,
                      check_stop=lambda where: context.check_stop(f"{name}: {where}"))
                 for seed in range(config.tuned_seeds)
-            ]
-        )  # fmt: skip
-    scores = [float(np.mean([max(one.history) for one in fits])) for fits in outcomes]
+            ]  # fmt: skip
+        except Diverged as error:
+            failures.append(error)
+            fits = []
+        outcomes.append(fits)
+        scores.append(float(np.mean([max(one.history) for one in fits])) if fits else -np.inf)
+    if len(failures) == len(points):
+        raise DataError(f"{name}: {failures[0]}") from failures[0]
+    for note in adapt_search.diverged(name, points, scores):
+        context.say(f"  {note}")
+        notes.append(note)
     taken = int(np.argmax(scores))
     fits = outcomes[taken]
     tensors = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *[one.trained for one in fits])
@@ -218,10 +203,10 @@ def _tuned(
         "validation": [max(one.history) for one in fits],
         "losses": [one.losses for one in fits],
         "share": fits[0].share,
+        "notes": notes,
     }
     if len(points) > 1:
-        tried = [{**point._asdict(), "validation": score} for point, score in zip(points, scores)]
-        facts["search"] = {"chosen": points[taken]._asdict(), "tried": tried}
+        facts["search"] = adapt_search.searched(points, scores, taken)
 
     def write() -> None:
         files.write_tensors(place / f"{name}.safetensors", _flat(tensors, ""))
@@ -229,31 +214,6 @@ def _tuned(
 
     hosts.first_does(write)
     return facts
-
-
-def tune_settings(adapt: Any, method: Tuned, point: Variant) -> Tune:
-    """A method that reaches into the encoder at a point of the grid; strength as in `varied`."""
-    own = method.objective in ("ran", "pmg_aft")
-    weights = method_of(adapt, "ran").weights
-    strong = {name: w * point.strength for name, w in weights._asdict().items() if name != "ce"}
-    return Tune(
-        epochs=adapt.tune_epochs,
-        batch_size=adapt.tune_batch_size,
-        learning_rate=adapt.tune_learning_rate * point.rate,
-        lora_rate=adapt.lora_learning_rate * point.rate,
-        head_rate=adapt.lp_learning_rate * point.rate,
-        weight_decay=adapt.weight_decay * (1.0 if own else point.strength),
-        rank=adapt.lora_rank,
-        attack=image_attacks.PGD(adapt.epsilon, adapt.tune_step, adapt.tune_attack_steps, keep="last"),
-        weights=weights._replace(**strong),
-        top_k=adapt.top_k,
-        trainable=tuple(pattern for pattern in adapt.tune_trainable if pattern),
-        targets=tuple(pattern for pattern in adapt.lora_targets if pattern),
-        pull=point.strength,
-        sigma=adapt.filter,
-        multi_label=adapt.task == "multi",
-        metric=adapt.metric,
-    )
 
 
 def task_of(context: Context, functions: Any, params: Any) -> Task:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ranjax.errors import ConfigError, DataError
 from ranjax.schema.adapt import TEST_TIME
+from ranjax.training import few_shot
 
 TESTS = ("test", "ood_test")
 
@@ -67,6 +68,41 @@ def check(adapt: Any, labels: Mapping[str, np.ndarray], classes: Sequence[str]) 
         raise DataError(
             f"split 'validation' has examples of class {seen[0]!r} alone; choosing epochs needs two classes"
         )
+
+
+def check_chosen(adapt: Any, seed: int, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> None:
+    """Refuses a choice of multi-hot examples in which every one has some class, as nothing could learn that.
+
+    Args:
+      adapt: that part of the config; `adapt.shots` or `adapt.share` choose.
+      seed: of the run.
+      ids, labels, classes: of split 'adapt', bool[N, C].
+
+    Raises:
+      ConfigError: so few examples that a class has no negative one.
+    """
+    rows = chosen(adapt, seed, ids, labels)
+    every = np.flatnonzero(labels[rows].all(axis=0))
+    if every.size and not all(name in TEST_TIME for name in adapt.methods):
+        key, value = ("adapt.shots", adapt.shots) if adapt.shots else ("adapt.share", adapt.share)
+        allowed = f"more: every example that it leaves ({len(rows)}) has class {classes[every[0]]!r}"
+        raise ConfigError(key, value, allowed)
+
+
+def chosen(adapt: Any, seed: int, ids: Sequence[str], labels: np.ndarray) -> np.ndarray:
+    """Rows of the labelled examples that `adapt.shots` or `adapt.share` leaves, i64.
+
+    Raises:
+      ConfigError: a class has fewer examples than shots.
+    """
+    if adapt.shots:
+        try:
+            return few_shot.shots(ids, labels, adapt.shots, seed)
+        except DataError as error:
+            raise ConfigError("adapt.shots", adapt.shots, f"no more than there are: {error}") from error
+    if adapt.share < 1:
+        return few_shot.share(ids, labels, adapt.share, seed)
+    return np.arange(len(ids))
 
 
 def notes(labels: Mapping[str, np.ndarray], classes: Sequence[str], multi_label: bool) -> list[str]:

@@ -38,6 +38,8 @@ def run(context: Context) -> dict[str, Any]:
     multi_label = config.adapt.task == "multi"
     found = labels.of_splits(prepared, multi_label)
     labels.check(config.adapt, found, prepared.classes)
+    if multi_label:
+        labels.check_chosen(config.adapt, config.seed, prepared.splits["adapt"].ids, found["adapt"], prepared.classes)
     reports = prepared.splits["train"].column("report")
     # A checkpoint's own tokenizer is the only one whose tokens mean to it what they should.
     if given := config.text.tokenizer or config.model.weights or config.model.text_weights:

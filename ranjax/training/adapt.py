@@ -43,7 +43,7 @@ class FittedHeads:
       variables: {"params", "stats"}, trees with the leading axes.
       history: f32[..., epochs], the validation metric that chose.
       clean_history, attacked_history: its two parts; the latter None without attacked validation features.
-      chosen: i32[...], the epoch kept, from 0.
+      chosen: i32[...], the epoch kept, from 0; -1 for a run that diverged, where those are kept.
       losses: {term: f32[..., epochs]}, the mean of each unweighted term over the epoch.
       notes: what a reader should know, e.g. a class without validation examples.
     """
@@ -98,6 +98,7 @@ def fit_heads(
     seeds: Sequence[int],
     settings: Fit | None = None,
     mesh: Mesh | None = None,
+    keep_diverged: bool = False,
 ) -> FittedHeads:
     """Trains every method with every seed on the features of every encoder, as one compiled program.
 
@@ -117,6 +118,8 @@ def fit_heads(
       settings: see `Fit`.
       mesh: devices of this process that share the runs out between them (`devices.make_mesh`); None: the default
         device alone. Runs never talk to each other, so a run is the same wherever it is trained.
+      keep_diverged: give runs back whose outputs were finite in no epoch, with `chosen` -1 and a history of -inf, as a
+        search over learning rates wants them; by default they are an error.
 
     Raises:
       ConfigError: a setting, by its name; a learning rate with which a run diverged in its first epoch.
@@ -124,8 +127,8 @@ def fit_heads(
         a validation split with one class only.
     """
     settings = settings or Fit()
-    seeds = [int(seed) for seed in seeds]
     adapt_input.check_settings(methods, seeds, settings, classes)
+    seeds = [int(seed) for seed in seeds]
     one_encoder = np.ndim(train.features) == 2
     train, validation, notes = adapt_input.prepare(methods, train, validation, classes, settings.multi_label)
     encoders, examples, width = train.features.shape
@@ -152,7 +155,7 @@ def fit_heads(
     outcome = _shared_out(plan, _make_runs(methods, seeds, shape), train, validation, weights)
     outcome = jax.tree.map(lambda x: x.reshape(shape[one_encoder:] + x.shape[1:]), outcome)
     variables, chosen, clean, attacked, history, losses = outcome
-    if (np.asarray(chosen) < 0).any():
+    if not keep_diverged and (np.asarray(chosen) < 0).any():
         method = int(np.argwhere(np.asarray(chosen) < 0)[0][-2])
         raise ConfigError(
             f"methods[{method}].learning_rate",

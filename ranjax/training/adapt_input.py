@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,28 +18,39 @@ from ranjax.training.methods import Examples, Fit, Method
 
 def check_settings(methods: Sequence[Method], seeds: Sequence[int], settings: Fit, classes: int) -> None:
     """Raises ConfigError, naming the setting, where one is not allowed."""
+    if isinstance(methods, (str, Mapping, Method)) or not all(isinstance(method, Method) for method in methods):
+        raise ConfigError("methods", methods, "a list of Method, e.g. [METHODS['lp'], METHODS['mlp']]")
     if not methods:
         raise ConfigError("methods", methods, "at least one method")
-    if not seeds or len(set(seeds)) != len(seeds):
+    if isinstance(seeds, (str, int)) or not all(_is_whole(seed) for seed in seeds):
+        raise ConfigError("seeds", seeds, "a list of whole numbers, e.g. range(5)")
+    if not len(seeds) or len(set(seeds)) != len(seeds):
         raise ConfigError("seeds", seeds, "at least one, all different")
-    if classes < 2 - settings.multi_label:
-        raise ConfigError("classes", classes, "at least 2, or 1 where multi_label")
+    check_whole("classes", classes, 2 - settings.multi_label, "; 1 is allowed where multi_label")
     for index, method in enumerate(methods):
         _check_method(f"methods[{index}]", method)
         for name in ("head", "top_k", "svd_every", "epochs_share"):
             if getattr(method, name) != getattr(methods[0], name):
                 allowed = f"{getattr(methods[0], name)!r}, as methods[0] has: one call fits methods of one {name}"
                 raise ConfigError(f"methods[{index}].{name}", getattr(method, name), allowed)
-    if settings.epochs < 1:
-        raise ConfigError("epochs", settings.epochs, "at least 1")
-    if settings.batch_size < 2:
-        raise ConfigError("batch_size", settings.batch_size, "at least 2: batch norm and covariance need two rows")
-    if settings.parallel is not None and settings.parallel < 1:
-        raise ConfigError("parallel", settings.parallel, "None, or at least 1")
+    check_whole("epochs", settings.epochs, 1)
+    check_whole("batch_size", settings.batch_size, 2, ": batch norm and covariance need two rows")
+    if settings.parallel is not None:
+        check_whole("parallel", settings.parallel, 1, ", or None")
     if settings.metric not in selection.METRICS:
         allowed = f"one of {', '.join(selection.METRICS)}"
         raise ConfigError("metric", settings.metric, allowed, nearest(settings.metric, selection.METRICS))
     _check_class_weights(settings.class_weights, classes)
+
+
+def check_whole(key: str, value: Any, least: int, why: str = "") -> None:
+    """Raises ConfigError where a value is no whole number of at least `least`."""
+    if not _is_whole(value) or value < least:
+        raise ConfigError(key, value, f"a whole number of at least {least}{why}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _check_method(key: str, method: Method) -> None:
@@ -52,10 +63,8 @@ def _check_method(key: str, method: Method) -> None:
         raise ConfigError(f"{key}.learning_rate", method.learning_rate, "a finite number above 0")
     if not (math.isfinite(method.weight_decay) and method.weight_decay >= 0):
         raise ConfigError(f"{key}.weight_decay", method.weight_decay, "a finite number, 0 or more")
-    if method.top_k < 1:
-        raise ConfigError(f"{key}.top_k", method.top_k, "at least 1")
-    if method.svd_every < 1:
-        raise ConfigError(f"{key}.svd_every", method.svd_every, "at least 1")
+    check_whole(f"{key}.top_k", method.top_k, 1)
+    check_whole(f"{key}.svd_every", method.svd_every, 1)
     if not 0 < method.epochs_share <= 1:
         raise ConfigError(f"{key}.epochs_share", method.epochs_share, "above 0 and at most 1")
     if not 0 <= method.attacked_share <= 1:
@@ -106,14 +115,24 @@ def _as_arrays(split: str, examples: Examples, classes: int, multi_label: bool) 
         attacked = _features(f"attacked {split} features", examples.attacked)
         if attacked.shape != features.shape:
             raise DataError(f"attacked {split} features have shape {attacked.shape}, the clean ones {features.shape}")
-    labels = np.asarray(examples.labels)
-    wanted = (features.shape[1], classes) if multi_label else (features.shape[1],)
+    labels = check_labels(split, examples.labels, features.shape[1], classes, multi_label)
+    return Examples(features, jnp.asarray(labels, jnp.float32 if multi_label else jnp.int32), attacked)
+
+
+def check_labels(split: str, labels: Any, count: int, classes: int, multi_label: bool) -> np.ndarray:
+    """The labels of `count` examples as an array: integers in [0, classes), or multi-hot [N, classes].
+
+    Raises:
+      DataError: they are something else; names the split.
+    """
+    labels = np.asarray(labels)
+    wanted = (count, classes) if multi_label else (count,)
     if labels.shape != wanted:
         raise DataError(f"{split} labels have shape {labels.shape}, {wanted} is needed")
     if multi_label:
         if not np.isin(labels, (0, 1)).all():
             raise DataError(f"{split} labels hold {labels[~np.isin(labels, (0, 1))][0]:g}, multi-hot ones are 0 or 1")
-        return Examples(features, jnp.asarray(labels, jnp.float32), attacked)
+        return labels
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{split} labels are {labels.dtype}, integers are needed")
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
@@ -122,19 +141,21 @@ def _as_arrays(split: str, examples: Examples, classes: int, multi_label: bool) 
             f"{split} label {labels[outside[0]]} in row {outside[0]} is not in 0..{classes - 1}; "
             "leave out rows that are not part of the task"
         )
-    return Examples(features, jnp.asarray(labels, jnp.int32), attacked)
+    return labels
 
 
 def _features(name: str, values: Any) -> Any:
     array = np.asarray(values)
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise DataError(f"{name} have shape {array.shape}, [N, D] or [encoders, N, D] is needed, none of them 0")
-    if not np.issubdtype(array.dtype, np.floating):
+    if not jnp.issubdtype(array.dtype, jnp.floating):  # NumPy does not count bfloat16
         raise DataError(f"{name} are {array.dtype}, floating-point numbers are needed")
     bad = np.argwhere(~np.isfinite(array))
     if bad.size:
         rows = np.unique(bad[:, -2])
         raise DataError(f"{name} hold {array[tuple(bad[0])]} (row {bad[0][-2]}; {rows.size} rows in all)")
+    if array.dtype == np.float64 and np.abs(array).max() > np.finfo(np.float32).max:
+        raise DataError(f"{name} hold {np.abs(array).max():g}, more than float32 can hold")
     return jnp.asarray(array.reshape((-1, *array.shape[-2:])), jnp.float32)
 
 

@@ -92,6 +92,11 @@ class Fit:
     class_weights: str | tuple[float, ...] = "none"
     parallel: int | None = None
 
+    def __post_init__(self) -> None:
+        # A list or an array is taken as well; the settings are static in a compiled program, which needs a tuple.
+        if not isinstance(self.class_weights, str):
+            object.__setattr__(self, "class_weights", tuple(float(weight) for weight in self.class_weights))
+
 
 class Examples(NamedTuple):
     """Cached features of a split.

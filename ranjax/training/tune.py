@@ -19,14 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ranjax.errors import ConfigError, DataError
+from ranjax.errors import DataError
 from ranjax.keys import stream
 from ranjax.objectives import classification
-from ranjax.training import lapack, selection, tune_step
-from ranjax.training.adapt_input import check_classes
+from ranjax.training import lapack, selection, tune_input, tune_step
 from ranjax.training.devices import make_mesh, replicate, shard_batch
 from ranjax.training.loop import MAX_IN_FLIGHT
 from ranjax.training.tuned import Images, Task, Tune, Tuned
+
+
+class Diverged(DataError):
+    """The loss of a fit is no longer finite."""
 
 
 class Outcome(NamedTuple):
@@ -69,11 +72,12 @@ def tune(
 
     Raises:
       DataError: a class without training images, a validation split with one class only, embeddings that are not
-        finite, a training split of one image, or a loss that is no longer finite (names the epoch).
-      ConfigError: a batch of fewer than two images.
+        finite or of another width, images, labels or prompts that do not fit, a training split of one image.
+      Diverged: a loss that is no longer finite; names the epoch and the learning rates.
+      ConfigError: a method, setting or seed that is not allowed, by its name; a batch of fewer than two images.
     """
+    tune_input.check(method, train, validation, task, functions.config.embed_dim, seed, settings)
     classes = len(task.prompts)
-    _check(train, validation, classes, settings)
     settings = replace(settings, batch_size=min(settings.batch_size, len(train.labels)))
     mesh = _dividing(mesh, settings.batch_size)
     program = tune_step.program(functions, method, settings, classes, len(train.labels), mesh)
@@ -95,7 +99,7 @@ def tune(
                 loss.block_until_ready()
         means.append(float(np.mean(jax.device_get(summed))))
         if not np.isfinite(means[-1]):
-            raise DataError(f"the loss is {means[-1]} in epoch {epoch + 1}: lower adapt.tune_learning_rate")
+            raise Diverged(_diverged(method, settings, means[-1], epoch))
         figure, loss = _judged(program, state, validation, jax.random.fold_in(key, 2**20), settings, mesh)
         history.append(figure)
         if (figure, -loss) > best[:2]:
@@ -103,6 +107,16 @@ def tune(
     total = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
     share = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tune_step.moving_of(best[3]))) / total
     return Outcome(best[3], best[2], history, means, share)
+
+
+def _diverged(method: Tuned, settings: Tune, loss: float, epoch: int) -> str:
+    keys = {"lora": "lora_learning_rate", "full": "tune_learning_rate"}
+    rates = {"lora": settings.lora_rate, "full": settings.learning_rate}
+    used = {f"adapt.{keys[method.scope]}": rates[method.scope]} if method.scope in keys else {}
+    if method.head != "prompts":
+        used["adapt.lp_learning_rate"] = settings.head_rate
+    stated = " and ".join(f"{key} = {rate:g}" for key, rate in used.items())
+    return f"the loss is {loss} in epoch {epoch + 1} with {stated}: lower {'one of them' if len(used) > 1 else 'it'}"
 
 
 def _dividing(mesh: Mesh | None, batch_size: int) -> Mesh:
@@ -136,15 +150,3 @@ def _figures(metric: str, multi_label: bool, logits: jax.Array, labels: jax.Arra
     figure = jnp.stack([selection.score(metric, x, labels, multi_label) for x in sides])
     loss = jnp.stack([classification.loss(x, labels, None, multi_label) for x in sides])
     return jnp.mean(figure), jnp.mean(loss)
-
-
-def _check(train: Images, validation: Images, classes: int, settings: Tune) -> None:
-    check_classes(train.labels, validation.labels, classes, settings.multi_label)
-    for name, split in (("train", train), ("validation", validation)):
-        bad = np.flatnonzero(~np.isfinite(split.original).all(axis=1))
-        if bad.size:
-            raise DataError(f"{name} features hold a number that is not finite (row {bad[0]}; {bad.size} rows in all)")
-    if len(train.labels) < 2:
-        raise DataError("train has 1 example, at least 2 are needed")
-    if settings.batch_size < 2:
-        raise ConfigError("adapt.tune_batch_size", settings.batch_size, "at least 2")

@@ -14,6 +14,7 @@ from ranjax.keys import stream
 from ranjax.objectives import rectification
 from ranjax.training import adapt, adapt_input, selection
 from ranjax.training.adapt import METHODS, Examples, Fit, Method, Weights, fit_heads, predict
+from ranjax.training.adapt_input import prepare
 from ranjax.training.devices import make_mesh
 
 WIDTH, CLASSES, TRAIN, VALIDATION = 6, 3, 44, 31
@@ -310,6 +311,11 @@ BAD_SETTINGS = {
     "class weights": ({"settings": Fit(class_weights=(1.0, 2.0))}, "3 finite numbers"),
     "learning rate": ({"methods": [Method(learning_rate=0.0)]}, "learning_rate"),
     "share": ({"methods": [Method(attacked_share=2.0)]}, "from 0 to 1"),
+    "all methods at once": ({"methods": METHODS}, "a list of Method"),
+    "a name for a method": ({"methods": ["lp"]}, "a list of Method"),
+    "one seed": ({"seeds": 3}, "a list of whole numbers"),
+    "half a seed": ({"seeds": [0.5]}, "a list of whole numbers"),
+    "half an epoch": ({"settings": Fit(epochs=1.5)}, "epochs = 1.5"),
 }
 
 
@@ -335,6 +341,28 @@ def test_a_run_that_diverges_is_named(splits):
     settings = dataclasses.replace(FIT, class_weights=(1.0, 1.0, 1.0))
     with pytest.raises(ConfigError, match=r"methods\[1\].learning_rate"):
         fit_heads([METHODS["lp"], wild], *splits, classes=CLASSES, seeds=[0], settings=settings)
+
+
+def test_a_search_keeps_what_diverged_and_says_so(splits):
+    wild = dataclasses.replace(METHODS["lp"], learning_rate=1e38)
+    settings = dataclasses.replace(FIT, class_weights=[1.0, 1.0, 1.0])  # the list is as good as the tuple above
+    fitted = fit_heads(
+        [METHODS["lp"], wild], *splits, classes=CLASSES, seeds=[0], settings=settings, keep_diverged=True
+    )
+    assert fitted.chosen[0, 0] >= 0 == 1 + fitted.chosen[1, 0]
+    assert np.isneginf(fitted.history[1]).all()
+    assert np.isfinite(fitted.history[0]).all()
+
+
+def test_features_may_be_bfloat16_and_must_fit_float32(splits):
+    train, validation = splits
+    halves = train._replace(features=jnp.asarray(train.features, jnp.bfloat16))
+    taken = prepare([METHODS["lp"]], halves, validation, CLASSES, False)[0].features
+    assert taken.dtype == jnp.float32
+    assert np.array_equal(taken[0], np.asarray(halves.features, np.float32))
+    huge = train._replace(features=np.asarray(train.features, np.float64) * 1e300)
+    with pytest.raises(DataError, match="more than float32 can hold"):
+        fit_heads([METHODS["lp"]], huge, validation, classes=CLASSES, seeds=[0], settings=FIT)
 
 
 def test_predict_refuses_another_width(fitted):

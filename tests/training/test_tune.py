@@ -15,7 +15,7 @@ from ranjax.models import DualEncoder, DualEncoderConfig, split
 from ranjax.objectives import robust
 from ranjax.training import tune_step, tuned
 from ranjax.training.devices import make_mesh
-from ranjax.training.tune import _dividing, tune
+from ranjax.training.tune import Diverged, _dividing, tune
 
 CLASSES, SIZE = 3, 8
 
@@ -171,3 +171,47 @@ def test_two_devices_find_what_one_finds(encoder, splits, name):
 def test_a_batch_goes_to_as_many_devices_as_divide_it():
     assert [_dividing(make_mesh(8), size).size for size in (16, 12, 7, 9)] == [8, 6, 7, 3]
     assert _dividing(None, 16).size == 1
+
+
+R = dataclasses.replace
+BAD = {
+    "label outside": ({"train": lambda x: x._replace(labels=x.labels + 1)}, DataError, "train label 3 in row 2"),
+    "label below": ({"validation": lambda x: x._replace(labels=x.labels - 1)}, DataError, "validation label -1"),
+    "fewer labels": ({"train": lambda x: x._replace(labels=x.labels[:5])}, DataError, r"labels have shape \(5,\)"),
+    "fewer images": ({"train": lambda x: x._replace(images=x.images[:5])}, DataError, r"\(5,\) is needed"),
+    "0 to 255": ({"train": lambda x: x._replace(images=x.images * 1.0)}, DataError, r"\[0, 1\] is needed"),
+    "width": ({"train": lambda x: x._replace(original=x.original[:, :3])}, DataError, r"\(48, 8\)"),
+    "prompts' width": ({"task": lambda x: x._replace(prompts=x.prompts[:, :3])}, DataError, r"\[classes, 8\]"),
+    "NaN prompts": ({"task": lambda x: x._replace(prompts=x.prompts * np.nan)}, DataError, "prompts hold"),
+    "class weights": ({"task": lambda x: x._replace(weights=np.ones(2))}, ConfigError, "3 finite numbers"),
+    "scope": ({"method": R(tuned.TUNED["lora"], scope="loar")}, ConfigError, "Did you mean 'lora'"),
+    "objective": ({"method": R(tuned.TUNED["lora"], objective="x")}, ConfigError, "one of clean"),
+    "head": ({"method": R(tuned.TUNED["fft"], head="prompts")}, ConfigError, "method.head = 'prompts'"),
+    "no such term": ({"method": R(tuned.TUNED["ran_lora"], without=("mze",))}, ConfigError, "'mze'"),
+    "no term": ({"method": R(tuned.TUNED["ran_lora"], without=tuned.Weights._fields)}, ConfigError, "at least one"),
+    "a name": ({"method": "lora"}, ConfigError, r"TUNED\['lora'\]"),
+    "epochs": ({"settings": R(SETTINGS, epochs=0)}, ConfigError, "epochs = 0"),
+    "rate": ({"settings": R(SETTINGS, lora_rate=-1.0)}, ConfigError, "lora_rate = -1.0"),
+    "weight": ({"settings": R(SETTINGS, pull=float("nan"))}, ConfigError, "pull = nan"),
+    "metric": ({"settings": R(SETTINGS, metric="auc")}, ConfigError, "Did you mean 'auroc'"),
+    "pattern": ({"settings": R(SETTINGS, targets=("(",))}, ConfigError, "a regular expression"),
+    "seed": ({"seed": 0.5}, ConfigError, "seed = 0.5"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_does_not_fit_is_refused_by_name_before_anything_compiles(encoder, splits, case):
+    change, kind, words = BAD[case]
+    given = {"method": tuned.TUNED["lora"], "train": splits[0], "validation": splits[1], "task": task(), "seed": 0}
+    given |= {"settings": SETTINGS}
+    for name, new in change.items():
+        given[name] = new(given[name]) if callable(new) else new
+    with pytest.raises(kind, match=words):
+        tune(*encoder, given.pop("method"), given.pop("train"), given.pop("validation"), given.pop("task"), **given)
+
+
+def test_a_fit_that_diverges_names_its_rates(encoder, splits):
+    functions, params = encoder
+    broken = jax.tree.map(lambda x: x * jnp.nan, params)
+    with pytest.raises(Diverged, match=r"adapt\.lora_learning_rate = 0\.01 and adapt\.lp_learning_rate = 0\.03: lower"):
+        fit((functions, broken), splits, "lora")
