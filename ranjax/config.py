@@ -135,8 +135,10 @@ def _parse(key: Key, text: str) -> Any:
             return int(number)
         if kind is float:
             return float(text)
-        value = ast.literal_eval(text if text.strip().startswith(("(", "[")) else f"({text},)")
         element = type(key.default[0])
+        if element is str and not any(sign in text for sign in "'\"([{"):
+            return tuple(word.strip() for word in text.split(","))  # names as they are: lp,ran
+        value = ast.literal_eval(text if text.strip().startswith(("(", "[")) else f"({text},)")
         return tuple(element(v) for v in value)
     except (ValueError, KeyError, SyntaxError, TypeError, OverflowError):
         example = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, f"like {key.default!r}")
