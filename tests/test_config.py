@@ -32,6 +32,7 @@ def test_defaults_are_valid_and_every_key_says_what_it_means(config):
         ("noise.ratios", "0,0.05", (0.0, 0.05)),
         ("noise.image_epsilon", "4/255", "4/255"),
         ("adapt.methods", "('lp', 'ran')", ("lp", "ran")),
+        ("adapt.methods", "lp, ran", ("lp", "ran")),
     ],
 )
 def test_override_reads_text_as_the_keys_type(config, name, text, expected):
