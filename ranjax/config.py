@@ -175,6 +175,8 @@ def load(path_and_argument: str) -> ml_collections.ConfigDict:
 def of_run(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     """The resolved config that a run wrote into its workdir.
 
+    Keys that were added after the run was made have their default: what the code did then may have been something else.
+
     Raises:
       ConfigError: no run's folder, or a key that this version does not know.
     """

@@ -6,7 +6,8 @@
 
 A RUN is the folder of a run (its results.json and run.json are read, nothing else). One run: its report/index.html is
 written anew. Two or more: the page goes to --out, and the first run is the one that the others are held against.
-Runs that differ in their seed alone are pooled as well, with intervals over runs.
+Runs that differ in their seed alone are pooled as well, with intervals over runs. A key that was added after a run was
+made counts as its default there, and the page says so.
 """
 
 from __future__ import annotations
@@ -49,10 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         if arguments.markdown:
-            runs = [run.results for run in compare.load_runs(arguments.runs)]
-            if keys := pooled.differing([results.get("config") or {} for results in runs]):
+            runs = compare.load_runs(arguments.runs)
+            results = [run.results for run in runs]
+            if keys := pooled.differing([content.get("config") or {} for content in results]):
                 raise DataError(f"--markdown pools runs that differ in their seed alone; these differ in {keys[0]}.")
-            print(pooled.markdown(runs))
+            print(pooled.markdown(results, [run.name for run in runs]))
             return 0
         if len(arguments.runs) == 1:
             run = arguments.runs[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ranjax.errors import DataError
-from ranjax.reporting import captions, claims, figures, markup, page, pooled, sections, tables, wording
+from ranjax.reporting import captions, claims, earlier, figures, markup, page, pooled, sections, tables, wording
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
@@ -72,7 +72,11 @@ def write_comparison(workdirs: Sequence[Path], out_dir: Path) -> Path:
     written = [
         ("runs", "The runs", _overview(runs)),
         ("differences", "What differs", _differences(runs)),
-        ("pooled", "Over upstream runs", pooled.section([run.results for run in runs], book)),
+        (
+            "pooled",
+            "Over upstream runs",
+            pooled.section([run.results for run in runs], book, [run.name for run in runs]),
+        ),
         ("noise", "Accuracy against noise", _curves(runs)),
         ("tables", "Tables", _tables(runs, book)),
         ("spectra", "Spectra of the features", _spectra(runs)),
@@ -104,15 +108,20 @@ def _differences(runs: Sequence[Run]) -> Markup:
     parts: list[Any] = []
     if any(run.results.get("card") != runs[0].results.get("card") for run in runs):
         parts.append(tag("p", "The data cards differ: figures of these runs need not come from the same test images."))
+    configs = [run.results.get("config") or {} for run in runs]
+    if said := earlier.provenance([run.name for run in runs], configs):
+        parts.append(tag("p", said))
     kinds = [
-        ("Configuration", [dict(page.flat(run.results.get("config") or {})) for run in runs]),
-        ("Versions", [dict(page.flat(run.facts.get("versions") or {})) for run in runs]),
-        ("Machine", [dict(page.flat(run.facts.get("machine") or {})) for run in runs]),
+        ("Configuration", earlier.completed(configs)),
+        ("Versions", [earlier.Column(dict(earlier.flat(run.facts.get("versions") or {})), {}) for run in runs]),
+        ("Machine", [earlier.Column(dict(earlier.flat(run.facts.get("machine") or {})), {}) for run in runs]),
     ]
     for title, columns in kinds:
-        keys = list(dict.fromkeys(key for column in columns for key in column))
+        keys = list(dict.fromkeys(key for column in columns for key in column.values))
         lines = [
-            [tag("code", key), *(column.get(key, "–") for column in columns)] for key in keys if _varies(columns, key)
+            [tag("code", key), *(_as_had(column, key) for column in columns)]
+            for key in keys
+            if len({column.values.get(key) for column in columns}) > 1
         ]
         if lines:
             parts += [tag("h3", title), tables.Table(["Key", *(run.name for run in runs)], lines, numeric=False).html()]
@@ -121,8 +130,9 @@ def _differences(runs: Sequence[Run]) -> Markup:
     return markup.join(parts)
 
 
-def _varies(columns: Sequence[Mapping[str, str]], key: str) -> bool:
-    return len({column.get(key) for column in columns}) > 1
+def _as_had(column: earlier.Column, key: str) -> str:
+    shown = column.values.get(key, "–")
+    return f"{shown} (default: not in its config)" if key in column.taken else shown
 
 
 def _together(runs: Sequence[Run]) -> list[Row]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ranjax import files
-from ranjax.reporting import ablation, beyond, captions, evidence, fitted, markup, sections, tables, wording
+from ranjax.reporting import ablation, beyond, captions, earlier, evidence, fitted, markup, sections, tables, wording
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.sections import Book
@@ -209,23 +209,18 @@ def _card(card: Mapping[str, Any]) -> Markup:
     return definitions([(str(key).replace("_", " "), value) for key, value in card.items()])
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Returns a nested config as (dotted key, value as text)."""
-    items: list[tuple[str, str]] = []
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            items += flat(value, f"{prefix}{key}.")
-        else:
-            items.append((f"{prefix}{key}", wording.plain(value)))
-    return items
-
-
 def _config(config: Mapping[str, Any]) -> Markup:
     if not config:
         return sections.nothing("This run left no configuration.")
-    lines = [[tag("code", key), tag("code", value)] for key, value in flat(config)]
+    lines = [[tag("code", key), tag("code", value)] for key, value in earlier.flat(config)]
     table = tables.Table(["Key", "Value"], lines, "", numeric=False)
-    return tag("details", tag("summary", f"{len(lines)} keys as this run had them"), table.html())
+    parts = [tag("details", tag("summary", f"{len(lines)} keys as this run had them"), table.html())]
+    if later := earlier.added_since(config):
+        words = f"{len(later)} keys that this version has and the run's config lacks, with today's defaults"
+        lines = [[tag("code", key), tag("code", value)] for key, value in later.items()]
+        table = tables.Table(["Key", "Default today"], lines, "", numeric=False)
+        parts.append(tag("details", tag("summary", words), sections.caption(earlier.AS_TODAY), table.html()))
+    return markup.join(parts)
 
 
 def _versions(run: Mapping[str, Any]) -> Markup:
@@ -233,7 +228,7 @@ def _versions(run: Mapping[str, Any]) -> Markup:
     for name in ("versions", "machine"):
         content = run.get(name)
         if isinstance(content, Mapping) and content:
-            lines = [[tag("code", key), value] for key, value in flat(content)]
+            lines = [[tag("code", key), value] for key, value in earlier.flat(content)]
             header = ["Package", "Version"] if name == "versions" else ["Machine", "Value"]
             parts.append(tables.Table(header, lines, "", numeric=False).html())
     return markup.join(parts) if parts else sections.nothing("No versions of this run were left.")

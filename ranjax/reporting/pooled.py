@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ranjax.evaluation import statistics
-from ranjax.reporting import ablation, abstract, captions, evidence, figures, markup, page, sections, tables, wording
+from ranjax.reporting import ablation, abstract, captions, earlier, evidence, figures, markup, sections, tables, wording
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
@@ -25,8 +25,11 @@ _OF_NO_WEIGHT = ("seed", "noise.ratios", "noise.controls", "noise.control_ratios
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns the keys in which configs differ, but for the seed, which arms there are, and what a report shows."""
-    columns = [dict(page.flat(config)) for config in configs]
+    """Returns the keys in which configs differ, but for the seed, which arms there are, and what a report shows.
+
+    A key that a run's config lacks, as an earlier version wrote it, counts as its default.
+    """
+    columns = [column.values for column in earlier.completed(configs)]
     keys = dict.fromkeys(key for column in columns for key in column)
     varied = [key for key in keys if len({column.get(key) for column in columns}) > 1]
     return [key for key in varied if key not in _OF_NO_WEIGHT and not key.startswith("report.")]
@@ -77,9 +80,10 @@ def _parts_of_ran(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, tables.T
     return [] if table is None else [("What each part of RAN is worth", table)]
 
 
-def section(runs: Sequence[Mapping[str, Any]], book: Book) -> Markup:
-    """Claims, curves and tables over runs, or why these runs are not pooled."""
-    keys = differing([results.get("config") or {} for results in runs])
+def section(runs: Sequence[Mapping[str, Any]], book: Book, names: Sequence[str]) -> Markup:
+    """Claims, curves and tables over runs of these names, or why these runs are not pooled."""
+    configs = [results.get("config") or {} for results in runs]
+    keys = differing(configs)
     if keys:
         shown = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
         return sections.nothing(f"Not pooled: these runs differ in more than their seed ({shown}).")
@@ -88,6 +92,8 @@ def section(runs: Sequence[Mapping[str, Any]], book: Book) -> Markup:
     rows = rows_over_runs([Book.of(results).rows for results in runs])
     claimed = abstract.claims(runs)
     inside: list[Any] = [sections.caption(captions.OVER_RUNS.format(runs=len(runs)))]
+    if said := earlier.provenance(names, configs):
+        inside.append(sections.caption(said))
     inside += [
         tag("h3", "The claims"),
         evidence.claims_html(claimed),
@@ -112,8 +118,11 @@ def section(runs: Sequence[Mapping[str, Any]], book: Book) -> Markup:
     return markup.join([*inside, book.csv("over_runs", rows, _FIELDS)])
 
 
-def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the tables of `parts` as Markdown; of one run, the same tables with the run's own intervals."""
+def markdown(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """Returns the tables of `parts` as Markdown; of one run, the same tables with the run's own intervals.
+
+    Keys that were taken as their default in a run (`names`) are named below the tables.
+    """
     if len(runs) > 1:
         found = parts(runs)
     else:
@@ -123,4 +132,6 @@ def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
             table = tables.main_table(rows_.pick(rows_.of_arm(rows_.downstream(rows), arm), task="finding"), "accuracy")
             found += [(f"Accuracy (%), arm {wording.arm_label(arm)}", table)] if table is not None else []
         found += _parts_of_ran(runs)
-    return "\n\n".join(f"**{title}**\n\n{table.markdown()}" for title, table in found)
+    said = earlier.provenance(names, [results.get("config") or {} for results in runs])
+    shown = [f"**{title}**\n\n{table.markdown()}" for title, table in found]
+    return "\n\n".join([*shown, said] if said else shown)

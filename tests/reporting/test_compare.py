@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ranjax import report
+from ranjax import config, report
 from ranjax.errors import DataError
-from ranjax.reporting import compare
+from ranjax.reporting import compare, page
 
 from . import fake
 from .reader import Reader
@@ -143,6 +143,50 @@ def test_runs_that_differ_in_more_or_not_at_all_are_not_pooled(pair, tmp_path, c
     assert "the same run twice" in Reader(compare.write_comparison(twice, tmp_path / "out")).text
     assert report.main([*map(str, pair[1]), "--markdown"]) == 2
     assert "differ in pretrain.steps" in capsys.readouterr().err
+
+
+def _of_versions(folder, newer):
+    """A run made before adapt.lora_terms and adapt.ran_epochs_share were added, and one made since."""
+
+    def older(results, run):
+        results["config"] |= {"seed": 0, "adapt": {"epochs": 40}}
+
+    def since(results, run):
+        results["config"] |= {"seed": 1, "adapt": {"epochs": 40, **newer}}
+
+    return [_run(folder / "older", older), _run(folder / "newer", since)]
+
+
+def test_a_key_added_between_runs_counts_as_its_default_and_the_page_says_so(tmp_path, capsys):
+    default = config.default_config().adapt
+    newer = {"lora_terms": list(default.lora_terms), "ran_epochs_share": default.ran_epochs_share}
+    runs = _of_versions(tmp_path, newer)
+    text = Reader(compare.write_comparison(runs, tmp_path / "out")).text
+    assert "These 2 runs differ in their seed alone" in text
+    share = default.ran_epochs_share
+    said = f"The key adapt.ran_epochs_share is not in the config of older: taken as its default, {share}"
+    assert said in text
+    assert (
+        "The key adapt.lora_terms is not in the config of older: taken as its default, defence_ce, defence_kl" in text
+    )
+    assert report.main([*map(str, runs), "--markdown"]) == 0
+    assert said in capsys.readouterr().out
+    alone = Reader(page.write_report(runs[0] / "results.json", runs[0] / "run.json", tmp_path / "alone")).text
+    assert "keys that this version has and the run's config lacks" in alone
+
+
+def test_a_key_added_between_runs_and_set_to_something_else_is_a_difference(tmp_path, capsys):
+    runs = _of_versions(tmp_path, {"ran_epochs_share": 1.0})
+    text = Reader(compare.write_comparison(runs, tmp_path / "out")).text
+    assert "differ in more than their seed (adapt.ran_epochs_share)" in text
+    assert re.search(r"adapt\.ran_epochs_share\s*0\.5 \(default: not in its config\)\s*1", text)
+    assert report.main([*map(str, runs), "--markdown"]) == 2
+    assert "differ in adapt.ran_epochs_share" in capsys.readouterr().err
+
+
+def test_a_key_that_only_an_earlier_version_had_is_a_difference(tmp_path):
+    runs = _of_versions(tmp_path, {"forgotten": 3})
+    assert "(adapt.forgotten)" in Reader(compare.write_comparison(runs, tmp_path / "out")).text
 
 
 def test_each_run_has_its_own_level_of_chance(tmp_path, monkeypatch):
