@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ __all__ = [
     "describe",
     "flatten",
     "load",
+    "notes",
     "override",
     "pixel_units",
     "validate",
@@ -94,13 +96,27 @@ def validate(config: ml_collections.ConfigDict) -> None:
             check(config)
 
 
+def notes(config: ml_collections.ConfigDict) -> list[str]:
+    """What a valid config says in vain, because another of its keys decides it."""
+    return [note for group in GROUPS if hasattr(group, "notes") for note in group.notes(config)]
+
+
 def _check(key: Key, value: Any) -> None:
     expected = type(key.default)
     number_for_float = expected is float and isinstance(value, int) and not isinstance(value, bool)
     if not number_for_float and (not isinstance(value, expected) or (expected is int and isinstance(value, bool))):
         raise ConfigError(key.name, value, f"a value of type {expected.__name__}")
+    if expected is tuple and not all(_is_of(type(key.default[0]), element) for element in value):
+        raise ConfigError(key.name, value, f"values of type {type(key.default[0]).__name__}, like {key.default!r}")
+    if expected is float and not math.isfinite(value):
+        raise ConfigError(key.name, value, key.check(value) or "a finite number")
     if allowed := key.check(value):
         raise ConfigError(key.name, value, allowed)
+
+
+def _is_of(kind: type, value: Any) -> bool:
+    """Whether a tuple of `kind` may hold the value; whole numbers stand for floats too."""
+    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
 
 
 def override(config: ml_collections.ConfigDict, name: str, text: str) -> None:

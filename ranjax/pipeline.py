@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,6 +207,9 @@ def execute(
     def take_over() -> None:
         held.enter_context(locked(workdir))
         refuse_or_set_aside(config, workdir, runs, redo, say)
+        _refuse_early(config, workdir, runs[: last + 1])
+        for note in configs.notes(config):
+            say(f"note: {note}")
         files.remove_leftovers(workdir)
         files.write_json(workdir / "config.json", configs.flatten(config))
 
@@ -219,6 +222,14 @@ def execute(
         with beat, progress.listening(beat.work):
             _carry_out(config, workdir, runs, last + 1, mesh, stop, beat.wrap(say), beat.at)
     return workdir / "report" / "index.html"
+
+
+def _refuse_early(config: ml_collections.ConfigDict, workdir: Path, runs: Sequence[StageRun]) -> None:
+    """Looks at the files that later stages read, which would else be refused hours later."""
+    if any(run.stage == "craft" and not (workdir / run.id / "manifest.json").exists() for run in runs):
+        from ranjax.stages import candidates
+
+        candidates.check_files(config.noise)
 
 
 def _carry_out(

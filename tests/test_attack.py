@@ -141,7 +141,9 @@ def test_the_same_command_again_changes_nothing_and_other_settings_are_refused(g
     assert files.hashes(attacked) == before
     capsys.readouterr()
     assert attack.main(arguments(given, attacked, "--steps=4")) == 2
-    assert "another plan" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--out = " in said
+    assert "a folder without a store of another plan (settings.steps 3 then, 4 now)" in said
 
 
 @pytest.mark.parametrize(

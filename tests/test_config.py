@@ -58,6 +58,10 @@ def test_override_reads_text_as_the_keys_type(config, name, text, expected):
         ("adapt.methods", "('lp', 'rann')", "'ran'"),
         ("data.image_size", "inf", "a whole number"),
         ("pretrain.learning_rate", "nan", "above 0"),
+        ("pretrain.learning_rate", "inf", "a finite number"),
+        ("adapt.mse", "inf", "a finite number"),
+        ("adapt.step", "0", "above 0"),
+        ("seed", "1e20", "from 0 to 4294967295"),
         ("pretrain.trainable", "('vision/(',)", "regular expressions"),
         ("adapt.lora_targets", "('',)", "at least one regular expression"),
     ],
@@ -67,6 +71,54 @@ def test_what_is_not_allowed_is_refused_with_key_value_and_what_is(config, name,
         configs.override(config, name, text)
     assert str(error.value).startswith(name)
     assert error.value.key == name
+
+
+@pytest.mark.parametrize(
+    ("keys", "named", "words"),
+    [
+        ({"adapt.mse": "0", "adapt.methods": "ran,ran_without_mse"}, "adapt.methods", "here adapt.mse = 0.0"),
+        ({"adapt.filter": "0", "adapt.methods": "ran_without_filter"}, "adapt.methods", "here adapt.filter = 0.0"),
+        ({"adapt.filter": "0", "adapt.methods": "lp,lp_filter"}, "adapt.filter", "holds 'lp_filter'"),
+        ({"adapt.defence_ce": "0", "adapt.methods": "at"}, "adapt.defence_ce", "whose whole loss it is"),
+        (
+            {"adapt.mse": "0", "adapt.methods": "ran_lora", "adapt.lora_terms": "mse"},
+            "adapt.lora_terms",
+            "as ran_lora has no other",
+        ),
+    ],
+)
+def test_a_method_that_lacks_what_it_is_about_is_refused(config, keys, named, words):
+    for key, text in keys.items():
+        configs.override(config, key, text)
+    with pytest.raises(ConfigError, match=re.escape(words)) as error:
+        configs.validate(config)
+    assert error.value.key == named
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("noise.ratios", ("0.1",)), ("adapt.search_rates", (True,)), ("adapt.lora_targets", (1,))]
+)
+def test_a_tuple_of_another_type_is_refused(config, key, value):
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(ConfigError, match="values of type") as error:
+        configs.validate(config)
+    assert error.value.key == key
+
+
+def test_sizes_that_given_weights_decide_are_named_and_no_others(config):
+    assert configs.notes(config) == []
+    for name in ("embed_dim", "vision_width", "text_layers"):
+        configs.override(config, f"model.{name}", "64")
+    assert configs.notes(config) == []
+    configs.override(config, "model.weights", "clip")
+    said = configs.notes(config)
+    assert len(said) == 3
+    assert "model.embed_dim = 64 is not used: model.weights = 'clip' decides it" in said
+    configs.override(config, "model.weights", "")
+    configs.override(config, "model.text_weights", "bert")
+    assert configs.notes(config) == ["model.text_layers = 64 is not used: model.text_weights = 'bert' decides it"]
+    configs.override(config, "model.image_weights", "resnet")
+    assert [note.split()[0] for note in configs.notes(config)] == ["model.text_layers", "model.vision_width"]
 
 
 def test_ran_in_loras_scope_has_the_terms_that_the_config_names(config):

@@ -17,6 +17,7 @@ from ranjax.data import noise
 from ranjax.data.batches import Batches
 from ranjax.data.store import GRID, NoisyStore, StoreWriter
 from ranjax.data.tokenizer import Tokenizer
+from ranjax.errors import ConfigError
 from ranjax.schema.noise import ATTACKS, CONTROLS
 from ranjax.stages import candidates, common, craft, pretrain
 from ranjax.training.devices import make_mesh, shard_batch
@@ -309,6 +310,44 @@ def test_candidates_of_all_sources_are_intersected_and_importance_orders_the_wor
         assert all(new in near[old] for old, new in swaps)
         changed += len(swaps)
     assert changed
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"lists": ("negation=nowhere.txt",)}, "noise.lists"),
+        ({"candidates": ("thesaurus",), "thesaurus": "nowhere.txt"}, "noise.thesaurus"),
+        ({"candidates": ("masked_lm",), "masked_lm": "nowhere"}, "noise.masked_lm"),
+    ],
+)
+def test_word_files_that_are_not_there_are_refused_before_anything_runs(keys, named, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        run(tiny(**keys), tmp_path / "run")
+    assert error.value.key == named
+    assert "nowhere" in str(error.value)
+    assert not (tmp_path / "run" / "prepare").exists()
+
+
+def test_label_words_alone_can_be_let_go(made):
+    data = common.data(context_of(tiny(), made))
+    kept, free = (candidates.protected(data, tiny(protect_labels=on).noise) for on in (True, False))
+    label = data.prepared.label_words[0]
+    assert kept(label)
+    assert not free(label)
+    assert all(predicate(word) for predicate in (kept, free) for word in ("no", "left", "3"))
+
+
+@pytest.mark.slow
+def test_words_stay_within_their_share_and_queries_within_their_bound(made, tmp_path):
+    config, workdir = tiny(recipe="text_only", max_words=9, share=0.1, max_queries=3), copy_of(made, tmp_path / "run")
+    run(config, workdir)
+    store, data = store_of(workdir), common.data(context_of(config, workdir, "text_only"))
+    reports = dict(zip(*(getattr(data.split("train"), name) for name in ("ids", "reports"))))
+    told = {name: store.provenance(name) for name in store}
+    assert max(one["queries"] for one in told.values()) == 3
+    counts = {name: len(words) for name, words in zip(reports, data.tokenizer.split(list(reports.values())))}
+    assert all(one["words_changed"] <= -(-counts[name] // 10) for name, one in told.items())
+    assert verdict(workdir)[0] == 0
 
 
 def test_files_of_the_user_that_decide_about_words_are_told_by_their_hashes(tmp_path):

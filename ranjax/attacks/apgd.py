@@ -218,7 +218,7 @@ def apgd(loss_fn: Loss, images: Any, keys: jax.Array, settings: APGD, *, mask: A
     epsilon = checks.spread(settings.epsilon, images, "epsilon")
     linf = settings.norm == "linf"
     if not linf:
-        checks.validate_l2_shape(epsilon)
+        checks.validate_l2(settings.epsilon, epsilon, images)
     free, inside = within(images, projections.linf(epsilon) if linf else projections.l2(epsilon), mask)
     named = {
         "surface": starts.surface_linf if linf else starts.surface_l2,

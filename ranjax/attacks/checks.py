@@ -180,11 +180,19 @@ def spread(value: Any, images: jax.Array, key: str) -> jax.Array:
     return array.reshape(full)
 
 
-def validate_l2_shape(epsilon: jax.Array) -> None:
-    """Raises ConfigError where a spread `epsilon` differs between the pixels of an image: an L2 ball has one radius."""
+def validate_l2(value: Any, epsilon: jax.Array, images: jax.Array) -> None:
+    """Raises ConfigError where an L2 ball has no one radius, or one that all of [0, 1] lies within.
+
+    Args:
+      value: the radius as it was given, and `epsilon`: as spread over `images`.
+    """
     if any(n != 1 for n in epsilon.shape[1:]):
         allowed = "one radius per example under l2"
         raise ConfigError("epsilon.shape", epsilon.shape, allowed, "Use a mask to exempt pixels.")
+    numbers = math.prod(images.shape[1:])
+    if not is_traced(value) and float(np.max(np.asarray(value))) > math.sqrt(numbers):
+        allowed = f"at most {math.sqrt(numbers):.4g}, the root of an image's {numbers} numbers"
+        raise ConfigError("epsilon", value, allowed, "Written in 0-255? Divide by 255.")
 
 
 def validate_decay(value: Any) -> None:
@@ -216,3 +224,40 @@ def unflatten_settings(kind: type, static: tuple[Any, ...], leaves: tuple[Any, .
     for name, value in (*zip(names, leaves), *rest):
         object.__setattr__(settings, name, value)
     return settings
+
+
+def check_rows(table: jax.Array, tokens: jax.Array, mask: jax.Array, words: jax.Array) -> None:
+    """Raises ValueError, before anything compiles, if the arrays of a text do not fit each other."""
+    if table.ndim != 2:
+        raise ValueError(f"the token table must be [V, W], got shape {table.shape}")
+    if tokens.ndim != 2 or tokens.shape != mask.shape or tokens.shape != words.shape:
+        raise ValueError(
+            f"tokens, mask and words must all be [B, L], got shapes {tokens.shape}, {mask.shape}, {words.shape}"
+        )
+    if mask.dtype != jnp.bool_:
+        raise ValueError(f"mask must be bool, True on real tokens, got {mask.dtype}")
+    for name, array in (("tokens", tokens), ("words", words)):
+        if array.dtype != jnp.int32:
+            raise ValueError(f"{name} must be int32, got {array.dtype}")
+    check_vocabulary(table, tokens, "tokens")
+    if not is_traced(words) and words.size:
+        held = np.asarray(words)
+        low, high = int(held.min()), int(held.max())
+        if low < -1 or high >= words.shape[1]:
+            raise ValueError(
+                f"words must be slots from 0 to {words.shape[1] - 1} in rows of {words.shape[1]} tokens, or -1 on "
+                f"special tokens and padding, got {low} to {high}"
+            )
+
+
+def check_vocabulary(table: jax.Array, tokens: jax.Array, name: str) -> None:
+    """Raises ValueError for tokens that have no row in the token table; traced ones are taken on trust."""
+    if is_traced(tokens) or not tokens.size:
+        return
+    held = np.asarray(tokens)  # not by jnp: inside jit that would trace even what is known
+    low, high = int(held.min()), int(held.max())
+    if low < 0 or high >= table.shape[0]:
+        raise ValueError(
+            f"{name} must be 0 to {table.shape[0] - 1}, the rows of the token table, got {low} to {high}; is this the "
+            "tokenizer of another model?"
+        )

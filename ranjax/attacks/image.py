@@ -120,13 +120,13 @@ def compose(images: jax.Array, settings: Composition) -> dict[str, Any]:
     """The rule, projection, start and measure that `settings` stand for: keyword arguments of `ascend`.
 
     Raises:
-      ConfigError: an epsilon per pixel under l2, or a shape that does not broadcast.
+      ConfigError: an epsilon per pixel or beyond any image under l2, or a shape that does not broadcast.
     """
     epsilon = checks.spread(settings.epsilon, images, "epsilon")
     size = checks.spread(settings.step_size, images, "step_size")
     linf = settings.norm == "linf"
     if not linf:
-        checks.validate_l2_shape(epsilon)
+        checks.validate_l2(settings.epsilon, epsilon, images)
     step = steps.sign(size) if linf else steps.normalised_l2(size)
     momentum = settings.momentum
     uniform = starts.uniform_linf if linf else starts.uniform_l2

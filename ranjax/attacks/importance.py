@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from ranjax.attacks import words as words_lib
 from ranjax.attacks.candidates import Candidates
-from ranjax.attacks.text import Substitution, TextAttack, TextLoss, TextTest, check_rows, row_losses
+from ranjax.attacks.checks import check_rows, is_traced
+from ranjax.attacks.text import Substitution, TextAttack, TextLoss, TextTest, row_losses
 from ranjax.errors import ConfigError
 
 HIDE = ("unk", "delete")
@@ -44,10 +45,14 @@ def importance(
       forward_rows: most rows of one forward pass.
 
     Raises:
-      ConfigError: unknown `hide`.
+      ConfigError: unknown `hide`, or a `hide_id` without a row in the table.
     """
     if hide not in HIDE:
         raise ConfigError("hide", hide, f"one of {HIDE}")
+    if not is_traced(hide_id) and not 0 <= hide_id < table.shape[0]:
+        raise ConfigError(
+            "hide_id", hide_id, f"a token, 0 to {table.shape[0] - 1}, which the token table has a row for"
+        )
     length = tokens.shape[1]
     pieces, count = jnp.full((1,), hide_id, jnp.int32), jnp.int32(hide == "unk")
 
@@ -104,7 +109,8 @@ def ranked(
       A `TextAttack`; trace f32[L + 1, B] over visited words; queries count the passes for importance, too.
 
     Raises:
-      ConfigError: unknown `hide`. ValueError: shapes do not fit, or candidates without lists.
+      ConfigError: unknown `hide`, or a `hide_id` without a row in the table.
+      ValueError: shapes do not fit, or candidates without lists.
     """
     table, tokens, mask, words = (jnp.asarray(x) for x in (table, tokens, mask, words))
     check_rows(table, tokens, mask, words)

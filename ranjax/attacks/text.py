@@ -23,7 +23,7 @@ from ranjax.attacks import candidates as candidates_lib
 from ranjax.attacks import gains as gains_lib
 from ranjax.attacks import resume as resume_lib
 from ranjax.attacks import words as words_lib
-from ranjax.attacks.checks import is_traced, validate_count
+from ranjax.attacks.checks import check_rows, check_vocabulary, validate_count
 from ranjax.errors import ConfigError
 
 TextLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -143,35 +143,6 @@ class _State(NamedTuple):
     queries: jax.Array  # i32[B]
     trace: jax.Array  # [R + 1, B]
     round: jax.Array  # i32[]
-
-
-def check_rows(table: jax.Array, tokens: jax.Array, mask: jax.Array, words: jax.Array) -> None:
-    """Raises ValueError, before anything compiles, if the arrays of a text do not fit each other."""
-    if table.ndim != 2:
-        raise ValueError(f"the token table must be [V, W], got shape {table.shape}")
-    if tokens.ndim != 2 or tokens.shape != mask.shape or tokens.shape != words.shape:
-        raise ValueError(
-            f"tokens, mask and words must all be [B, L], got shapes {tokens.shape}, {mask.shape}, {words.shape}"
-        )
-    if mask.dtype != jnp.bool_:
-        raise ValueError(f"mask must be bool, True on real tokens, got {mask.dtype}")
-    for name, array in (("tokens", tokens), ("words", words)):
-        if array.dtype != jnp.int32:
-            raise ValueError(f"{name} must be int32, got {array.dtype}")
-    check_vocabulary(table, tokens, "tokens")
-
-
-def check_vocabulary(table: jax.Array, tokens: jax.Array, name: str) -> None:
-    """Raises ValueError for tokens that have no row in the token table; traced ones are taken on trust."""
-    if is_traced(tokens) or not tokens.size:
-        return
-    held = np.asarray(tokens)  # not by jnp: inside jit that would trace even what is known
-    low, high = int(held.min()), int(held.max())
-    if low < 0 or high >= table.shape[0]:
-        raise ValueError(
-            f"{name} must be 0 to {table.shape[0] - 1}, the rows of the token table, got {low} to {high}; is this the "
-            "tokenizer of another model?"
-        )
 
 
 def row_losses(loss_fn: TextLoss, table: jax.Array, rows: words_lib.Row, forward_rows: int) -> jax.Array:

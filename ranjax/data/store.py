@@ -61,6 +61,7 @@ class StoreWriter:
       epsilon: radius that every twin must keep, in pixel units.
       provenance: what all twins share (attack, settings, seed, surrogate hash); plain JSON.
       norm: "linf" or "l2".
+      key: what an error calls the folder: a key of a config, an option of a command.
 
     Raises:
       ConfigError: the folder holds a store of another plan; names what differs.
@@ -74,6 +75,7 @@ class StoreWriter:
         epsilon: float,
         provenance: Mapping[str, Any],
         norm: str = "linf",
+        key: str = "folder",
     ):
         if shard_size < 1:
             raise ConfigError("noise.shard_size", shard_size, "at least 1")
@@ -93,10 +95,8 @@ class StoreWriter:
         if (self.folder / _PLAN).is_file():
             stored = files.read_json(self.folder / _PLAN)
             if differing := _differing(stored, plan):
-                named = ", ".join(differing[:8])
-                raise ConfigError(
-                    "noise", f"{self.folder}", f"a folder without a store of another plan; {named} differ"
-                )
+                named = "; ".join(differing[:8])
+                raise ConfigError(key, str(self.folder), f"a folder without a store of another plan ({named})")
         else:
             files.write_json(self.folder / _PLAN, plan)
 
@@ -361,11 +361,14 @@ def verify(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _differing(stored: Any, plan: Any, name: str = "") -> list[str]:
-    """Dotted names of what two plans do not share."""
+    """What two plans do not share: dotted names, with both values where they are short."""
     if isinstance(stored, dict) and isinstance(plan, dict):
         keys = sorted({*stored, *plan})
         return [x for key in keys for x in _differing(stored.get(key), plan.get(key), f"{name}.{key}".lstrip("."))]
-    return [] if stored == plan else [name]
+    if stored == plan:
+        return []
+    values = f"{stored!r} then, {plan!r} now"
+    return [f"{name.removeprefix('provenance.')} {values if len(values) < 80 else 'differ'}"]
 
 
 def _check_ball(identity: str, norm: float, epsilon: float) -> None:

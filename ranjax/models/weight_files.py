@@ -141,12 +141,35 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
     refuse_stand_ins(path)
     verify(path)
     try:
-        return load_file(path)
+        weights = load_file(path)
     except SafetensorError as error:
         raise DataError(
             f"{path} ({path.stat().st_size} bytes) is not a whole safetensors file: {error}. "
             "A cut-off download looks like this; fetch it again"
         ) from error
+    _refuse_not_finite(path, weights)
+    return weights
+
+
+def _refuse_not_finite(path: Path, weights: Mapping[str, np.ndarray]) -> None:
+    bad = [name for name, value in weights.items() if not _is_finite(name, value)]
+    if bad:
+        value = weights[bad[0]]
+        more = f", and some of {len(bad) - 1} other tensors" if len(bad) > 1 else ""
+        raise DataError(
+            f"{path}: {int(np.sum(~np.isfinite(value)))} of the {value.size} numbers of {bad[0]} are NaN or infinite"
+            f"{more}. Training that diverged leaves such weights; take an earlier checkpoint"
+        )
+
+
+def _is_finite(name: str, value: np.ndarray) -> bool:
+    """Whether all numbers are finite; an attention mask that a checkpoint holds may be -inf."""
+    if value.dtype.kind not in "fV" or value.dtype.itemsize == 1:  # V: bfloat16, which NumPy knows by ml_dtypes alone
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.sum(value, dtype=np.float32)):  # what is not finite stays so in a sum, which needs no copy
+            return True
+    return bool(~np.isnan(value).any() if name.endswith("mask") else np.isfinite(value).all())
 
 
 def _read_shards(index: Path) -> dict[str, np.ndarray]:

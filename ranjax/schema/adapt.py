@@ -5,7 +5,7 @@ import math
 from ml_collections import ConfigDict
 
 from ranjax.errors import ConfigError
-from ranjax.schema.checks import Key, above, at_least, between, epsilon, one_of, patterns, some_of
+from ranjax.schema.checks import Key, above, at_least, between, epsilon, one_of, patterns, pixel_step, some_of
 
 ONE_SIDED = ("lp_image", "lp_question")
 """Methods that see one side of a set of questions."""
@@ -22,6 +22,8 @@ def _factors(value: tuple[float, ...]) -> str:
     return "" if good else "different factors above 0, e.g. (0.3, 1.0, 3.0)"
 
 
+FILTERED = ("lp_filter", "lora_filter", "at_lora_filter")
+"""Methods that differ from another one by the filter alone."""
 BY_PROMPTS = ("tecoa", "fare", "pmg_aft", "ttc")
 """Methods that classify by the classes' prompts, which compete for one label an image."""
 
@@ -108,12 +110,12 @@ KEYS = (
         between(0, 64),
     ),
     Key("adapt.epsilon", "4/255", "Radius of the ball of defence examples.", "pixel units", epsilon),
-    Key("adapt.step", "1/255", "Step of their PGD.", "pixel units", epsilon),
+    Key("adapt.step", "1/255", "Step of their PGD.", "pixel units", pixel_step),
     Key("adapt.attack_steps", 5, "Steps of their PGD.", "steps", at_least(1)),
     Key("adapt.tuned_seeds", 1, "Fits of each method that reaches into the encoder.", "seeds", at_least(1)),
     Key("adapt.tune_epochs", 10, "Passes over the labelled images of such a method.", "epochs", at_least(1)),
     Key("adapt.tune_batch_size", 64, "Images a step of such a method.", "images", at_least(2)),
-    Key("adapt.tune_step", "2/255", "Step of the PGD against encoder and head on the fly.", "pixel units", epsilon),
+    Key("adapt.tune_step", "2/255", "Step of the PGD against encoder and head on the fly.", "pixel units", pixel_step),
     Key("adapt.tune_attack_steps", 2, "Steps of that PGD.", "steps", at_least(1)),
     Key("adapt.tune_learning_rate", 1e-4, "AdamW's for a whole image tower.", "", above(0)),
     Key("adapt.lora_learning_rate", 3e-3, "AdamW's for LoRA's adapters.", "", above(0)),
@@ -144,8 +146,8 @@ def check(config: ConfigDict) -> None:
         raise ConfigError("adapt.ran_epochs_share", adapt.ran_epochs_share, "above 0 and at most 1")
     if adapt.shots and adapt.share < 1:
         raise ConfigError("adapt.share", adapt.share, f"1.0 where adapt.shots = {adapt.shots}: one of the two")
-    if adapt.ran_scope == "lora":
-        _check_ablations(adapt)
+    _check_ablations(adapt)
+    _check_terms(adapt)
     one_sided = [name for name in adapt.methods if name in ONE_SIDED]
     if one_sided and config.data.source != "prepared":
         raise ConfigError("adapt.methods", one_sided, "methods for a prepared set of questions where there is one")
@@ -154,14 +156,33 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_ablations(adapt: ConfigDict) -> None:
-    """Refuses to leave out what RAN in LoRA's scope has not, or all that it has."""
+    """Refuses to leave out what RAN has not, or all that it has."""
     left = {name: name.removeprefix("ran_without_") for name in adapt.methods if name in ABLATIONS}
     for name, part in left.items():
-        if part != "filter" and (part not in adapt.lora_terms or len(adapt.lora_terms) == 1):
+        in_lora = adapt.ran_scope == "lora" and part != "filter"
+        if in_lora and (part not in adapt.lora_terms or len(adapt.lora_terms) == 1):
             allowed = (
                 f"ran_without_ one of several adapt.lora_terms = {adapt.lora_terms} where adapt.ran_scope = 'lora'"
             )
             raise ConfigError("adapt.methods", name, allowed)
+        if not adapt[part]:
+            allowed = f"a part that RAN has to leave out; here adapt.{part} = {adapt[part]!r}"
+            raise ConfigError("adapt.methods", name, allowed)
+
+
+def _check_terms(adapt: ConfigDict) -> None:
+    """Refuses methods of which the weights leave no loss, and a filter's own methods where there is no filter."""
+    filtered = [name for name in adapt.methods if name in FILTERED]
+    if filtered and not adapt.filter:
+        raise ConfigError("adapt.filter", adapt.filter, f"above 0 where adapt.methods holds {filtered[0]!r}")
+    if "at" in adapt.methods and not adapt.defence_ce:
+        raise ConfigError("adapt.defence_ce", 0.0, "above 0 where adapt.methods holds 'at', whose whole loss it is")
+    in_lora = [name for name in adapt.methods if name == "ran_lora" or (name == "ran" and adapt.ran_scope == "lora")]
+    weighed = [term for term in adapt.lora_terms if term == "ce" or adapt[term]]
+    if in_lora and not weighed:
+        raise ConfigError(
+            "adapt.lora_terms", adapt.lora_terms, f"at least one with a weight above 0, as {in_lora[0]} has no other"
+        )
 
 
 def _check_multi(config: ConfigDict) -> None:

@@ -56,6 +56,11 @@ def epsilon(value: Any) -> str:
     return "" if good else 'pixel units from 0 to 1, e.g. "8/255" or "0.03" (not 0 to 255)'
 
 
+def pixel_step(value: Any) -> str:
+    """Like `epsilon`, above 0: an attack with a step of 0 stays where it starts."""
+    return epsilon(value) or ("" if pixel_units(value) > 0 else 'pixel units above 0, e.g. "2/255"')
+
+
 def ratios(value: tuple[float, ...]) -> str:
     good = len(value) > 0 and value[0] == 0.0 and all(a < b for a, b in itertools.pairwise(value)) and value[-1] <= 1.0
     return "" if good else "shares from 0 to 1 that rise and begin with 0.0 (the clean run is the surrogate)"

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from ranjax.errors import ConfigError
-from ranjax.schema.checks import Key, at_least, epsilon, pixel_units, some_of
+from ranjax.schema.checks import Key, at_least, epsilon, pixel_step, pixel_units, some_of
 
 ATTACKS = ("pgd", "apgd_ce", "apgd_dlr")
 PAIR_ATTACKS = ("image_only", "text_only", "sep", "sequential", "coattack", "sga")
@@ -24,7 +24,7 @@ def _names(*known: str) -> object:
 
 KEYS = (
     Key("evaluate.epsilon", "4/255", "Radius of the white-box attack.", "pixel units", epsilon),
-    Key("evaluate.step", "1/255", "Step of the white-box PGD.", "pixel units", epsilon),
+    Key("evaluate.step", "1/255", "Step of the white-box PGD.", "pixel units", pixel_step),
     Key("evaluate.steps", 10, "Steps of the white-box PGD.", "steps", at_least(1)),
     Key("evaluate.restarts", 1, "Random restarts; the worst counts.", "restarts", at_least(1)),
     Key(

@@ -1,10 +1,16 @@
 """Keys of the whole run: seed, devices, compilation."""
 
 from ranjax.schema import profile
-from ranjax.schema.checks import Key, at_least, one_of
+from ranjax.schema.checks import Key, at_least, between, one_of
 
 KEYS = (
-    Key("seed", 0, "The one seed: data, weights, order, attacks and heads all derive from it.", "", at_least(0)),
+    Key(
+        "seed",
+        0,
+        "The one seed: data, weights, order, attacks and heads all derive from it.",
+        "",
+        between(0, 2**32 - 1),
+    ),
     Key("devices", 0, "How many devices share the work; 0 takes all that are visible.", "devices", at_least(0)),
     Key(
         "cpu_devices",

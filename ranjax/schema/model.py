@@ -65,6 +65,13 @@ KEYS = (
     ),
 )
 
+SIZES = (
+    "patch_size", "vision_width", "vision_layers", "vision_heads", "text_width", "text_layers", "text_heads",
+    "embed_dim",
+)  # fmt: skip
+"""Keys of shapes, which given weights bring along."""
+DEFAULTS = {key.name: key.default for key in KEYS}
+
 
 def check(config: ConfigDict) -> None:
     """Raises a ConfigError where keys do not fit each other."""
@@ -83,3 +90,26 @@ def check(config: ConfigDict) -> None:
         raise ConfigError(
             "model.patch_size", model.patch_size, f"a divisor of data.image_size = {config.data.image_size}"
         )
+
+
+def notes(config: ConfigDict) -> list[str]:
+    """What a config says of the encoder and given weights decide: each key by name, as it is not read."""
+    model = config.model
+    image = [key for key in SIZES if key.startswith("vision_")] + ["patch_size"]
+    text = [key for key in SIZES if key.startswith("text_")]
+    unread: dict[str, list[str]] = {}
+    if model.weights:
+        unread["model.weights"] = [*SIZES, "activation", "projection", "text_pooling"]
+    elif model.text_weights:
+        unread["model.text_weights"] = text
+        if model.image_weights:
+            unread["model.image_weights"] = [*image, "activation"]
+    else:
+        unread[""] = ["projection", "text_pooling"]
+    found = []
+    for source, keys in unread.items():
+        why = f"{source} = {model[source.removeprefix('model.')]!r} decides it" if source else "no model.text_weights"
+        for key in keys:
+            if model[key] != DEFAULTS[f"model.{key}"]:
+                found.append(f"model.{key} = {model[key]!r} is not used: {why}")
+    return found

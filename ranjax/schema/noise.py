@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from ranjax.errors import ConfigError
-from ranjax.schema.checks import Key, at_least, between, epsilon, one_of, ratios, some_of
+from ranjax.schema.checks import Key, at_least, between, epsilon, one_of, pixel_step, ratios, some_of
 
 ATTACKS = ("coattack", "sga", "sep", "sequential", "image_only", "text_only")
 CONTROLS = ("gaussian", "caption_shuffle")
@@ -29,7 +29,7 @@ KEYS = (
         ratios,
     ),
     Key("noise.image_epsilon", "8/255", "Radius of the Linf ball.", "pixel units", epsilon),
-    Key("noise.image_step", "2/255", "Step of PGD.", "pixel units", epsilon),
+    Key("noise.image_step", "2/255", "Step of PGD.", "pixel units", pixel_step),
     Key("noise.image_steps", 10, "Steps of PGD.", "steps", at_least(0)),
     Key(
         "noise.gradient_dtype",
@@ -39,6 +39,20 @@ KEYS = (
         one_of("float32", "bfloat16"),
     ),
     Key("noise.max_words", 3, "Words that may change in a report.", "words", at_least(0)),
+    Key(
+        "noise.share",
+        1.0,
+        "Words that may change as a share of a report's words, rounded up; noise.max_words holds as well.",
+        "share",
+        between(0, 1),
+    ),
+    Key(
+        "noise.max_queries",
+        0,
+        "Forward passes on changed texts that a search may spend on a report (SGA searches twice); 0: no bound.",
+        "passes",
+        at_least(0),
+    ),
     Key("noise.top_k", 8, "Substitutions re-scored by a true forward pass each round.", "candidates", at_least(1)),
     Key("noise.beam", 1, "Texts kept from round to round; 1 is greedy.", "texts", at_least(1)),
     Key(
@@ -66,6 +80,7 @@ KEYS = (
         "noise.similarity", -1.0, "Least cosine to the original report's embedding; -1: none.", "cosine", between(-1, 1)
     ),
     Key("noise.protect", True, "Keep negations, sides, numbers and finding words as they are.", ""),
+    Key("noise.protect_labels", True, "Of these, the words of data.classes and data.label_words; the rest stays kept."),
     Key(
         "noise.lists",
         ("",),

@@ -103,6 +103,7 @@ def attack(
             "files": attack_words.hashes(arguments),
         },
         norm=arguments.norm,
+        key="--out",
     )
     missing = writer.missing()
     program = _program(arguments, pairs, victim, words, image, text, mesh) if missing else None

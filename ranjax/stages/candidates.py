@@ -13,7 +13,7 @@ import numpy as np
 from ranjax import files
 from ranjax.attacks import candidates, constraints, sources
 from ranjax.data.tokenizer import Tokenizer
-from ranjax.errors import ConfigError
+from ranjax.errors import ConfigError, DataError
 from ranjax.pipeline import Context
 from ranjax.stages import common, prepare
 
@@ -98,8 +98,10 @@ def vocabulary(data: common.Data, noise: Any) -> candidates.Lexicon:
 def protected(data: common.Data, noise: Any) -> constraints.Protection:
     """The words that are neither replaced nor offered: with `noise.protect`, all that carry the medical statement."""
     lists = {kind: path for kind, _, path in (item.partition("=") for item in noise.lists if item)}
-    if noise.protect:
+    if noise.protect and noise.protect_labels:
         return constraints.protection(labels=data.prepared.classes, extra=data.prepared.label_words, lists=lists)
+    if noise.protect:
+        return constraints.protection(lists=lists)
     return constraints.protection(kinds=("stop_words",), lists={k: v for k, v in lists.items() if k == "stop_words"})
 
 
@@ -171,6 +173,27 @@ def files_of(noise: Any) -> dict[str, str]:
     named += [noise.thesaurus] if "thesaurus" in noise.candidates else []
     given = "masked_lm" in noise.candidates and noise.masked_lm != "corpus"
     return hashes(named, noise.masked_lm if given else "")
+
+
+def check_files(noise: Any) -> None:
+    """Reads the lists that ``noise.*`` names and looks for its model, so that a run is not refused hours later.
+
+    Raises:
+      ConfigError: a file that is not there, or is no list of words.
+    """
+    named = [("noise.lists", item, item.partition("=")[2]) for item in noise.lists if item]
+    if "thesaurus" in noise.candidates:
+        named.append(("noise.thesaurus", noise.thesaurus, noise.thesaurus))
+    for key, value, source in named:
+        if source == constraints.OFF:
+            continue
+        try:
+            constraints.read_list(source)
+        except DataError as error:
+            raise ConfigError(key, value, f"a list that can be read: {error}") from error
+    given = noise.masked_lm
+    if "masked_lm" in noise.candidates and given != "corpus" and not (Path(given) / "config.json").is_file():
+        raise ConfigError("noise.masked_lm", given, "'corpus', or a folder of a BERT with its head and a config.json")
 
 
 def _proposer(context: Context, lexicon: candidates.Lexicon) -> Proposer:

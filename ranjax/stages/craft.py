@@ -53,6 +53,7 @@ def run(context: Context) -> dict[str, Any]:
             "surrogate": files.sha256(surrogate),
             "files": candidates.files_of(config.noise),
         },
+        key="noise",
     )
 
     def begin() -> None:
@@ -79,10 +80,10 @@ def run(context: Context) -> dict[str, Any]:
 
 
 SETTINGS = (
-    "image_epsilon", "image_step", "image_steps", "gradient_dtype", "max_words", "top_k", "beam", "text_search",
-    "candidates",
+    "image_epsilon", "image_step", "image_steps", "gradient_dtype", "max_words", "share", "max_queries", "top_k",
+    "beam", "text_search", "candidates",
     "masked_lm", "masked_lm_k", "masked_lm_steps", "neighbours", "neighbour_cosine", "thesaurus", "same_class",
-    "similarity", "protect", "lists",
+    "similarity", "protect", "protect_labels", "lists",
 )  # fmt: skip
 """Keys of `noise` that decide what a twin looks like."""
 
@@ -169,7 +170,13 @@ def attack_of(context: Context, recipe: str, functions: Any, params: Any, report
 
 def substitution_of(noise: Any) -> text_attacks.Substitution:
     """The word search that the config's group ``noise`` describes."""
-    return text_attacks.Substitution(max_words=noise.max_words, top_k=noise.top_k, beam=noise.beam)
+    return text_attacks.Substitution(
+        max_words=noise.max_words,
+        share=noise.share if noise.share < 1 else None,
+        top_k=noise.top_k,
+        beam=noise.beam,
+        max_queries=noise.max_queries or None,
+    )
 
 
 def rows_attack(

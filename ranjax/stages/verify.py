@@ -160,7 +160,7 @@ class _Words:
 
     def __init__(self, context: pipeline.Context):
         self.data, self.recipe = common.data(context), context.this.recipe or context.config.noise.recipe
-        self.most = context.config.noise.max_words
+        self.budget = craft.substitution_of(context.config.noise)
         lexicon = candidates.vocabulary(self.data, context.config.noise)
         table = lexicon.table
         lengths, offered = np.asarray(table.lengths), np.asarray(table.offered)
@@ -174,9 +174,10 @@ class _Words:
         if self.recipe in CONTROLS:
             return None if twin["report"] in self.reports else "its report is none of the source's"
         changed = set(twin["provenance"]["changed"])
-        if len(changed) != twin["provenance"]["words_changed"] or len(changed) > self.most:
-            return f"{len(changed)} words are changed; allowed: {self.most}"
         before = self.data.encode([original])
+        most = int(self.budget.budgets(before.words.shape[1])[before.words[0].max() + 1])
+        if len(changed) != twin["provenance"]["words_changed"] or len(changed) > most:
+            return f"{len(changed)} words are changed; allowed: {most}"
         slots = _slots(before.ids[0], before.words[0], before.mask[0])
         after = tuple(twin["tokens"][twin["mask"]].tolist())
         if not self._walk(slots, after, changed):

@@ -98,6 +98,17 @@ def test_other_arguments_are_refused():
         image.pgd(jnp.sum, IMAGES, KEYS, image.bim(0.1, 0.1, 1))
 
 
+def test_an_l2_radius_beyond_every_image_is_refused():
+    root = IMAGES[0].size ** 0.5
+    each = np.full((len(IMAGES), 1, 1, 1), 1.01 * root, np.float32)
+    for radius in (1.01 * root, each):
+        with pytest.raises(ValueError, match=rf"(?s)epsilon = .*at most {root:.4g}, the root of an image's"):
+            image.pgd(total, IMAGES, KEYS, image.PGD(radius, 0.1, 1, norm="l2"))
+    with pytest.raises(ValueError, match="Written in 0-255"):
+        apgd.apgd(total, IMAGES, KEYS, apgd.APGD(255.0, norm="l2"))
+    image.pgd(total, IMAGES, KEYS, image.PGD(0.999 * root, 0.1, 1, norm="l2"))
+
+
 # an L2 radius above 1 is no mistake; strings and fractions are lengths
 def test_lengths():
     assert image.PGD(3, 1.5, 1, norm="l2").epsilon == 3

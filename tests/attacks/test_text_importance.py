@@ -100,5 +100,11 @@ def test_what_does_not_fit_is_refused():
     allowed = toy.for_rows(TABLE, rows[0], rows[2])
     with pytest.raises(ValueError, match="lists per slot"):
         importance.ranked(loss, PARAMS["table"], *rows, allowed, SETTINGS, hide_id=toy.UNK)
+    for hidden in (-1, len(PARAMS["table"])):
+        with pytest.raises(ConfigError, match=f"hide_id = {hidden} .* 0 to {len(PARAMS['table']) - 1}"):
+            importance.ranked(
+                loss, PARAMS["table"], *rows, allowed._replace(lists=jnp.zeros((1, rows[0].shape[1], 2), jnp.int32)),
+                SETTINGS, hide_id=hidden,
+            )  # fmt: skip
     with pytest.raises(ConfigError, match="hide"):
         importance.importance(loss, PARAMS["table"], *rows, allowed.open, hide_id=3, pad_id=0, hide="mask")

@@ -294,6 +294,9 @@ def test_rows_that_do_not_fit_are_refused():
         text.substitute(loss, table, tokens, mask, words[:, :-1], TABLE, ONE)
     with pytest.raises(ValueError, match=r"\[V, W\]"):
         text.substitute(loss, table[0], tokens, mask, words, TABLE, ONE)
+    for slot in (-2, words.shape[1]):
+        with pytest.raises(ValueError, match=rf"slots from 0 to {words.shape[1] - 1} .* got .*{slot}"):
+            text.substitute(loss, table, tokens, mask, words.at[0, 1].set(slot), TABLE, ONE)
     with pytest.raises(ValueError, match="int32"):
         text.substitute(loss, table, tokens.astype(jnp.float32), mask, words, TABLE, ONE)
 

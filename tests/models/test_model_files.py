@@ -22,6 +22,7 @@ from ranjax.models.bert import Bert, BertConfig, split_bert
 from ranjax.models.bert_files import save_bert
 from ranjax.models.layouts import kind_of
 from ranjax.models.naming import paths
+from ranjax.models.weight_files import read_weights
 from ranjax.objectives import contrastive
 from ranjax.training.optimizer import AdamWSettings, adamw
 from ranjax.training.pretrain import make_step
@@ -35,6 +36,20 @@ def test_one_file_of_weights_is_read_with_the_config_beside_it(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"\x80\x02")
     with pytest.raises(DataError, match=r"refused.*ranjax\.models\.convert"):
         load(tmp_path / "weights.bin")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, jnp.bfloat16])
+def test_numbers_that_are_not_finite_are_named_by_file_and_tensor(dtype, tmp_path):
+    path, sound = tmp_path / "model.safetensors", np.full((3, 4), 6e4).astype(dtype)  # whose sum float16 cannot hold
+    broken = sound.copy()
+    broken[1, 2] = np.nan
+    save_file({"a": sound, "text.b": broken, "text.c": -broken}, path)
+    with pytest.raises(DataError, match=r"1 of the 12 numbers of text\.b .* and some of 1 other tensors") as error:
+        read_weights(tmp_path)
+    assert str(path) in str(error.value)
+    endless = np.where(np.eye(3) > 0, 0, -np.inf).astype(dtype)
+    save_file({"a": sound, "text.attn_mask": endless, "ids": np.arange(3)}, path)
+    assert set(read_weights(tmp_path)) == {"a", "text.attn_mask", "ids"}
 
 
 def test_a_known_hash_is_compared_and_another_file_refused(tmp_path):
