@@ -174,7 +174,8 @@ def test_rates_memory_and_the_share_of_twins_are_written_beside_the_figures(whol
     assert [row["step"] for row in speed] == [row["step"] for row in rows]
     assert speed[0]["examples_per_second"] is None
     curves = [json.loads(line) for line in (workdir / "adapt/coattack_30/metrics.jsonl").read_text().splitlines()]
-    assert [(row["method"], row["epoch"]) for row in curves] == [("lp", 1), ("lp", 2), ("ran", 1), ("ran", 2)]
+    # RAN's head is trained for half of LP's epochs.
+    assert [(row["method"], row["epoch"]) for row in curves] == [("lp", 1), ("lp", 2), ("ran", 1)]
     assert {"validation", "ce", "mse"} <= set(curves[-1])
     for row in speed[1:]:
         assert row["examples_per_second"] == pytest.approx(8 / row["step_seconds"])
