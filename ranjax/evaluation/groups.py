@@ -65,18 +65,29 @@ def _age(value: Any) -> str:
 
 
 def group_rows(
-    cell: Cell, hits: Any, groups: Any, column: str, smallest: int = 10, resamples: int = 1000, seed: int = 0
+    cell: Cell,
+    hits: Any,
+    groups: Any,
+    column: str,
+    smallest: int = 10,
+    resamples: int = 1000,
+    seed: int = 0,
+    owners: Any = None,
 ) -> list[Row]:
     """Accuracy in each group of at least `smallest` examples, and the worst of them, with 95 % intervals.
 
-    The worst group's interval takes the minimum anew in every resample (drawn within each group), so it says how low
-    some group lies, not how low the named one does. Rows: metrics ``"accuracy/side=left"`` and ``"worst_group/side"``.
+    Rows: metrics ``"accuracy/side=left"`` and ``"worst_group/side"``; the latter names the worst group as "group". Its
+    value is the least of several figures, and so lies below the accuracy of the truly worst group by chance. Its
+    interval allows for that: the truly worst of K groups is no lower than the least of their lower ends, and it is no
+    higher than any of their upper ends, which Bonferroni takes at 0.05 / K. (Percentiles of the minimum, drawn anew in
+    every resample, covered the truth in 38 % of 600 trials of six equal groups of 30.)
 
     Args:
       cell: of the method and split.
       hits: bool[N] or bool[S, N] of S seeds.
       groups: str[N]; "unknown" is no group.
       column: its name.
+      owners: i[N], what examples belong to that are drawn together (:func:`statistics.draw_counts`).
 
     Raises:
       DataError: shapes that do not fit.
@@ -85,18 +96,22 @@ def group_rows(
     groups = np.asarray(groups, dtype=str)
     if groups.shape != hits.shape[1:]:
         raise DataError(f"groups of shape {groups.shape} do not fit hits of shape {hits.shape}")
+    statistics.count_owners(len(groups), owners)
     members = {str(g): np.flatnonzero(groups == g) for g in np.unique(groups) if g != UNKNOWN}
     members = {name: index for name, index in members.items() if len(index) >= smallest}
+    of = {name: None if owners is None else np.asarray(owners)[index] for name, index in members.items()}
     rows = [
-        mean_row(cell, f"accuracy/{column}={name}", hits[:, index], resamples, seed) for name, index in members.items()
+        mean_row(cell, f"accuracy/{column}={name}", hits[:, index], resamples, seed, of[name])
+        for name, index in members.items()
     ]
     if len(members) < 2:
         return rows
-    draws = np.stack([statistics.resampled_means(hits[:, index], resamples, seed) for index in members.values()])
-    value = min(float(hits[:, index].mean()) for index in members.values())
-    low, high = np.quantile(draws.min(0), [0.025, 0.975])
-    count = sum(len(index) for index in members.values())
-    # No group can be worse than the worst: where none of its answers is right, its own bound is what there is.
-    high = max(float(high), min(row["high"] for row in rows) if value == 0 else value)
-    found = statistics.Interval(value, min(float(low), value), high, count)
-    return [interval_row(cell, f"worst_group/{column}", found), *rows]
+    worst = min(members, key=lambda name: float(hits[:, members[name]].mean()))
+    least, level = hits[:, members[worst]].mean(), 1 - 0.05 / len(members)
+    above = [
+        statistics.bootstrap(hits[:, index], resamples, seed, level, of[name]).high for name, index in members.items()
+    ]
+    kept = np.concatenate(list(members.values()))
+    count = statistics.count_owners(len(kept), None if owners is None else np.asarray(owners)[kept])
+    found = statistics.Interval(float(least), min(row["low"] for row in rows), min(above), count)
+    return [{**interval_row(cell, f"worst_group/{column}", found), "group": worst}, *rows]

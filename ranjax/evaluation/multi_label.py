@@ -22,6 +22,7 @@ def multi_label_rows(
     class_names: Sequence[str] = (),
     resamples: int = 1000,
     seed: int = 0,
+    owners: Any = None,
 ) -> list[Row]:
     """Figures over all seeds and for each of those named, with 95 % bootstrap intervals over examples (and seeds).
 
@@ -37,6 +38,7 @@ def multi_label_rows(
       seeds: S names of the heads, or none.
       class_names: C names, for rows ``"auroc/<name>"`` over all seeds; none: no such rows.
       resamples, seed: of the bootstrap.
+      owners: i[N], what examples belong to that are drawn together, as `classification_rows` takes it.
     """
     stack, labels = heads_first(logits), np.asarray(labels) > 0.5
     if stack.ndim != 3 or stack.shape[1:] != labels.shape or (len(seeds) and len(seeds) != len(stack)):
@@ -44,7 +46,7 @@ def multi_label_rows(
             f"logits {np.shape(logits)}, labels {labels.shape} and {len(seeds)} seeds do not fit each other"
         )
     check_names(class_names, stack)
-    counts = draws(len(labels), resamples, seed)
+    counts = draws(len(labels), resamples, seed, owners=owners)
     every = np.repeat(counts, stack.shape[2], axis=1)
     said = stack > 0
     right = said == labels[None]
@@ -59,4 +61,4 @@ def multi_label_rows(
     per_class = {f"auroc/{name}": [one[:, c] for one in areas] for c, name in enumerate(class_names)}
     hits = np.stack([metrics.all_right(one, labels) for one in stack])
     means = {"accuracy": hits, "label_accuracy": right.mean(2)}
-    return rows_by_seed(cell, seeds, means, tables, per_class, resamples, seed)
+    return rows_by_seed(cell, seeds, means, tables, per_class, resamples, seed, owners)

@@ -54,6 +54,7 @@ def classification_rows(
     class_names: Sequence[str] = (),
     resamples: int = 1000,
     seed: int = 0,
+    owners: Any = None,
 ) -> list[Row]:
     """Accuracy, balanced accuracy, macro and per-class AUROC and ECE, over all seeds and for each of those named.
 
@@ -67,6 +68,8 @@ def classification_rows(
       seeds: S names of the heads, or none.
       class_names: C names, for rows ``"auroc/<name>"`` over all seeds; none: no such rows.
       resamples, seed: of the bootstrap.
+      owners: i[N], what examples belong to that are not independent, e.g. the image of each question: resamples draw
+        whole owners (and are not stratified), and n counts owners.
     """
     stack = heads_first(logits)
     if stack.ndim != 3 or (len(seeds) and len(seeds) != len(stack)):
@@ -76,7 +79,7 @@ def classification_rows(
     hits = np.stack([metrics.correct(one, labels) for one in stack])
     probabilities = np.stack([metrics.softmax(one) for one in stack])
     confidence = np.minimum(probabilities.max(2), 1.0)
-    counts = draws(len(labels), resamples, seed, strata=labels)
+    counts = draws(len(labels), resamples, seed, labels if owners is None else None, owners)
     areas = [resampled.auroc_each(counts, one, labels) for one in probabilities]
     tables = {
         "balanced_accuracy": [resampled.balanced_accuracy(counts, one, labels) for one in hits],
@@ -84,7 +87,7 @@ def classification_rows(
         "ece": [resampled.ece(counts, *one) for one in zip(confidence, hits)],
     }
     per_class = {f"auroc/{name}": [one[:, c] for one in areas] for c, name in enumerate(class_names)}
-    return rows_by_seed(cell, seeds, {"accuracy": hits}, tables, per_class, resamples, seed)
+    return rows_by_seed(cell, seeds, {"accuracy": hits}, tables, per_class, resamples, seed, owners)
 
 
 def heads_first(logits: Any) -> np.ndarray:
@@ -99,9 +102,9 @@ def check_names(class_names: Sequence[str], stack: np.ndarray) -> None:
         raise DataError(f"{len(class_names)} class names for {stack.shape[2]} classes")
 
 
-def draws(count: int, resamples: int, seed: int, strata: Any = None) -> np.ndarray:
+def draws(count: int, resamples: int, seed: int, strata: Any = None, owners: Any = None) -> np.ndarray:
     """How often each of `count` examples is drawn, f64[1 + resamples, count]; first each once: the figure itself."""
-    return np.concatenate([np.ones((1, count)), statistics.draw_counts(count, resamples, seed, strata=strata)])
+    return np.concatenate([np.ones((1, count)), statistics.draw_counts(count, resamples, seed, strata, owners)])
 
 
 def rows_by_seed(
@@ -112,6 +115,7 @@ def rows_by_seed(
     per_class: Mapping[str, Sequence[np.ndarray]],
     resamples: int,
     seed: int,
+    owners: Any = None,
 ) -> list[Row]:
     """Every figure over all heads, and all but those of classes for each head that is named.
 
@@ -121,11 +125,12 @@ def rows_by_seed(
       means: by metric, values of single examples [S, N], whose mean is the figure.
       tables: by metric and head, the figure on each draw of `draws`, [1 + resamples]. per_class: those of classes.
       resamples, seed: of the bootstrap.
+      owners: i[N], as `draws` was given them.
     """
-    count = next(iter(means.values())).shape[1]
+    count = statistics.count_owners(next(iter(means.values())).shape[1], owners)
 
     def rows_of(cell: Cell, chosen: slice, tables: Mapping[str, Sequence[np.ndarray]]) -> list[Row]:
-        rows = [interval_row(cell, name, statistics.bootstrap(x[chosen], resamples, seed)) for name, x in means.items()]
+        rows = [mean_row(cell, name, x[chosen], resamples, seed, owners) for name, x in means.items()]
         for name, heads in tables.items():
             table = np.stack(heads[chosen], axis=1)
             found = statistics.bootstrap_metric(table[0], table[1:], count, seed, reflected=name == "ece")
@@ -138,6 +143,6 @@ def rows_by_seed(
     return rows
 
 
-def mean_row(cell: Cell, metric: str, values: Any, resamples: int = 1000, seed: int = 0) -> Row:
-    """The mean of per-example values [N] or [S, N] (robust accuracy, recall@k, ...) with its interval."""
-    return interval_row(cell, metric, statistics.bootstrap(values, resamples, seed))
+def mean_row(cell: Cell, metric: str, values: Any, resamples: int = 1000, seed: int = 0, owners: Any = None) -> Row:
+    """The mean of per-example values [N] or [S, N] (robust accuracy, recall@k, ...) with its interval; owners i[N]."""
+    return interval_row(cell, metric, statistics.bootstrap(values, resamples, seed, owners=owners))

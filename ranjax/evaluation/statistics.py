@@ -1,6 +1,7 @@
 """Intervals and tests: percentile bootstrap over examples and seeds, paired differences, Holm's correction.
 
-Everything is seeded and works on per-example values [N] or [S, N] (S seeds, the same examples). Metrics that are no
+Everything is seeded and works on per-example values [N] or [S, N] (S seeds, the same examples). Examples that belong
+together, such as the questions about one image, are drawn together where their owners are given. Metrics that are no
 mean of per-example values (AUROC, balanced accuracy, ECE) are in :mod:`ranjax.evaluation.resampled`.
 """
 
@@ -61,11 +62,24 @@ def _percentiles(draws: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def draw_counts(count: int, resamples: int, seed: int = 0, strata: Any = None) -> np.ndarray:
-    """How often each of N examples is drawn in each resample (with replacement), f64[resamples, N]; rows sum to N.
+def draw_counts(count: int, resamples: int, seed: int = 0, strata: Any = None, owners: Any = None) -> np.ndarray:
+    """How often each of N examples is drawn in each resample (with replacement), f64[resamples, N].
 
-    `strata` i[N]: each stratum is resampled within itself, so that no class goes missing.
+    Args:
+      count: N.
+      resamples, seed: how many, and of which stream.
+      strata: i[N], each stratum is resampled within itself, so that no class goes missing.
+      owners: i[N], what examples belong to that go together, e.g. the image of each question: whole owners are drawn,
+        as many as there are, with all their examples. Rows sum to N without them, and about N on average with them.
+
+    Raises:
+      DataError: shapes that do not fit, or strata and owners at once.
     """
+    if owners is not None:
+        if strata is not None:
+            raise DataError("strata and owners are given at once: an owner's examples may be of several strata")
+        names, place = _owners(owners, count)
+        return draw_counts(names, resamples, seed)[:, place]
     rng = _generator(seed)
     groups = [np.arange(count)]
     if strata is not None:
@@ -81,6 +95,19 @@ def draw_counts(count: int, resamples: int, seed: int = 0, strata: Any = None) -
     return counts
 
 
+def _owners(owners: Any, count: int) -> tuple[int, np.ndarray]:
+    """(how many owners there are, the place of each example's, i[N])."""
+    names, place = np.unique(np.asarray(owners), return_inverse=True)
+    if place.shape != (count,):
+        raise DataError(f"owners have shape {np.shape(owners)}, ({count},) is needed")
+    return len(names), place
+
+
+def count_owners(count: int, owners: Any = None) -> int:
+    """How many independent things N examples are of: their owners, or N where none are given."""
+    return count if owners is None else _owners(owners, count)[0]
+
+
 def over_drawn_seeds(by_seed: np.ndarray, seed: int = 0) -> np.ndarray:
     """Resampled figures f64[R, S] of S seeds -> f64[R]: the mean over S seeds drawn with replacement, anew in each."""
     resamples, seeds = by_seed.shape
@@ -90,28 +117,30 @@ def over_drawn_seeds(by_seed: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.take_along_axis(by_seed, chosen, axis=1).mean(1)
 
 
-def resampled_means(values: Any, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+def resampled_means(values: Any, resamples: int = 1000, seed: int = 0, owners: Any = None) -> np.ndarray:
     """Bootstrap means f64[resamples] of values [N] or [S, N].
 
-    Each resample draws N examples with replacement, the same ones for every seed (they share the test set), and, of
-    several seeds, S seeds with replacement.
+    Each resample draws N examples with replacement (or whole owners i[N], `draw_counts`), the same ones for every seed
+    (they share the test set), and, of several seeds, S seeds with replacement.
     """
     array = _values(values)
-    count = array.shape[1]
-    return over_drawn_seeds(draw_counts(count, resamples, seed) @ array.T / count, seed)
+    counts = draw_counts(array.shape[1], resamples, seed, owners=owners)
+    return over_drawn_seeds(counts @ array.T / counts.sum(1, keepdims=True), seed)
 
 
-def bootstrap(values: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
+def bootstrap(values: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95, owners: Any = None) -> Interval:
     """Mean of values [N] or [S, N] with its percentile interval over examples, and jointly over seeds where S > 1.
 
-    n is N. Where every value is 0, or every one 1, no resample says how far the share may be from it: there the open
-    end is the exact bound of N examples at that level (`never_seen`). Other values that are all equal, or one example,
-    have the value itself for an interval: say so beside it.
+    With `owners` i[N], what examples belong to that are not independent (questions of one image, captions of one),
+    whole owners are drawn (the cluster bootstrap, Field & Welsh 2007), and n is their number; else n is N. Where every
+    value is 0, or every one 1, no resample says how far the share may be from it: there the open end is the exact bound
+    of n examples at that level (`never_seen`). Other values that are all equal, or one example, have the value itself
+    for an interval: say so beside it.
     """
     _check(resamples, level)
     array = _values(values)
-    low, high = _percentiles(resampled_means(array, resamples, seed), level)
-    value, count = float(array.mean()), array.shape[1]
+    low, high = _percentiles(resampled_means(array, resamples, seed, owners), level)
+    value, count = float(array.mean()), count_owners(array.shape[1], owners)
     if (array == 0).all():
         high = never_seen(count, level)
     elif (array == 1).all():
@@ -125,25 +154,6 @@ def never_seen(count: int, level: float = 0.95) -> float:
     One-sided and exact (Clopper & Pearson 1934): ``(1 - p)^count = 1 - level``.
     """
     return float(1 - (1 - level) ** (1 / count))
-
-
-def bootstrap_clustered(
-    values: Any, owners: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """Mean of values [N] with its percentile interval over their owners i[N], as values of one owner go together.
-
-    Each resample draws whole owners, e.g. images with all their captions. n is the number of owners.
-    """
-    _check(resamples, level)
-    array, (_, owners) = _values(values), np.unique(np.asarray(owners), return_inverse=True)
-    if array.shape[0] != 1 or owners.shape != array.shape[1:]:
-        raise DataError(f"values [N] and owners [N] are needed, got {np.shape(values)} and {owners.shape}")
-    sizes = np.bincount(owners).astype(np.float64)
-    if array.min() == array.max():
-        return bootstrap(np.full(len(sizes), array.min()), resamples, seed, level)
-    counts = draw_counts(len(sizes), resamples, seed)
-    draws = counts @ np.bincount(owners, array[0]) / (counts @ sizes)
-    return Interval(float(array.mean()), *_percentiles(draws, level), len(sizes))
 
 
 def bootstrap_metric(
@@ -176,34 +186,40 @@ def bootstrap_metric(
     return Interval(value, low, high, n)
 
 
-def paired_difference(a: Any, b: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Difference:
+def paired_difference(
+    a: Any, b: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95, owners: Any = None
+) -> Difference:
     """Mean of a - b over the same examples (and seeds), its interval, and whether it is shown to differ from 0.
 
     Args:
       a, b: [N] or [S, N], of one shape; row and column of both are the same seed and example.
+      owners: i[N], what examples belong to that go together, as `bootstrap` takes it: whole owners are drawn, their
+        signs are flipped as one in the test below, and n is their number.
 
     Returns:
       Difference; `p` is the two-sided bootstrap p value (share of resamples on the other side of 0, doubled, one added
       to numerator and denominator). Where no resample crosses 0 that share says no more than "below
       2 / (resamples + 1)", which a correction over a long table would never let stand: there it is the normal tail of
       the paired test whose null leaves the sign of each example's difference free, which for right and wrong answers
-      is McNemar's (plus what the seeds vary by). `effect` is the mean difference of an example over its standard
-      deviation (0 where there is no difference at all, infinite where it is the same for every example). Shares in
-      [0, 1] that differ by the same 0, 1 or -1 on every example have an interval as wide as `never_seen` leaves it.
+      of examples without owners is McNemar's (plus what the seeds vary by). `effect` is the mean difference of an
+      example over its standard deviation (0 where there is no difference at all, infinite where it is the same for
+      every example). Shares in [0, 1] that differ by the same 0, 1 or -1 on every example have an interval as wide as
+      `never_seen` leaves it.
     """
     _check(resamples, level)
     first, second = _values(a, "a"), _values(b, "b")
     if first.shape != second.shape:
         raise DataError(f"a and b are not paired: shapes {first.shape} and {second.shape}")
     gap = first - second
-    draws = resampled_means(gap, resamples, seed)
+    draws = resampled_means(gap, resamples, seed, owners)
     tail = min((draws <= 0).sum(), (draws >= 0).sum())
-    value, of_example, count = float(gap.mean()), gap.mean(0), gap.shape[1]
-    spread = float(of_example.std(ddof=1)) if count > 1 else 0.0
+    value, of_example, count = float(gap.mean()), gap.mean(0), count_owners(gap.shape[1], owners)
+    spread = float(of_example.std(ddof=1)) if len(of_example) > 1 else 0.0
     effect = 0.0 if value == 0 else float(value / spread) if spread > 0 else float(np.copysign(np.inf, value))
     p = min(1.0, 2 * (tail + 1) / (resamples + 1))
     if tail == 0:
-        square = float(np.square(of_example).mean()) / count
+        together = of_example if owners is None else np.bincount(_owners(owners, gap.shape[1])[1], of_example)
+        square = float(np.square(together).sum()) / gap.shape[1] ** 2
         square += float(gap.mean(1).var(ddof=1)) / len(gap) if len(gap) > 1 else 0.0
         p = math.erfc(abs(value) / math.sqrt(2 * square))
     low, high = _percentiles(draws, level)

@@ -31,7 +31,7 @@ def wide(rows: Sequence[Row], column: str, label: Any, heads: Sequence[tuple[str
     for key in dict.fromkeys(keys):
         arm, ratio, method, *rest = key
         where = {"arm": arm, "ratio": ratio, "method": method, **dict(zip((f for f, _ in heads), rest))}
-        cells = [wording.estimate(rows_.first(rows, **where, **{column: value})) for value in values]
+        cells = [_named(rows_.first(rows, **where, **{column: value})) for value in values]
         line = ([wording.arm_label(arm)] if several else []) + [wording.percent(ratio), wording.method_label(method)]
         line += [
             wording.split_label(value) if field == "split" else str(value) for (field, _), value in zip(heads, rest)
@@ -46,6 +46,12 @@ def wide(rows: Sequence[Row], column: str, label: Any, heads: Sequence[tuple[str
         *(label(value) for value in values),
     ]
     return tables.Table(header, lines, "", heads=len(header) - len(values), breaks=frozenset(breaks))
+
+
+def _named(row: Row | None) -> str:
+    """Returns the estimate, followed by the group where a row is that of the worst one."""
+    shown = wording.estimate(row)
+    return f"{shown} {row['group']}" if row is not None and row.get("group") else shown
 
 
 def groups(book: Book) -> Markup:
@@ -66,7 +72,7 @@ def groups(book: Book) -> Markup:
         chosen = [row for row in every if str(row["metric"]).startswith(f"accuracy/{column}=")]
         table = wide(chosen, "metric", lambda name: name.partition("=")[2], (("split", "Images"),))
         parts.append(tag("details", tag("summary", f"Accuracy by {column} (%)"), table.html()))
-    return markup.join([*parts, book.csv("groups", rows)])
+    return markup.join([*parts, book.csv("groups", rows, (*rows_.FIELDS, "group"))])
 
 
 def corruptions(book: Book) -> Markup:

@@ -118,8 +118,10 @@ PLANES = (
 )
 
 GROUPS = (
-    "Accuracy within groups of test images. The worst group's interval takes the minimum anew in every resample; a "
-    "minimum over small groups lies low by chance alone, so compare methods, not the worst group with the mean."
+    "Accuracy within groups of test images. The worst group is named beside its figure. As the least of several "
+    "figures it lies low by chance alone, so compare methods, not the worst group with the mean. Its interval holds "
+    "for the truly worst group, whichever that is: from the least lower end of all groups to their least upper end, "
+    "the upper ones corrected for the number of groups."
 )
 
 CORRUPTIONS = (

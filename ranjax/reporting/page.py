@@ -40,7 +40,7 @@ def write_report(results: Path, run: Path, out_dir: Path) -> Path:
 def build(results: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     """Returns the page's HTML and its CSV files by their relative path."""
     book = Book.of(results)
-    book.csv("results", results.get("rows") or [])
+    book.csv("results", results.get("rows") or [], (*rows_.FIELDS, "group"))
     parts: list[tuple[str, str, Callable[[], Markup]]] = [
         ("claims", "The claims", lambda: evidence.claims(book)),
         ("findings", "Findings", lambda: sections.findings(book)),

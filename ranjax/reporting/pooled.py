@@ -53,7 +53,10 @@ def rows_over_runs(runs: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
         metric = str(row["metric"])
         if "auroc" in metric or (wording.is_percent(metric) and metric != "mce"):
             low, high = max(low, 0.0), min(high, 1.0)
-        found.append({**row, "seed": None, "value": mean, "low": low, "high": high, "n": row["n"], "runs": len(values)})
+        made = {**row, "seed": None, "value": mean, "low": low, "high": high, "n": row["n"], "runs": len(values)}
+        if "group" in row:  # Each run's own worst group.
+            made["group"] = " or ".join(dict.fromkeys(str(one.get("group")) for one in same))
+        found.append(made)
     return found
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ranjax.errors import ConfigError, DataError
-from ranjax.evaluation import captions, groups, projection, questions
+from ranjax.evaluation import captions, groups, projection, questions, statistics
 from ranjax.evaluation.rows import Cell
 
 
@@ -47,9 +47,32 @@ def test_the_worst_group_is_the_least_accuracy_with_an_interval_below_it():
     worst = rows["worst_group/side"]
     assert worst["value"] == pytest.approx(hits[40:80].mean())
     assert worst["low"] < worst["value"] <= worst["high"]
-    assert worst["n"] == 80
+    assert (worst["n"], worst["group"]) == (80, "b")
+    assert "group" not in rows["accuracy/side=a"]
     with pytest.raises(DataError, match="do not fit hits"):
         groups.group_rows(cell, hits, of[:5], "side")
+
+
+def test_the_interval_of_the_worst_of_equal_groups_covers_what_all_of_them_have():
+    """The least of five figures lies low by chance: its interval has to reach up to where the groups are."""
+    rng, of, cell, covered = np.random.default_rng(4), np.repeat(list("abcde"), 40), Cell("a", 0.0, "lp", "g", "t"), 0
+    for trial in range(80):
+        row = groups.group_rows(cell, rng.random(200) < 0.7, of, "side", resamples=200, seed=trial)[0]
+        covered += row["low"] - 1e-9 <= 0.7 <= row["high"] + 1e-9
+    assert covered / 80 >= 0.92
+
+
+def test_worst_groups_without_any_or_with_every_answer_right_have_bounds_and_pictures_are_drawn_whole():
+    of, cell = np.repeat(["a", "b"], 20), Cell("a", 0.0, "lp", "g", "t")
+    none, all_ = (groups.group_rows(cell, np.full(40, hit), of, "side", resamples=50)[0] for hit in (0.0, 1.0))
+    assert none["high"] == pytest.approx(statistics.never_seen(20, 0.975))
+    assert all_["low"] == pytest.approx(1 - statistics.never_seen(20))
+    hits = np.random.default_rng(0).random(10) < 0.5
+    owners = np.repeat(np.arange(10), 4)
+    whole = groups.group_rows(cell, np.repeat(hits, 4), of, "side", resamples=200, owners=owners)[0]
+    plain = groups.group_rows(cell, np.repeat(hits, 4), of, "side", resamples=200)[0]
+    assert whole["n"] == 10
+    assert whole["high"] - whole["low"] > 1.3 * (plain["high"] - plain["low"])
 
 
 def test_the_plane_is_that_of_most_variance_and_holds_for_other_features():

@@ -122,15 +122,74 @@ def test_captions_of_one_image_count_as_one_example():
     """Four captions that are always right or wrong together say no more than one would."""
     hits = np.random.default_rng(7).random(60) < 0.4
     one = statistics.bootstrap(hits, 2000)
-    four = statistics.bootstrap_clustered(np.repeat(hits, 4), np.repeat(np.arange(60), 4), 2000)
+    four = statistics.bootstrap(np.repeat(hits, 4), 2000, owners=np.repeat(np.arange(60), 4))
     assert (four.value, four.n) == (pytest.approx(one.value), 60)
     assert (four.low, four.high) == pytest.approx((one.low, one.high))
     assert statistics.bootstrap(np.repeat(hits, 4)).high < four.high - 0.03
-    uneven = statistics.bootstrap_clustered([1, 0, 0, 1], ["a", "a", "a", "b"], 50)
+    uneven = statistics.bootstrap([1, 0, 0, 1], 50, owners=["a", "a", "a", "b"])
     assert (uneven.value, uneven.n) == (0.5, 2)
-    assert statistics.bootstrap_clustered(np.zeros(8), np.arange(8) // 2, 50) == statistics.bootstrap(np.zeros(4), 50)
+    assert statistics.bootstrap(np.zeros(8), 50, owners=np.arange(8) // 2) == statistics.bootstrap(np.zeros(4), 50)
     with pytest.raises(DataError, match="owners"):
-        statistics.bootstrap_clustered(np.ones(3), [0, 1])
+        statistics.bootstrap(np.ones(3), owners=[0, 1])
+    with pytest.raises(DataError, match="strata and owners"):
+        statistics.draw_counts(2, 10, strata=[0, 1], owners=[0, 1])
+
+
+def test_an_owner_of_one_example_each_changes_nothing():
+    rng = np.random.default_rng(3)
+    a, b, alone = rng.random((2, 50)) < 0.6, rng.random((2, 50)) < 0.4, np.arange(50)
+    assert statistics.bootstrap(a, 100, owners=alone) == statistics.bootstrap(a, 100)
+    assert statistics.paired_difference(a, b, 100, owners=alone) == statistics.paired_difference(a, b, 100)
+
+
+def _of_pictures(rng, pictures, rate=0.6):
+    """Right or wrong for 1 to 8 questions about each picture, where pictures differ in how hard they are."""
+    owners = np.repeat(np.arange(pictures), rng.integers(1, 9, pictures))
+    ease = np.clip(rate + rng.choice([-0.35, 0.35], pictures), 0, 1)
+    return rng.random(len(owners)) < ease[owners], owners
+
+
+def test_the_spread_over_drawn_pictures_is_that_of_the_ratio_estimator():
+    """Closed form (Cochran 1977, section 6.4): the variance is sum over pictures of (their total - mean x size)^2."""
+    hits, owners = _of_pictures(np.random.default_rng(11), 120)
+    totals, sizes = np.bincount(owners, hits), np.bincount(owners)
+    error = np.sqrt(np.square(totals - hits.mean() * sizes).sum()) / len(hits)
+    draws = statistics.resampled_means(hits, 4000, owners=owners)
+    assert draws.std() == pytest.approx(error, rel=0.05)
+    assert draws.std() > 1.4 * np.sqrt(hits.var() / len(hits))
+
+
+def test_intervals_and_p_values_hold_for_several_questions_about_a_picture():
+    """The truth is covered about as often as said, and where two methods differ by luck of pictures p is uniform."""
+    rng = np.random.default_rng(5)
+    covered, shown = np.zeros(2), np.zeros(2)
+    for trial in range(150):
+        hits, owners = _of_pictures(rng, 50)
+        # Another method, as good on average, better on some pictures and worse on others.
+        swing = rng.choice([-1, 1], 50)[owners] * (rng.random(len(owners)) < 0.4)
+        other = np.clip(hits + swing, 0, 1)
+        balanced = (
+            np.where(rng.random(50)[owners] < 0.5, hits, other),
+            np.where(rng.random(50)[owners] < 0.5, hits, other),
+        )
+        for i, given in enumerate((owners, None)):
+            found = statistics.bootstrap(hits, 150, trial, owners=given)
+            covered[i] += found.low <= 0.6 <= found.high
+            shown[i] += statistics.paired_difference(*balanced, 150, trial, owners=given).p < 0.05
+    assert 0.88 <= covered[0] / 150 <= 0.99
+    assert covered[1] / 150 < 0.85
+    assert shown[0] / 150 <= 0.09
+    assert shown[1] > 1.5 * shown[0]
+
+
+def test_a_clear_difference_over_pictures_has_the_p_value_of_flipped_pictures():
+    """Every one of 200 pictures turns all of its three answers right: pictures, not questions, count in the test."""
+    owners = np.repeat(np.arange(200), 3)
+    better = np.repeat(np.random.default_rng(2).random(200) < 0.2, 3)
+    found = statistics.paired_difference(better, np.zeros(600), 200, owners=owners)
+    pictures = statistics.paired_difference(better[::3], np.zeros(200), 200)
+    assert (found.p, found.n) == (pytest.approx(pictures.p), 200)
+    assert statistics.paired_difference(better, np.zeros(600), 200).p < found.p / 1e6
 
 
 def test_students_interval_over_runs_is_scipys():

@@ -2,13 +2,14 @@
 
 import copy
 import csv
+import io
 import json
 import re
 
 import pytest
 
 from ranjax.errors import DataError
-from ranjax.reporting import page, sections, tables
+from ranjax.reporting import page, pooled, sections, tables
 
 from . import fake
 from .reader import Reader
@@ -227,3 +228,13 @@ def test_refuses_what_is_not_results(tmp_path):
     with pytest.raises(DataError, match=r"absent\.json"):
         page.write_report(tmp_path / "absent.json", tmp_path / "run.json", tmp_path / "report")
     assert not (tmp_path / "report").exists()
+
+
+def test_the_worst_group_is_named_on_the_page_and_beside_its_figure_in_the_files(tmp_path):
+    worst = {"task": "groups", "metric": "worst_group/side", "group": "left"}
+    html, data = page.build({"schema": 1, "rows": [fake.row(**worst)]}, {})
+    assert "70.0 [66.0, 74.0] left" in html
+    for name in ("groups", "results"):
+        assert next(csv.DictReader(io.StringIO(data[f"data/{name}.csv"])))["group"] == "left"
+    both = pooled.rows_over_runs([[fake.row(**worst)], [fake.row(**worst | {"group": "right"})]])
+    assert both[0]["group"] == "left or right"

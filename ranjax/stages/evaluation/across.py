@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ranjax.evaluation import corruptions, statistics
-from ranjax.evaluation.rows import Cell, Row, interval_row
+from ranjax.evaluation.rows import Cell, Row, draws, interval_row
 from ranjax.stages.evaluation.record import CORRUPTED, REFERENCE, RETRIEVAL, TASK, TRANSFER, figures, paired
 
 NOISE, RECIPE, RESTORED = "noise", "recipe", "restored"
@@ -17,11 +18,17 @@ Answers = dict[tuple[str, str, str, str], np.ndarray]
 
 
 class Arm(NamedTuple):
-    """One upstream arm and who was right there: `answers` as `record.load_answers` gives them."""
+    """One upstream arm and who was right there: `answers`, `owners` as `record` loads them."""
 
     name: str
     ratio: float
     answers: Answers
+    owners: Mapping[tuple[str, str], np.ndarray] = MappingProxyType({})
+
+    def owners_of(self, task: str, split: str, count: int) -> np.ndarray | None:
+        """i32[count], what the first examples of a task and split belong to; None: each stands for itself."""
+        found = self.owners.get((task, split))
+        return None if found is None else found[:count]
 
 
 def effects(arms: Sequence[Arm], resamples: int, seed: int) -> list[dict[str, Any]]:
@@ -40,8 +47,9 @@ def effects(arms: Sequence[Arm], resamples: int, seed: int) -> list[dict[str, An
                 pair = paired(hits, reference)
                 if pair is None:
                     continue
-                gap = statistics.paired_difference(*pair, resamples, seed)
                 task, split, attack, method = key
+                owners = arm.owners_of(task, split, pair[0].shape[1])
+                gap = statistics.paired_difference(*pair, resamples, seed, owners=owners)
                 where = {"arm": arm.name, "ratio": arm.ratio, "method": method, "task": task, "split": split}
                 metric = "recall@1" if task.startswith(RETRIEVAL) else "accuracy"
                 measured = {"attack": attack, "metric": metric, **figures(gap), "seeds": len(pair[0])}
@@ -81,7 +89,8 @@ def mean_corruption_errors(arms: Sequence[Arm], resamples: int, seed: int) -> li
         return rows
     count = reference.shape[-1]
     # The first row takes every example once: the figure itself.
-    counts = np.concatenate([np.ones((1, count)), statistics.draw_counts(count, resamples, seed)])
+    owners = arms[0].owners_of(CORRUPTED, split, count)
+    counts = draws(count, resamples, seed, owners=owners)
     below = np.einsum("rn,ksn->rk", counts, reference)
     if (below[0] == 0).any():
         return rows
@@ -91,7 +100,8 @@ def mean_corruption_errors(arms: Sequence[Arm], resamples: int, seed: int) -> li
                 continue
             above = np.einsum("rn,ksn->rk", counts, table)
             values = (above / np.where(below > 0, below, np.nan)).mean(1)
-            interval = statistics.bootstrap_metric(values[:1], values[1:, None], count, seed)
+            n = statistics.count_owners(count, owners)
+            interval = statistics.bootstrap_metric(values[:1], values[1:, None], n, seed)
             rows.append(interval_row(Cell(name, ratio, method, CORRUPTED, split, "all"), "mce", interval))
     return rows
 

@@ -22,12 +22,14 @@ def answer(subject: Subject, record: Record, splits: tuple[str, ...]) -> None:
 
     Rows have the tasks "questions_open" and "questions_closed"; chance is what the most frequent answer to the same
     question gives, which needs no image. A linear head on the question alone ("lp_question") and on the image alone
-    ("lp_image") show what the other side is worth.
+    ("lp_image") show what the other side is worth. Questions of one image are not independent: intervals and tests
+    draw images with all their questions.
     """
     count = subject.config.question_seeds
     if not count:
         return
     made = {split: _ask(subject, split) for split in (BEFORE, DURING, *splits)}
+    pictures = {split: questions.same_picture(subject.data.split(split).images) for split in splits}
     words = sorted(set(made[BEFORE].answers))
     sides = {split: _sides(subject, split, asked, words) for split, asked in made.items()}
     # An answer that training never gave has no class: it cannot help to choose the epoch.
@@ -54,6 +56,7 @@ def answer(subject: Subject, record: Record, splits: tuple[str, ...]) -> None:
             guessed = questions.majority(made[BEFORE], made[split])
             for kind, level in guessed.items():
                 rows = np.flatnonzero(np.array(made[split].kinds) == kind)
+                record.belong(f"{QUESTIONS}_{kind}", split, pictures[split][made[split].example[rows]])
                 record.share(name, f"{QUESTIONS}_{kind}", split, "none", "accuracy", hits[:, rows], range(count))
                 record.chance[f"{QUESTIONS}_{kind}/{split}"] = level
 

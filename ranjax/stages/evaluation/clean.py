@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ranjax.evaluation import groups, questions, resampled, statistics
-from ranjax.evaluation.rows import interval_row
+from ranjax.evaluation.rows import draws, interval_row
 from ranjax.stages import common
 from ranjax.stages.evaluation.record import FINDINGS, GROUPS, TASK, Record
 from ranjax.stages.evaluation.subject import Subject
@@ -36,9 +36,8 @@ def classify(subject: Subject, record: Record, split: str) -> None:
         names = groups.names(known, column)
         for method, found in everyone.items():
             cell = record.cell(method, GROUPS, split)
-            record.rows += groups.group_rows(
-                cell, found, names, column, config.smallest_group, record.resamples, record.seed
-            )
+            drawn = config.smallest_group, record.resamples, record.seed, record.owners(TASK, split, len(names))
+            record.rows += groups.group_rows(cell, found, names, column, *drawn)
 
 
 def _say_what_is_seen(subject: Subject, record: Record, split: str, examples: common.Split) -> None:
@@ -76,9 +75,9 @@ def findings(subject: Subject, record: Record, split: str) -> None:
     features = common.image_features(subject.context, subject.functions, subject.params, images)
     scores = subject.zero_shot_logits(features).astype(np.float64)
     cell = record.cell("zero_shot", FINDINGS, split)
-    counts = np.concatenate(
-        [np.ones((1, len(targets))), statistics.draw_counts(len(targets), record.resamples, record.seed)]
-    )
+    owners = record.owners(FINDINGS, split, len(targets))
+    counts = draws(len(targets), record.resamples, record.seed, owners=owners)
+    n = statistics.count_owners(len(targets), owners)
     each = resampled.auroc_each(counts, scores, targets)
     tables = {"macro_auroc": resampled.macro_auroc(each)}
     tables |= {f"auroc/{name}": each[:, c] for c, name in enumerate(subject.classes)}
@@ -86,5 +85,5 @@ def findings(subject: Subject, record: Record, split: str) -> None:
         if np.isnan(column[0]):
             record.notes.append(f"{split}: {name} of all findings has no value, as every example or none has it")
             continue
-        found = statistics.bootstrap_metric(column[:1], column[1:, None], len(targets), record.seed)
+        found = statistics.bootstrap_metric(column[:1], column[1:, None], n, record.seed)
         record.rows.append(interval_row(cell, name, found))

@@ -39,7 +39,8 @@ def retrieve(subject: Subject, record: Record, split: str) -> None:
         found = captions.of_reports(examples.reports, subject.config.captions)
         texts = unit(_texts(subject, subject.data.encode(found.texts)))
         ranks = retrieval.ranks(images, texts, found.owners, texts_as_written=found.texts)
-        _recalls(record, CAPTIONS, split, "none", ranks, found.owners)
+        belong = record.owners(CAPTIONS, split, len(images))
+        _recalls(record, CAPTIONS, split, "none", ranks, found.owners if belong is None else belong[found.owners])
 
 
 def attack_pairs(subject: Subject, record: Record, split: str) -> None:
@@ -70,13 +71,15 @@ def attack_pairs(subject: Subject, record: Record, split: str) -> None:
             before, after = (getattr(ranks, direction) < 1 for ranks in (clean, found))
             # Co-Attack's definition is the mean of the difference, SGA's one over the queries that were right.
             cell = direction, ATTACKED_PAIRS, split, name
-            fall = statistics.paired_difference(before, after, record.resamples, record.seed)
+            belong = record.owners(ATTACKED_PAIRS, split, len(before))
+            fall = statistics.paired_difference(before, after, record.resamples, record.seed, owners=belong)
             record.rows.append(row(record.cell(*cell), "recall_drop@1", fall.value, fall.low, fall.high, fall.n))
             both = success.attack_success(jnp.asarray(before), jnp.asarray(after))
             if not before.any():
                 record.notes.append(f"{name}, {direction}: no query was right before, so none can turn wrong")
                 continue
-            record.share(*cell, "turned_wrong@1", ~after[before])
+            belong = None if belong is None else belong[before]
+            record.share(*cell, "turned_wrong@1", ~after[before], owners=belong)
             subject.context.say(
                 f"  {name}, {direction.replace('_', ' ')}: recall@1 falls by {float(both.recall_drop):.3f}, "
                 f"{float(both.turned_wrong):.3f} of the right ones turn wrong"
@@ -167,7 +170,7 @@ def _recalls(
             if owners is None or direction == "image_to_text":
                 record.share(direction, task, split, attack, f"recall@{k}", hits)
             else:
-                interval = statistics.bootstrap_clustered(hits, owners, record.resamples, record.seed)
+                interval = statistics.bootstrap(hits, record.resamples, record.seed, owners=owners)
                 cell = record.cell(direction, task, split, attack)
                 record.rows.append(interval_row(cell, f"recall@{k}", interval))
             level = f"recall@{k}" if task == RETRIEVAL else f"{task}/{direction}/recall@{k}"

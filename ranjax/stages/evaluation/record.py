@@ -17,6 +17,8 @@ from ranjax.evaluation.rows import Cell, Row, classification_rows, heads_first, 
 FILE, ANSWERS = "evaluation.json", "answers.safetensors"
 TASK, FINDINGS, RETRIEVAL, CAPTIONS = "finding", "findings", "retrieval", "retrieval_sentences"
 ATTACKED_PAIRS, CORRUPTED, GROUPS, QUESTIONS = "retrieval_attacked", "corrupted", "groups", "questions"
+OWNERS = "owners"
+"""How the names of tensors begin that say what the examples of a task and split belong to."""
 TRANSFER = "transfer"
 """The attack whose images were made against the surrogate, the clean encoder with the first method's head."""
 REFERENCE = "ran"
@@ -43,6 +45,19 @@ class Record:
         self.chance["balanced_accuracy"] = self.chance["accuracy"]
         self.notes: list[str] = []
         self._answers: dict[str, np.ndarray] = {}
+        self._owners: dict[tuple[str, str], np.ndarray] = {}
+
+    def belong(self, task: str, split: str, owners: np.ndarray) -> None:
+        """Says what the examples of a task and split belong to, i[N], such as the image of each question.
+
+        From then on intervals and tests of their figures, and of the first so many of them, draw whole owners.
+        """
+        self._owners[task, split] = np.asarray(owners, np.int32)
+
+    def owners(self, task: str, split: str, count: int) -> np.ndarray | None:
+        """i32[count], what the first `count` examples belong to; None: each stands for itself."""
+        found = self._owners.get((task, split))
+        return None if found is None else found[:count]
 
     def cell(self, method: str, task: str, split: str, attack: str = "none", seed: int | None = None) -> Cell:
         return Cell(self.arm, self.ratio, method, task, split, attack, seed)
@@ -61,7 +76,9 @@ class Record:
         rows_of, right = (multi_label_rows, metrics.all_right) if several else (classification_rows, metrics.correct)
         names = self.classes if attack == "none" else ()
         cell = self.cell(method, TASK, split, attack)
-        self.rows += rows_of(cell, stack, labels, seeds, class_names=names, resamples=self.resamples, seed=self.seed)
+        owners = self.owners(TASK, split, len(labels))
+        drawn = {"resamples": self.resamples, "seed": self.seed, "owners": owners}
+        self.rows += rows_of(cell, stack, labels, seeds, class_names=names, **drawn)
         hits = np.stack([right(one, labels) for one in stack])
         self.keep_answers(method, TASK, split, attack, hits)
         if several:
@@ -76,14 +93,27 @@ class Record:
         return hits
 
     def share(
-        self, method: str, task: str, split: str, attack: str, metric: str, hits: Any, seeds: Sequence[int] = ()
+        self,
+        method: str,
+        task: str,
+        split: str,
+        attack: str,
+        metric: str,
+        hits: Any,
+        seeds: Sequence[int] = (),
+        owners: np.ndarray | None = None,
     ) -> None:
-        """Keeps the share of bool[N] or bool[S, N] as a row with its interval; answers too where it is accuracy."""
+        """Keeps the share of bool[N] or bool[S, N] as a row with its interval; answers too where it is accuracy.
+
+        Whole owners are drawn: those given, i[N], else those of the task and split.
+        """
         values = np.atleast_2d(np.asarray(hits, np.float64))
-        self.rows.append(mean_row(self.cell(method, task, split, attack), metric, values, self.resamples, self.seed))
+        owners = self.owners(task, split, values.shape[1]) if owners is None else owners
+        drawn = self.resamples, self.seed, owners
+        self.rows.append(mean_row(self.cell(method, task, split, attack), metric, values, *drawn))
         for index, seed in enumerate(seeds):
             cell = self.cell(method, task, split, attack, int(seed))
-            self.rows.append(mean_row(cell, metric, values[index], self.resamples, self.seed))
+            self.rows.append(mean_row(cell, metric, values[index], *drawn))
         if metric in ("accuracy", "recall@1"):
             self.keep_answers(method, task, split, attack, np.atleast_2d(np.asarray(hits, bool)))
 
@@ -111,7 +141,8 @@ class Record:
             pair = paired(hits[first], hits[other])
             if other == first or pair is None:
                 continue
-            gap = statistics.paired_difference(*pair, self.resamples, self.seed)
+            owners = self.owners(task, split, pair[0].shape[1])
+            gap = statistics.paired_difference(*pair, self.resamples, self.seed, owners=owners)
             where = {"arm": self.arm, "ratio": self.ratio, "task": task, "split": split, "attack": attack}
             self.lists["comparisons"].append(
                 {"a": first, "b": other, **where, "metric": "accuracy", **figures(gap), "seeds": len(pair[0])}
@@ -119,7 +150,8 @@ class Record:
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Leaves both files; returns what the manifest says of them."""
-        files.write_tensors(folder / ANSWERS, self._answers)
+        owners = {"|".join((OWNERS, *place)): found for place, found in self._owners.items()}
+        files.write_tensors(folder / ANSWERS, {**self._answers, **owners})
         content = {"rows": self.rows, **self.lists, "chance": self.chance, "notes": self.notes}
         files.write_json(folder / FILE, content)
         return {
@@ -153,8 +185,19 @@ def load_answers(folder: Path) -> dict[tuple[str, str, str, str], np.ndarray]:
     """{(task, split, attack, method): bool[S, N]} as `Record.write` left them."""
     found = {}
     for name, hits in load_file(folder / ANSWERS).items():
-        task, split, attack, method = name.split("|")
-        found[task, split, attack, method] = hits.astype(bool)
+        if not name.startswith(f"{OWNERS}|"):
+            task, split, attack, method = name.split("|")
+            found[task, split, attack, method] = hits.astype(bool)
+    return found
+
+
+def load_owners(folder: Path) -> dict[tuple[str, str], np.ndarray]:
+    """{(task, split): i32[N]}, what the examples behind `load_answers` belong to, where they do not stand alone."""
+    found = {}
+    for name, owners in load_file(folder / ANSWERS).items():
+        if name.startswith(f"{OWNERS}|"):
+            _, task, split = name.split("|")
+            found[task, split] = owners
     return found
 
 
