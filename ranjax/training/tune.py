@@ -73,7 +73,7 @@ def tune(
     Raises:
       DataError: a class without training images, a validation split with one class only, embeddings that are not
         finite or of another width, images, labels or prompts that do not fit, a training split of one image.
-      Diverged: a loss that is no longer finite; names the epoch and the learning rates.
+      Diverged: a loss that is no longer finite, or outputs that are after no epoch; names the learning rates.
       ConfigError: a method, setting or seed that is not allowed, by its name; a batch of fewer than two images.
     """
     tune_input.check(method, train, validation, task, functions.config.embed_dim, seed, settings)
@@ -99,24 +99,27 @@ def tune(
                 loss.block_until_ready()
         means.append(float(np.mean(jax.device_get(summed))))
         if not np.isfinite(means[-1]):
-            raise Diverged(_diverged(method, settings, means[-1], epoch))
+            where = f"the loss is {means[-1]} in epoch {epoch + 1}"
+            raise Diverged(_diverged(method, settings, where))
         figure, loss = _judged(program, state, validation, jax.random.fold_in(key, 2**20), settings, mesh)
         history.append(figure)
         if (figure, -loss) > best[:2]:
             best = (figure, -loss, epoch, jax.device_get(state.trained))
+    if best[3] is None:
+        raise Diverged(_diverged(method, settings, "the outputs on the validation split are finite after no epoch"))
     total = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
     share = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tune_step.moving_of(best[3]))) / total
     return Outcome(best[3], best[2], history, means, share)
 
 
-def _diverged(method: Tuned, settings: Tune, loss: float, epoch: int) -> str:
+def _diverged(method: Tuned, settings: Tune, what: str) -> str:
     keys = {"lora": "lora_learning_rate", "full": "tune_learning_rate"}
     rates = {"lora": settings.lora_rate, "full": settings.learning_rate}
     used = {f"adapt.{keys[method.scope]}": rates[method.scope]} if method.scope in keys else {}
     if method.head != "prompts":
         used["adapt.lp_learning_rate"] = settings.head_rate
     stated = " and ".join(f"{key} = {rate:g}" for key, rate in used.items())
-    return f"the loss is {loss} in epoch {epoch + 1} with {stated}: lower {'one of them' if len(used) > 1 else 'it'}"
+    return f"{what} with {stated}: lower {'one of them' if len(used) > 1 else 'it'}"
 
 
 def _dividing(mesh: Mesh | None, batch_size: int) -> Mesh:

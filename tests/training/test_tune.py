@@ -215,3 +215,10 @@ def test_a_fit_that_diverges_names_its_rates(encoder, splits):
     broken = jax.tree.map(lambda x: x * jnp.nan, params)
     with pytest.raises(Diverged, match=r"adapt\.lora_learning_rate = 0\.01 and adapt\.lp_learning_rate = 0\.03: lower"):
         fit((functions, broken), splits, "lora")
+
+
+@pytest.mark.slow
+def test_a_fit_whose_only_step_diverges_is_told_by_its_outputs(encoder, splits):
+    settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=48, lora_rate=1e30)
+    with pytest.raises(Diverged, match=r"finite after no epoch with adapt\.lora_learning_rate = 1e\+30"):
+        fit(encoder, splits, "lora", settings)
