@@ -35,8 +35,9 @@ WITHOUT_HEAD = (
 )
 
 SPECTRA = (
-    "Singular values of the feature matrix as shares of their sum, largest first, on a logarithmic axis. A "
-    "flat line means that the features use many directions, a steep one that few carry them. SVE is the "
+    "Singular values of the feature matrix as shares of their sum, largest first, on a logarithmic axis that ends at "
+    "1/100,000 of the largest: what lies below is mostly the rounding of 32-bit features, and is in the file. A flat "
+    "line means that the features use many directions, a steep one that few carry them. SVE is the "
     "entropy of these shares (higher: flatter), LSVR is minus the logarithm of the first one (higher: less "
     "dominated by a single direction)."
 )
@@ -104,7 +105,9 @@ RADII = (
 
 RELIABILITY = (
     "How often an answer is right (upwards) where the model states this confidence (rightwards), on clean test images "
-    "of all heads together. On the dashed line confidence is honest; below it the model is too sure."
+    "of all heads together. On the dashed line confidence is honest; below it the model is too sure. The area of a "
+    "mark is the share of answers in its bin, so that small marks stand for few and say little; bins of under 1 % are "
+    "not drawn. The file holds every bin with its count (of all heads: divide by their number for images)."
 )
 
 CONFUSIONS = (

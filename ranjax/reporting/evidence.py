@@ -157,10 +157,11 @@ def reliability(book: Book) -> Markup:
         own = rows_.pick(items, arm=arm, ratio=ratio)
         title = _cell_title(arm, ratio, several)
         panels.append(figures_robust.reliability(own, looks, title, f"reliability-{arm}-{ratio}"))
-    fields = ("arm", "ratio", "method", "split", "bin", "count", "confidence", "accuracy")
+    fields = ("arm", "ratio", "method", "split", "bin", "count", "answers", "confidence", "accuracy")
     records = [
-        {**item, "bin": number, **dict(zip(("count", "confidence", "accuracy"), line))}
+        {**item, "bin": number, "answers": total, **dict(zip(("count", "confidence", "accuracy"), line))}
         for item in book.results["calibration"]
+        for total in [sum(line[0] for line in item["bins"] if wording.finite(line[0]))]
         for number, line in enumerate(item["bins"], 1)
     ]
     parts = [caption(captions.RELIABILITY), figures.legend(looks, "reliability"), tag("div", panels, class_="panels")]

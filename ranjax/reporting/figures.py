@@ -81,14 +81,6 @@ _OTHERS = [
     Style("#56B4E9", "<", "-"),
     Style("#009E73", ">", (0, (4, 1.5))),
 ]
-_RATIOS = [
-    Style("#000000", "x", (0, (1, 1.6))),
-    Style("#0072B2", "s", "-"),
-    Style("#D55E00", "o", (0, (4, 1.5))),
-    Style("#009E73", "D", (0, (4, 1.5, 1, 1.5))),
-    Style("#CC79A7", "v", "-"),
-    Style("#E69F00", "P", (0, (4, 1.5))),
-]
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
@@ -343,50 +335,3 @@ def _difference_panel(
         axes.set_xlabel(f"Difference in {unit}")
 
     return draw
-
-
-def spectra(items: Sequence[Mapping[str, Any]], name: str, by: str, title: str) -> Markup:
-    """Returns one panel of normalised singular values against their index, a line a value of the field `by`.
-
-    Args:
-      items: spectra that differ in `by` alone.
-      name: makes the ids unique.
-      by: "ratio" or "method".
-      title: the panel's title.
-    """
-    looks = spectra_styles([item[by] for item in items], by)
-
-    def draw(figure: Any) -> None:
-        axes = figure.add_subplot()
-        for item in items:
-            values = [value for value in item["singular_values"] if wording.finite(value) and value > 0]
-            total = sum(values)
-            look = looks[str(item[by])]
-            shares = [value / total for value in values]
-            every = max(1, len(shares) // 8)
-            axes.plot(
-                range(1, len(shares) + 1),
-                shares,
-                color=look.color,
-                linestyle=look.line,
-                marker=look.marker,
-                markevery=every,
-                markersize=4.5,
-            )
-        axes.set_yscale("log")
-        axes.minorticks_off()
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        heading(figure, title)
-        axes.set_xlabel("Index of the singular value")
-        axes.set_ylabel("Share of the sum")
-
-    return render(
-        draw, 3.6, 2.7, f"Singular values of the features, largest first: {title}. SVE and LSVR are in the table.", name
-    )
-
-
-def spectra_styles(values: Sequence[Any], by: str) -> dict[str, Style]:
-    """Returns the styles that `spectra` uses, by the text of each value."""
-    if by == "method":
-        return styles(str(value) for value in values)
-    return {str(value): _RATIOS[index % len(_RATIOS)] for index, value in enumerate(sorted(set(values)))}

@@ -1,4 +1,4 @@
-"""Plots of what a model makes of its input: features in a plane, and which class is taken for which."""
+"""Plots of what a model makes of its input: features in a plane, spectra, and which class is taken for which."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from ranjax.reporting.markup import Markup
 
 DARK, GREY = "#1b1b1b", "#6f6f6f"
 """On fields that are light whatever the page is."""
+_RATIOS = [
+    Style("#000000", "x", (0, (1, 1.6))),
+    Style("#0072B2", "s", "-"),
+    Style("#D55E00", "o", (0, (4, 1.5))),
+    Style("#009E73", "D", (0, (4, 1.5, 1, 1.5))),
+    Style("#CC79A7", "v", "-"),
+    Style("#E69F00", "P", (0, (4, 1.5))),
+]
 LOOKS = {"clean": Style("#0072B2", "o", "none"), "attacked": Style("#D55E00", "x", "none")}
 
 
@@ -97,3 +105,57 @@ def _rectangle(x: float, y: float, look: Mapping[str, Any]) -> Any:
     from matplotlib.patches import Rectangle
 
     return Rectangle((x, y), 1, 1, linewidth=0.8, **look)
+
+
+SPECTRUM_FLOOR = 1e-5
+"""Where the axis of a spectrum ends, as a share of the panel's largest value."""
+
+
+def spectra(items: Sequence[Mapping[str, Any]], name: str, by: str, title: str) -> Markup:
+    """Returns one panel of normalised singular values against their index, a line a value of the field `by`.
+
+    Args:
+      items: spectra that differ in `by` alone.
+      name: makes the ids unique.
+      by: "ratio" or "method".
+      title: the panel's title.
+    """
+    looks = spectra_styles([item[by] for item in items], by)
+    lines = []
+    for item in items:
+        values = [value for value in item["singular_values"] if wording.finite(value) and value > 0]
+        lines.append((looks[str(item[by])], [value / sum(values) for value in values]))
+    floor = SPECTRUM_FLOOR * max((max(shares) for _, shares in lines if shares), default=1.0)
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for look, shares in lines:
+            every = max(1, len(shares) // 8)
+            axes.plot(
+                range(1, len(shares) + 1),
+                shares,
+                color=look.color,
+                linestyle=look.line,
+                marker=look.marker,
+                markevery=every,
+                markersize=4.5,
+            )
+        axes.set_yscale("log")
+        if any(shares and shares[-1] < floor for _, shares in lines):
+            axes.set_ylim(bottom=floor)
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        figures.heading(figure, title)
+        axes.set_xlabel("Index of the singular value")
+        axes.set_ylabel("Share of the sum")
+
+    return figures.render(
+        draw, 3.6, 2.7, f"Singular values of the features, largest first: {title}. SVE and LSVR are in the table.", name
+    )
+
+
+def spectra_styles(values: Sequence[Any], by: str) -> dict[str, Style]:
+    """Returns the styles that `spectra` uses, by the text of each value."""
+    if by == "method":
+        return figures.styles(str(value) for value in values)
+    return {str(value): _RATIOS[index % len(_RATIOS)] for index, value in enumerate(sorted(set(values)))}

@@ -61,7 +61,9 @@ def _said(points: Sequence[Point]) -> str:
 
 
 def reliability(items: Sequence[Mapping[str, Any]], looks: Mapping[str, Style], title: str, name: str) -> Markup:
-    """Returns one panel of accuracy against mean confidence, a line a method; bins of under 1 % of images are left out.
+    """Returns one panel of accuracy against mean confidence, a line a method; a mark's area is its bin's share.
+
+    Bins of under 1 % of a method's answers are left out.
 
     Args:
       items: each with "method" and "bins", a list of (count, mean confidence, accuracy).
@@ -75,7 +77,11 @@ def reliability(items: Sequence[Mapping[str, Any]], looks: Mapping[str, Style], 
         for index, (method, look) in enumerate(looks.items()):
             points = lines.get(method, [])
             x, y = ([100 * point[axis] for point in points] for axis in (0, 1))
-            axes.plot(x, y, color=look.color, linestyle=look.line, marker=look.marker, zorder=3 + index)
+            areas = [mark_area(share) for _, _, share in points]
+            axes.plot(x, y, color=look.color, linestyle=look.line, linewidth=0.9, zorder=3 + index)
+            axes.scatter(
+                x, y, areas, color=look.color, marker=look.marker, alpha=0.75, linewidths=0.9, zorder=3 + index
+            )
         axes.set_xlim(0, 102)
         axes.set_ylim(0, 102)
         figures.heading(figure, title)
@@ -84,15 +90,27 @@ def reliability(items: Sequence[Mapping[str, Any]], looks: Mapping[str, Style], 
 
     said = " ".join(
         f"{wording.method_label(method)}: "
-        + ", ".join(f"{100 * hit:.0f} at confidence {100 * confidence:.0f}" for confidence, hit in points)
+        + ", ".join(
+            f"{100 * hit:.0f} at confidence {100 * confidence:.0f} ({100 * share:.0f} % of answers)"
+            for confidence, hit, share in points
+        )
         + "."
         for method, points in lines.items()
     )
     return figures.render(draw, 3.6, 2.9, f"Accuracy against confidence, {title}. {said}", name)
 
 
-def filled_bins(bins: Sequence[Sequence[Any]]) -> list[tuple[float, float]]:
-    """Returns (mean confidence, accuracy) of the bins that hold at least 1 % of the images."""
+LARGEST_MARK = 160.0
+"""Square points of a mark that stands for all answers: one of 1 % is of the width of a line."""
+
+
+def mark_area(share: float) -> float:
+    """Returns the area of a mark, in square points, of a bin that holds this share of the answers."""
+    return LARGEST_MARK * share
+
+
+def filled_bins(bins: Sequence[Sequence[Any]]) -> list[tuple[float, float, float]]:
+    """Returns (mean confidence, accuracy, share of the answers) of the bins that hold at least 1 % of them."""
     total = sum(line[0] for line in bins if wording.finite(line[0]))
     kept = [line for line in bins if all(wording.finite(value) for value in line) and line[0] >= 0.01 * total > 0]
-    return [(line[1], line[2]) for line in kept]
+    return [(line[1], line[2], line[0] / total) for line in kept]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ranjax.reporting import captions, claims, figures, markup, pictures, tables, wording
+from ranjax.reporting import captions, claims, figures, figures_inside, markup, pictures, tables, wording
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
@@ -295,7 +295,7 @@ def spectra(book: Book) -> Markup:
         words = f", arm {wording.arm_label(arm)}" if several else ""
         encoder = rows_.pick(chosen, method="encoder")
         if encoder:
-            looks = figures.spectra_styles([item["ratio"] for item in encoder], "ratio")
+            looks = figures_inside.spectra_styles([item["ratio"] for item in encoder], "ratio")
             parts.append(tag("h3", f"Encoder, by upstream noise{words}"))
             parts.append(
                 figures.legend(looks, f"{name}-ratios", lambda key: markup.figures(wording.percent(float(key))))
@@ -308,7 +308,7 @@ def spectra(book: Book) -> Markup:
                 parts.append(
                     tag("h3", markup.figures(f"Encoder and heads at {wording.percent(top[0]['ratio'])} noise{words}"))
                 )
-                parts.append(figures.legend(figures.spectra_styles(names, "method"), f"{name}-methods"))
+                parts.append(figures.legend(figures_inside.spectra_styles(names, "method"), f"{name}-methods"))
                 parts.append(_spectrum_panels(top, f"{name}-heads", "method"))
     table = tables.spectra_table(items)
     records = [
@@ -324,7 +324,7 @@ def _spectrum_panels(items: Sequence[Mapping[str, Any]], name: str, by: str) -> 
     panels = []
     for kind in [kind for kind in ("clean", "attacked") if rows_.pick(items, features=kind)]:
         chosen = sorted(rows_.pick(items, features=kind), key=lambda item: str(item[by]))
-        panels.append(figures.spectra(chosen, f"{name}-{kind}", by, f"{kind.capitalize()} features"))
+        panels.append(figures_inside.spectra(chosen, f"{name}-{kind}", by, f"{kind.capitalize()} features"))
     return tag("div", panels, class_="panels")
 
 

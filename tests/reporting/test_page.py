@@ -238,3 +238,34 @@ def test_the_worst_group_is_named_on_the_page_and_beside_its_figure_in_the_files
         assert next(csv.DictReader(io.StringIO(data[f"data/{name}.csv"])))["group"] == "left"
     both = pooled.rows_over_runs([[fake.row(**worst)], [fake.row(**worst | {"group": "right"})]])
     assert both[0]["group"] == "left or right"
+
+
+def test_marks_of_reliability_have_the_area_of_their_bins_and_the_file_holds_every_count(monkeypatch):
+    bins = [[0, None, None], [1, 0.15, 1.0], [50, 0.5, 0.4], [149, 0.9, 0.8]]
+    item = {"arm": "coattack", "ratio": 0.0, "method": "ran", "split": "test", "attack": "none", "bins": bins}
+    drawn = []
+    from matplotlib.axes import Axes
+
+    scatter = Axes.scatter
+    monkeypatch.setattr(Axes, "scatter", lambda *a, **k: (drawn.append(a[1:4]), scatter(*a, **k))[1])
+    html, data = page.build({"schema": 1, "rows": [], "calibration": [item]}, {})
+    ((x, _, areas),) = drawn
+    assert x == [50.0, 90.0]  # one answer of 200 is too few to draw
+    assert areas[1] / areas[0] == pytest.approx(149 / 50)
+    assert "40 at confidence 50 (25 % of answers)" in html
+    lines = list(csv.DictReader(io.StringIO(data["data/calibration.csv"])))
+    assert [(line["count"], line["answers"]) for line in lines] == [(str(n), "200") for n in (0, 1, 50, 149)]
+
+
+def test_the_axis_of_a_spectrum_ends_above_rounding_and_the_file_does_not(monkeypatch):
+    from matplotlib.axes import Axes
+
+    ends, limit = [], Axes.set_ylim
+    monkeypatch.setattr(Axes, "set_ylim", lambda *a, **k: (ends.append(k.get("bottom")), limit(*a, **k))[1])
+    where = {"arm": "clean", "ratio": 0.0, "method": "encoder", "features": "clean", "sve": 1.0, "lsvr": 0.1}
+    for values, bottom in (([3.0, 1.0, 1e-9], 0.75e-5), ([3.0, 1.0, 1e-3], None)):
+        ends.clear()
+        _, data = page.build({"schema": 1, "rows": [], "spectra": [{**where, "singular_values": values}]}, {})
+        assert [end for end in ends if end is not None] == ([pytest.approx(bottom)] if bottom else [])
+        lines = list(csv.DictReader(io.StringIO(data["data/spectra.csv"])))
+        assert [float(line["singular_value"]) for line in lines] == values
