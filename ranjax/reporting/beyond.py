@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ranjax.reporting import captions, markup, tables, wording
+from ranjax.reporting import captions, few_labels, markup, tables, wording
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.claims import holm_by_metric
 from ranjax.reporting.evidence import p_words
@@ -141,7 +141,7 @@ def effects(book: Book) -> Markup:
     items = [item for item in book.results.get("effects") or [] if wording.has_interval(item)]
     if not items:
         return nothing("This run has no noisy arm to hold against the clean one.")
-    parts: list[Any] = [caption(captions.EFFECTS)]
+    parts: list[Any] = [caption(captions.EFFECTS), few_labels.said(book.results)]
     records: list[dict[str, Any]] = []
     titles = {
         "noise": "A method on the noisy encoder less the same on the clean one",

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ranjax.reporting import abstract, captions, figures, figures_inside, figures_robust, markup, tables, wording
+from ranjax.reporting import (
+    abstract,
+    captions,
+    few_labels,
+    figures,
+    figures_inside,
+    figures_robust,
+    markup,
+    tables,
+    wording,
+)
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
@@ -62,7 +72,8 @@ def claims(book: Book) -> Markup:
     found = abstract.claims([book.results])
     if not found:
         return nothing("This run has no differences between noise ratios or methods that a claim could be held to.")
-    return markup.join([caption(captions.CLAIMS), claims_html(found), claims_data(book, found, "claims")])
+    held = few_labels.said(book.results)
+    return markup.join([caption(captions.CLAIMS), held, claims_html(found), claims_data(book, found, "claims")])
 
 
 def claims_data(book: Book, found: Sequence[abstract.Claim], name: str) -> Markup:

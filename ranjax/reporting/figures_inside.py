@@ -144,7 +144,7 @@ def spectra(items: Sequence[Mapping[str, Any]], name: str, by: str, title: str) 
         if any(shares and shares[-1] < floor for _, shares in lines):
             axes.set_ylim(bottom=floor)
         axes.minorticks_off()
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.12f}".rstrip("0").rstrip("."))
         figures.heading(figure, title)
         axes.set_xlabel("Index of the singular value")
         axes.set_ylabel("Share of the sum")

@@ -100,7 +100,7 @@ def reliability(items: Sequence[Mapping[str, Any]], looks: Mapping[str, Style], 
     return figures.render(draw, 3.6, 2.9, f"Accuracy against confidence, {title}. {said}", name)
 
 
-LARGEST_MARK = 160.0
+LARGEST_MARK = 220.0
 """Square points of a mark that stands for all answers: one of 1 % is of the width of a line."""
 
 

@@ -10,7 +10,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ranjax.evaluation import statistics
-from ranjax.reporting import ablation, abstract, captions, earlier, evidence, figures, markup, sections, tables, wording
+from ranjax.reporting import (
+    ablation,
+    abstract,
+    captions,
+    earlier,
+    evidence,
+    few_labels,
+    figures,
+    markup,
+    sections,
+    tables,
+    wording,
+)
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
@@ -135,6 +147,7 @@ def markdown(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
             table = tables.main_table(rows_.pick(rows_.of_arm(rows_.downstream(rows), arm), task="finding"), "accuracy")
             found += [(f"Accuracy (%), arm {wording.arm_label(arm)}", table)] if table is not None else []
         found += _parts_of_ran(runs)
-    said = earlier.provenance(names, [results.get("config") or {} for results in runs])
+    below = [earlier.provenance(names, [results.get("config") or {} for results in runs])]
+    below += [few_labels.words(runs[0])] if len(runs) == 1 else []
     shown = [f"**{title}**\n\n{table.markdown()}" for title, table in found]
-    return "\n\n".join([*shown, said] if said else shown)
+    return "\n\n".join([*shown, *(words for words in below if words)])

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ranjax.reporting import captions, claims, figures, figures_inside, markup, pictures, tables, wording
+from ranjax.reporting import captions, claims, few_labels, figures, figures_inside, markup, pictures, tables, wording
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
@@ -141,7 +141,7 @@ def curves(book: Book) -> Markup:
         words += " This run has one noise ratio, so there is a point and no line for each method."
     if not [name for name in rows_.attacks(rows) if name != "none"]:
         words += " This run has no attacked figures."
-    return markup.join([caption(words), *parts])
+    return markup.join([caption(words), few_labels.said(book.results), *parts])
 
 
 def comparisons(book: Book) -> Markup:
@@ -149,7 +149,7 @@ def comparisons(book: Book) -> Markup:
     judged = claims.judged(book.results)
     if not judged:
         return nothing("This run has no paired comparisons between methods.")
-    parts: list[Any] = [caption(captions.COMPARISONS)]
+    parts: list[Any] = [caption(captions.COMPARISONS), few_labels.said(book.results)]
     accuracy = rows_.pick(judged, metric="accuracy") or judged[:0]
     for arm in rows_.arms(accuracy) if accuracy else []:
         for first in rows_.distinct(accuracy, "a"):
@@ -230,7 +230,7 @@ def main_tables(book: Book) -> Markup:
         parts += _per_class(book, chosen, f"{arm}_{task}")
     if not parts:
         return nothing("This run has no classification figures.")
-    return markup.join([caption(captions.MAIN_TABLES), *parts])
+    return markup.join([caption(captions.MAIN_TABLES), few_labels.said(book.results), *parts])
 
 
 def _per_class(book: Book, rows: Sequence[Row], name: str) -> list[Markup]:

@@ -269,3 +269,24 @@ def test_the_axis_of_a_spectrum_ends_above_rounding_and_the_file_does_not(monkey
         assert [end for end in ends if end is not None] == ([pytest.approx(bottom)] if bottom else [])
         lines = list(csv.DictReader(io.StringIO(data["data/spectra.csv"])))
         assert [float(line["singular_value"]) for line in lines] == values
+
+
+@pytest.mark.parametrize(
+    ("adapt", "said"),
+    [
+        ({"shots": 4, "share": 1.0}, "the same 4 labelled examples of each class (24 in all)"),
+        ({"shots": 0, "share": 0.1}, "the same 10 % of the labelled examples (24 in all)"),
+        ({"shots": 0, "share": 1.0}, None),
+    ],
+)
+def test_what_a_choice_of_few_labels_holds_fixed_stands_beside_the_figures(tmp_path, adapt, said):
+    methods = [{"arm": "clean", "ratio": 0.0, "method": "lp", "data": {"examples": 24, **adapt}}]
+    results = {"schema": 1, "rows": [fake.row()], "methods": methods, "config": {"seed": 0, "adapt": adapt}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    text = Reader(page.write_report(tmp_path / "results.json", tmp_path / "none.json", tmp_path / "out")).text
+    shown = pooled.markdown([results], ["run"])
+    assert text.count("Few labels") == (2 if said else 0)  # beside the curves and the main tables
+    assert shown.count("Few labels") == (1 if said else 0)
+    if said:
+        assert said in text
+        assert said in shown
