@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ranjax import pipeline
 from ranjax.config import default_config
 from ranjax.errors import ConfigError, DataError
 from ranjax.stages import labels
+from ranjax.training.devices import make_mesh
 
 CLASSES = ("normal", "mass", "oedema")
 FULL = [0, 1, 2] * 4
@@ -78,3 +80,21 @@ def test_a_choice_without_a_negative_example_is_refused_before_anything_is_train
     assert error.value.key == f"adapt.{key}"
     adapt[key] = {"shots": 8, "share": 1.0}[key]
     labels.check_chosen(adapt, 0, ids, found, ["mass", "oedema"])
+
+
+@pytest.mark.slow
+def test_shots_that_were_raised_after_prepare_are_refused_before_an_arm_is_trained(tmp_path):
+    config = default_config()
+    data = config.data.radiographs
+    data.train, data.adapt, data.validation, data.test, data.ood_test = 16, 16, 16, 16, 16
+    config.data.image_size, config.pretrain.batch_size = 32, 8
+
+    def run(until):
+        pipeline.execute(config, tmp_path, mesh=make_mesh(1), stop=lambda: False, say=lambda line: None, until=until)
+
+    run("prepare")
+    config.adapt.shots = 99
+    with pytest.raises(ConfigError, match="split 'adapt' has no more examples of class") as error:
+        run("pretrain")
+    assert error.value.key == "adapt.shots"
+    assert not (tmp_path / "pretrain" / "clean" / "checkpoints").exists()

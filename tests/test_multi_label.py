@@ -96,10 +96,10 @@ def test_the_stage_takes_as_many_shots_as_asked_or_says_which_class_has_too_few(
     config = default_config()
     config.adapt.shots = shots
     if shots > 12:
-        with pytest.raises(ConfigError, match=r"adapt\.shots = 16 .*class 1 has 12 examples, fewer than 16 shots"):
-            labels.chosen(config.adapt, 0, ids, given)
+        with pytest.raises(ConfigError, match=r"adapt\.shots = 16 .*at most 12: .* of class 'mass'"):
+            labels.chosen(config.adapt, 0, ids, given, ["normal", "mass"])
         return
-    assert len(labels.chosen(config.adapt, 0, ids, given)) == 2 * shots
+    assert len(labels.chosen(config.adapt, 0, ids, given, ["normal", "mass"])) == 2 * shots
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.01, 2), (0.1, 4), (1.0, 30)])
@@ -108,4 +108,4 @@ def test_the_stage_takes_a_share_of_each_class(share, count):
     config = default_config()
     config.adapt.share = share
     given = np.array([0] * 18 + [1] * 12, np.int32)
-    assert len(labels.chosen(config.adapt, 0, ids, given)) == count
+    assert len(labels.chosen(config.adapt, 0, ids, given, ["normal", "mass"])) == count

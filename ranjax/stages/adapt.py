@@ -37,7 +37,7 @@ def run(context: Context) -> dict[str, Any]:
     functions, params = common.encoder(context, context.this.arm)
     train, validation = data.task_split("adapt"), data.task_split("validation")
     if config.adapt.shots or config.adapt.share < 1:
-        train = train.take(labels.chosen(config.adapt, config.seed, train.ids, train.labels))
+        train = train.take(labels.chosen(config.adapt, config.seed, train.ids, train.labels, data.classes))
     splits = {"adapt": train, "validation": validation}
     tuned = {name: found for name in config.adapt.methods if (found := tuned_of(config.adapt, name)) is not None}
     cached = {

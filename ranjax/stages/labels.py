@@ -29,6 +29,20 @@ def of_splits(prepared: Any, multi_label: bool) -> dict[str, np.ndarray]:
     return found
 
 
+def refuse(config: Any, prepared: Any) -> dict[str, np.ndarray]:
+    """Refuses splits that the config's methods could not be fitted or evaluated on; else their labels (`of_splits`).
+
+    Raises:
+      DataError, ConfigError: as `check` and `check_chosen`.
+    """
+    multi_label = config.adapt.task == "multi"
+    found = of_splits(prepared, multi_label)
+    check(config.adapt, found, prepared.classes)
+    if multi_label:
+        check_chosen(config.adapt, config.seed, prepared.splits["adapt"].ids, found["adapt"], prepared.classes)
+    return found
+
+
 def check(adapt: Any, labels: Mapping[str, np.ndarray], classes: Sequence[str]) -> None:
     """Refuses what could not be fitted or evaluated.
 
@@ -55,10 +69,7 @@ def check(adapt: Any, labels: Mapping[str, np.ndarray], classes: Sequence[str]) 
                 f"{'no' if count == 0 else 'every'} example of split 'adapt' has class {name!r}, so no method can "
                 "learn it: name other data.classes, or give that split examples with it and without"
             )
-    rarest = int(counts.argmin())
-    if adapt.shots > counts[rarest]:
-        allowed = f"at most {counts[rarest]}: split 'adapt' has no more examples of class {classes[rarest]!r}"
-        raise ConfigError("adapt.shots", adapt.shots, allowed)
+    _check_shots(adapt, counts, classes)
     validation = labels["validation"]
     seen = [name for name, count in zip(classes, validation.sum(0)) if count]
     if adapt.task == "multi":
@@ -68,6 +79,13 @@ def check(adapt: Any, labels: Mapping[str, np.ndarray], classes: Sequence[str]) 
         raise DataError(
             f"split 'validation' has examples of class {seen[0]!r} alone; choosing epochs needs two classes"
         )
+
+
+def _check_shots(adapt: Any, counts: np.ndarray, classes: Sequence[str]) -> None:
+    rarest = int(counts.argmin())
+    if adapt.shots > counts[rarest]:
+        allowed = f"at most {counts[rarest]}: split 'adapt' has no more examples of class {classes[rarest]!r}"
+        raise ConfigError("adapt.shots", adapt.shots, allowed)
 
 
 def check_chosen(adapt: Any, seed: int, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> None:
@@ -81,7 +99,7 @@ def check_chosen(adapt: Any, seed: int, ids: Sequence[str], labels: np.ndarray, 
     Raises:
       ConfigError: so few examples that a class has no negative one.
     """
-    rows = chosen(adapt, seed, ids, labels)
+    rows = chosen(adapt, seed, ids, labels, classes)
     every = np.flatnonzero(labels[rows].all(axis=0))
     if every.size and not all(name in TEST_TIME for name in adapt.methods):
         key, value = ("adapt.shots", adapt.shots) if adapt.shots else ("adapt.share", adapt.share)
@@ -89,17 +107,17 @@ def check_chosen(adapt: Any, seed: int, ids: Sequence[str], labels: np.ndarray, 
         raise ConfigError(key, value, allowed)
 
 
-def chosen(adapt: Any, seed: int, ids: Sequence[str], labels: np.ndarray) -> np.ndarray:
+def chosen(adapt: Any, seed: int, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Rows of the labelled examples that `adapt.shots` or `adapt.share` leaves, i64.
 
     Raises:
       ConfigError: a class has fewer examples than shots.
     """
     if adapt.shots:
-        try:
-            return few_shot.shots(ids, labels, adapt.shots, seed)
-        except DataError as error:
-            raise ConfigError("adapt.shots", adapt.shots, f"no more than there are: {error}") from error
+        several = labels.ndim == 2
+        counts = labels.sum(0).astype(int) if several else np.bincount(labels[labels >= 0], minlength=len(classes))
+        _check_shots(adapt, counts, classes)
+        return few_shot.shots(ids, labels, adapt.shots, seed)
     if adapt.share < 1:
         return few_shot.share(ids, labels, adapt.share, seed)
     return np.arange(len(ids))

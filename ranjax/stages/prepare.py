@@ -35,11 +35,7 @@ def run(context: Context) -> dict[str, Any]:
     if len(prepared.splits["train"]) < config.pretrain.batch_size:
         size = len(prepared.splits["train"])
         raise ConfigError("pretrain.batch_size", config.pretrain.batch_size, f"at most the {size} training pairs")
-    multi_label = config.adapt.task == "multi"
-    found = labels.of_splits(prepared, multi_label)
-    labels.check(config.adapt, found, prepared.classes)
-    if multi_label:
-        labels.check_chosen(config.adapt, config.seed, prepared.splits["adapt"].ids, found["adapt"], prepared.classes)
+    found = labels.refuse(config, prepared)
     reports = prepared.splits["train"].column("report")
     # A checkpoint's own tokenizer is the only one whose tokens mean to it what they should.
     if given := config.text.tokenizer or config.model.weights or config.model.text_weights:
@@ -53,7 +49,7 @@ def run(context: Context) -> dict[str, Any]:
     context.say(f"{counts}; {tokenizer.vocab_size} tokens, {100 * unknown:.1f} % of the words unknown")
     for exclusion in prepared.exclusions[:5]:
         context.say(f"left out {exclusion['id']}: {exclusion['reason']}")
-    for note in labels.notes(found, prepared.classes, multi_label):
+    for note in labels.notes(found, prepared.classes, config.adapt.task == "multi"):
         context.say(f"note: {note}")
     if len(prepared.exclusions) > 5:
         context.say(f"left out {len(prepared.exclusions) - 5} more, listed in {context.folder / 'manifest.json'}")

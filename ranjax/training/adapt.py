@@ -117,7 +117,8 @@ def fit_heads(
       seeds: S different integers.
       settings: see `Fit`.
       mesh: devices of this process that share the runs out between them (`devices.make_mesh`); None: the default
-        device alone. Runs never talk to each other, so a run is the same wherever it is trained.
+        device alone. Runs never talk to each other, so a run is the same, up to rounding, wherever it
+        is trained.
       keep_diverged: give runs back whose outputs were finite in no epoch, with `chosen` -1 and a history of -inf, as a
         search over learning rates wants them; by default they are an error.
 
