@@ -158,6 +158,8 @@ def robust_accuracy(
     radii = [checks.validate_length(epsilon, "epsilons", norm, positive=True) for epsilon in epsilons]
     if not radii or sorted(set(radii)) != radii:
         raise ConfigError("epsilons", tuple(epsilons), "at least one radius, rising")
+    if norm == "l2":
+        checks.validate_l2(radii[-1], checks.spread(radii[-1], images, "epsilons"), images)
     logits = _logits(logits_fn, params, images, batch_size)
     labels = np.asarray(labels)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):

@@ -78,6 +78,7 @@ def test_the_standard_attacks_find_a_linear_models_worst_case(case):
         ({"epsilons": "4/255"}, ConfigError, "a list of radii"),
         ({"epsilons": (0.02, 0.01)}, ConfigError, "rising"),
         ({"epsilons": (8,)}, ConfigError, "Written in 0-255"),
+        ({"epsilons": (8,), "norm": "l2"}, ConfigError, "the root of an image's 6 numbers"),
         ({"epsilons": ()}, ConfigError, "at least one radius"),
         ({"attacks": {}}, ConfigError, "at least one"),
         ({"images": 200.0}, DataError, r"allowed: \[0, 1\]"),
