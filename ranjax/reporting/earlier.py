@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from ranjax import config as configs_
 from ranjax.reporting import wording
 
+PLACES = ("data.dir", "compile_cache", "quick_compile", "devices", "profile", "data.patient_key")
+"""Keys that say where or on what a run works, not what it finds; they stay out of results.json."""
+
 AS_TODAY = (
     "What the code did that made the run may have been something else: results of keys that came later are to be read "
     "with that in mind."
@@ -49,7 +52,7 @@ def completed(configs: Sequence[Mapping[str, Any]]) -> list[Column]:
 def added_since(config: Mapping[str, Any]) -> dict[str, str]:
     """Returns the keys of this version that a run's config lacks, with their defaults; nothing of a run without one."""
     have = dict(flat(config))
-    return {key: default(key) for key in configs_.BY_NAME if key not in have} if have else {}
+    return {key: default(key) for key in configs_.BY_NAME if key not in have and key not in PLACES} if have else {}
 
 
 def default(key: str) -> str:

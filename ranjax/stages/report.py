@@ -17,7 +17,7 @@ from ranjax import config as configs
 from ranjax import files
 from ranjax.data.images import encode_png, to_float
 from ranjax.pipeline import Context
-from ranjax.reporting import page
+from ranjax.reporting import earlier, page
 from ranjax.stages import cards, common, labels
 from ranjax.stages.evaluation import across, record
 
@@ -160,14 +160,10 @@ def _card(context: Context) -> dict[str, Any]:
     }
 
 
-_PLACES = ("data.dir", "compile_cache", "quick_compile", "devices", "profile", "data.patient_key")
-"""Keys that say where or on what a run works, not what it finds; they stay out of results.json."""
-
-
 def _nested(config: Any) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, value in configs.flatten(config).items():
-        if name in _PLACES:
+        if name in earlier.PLACES:
             continue
         node = tree
         *path, last = name.split(".")

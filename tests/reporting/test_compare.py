@@ -10,7 +10,8 @@ import scipy.stats
 
 from ranjax import config, report
 from ranjax.errors import DataError
-from ranjax.reporting import compare, page
+from ranjax.reporting import compare, earlier, page
+from ranjax.stages import report as report_stage
 
 from . import fake
 from .reader import Reader
@@ -205,3 +206,11 @@ def test_each_run_has_its_own_level_of_chance(tmp_path, monkeypatch):
     compare.write_comparison([_run(tmp_path / "eight"), _run(tmp_path / "two", two_classes)], tmp_path / "out")
     assert {(name, chance) for name, chance, _ in drawn} == {("eight", 0.125), ("two", 0.5)}
     assert all(levels == [0.125, 0.5] for _, _, levels in drawn)
+
+
+def test_a_run_of_this_version_lacks_no_key():
+    """Where a run works is no part of its results, and so is no key that came later."""
+    stored = report_stage._nested(config.default_config())
+    assert earlier.added_since(stored) == {}
+    del stored["adapt"]["lora_terms"]
+    assert list(earlier.added_since(stored)) == ["adapt.lora_terms"]
