@@ -68,7 +68,7 @@ def test_explicit_runs_are_combined_with_the_grid(tmp_path):
         ("GRID = {'seed': [0]}", "CONFIG"),
         (f"CONFIG = {SMOKE!r}\nGIRD = {{}}", "Did you mean 'GRID'"),
         (f"CONFIG = {SMOKE!r}\nGRID = {{'sede': [0]}}", "Did you mean 'seed'"),
-        (f"CONFIG = {SMOKE!r}\nGRID = {{'seed': [-1]}}", "at least 0"),
+        (f"CONFIG = {SMOKE!r}\nGRID = {{'seed': [-1]}}", "a number from 0 to"),
         (f"CONFIG = {SMOKE!r}\nGRID = {{'seed': 3}}", "a list"),
         (f"CONFIG = {SMOKE!r}\nGRID = {{'seed': [1, 1]}}", "twice"),
     ],
