@@ -17,7 +17,6 @@ from ranjax.data import noise
 from ranjax.data.batches import Batches
 from ranjax.data.store import GRID, NoisyStore, StoreWriter
 from ranjax.data.tokenizer import Tokenizer
-from ranjax.errors import ConfigError
 from ranjax.schema.noise import ATTACKS, CONTROLS
 from ranjax.stages import candidates, common, craft, pretrain
 from ranjax.training.devices import make_mesh, shard_batch
@@ -312,22 +311,6 @@ def test_candidates_of_all_sources_are_intersected_and_importance_orders_the_wor
     assert changed
 
 
-@pytest.mark.parametrize(
-    ("keys", "named"),
-    [
-        ({"lists": ("negation=nowhere.txt",)}, "noise.lists"),
-        ({"candidates": ("thesaurus",), "thesaurus": "nowhere.txt"}, "noise.thesaurus"),
-        ({"candidates": ("masked_lm",), "masked_lm": "nowhere"}, "noise.masked_lm"),
-    ],
-)
-def test_word_files_that_are_not_there_are_refused_before_anything_runs(keys, named, tmp_path):
-    with pytest.raises(ConfigError) as error:
-        run(tiny(**keys), tmp_path / "run")
-    assert error.value.key == named
-    assert "nowhere" in str(error.value)
-    assert not (tmp_path / "run" / "prepare").exists()
-
-
 def test_label_words_alone_can_be_let_go(made):
     data = common.data(context_of(tiny(), made))
     kept, free = (candidates.protected(data, tiny(protect_labels=on).noise) for on in (True, False))
@@ -348,16 +331,6 @@ def test_words_stay_within_their_share_and_queries_within_their_bound(made, tmp_
     counts = {name: len(words) for name, words in zip(reports, data.tokenizer.split(list(reports.values())))}
     assert all(one["words_changed"] <= -(-counts[name] // 10) for name, one in told.items())
     assert verdict(workdir)[0] == 0
-
-
-def test_files_of_the_user_that_decide_about_words_are_told_by_their_hashes(tmp_path):
-    words, sides = tmp_path / "synonyms.txt", tmp_path / "sides.txt"
-    words.write_text("large, small\n")
-    sides.write_text("left\n")
-    lists = (f"laterality={sides}", "negation=off")
-    noise = tiny(candidates=("thesaurus",), thesaurus=str(words), lists=lists).noise
-    assert candidates.files_of(noise) == {str(path): files.sha256(path) for path in (sides, words)}
-    assert candidates.files_of(tiny(candidates=("thesaurus",)).noise) == {}  # bundled
 
 
 @pytest.mark.slow

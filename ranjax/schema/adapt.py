@@ -5,7 +5,7 @@ import math
 from ml_collections import ConfigDict
 
 from ranjax.errors import ConfigError
-from ranjax.schema.checks import Key, above, at_least, between, epsilon, one_of, patterns, pixel_step, some_of
+from ranjax.schema.checks import Key, above, at_least, between, epsilon, one_of, patterns, pixel_step, share_of, some_of
 
 ONE_SIDED = ("lp_image", "lp_question")
 """Methods that see one side of a set of questions."""
@@ -57,7 +57,7 @@ KEYS = (
     ),
     Key("adapt.class_weights", "none", "Weights of the classes in cross-entropy.", "", one_of("none", "balanced")),
     Key("adapt.shots", 0, "Labelled examples of each class; 0: all.", "examples", at_least(0)),
-    Key("adapt.share", 1.0, "Share of the labelled examples of each class.", "share", above(0)),
+    Key("adapt.share", 1.0, "Share of the labelled examples of each class.", "share", share_of),
     Key("adapt.search_rates", (1.0,), "Factors on each method's learning rate that the search tries.", "", _factors),
     Key(
         "adapt.search_strengths",
@@ -80,7 +80,7 @@ KEYS = (
         "steps",
         at_least(1),
     ),
-    Key("adapt.ran_epochs_share", 0.5, "RAN's head: share of adapt.epochs that it trains for.", "share", above(0)),
+    Key("adapt.ran_epochs_share", 0.5, "RAN's head: share of adapt.epochs that it trains for.", "share", share_of),
     Key(
         "adapt.defence_source",
         "encoder",
@@ -140,10 +140,6 @@ KEYS = (
 def check(config: ConfigDict) -> None:
     """Raises a ConfigError where keys do not fit each other."""
     adapt = config.adapt
-    if adapt.share > 1:
-        raise ConfigError("adapt.share", adapt.share, "above 0 and at most 1")
-    if adapt.ran_epochs_share > 1:
-        raise ConfigError("adapt.ran_epochs_share", adapt.ran_epochs_share, "above 0 and at most 1")
     if adapt.shots and adapt.share < 1:
         raise ConfigError("adapt.share", adapt.share, f"1.0 where adapt.shots = {adapt.shots}: one of the two")
     _check_ablations(adapt)

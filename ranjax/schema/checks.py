@@ -26,6 +26,11 @@ def between(low: float, high: float) -> Check:
     return lambda v: "" if low <= v <= high else f"a number from {low} to {high}"
 
 
+def share_of(value: float) -> str:
+    """A share of something that leaves some of it."""
+    return "" if 0 < value <= 1 else "above 0 and at most 1"
+
+
 def one_of(*choices: Any) -> Check:
     return lambda v: "" if v in choices else "one of " + ", ".join(map(repr, choices)) + _nearest_choice(v, choices)
 

@@ -21,7 +21,7 @@ from ranjax.models import input_filter
 from ranjax.pipeline import Context
 from ranjax.schema.adapt import TEST_TIME
 from ranjax.stages import adapt_search, common, labels
-from ranjax.stages.adapted import FILE, behind_filter, method_of, tuned_of, uses_attacked
+from ranjax.stages.adapted import FILE, behind_filter, method_of, rate_key, tuned_of, uses_attacked
 from ranjax.training import devices, hosts, metrics_log
 from ranjax.training.adapt import METHODS, Examples, Fit, Method, class_weights_of, fit_heads
 from ranjax.training.adapt_input import check_classes
@@ -114,9 +114,10 @@ def _fit(context: Context, methods: Mapping[str, Method], examples: Mapping[str,
         scores = best[number].mean(axis=-1)
         if not np.isfinite(scores).any():
             first = methods[name]
-            key = "adapt.learning_rate" if first.head == "residual" else "adapt.lp_learning_rate"
             factors = f" (times {config.search_rates})" if len(config.search_rates) > 1 else ""
-            raise ConfigError(key, first.learning_rate, f"a value with which {name} stays finite{factors}")
+            raise ConfigError(
+                f"adapt.{rate_key(first)}", first.learning_rate, f"a value with which {name} stays finite{factors}"
+            )
         taken = int(scores.argmax())
         index = number * len(points) + taken
         method, found = every[index], best[number, taken]

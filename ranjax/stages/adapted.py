@@ -36,18 +36,22 @@ def behind_filter(adapt: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     return {**params, input_filter.NAME: input_filter.gaussian(adapt.filter)}
 
 
+def rate_key(method: Method) -> str:
+    """The key of ``adapt.*`` that sets a method's learning rate."""
+    return "learning_rate" if method.head == "residual" else "lp_learning_rate"
+
+
 def method_of(adapt: Any, name: str) -> Method:
     """A method of `METHODS` with the config's weights in the terms that the method has."""
     base = METHODS[name]
     terms = {"mse": adapt.mse, "cov": adapt.cov, "svd": adapt.svd}
     terms |= {term: adapt[term] for term in ("defence_ce", "defence_consistency", "defence_kl")}
     weights = base.weights._replace(**{term: v for term, v in terms.items() if getattr(base.weights, term)})
-    rate = adapt.learning_rate if base.head == "residual" else adapt.lp_learning_rate
     own = name.startswith("ran")  # published methods keep their schedule
     return dataclasses.replace(
         base,
         weights=weights,
-        learning_rate=rate,
+        learning_rate=adapt[rate_key(base)],
         weight_decay=adapt.weight_decay,
         svd_every=adapt.ran_svd_every if own else 1,
         epochs_share=adapt.ran_epochs_share if own else 1.0,

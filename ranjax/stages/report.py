@@ -70,7 +70,7 @@ def run(context: Context) -> dict[str, Any]:
 
 def _arm(part: dict[str, Any], folder: Path) -> across.Arm:
     first = part["rows"][0]
-    return across.Arm(first["arm"], first["ratio"], record.load_answers(folder), record.load_owners(folder))
+    return across.Arm(first["arm"], first["ratio"], *record.load(folder))
 
 
 def _methods(context: Context) -> list[dict[str, Any]]:

@@ -49,6 +49,12 @@ def check_whole(key: str, value: Any, least: int, why: str = "") -> None:
         raise ConfigError(key, value, f"a whole number of at least {least}{why}")
 
 
+def check_finite(key: str, value: float, above_zero: bool = False) -> None:
+    """Raises ConfigError where a number is not finite, or below 0 (or 0, where it must lie above)."""
+    if not (math.isfinite(value) and (value > 0 if above_zero else value >= 0)):
+        raise ConfigError(key, value, "a finite number above 0" if above_zero else "a finite number, 0 or more")
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
@@ -57,12 +63,9 @@ def _check_method(key: str, method: Method) -> None:
     if method.head not in HEADS:
         raise ConfigError(f"{key}.head", method.head, f"one of {', '.join(HEADS)}", nearest(method.head, HEADS))
     for name, value in zip(Weights._fields, method.weights):
-        if not (math.isfinite(value) and value >= 0):
-            raise ConfigError(f"{key}.weights.{name}", value, "a finite number, 0 or more")
-    if not (math.isfinite(method.learning_rate) and method.learning_rate > 0):
-        raise ConfigError(f"{key}.learning_rate", method.learning_rate, "a finite number above 0")
-    if not (math.isfinite(method.weight_decay) and method.weight_decay >= 0):
-        raise ConfigError(f"{key}.weight_decay", method.weight_decay, "a finite number, 0 or more")
+        check_finite(f"{key}.weights.{name}", value)
+    check_finite(f"{key}.learning_rate", method.learning_rate, above_zero=True)
+    check_finite(f"{key}.weight_decay", method.weight_decay)
     check_whole(f"{key}.top_k", method.top_k, 1)
     check_whole(f"{key}.svd_every", method.svd_every, 1)
     if not 0 < method.epochs_share <= 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -12,7 +11,7 @@ from ranjax.errors import ConfigError, DataError, nearest
 from ranjax.models.heads import HEADS
 from ranjax.objectives.rectification import Weights
 from ranjax.training import selection
-from ranjax.training.adapt_input import check_classes, check_labels, check_whole
+from ranjax.training.adapt_input import check_classes, check_finite, check_labels, check_whole
 from ranjax.training.tuned import Images, Task, Tune, Tuned
 
 SCOPES = ("head", "lora", "full")
@@ -70,14 +69,11 @@ def _check_settings(settings: Tune) -> None:
     check_whole("rank", settings.rank, 1)
     check_whole("top_k", settings.top_k, 1)
     for name in ("learning_rate", "lora_rate", "head_rate"):
-        value = getattr(settings, name)
-        if not (math.isfinite(value) and value > 0):
-            raise ConfigError(name, value, "a finite number above 0")
+        check_finite(name, getattr(settings, name), above_zero=True)
     weights = {f"weights.{term}": weight for term, weight in settings.weights._asdict().items()}
     numbers = {name: getattr(settings, name) for name in ("weight_decay", "pull", "sigma")}
     for name, value in (weights | numbers).items():
-        if not (math.isfinite(value) and value >= 0):
-            raise ConfigError(name, value, "a finite number, 0 or more")
+        check_finite(name, value)
     _one_of("metric", settings.metric, selection.METRICS)
     for name in ("trainable", "targets"):
         for pattern in getattr(settings, name):

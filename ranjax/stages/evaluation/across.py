@@ -18,7 +18,7 @@ Answers = dict[tuple[str, str, str, str], np.ndarray]
 
 
 class Arm(NamedTuple):
-    """One upstream arm and who was right there: `answers`, `owners` as `record` loads them."""
+    """One upstream arm and who was right there: `answers`, `owners` as `record.load` gives them."""
 
     name: str
     ratio: float
@@ -88,7 +88,6 @@ def mean_corruption_errors(arms: Sequence[Arm], resamples: int, seed: int) -> li
     if reference is None:
         return rows
     count = reference.shape[-1]
-    # The first row takes every example once: the figure itself.
     owners = arms[0].owners_of(CORRUPTED, split, count)
     counts = draws(count, resamples, seed, owners=owners)
     below = np.einsum("rn,ksn->rk", counts, reference)

@@ -181,24 +181,29 @@ def figures(gap: statistics.Difference) -> dict[str, Any]:
     return {"difference": gap.value, "low": gap.low, "high": gap.high, "p": gap.p, "effect": effect, "n": gap.n}
 
 
-def load_answers(folder: Path) -> dict[tuple[str, str, str, str], np.ndarray]:
-    """{(task, split, attack, method): bool[S, N]} as `Record.write` left them."""
-    found = {}
-    for name, hits in load_file(folder / ANSWERS).items():
-        if not name.startswith(f"{OWNERS}|"):
-            task, split, attack, method = name.split("|")
-            found[task, split, attack, method] = hits.astype(bool)
-    return found
+def load(
+    folder: Path,
+) -> tuple[dict[tuple[str, str, str, str], np.ndarray], dict[tuple[str, str], np.ndarray]]:
+    """What `Record.write` left of single examples.
 
-
-def load_owners(folder: Path) -> dict[tuple[str, str], np.ndarray]:
-    """{(task, split): i32[N]}, what the examples behind `load_answers` belong to, where they do not stand alone."""
-    found = {}
-    for name, owners in load_file(folder / ANSWERS).items():
+    Returns:
+      ({(task, split, attack, method): bool[S, N]}, who was right, and {(task, split): i32[N]}, what these examples
+      belong to, where they do not stand alone).
+    """
+    answers, owners = {}, {}
+    for name, values in load_file(folder / ANSWERS).items():
         if name.startswith(f"{OWNERS}|"):
             _, task, split = name.split("|")
-            found[task, split] = owners
-    return found
+            owners[task, split] = values
+        else:
+            task, split, attack, method = name.split("|")
+            answers[task, split, attack, method] = values.astype(bool)
+    return answers, owners
+
+
+def load_answers(folder: Path) -> dict[tuple[str, str, str, str], np.ndarray]:
+    """Who was right, the first of `load`."""
+    return load(folder)[0]
 
 
 def _plain(value: float) -> float | None:
