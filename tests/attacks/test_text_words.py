@@ -188,8 +188,9 @@ def test_a_tokenizer_of_another_model_is_found_out():
         candidates.build(pieces, pieces.__getitem__, pad_id=0, vocab_size=40)
     table, lexicon = jnp.zeros((40, 2)), candidates.build(pieces, pieces.__getitem__, pad_id=0)
     row, mask = jnp.asarray([[4, 0]], jnp.int32), jnp.asarray([[True, False]])
+    words = jnp.asarray([[0, -1]], jnp.int32)
     loss = lambda e, t, m: jnp.sum(e, axis=(1, 2))  # noqa: E731
     with pytest.raises(ValueError, match=r"the tokens of the candidates must be 0 to 39.* got 0 to 40"):
-        text.substitute(loss, table, row, mask, row - 4, lexicon.table, text.Substitution())
+        text.substitute(loss, table, row, mask, words, lexicon.table, text.Substitution())
     with pytest.raises(ValueError, match="tokens must be 0 to 3"):
-        text.substitute(loss, table[:4], row, mask, row - 4, lexicon.table, text.Substitution())
+        text.substitute(loss, table[:4], row, mask, words, lexicon.table, text.Substitution())
