@@ -252,6 +252,7 @@ def test_the_same_bits_on_one_device_and_on_eight(made, tmp_path):
     assert store_of(tmp_path / "eight").fingerprint == store_of(made).fingerprint
 
 
+@pytest.mark.slow
 def test_a_cut_run_keeps_its_finished_shards_and_ends_at_the_same_bits(made, tmp_path):
     workdir, asked = copy_of(made, tmp_path / "cut"), iter(range(10**6))
     # The pipeline asks once before the stage, then the stage asks once a shard.

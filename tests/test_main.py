@@ -142,6 +142,7 @@ def test_a_finished_run_is_skipped_and_another_config_refused(whole):
     assert before == (workdir / "results.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_off_goes_on_to_the_same_results(whole, tmp_path):
     whole_workdir, config, cache, _ = whole
     arguments = ("--config", config, "--workdir", tmp_path / "run", f"--config.compile_cache={cache}")

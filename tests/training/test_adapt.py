@@ -184,6 +184,7 @@ def test_a_run_does_not_depend_on_its_company(splits, fitted):
     np.testing.assert_array_equal(again.history, fitted.history)
 
 
+@pytest.mark.slow
 def test_runs_are_shared_out_over_devices(splits, fitted):
     """Five devices for six runs: the last one's second place is filled up and thrown away."""
     mesh = make_mesh(5)

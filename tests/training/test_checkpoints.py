@@ -192,6 +192,7 @@ def test_a_full_disk_is_said_and_costs_no_older_checkpoint(three, monkeypatch):
         assert store.latest() == 3
 
 
+@pytest.mark.slow
 def test_a_save_that_a_clock_set_back_holds_up_is_given_up_in_words(tmp_path, monkeypatch):
     store = Checkpoints(tmp_path / "c")
     store.save(1, _state())

@@ -205,6 +205,7 @@ print("done", int(state.step))
 """
 
 
+@pytest.mark.slow
 def test_two_hundred_steps_on_eight_devices_do_not_hang():
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     result = subprocess.run(

@@ -48,6 +48,7 @@ def test_two_interrupts_end_a_busy_process_with_the_documented_code(busy):
     assert busy.stderr.read() == "stopped at once; finished shards and the last checkpoint remain\n"
 
 
+@pytest.mark.slow
 def test_one_request_delivered_twice_is_one_and_a_later_second_one_ends_the_process(busy):
     for _ in range(2):
         busy.send_signal(signal.SIGTERM)

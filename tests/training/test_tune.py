@@ -154,10 +154,8 @@ def test_several_labels_are_learned_attacked_and_weighted(encoder, splits):
         tune(*encoder, tuned.TUNED["ran_lora"], lacking, hot[1], weighted, seed=0, settings=settings)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["lora", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ran_lora", "ran_live", "pmg_aft"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lora", "ran_lora", "ran_live", "pmg_aft"])
 def test_two_devices_find_what_one_finds(encoder, splits, name):
     settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=16)
     one, two = (fit(encoder, splits, name, settings, mesh=make_mesh(count)) for count in (1, 2))
