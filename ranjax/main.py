@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -144,6 +145,22 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
+def _process() -> None:
+    """The whole life of the process: from when its outcome is decided, no signal changes its exit code."""
+    import atexit
+
+    from ranjax.training import signals
+
+    # What is registered first runs last: the interpreter's own end would bring the handlers back that kill.
+    atexit.register(signals.answer_with, signal.SIG_IGN)
+    code = main()
+    signals.answer_with(lambda *_: os._exit(code))
+    if code == EXIT_INTERRUPTED:
+        # An interrupted compilation can leave XLA in a state that crashes the interpreter's own way out.
+        _leave(code)
+    sys.exit(code)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     given, overrides = _apart(sys.argv[1:] if argv is None else argv)
     arguments, rest = parser().parse_known_args(given)
@@ -182,8 +199,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    if code == EXIT_INTERRUPTED:
-        # An interrupted compilation can leave XLA in a state that crashes the interpreter's own way out.
-        _leave(code)
-    sys.exit(code)
+    _process()

@@ -45,6 +45,36 @@ def test_describe_prints_every_key_of_the_resolved_config():
     assert "noise.image_epsilon = '8/255'  [pixel units]" in done.stdout
 
 
+@pytest.mark.parametrize("waits", ["for a thread", "in its teardown"])
+def test_a_signal_after_the_outcome_is_decided_leaves_it(waits):
+    """A stopped run has said that everything is saved: a second Ctrl-C while it leaves is no death by a signal."""
+    script = """
+import os, runpy, sys, threading, time
+def leave(alive=lambda: False, write=os.write, sleep=time.sleep):
+    while alive():
+        sleep(0.01)
+    write(1, b"leaving\\n")
+    sleep(%s)
+class Late:
+    def __del__(self, leave=leave):
+        leave()
+if sys.argv.pop(1) == "for a thread":
+    threading.Thread(target=leave, args=(threading.main_thread().is_alive,)).start()
+else:
+    sys.late = Late()
+runpy.run_module("ranjax.main", run_name="__main__", alter_sys=True)
+"""
+    seconds = 30 if waits == "for a thread" else 1  # a thread is not waited for; a finaliser is
+    line = [sys.executable, "-c", script % seconds, waits, "describe", "--config", RAN]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert "leaving\n" in iter(process.stdout.readline, "")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+            time.sleep(0.05)
+        assert process.wait(timeout=20) == 0
+        assert process.stderr.read() == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -42,15 +42,19 @@ class Kill(NamedTuple):
         return self.code in (0, ANSWERS[number]) or early
 
 
-def command(arguments: Sequence[object], python: str = sys.executable) -> list[str]:
-    return [python, "-m", "ranjax.main", *map(str, arguments)]
+def command(arguments: Sequence[object], python: str = sys.executable, before: str = "") -> list[str]:
+    """The command line of a run; with `before`, Python statements that run ahead of it in the same process."""
+    run = 'import runpy; runpy.run_module("ranjax.main", run_name="__main__", alter_sys=True)'
+    program = ["-c", f"{before}\n{run}"] if before else ["-m", "ranjax.main"]
+    return [python, *program, *map(str, arguments)]
 
 
-def start(arguments: Sequence[object]) -> subprocess.Popen[str]:
+def start(arguments: Sequence[object], before: str = "") -> subprocess.Popen[str]:
     """The command in a process of its own, with its whole output in one pipe."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONUNBUFFERED": "1"}
+    line = command(arguments, before=before)
     return subprocess.Popen(
-        command(arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment
     )
 
 

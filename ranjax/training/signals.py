@@ -109,6 +109,12 @@ class StopFlag:
                     return
 
 
+def answer_with(handler: Any) -> None:
+    """Answers every further SIGINT and SIGTERM with the handler, as `signal.signal` takes it."""
+    for number in StopFlag.SIGNALS:
+        signal.signal(number, handler)
+
+
 def _swallows(frame: FrameType | None) -> bool:
     """Whether an exception raised in this frame would be printed and lost: in a finaliser, or in JAX's GC callback."""
     while frame is not None:
