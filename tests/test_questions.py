@@ -143,7 +143,7 @@ def test_yes_and_no_are_told_from_image_and_question(tmp_path, name, write, kind
     assert f"test: the most frequent answer to the same question, which needs no image: {prior} %" in notes
     assert results["chance"]["questions_closed/test"] == pytest.approx(prior / 100, abs=0.1)
     if name == "vqa_rad":
-        assert "test: 48 questions about 32 pictures; intervals and tests draw pictures" in notes
+        assert "test: 48 questions of 32 pictures; intervals and tests draw pictures" in notes
         assert {r["n"] for r in results["rows"] if r["task"] == "retrieval" and r["split"] == "test"} == {32}
         open_ = accuracy("questions_open")
         # The image alone cannot know whether a side or yes is wanted.

@@ -144,7 +144,7 @@ def _run(book: Book, run: Mapping[str, Any]) -> Markup:
         ("Took", f"{wording.duration(spent)} in {len(stages)} stages" if stages else None),
         ("Machine", wording.plain(_brief(run.get("machine") or {})) or None),
         ("Classes", wording.plain(book.results.get("classes")) if book.results.get("classes") else None),
-        ("Test images", ", ".join(sizes) or None),
+        ("Tested, n", ", ".join(sizes) or None),
         ("Noise ratios", ", ".join(wording.percent(ratio) for ratio in rows_.ratios(rows)) or None),
         ("Arms", ", ".join(wording.arm_label(arm) for arm in rows_.arms(rows)) or None),
         ("Methods", ", ".join(wording.method_label(name) for name in rows_.methods(downstream)) or None),

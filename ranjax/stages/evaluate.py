@@ -8,19 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ranjax.evaluation import questions
 from ranjax.pipeline import Context
-from ranjax.stages.evaluation import answered, attacked, clean, corrupted, pairs
-from ranjax.stages.evaluation.record import (
-    ATTACKED_PAIRS,
-    CAPTIONS,
-    CORRUPTED,
-    FILE,
-    FINDINGS,
-    RETRIEVAL,
-    TASK,
-    Record,
-)
+from ranjax.stages.evaluation import answered, attacked, belonging, clean, corrupted, pairs
+from ranjax.stages.evaluation.record import FILE, Record
 from ranjax.stages.evaluation.subject import Subject
 from ranjax.training import hosts
 
@@ -35,8 +25,8 @@ def run(context: Context) -> dict[str, Any]:
     subject = Subject(context, context.this.arm, arm)
     record = Record(arm, context.this.ratio, subject.classes, config.bootstrap, context.config.seed)
     splits = tuple(split for split in ("test", "ood_test") if subject.has(split))
-    for split in splits if subject.data.asks else ():
-        _questions_of_pictures(subject, record, split)
+    for split in splits:
+        belonging.declare(subject, record, split)
     for split in splits:
         clean.classify(subject, record, split)
         clean.findings(subject, record, split)
@@ -54,17 +44,3 @@ def run(context: Context) -> dict[str, Any]:
     found = hosts.first_does(lambda: record.write(context.folder)) or {}
     context.forget()
     return found
-
-
-def _questions_of_pictures(subject: Subject, record: Record, split: str) -> None:
-    """Says which rows of a set of questions are of one picture: what is drawn, and counted as n, are pictures."""
-    of_task = questions.same_picture(subject.data.task_split(split).images)
-    of_all = questions.same_picture(subject.data.split(split).images)
-    for task in (TASK, CORRUPTED):
-        record.belong(task, split, of_task)
-    for task in (FINDINGS, RETRIEVAL, CAPTIONS, ATTACKED_PAIRS):
-        record.belong(task, split, of_all)
-    record.notes.append(
-        f"{split}: {len(of_all)} questions about {of_all.max() + 1} pictures; intervals and tests draw pictures with "
-        "all their questions, and n counts pictures"
-    )

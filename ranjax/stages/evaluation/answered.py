@@ -8,6 +8,7 @@ import numpy as np
 
 from ranjax.evaluation import questions
 from ranjax.stages import common
+from ranjax.stages.evaluation.belonging import owners
 from ranjax.stages.evaluation.record import QUESTIONS, Record
 from ranjax.stages.evaluation.subject import Subject
 from ranjax.training import devices
@@ -29,7 +30,7 @@ def answer(subject: Subject, record: Record, splits: tuple[str, ...]) -> None:
     if not count:
         return
     made = {split: _ask(subject, split) for split in (BEFORE, DURING, *splits)}
-    pictures = {split: questions.same_picture(subject.data.split(split).images) for split in splits}
+    together = {split: owners(subject, split) for split in splits}
     words = sorted(set(made[BEFORE].answers))
     sides = {split: _sides(subject, split, asked, words) for split, asked in made.items()}
     # An answer that training never gave has no class: it cannot help to choose the epoch.
@@ -56,7 +57,7 @@ def answer(subject: Subject, record: Record, splits: tuple[str, ...]) -> None:
             guessed = questions.majority(made[BEFORE], made[split])
             for kind, level in guessed.items():
                 rows = np.flatnonzero(np.array(made[split].kinds) == kind)
-                record.belong(f"{QUESTIONS}_{kind}", split, pictures[split][made[split].example[rows]])
+                record.belong(f"{QUESTIONS}_{kind}", split, together[split][made[split].example[rows]])
                 record.share(name, f"{QUESTIONS}_{kind}", split, "none", "accuracy", hits[:, rows], range(count))
                 record.chance[f"{QUESTIONS}_{kind}/{split}"] = level
 

@@ -137,9 +137,11 @@ class Subject:
         """What is known of each example (`group` of the prepared records), of the task's examples or of all."""
         source = self.data.prepared.splits[split]
         found = self.context.once(("groups", split), lambda: source.column("group"))
-        chosen = self.data.split(split).labels >= 0
-        task = task and not self.multi_label
-        return [record for record, kept in zip(found, chosen) if kept or not task]
+        return [record for record, kept in zip(found, self.of_task(split)) if kept or not task]
+
+    def of_task(self, split: str) -> np.ndarray:
+        """bool[N], which examples of a split are the task's: those with one label, or all of several."""
+        return (self.data.split(split).labels >= 0) | self.multi_label
 
     def asked(self, split: str, examples: common.Split) -> np.ndarray | None:
         """f32[N, D], the embedding of the question about each image of a split; None: no set of questions.

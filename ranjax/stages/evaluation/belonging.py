@@ -1,0 +1,67 @@
+"""Which test examples are no independent observations: films of one patient, questions about one picture."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from ranjax.evaluation import questions
+from ranjax.stages.evaluation.record import ATTACKED_PAIRS, CAPTIONS, CORRUPTED, FINDINGS, RETRIEVAL, TASK, Record
+from ranjax.stages.evaluation.subject import Subject
+
+
+def owners(subject: Subject, split: str) -> np.ndarray:
+    """i32[N], what each example of a split, with a label of the task or not, belongs to: a number each.
+
+    Examples of one patient have one number, and so have those of equal pixels, as a set of questions holds them. Where
+    no patient is named every example is one of its own.
+    """
+
+    def find() -> np.ndarray:
+        source = subject.data.prepared.splits[split]
+        pictures = questions.same_picture(subject.data.split(split).images)
+        return joined(pictures, _numbered(source.column("patient")))
+
+    return subject.context.once(("owners", split), find)
+
+
+def declare(subject: Subject, record: Record, split: str) -> None:
+    """Tells the record what the examples of a split belong to, and notes it, where they do not all stand alone."""
+    of_all = owners(subject, split)
+    count, independent = len(of_all), int(of_all.max()) + 1
+    if independent == count:
+        return
+    of_task = of_all[subject.of_task(split)]
+    for task in (TASK, CORRUPTED):
+        record.belong(task, split, of_task)
+    for task in (FINDINGS, RETRIEVAL, CAPTIONS, ATTACKED_PAIRS):
+        record.belong(task, split, of_all)
+    pictures = len(np.unique(questions.same_picture(subject.data.split(split).images)))
+    what = "questions" if subject.data.asks else "images"
+    who = "patients" if independent < pictures else "pictures"
+    record.notes.append(
+        f"{split}: {count} {what} of {independent} {who}; intervals and tests draw {who} with all their {what}, and n "
+        f"counts {who}"
+    )
+
+
+def joined(*parts: np.ndarray) -> np.ndarray:
+    """Partitions i[N] of the same examples -> i32[N], the finest one that keeps together what any of them does."""
+    count = len(parts[0])
+    rows = np.arange(count)
+    # A node for every example, and one for every group of every partition, linked to its members.
+    ends, used = [], count
+    for part in parts:
+        ends.append(part + used)
+        used += int(part.max()) + 1
+    links = np.concatenate([np.tile(rows, len(parts))]), np.concatenate(ends)
+    graph = sparse.coo_array((np.ones(len(links[0]), bool), links), shape=(used, used))
+    found = sparse.csgraph.connected_components(graph, directed=False)[1][:count]
+    return np.unique(found, return_inverse=True)[1].astype(np.int32)
+
+
+def _numbered(patients: list[str]) -> np.ndarray:
+    """i32[N] of names; an empty name is nobody's: a number of its own."""
+    place: dict[object, int] = {}
+    named = (name or (index,) for index, name in enumerate(patients))
+    return np.array([place.setdefault(name, len(place)) for name in named], np.int32)
