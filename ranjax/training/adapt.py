@@ -111,8 +111,8 @@ def fit_heads(
 
     Args:
       methods: M methods of one head shape, `top_k`, `svd_every` and `epochs_share`.
-      train, validation: see `Examples`; `train.attacked` is needed by defence terms, `validation.attacked` by methods
-        with an `attacked_share`.
+      train, validation: see `Examples`, of which a plain tuple will do; `train.attacked` is needed by defence terms,
+        `validation.attacked` by methods with an `attacked_share`.
       classes: C.
       seeds: S different integers.
       settings: see `Fit`.
@@ -130,6 +130,7 @@ def fit_heads(
     settings = settings or Fit()
     adapt_input.check_settings(methods, seeds, settings, classes)
     seeds = [int(seed) for seed in seeds]
+    train, validation = (adapt_input.as_examples(*x) for x in (("train", train), ("validation", validation)))
     one_encoder = np.ndim(train.features) == 2
     train, validation, notes = adapt_input.prepare(methods, train, validation, classes, settings.multi_label)
     encoders, examples, width = train.features.shape

@@ -111,6 +111,18 @@ def prepare(
     return train, validation, check_classes(train.labels, validation.labels, classes, multi_label)
 
 
+def as_examples(split: str, given: Any) -> Examples:
+    """`Examples`, or a plain (features, labels[, attacked]), as `Examples`.
+
+    Raises:
+      DataError: it is something else; names the split.
+    """
+    if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
+        found = f"{type(given).__name__} of {len(given)}" if hasattr(given, "__len__") else type(given).__name__
+        raise DataError(f"{split} is a {found}, Examples(features, labels) or with attacked features is needed")
+    return Examples(*given)
+
+
 def _as_arrays(split: str, examples: Examples, classes: int, multi_label: bool) -> Examples:
     features = _features(f"{split} features", examples.features)
     attacked = None

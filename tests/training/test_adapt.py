@@ -250,6 +250,11 @@ def test_multi_label_with_balanced_weights():
     assert got.attacked_history is None
 
 
+def test_plain_tuples_are_examples(splits, fitted):
+    plain = fit_heads(GROUP, *map(tuple, splits), classes=CLASSES, seeds=[0, 7], settings=FIT)
+    assert jax.tree.all(jax.tree.map(np.array_equal, plain.variables, fitted.variables))
+
+
 def test_more_validation_rows_than_a_chunk_holds(fitted):
     rows = jnp.asarray(np.random.default_rng(0).normal(size=(23, WIDTH)), jnp.float32)
     whole = predict(fitted.head, fitted.select(0, 0), rows)[1]
@@ -284,6 +289,8 @@ BAD_DATA = {
     "one class": (lambda t, v: (t, v._replace(labels=v.labels * 0 + 1)), "holds class 1 only"),
     "integers": (lambda t, v: (t._replace(features=t.features.astype(int)), v), "floating-point"),
     "float labels": (lambda t, v: (t._replace(labels=t.labels.astype(float)), v), "integers are needed"),
+    "no examples": (lambda t, v: (t.features, v), r"train is a ndarray of 44, Examples\(features, labels\)"),
+    "one part": (lambda t, v: (t, (v.features,)), "validation is a tuple of 1"),
     "empty": (lambda t, v: (Examples(t.features[:0], t.labels[:0]), v), r"shape \(0, 6\)"),
 }
 
