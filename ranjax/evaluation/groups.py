@@ -74,7 +74,7 @@ def group_rows(
     seed: int = 0,
     owners: Any = None,
 ) -> list[Row]:
-    """Accuracy in each group of at least `smallest` examples, and the worst of them, with 95 % intervals.
+    """Accuracy in each group of at least `smallest` examples (owners), and the worst of them, with 95 % intervals.
 
     Rows: metrics ``"accuracy/side=left"`` and ``"worst_group/side"``; the latter names the worst group as "group". Its
     value is the least of several figures, and so lies below the accuracy of the truly worst group by chance. Its
@@ -87,6 +87,7 @@ def group_rows(
       hits: bool[N] or bool[S, N] of S seeds.
       groups: str[N]; "unknown" is no group.
       column: its name.
+      smallest: films of one patient, however many, say what one does: with owners, so many of them are needed.
       owners: i[N], what examples belong to that are drawn together (:func:`statistics.draw_counts`).
 
     Raises:
@@ -98,8 +99,10 @@ def group_rows(
         raise DataError(f"groups of shape {groups.shape} do not fit hits of shape {hits.shape}")
     statistics.count_owners(len(groups), owners)
     members = {str(g): np.flatnonzero(groups == g) for g in np.unique(groups) if g != UNKNOWN}
-    members = {name: index for name, index in members.items() if len(index) >= smallest}
     of = {name: None if owners is None else np.asarray(owners)[index] for name, index in members.items()}
+    members = {
+        name: index for name, index in members.items() if statistics.count_owners(len(index), of[name]) >= smallest
+    }
     rows = [
         mean_row(cell, f"accuracy/{column}={name}", hits[:, index], resamples, seed, of[name])
         for name, index in members.items()

@@ -10,7 +10,7 @@ import scipy.special
 
 from ranjax.errors import DataError
 from ranjax.evaluation import metrics, resampled
-from ranjax.evaluation.rows import Cell, Row, check_names, draws, heads_first, rows_by_seed
+from ranjax.evaluation.rows import Cell, Row, check_names, draws, heads_first, of_rarest, rows_by_seed
 
 
 def multi_label_rows(
@@ -61,4 +61,5 @@ def multi_label_rows(
     per_class = {f"auroc/{name}": [one[:, c] for one in areas] for c, name in enumerate(class_names)}
     hits = np.stack([metrics.all_right(one, labels) for one in stack])
     means = {"accuracy": hits, "label_accuracy": right.mean(2)}
-    return rows_by_seed(cell, seeds, means, tables, per_class, resamples, seed, owners)
+    rarest = of_rarest(labels, class_names, owners)
+    return rows_by_seed(cell, seeds, means, tables, per_class, resamples, seed, owners, rarest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,7 +60,8 @@ def classification_rows(
     """Accuracy, balanced accuracy, macro and per-class AUROC and ECE, over all seeds and for each of those named.
 
     Every row has a 95 % bootstrap interval over examples, stratified by class but for accuracy; those over several
-    seeds have one over examples and seeds jointly. ECE's is reflected (:func:`statistics.bootstrap_metric`).
+    seeds have one over examples and seeds jointly. ECE's is reflected, and an AUROC or balanced accuracy of 0 or 1 has
+    the bound of its rarest class (:func:`statistics.bootstrap_metric`).
 
     Args:
       cell: without a seed.
@@ -87,7 +89,33 @@ def classification_rows(
         "ece": [resampled.ece(counts, *one) for one in zip(confidence, hits)],
     }
     per_class = {f"auroc/{name}": [one[:, c] for one in areas] for c, name in enumerate(class_names)}
-    return rows_by_seed(cell, seeds, {"accuracy": hits}, tables, per_class, resamples, seed, owners)
+    kinds = labels[:, None] == np.arange(stack.shape[2])[None]
+    rarest = of_rarest(kinds, class_names, owners)
+    # Recalls that are all 0: the bound on their mean is largest where all classes are as rare, so it is that of all.
+    present = kinds.any(0)
+    rarest["balanced_accuracy"] = int(present.sum()) * min(
+        statistics.count_owners(kind.sum(), None if owners is None else np.asarray(owners)[kind])
+        for kind in kinds.T[present]
+    )
+    return rows_by_seed(cell, seeds, {"accuracy": hits}, tables, per_class, resamples, seed, owners, rarest)
+
+
+def of_rarest(labels: np.ndarray, class_names: Sequence[str], owners: Any = None) -> dict[str, int]:
+    """How many examples (owners) there are of the rarer kind, those with a class or those without, by metric.
+
+    Args:
+      labels: bool[N, C].
+      class_names: of the metrics ``"auroc/<name>"``; the other metrics have the least over all classes.
+      owners: i[N], or None.
+    """
+
+    def count(kind: np.ndarray) -> int:
+        return statistics.count_owners(int(kind.sum()), None if owners is None else np.asarray(owners)[kind])
+
+    each = [min(count(kind), count(~kind)) for kind in labels.T]
+    least = min((few for few in each if few), default=0)
+    found = {f"auroc/{name}": few for name, few in zip(class_names, each)}
+    return found | dict.fromkeys(("balanced_accuracy", "macro_auroc", "map"), least)
 
 
 def heads_first(logits: Any) -> np.ndarray:
@@ -116,6 +144,7 @@ def rows_by_seed(
     resamples: int,
     seed: int,
     owners: Any = None,
+    rarest: Mapping[str, int] = MappingProxyType({}),
 ) -> list[Row]:
     """Every figure over all heads, and all but those of classes for each head that is named.
 
@@ -126,6 +155,7 @@ def rows_by_seed(
       tables: by metric and head, the figure on each draw of `draws`, [1 + resamples]. per_class: those of classes.
       resamples, seed: of the bootstrap.
       owners: i[N], as `draws` was given them.
+      rarest: by metric, the examples behind its rarest kind (:func:`statistics.bootstrap_metric`, `fewest`).
     """
     count = statistics.count_owners(next(iter(means.values())).shape[1], owners)
 
@@ -133,7 +163,8 @@ def rows_by_seed(
         rows = [mean_row(cell, name, x[chosen], resamples, seed, owners) for name, x in means.items()]
         for name, heads in tables.items():
             table = np.stack(heads[chosen], axis=1)
-            found = statistics.bootstrap_metric(table[0], table[1:], count, seed, reflected=name == "ece")
+            least = rarest.get(name)
+            found = statistics.bootstrap_metric(table[0], table[1:], count, seed, reflected=name == "ece", fewest=least)
             rows.append(interval_row(cell, name, found))
         return rows
 

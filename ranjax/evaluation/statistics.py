@@ -7,6 +7,7 @@ mean of per-example values (AUROC, balanced accuracy, ECE) are in :mod:`ranjax.e
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -34,6 +35,10 @@ class Difference(NamedTuple):
     p: float
     effect: float
     n: int
+
+
+FEW = 30
+"""Below so many independent things a bootstrap promises too much: it rejects a true null in up to a tenth of trials."""
 
 
 def _values(values: Any, name: str = "values") -> np.ndarray:
@@ -157,7 +162,14 @@ def never_seen(count: int, level: float = 0.95) -> float:
 
 
 def bootstrap_metric(
-    values: Any, draws: Any, n: int, seed: int = 0, level: float = 0.95, *, reflected: bool = False
+    values: Any,
+    draws: Any,
+    n: int,
+    seed: int = 0,
+    level: float = 0.95,
+    *,
+    reflected: bool = False,
+    fewest: int | None = None,
 ) -> Interval:
     """A metric that is no mean over examples, with its percentile interval.
 
@@ -168,6 +180,9 @@ def bootstrap_metric(
       reflected: for a metric of absolute values such as ECE, which resampling raises above the metric itself just as
         sampling raises that above the truth: the basic interval ``2 value - percentile`` in place of the percentile
         one, from 0 up and always with the value in it.
+      fewest: for a metric that is 0 or 1 where the same is true of every example, as AUROC and recall are: how many
+        examples of the rarest kind are behind it. Where all draws are 0, or all 1, the open end is `never_seen` of
+        them: a mean of so many shares that are all 0 says no more, however many there are of the other kind.
 
     Returns:
       Interval of the mean over seeds; low and high are NaN where half of the resamples or more are undefined.
@@ -181,6 +196,9 @@ def bootstrap_metric(
     if 2 * len(defined) <= len(by_seed):
         return Interval(value, float("nan"), float("nan"), n)
     low, high = _percentiles(over_drawn_seeds(defined, seed), level)
+    if fewest and (defined == value).all() and value in (0, 1):
+        unseen = never_seen(fewest, level)
+        return Interval(value, max(value - unseen, 0.0), min(value + unseen, 1.0), n)
     if reflected:
         low, high = min(max(2 * value - high, 0.0), value), max(2 * value - low, value)
     return Interval(value, low, high, n)
@@ -201,7 +219,9 @@ def paired_difference(
       to numerator and denominator). Where no resample crosses 0 that share says no more than "below
       2 / (resamples + 1)", which a correction over a long table would never let stand: there it is the normal tail of
       the paired test whose null leaves the sign of each example's difference free, which for right and wrong answers
-      of examples without owners is McNemar's (plus what the seeds vary by). `effect` is the mean difference of an
+      of examples without owners is McNemar's (plus what the seeds vary by). With fewer than `FEW` examples (owners) it
+      is no less than the share of random flips of these signs that lead as far from 0, which holds for any number
+      (Fisher's randomisation test; five that all agree cannot show a thing). `effect` is the mean difference of an
       example over its standard deviation (0 where there is no difference at all, infinite where it is the same for
       every example). Shares in [0, 1] that differ by the same 0, 1 or -1 on every example have an interval as wide as
       `never_seen` leaves it.
@@ -217,17 +237,29 @@ def paired_difference(
     spread = float(of_example.std(ddof=1)) if len(of_example) > 1 else 0.0
     effect = 0.0 if value == 0 else float(value / spread) if spread > 0 else float(np.copysign(np.inf, value))
     p = min(1.0, 2 * (tail + 1) / (resamples + 1))
+    together = of_example if owners is None else np.bincount(_owners(owners, gap.shape[1])[1], of_example)
     if tail == 0:
-        together = of_example if owners is None else np.bincount(_owners(owners, gap.shape[1])[1], of_example)
         square = float(np.square(together).sum()) / gap.shape[1] ** 2
         square += float(gap.mean(1).var(ddof=1)) / len(gap) if len(gap) > 1 else 0.0
         p = math.erfc(abs(value) / math.sqrt(2 * square))
+    if count < FEW:
+        p = max(p, _flipped(together, resamples, seed))
     low, high = _percentiles(draws, level)
     shares = all(((x >= 0) & (x <= 1)).all() for x in (first, second))
     if shares and value in (-1, 0, 1) and (gap == value).all():
         unseen = never_seen(count, level)
         low, high = max(value - unseen, -1.0), min(value + unseen, 1.0)
     return Difference(value, low, high, float(p), effect, count)
+
+
+def _flipped(differences: np.ndarray, resamples: int, seed: int) -> float:
+    """The share of signs of differences f64[N] whose sum is as far from 0 as theirs: of all signs, or of some drawn."""
+    differences = differences[differences != 0]
+    if len(differences) <= 12:
+        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(differences))))
+    else:
+        signs = _generator(seed).choice((-1.0, 1.0), (resamples, len(differences)))
+    return float((np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9).mean())
 
 
 def student(

@@ -69,10 +69,18 @@ def test_worst_groups_without_any_or_with_every_answer_right_have_bounds_and_pic
     assert all_["low"] == pytest.approx(1 - statistics.never_seen(20))
     hits = np.random.default_rng(0).random(10) < 0.5
     owners = np.repeat(np.arange(10), 4)
-    whole = groups.group_rows(cell, np.repeat(hits, 4), of, "side", resamples=200, owners=owners)[0]
+    whole = groups.group_rows(cell, np.repeat(hits, 4), of, "side", 5, resamples=200, owners=owners)[0]
     plain = groups.group_rows(cell, np.repeat(hits, 4), of, "side", resamples=200)[0]
     assert whole["n"] == 10
     assert whole["high"] - whole["low"] > 1.3 * (plain["high"] - plain["low"])
+
+
+def test_a_group_of_one_patients_films_is_too_small_to_be_the_worst():
+    """Twelve films of one patient, half of them right, were "50.0 [50.0, 50.0]" and the worst group for certain."""
+    of, owners = np.array(["a"] * 30 + ["b"] * 30 + ["c"] * 12), np.r_[np.arange(60), np.full(12, 60)]
+    hits = np.r_[np.random.default_rng(0).random(60) < 0.7, np.arange(12) < 6]
+    rows = groups.group_rows(Cell("a", 0.0, "lp", "g", "t"), hits, of, "view", resamples=50, owners=owners)
+    assert {row["metric"] for row in rows} == {"worst_group/view", "accuracy/view=a", "accuracy/view=b"}
 
 
 def test_the_plane_is_that_of_most_variance_and_holds_for_other_features():
