@@ -12,7 +12,7 @@ from ranjax.reporting.markup import Markup
 from ranjax.reporting.sections import Book, caption, nothing
 
 _CELL = ("arm", "ratio", "a", "b", "task", "split", "attack", "metric")
-_FIELDS = ("arm", "ratio", "b", "split", "attack", "metric", "difference", "low", "high", "p", "p_holm", "seeds")
+FIELDS = ("arm", "ratio", "b", "split", "attack", "metric", "difference", "low", "high", "p", "p_holm", "seeds")
 
 
 def differences(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -66,4 +66,4 @@ def section(book: Book) -> Markup:
     shown = table(items)
     if shown is None:
         return nothing("No ablation was made in this run (adapt.methods holds no ran_without_...).")
-    return markup.join([caption(captions.ABLATION), shown.html(), book.csv("ablation", items, _FIELDS)])
+    return markup.join([caption(captions.ABLATION), shown.html(), book.csv("ablation", items, FIELDS)])

@@ -28,7 +28,9 @@ def wide(rows: Sequence[Row], column: str, label: Any, heads: Sequence[tuple[str
     lines: list[list[Any]] = []
     breaks: set[int] = set()
     keys = [(row["arm"], row["ratio"], row["method"], *(row.get(field) for field, _ in heads)) for row in rows]
-    for key in dict.fromkeys(keys):
+    # Answers come back from their file by name: methods stand in their usual order here, as everywhere.
+    cells_of, order = list(dict.fromkeys(key[:2] for key in keys)), rows_.methods(rows)
+    for key in sorted(dict.fromkeys(keys), key=lambda key: (cells_of.index(key[:2]), order.index(key[2]))):
         arm, ratio, method, *rest = key
         where = {"arm": arm, "ratio": ratio, "method": method, **dict(zip((f for f, _ in heads), rest))}
         cells = [_named(rows_.first(rows, **where, **{column: value})) for value in values]

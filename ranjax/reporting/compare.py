@@ -14,6 +14,7 @@ from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
 from ranjax.reporting.sections import Book
 
+_OF_SPECTRA = ("run", "arm", "ratio", "method", "features", "sve", "lsvr")
 _SIGNS = {claims.ABOVE: "▲", claims.BELOW: "▼", claims.NONE: "○"}
 
 
@@ -68,7 +69,9 @@ def write_comparison(workdirs: Sequence[Path], out_dir: Path) -> Path:
     runs = load_runs(workdirs)
     book = Book({}, [])
     for index, run in enumerate(runs, 1):
-        book.csv(f"results_{index}_{run.name.replace('/', '_')}", run.results.get("rows") or [])
+        book.csv(
+            f"results_{index}_{run.name.replace('/', '_')}", run.results.get("rows") or [], (*rows_.FIELDS, "group")
+        )
     written = [
         ("runs", "The runs", _overview(runs)),
         ("differences", "What differs", _differences(runs)),
@@ -79,7 +82,7 @@ def write_comparison(workdirs: Sequence[Path], out_dir: Path) -> Path:
         ),
         ("noise", "Accuracy against noise", _curves(runs)),
         ("tables", "Tables", _tables(runs, book)),
-        ("spectra", "Spectra of the features", _spectra(runs)),
+        ("spectra", "Spectra of the features", _spectra(runs, book)),
         ("findings", "Findings of each run", _findings(runs)),
         ("data", "Figures as files", page.files_section(book)),
     ]
@@ -223,13 +226,18 @@ def _against(first: Row | None, row: Row | None) -> str:
     return f"{shown} {_SIGNS[found]}"
 
 
-def _spectra(runs: Sequence[Run]) -> Markup:
+def _spectra(runs: Sequence[Run], book: Book) -> Markup:
     parts: list[Any] = []
+    records: list[dict[str, Any]] = []
     for run in runs:
-        table = tables.spectra_table(run.results.get("spectra") or [])
+        items = run.results.get("spectra") or []
+        table = tables.spectra_table(items)
         if table is not None:
             parts += [tag("h3", run.name), table.html()]
-    return markup.join(parts) if parts else sections.nothing("These runs have no spectra.")
+            records += [{**item, "run": run.name} for item in items]
+    if not parts:
+        return sections.nothing("These runs have no spectra.")
+    return markup.join([*parts, book.csv("compare_spectra", records, _OF_SPECTRA)])
 
 
 def _findings(runs: Sequence[Run]) -> Markup:

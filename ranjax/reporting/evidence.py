@@ -161,13 +161,18 @@ def reliability(book: Book) -> Markup:
     items = rows_.pick(book.results.get("calibration") or [], split="test", attack="none")
     if not items:
         return nothing("This run has no calibration figures.")
-    looks = figures.styles(rows_.methods(items))
     several = len(rows_.arms(items)) > 1
-    panels = []
-    for arm, ratio in _extremes(items):
-        own = rows_.pick(items, arm=arm, ratio=ratio)
-        title = _cell_title(arm, ratio, several)
-        panels.append(figures_robust.reliability(own, looks, title, f"reliability-{arm}-{ratio}"))
+    parts: list[Any] = [caption(captions.RELIABILITY)]
+    for number, (family, members) in enumerate(rows_.families(rows_.methods(items))):
+        looks = figures.styles(members)
+        parts += [tag("h3", family)] if family else []
+        parts.append(figures.legend(looks, f"reliability-{number}"))
+        panels = []
+        for arm, ratio in _extremes(items):
+            own = [item for item in rows_.pick(items, arm=arm, ratio=ratio) if item["method"] in looks]
+            title = _cell_title(arm, ratio, several)
+            panels.append(figures_robust.reliability(own, looks, title, f"reliability-{arm}-{ratio}-{number}"))
+        parts.append(tag("div", panels, class_="panels"))
     fields = ("arm", "ratio", "method", "split", "bin", "count", "answers", "confidence", "accuracy")
     records = [
         {**item, "bin": number, "answers": total, **dict(zip(("count", "confidence", "accuracy"), line))}
@@ -175,7 +180,6 @@ def reliability(book: Book) -> Markup:
         for total in [sum(line[0] for line in item["bins"] if wording.finite(line[0]))]
         for number, line in enumerate(item["bins"], 1)
     ]
-    parts = [caption(captions.RELIABILITY), figures.legend(looks, "reliability"), tag("div", panels, class_="panels")]
     return markup.join([*parts, book.csv("calibration", records, fields)])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -174,6 +175,23 @@ def _limits(rows: Sequence[Row], *levels: Any) -> tuple[float, float]:
     return low - 0.06 * span, high + 0.06 * span
 
 
+def side_by_side(places: Sequence[float], count: int, share: float) -> tuple[list[float], tuple[float, float]]:
+    """Returns by how much each of `count` lines is moved, and the limits of the axis: no point outside or at another's.
+
+    Args:
+      places: where the points of all lines are.
+      count: how many lines there are.
+      share: of the whole span, how far one line's points stand from the next one's where there is room.
+    """
+    places = sorted(set(places))
+    span = places[-1] - places[0] or 1.0
+    gaps = [after - before for before, after in itertools.pairwise(places)] or [span]
+    step = min(share * span, 0.75 * min(gaps) / count)
+    shifts = [(index - (count - 1) / 2) * step for index in range(count)]
+    room = max(0.08 * span, shifts[-1] + 0.03 * span)
+    return shifts, (places[0] - room, places[-1] + room)
+
+
 def curves(rows: Sequence[Row], metric: str, chance: Any, name: str) -> list[Markup]:
     """Returns one panel a split and attack: the metric against the noise ratio, a line a method, intervals as bars.
 
@@ -240,7 +258,7 @@ def _curve_panel(
     title: str,
 ) -> Callable[[Any], None]:
     factor = wording.scale(metric)
-    span = (max(ratios) - min(ratios)) * 100 or 1.0
+    shifts, (left, right) = side_by_side([ratio * 100 for ratio in ratios], len(looks), 0.02)
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
@@ -257,8 +275,7 @@ def _curve_panel(
             )
         for index, (method, look) in enumerate(looks.items()):
             points = sorted(rows_.pick(rows, method=method), key=lambda row: row["ratio"])
-            shift = (index - (len(looks) - 1) / 2) * 0.02 * span
-            x = [row["ratio"] * 100 + shift for row in points]
+            x = [row["ratio"] * 100 + shifts[index] for row in points]
             y = [row["value"] * factor for row in points]
             axes.plot(x, y, color=look.color, linestyle=look.line, marker=look.marker, zorder=3 + index)
             for at, row in zip(x, points):
@@ -267,7 +284,7 @@ def _curve_panel(
                         [at, at], [row["low"] * factor, row["high"] * factor], color=look.color, linewidth=1.1, zorder=2
                     )
         axes.set_xticks([ratio * 100 for ratio in ratios], [f"{round(ratio * 100, 4):g}" for ratio in ratios])
-        axes.set_xlim(min(ratios) * 100 - 0.08 * span, max(ratios) * 100 + 0.08 * span)
+        axes.set_xlim(left, right)
         axes.set_ylim(*limits)
         axes.grid(visible=False, axis="x")
         heading(figure, title)

@@ -22,7 +22,7 @@ def radius_curve(points: Sequence[Point], looks: Mapping[str, Style], chance: An
       title, name: the panel's title, and what makes its ids unique.
     """
     radii = sorted({point["radius"] for point in points})
-    span = max(radii) or 1.0
+    shifts, (left, right) = figures.side_by_side(radii, len(looks), 0.012)
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
@@ -30,8 +30,7 @@ def radius_curve(points: Sequence[Point], looks: Mapping[str, Style], chance: An
             axes.axhline(100 * chance, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
         for index, (method, look) in enumerate(looks.items()):
             own = sorted((p for p in points if p["method"] == method), key=lambda point: point["radius"])
-            shift = (index - (len(looks) - 1) / 2) * 0.012 * span
-            x = [point["radius"] + shift for point in own]
+            x = [point["radius"] + shifts[index] for point in own]
             axes.plot(
                 x, [100 * p["value"] for p in own], color=look.color, linestyle=look.line, marker=look.marker,
                 zorder=3 + index,
@@ -41,7 +40,7 @@ def radius_curve(points: Sequence[Point], looks: Mapping[str, Style], chance: An
                     ends = [100 * point["low"], 100 * point["high"]]
                     axes.plot([at, at], ends, color=look.color, linewidth=1.1, zorder=2)
         axes.set_xticks(radii, [f"{round(radius, 3):g}" for radius in radii])
-        axes.set_xlim(-0.06 * span, 1.06 * span)
+        axes.set_xlim(left, right)
         axes.set_ylim(bottom=0)
         axes.grid(visible=False, axis="x")
         figures.heading(figure, title)

@@ -6,6 +6,7 @@ other upstream runs, so here each run counts as one observation, and intervals a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,11 @@ from ranjax.reporting.rows import Row
 from ranjax.reporting.sections import Book
 
 _CELL = ("arm", "ratio", "method", "task", "split", "attack", "metric")
-_FIELDS = (*rows_.FIELDS, "runs")
+_FIELDS = (*rows_.FIELDS, "group", "runs")
+
+
+_RANGE = {"mce": (0.0, math.inf), "recall_drop@1": (-1.0, 1.0)}
+"""What a metric can be, where that is not from 0 to 1: an interval of Student's ends there."""
 
 
 _OF_NO_WEIGHT = ("seed", "noise.ratios", "noise.controls", "noise.control_ratios")
@@ -63,8 +68,8 @@ def rows_over_runs(runs: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
             continue
         mean, low, high, _, _ = statistics.student(values, least=own)
         metric = str(row["metric"])
-        if "auroc" in metric or (wording.is_percent(metric) and metric != "mce"):
-            low, high = max(low, 0.0), min(high, 1.0)
+        least, most = _RANGE.get(metric, (0.0, 1.0))
+        low, high = max(low, least), min(high, most)
         made = {**row, "seed": None, "value": mean, "low": low, "high": high, "n": row["n"], "runs": len(values)}
         if "group" in row:  # Each run's own worst group.
             made["group"] = " or ".join(dict.fromkeys(str(one.get("group")) for one in same))
@@ -130,7 +135,10 @@ def section(runs: Sequence[Mapping[str, Any]], book: Book, names: Sequence[str])
             inside.append(tag("div", panels, class_="panels"))
     for title, table in parts(runs)[1:]:
         inside.append(tag("details", tag("summary", title), table.html()))
-    return markup.join([*inside, book.csv("over_runs", rows, _FIELDS)])
+    inside.append(book.csv("over_runs", rows, _FIELDS))
+    if worth := ablation.differences(runs):
+        inside.append(book.csv("ablation_over_runs", worth, ablation.FIELDS))
+    return markup.join(inside)
 
 
 def markdown(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:

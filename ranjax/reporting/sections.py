@@ -304,12 +304,15 @@ def spectra(book: Book) -> Markup:
         if chosen:
             top = rows_.pick(chosen, ratio=max(rows_.ratios(chosen)))
             if len(rows_.methods(top)) > 1:
-                names = rows_.methods(top)
-                parts.append(
-                    tag("h3", markup.figures(f"Encoder and heads at {wording.percent(top[0]['ratio'])} noise{words}"))
-                )
-                parts.append(figures.legend(figures_inside.spectra_styles(names, "method"), f"{name}-methods"))
-                parts.append(_spectrum_panels(top, f"{name}-heads", "method"))
+                shown = f"Encoder and heads at {wording.percent(top[0]['ratio'])} noise{words}"
+                parts.append(tag("h3", markup.figures(shown)))
+                heads = [one for one in rows_.methods(top) if one != "encoder"]
+                for number, (family, members) in enumerate(rows_.families(heads)):
+                    drawn = [item for item in top if item["method"] in ("encoder", *members)]
+                    looks = figures_inside.spectra_styles(rows_.methods(drawn), "method")
+                    parts += [tag("h4", family)] if family else []
+                    parts.append(figures.legend(looks, f"{name}-methods-{number}"))
+                    parts.append(_spectrum_panels(drawn, f"{name}-heads-{number}", "method"))
     table = tables.spectra_table(items)
     records = [
         {**item, "index": index, "singular_value": value}
