@@ -83,7 +83,7 @@ def test_a_choice_without_a_negative_example_is_refused_before_anything_is_train
 
 
 @pytest.mark.slow
-def test_shots_that_were_raised_after_prepare_are_refused_before_an_arm_is_trained(tmp_path):
+def test_what_adapt_cannot_do_is_refused_before_an_arm_is_trained(tmp_path):
     config = default_config()
     data = config.data.radiographs
     data.train, data.adapt, data.validation, data.test, data.ood_test = 16, 16, 16, 16, 16
@@ -97,4 +97,7 @@ def test_shots_that_were_raised_after_prepare_are_refused_before_an_arm_is_train
     with pytest.raises(ConfigError, match="split 'adapt' has no more examples of class") as error:
         run("pretrain")
     assert error.value.key == "adapt.shots"
+    config.adapt.shots, config.adapt.methods, config.adapt.lora_rank = 0, ("lora",), 999
+    with pytest.raises(ConfigError, match=r"adapt\.lora_rank = 999") as error:
+        run("pretrain")
     assert not (tmp_path / "pretrain" / "clean" / "checkpoints").exists()

@@ -1,8 +1,10 @@
 """The search is the same for every method: a factor on its rate, one on its own terms or, without any, on its decay."""
 
+import numpy as np
 import pytest
 
 from ranjax.config import default_config
+from ranjax.errors import ConfigError
 from ranjax.stages import adapt_search
 from ranjax.stages.adapted import method_of, tuned_of
 from ranjax.training.methods import METHODS
@@ -32,3 +34,27 @@ def test_methods_of_the_encoder_vary_alike(name):
     own = method.objective in ("ran", "pmg_aft")
     assert moved.weight_decay == first.weight_decay * (1 if own else 3)
     assert (moved.pull, moved.weights.mse, moved.weights.ce) == (3, 3 * first.weights.mse, first.weights.ce)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("lora_rank", 8, "1 to 7"),
+        ("lora_targets", (r"^vision/.*/kernel$", "^vison/"), "'^vison/'"),
+        ("lora_targets", ("scale$",), "some matrix"),
+        ("tune_trainable", ("^visual_projection/",), "'^visual_projection/'"),
+    ],
+)
+def test_what_finds_nothing_to_train_in_an_encoder_is_refused_before_that_is_trained(key, value, words):
+    params = {"vision": {"mlp": {"kernel": np.ones((8, 16), np.float32), "scale": np.ones(8, np.float32)}}}
+    adapt = default_config().adapt
+    adapt.lora_targets, adapt.tune_trainable = ("^vision/.*/kernel$",), ("^vision/",)
+    adapt.methods = ("lp", "ran", "ttc", "lora", "ran_lora", "fft")
+    adapt_search.check_scopes(adapt, params)
+    adapt[key] = value
+    with pytest.raises(ConfigError) as error:
+        adapt_search.check_scopes(adapt, params)
+    assert error.value.key == f"adapt.{key}"
+    assert words in str(error.value)
+    adapt.methods = ("lp", "ran", "ttc")
+    adapt_search.check_scopes(adapt, params)  # who trains no tower does not care

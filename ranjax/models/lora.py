@@ -21,7 +21,13 @@ Tree = dict[str, Any]
 ATTENTION_AND_MLP = r"blocks/.*/(attention|mlp)/[^/]+/kernel$"
 
 
-def add(params: Mapping[str, Any], rank: int, key: jax.Array, pattern: str = ATTENTION_AND_MLP) -> Tree:
+def add(
+    params: Mapping[str, Any],
+    rank: int,
+    key: jax.Array,
+    pattern: str = ATTENTION_AND_MLP,
+    named: tuple[str, str] = ("lora.pattern", "lora.rank"),
+) -> Tree:
     """Fresh adapters for every kernel whose path holds `pattern`.
 
     `down` is drawn from U(-1/sqrt(in), 1/sqrt(in)) (torch's default for a linear map, as in the authors' code) and `up`
@@ -32,6 +38,7 @@ def add(params: Mapping[str, Any], rank: int, key: jax.Array, pattern: str = ATT
       rank: r, at least 1 and below both sides of every adapted kernel.
       key: random key; each adapter's depends on its place in the tree alone.
       pattern: regular expression on "vision/blocks/layers/0/attention/query/kernel".
+      named: what messages call pattern and rank.
 
     Raises:
       ConfigError: a pattern that meets no matrix, or a rank that does not fit.
@@ -39,10 +46,10 @@ def add(params: Mapping[str, Any], rank: int, key: jax.Array, pattern: str = ATT
     kernels = {path: leaf for path, leaf in paths(dict(params)).items() if re.search(pattern, "/".join(path))}
     kernels = {path: leaf for path, leaf in kernels.items() if leaf.ndim == 2}
     if not kernels:
-        raise ConfigError("lora.pattern", pattern, "a pattern that meets the path of some matrix")
+        raise ConfigError(named[0], pattern, "a pattern that meets the path of some matrix")
     least = min(min(leaf.shape) for leaf in kernels.values())
     if not 1 <= rank < least:
-        raise ConfigError("lora.rank", rank, f"1 to {least - 1}, below both sides of every adapted matrix")
+        raise ConfigError(named[1], rank, f"1 to {least - 1}, below both sides of every adapted matrix")
     flat = {}
     for path, part in zip(kernels, jax.random.split(key, len(kernels))):
         kernel = kernels[path]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ranjax.attacks import image as image_attacks
-from ranjax.stages.adapted import method_of
+from ranjax.stages.adapted import method_of, tuned_of
 from ranjax.training.methods import Method
-from ranjax.training.tuned import Tune, Tuned
+from ranjax.training.tuned import Tune, Tuned, describe_scope
 
 
 class Variant(NamedTuple):
@@ -61,6 +61,18 @@ def tune_settings(adapt: Any, method: Tuned, point: Variant) -> Tune:
         multi_label=adapt.task == "multi",
         metric=adapt.metric,
     )
+
+
+def check_scopes(adapt: Any, params: Mapping[str, Any]) -> None:
+    """Refuses methods that would find nothing to train in an encoder: before it is trained, which may take hours.
+
+    Raises:
+      ConfigError: a pattern that meets nothing, or a rank that does not fit.
+    """
+    for name in adapt.methods:
+        method = tuned_of(adapt, name)
+        if method is not None:
+            describe_scope(method, params, tune_settings(adapt, method, grid(adapt)[0]))
 
 
 def searched(points: Sequence[Variant], scores: Any, taken: int) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from ranjax.models.towers import towers
 from ranjax.models.trainable import describe_trainable, select
 from ranjax.models.weight_files import folder_of
 from ranjax.pipeline import Context, Stopped
-from ranjax.stages import cards, common, labels
+from ranjax.stages import adapt_search, cards, common, labels
 from ranjax.training import devices, fsdp, hosts, loop, profiling
 from ranjax.training.checkpoints import Checkpoints
 from ranjax.training.metrics_log import MetricsLog
@@ -51,6 +51,7 @@ def run(context: Context) -> dict[str, Any]:
     # Prepare said so before; a config of other methods or shots may have come since, and hours would be lost.
     labels.refuse(config, data.prepared)
     functions, params = first_weights(context)
+    adapt_search.check_scopes(config.adapt, params)
     trainable = select(params, [pattern for pattern in settings.trainable if pattern], "pretrain.trainable")
     for line in describe_trainable(params, trainable).splitlines():
         context.say(f"  {line}")

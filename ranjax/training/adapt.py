@@ -58,7 +58,14 @@ class FittedHeads:
     notes: tuple[str, ...] = ()
 
     def select(self, *index: int) -> dict[str, Any]:
-        """The variables of one run, or a slice: ``select(method, seed)`` or ``select(encoder, method, seed)``."""
+        """The variables of one run, or a slice: ``select(method, seed)`` or ``select(encoder, method, seed)``.
+
+        Raises:
+          ConfigError: more places than leading axes, or one outside of its axis, which JAX would move inside.
+        """
+        axes = self.chosen.shape
+        if len(index) > len(axes) or not all(-size <= place < size for place, size in zip(index, axes)):
+            raise ConfigError("select", index, f"at most {len(axes)} places within the axes {axes}")
         return jax.tree.map(lambda x: x[index], self.variables)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,8 @@ from ranjax.training.methods import Examples, Fit, Method
 
 def check_settings(methods: Sequence[Method], seeds: Sequence[int], settings: Fit, classes: int) -> None:
     """Raises ConfigError, naming the setting, where one is not allowed."""
+    if not isinstance(settings, Fit):
+        raise ConfigError("settings", settings, "a Fit, e.g. Fit(epochs=30)")
     if isinstance(methods, (str, Mapping, Method)) or not all(isinstance(method, Method) for method in methods):
         raise ConfigError("methods", methods, "a list of Method, e.g. [METHODS['lp'], METHODS['mlp']]")
     if not methods:
@@ -50,9 +51,15 @@ def check_whole(key: str, value: Any, least: int, why: str = "") -> None:
 
 
 def check_finite(key: str, value: float, above_zero: bool = False) -> None:
-    """Raises ConfigError where a number is not finite, or below 0 (or 0, where it must lie above)."""
-    if not (math.isfinite(value) and (value > 0 if above_zero else value >= 0)):
+    """Raises ConfigError where a value is no finite number, or below 0 (or 0, where it must lie above)."""
+    if not (is_finite(value) and (value > 0 if above_zero else value >= 0)):
         raise ConfigError(key, value, "a finite number above 0" if above_zero else "a finite number, 0 or more")
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is one real number, of Python, NumPy or JAX, and finite."""
+    array = np.asarray(value)
+    return array.ndim == 0 and bool(jnp.issubdtype(array.dtype, jnp.number)) and bool(np.isfinite(array))
 
 
 def _is_whole(value: Any) -> bool:
@@ -62,23 +69,27 @@ def _is_whole(value: Any) -> bool:
 def _check_method(key: str, method: Method) -> None:
     if method.head not in HEADS:
         raise ConfigError(f"{key}.head", method.head, f"one of {', '.join(HEADS)}", nearest(method.head, HEADS))
+    if not isinstance(method.weights, Weights):
+        raise ConfigError(f"{key}.weights", method.weights, "a Weights, e.g. Weights(ce=1.0, mse=1.0)")
     for name, value in zip(Weights._fields, method.weights):
         check_finite(f"{key}.weights.{name}", value)
+    if not any(method.weights):
+        raise ConfigError(f"{key}.weights", method.weights, "at least one above 0: there is no loss without")
     check_finite(f"{key}.learning_rate", method.learning_rate, above_zero=True)
     check_finite(f"{key}.weight_decay", method.weight_decay)
     check_whole(f"{key}.top_k", method.top_k, 1)
     check_whole(f"{key}.svd_every", method.svd_every, 1)
-    if not 0 < method.epochs_share <= 1:
+    if not (is_finite(method.epochs_share) and 0 < method.epochs_share <= 1):
         raise ConfigError(f"{key}.epochs_share", method.epochs_share, "above 0 and at most 1")
-    if not 0 <= method.attacked_share <= 1:
+    if not (is_finite(method.attacked_share) and 0 <= method.attacked_share <= 1):
         raise ConfigError(f"{key}.attacked_share", method.attacked_share, "from 0 to 1")
 
 
-def _check_class_weights(weights: str | tuple[float, ...], classes: int) -> None:
-    if isinstance(weights, str):
+def _check_class_weights(weights: Any, classes: int) -> None:
+    if not isinstance(weights, tuple):
         if weights not in ("none", "balanced"):
             raise ConfigError("class_weights", weights, "'none', 'balanced' or one number a class")
-    elif len(weights) != classes or not all(math.isfinite(w) and w > 0 for w in weights):
+    elif len(weights) != classes or not all(is_finite(w) and w > 0 for w in weights):
         raise ConfigError("class_weights", weights, f"{classes} finite numbers above 0")
 
 

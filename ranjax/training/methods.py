@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ranjax.objectives.rectification import Weights
 
 _CE_ONLY = Weights(ce=1.0)
@@ -94,8 +96,8 @@ class Fit:
 
     def __post_init__(self) -> None:
         # A list or an array is taken as well; the settings are static in a compiled program, which needs a tuple.
-        if not isinstance(self.class_weights, str):
-            object.__setattr__(self, "class_weights", tuple(float(weight) for weight in self.class_weights))
+        if not isinstance(self.class_weights, str) and np.ndim(self.class_weights) == 1:
+            object.__setattr__(self, "class_weights", tuple(np.asarray(self.class_weights).tolist()))
 
 
 class Examples(NamedTuple):

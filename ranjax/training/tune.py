@@ -70,13 +70,29 @@ def tune(
     Deterministic in its arguments, and the same on any number of devices within float tolerance. The batch is split
     over as many devices of `mesh` as divide it (None: one device); each holds the whole encoder.
 
+    Args:
+      functions: an encoder: hashable, with ``image_features(params, images f32[B, H, W, C]) -> f32[B, D]`` and D as
+        ``config.embed_dim``. For methods that are `filtered`, one of other people's begins with
+        :func:`ranjax.models.input_filter.apply` where `params` hold it.
+      params: its parameters, a nested dict of arrays; ``Tune.targets`` and ``Tune.trainable`` choose by their paths.
+      method: of `TUNED`, or another.
+      train, validation: `Images`, of which a plain tuple will do.
+      task: `Task`, or a plain tuple. Methods with a head of their own take the number of classes from its prompts, and
+        nothing else.
+      seed: of first weights, order and attacks.
+      settings: see `Tune`.
+      mesh: devices that share a batch.
+      check_stop: called before every epoch; what it raises ends the fit.
+
     Raises:
       DataError: a class without training images, a validation split with one class only, embeddings that are not
         finite or of another width, images, labels or prompts that do not fit, a training split of one image.
       Diverged: a loss that is no longer finite, or outputs that are after no epoch; names the learning rates.
       ConfigError: a method, setting or seed that is not allowed, by its name; a batch of fewer than two images.
     """
-    tune_input.check(method, train, validation, task, functions.config.embed_dim, seed, settings)
+    train, validation = (tune_input.as_images(*x) for x in (("train", train), ("validation", validation)))
+    task = tune_input.as_task(task)
+    tune_input.check(functions, params, method, train, validation, task, seed, settings)
     classes = len(task.prompts)
     settings = replace(settings, batch_size=min(settings.batch_size, len(train.labels)))
     mesh = _dividing(mesh, settings.batch_size)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ranjax.attacks.image import PGD
 from ranjax.errors import ConfigError, DataError, nearest
+from ranjax.models import input_filter
+from ranjax.models.dual_encoder import DualEncoderFunctions
 from ranjax.models.heads import HEADS
 from ranjax.objectives.rectification import Weights
 from ranjax.training import selection
-from ranjax.training.adapt_input import check_classes, check_finite, check_labels, check_whole
+from ranjax.training.adapt_input import check_classes, check_finite, check_labels, check_whole, is_finite
 from ranjax.training.tuned import Images, Task, Tune, Tuned
 
 SCOPES = ("head", "lora", "full")
@@ -19,28 +25,94 @@ BY_HEAD = ("clean", "at", "ran")
 BY_PROMPTS = ("tecoa", "fare", "pmg_aft")
 
 
-def check(
-    method: Tuned, train: Images, validation: Images, task: Task, width: int, seed: int, settings: Tune
-) -> tuple[str, ...]:
-    """Notes on what the validation split lacks but can do without.
-
-    Args:
-      method, train, validation, task, seed, settings: as of `ranjax.training.tune.tune`.
-      width: D of the encoder's embeddings.
+def as_images(split: str, given: Any) -> Images:
+    """`Images`, or a plain (images, labels, original), as `Images` of arrays.
 
     Raises:
-      ConfigError: the method, a setting or the seed, by its name.
+      DataError: it is something else; names the split.
+    """
+    if not isinstance(given, (tuple, list)) or len(given) != len(Images._fields):
+        found = f"{type(given).__name__} of {len(given)}" if hasattr(given, "__len__") else type(given).__name__
+        raise DataError(f"{split} is a {found}, Images(images, labels, original) is needed")
+    return Images(*map(np.asarray, given))
+
+
+def as_task(given: Any) -> Task:
+    """`Task`, or a plain (prompts, scale[, weights]), as `Task`.
+
+    Raises:
+      DataError: it is something else.
+    """
+    if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
+        raise DataError(f"the task is a {type(given).__name__}, Task(prompts, scale) or with weights is needed")
+    task = Task(*given)
+    listed = isinstance(task.weights, (tuple, list))
+    return task._replace(weights=np.asarray(task.weights)) if listed else task
+
+
+def check(
+    functions: Any,
+    params: Mapping[str, Any],
+    method: Tuned,
+    train: Images,
+    validation: Images,
+    task: Task,
+    seed: int,
+    settings: Tune,
+) -> tuple[str, ...]:
+    """Notes on what the validation split lacks but can do without; arguments as of `ranjax.training.tune.tune`.
+
+    Raises:
+      ConfigError: the encoder, the method, a setting or the seed, by its name.
       DataError: images, labels, embeddings or prompts, by split.
     """
+    if not isinstance(settings, Tune):
+        raise ConfigError("settings", settings, "a Tune, e.g. Tune(epochs=5)")
     _check_method(method, settings)
     _check_settings(settings)
     check_whole("seed", seed, 0)
-    classes = _check_task(task, width)
+    width = _width(functions)
+    classes = _check_task(task, width, method.head == "prompts")
     for name, split in (("train", train), ("validation", validation)):
         _check_split(name, split, classes, width, settings.multi_label)
+    if train.images.shape[1:] != validation.images.shape[1:]:
+        shapes = f"{train.images.shape[1:]} and {validation.images.shape[1:]}"
+        raise DataError(f"images of train and validation are of [H, W, C] {shapes}, one shape is needed")
     if len(train.labels) < 2:
         raise DataError("train has 1 example, at least 2 are needed")
+    if not isinstance(functions, DualEncoderFunctions):
+        _check_foreign(functions, params, train.images.shape[1:], width, settings.sigma if method.filtered else 0.0)
     return check_classes(train.labels, validation.labels, classes, settings.multi_label)
+
+
+def _width(functions: Any) -> int:
+    """D of the encoder's embeddings, of an object that has what `tune` needs."""
+    width = getattr(getattr(functions, "config", None), "embed_dim", None)
+    callable_ = callable(getattr(functions, "image_features", None))
+    if not callable_ or width is None or type(functions).__hash__ is None:
+        allowed = "a hashable object with image_features(params, images) and config.embed_dim, as models.split gives"
+        raise ConfigError("functions", functions, allowed)
+    check_whole("functions.config.embed_dim", width, 1)
+    return int(width)
+
+
+def _check_foreign(functions: Any, params: Mapping[str, Any], shape: Any, width: int, sigma: float) -> None:
+    """Refuses an encoder of other people's that gives another width, or would leave out the filter in silence."""
+    features = jax.jit(functions.image_features)
+    picture = jnp.asarray(np.random.default_rng(0).random((1, *shape)), jnp.float32)
+    plain = features(params, picture)
+    if plain.shape != (1, width):
+        allowed = f"one whose image_features gives {(1, width)} for one image, not {plain.shape}"
+        raise ConfigError("functions", functions, allowed)
+    if not sigma:
+        return
+    behind = {**params, input_filter.NAME: input_filter.gaussian(sigma)}
+    if np.array_equal(features(behind, picture), plain):
+        allowed = (
+            f"False, or an encoder that begins with images = input_filter.apply(params[{input_filter.NAME!r}], images) "
+            f"where params hold it: this one gives the same with the filter and without"
+        )
+        raise ConfigError("method.filtered", True, allowed)
 
 
 def _check_method(method: Tuned, settings: Tune) -> None:
@@ -68,6 +140,10 @@ def _check_settings(settings: Tune) -> None:
     check_whole("adapt.tune_batch_size", settings.batch_size, 2)
     check_whole("rank", settings.rank, 1)
     check_whole("top_k", settings.top_k, 1)
+    if not isinstance(settings.attack, PGD):
+        raise ConfigError("attack", settings.attack, "an image.PGD, e.g. PGD('4/255', '2/255', 2, keep='last')")
+    if not isinstance(settings.weights, Weights):
+        raise ConfigError("weights", settings.weights, "a Weights, e.g. METHODS['ran'].weights")
     for name in ("learning_rate", "lora_rate", "head_rate"):
         check_finite(name, getattr(settings, name), above_zero=True)
     weights = {f"weights.{term}": weight for term, weight in settings.weights._asdict().items()}
@@ -83,7 +159,7 @@ def _check_settings(settings: Tune) -> None:
                 raise ConfigError(name, pattern, f"a regular expression ({error})") from error
 
 
-def _check_task(task: Task, width: int) -> int:
+def _check_task(task: Task, width: int, by_prompts: bool) -> int:
     """The number of classes."""
     shape = np.shape(task.prompts)
     if len(shape) != 2 or shape[1] != width:
@@ -92,9 +168,12 @@ def _check_task(task: Task, width: int) -> int:
     for name, values in finite.items():
         if not np.isfinite(np.asarray(values, np.float32)).all():
             raise DataError(f"{name} hold a number that is not finite")
+    empty = np.flatnonzero(~np.any(np.asarray(task.prompts), axis=1))
+    if by_prompts and empty.size:
+        raise DataError(f"the prompt of class {empty[0]} is 0 throughout: it has no direction to classify by")
     if task.weights is not None:
         weights = np.asarray(task.weights)
-        if weights.shape != shape[:1] or not (np.isfinite(weights) & (weights > 0)).all():
+        if weights.shape != shape[:1] or not all(is_finite(weight) and weight > 0 for weight in weights):
             raise ConfigError("weights", weights.tolist(), f"{shape[0]} finite numbers above 0, one a class")
     return int(shape[0])
 

@@ -17,14 +17,14 @@ from jax.sharding import Mesh
 
 from ranjax.attacks import image as image_attacks
 from ranjax.attacks import losses
-from ranjax.models import input_filter, lora
+from ranjax.models import input_filter
 from ranjax.models.trainable import partition, select
 from ranjax.objectives import classification, rectification, robust
 from ranjax.objectives.rectification import Weights
 from ranjax.training.devices import AXIS, mapped_step
 from ranjax.training.optimizer import plain_promotion
 from ranjax.training.pretrain import as_float
-from ranjax.training.tuned import Images, Task, Tune, Tuned, encoder_of, head_of
+from ranjax.training.tuned import Images, Task, Tune, Tuned, adapters, encoder_of, head_of
 
 
 class State(NamedTuple):
@@ -58,7 +58,7 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
     def start(params: Any, key: jax.Array) -> Any:
         encoder: dict[str, Any] = {}
         if method.scope == "lora":
-            encoder = lora.add(params, settings.rank, jax.random.fold_in(key, 1), "|".join(settings.targets))
+            encoder = adapters(params, settings, jax.random.fold_in(key, 1))
         elif method.scope == "full":
             encoder = partition(params, select(params, settings.trainable, "adapt.tune_trainable"))[0]
         if method.filtered and settings.sigma:

@@ -104,6 +104,13 @@ class Tune:
     multi_label: bool = False
     metric: str = "accuracy"
 
+    def __post_init__(self) -> None:
+        # A list is taken as well, and one pattern alone; a compiled program needs a tuple.
+        for name in ("trainable", "targets"):
+            given = getattr(self, name)
+            if isinstance(given, (str, list)):
+                object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+
 
 class Images(NamedTuple):
     """A split: images u8[N, H, W, C]; labels i32[N] or f32[N, C]; original f32[N, D], their embeddings at first."""
@@ -133,6 +140,17 @@ def head_of(method: Tuned, width: int, classes: int) -> LinearHead | ResidualHea
     return HEADS[method.head](width, classes) if method.head in HEADS else None
 
 
+def adapters(params: Mapping[str, Any], settings: Tune, key: jax.Array) -> dict[str, Any]:
+    """LoRA's adapters as the settings ask for them, before the first step.
+
+    Raises:
+      ConfigError: a target that meets nothing, targets that meet no matrix, or a rank that does not fit.
+    """
+    select(params, settings.targets, "adapt.lora_targets")
+    keys = ("adapt.lora_targets", "adapt.lora_rank")
+    return lora.add(params, settings.rank, key, "|".join(settings.targets), keys)
+
+
 def encoder_of(method: Tuned, params: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
     """The encoder's parameters with what was trained in them and the filter in front; differentiable."""
     parts = dict(trained["encoder"])
@@ -151,8 +169,7 @@ def describe_scope(method: Tuned, params: Mapping[str, Any], settings: Tune) -> 
       ConfigError: patterns that meet nothing, or a rank that does not fit.
     """
     if method.scope == "lora":
-        pattern = "|".join(settings.targets)
-        shapes = jax.eval_shape(lambda p: lora.add(p, settings.rank, jax.random.key(0), pattern), dict(params))
+        shapes = jax.eval_shape(lambda p: adapters(p, settings, jax.random.key(0)), dict(params))
         return describe_adapters(params, shapes)
     patterns = settings.trainable if method.scope == "full" else ()
     return describe_trainable(params, select(params, patterns, "adapt.tune_trainable"))

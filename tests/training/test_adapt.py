@@ -324,6 +324,13 @@ BAD_SETTINGS = {
     "one seed": ({"seeds": 3}, "a list of whole numbers"),
     "half a seed": ({"seeds": [0.5]}, "a list of whole numbers"),
     "half an epoch": ({"settings": Fit(epochs=1.5)}, "epochs = 1.5"),
+    "no Fit": ({"settings": {"epochs": 2}}, "settings = .* a Fit"),
+    "no class weights": ({"settings": Fit(class_weights=None)}, "class_weights = None"),
+    "words for class weights": ({"settings": Fit(class_weights=("a", "b", "c"))}, "3 finite numbers"),
+    "a word for a rate": ({"methods": [Method(learning_rate="1e-3")]}, r"methods\[0\].learning_rate = '1e-3'"),
+    "a share of None": ({"methods": [Method(attacked_share=None)]}, "attacked_share = None"),
+    "no Weights": ({"methods": [Method(weights={"ce": 1.0})]}, r"methods\[0\].weights = .* a Weights"),
+    "no loss": ({"methods": [Method(weights=Weights(ce=0.0))]}, "at least one above 0"),
 }
 
 
@@ -371,6 +378,15 @@ def test_features_may_be_bfloat16_and_must_fit_float32(splits):
     huge = train._replace(features=np.asarray(train.features, np.float64) * 1e300)
     with pytest.raises(DataError, match="more than float32 can hold"):
         fit_heads([METHODS["lp"]], huge, validation, classes=CLASSES, seeds=[0], settings=FIT)
+
+
+@pytest.mark.parametrize("index", [(4, 0), (0, 2), (-5,), (0, 0, 0)])
+def test_a_run_that_is_not_there_is_refused_where_jax_would_take_another(fitted, index):
+    axes = fitted.chosen.shape
+    with pytest.raises(ConfigError, match=rf"within the axes \({axes[0]}, {axes[1]}\)"):
+        fitted.select(*index)
+    last = fitted.select(-1, -1)["params"]["classifier"]["bias"]
+    assert np.array_equal(last, fitted.select(axes[0] - 1, axes[1] - 1)["params"]["classifier"]["bias"])
 
 
 def test_predict_refuses_another_width(fitted):

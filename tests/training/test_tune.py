@@ -1,6 +1,7 @@
 """Tuning of the image tower: what each scope trains and leaves alone, that it learns, and that it is deterministic."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,9 @@ from flax import nnx
 from ranjax.attacks import image as image_attacks
 from ranjax.errors import ConfigError, DataError
 from ranjax.evaluation import metrics
-from ranjax.models import DualEncoder, DualEncoderConfig, split
+from ranjax.models import DualEncoder, DualEncoderConfig, input_filter, split
 from ranjax.objectives import robust
-from ranjax.training import tune_step, tuned
+from ranjax.training import tune_input, tune_step, tuned
 from ranjax.training.devices import make_mesh
 from ranjax.training.tune import Diverged, _dividing, tune
 
@@ -194,6 +195,24 @@ BAD = {
     "metric": ({"settings": R(SETTINGS, metric="auc")}, ConfigError, "Did you mean 'auroc'"),
     "pattern": ({"settings": R(SETTINGS, targets=("(",))}, ConfigError, "a regular expression"),
     "seed": ({"seed": 0.5}, ConfigError, "seed = 0.5"),
+    "no Tune": ({"settings": {"epochs": 2}}, ConfigError, "settings = .* a Tune"),
+    "no attack": ({"settings": R(SETTINGS, attack=None)}, ConfigError, "attack = None"),
+    "a word for a rate": ({"settings": R(SETTINGS, lora_rate="1e-3")}, ConfigError, "lora_rate = '1e-3'"),
+    "no embeddings": (
+        {"train": lambda x: tuple(x[:2])},
+        DataError,
+        r"train is a tuple of 2, Images\(images, labels, o",
+    ),
+    "no task": ({"task": None}, DataError, r"Task\(prompts, scale\)"),
+    "words for weights": ({"task": lambda x: x._replace(weights="balanced")}, ConfigError, "weights = 'balanced'"),
+    "sizes": ({"validation": lambda x: x._replace(images=x.images[:, :4])}, DataError, "one shape is needed"),
+    "0 for prompts": (
+        {"method": tuned.TUNED["tecoa"], "task": lambda x: x._replace(prompts=x.prompts * 0)},
+        DataError,
+        "class 0 is 0 throughout",
+    ),
+    "target": ({"settings": R(SETTINGS, targets="^vison/")}, ConfigError, r"adapt\.lora_targets = '\^vison/'"),
+    "rank": ({"settings": R(SETTINGS, rank=99)}, ConfigError, r"adapt\.lora_rank = 99"),
 }
 
 
@@ -206,6 +225,37 @@ def test_what_does_not_fit_is_refused_by_name_before_anything_compiles(encoder, 
         given[name] = new(given[name]) if callable(new) else new
     with pytest.raises(kind, match=words):
         tune(*encoder, given.pop("method"), given.pop("train"), given.pop("validation"), given.pop("task"), **given)
+
+
+class Foreign:
+    """An encoder of other people's: one matrix, behind the filter or not."""
+
+    config = types.SimpleNamespace(embed_dim=8)
+
+    def __init__(self, filters):
+        self.filters = filters
+
+    def image_features(self, params, images):
+        if self.filters and input_filter.NAME in params:
+            images = input_filter.apply(params[input_filter.NAME], images)
+        return images.reshape(images.shape[0], -1) @ params["kernel"]
+
+
+def test_an_encoder_of_other_people_is_taken_where_it_is_one(splits):
+    kernel = jnp.asarray(np.random.default_rng(2).normal(size=(SIZE * SIZE, 8)), jnp.float32)
+
+    def check(functions, name="ran_live", kernel=kernel):
+        return tune_input.check(functions, {"kernel": kernel}, tuned.TUNED[name], *splits, task(), 0, SETTINGS)
+
+    assert check(Foreign(filters=True)) == ()
+    assert check(Foreign(filters=False), "lora") == ()
+    with pytest.raises(ConfigError, match=r"method\.filtered = True .* input_filter\.apply") as error:
+        check(Foreign(filters=False))
+    assert error.value.key == "method.filtered"
+    with pytest.raises(ConfigError, match=r"gives \(1, 8\) for one image, not \(1, 5\)"):
+        check(Foreign(filters=True), kernel=kernel[:, :5])
+    with pytest.raises(ConfigError, match=r"image_features\(params, images\) and config\.embed_dim"):
+        check(Foreign(filters=True).image_features)
 
 
 def test_a_fit_that_diverges_names_its_rates(encoder, splits):
