@@ -31,7 +31,8 @@ MAIN_TABLES = (
 WITHOUT_HEAD = (
     "What image and text encoder do together, without any head. R@k is the share of queries whose own partner "
     "is among the k nearest. By sentences, each image has several captions, and any of them is right for it; "
-    "intervals are over images. The last line is what guessing would give."
+    "intervals are over images, those of what sentences find over images or wordings, whichever is wider. Whole "
+    "reports of one wording are one query. The last lines are what guessing would give."
 )
 
 SPECTRA = (
@@ -79,9 +80,10 @@ COMPARE_TABLES = (
 CLAIMS = (
     "What the abstract claims, each by the figures that stand for it here, chosen by a fixed rule. ✓ shown: the whole "
     "95 % interval lies on the claimed side of 0 and p, corrected over this table (Holm), is below 0.05. ✗ the "
-    "opposite is shown. ○ not shown: these data do not decide. Intervals of one run are over test images and heads; "
-    "they do not cover what another upstream run would give, for which several runs are pooled (python -m "
-    "ranjax.report RUN RUN). The effect is the mean difference over its standard deviation."
+    "opposite is shown. ○ not shown: these data do not decide. Intervals of one run are over test images "
+    "(patients, where several are of one) and heads; they do not cover what another upstream run would give, for which "
+    "several runs are pooled (python -m ranjax.report RUN RUN). The effect is the mean difference over its standard "
+    "deviation."
 )
 
 FITTED = (

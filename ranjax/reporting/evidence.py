@@ -12,6 +12,7 @@ from ranjax.reporting import (
     figures,
     figures_inside,
     figures_robust,
+    independent,
     markup,
     tables,
     wording,
@@ -72,7 +73,7 @@ def claims(book: Book) -> Markup:
     found = abstract.claims([book.results])
     if not found:
         return nothing("This run has no differences between noise ratios or methods that a claim could be held to.")
-    held = few_labels.said(book.results)
+    held = markup.join([few_labels.said(book.results), independent.said(book.results)])
     return markup.join([caption(captions.CLAIMS), held, claims_html(found), claims_data(book, found, "claims")])
 
 

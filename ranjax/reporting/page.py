@@ -8,7 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from ranjax import files
-from ranjax.reporting import ablation, beyond, captions, earlier, evidence, fitted, markup, sections, tables, wording
+from ranjax.reporting import (
+    ablation,
+    beyond,
+    captions,
+    earlier,
+    evidence,
+    fitted,
+    independent,
+    markup,
+    sections,
+    tables,
+    wording,
+)
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.sections import Book
@@ -132,7 +144,8 @@ def _run(book: Book, run: Mapping[str, Any]) -> Markup:
     downstream = rows_.downstream(rows)
     seeds = {row.get("seed") for row in book.results.get("rows") or []} - {None}
     sizes = [
-        f"{wording.split_label(split)} {_largest(rows_.pick(downstream, split=split))}"
+        f"{wording.split_label(split)} "
+        + independent.tested(book.results, split, _largest(rows_.pick(downstream, split=split)))
         for split in rows_.splits(downstream)
     ]
     stages = [stage for stage in run.get("stages") or [] if isinstance(stage, Mapping)]

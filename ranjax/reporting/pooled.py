@@ -19,6 +19,7 @@ from ranjax.reporting import (
     evidence,
     few_labels,
     figures,
+    independent,
     markup,
     sections,
     tables,
@@ -156,6 +157,6 @@ def markdown(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
             found += [(f"Accuracy (%), arm {wording.arm_label(arm)}", table)] if table is not None else []
         found += _parts_of_ran(runs)
     below = [earlier.provenance(names, [results.get("config") or {} for results in runs])]
-    below += [few_labels.words(runs[0])] if len(runs) == 1 else []
+    below += [few_labels.words(runs[0]), independent.words(runs[0])] if len(runs) == 1 else []
     shown = [f"**{title}**\n\n{table.markdown()}" for title, table in found]
     return "\n\n".join([*shown, *(words for words in below if words)])

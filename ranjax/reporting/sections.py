@@ -7,7 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ranjax.reporting import captions, claims, few_labels, figures, figures_inside, markup, pictures, tables, wording
+from ranjax.reporting import (
+    captions,
+    claims,
+    few_labels,
+    figures,
+    figures_inside,
+    independent,
+    markup,
+    pictures,
+    tables,
+    wording,
+)
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
@@ -230,7 +241,8 @@ def main_tables(book: Book) -> Markup:
         parts += _per_class(book, chosen, f"{arm}_{task}")
     if not parts:
         return nothing("This run has no classification figures.")
-    return markup.join([caption(captions.MAIN_TABLES), few_labels.said(book.results), *parts])
+    held = [few_labels.said(book.results), independent.said(book.results)]
+    return markup.join([caption(captions.MAIN_TABLES), *held, *parts])
 
 
 def _per_class(book: Book, rows: Sequence[Row], name: str) -> list[Markup]:

@@ -44,6 +44,7 @@ def run(context: Context) -> dict[str, Any]:
         **{name: [item for part in parts for item in part[name]] for name in LISTS},
         "effects": across.effects(arms, resamples, seed),
         "chance": {name: level for part in reversed(parts) for name, level in part["chance"].items()},
+        "independent": {split: said for part in parts for split, said in part.get("independent", {}).items()},
         "notes": [
             *({"note": note} for note in labels.notes(found, data.classes, data.multi_label)),
             *(

@@ -85,6 +85,9 @@ def test_intervals_and_n_of_a_users_films_are_over_patients(tmp_path):
     results = files.read_json(tmp_path / "run" / "results.json")
     (note,) = (note["note"] for note in results["notes"] if "draw patients" in note["note"])
     assert note.startswith("test: 11 images of 6 patients; intervals and tests draw patients with all their images")
+    assert results["independent"] == {"test": "5 patients (10 images)"}
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert "5 patients (10 images)" in page
     by_task = {(r["task"], r["attack"]): r["n"] for r in results["rows"] if r["metric"] in ("accuracy", "recall@1")}
     assert by_task["finding", "none"] == by_task["retrieval", "none"] - 1 == 5
     assert by_task["finding", "pgd"] in (4, 5)  # of the first 8 films

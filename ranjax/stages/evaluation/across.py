@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -10,7 +10,17 @@ import numpy as np
 
 from ranjax.evaluation import corruptions, statistics
 from ranjax.evaluation.rows import Cell, Row, draws, interval_row
-from ranjax.stages.evaluation.record import CORRUPTED, REFERENCE, RETRIEVAL, TASK, TRANSFER, figures, paired
+from ranjax.stages.evaluation.record import (
+    CORRUPTED,
+    REFERENCE,
+    RETRIEVAL,
+    TASK,
+    TRANSFER,
+    Owners,
+    figures,
+    owners_of,
+    paired,
+)
 
 NOISE, RECIPE, RESTORED = "noise", "recipe", "restored"
 BASELINE = "lp"
@@ -23,12 +33,7 @@ class Arm(NamedTuple):
     name: str
     ratio: float
     answers: Answers
-    owners: Mapping[tuple[str, str], np.ndarray] = MappingProxyType({})
-
-    def owners_of(self, task: str, split: str, count: int) -> np.ndarray | None:
-        """i32[count], what the first examples of a task and split belong to; None: each stands for itself."""
-        found = self.owners.get((task, split))
-        return None if found is None else found[:count]
+    owners: Owners = MappingProxyType({})
 
 
 def effects(arms: Sequence[Arm], resamples: int, seed: int) -> list[dict[str, Any]]:
@@ -48,7 +53,7 @@ def effects(arms: Sequence[Arm], resamples: int, seed: int) -> list[dict[str, An
                 if pair is None:
                     continue
                 task, split, attack, method = key
-                owners = arm.owners_of(task, split, pair[0].shape[1])
+                owners = owners_of(arm.owners, task, split, pair[0].shape[1], method)
                 gap = statistics.paired_difference(*pair, resamples, seed, owners=owners)
                 where = {"arm": arm.name, "ratio": arm.ratio, "method": method, "task": task, "split": split}
                 metric = "recall@1" if task.startswith(RETRIEVAL) else "accuracy"
@@ -88,7 +93,7 @@ def mean_corruption_errors(arms: Sequence[Arm], resamples: int, seed: int) -> li
     if reference is None:
         return rows
     count = reference.shape[-1]
-    owners = arms[0].owners_of(CORRUPTED, split, count)
+    owners = owners_of(arms[0].owners, CORRUPTED, split, count, baseline)
     counts = draws(count, resamples, seed, owners=owners)
     below = np.einsum("rn,ksn->rk", counts, reference)
     if (below[0] == 0).any():

@@ -1,6 +1,11 @@
-"""Which test examples are no independent observations: films of one patient, questions about one picture."""
+"""Which test examples are no independent observations: films of one patient, questions about one picture.
+
+As queries, reports of one wording are none either: what one of them finds, all of them find.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import sparse
@@ -8,6 +13,8 @@ from scipy import sparse
 from ranjax.evaluation import questions
 from ranjax.stages.evaluation.record import ATTACKED_PAIRS, CAPTIONS, CORRUPTED, FINDINGS, RETRIEVAL, TASK, Record
 from ranjax.stages.evaluation.subject import Subject
+
+BY_REPORT = "text_to_image"
 
 
 def owners(subject: Subject, split: str) -> np.ndarray:
@@ -29,6 +36,16 @@ def declare(subject: Subject, record: Record, split: str) -> None:
     """Tells the record what the examples of a split belong to, and notes it, where they do not all stand alone."""
     of_all = owners(subject, split)
     count, independent = len(of_all), int(of_all.max()) + 1
+    wordings = _numbered(subject.data.split(split).reports)
+    different = len(np.unique(wordings))
+    if different < count:
+        queries = joined(of_all, wordings)
+        for task in (RETRIEVAL, ATTACKED_PAIRS):
+            record.belong(task, split, queries, BY_REPORT)
+        record.notes.append(
+            f"{split}: {count} reports of {different} wording{'s' if different > 1 else ''}; from report to image, "
+            f"intervals and tests draw reports of one wording together, and n counts {len(np.unique(queries))}"
+        )
     if independent == count:
         return
     of_task = of_all[subject.of_task(split)]
@@ -39,6 +56,9 @@ def declare(subject: Subject, record: Record, split: str) -> None:
     pictures = len(np.unique(questions.same_picture(subject.data.split(split).images)))
     what = "questions" if subject.data.asks else "images"
     who = "patients" if independent < pictures else "pictures"
+    alone = len(np.unique(of_task))
+    if alone < len(of_task):
+        record.independent[split] = f"{alone} {who} ({len(of_task)} {what})"
     record.notes.append(
         f"{split}: {count} {what} of {independent} {who}; intervals and tests draw {who} with all their {what}, and n "
         f"counts {who}"
@@ -60,8 +80,8 @@ def joined(*parts: np.ndarray) -> np.ndarray:
     return np.unique(found, return_inverse=True)[1].astype(np.int32)
 
 
-def _numbered(patients: list[str]) -> np.ndarray:
-    """i32[N] of names; an empty name is nobody's: a number of its own."""
+def _numbered(names: Sequence[str]) -> np.ndarray:
+    """i32[N] of names, of patients or reports as written; an empty name is nobody's: a number of its own."""
     place: dict[object, int] = {}
-    named = (name or (index,) for index, name in enumerate(patients))
+    named = (name or (index,) for index, name in enumerate(names))
     return np.array([place.setdefault(name, len(place)) for name in named], np.int32)

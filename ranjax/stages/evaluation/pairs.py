@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -40,7 +41,9 @@ def retrieve(subject: Subject, record: Record, split: str) -> None:
         texts = unit(_texts(subject, subject.data.encode(found.texts)))
         ranks = retrieval.ranks(images, texts, found.owners, texts_as_written=found.texts)
         belong = record.owners(CAPTIONS, split, len(images))
-        _recalls(record, CAPTIONS, split, "none", ranks, found.owners if belong is None else belong[found.owners])
+        alike = np.unique(np.asarray(found.texts, dtype=str), return_inverse=True)[1]
+        of_texts = found.owners if belong is None else belong[found.owners]
+        _recalls(record, CAPTIONS, split, "none", ranks, (of_texts, alike))
 
 
 def attack_pairs(subject: Subject, record: Record, split: str) -> None:
@@ -71,7 +74,7 @@ def attack_pairs(subject: Subject, record: Record, split: str) -> None:
             before, after = (getattr(ranks, direction) < 1 for ranks in (clean, found))
             # Co-Attack's definition is the mean of the difference, SGA's one over the queries that were right.
             cell = direction, ATTACKED_PAIRS, split, name
-            belong = record.owners(ATTACKED_PAIRS, split, len(before))
+            belong = record.owners(ATTACKED_PAIRS, split, len(before), direction)
             fall = statistics.paired_difference(before, after, record.resamples, record.seed, owners=belong)
             record.rows.append(row(record.cell(*cell), "recall_drop@1", fall.value, fall.low, fall.high, fall.n))
             both = success.attack_success(jnp.asarray(before), jnp.asarray(after))
@@ -153,12 +156,18 @@ def _texts(subject: Subject, tokens: Tokens) -> np.ndarray:
 
 
 def _recalls(
-    record: Record, task: str, split: str, attack: str, ranks: retrieval.Ranks, owners: np.ndarray | None = None
+    record: Record,
+    task: str,
+    split: str,
+    attack: str,
+    ranks: retrieval.Ranks,
+    partitions: Sequence[np.ndarray] = (),
 ) -> None:
     """Recall rows both ways; the level of chance of whole reports serves the page.
 
-    With `owners`, the image of each of several texts, what texts find has intervals over images: the texts of one are
-    no independent examples, which is also why they are not paired between arms.
+    With `partitions` i[T] of several texts an image, by their image and by their wording, what texts find has the wider
+    one of the intervals over either: texts of one image are no independent examples, nor are texts of one wording,
+    which is also why they are not paired between arms.
     """
     directions = {
         "image_to_text": (ranks.image_to_text, ranks.right_texts, len(ranks.text_to_image)),
@@ -167,13 +176,17 @@ def _recalls(
     for direction, (of_queries, right, items) in directions.items():
         for k in RECALLS:
             hits = of_queries < k
-            if owners is None or direction == "image_to_text":
+            if not partitions or direction == "image_to_text":
                 record.share(direction, task, split, attack, f"recall@{k}", hits)
             else:
-                interval = statistics.bootstrap(hits, record.resamples, record.seed, owners=owners)
+                each = [statistics.bootstrap(hits, record.resamples, record.seed, owners=of) for of in partitions]
+                low, high = min(one.low for one in each), max(one.high for one in each)
+                interval = each[0]._replace(low=low, high=high, n=min(one.n for one in each))
                 cell = record.cell(direction, task, split, attack)
                 record.rows.append(interval_row(cell, f"recall@{k}", interval))
             level = f"recall@{k}" if task == RETRIEVAL else f"{task}/{direction}/recall@{k}"
             # Of the test split, where there is one: the page holds in-domain figures against it.
             if split == "test" or level not in record.chance:
                 record.chance[level] = retrieval.chance(right, items, k)
+            if split != "test":
+                record.chance[f"{split}/{level}"] = retrieval.chance(right, items, k)

@@ -17,6 +17,7 @@ from ranjax.evaluation.rows import Cell, Row, classification_rows, heads_first, 
 FILE, ANSWERS = "evaluation.json", "answers.safetensors"
 TASK, FINDINGS, RETRIEVAL, CAPTIONS = "finding", "findings", "retrieval", "retrieval_sentences"
 ATTACKED_PAIRS, CORRUPTED, GROUPS, QUESTIONS = "retrieval_attacked", "corrupted", "groups", "questions"
+Owners = Mapping[tuple[str, ...], np.ndarray]
 OWNERS = "owners"
 """How the names of tensors begin that say what the examples of a task and split belong to."""
 TRANSFER = "transfer"
@@ -32,6 +33,9 @@ class Record:
       arm, ratio: of every row.
       classes: names in label order.
       resamples, seed: of the bootstrap.
+
+    Attributes:
+      independent: by split, in words, what is drawn where several examples are of one.
     """
 
     def __init__(self, arm: str, ratio: float, classes: Sequence[str], resamples: int, seed: int):
@@ -45,19 +49,20 @@ class Record:
         self.chance["balanced_accuracy"] = self.chance["accuracy"]
         self.notes: list[str] = []
         self._answers: dict[str, np.ndarray] = {}
-        self._owners: dict[tuple[str, str], np.ndarray] = {}
+        self.independent: dict[str, str] = {}
+        self._owners: dict[tuple[str, ...], np.ndarray] = {}
 
-    def belong(self, task: str, split: str, owners: np.ndarray) -> None:
+    def belong(self, task: str, split: str, owners: np.ndarray, method: str = "") -> None:
         """Says what the examples of a task and split belong to, i[N], such as the image of each question.
 
-        From then on intervals and tests of their figures, and of the first so many of them, draw whole owners.
+        From then on intervals and tests of their figures, and of the first so many of them, draw whole owners. With
+        `method`, that holds for it alone, whatever holds for the others.
         """
-        self._owners[task, split] = np.asarray(owners, np.int32)
+        self._owners[(task, split, method) if method else (task, split)] = np.asarray(owners, np.int32)
 
-    def owners(self, task: str, split: str, count: int) -> np.ndarray | None:
+    def owners(self, task: str, split: str, count: int, method: str = "") -> np.ndarray | None:
         """i32[count], what the first `count` examples belong to; None: each stands for itself."""
-        found = self._owners.get((task, split))
-        return None if found is None else found[:count]
+        return owners_of(self._owners, task, split, count, method)
 
     def cell(self, method: str, task: str, split: str, attack: str = "none", seed: int | None = None) -> Cell:
         return Cell(self.arm, self.ratio, method, task, split, attack, seed)
@@ -108,7 +113,7 @@ class Record:
         Whole owners are drawn: those given, i[N], else those of the task and split.
         """
         values = np.atleast_2d(np.asarray(hits, np.float64))
-        owners = self.owners(task, split, values.shape[1]) if owners is None else owners
+        owners = self.owners(task, split, values.shape[1], method) if owners is None else owners
         drawn = self.resamples, self.seed, owners
         self.rows.append(mean_row(self.cell(method, task, split, attack), metric, values, *drawn))
         for index, seed in enumerate(seeds):
@@ -153,6 +158,7 @@ class Record:
         owners = {"|".join((OWNERS, *place)): found for place, found in self._owners.items()}
         files.write_tensors(folder / ANSWERS, {**self._answers, **owners})
         content = {"rows": self.rows, **self.lists, "chance": self.chance, "notes": self.notes}
+        content["independent"] = self.independent
         files.write_json(folder / FILE, content)
         return {
             "rows": len(self.rows),
@@ -181,20 +187,24 @@ def figures(gap: statistics.Difference) -> dict[str, Any]:
     return {"difference": gap.value, "low": gap.low, "high": gap.high, "p": gap.p, "effect": effect, "n": gap.n}
 
 
-def load(
-    folder: Path,
-) -> tuple[dict[tuple[str, str, str, str], np.ndarray], dict[tuple[str, str], np.ndarray]]:
+def owners_of(owners: Owners, task: str, split: str, count: int, method: str) -> np.ndarray | None:
+    """i32[count], what the first examples of a task and split belong to, for this method; None: each to itself."""
+    found = owners.get((task, split, method), owners.get((task, split)))
+    return None if found is None else found[:count]
+
+
+def load(folder: Path) -> tuple[dict[tuple[str, str, str, str], np.ndarray], Owners]:
     """What `Record.write` left of single examples.
 
     Returns:
-      ({(task, split, attack, method): bool[S, N]}, who was right, and {(task, split): i32[N]}, what these examples
-      belong to, where they do not stand alone).
+      ({(task, split, attack, method): bool[S, N]}, who was right, and {(task, split[, method]): i32[N]}, what these
+      examples belong to, where they do not stand alone).
     """
-    answers, owners = {}, {}
+    answers: dict[tuple[str, str, str, str], np.ndarray] = {}
+    owners: dict[tuple[str, ...], np.ndarray] = {}
     for name, values in load_file(folder / ANSWERS).items():
         if name.startswith(f"{OWNERS}|"):
-            _, task, split = name.split("|")
-            owners[task, split] = values
+            owners[tuple(name.split("|")[1:])] = values
         else:
             task, split, attack, method = name.split("|")
             answers[task, split, attack, method] = values.astype(bool)

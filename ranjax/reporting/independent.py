@@ -1,0 +1,32 @@
+"""What intervals are over where several test images are of one patient, or several questions about one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ranjax.reporting import markup, wording
+from ranjax.reporting.markup import Markup, tag
+
+
+def tested(results: Mapping[str, Any], split: str, count: str) -> str:
+    """Returns how many were tested on a split: "107 patients (171 images)", or `count` where each stands alone."""
+    return str((results.get("independent") or {}).get(split, count))
+
+
+def words(results: Mapping[str, Any]) -> str:
+    """Returns what is drawn whole on which splits; empty where every image stands alone."""
+    found = results.get("independent") or {}
+    if not found:
+        return ""
+    told = ", ".join(f"{wording.split_label(split)} {said}" for split, said in found.items())
+    return (
+        f"Not every one stands alone ({told}): intervals and tests draw patients or pictures with all that is of them, "
+        "and n counts those."
+    )
+
+
+def said(results: Mapping[str, Any]) -> Markup:
+    """Returns `words` as a paragraph to stand beside figures, or nothing."""
+    found = words(results)
+    return tag("p", tag("strong", markup.figures(found))) if found else markup.join([])
