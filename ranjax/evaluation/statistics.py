@@ -180,9 +180,9 @@ def bootstrap_metric(
       reflected: for a metric of absolute values such as ECE, which resampling raises above the metric itself just as
         sampling raises that above the truth: the basic interval ``2 value - percentile`` in place of the percentile
         one, from 0 up and always with the value in it.
-      fewest: for a metric that is 0 or 1 where the same is true of every example, as AUROC and recall are: how many
-        examples of the rarest kind are behind it. Where all draws are 0, or all 1, the open end is `never_seen` of
-        them: a mean of so many shares that are all 0 says no more, however many there are of the other kind.
+      fewest: for a mean of shares over kinds of examples, as AUROC and recall are: how many examples of the rarest kind
+        are behind it. Where all draws are the same, such as 0 or 1, or 0.5 where one class is always named, either end
+        is `never_seen` of them away: so many shares that are all 0 say no more, however many there are of another kind.
 
     Returns:
       Interval of the mean over seeds; low and high are NaN where half of the resamples or more are undefined.
@@ -196,7 +196,7 @@ def bootstrap_metric(
     if 2 * len(defined) <= len(by_seed):
         return Interval(value, float("nan"), float("nan"), n)
     low, high = _percentiles(over_drawn_seeds(defined, seed), level)
-    if fewest and (defined == value).all() and value in (0, 1):
+    if fewest and np.allclose(defined, value, rtol=0, atol=1e-12):
         unseen = never_seen(fewest, level)
         return Interval(value, max(value - unseen, 0.0), min(value + unseen, 1.0), n)
     if reflected:

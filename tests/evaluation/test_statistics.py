@@ -313,6 +313,14 @@ def test_an_auroc_of_0_or_1_is_as_sure_as_its_rarest_class_is_common(films):
             assert (row["low"] == row["value"]) == (sign < 0)
 
 
+def test_a_balanced_accuracy_of_one_class_named_always_is_not_certain():
+    labels, cell = np.repeat([0, 1], [12, 30]), rows.Cell("joint", 0.1, "ran", "findings", "test")
+    logits = np.stack([np.random.default_rng(0).normal(size=42), np.full(42, 9.0)], axis=1)
+    found = {row["metric"]: row for row in rows.classification_rows(cell, logits, labels, resamples=100)}
+    balanced, unseen = found["balanced_accuracy"], statistics.never_seen(24)
+    assert [balanced[name] for name in ("low", "value", "high")] == pytest.approx([0.5 - unseen, 0.5, 0.5 + unseen])
+
+
 def test_rows_refuse_what_does_not_fit():
     cell = rows.Cell("joint", 0.1, "ran", "findings", "test")
     with pytest.raises(DataError, match="S = 1 seeds"):
