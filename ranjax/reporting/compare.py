@@ -8,7 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from ranjax.errors import DataError
-from ranjax.reporting import captions, claims, earlier, figures, markup, page, pooled, sections, tables, wording
+from ranjax.reporting import (
+    captions,
+    claims,
+    earlier,
+    figures,
+    independent,
+    markup,
+    page,
+    pooled,
+    sections,
+    tables,
+    wording,
+)
 from ranjax.reporting import rows as rows_
 from ranjax.reporting.markup import Markup, tag
 from ranjax.reporting.rows import Row
@@ -214,7 +226,8 @@ def _tables(runs: Sequence[Run], book: Book) -> Markup:
             parts.append(tag("details", tag("summary", label), table.html(), data, open=metric == "accuracy"))
     if not parts:
         return sections.nothing("These runs have no accuracy or AUROC figures.")
-    return markup.join([sections.caption(captions.COMPARE_TABLES), *parts])
+    held = [tag("p", f"{run.name}: {words}") for run in runs if (words := independent.words(run.results))]
+    return markup.join([sections.caption(captions.COMPARE_TABLES), *held, *parts])
 
 
 def _against(first: Row | None, row: Row | None) -> str:

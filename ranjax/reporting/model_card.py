@@ -159,7 +159,8 @@ def _figures(facts: Facts) -> str:
     for row in found:
         cells = (row["method"], row["task"], row["split"], row["attack"], row["metric"], _value(row), row["n"])
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    held = "From the run's results.json; 95 % bootstrap intervals where given. Accuracies and recalls in per cent."
+    held = "From the run's results.json; 95 % bootstrap intervals where given. Accuracies and recalls in per cent; "
+    held += "n counts test images, or patients where several are of one."
     return "## Figures\n\n" + held + "\n\n" + "\n".join(lines)
 
 

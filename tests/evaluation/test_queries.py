@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ranjax.evaluation import retrieval, statistics
-from ranjax.reporting import independent, page, tables
+from ranjax.reporting import compare, independent, page, tables
+from ranjax.reporting.sections import Book
 from ranjax.stages.evaluation import across, pairs, record
 
 WORDINGS = np.repeat(np.arange(8), 8)
@@ -82,5 +83,11 @@ def test_the_page_says_who_was_drawn_where_films_are_of_one_patient(found):
     html, _ = page.build(results, {})
     assert "in domain 107 patients (171 images)</dd>" in html
     assert html.count("intervals and tests draw patients or pictures with all that is of them") == 1  # main tables
+    runs = [
+        compare.Run(name, one, {}, one["rows"]) for name, one in (("a", results), ("b", results | {"independent": {}}))
+    ]
+    shown = str(compare._tables(runs, Book({}, [])))
+    assert shown.count("a: Not every one stands alone (in domain 107 patients (171 images))") == 1
+    assert "b: Not" not in shown
     assert independent.tested(results, "ood_test", "60") == "60"
     assert independent.words({"rows": []}) == ""

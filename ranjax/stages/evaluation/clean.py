@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ranjax.evaluation import groups, questions, resampled, statistics
-from ranjax.evaluation.rows import draws, interval_row
+from ranjax.evaluation.rows import draws, interval_row, of_rarest
 from ranjax.stages import common
 from ranjax.stages.evaluation.record import FINDINGS, GROUPS, TASK, Record
 from ranjax.stages.evaluation.subject import Subject
@@ -81,9 +81,10 @@ def findings(subject: Subject, record: Record, split: str) -> None:
     each = resampled.auroc_each(counts, scores, targets)
     tables = {"macro_auroc": resampled.macro_auroc(each)}
     tables |= {f"auroc/{name}": each[:, c] for c, name in enumerate(subject.classes)}
+    rarest = of_rarest(targets > 0.5, subject.classes, owners)
     for name, column in tables.items():
         if np.isnan(column[0]):
             record.notes.append(f"{split}: {name} of all findings has no value, as every example or none has it")
             continue
-        found = statistics.bootstrap_metric(column[:1], column[1:, None], n, record.seed)
+        found = statistics.bootstrap_metric(column[:1], column[1:, None], n, record.seed, fewest=rarest[name])
         record.rows.append(interval_row(cell, name, found))
