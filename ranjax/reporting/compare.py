@@ -92,7 +92,7 @@ def write_comparison(workdirs: Sequence[Path], out_dir: Path) -> Path:
             "Over upstream runs",
             pooled.section([run.results for run in runs], book, [run.name for run in runs]),
         ),
-        ("noise", "Accuracy against noise", _curves(runs)),
+        ("noise", "Accuracy against noise", _curves(runs, book)),
         ("tables", "Tables", _tables(runs, book)),
         ("spectra", "Spectra of the features", _spectra(runs, book)),
         ("findings", "Findings of each run", _findings(runs)),
@@ -155,7 +155,7 @@ def _together(runs: Sequence[Run]) -> list[Row]:
     return [{**row, "run": run.name} for run in runs for row in rows_.downstream(run.rows)]
 
 
-def _curves(runs: Sequence[Run]) -> Markup:
+def _curves(runs: Sequence[Run], book: Book) -> Markup:
     rows = _together(runs)
     parts: list[Any] = []
     for number, (family, members) in enumerate(rows_.families(rows_.methods(rows))):
@@ -165,7 +165,9 @@ def _curves(runs: Sequence[Run]) -> Markup:
             parts += [figures.legend(figures.styles(members), f"compare-{number}"), *panels]
     if not parts:
         return sections.nothing("These runs have no accuracy or AUROC figures.")
-    return markup.join([sections.caption(captions.COMPARE_CURVES), *parts])
+    drawn = [row for row in rows if row["metric"] in wording.PLOTTED]
+    data = book.csv("compare_against_noise", drawn, ("run", *rows_.FIELDS))
+    return markup.join([sections.caption(captions.COMPARE_CURVES), *parts, data])
 
 
 def _panels(runs: Sequence[Run], rows: Sequence[Row], number: int) -> list[Markup]:

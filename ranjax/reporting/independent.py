@@ -20,10 +20,8 @@ def words(results: Mapping[str, Any]) -> str:
     if not found:
         return ""
     told = ", ".join(f"{wording.split_label(split)} {said}" for split, said in found.items())
-    return (
-        f"Not every one stands alone ({told}): intervals and tests draw patients or pictures with all that is of them, "
-        "and n counts those."
-    )
+    drawn = " or ".join(dict.fromkeys(str(said).split()[1] for said in found.values()))
+    return f"{told[:1].upper()}{told[1:]}: intervals and tests draw whole {drawn}, and n counts {drawn}."
 
 
 def said(results: Mapping[str, Any]) -> Markup:

@@ -83,6 +83,9 @@ def test_csv_holds_the_rows_of_every_run(pair):
         lines = list(csv.DictReader(file))
     assert {line["run"] for line in lines} == {"a/ran", "b/ran"}
     assert len(lines) == 2 * 2 * len(fake.METHODS)
+    with (pair[2].parent / "data" / "compare_against_noise.csv").open(newline="") as file:
+        drawn = [line for line in csv.DictReader(file) if line["attack"] == "pgd"]
+    assert drawn == lines
 
 
 def test_refuses_too_few_the_same_twice_and_unreadable_runs(pair, tmp_path):
