@@ -131,7 +131,8 @@ GROUPS = (
 
 CORRUPTIONS = (
     "Common corruptions in five strengths. mCE: errors summed over strengths, as a share of those of the linear probe "
-    "on the clean encoder, mean over the kinds; lower is better, 100 is as that probe."
+    "on the clean encoder, mean over the kinds; lower is better, 100 is as that probe. Its interval is over test "
+    "images, the heads' mean held fixed."
 )
 
 QUESTIONS = (

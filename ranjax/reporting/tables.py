@@ -213,9 +213,8 @@ def without_head_table(rows: Sequence[Row], chance: Mapping[str, Any], task: str
     if task:
         guessed = [(wording.method_label(name).lower(), f"{task}/{name}/") for name in rows_.methods(rows)]
     # Where reports of one wording are right for each other, another split has another level.
-    others = [
-        split for split in rows_.splits(rows) if any(f"{split}/{start}{metrics[0]}" in chance for _, start in guessed)
-    ]
+    levels_of = [f"{start}{name}" for _, start in guessed for name in metrics]
+    others = [split for split in rows_.splits(rows) if any(f"{split}/{level}" in chance for level in levels_of)]
     if others:
         places = [("in domain", ""), *((wording.split_label(split), f"{split}/") for split in others)]
         guessed = [(f"{what}, {place}", f"{at}{start}") for place, at in places for what, start in guessed]
