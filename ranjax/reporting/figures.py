@@ -337,7 +337,7 @@ def _difference_panel(
         axes.set_yticks(
             range(len(items)),
             [
-                f"{wording.percent(item['ratio'])}, {wording.short(wording.method_label(item['b']), 16)}"
+                f"{wording.percent(item['ratio'])}, {wording.short(wording.method_label(item['b']), 20)}"
                 for item in items
             ],
         )

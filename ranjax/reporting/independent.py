@@ -20,7 +20,7 @@ def words(results: Mapping[str, Any]) -> str:
     if not found:
         return ""
     told = ", ".join(f"{wording.split_label(split)} {said}" for split, said in found.items())
-    drawn = " or ".join(dict.fromkeys(str(said).split()[1] for said in found.values()))
+    drawn = " or ".join(who for who in ("patients", "pictures") if any(who in str(said) for said in found.values()))
     return f"{told[:1].upper()}{told[1:]}: intervals and tests draw whole {drawn}, and n counts {drawn}."
 
 

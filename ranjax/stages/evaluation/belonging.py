@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
-from ranjax.evaluation import questions
+from ranjax.evaluation import questions, statistics
 from ranjax.stages.evaluation.record import ATTACKED_PAIRS, CAPTIONS, CORRUPTED, FINDINGS, RETRIEVAL, TASK, Record
 from ranjax.stages.evaluation.subject import Subject
 
@@ -36,6 +36,11 @@ def declare(subject: Subject, record: Record, split: str) -> None:
     """Tells the record what the examples of a split belong to, and notes it, where they do not all stand alone."""
     of_all = owners(subject, split)
     count, independent = len(of_all), int(of_all.max()) + 1
+    if independent < statistics.FEW:
+        record.notes.append(
+            f"{split}: {independent} that stand alone are few: intervals of them are somewhat too narrow, and tests "
+            "allow for it by flips of sign"
+        )
     wordings = _numbered(subject.data.split(split).reports)
     different = len(np.unique(wordings))
     if different < count:
