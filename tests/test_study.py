@@ -48,6 +48,9 @@ def test_every_kind_of_method_meets_every_kind_of_figure(tmp_path):
     checked = {(item["arm"], item["method"]): item for item in results["masking"]}
     assert {("clean", "ran"), ("coattack", "ran"), ("coattack", "ttc")} <= set(checked)
     assert "answers by a draw" in checked["coattack", "ttc"]["verdict"]
+    pushed = [item["note"] for item in results["notes"] if "ttc pushes" in item["note"]]
+    assert len(pushed) == 3 * 2  # arms and splits
+    assert "of 32 clean images away" in pushed[0]
     names = [check["name"] for check in checked["coattack", "ran"]["checks"]]
     assert "transferred images never beat the gradient" in names
     for facts in results["methods"]:

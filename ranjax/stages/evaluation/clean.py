@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ranjax.evaluation import groups, questions, resampled, statistics
+from ranjax.evaluation.counterattack import TTC
 from ranjax.evaluation.rows import draws, interval_row, of_rarest
 from ranjax.stages import common
 from ranjax.stages.evaluation.record import FINDINGS, GROUPS, TASK, Record
@@ -30,6 +31,8 @@ def classify(subject: Subject, record: Record, split: str) -> None:
     elif split == "test":
         record.levels(labels)
     record.compare(TASK, split, "none", hits)
+    for name in (name for name, method in subject.methods.items() if method.random):
+        _say_what_is_pushed(record, split, name, subject.pushed(name, examples.images))
     known = subject.records(split)
     config = subject.config
     for column in groups.columns(known, [name for name in config.groups if name]):
@@ -38,6 +41,14 @@ def classify(subject: Subject, record: Record, split: str) -> None:
             cell = record.cell(method, GROUPS, split)
             drawn = config.smallest_group, record.resamples, record.seed, record.owners(TASK, split, len(names))
             record.rows += groups.group_rows(cell, found, names, column, *drawn)
+
+
+def _say_what_is_pushed(record: Record, split: str, method: str, pushed: np.ndarray) -> None:
+    """A note on how many clean images a counterattack moves: its threshold is for another encoder than this one."""
+    told = ", so it does not tell images apart here" if pushed.all() or not pushed.any() else ""
+    few = f"by less than {TTC().threshold:g} of its length (its authors' threshold, for CLIP at 224 pixels)"
+    moved = f"{method} pushes {pushed.sum()} of {len(pushed)} clean images away"
+    record.notes.append(f"{split}: {moved}, those whose embedding moves under noise {few}{told}")
 
 
 def _say_what_is_seen(subject: Subject, record: Record, split: str, examples: common.Split) -> None:

@@ -233,10 +233,25 @@ class Subject:
             images = as_float(images)
             return self.functions.image_features(params[0], images), deployed(params, images, keys)
 
-        keys = jax.random.split(stream(self.context.config.seed, f"evaluate/{method}"), len(images))
         run = common.row_map(self.context, ("drawn", self.functions, method), rows_of)
-        features, logits = run(self.parameters(method), (images, keys))
+        features, logits = run(self.parameters(method), (images, self._draws(method, len(images))))
         return features, logits
+
+    def _draws(self, method: str, count: int) -> jax.Array:
+        return jax.random.split(stream(self.context.config.seed, f"evaluate/{method}"), count)
+
+    def pushed(self, method: str, images: np.ndarray) -> np.ndarray:
+        """bool[N], which images the counterattack of a random method moves, in the draw that `outputs` takes."""
+        functions = self.functions
+
+        def rows_of(params: Any, rows: Any) -> Any:
+            images, keys = rows
+            return counterattack(
+                functools.partial(functions.image_features, params), as_float(images), keys, TTC()
+            ).pushed
+
+        run = common.row_map(self.context, ("pushed", functions, method), rows_of)
+        return np.asarray(run(self.params, (images, self._draws(method, len(images)))))
 
     def deployed(self, method: str) -> Any:
         """The method as ``((encoder, head), images) -> logits``: one object a head shape, so it compiles once.
