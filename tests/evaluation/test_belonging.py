@@ -84,7 +84,7 @@ def test_intervals_and_n_of_a_users_films_are_over_patients(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     results = files.read_json(tmp_path / "run" / "results.json")
     (note,) = (note["note"] for note in results["notes"] if "draw patients" in note["note"])
-    few = "test: 6 that stand alone are few: intervals of them are somewhat too narrow"
+    few = "test: 6 independent examples are few: intervals over them are somewhat too narrow"
     assert any(note["note"].startswith(few) for note in results["notes"])
     assert note.startswith("test: 11 images of 6 patients; intervals and tests draw patients with all their images")
     assert results["independent"] == {"test": "5 patients (10 images)"}

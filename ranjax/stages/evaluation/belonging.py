@@ -38,8 +38,8 @@ def declare(subject: Subject, record: Record, split: str) -> None:
     count, independent = len(of_all), int(of_all.max()) + 1
     if independent < statistics.FEW:
         record.notes.append(
-            f"{split}: {independent} that stand alone are few: intervals of them are somewhat too narrow, and tests "
-            "allow for it by flips of sign"
+            f"{split}: {independent} independent examples are few: intervals over them are somewhat too narrow, and "
+            "tests allow for it by flips of sign"
         )
     wordings = _numbered(subject.data.split(split).reports)
     different = len(np.unique(wordings))
