@@ -139,7 +139,8 @@ class TfdsSource(Source):
             "report": _text(values.get("report", b"")),
             "label": label,
             "labels": labels,
-            "patient": _text(values["patient"]) if "patient" in values else identity,
+            # An empty patient is nobody's: such images are not of one.
+            "patient": _text(values.get("patient", "")) or identity,
             "group": json.loads(_text(values["group"])) if "group" in values else {},
         }
 

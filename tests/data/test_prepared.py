@@ -146,6 +146,14 @@ def test_imports_exclude_labels_outside_the_classes(prepared, tmp_path):
         list(source)
 
 
+def test_images_whose_patient_is_not_named_are_not_of_one_patient(prepared):
+    """With a key, all empty names had one pseudonym: every test image would count as a film of one person."""
+    source = open_tfds("", prepared.folder, "train")
+    first, second = (source._convert(i, {**source._rows[i], "patient": b""}) for i in (0, 1))
+    assert first["patient"] == first["id"] != second["id"] == second["patient"]
+    assert source._convert(0, source._rows[0])["patient"].startswith("main/")
+
+
 def test_open_tfds_names_what_is_missing(prepared, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.fields\.report = 'reprot'.*'report'"):
         open_tfds("", prepared.folder, "train", {"image": "image", "report": "reprot"})
