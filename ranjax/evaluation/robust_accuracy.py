@@ -173,8 +173,11 @@ def robust_accuracy(
         raise DataError(f"labels lie in {labels.min()}..{labels.max()}, the model has classes 0..{logits.shape[1] - 1}")
     if attacks is None:
         attacks = standard_attacks(logits_fn, logits.shape[1], norm, batch_size=batch_size)
-    if not attacks:
-        raise ConfigError("attacks", attacks, "at least one, or None for the standard ones")
+    named = isinstance(attacks, Mapping) and all(isinstance(attack, WhiteBox) for attack in attacks.values())
+    if not (named and attacks):
+        raise ConfigError(
+            "attacks", attacks, "at least one WhiteBox by its name, {'pgd': ...}, or None for the standard ones"
+        )
     predicted = logits.argmax(axis=1)
     drawn = keys.example_keys(keys.stream(seed, "robust accuracy"), names)
     survived = {}

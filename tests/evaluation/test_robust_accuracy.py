@@ -81,6 +81,7 @@ def test_the_standard_attacks_find_a_linear_models_worst_case(case):
         ({"epsilons": (8,), "norm": "l2"}, ConfigError, "the root of an image's 6 numbers"),
         ({"epsilons": ()}, ConfigError, "at least one radius"),
         ({"attacks": {}}, ConfigError, "at least one"),
+        ({"attacks": ("pgd",)}, ConfigError, r"attacks = \('pgd',\) is not allowed: at least one WhiteBox by its name"),
         ({"images": 200.0}, DataError, r"allowed: \[0, 1\]"),
         ({"labels": np.full(11, 2)}, DataError, r"labels lie in 2\.\.2, the model has classes 0\.\.1"),
         ({"labels": np.zeros(3, int)}, DataError, "for each of 11 images"),
