@@ -24,7 +24,7 @@ from ranjax import files
 from ranjax.errors import ConfigError, nearest
 from ranjax.schema import GROUPS
 from ranjax.schema.adapt import METHODS
-from ranjax.schema.checks import Key, pixel_units
+from ranjax.schema.checks import Key, OneOf, SomeOf, pixel_units
 from ranjax.schema.noise import RECIPES
 
 __all__ = [
@@ -214,7 +214,7 @@ def of_run(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
 
 
 def describe(config: ml_collections.ConfigDict) -> str:
-    """A text that lists every key of the resolved config with its value, default, unit and meaning."""
+    """A text that lists every key of the resolved config with its value, default, unit, meaning and choices."""
     lines, group = [], ""
     for name, value in flatten(config).items():
         key = BY_NAME[name]
@@ -225,4 +225,6 @@ def describe(config: ml_collections.ConfigDict) -> str:
         shown = f"{name} = {value!r}" + (f"  [{key.unit}]" if key.unit else "")
         default = "" if value == key.default else f"  (default {key.default!r})"
         lines.append(f"{shown}{default}\n    {key.meaning}")
+        if isinstance(key.check, (OneOf, SomeOf)):
+            lines.append(f"    Allowed: {key.check.stated}.")
     return "\n".join(lines)

@@ -179,6 +179,9 @@ def test_describe_lists_every_key_with_its_value_and_meaning(config):
     for key in configs.KEYS:
         assert key.name in text
         assert key.meaning in text
+    choices = text.split("adapt.class_weights = ")[1].splitlines()[2]
+    assert choices == "    Allowed: one of 'none', 'balanced'."
+    assert "names out of 'lp', 'lp_filter', 'mlp'" in text.split("adapt.methods = ")[1].splitlines()[2]
     assert f"pretrain.steps = 77  [steps]  (default {configs.BY_NAME['pretrain.steps'].default})" in text
 
 

@@ -31,16 +31,43 @@ def share_of(value: float) -> str:
     return "" if 0 < value <= 1 else "above 0 and at most 1"
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """The check of a value out of `choices`."""
+
+    choices: tuple[Any, ...]
+
+    def __call__(self, value: Any) -> str:
+        return "" if value in self.choices else self.stated + _nearest_choice(value, self.choices)
+
+    @property
+    def stated(self) -> str:
+        return "one of " + ", ".join(map(repr, self.choices))
+
+
+@dataclass(frozen=True)
+class SomeOf:
+    """The check of a tuple of different names out of `choices`, `needed` among them where it is given."""
+
+    choices: tuple[str, ...]
+    needed: str = ""
+
+    def __call__(self, value: tuple[str, ...]) -> str:
+        if not (len(value) > 0 and all(x in self.choices for x in value) and len(set(value)) == len(value)):
+            return self.stated
+        return "" if not self.needed or self.needed in value else f"a tuple that holds {self.needed!r}"
+
+    @property
+    def stated(self) -> str:
+        return "a tuple of different names out of " + ", ".join(map(repr, self.choices))
+
+
 def one_of(*choices: Any) -> Check:
-    return lambda v: "" if v in choices else "one of " + ", ".join(map(repr, choices)) + _nearest_choice(v, choices)
+    return OneOf(choices)
 
 
-def some_of(*choices: str) -> Check:
-    def check(v: tuple[str, ...]) -> str:
-        good = len(v) > 0 and all(x in choices for x in v) and len(set(v)) == len(v)
-        return "" if good else "a tuple of different names out of " + ", ".join(map(repr, choices))
-
-    return check
+def some_of(*choices: str, needed: str = "") -> Check:
+    return SomeOf(choices, needed)
 
 
 def patterns(value: tuple[str, ...]) -> str:

@@ -32,7 +32,7 @@ KEYS = (
         ("pgd",),
         "Attacks whose worst case is the robust accuracy; pgd must be one of them.",
         "",
-        lambda v: some_of(*ATTACKS)(v) or ("" if "pgd" in v else "a tuple that holds 'pgd'"),
+        some_of(*ATTACKS, needed="pgd"),
     ),
     Key("evaluate.apgd_steps", 20, "Steps of APGD.", "steps", at_least(1)),
     Key("evaluate.radii", ("",), "Further radii, for the curve of robust accuracy.", "pixel units", _radii),
