@@ -37,6 +37,25 @@ def test_methods_of_the_encoder_vary_alike(name):
 
 
 @pytest.mark.parametrize(
+    ("terms", "fixed", "decay"),
+    [
+        (("ce", "svd", "defence_ce"), "ce", 1),
+        (("defence_ce", "defence_kl"), "defence_ce", 1),
+        (("defence_ce",), "", 3),
+        (("defence_kl",), "", 3),
+    ],
+)
+def test_strength_never_multiplies_the_whole_loss_which_adamw_would_not_feel(terms, fixed, decay):
+    config = default_config().adapt
+    config.lora_terms = terms
+    method = tuned_of(config, "ran_lora")
+    first, moved = (adapt_search.tune_settings(config, method, point) for point in (HERE, THERE))
+    factors = {t: getattr(moved.weights, t) / getattr(first.weights, t) for t in terms}
+    assert factors == {t: pytest.approx(1 if t == fixed or len(terms) == 1 else 3) for t in terms}
+    assert moved.weight_decay == decay * first.weight_decay
+
+
+@pytest.mark.parametrize(
     ("key", "value", "words"),
     [
         ("lora_rank", 8, "1 to 7"),

@@ -40,9 +40,13 @@ def varied(method: Method, variant: Variant) -> Method:
 
 def tune_settings(adapt: Any, method: Tuned, point: Variant) -> Tune:
     """A method that reaches into the encoder at a point of the grid; strength as in `varied`."""
-    own = method.objective in ("ran", "pmg_aft")
     weights = method_of(adapt, "ran").weights
-    strong = {name: w * point.strength for name, w in weights._asdict().items() if name != "ce"}
+    used = [name for name, w in weights._asdict().items() if w and name not in method.without]
+    # A factor on the whole loss would change nothing, as AdamW is blind to it: without a clean cross-entropy, that
+    # under attack stays as it is.
+    fixed = next((name for name in ("ce", "defence_ce", *used) if name in used), None)
+    strong = {name: w * point.strength for name, w in weights._asdict().items() if name not in ("ce", fixed)}
+    own = method.objective == "pmg_aft" or (method.objective == "ran" and len(used) > 1)
     return Tune(
         epochs=adapt.tune_epochs,
         batch_size=adapt.tune_batch_size,
