@@ -93,10 +93,7 @@ def classification_rows(
     rarest = of_rarest(kinds, class_names, owners)
     # Recalls that are all 0: the bound on their mean is largest where all classes are as rare, so it is that of all.
     present = kinds.any(0)
-    rarest["balanced_accuracy"] = int(present.sum()) * min(
-        statistics.count_owners(kind.sum(), None if owners is None else np.asarray(owners)[kind])
-        for kind in kinds.T[present]
-    )
+    rarest["balanced_accuracy"] = int(present.sum()) * min(_independent(kind, owners) for kind in kinds.T[present])
     return rows_by_seed(cell, seeds, {"accuracy": hits}, tables, per_class, resamples, seed, owners, rarest)
 
 
@@ -109,13 +106,15 @@ def of_rarest(labels: np.ndarray, class_names: Sequence[str], owners: Any = None
       owners: i[N], or None.
     """
 
-    def count(kind: np.ndarray) -> int:
-        return statistics.count_owners(int(kind.sum()), None if owners is None else np.asarray(owners)[kind])
-
-    each = [min(count(kind), count(~kind)) for kind in labels.T]
+    each = [min(_independent(kind, owners), _independent(~kind, owners)) for kind in labels.T]
     least = min((few for few in each if few), default=0)
     found = {f"auroc/{name}": few for name, few in zip(class_names, each)}
     return found | dict.fromkeys(("balanced_accuracy", "macro_auroc", "map"), least)
+
+
+def _independent(chosen: np.ndarray, owners: Any) -> int:
+    """How many examples (owners) those chosen, bool[N], are of."""
+    return statistics.count_owners(int(chosen.sum()), None if owners is None else np.asarray(owners)[chosen])
 
 
 def heads_first(logits: Any) -> np.ndarray:

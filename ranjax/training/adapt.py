@@ -137,7 +137,8 @@ def fit_heads(
     settings = settings or Fit()
     adapt_input.check_settings(methods, seeds, settings, classes)
     seeds = [int(seed) for seed in seeds]
-    train, validation = (adapt_input.as_examples(*x) for x in (("train", train), ("validation", validation)))
+    train = adapt_input.as_named("train", Examples, train)
+    validation = adapt_input.as_named("validation", Examples, validation)
     one_encoder = np.ndim(train.features) == 2
     train, validation, notes = adapt_input.prepare(methods, train, validation, classes, settings.multi_label)
     encoders, examples, width = train.features.shape

@@ -122,16 +122,19 @@ def prepare(
     return train, validation, check_classes(train.labels, validation.labels, classes, multi_label)
 
 
-def as_examples(split: str, given: Any) -> Examples:
-    """`Examples`, or a plain (features, labels[, attacked]), as `Examples`.
+def as_named(what: str, kind: Any, given: Any) -> Any:
+    """A named tuple of a kind, such as `Examples`, or a plain tuple or list of the same parts, as that kind.
 
     Raises:
-      DataError: it is something else; names the split.
+      DataError: it is something else; says what it should be.
     """
-    if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
+    fields, optional = kind._fields, kind._field_defaults
+    if not isinstance(given, (tuple, list)) or not len(fields) - len(optional) <= len(given) <= len(fields):
         found = f"{type(given).__name__} of {len(given)}" if hasattr(given, "__len__") else type(given).__name__
-        raise DataError(f"{split} is a {found}, Examples(features, labels) or with attacked features is needed")
-    return Examples(*given)
+        needed = f"{kind.__name__}({', '.join(name for name in fields if name not in optional)})"
+        beside = f" or with {', '.join(optional)}" if optional else ""
+        raise DataError(f"{what} is a {found}, {needed}{beside} is needed")
+    return kind(*given)
 
 
 def _as_arrays(split: str, examples: Examples, classes: int, multi_label: bool) -> Examples:

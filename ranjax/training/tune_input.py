@@ -17,7 +17,7 @@ from ranjax.models.dual_encoder import DualEncoderFunctions
 from ranjax.models.heads import HEADS
 from ranjax.objectives.rectification import Weights
 from ranjax.training import selection
-from ranjax.training.adapt_input import check_classes, check_finite, check_labels, check_whole, is_finite
+from ranjax.training.adapt_input import as_named, check_classes, check_finite, check_labels, check_whole, is_finite
 from ranjax.training.tuned import Images, Task, Tune, Tuned
 
 SCOPES = ("head", "lora", "full")
@@ -26,26 +26,13 @@ BY_PROMPTS = ("tecoa", "fare", "pmg_aft")
 
 
 def as_images(split: str, given: Any) -> Images:
-    """`Images`, or a plain (images, labels, original), as `Images` of arrays.
-
-    Raises:
-      DataError: it is something else; names the split.
-    """
-    if not isinstance(given, (tuple, list)) or len(given) != len(Images._fields):
-        found = f"{type(given).__name__} of {len(given)}" if hasattr(given, "__len__") else type(given).__name__
-        raise DataError(f"{split} is a {found}, Images(images, labels, original) is needed")
-    return Images(*map(np.asarray, given))
+    """`Images`, or a plain (images, labels, original), as `Images` of arrays; `as_named` says what it raises."""
+    return Images(*map(np.asarray, as_named(split, Images, given)))
 
 
 def as_task(given: Any) -> Task:
-    """`Task`, or a plain (prompts, scale[, weights]), as `Task`.
-
-    Raises:
-      DataError: it is something else.
-    """
-    if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
-        raise DataError(f"the task is a {type(given).__name__}, Task(prompts, scale) or with weights is needed")
-    task = Task(*given)
+    """`Task`, or a plain (prompts, scale[, weights]), as `Task`; `as_named` says what it raises."""
+    task = as_named("the task", Task, given)
     listed = isinstance(task.weights, (tuple, list))
     return task._replace(weights=np.asarray(task.weights)) if listed else task
 

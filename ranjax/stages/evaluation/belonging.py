@@ -26,10 +26,15 @@ def owners(subject: Subject, split: str) -> np.ndarray:
 
     def find() -> np.ndarray:
         source = subject.data.prepared.splits[split]
-        pictures = questions.same_picture(subject.data.split(split).images)
-        return joined(pictures, _numbered(source.column("patient")))
+        return joined(_pictures(subject, split), _numbered(source.column("patient")))
 
     return subject.context.once(("owners", split), find)
+
+
+def _pictures(subject: Subject, split: str) -> np.ndarray:
+    """`questions.same_picture` of a split, hashed once for all arms."""
+    images = subject.data.split(split).images
+    return subject.context.once(("pictures", split), lambda: questions.same_picture(images))
 
 
 def declare(subject: Subject, record: Record, split: str) -> None:
@@ -58,7 +63,7 @@ def declare(subject: Subject, record: Record, split: str) -> None:
         record.belong(task, split, of_task)
     for task in (FINDINGS, RETRIEVAL, CAPTIONS, ATTACKED_PAIRS):
         record.belong(task, split, of_all)
-    pictures = len(np.unique(questions.same_picture(subject.data.split(split).images)))
+    pictures = len(np.unique(_pictures(subject, split)))
     what = "questions" if subject.data.asks else "images"
     who = "patients" if independent < pictures else "pictures"
     alone = len(np.unique(of_task))
