@@ -7,8 +7,8 @@ The reports are read from the wheel (or its path in --config.data.radiographs.re
 CC BY-NC-ND 4.0. A pair agrees in class, not in the person.
 """
 
-from ranjax.config import default_config
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
+from ranjax.run.config import default_config
 
 
 def get_config(mode=""):

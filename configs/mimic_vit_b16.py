@@ -6,7 +6,7 @@ python -m experiments.scale --config configs/mimic_vit_b16.py --devices 64 --pai
 Needs the set itself, under its licence; see docs/data.md. Sizes are this project's choice, not a published recipe's.
 """
 
-from ranjax.config import default_config
+from ranjax.run.config import default_config
 
 PAIRS, EPOCHS, BATCH = 377_110, 30, 4096
 

@@ -9,8 +9,8 @@ ones). The reports are written from these columns, so a report says no more than
 
 from pathlib import Path
 
-from ranjax.config import default_config
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
+from ranjax.run.config import default_config
 
 OTHERS = ("Infiltration", "Atelectasis", "Effusion")
 EXCERPT = Path(__file__).resolve().parents[2] / "shared" / "data"

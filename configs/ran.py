@@ -4,8 +4,8 @@ python -m ranjax.main --config configs/ran.py            about 3 minutes
 python -m ranjax.main --config configs/ran.py:smoke      about a minute: every stage, too short to learn much
 """
 
-from ranjax.config import default_config
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
+from ranjax.run.config import default_config
 
 
 def get_config(mode=""):

@@ -20,8 +20,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ranjax import config as configs
-from ranjax.errors import ConfigError, DataError, OtherProcessError, RunError, StuckError, nearest
+from ranjax.core.errors import ConfigError, DataError, OtherProcessError, RunError, StuckError, nearest
+from ranjax.run import config as configs
 
 EXIT_REFUSED, EXIT_FAILED, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 3, 75, 130
 STAGES = ("prepare", "pretrain", "craft", "adapt", "evaluate", "report")
@@ -68,7 +68,7 @@ def resolve(arguments: argparse.Namespace, rest: Sequence[str]):
         flag, equals, value = word.partition("=")
         if not flag.startswith("--config."):
             raise ConfigError(
-                flag, value, "no such option", nearest(flag, ["--config", "--workdir", "--redo", "--until"])
+                flag, value, "a known option", nearest(flag, ["--config", "--workdir", "--redo", "--until"])
             )
         if not equals:
             if not words:
@@ -93,8 +93,9 @@ def run(config, workdir: Path, redo: bool, until: str) -> int:
 
 
 def _run(config, workdir: Path, redo: bool, until: str, stop: Callable[[], bool]) -> int:
-    from ranjax import files, pipeline
-    from ranjax.reporting.tables import terminal_table
+    from ranjax.core import files
+    from ranjax.report.report_tables import terminal_table
+    from ranjax.run import pipeline
     from ranjax.training import allocator, compile_cache, cpu_devices, devices, hosts
 
     def say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""`python -m ranjax.attack`: a user's images, reports and checkpoint in, attacked pairs and a summary out."""
+"""`python -m ranjax attack`: a user's images, reports and checkpoint in, attacked pairs and a summary out."""
 
 import csv
 import dataclasses
@@ -10,13 +10,15 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from ranjax import attack, files, models
+from ranjax import models
+from ranjax.cli import attack_command as attack
+from ranjax.core import files
 from ranjax.data.store import NoisyStore
-from ranjax.data.tokenizer import Tokenizer
-from ranjax.models.bert import Bert, BertConfig, split_bert
-from ranjax.models.bert_files import save_bert
-from ranjax.stages import attack as stage
-from ranjax.stages import attack_pairs
+from ranjax.data.text.tokenizer import Tokenizer
+from ranjax.models.checkpoints.bert_files import save_bert
+from ranjax.models.towers.bert import Bert, BertConfig, split_bert
+from ranjax.run.stages import attack_file_pairs as attack_pairs
+from ranjax.run.stages import attack_files as stage
 
 REPORTS = (
     "Large left EFFUSION; heart normal.",
@@ -82,9 +84,9 @@ def test_images_texts_and_summary_say_the_same_and_keep_their_bounds(given, atta
     assert summary["mean"]["loss_after"] > summary["mean"]["loss_before"]
     assert summary["mean"]["loss_after"] == pytest.approx(np.mean([float(row["loss_after"]) for row in rows]))
     functions, params, _ = models.load(given / "model")
-    twin = store[rows[0]["image"]]
-    image = functions.image_features(params, twin["image"][None])[0]
-    text = functions.text_features(params, twin["tokens"][None], twin["mask"][None])[0]
+    noisy_pair = store[rows[0]["image"]]
+    image = functions.image_features(params, noisy_pair["image"][None])[0]
+    text = functions.text_features(params, noisy_pair["tokens"][None], noisy_pair["mask"][None])[0]
     cosine = jax.numpy.dot(image, text) / jax.numpy.linalg.norm(image) / jax.numpy.linalg.norm(text)
     assert -float(cosine) == pytest.approx(float(rows[0]["loss_after"]), abs=1e-3)
 
@@ -122,12 +124,12 @@ def test_colour_images_with_several_reports_and_words_that_a_masked_lm_proposes(
     store = NoisyStore.open(tmp_path / "out" / "store")
     functions, params, _ = models.load(tmp_path / "model")
     for name, own in (("b.png", rows[:2]), ("a.png", rows[2:])):
-        twin = store[name]
+        noisy_pair = store[name]
         # Pillow reads the high byte of 16-bit colour.
         written = np.asarray(Image.open(tmp_path / "out" / "images" / name))
-        np.testing.assert_array_equal(written, twin["pixels"] >> 8)
-        tokens, mask = (x.reshape(len(own), -1) for x in (twin["tokens"], twin["mask"]))
-        image = functions.image_features(params, twin["image"][None])[0]
+        np.testing.assert_array_equal(written, noisy_pair["pixels"] >> 8)
+        tokens, mask = (x.reshape(len(own), -1) for x in (noisy_pair["tokens"], noisy_pair["mask"]))
+        image = functions.image_features(params, noisy_pair["image"][None])[0]
         texts = functions.text_features(params, tokens, mask)
         cosines = texts @ image / np.linalg.norm(texts, axis=1) / np.linalg.norm(image)
         np.testing.assert_allclose(-cosines, [float(row["loss_after"]) for row in own], atol=1e-3)
@@ -149,18 +151,18 @@ def test_the_same_command_again_changes_nothing_and_other_settings_are_refused(g
 @pytest.mark.parametrize(
     ("more", "table", "words"),
     [
-        (["--recipe=cattack"], None, "Did you mean 'coattack'"),
+        (["--recipe=cattack"], None, "did you mean 'coattack'"),
         (["--epsilon=8"], None, "Written in 0-255? Divide by 255."),
         (["--epsilon=-0.1"], None, "0 or more"),
-        (["--report_column=txt"], None, "Did you mean 'text'"),
+        (["--report_column=txt"], None, "did you mean 'text'"),
         (["--checkpoint=nowhere"], None, "neither a model folder"),
         ([], "image,text\nfilm0.jpg,\n", "line 2 of {table}: the report of 'film0.jpg' is empty"),
         ([], "image,text\nfilm0.jpg,a\nfilm0.jpg,a\n", "image 'film0.jpg' is given twice with the same report"),
-        (["--candidates=thesarus"], None, "Did you mean 'thesaurus'"),
+        (["--candidates=thesarus"], None, "did you mean 'thesaurus'"),
         (["--image_mode=rgb"], None, "grey for this checkpoint, which takes 1 channel(s)"),
         (["--masked_lm=nowhere"], None, "a folder with a BERT and its head"),
         (["--neighbours=0"], None, "at least 1"),
-        (["--lists=negation"], None, "--lists = 'negation' is not allowed: KIND=FILE, or KIND=off"),
+        (["--lists=negation"], None, "--lists = 'negation': expected KIND=FILE, or KIND=off"),
         (["--lists=negation=nowhere.txt"], None, "no word list 'nowhere.txt'"),
         (["--text_search=importance"], None, "unless --masked_lm or --candidates name candidates"),
         (["--seed=-1"], None, "0 to 2**32 - 1"),
@@ -203,11 +205,14 @@ def test_the_images_that_were_given_are_not_written_over(tmp_path):
     (tmp_path / "images").mkdir()
     for name in ("a.png", "b.jpg", "b.jpg.png"):
         (tmp_path / "images" / name).touch()
-    pair, twins = attack_pairs.Pair("a.png", ("x",)), [attack_pairs.Pair(n, ("x",)) for n in ("b.jpg", "b.jpg.png")]
+    pair, noisy_pairs = (
+        attack_pairs.Pair("a.png", ("x",)),
+        [attack_pairs.Pair(n, ("x",)) for n in ("b.jpg", "b.jpg.png")],
+    )
     with pytest.raises(ValueError, match="another folder: the attacked images would replace the given ones"):
         attack_pairs.targets(tmp_path / "images", tmp_path, [pair])
     with pytest.raises(ValueError, match="two of the images would both be written"):
-        attack_pairs.targets(tmp_path / "images", tmp_path / "out", twins)
+        attack_pairs.targets(tmp_path / "images", tmp_path / "out", noisy_pairs)
     with pytest.raises(ValueError, match=r"--out.*a folder"):
         attack_pairs.targets(tmp_path / "images", tmp_path / "images" / "a.png" / "out", [pair])
     assert attack_pairs.targets(tmp_path / "images", tmp_path / "out", [pair]) == {

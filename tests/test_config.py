@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from ranjax import config as configs
-from ranjax.errors import ConfigError
-from ranjax.stages import adapted
+from ranjax.core.errors import ConfigError
+from ranjax.run import config as configs
+from ranjax.run.stages import adapted_encoder as adapted
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_override_reads_text_as_the_keys_type(config, name, text, expected):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("pretrain.step", "5", "Did you mean 'pretrain.steps'?"),
+        ("pretrain.step", "5", "did you mean 'pretrain.steps'?"),
         ("pretrain.steps", "many", "a whole number"),
         ("pretrain.steps", "1.5", "a whole number"),
         ("pretrain.steps", "0", "at least 1"),
@@ -139,7 +139,7 @@ def test_ran_in_loras_scope_has_the_terms_that_the_config_names(config):
 
 def test_a_whole_checkpoint_and_a_text_tower_exclude_each_other(config):
     config.model.weights = config.model.text_weights = "somewhere"
-    with pytest.raises(ConfigError, match=r"model\.text_weights = 'somewhere' is not allowed: empty where"):
+    with pytest.raises(ConfigError, match=r"model\.text_weights = 'somewhere': expected empty where"):
         configs.validate(config)
 
 
@@ -193,7 +193,7 @@ def test_load_names_what_is_wrong_with_a_config_file(tmp_path):
     with pytest.raises(ConfigError, match="get_config"):
         configs.load(str(empty))
     plain = tmp_path / "plain.py"
-    plain.write_text("from ranjax.config import default_config as get_config\n")
+    plain.write_text("from ranjax.run.config import default_config as get_config\n")
     assert configs.load(str(plain)) == configs.default_config()
     with pytest.raises(ConfigError, match="no argument"):
         configs.load(f"{plain}:smoke")

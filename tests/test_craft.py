@@ -10,15 +10,21 @@ import optax
 import pytest
 from flax import nnx
 
-from ranjax import config as configs
-from ranjax import files, models, pipeline, planning, verify
-from ranjax.attacks import constraints
-from ranjax.data import noise
+from ranjax import models
+from ranjax.attacks.text import constraints
+from ranjax.cli import verify_command as verify
+from ranjax.core import files
+from ranjax.data import noisy_pairs as noise
 from ranjax.data.batches import Batches
 from ranjax.data.store import GRID, NoisyStore, StoreWriter
-from ranjax.data.tokenizer import Tokenizer
-from ranjax.schema.noise import ATTACKS, CONTROLS
-from ranjax.stages import candidates, common, craft, pretrain
+from ranjax.data.text.tokenizer import Tokenizer
+from ranjax.run import config as configs
+from ranjax.run import pipeline
+from ranjax.run import plan as planning
+from ranjax.run.schema.noise_keys import ATTACKS, CONTROLS
+from ranjax.run.stages import craft, pretrain
+from ranjax.run.stages import inputs as common
+from ranjax.run.stages import word_candidates as candidates
 from ranjax.training.devices import make_mesh, shard_batch
 from ranjax.training.loop import split_host
 
@@ -64,7 +70,7 @@ def context_of(config, workdir, recipe="coattack"):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A workdir with coattack's twins and both controls."""
+    """A workdir with coattack's noisy pairs and both controls."""
     workdir = tmp_path_factory.mktemp("craft") / "run"
     run(tiny(controls=CONTROLS), workdir)
     return workdir
@@ -74,20 +80,20 @@ def store_of(workdir, recipe=""):
     return NoisyStore.open(workdir / (f"controls/{recipe}" if recipe else "craft") / "store")
 
 
-def test_twins_are_those_that_the_highest_ratio_takes_with_all_of_their_provenance(made):
+def test_noisy_pairs_are_those_that_the_highest_ratio_takes_with_all_of_their_provenance(made):
     config, store = tiny(controls=CONTROLS), store_of(made)
     train = common.data(context_of(config, made)).split("train")
     chosen = noise.select(train.ids, 0.3, config.seed)
     assert set(store.ids) == {name for name, taken in zip(train.ids, chosen) if taken}
     assert len(store) == round(0.3 * len(train.ids))
     for name in store:
-        twin = store[name]
-        told = twin["provenance"]
+        noisy_pair = store[name]
+        told = noisy_pair["provenance"]
         assert {"loss_before", "loss_after", "norm", "words_changed", "queries", "success", "surrogate"} <= set(told)
         assert told["attack"] == "coattack"
         assert told["settings"]["image_steps"] == 2
         assert told["surrogate"] == files.sha256(made / "pretrain/clean/encoder/model.safetensors")
-        moved = np.abs(twin["image"].astype(np.float64) - twin["clean_image"] / 255.0).max()
+        moved = np.abs(noisy_pair["image"].astype(np.float64) - noisy_pair["clean_image"] / 255.0).max()
         assert 0 < moved <= EPSILON + 1 / GRID
         assert told["success"] == (told["loss_after"] > told["loss_before"])
     assert np.mean([store.provenance(i)["loss_after"] - store.provenance(i)["loss_before"] for i in store]) > 0
@@ -96,34 +102,34 @@ def test_twins_are_those_that_the_highest_ratio_takes_with_all_of_their_provenan
 def test_recorded_losses_are_those_of_what_is_stored(made):
     for recipe in ("", *CONTROLS):
         store = store_of(made, recipe)
-        twins = [store[name] for name in store]
+        noisy_pairs = [store[name] for name in store]
         data = common.data(context_of(tiny(controls=CONTROLS), made))
-        tokens = data.encode([t["report"] for t in twins])
-        np.testing.assert_array_equal(tokens.ids, np.stack([t["tokens"] for t in twins]))
+        tokens = data.encode([t["report"] for t in noisy_pairs])
+        np.testing.assert_array_equal(tokens.ids, np.stack([t["tokens"] for t in noisy_pairs]))
         found = craft.pair_losses(
-            context_of(tiny(controls=CONTROLS), made), np.stack([t["image"] for t in twins]), tokens=tokens
+            context_of(tiny(controls=CONTROLS), made), np.stack([t["image"] for t in noisy_pairs]), tokens=tokens
         )
-        np.testing.assert_allclose(found, [t["provenance"]["loss_after"] for t in twins], atol=2e-3)
+        np.testing.assert_allclose(found, [t["provenance"]["loss_after"] for t in noisy_pairs], atol=2e-3)
 
 
 def test_controls_carry_the_norm_of_an_attack_or_the_words_of_another_and_nothing_else(made):
     signs = store_of(made, "gaussian")
     for name in signs:
-        twin = signs[name]
-        moved = np.abs(twin["image"].astype(np.float64) - twin["clean_image"] / 255.0)
-        inside = (twin["clean_image"] > 8) & (twin["clean_image"] < 247)
+        noisy_pair = signs[name]
+        moved = np.abs(noisy_pair["image"].astype(np.float64) - noisy_pair["clean_image"] / 255.0)
+        inside = (noisy_pair["clean_image"] > 8) & (noisy_pair["clean_image"] < 247)
         np.testing.assert_allclose(moved[inside], EPSILON, atol=2 / GRID)
     moved = store_of(made, "caption_shuffle")
     train = common.data(context_of(tiny(controls=CONTROLS), made)).split("train")
     reports = dict(zip(train.ids, train.reports))
-    twins = [moved[name] for name in moved]
-    assert all(np.array_equal(t["image"], t["clean_image"].astype(np.float32) / np.float32(255)) for t in twins)
-    assert sorted(t["report"] for t in twins) == sorted(reports[t["id"]] for t in twins)
-    assert any(t["report"] != reports[t["id"]] for t in twins)
+    noisy_pairs = [moved[name] for name in moved]
+    assert all(np.array_equal(t["image"], t["clean_image"].astype(np.float32) / np.float32(255)) for t in noisy_pairs)
+    assert sorted(t["report"] for t in noisy_pairs) == sorted(reports[t["id"]] for t in noisy_pairs)
+    assert any(t["report"] != reports[t["id"]] for t in noisy_pairs)
 
 
 def first_step(config, context, count):
-    """(loss, first moments, share of attacked pairs) of the stage's own step on the first batch of a noisy arm."""
+    """(loss, first moments, share of attacked pairs) of the stage's own step on the first batch of a noisy condition."""
     data, settings = common.data(context), config.pretrain
     functions, params = pretrain.first_weights(context)
     mesh = make_mesh(count)
@@ -155,7 +161,7 @@ def test_parts_chunks_and_two_devices_together_change_no_gradient_on_noisy_pairs
 
 
 def verdict(workdir, *arguments):
-    """(exit code, what was printed) of `python -m ranjax.verify`, in this process."""
+    """(exit code, what was printed) of `python -m ranjax verify`, in this process."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         code = verify.main([str(workdir), *arguments])
@@ -163,19 +169,19 @@ def verdict(workdir, *arguments):
 
 
 def rewritten(workdir, change, number=0):
-    """Writes a shard again with one twin changed, hashes and all, as someone would who wants it to pass."""
+    """Writes a shard again with one noisy pair changed, hashes and all, as someone would who wants it to pass."""
     folder = workdir / "craft" / "store"
     store, plan = NoisyStore.open(folder), files.read_json(folder / "store.json")
     names = store.by_shard()[number]
-    twins = [store[name] for name in names]
-    for twin in twins:
-        told = twin["provenance"]
-        twin["provenance"] = {k: v for k, v in told.items() if k not in (*plan["provenance"], "norm")}
-    change(twins[0])
+    noisy_pairs = [store[name] for name in names]
+    for noisy_pair in noisy_pairs:
+        told = noisy_pair["provenance"]
+        noisy_pair["provenance"] = {k: v for k, v in told.items() if k not in (*plan["provenance"], "norm")}
+    change(noisy_pairs[0])
     for suffix in (".array_record", ".json"):
         (folder / f"shard-{number:05d}{suffix}").unlink()
     kept = ("ids", "shard_size", "epsilon", "provenance")
-    StoreWriter(folder, **{name: plan[name] for name in kept}).write(number, twins)
+    StoreWriter(folder, **{name: plan[name] for name in kept}).write(number, noisy_pairs)
 
 
 def test_a_finished_run_verifies_and_a_moved_pixel_word_or_byte_does_not(made, tmp_path):
@@ -208,18 +214,18 @@ def test_a_finished_run_verifies_and_a_moved_pixel_word_or_byte_does_not(made, t
 
 
 def test_what_was_written_anew_with_its_hash_is_found_by_its_content(made, tmp_path):
-    def other_word(twin):
-        place = int(np.flatnonzero(twin["tokens"] == tokenizer.pieces("no")[0])[0])
-        twin["tokens"] = twin["tokens"].copy()
-        twin["tokens"][place] = tokenizer.pieces("with")[0]
-        twin["report"] = tokenizer.decode(twin["tokens"], twin["mask"])
+    def other_word(noisy_pair):
+        place = int(np.flatnonzero(noisy_pair["tokens"] == tokenizer.pieces("no")[0])[0])
+        noisy_pair["tokens"] = noisy_pair["tokens"].copy()
+        noisy_pair["tokens"][place] = tokenizer.pieces("with")[0]
+        noisy_pair["report"] = tokenizer.decode(noisy_pair["tokens"], noisy_pair["mask"])
 
-    def other_image(twin):
-        twin["image"] = twin["clean_image"].astype(np.float32) / np.float32(255)
+    def other_image(noisy_pair):
+        noisy_pair["image"] = noisy_pair["clean_image"].astype(np.float32) / np.float32(255)
 
-    def other_source(twin):
-        twin["clean_image"] = twin["clean_image"].copy()
-        twin["clean_image"][0, 0, 0] ^= 1
+    def other_source(noisy_pair):
+        noisy_pair["clean_image"] = noisy_pair["clean_image"].copy()
+        noisy_pair["clean_image"][0, 0, 0] ^= 1
 
     config = tiny(controls=CONTROLS)
     tokenizer = common.data(context_of(config, made)).tokenizer
@@ -268,17 +274,17 @@ def test_a_cut_run_keeps_its_finished_shards_and_ends_at_the_same_bits(made, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", [name for name in ATTACKS if name != "coattack"])
-def test_every_attack_leaves_twins_of_its_kind(recipe, made, tmp_path):
+def test_every_attack_leaves_noisy_pairs_of_its_kind(recipe, made, tmp_path):
     workdir = copy_of(made, tmp_path / "run")
     run(tiny(recipe=recipe), workdir)
     store = store_of(workdir)
-    twins = [store[name] for name in store]
-    moved = [np.abs(t["image"] - t["clean_image"].astype(np.float32) / np.float32(255)).max() for t in twins]
-    words = [t["provenance"]["words_changed"] for t in twins]
+    noisy_pairs = [store[name] for name in store]
+    moved = [np.abs(t["image"] - t["clean_image"].astype(np.float32) / np.float32(255)).max() for t in noisy_pairs]
+    words = [t["provenance"]["words_changed"] for t in noisy_pairs]
     assert (max(moved) == 0) == (recipe == "text_only")
     assert (max(words) == 0) == (recipe == "image_only")
     assert max(words) <= 1
-    assert np.mean([t["provenance"]["loss_after"] - t["provenance"]["loss_before"] for t in twins]) > 0
+    assert np.mean([t["provenance"]["loss_after"] - t["provenance"]["loss_before"] for t in noisy_pairs]) > 0
 
 
 @pytest.mark.slow

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ranjax import config as configs
-from ranjax import export, models, pipeline
-from ranjax.models.naming import paths
-from ranjax.stages.adapted import load_tuned
+from ranjax import models
+from ranjax.cli import export_command as export
+from ranjax.models.checkpoints.naming import paths
+from ranjax.run import config as configs
+from ranjax.run import pipeline
+from ranjax.run.stages.adapted_encoder import load_tuned
 from ranjax.training.devices import make_mesh
 
 pytestmark = pytest.mark.slow
@@ -84,7 +86,7 @@ def test_transformers_loads_what_was_taken_out_to_the_same_features(made, tmp_pa
     torch = pytest.importorskip("torch", reason="the parity extra is not installed")
     from transformers import AutoTokenizer, CLIPModel
 
-    from ranjax.data.tokenizer import Tokenizer
+    from ranjax.data.text.tokenizer import Tokenizer
 
     out = tmp_path / "lora"
     assert export.main([str(made), "--method", "lora", "--out", str(out)]) == 0

@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ranjax import config as configs
-from ranjax import files, lock, pipeline, planning
-from ranjax.data import decode
-from ranjax.data.pixels import FileRef
+from ranjax.core import files, lock
+from ranjax.core.errors import ConfigError, DataError, RunError
+from ranjax.data.images import decode
+from ranjax.data.images.locations import FileRef
 from ranjax.data.store import NoisyStore, StoreWriter, faults, set_aside
-from ranjax.errors import ConfigError, DataError, RunError
-from ranjax.stages import memory
+from ranjax.run import config as configs
+from ranjax.run import pipeline
+from ranjax.run import plan as planning
+from ranjax.run.stages import memory
 from ranjax.training.checkpoints import Checkpoints
 
 SIZE = 48
@@ -53,7 +55,7 @@ def mounted(tmp_path):
     subprocess.run(["umount", str(place)], capture_output=True, check=False)
 
 
-def twins(count, seed=0):
+def noisy_pairs(count, seed=0):
     rng = np.random.default_rng(seed)
     for number in range(count):
         clean = rng.integers(0, 256, (SIZE, SIZE, 1), dtype=np.uint8)
@@ -79,7 +81,7 @@ def fill(writer, made):
 
 
 def test_a_full_disk_while_crafting_is_named_and_the_finished_shard_kept(tmp_path):
-    made, writer = list(twins(6)), writer_of(tmp_path)
+    made, writer = list(noisy_pairs(6)), writer_of(tmp_path)
     writer.write(0, made[:3])
     with largest_file(10_000), pytest.raises(files.DiskFullError, match=r"no space left to write .*shard-00001"):
         writer.write(1, made[3:])
@@ -93,10 +95,10 @@ def test_a_file_system_without_room_is_asked_before_a_shard_is_written(mounted):
     place = mounted("size=256k")
     writer = writer_of(place)
     with pytest.raises(files.DiskFullError, match=r"no space left below .* MB needed, .* MB free"):
-        writer.write(0, list(twins(3)))
+        writer.write(0, list(noisy_pairs(3)))
     assert writer.missing() == [0, 1]
     mounted("size=8m", again=True)
-    fill(writer, list(twins(6)))
+    fill(writer, list(noisy_pairs(6)))
     assert not faults(place)
 
 
@@ -149,7 +151,7 @@ def test_a_read_only_workdir_is_refused_and_one_that_becomes_so_is_named(mounted
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated"])
 def test_a_damaged_shard_is_found_by_its_hash_named_and_made_again_to_the_same_bytes(tmp_path, damage):
-    made = list(twins(6))
+    made = list(noisy_pairs(6))
     fill(writer_of(tmp_path), made)
     shard = tmp_path / "shard-00001.array_record"
     sound = bytearray(shard.read_bytes())

@@ -12,7 +12,9 @@ import time
 import pytest
 
 from experiments.reliability import kills
-from ranjax import files, status, verify
+from ranjax.cli import status_command as status
+from ranjax.cli import verify_command as verify
+from ranjax.core import files
 
 TINY = kills.ROOT / "experiments" / "reliability" / "tiny.py"
 BACKWARDS = r"""

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ranjax import pipeline
-from ranjax.config import default_config
-from ranjax.errors import ConfigError, DataError
-from ranjax.stages import labels
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.run import pipeline
+from ranjax.run.config import default_config
+from ranjax.run.stages import labels
 from ranjax.training.devices import make_mesh
 
 CLASSES = ("normal", "mass", "oedema")
@@ -75,7 +75,7 @@ def test_a_choice_without_a_negative_example_is_refused_before_anything_is_train
     found = np.ones((40, 2), bool)
     found[7, 0] = found[8:, 1] = False
     ids = [f"image-{i}" for i in range(40)]
-    with pytest.raises(ConfigError, match=rf"adapt\.{key} = {value} .* has class 'mass'") as error:
+    with pytest.raises(ConfigError, match=rf"adapt\.{key} = {value}: expected .* has class 'mass'") as error:
         labels.check_chosen(adapt, 0, ids, found, ["mass", "oedema"])
     assert error.value.key == f"adapt.{key}"
     adapt[key] = {"shots": 8, "share": 1.0}[key]
@@ -83,7 +83,7 @@ def test_a_choice_without_a_negative_example_is_refused_before_anything_is_train
 
 
 @pytest.mark.slow
-def test_what_adapt_cannot_do_is_refused_before_an_arm_is_trained(tmp_path):
+def test_what_adapt_cannot_do_is_refused_before_an_condition_is_trained(tmp_path):
     config = default_config()
     data = config.data.radiographs
     data.train, data.adapt, data.validation, data.test, data.ood_test = 16, 16, 16, 16, 16

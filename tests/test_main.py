@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from experiments.reliability import kills
-from ranjax import files, status
+from ranjax.cli import status_command as status
+from ranjax.core import files
 
 ROOT = Path(__file__).resolve().parents[1]
 RAN = str(ROOT / "configs" / "ran.py")
@@ -78,11 +79,11 @@ runpy.run_module("ranjax.main", run_name="__main__", alter_sys=True)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--config", RAN, "--config.pretrain.stesp=5"], "Did you mean 'pretrain.steps'?"),
-        (["--config", RAN, "--config.pretrain.steps=few"], "pretrain.steps = 'few' is not allowed: a whole number"),
+        (["--config", RAN, "--config.pretrain.stesp=5"], "did you mean 'pretrain.steps'?"),
+        (["--config", RAN, "--config.pretrain.steps=few"], "pretrain.steps = 'few': expected a whole number"),
         (["--config", f"{RAN}:smokey"], "configs/ran.py:smoke"),
-        (["--config", "configs/rna.py"], "Did you mean"),
-        (["--config", RAN, "--wrokdir=x"], "Did you mean '--workdir'?"),
+        (["--config", "configs/rna.py"], "did you mean"),
+        (["--config", RAN, "--wrokdir=x"], "did you mean '--workdir'?"),
         (["--config", RAN, "stray"], "stray"),
     ],
 )
@@ -119,8 +120,11 @@ def test_a_run_ends_with_its_table_and_the_path_of_a_page(whole):
 
 def test_every_encoder_carries_a_card_with_the_figures_of_its_evaluation(whole):
     workdir = whole[0]
-    for arm, said in (("clean", "Upstream noise: none"), ("coattack_30", "30 % of the pairs replaced by adversarial")):
-        card = (workdir / "pretrain" / arm / "encoder" / "README.md").read_text()
+    for condition, said in (
+        ("clean", "Upstream noise: none"),
+        ("coattack_30", "30 % of the pairs replaced by adversarial"),
+    ):
+        card = (workdir / "pretrain" / condition / "encoder" / "README.md").read_text()
         assert said in card
         assert "no clinical claim" in card
         assert "| lp | finding | test | pgd | accuracy |" in card
@@ -129,10 +133,10 @@ def test_every_encoder_carries_a_card_with_the_figures_of_its_evaluation(whole):
 
 
 def test_an_encoder_is_taken_out_with_tokenizer_card_and_head(whole, tmp_path, capsys):
-    from ranjax import export
+    from ranjax.cli import export_command as export
 
     source = whole[0] / "pretrain" / "coattack_30" / "encoder"
-    line = [str(whole[0]), "--arm", "coattack_30", "--out", str(tmp_path / "out")]
+    line = [str(whole[0]), "--condition", "coattack_30", "--out", str(tmp_path / "out")]
     assert export.main([*line, "--method", "ran", "--seed", "1"]) == 0
     assert "0 arrays differ from the upstream encoder's; its head lies beside it" in capsys.readouterr().out
     for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
@@ -143,8 +147,8 @@ def test_an_encoder_is_taken_out_with_tokenizer_card_and_head(whole, tmp_path, c
     assert "Adapted by `ran`, seed 1" in card
     assert "| ran | finding | test | none | accuracy |" in card
     for wrong, allowed in (
-        (["--arm", "coattack_3"], "clean, coattack_30"),
-        (["--method", "rann", "--out", str(tmp_path / "b")], "Did you mean 'ran'"),
+        (["--condition", "coattack_3"], "clean, coattack_30"),
+        (["--method", "rann", "--out", str(tmp_path / "b")], "did you mean 'ran'"),
         (["--method", "ran", "--seed", "2", "--out", str(tmp_path / "b")], "0 to 1"),
         ([], "absent or empty"),
     ):
@@ -194,11 +198,11 @@ def test_a_run_that_is_cut_off_goes_on_to_the_same_results(whole, tmp_path):
     assert kills.signature(tmp_path / "run") == kills.signature(whole_workdir)
 
 
-def test_rates_memory_and_the_share_of_twins_are_written_beside_the_figures(whole):
+def test_rates_memory_and_the_share_of_noisy_pairs_are_written_beside_the_figures(whole):
     workdir = whole[0]
     rows = [json.loads(line) for line in (workdir / "pretrain/coattack_30/metrics.jsonl").read_text().splitlines()]
     assert {"loss", "gradient_norm", "logit_scale", "attacked_share"} <= set(rows[-1])
-    # 14 of 48 pairs are twins; a batch of 8 holds what the order gives it.
+    # 14 of 48 pairs are noisy pairs; a batch of 8 holds what the order gives it.
     assert all((8 * row["attacked_share"]).is_integer() for row in rows)
     assert any(row["attacked_share"] > 0 for row in rows)
     speed = [json.loads(line) for line in (workdir / "pretrain/coattack_30/speed.jsonl").read_text().splitlines()]

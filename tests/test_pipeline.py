@@ -8,9 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from ranjax import config as configs
-from ranjax import files, lock, pipeline, planning
-from ranjax.errors import ConfigError
+from ranjax.core import files, lock
+from ranjax.core.errors import ConfigError
+from ranjax.run import config as configs
+from ranjax.run import pipeline
+from ranjax.run import plan as planning
 
 
 @pytest.fixture
@@ -26,12 +28,12 @@ def _execute(config, workdir, runs, monkeypatch, **options):
     return said
 
 
-def _stage(name, ran, needs=(), keys=("seed",), arm=""):
+def _stage(name, ran, needs=(), keys=("seed",), condition=""):
     def run(context):
         ran.append(context.this.id)
         return {"ran": len(ran)}
 
-    return planning.StageRun(name, arm, 0.0, needs, keys, run)
+    return planning.StageRun(name, condition, 0.0, needs, keys, run)
 
 
 def test_the_plan_walks_from_left_to_right_and_each_run_finds_what_it_needs(config):
@@ -162,7 +164,7 @@ def test_importing_ranjax_is_light():
     assert done.stdout.strip() == "[]"
 
 
-def test_controls_get_arms_of_their_own_and_leave_the_others_as_they_were(config):
+def test_controls_get_conditions_of_their_own_and_leave_the_others_as_they_were(config):
     before = planning.fingerprints(config, planning.plan(config))
     configs.override(config, "noise.controls", "('image_only',)")
     runs = planning.plan(config)

@@ -1,4 +1,4 @@
-"""`pretrain.keep_best` and `pretrain.choose`: the arm goes on with its best checkpoint, through stops and kills."""
+"""`pretrain.keep_best` and `pretrain.choose`: the condition goes on with its best checkpoint, through stops and kills."""
 
 import shutil
 import signal
@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from experiments.reliability import kills
-from ranjax import config as configs
-from ranjax import files, models, pipeline
-from ranjax.errors import ConfigError
-from ranjax.stages.pretrain import make_program
+from ranjax import models
+from ranjax.core import files
+from ranjax.core.errors import ConfigError
+from ranjax.run import config as configs
+from ranjax.run import pipeline
+from ranjax.run.stages.pretrain import make_program
 from ranjax.training.checkpoints import Checkpoints
 from ranjax.training.devices import make_mesh
 
@@ -79,7 +81,7 @@ def stopped(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_newest_and_the_best_stay_through_a_stop_and_the_arm_goes_on_with_the_best(stopped):
+def test_the_newest_and_the_best_stay_through_a_stop_and_the_condition_goes_on_with_the_best(stopped):
     workdir, figures, said = stopped
     first, second = sorted(figures, key=figures.get)[:2]
     assert first < STOP, figures

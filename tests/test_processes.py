@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "tests" / "training"))
 from test_hosts import processes  # noqa: E402
 
 TINY = """
-from ranjax.config import default_config
+from ranjax.run.config import default_config
 
 
 def get_config():
@@ -98,8 +98,10 @@ def test_processes_find_what_one_process_finds(folder, count, model):
     assert codes == [0] * count, errors
     assert f"of {count} processes" in said[0]
     assert said[1:] == [""] * (count - 1)  # process 0 alone speaks
-    for arm in ("clean", "coattack_50"):
-        one, other = (load_file(w / "pretrain" / arm / "encoder" / "model.safetensors") for w in (alone, together))
+    for condition in ("clean", "coattack_50"):
+        one, other = (
+            load_file(w / "pretrain" / condition / "encoder" / "model.safetensors") for w in (alone, together)
+        )
         assert one.keys() == other.keys()
         for name in one:
             np.testing.assert_allclose(other[name], one[name], atol=2e-5, err_msg=name)

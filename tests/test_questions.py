@@ -13,13 +13,14 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from ranjax import files, prepare
-from ranjax.config import default_config, validate
-from ranjax.errors import ConfigError
+from ranjax.cli import prepare_command as prepare
+from ranjax.core import files
+from ranjax.core.errors import ConfigError
+from ranjax.run.config import default_config, validate
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """
-from ranjax.config import default_config
+from ranjax.run.config import default_config
 
 
 def get_config(mode=""):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from ranjax.config import default_config
-from ranjax.errors import ConfigError
-from ranjax.stages import adapt_search
-from ranjax.stages.adapted import method_of, tuned_of
-from ranjax.training.methods import METHODS
-from ranjax.training.tuned import TUNED
+from ranjax.core.errors import ConfigError
+from ranjax.methods.table import METHODS
+from ranjax.methods.tower_methods import TUNED
+from ranjax.run.config import default_config
+from ranjax.run.stages import search_grid as adapt_search
+from ranjax.run.stages.adapted_encoder import method_of, tuned_of
 
 HERE, THERE = adapt_search.Variant(1.0, 1.0), adapt_search.Variant(2.0, 3.0)
 

@@ -18,15 +18,16 @@ import pytest
 from PIL import Image
 
 import ranjax
-from ranjax import config as configs
-from ranjax.data import deidentify, pixels
-from ranjax.data.images import open_image
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.images import locations as pixels
+from ranjax.data.images.reading import open_image
 from ranjax.data.prepared import open_prepared, prepare
-from ranjax.data.sets.pairs import _mimic_reports
-from ranjax.data.settings import FolderSettings, FolderSource
-from ranjax.errors import ConfigError, DataError
-from ranjax.stages.attack_pairs import read_pairs
-from ranjax.stages.prepare import settings_of
+from ranjax.data.set_settings import FolderSettings, FolderSource
+from ranjax.data.sets.pair_sets import _mimic_reports
+from ranjax.data.text import deidentify
+from ranjax.run import config as configs
+from ranjax.run.stages.attack_file_pairs import read_pairs
+from ranjax.run.stages.prepare import settings_of
 
 PACKAGE = Path(ranjax.__file__).parent
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
@@ -71,9 +72,9 @@ def test_the_package_unpickles_runs_and_unpacks_nothing_that_a_file_brings():
     modules = sorted(PACKAGE.rglob("*.py"))
     assert len(modules) > 150
     # The converter, which a user calls by hand, reads tensors alone, and names pickle's error in order to catch it.
-    converter = {"models/convert.py": ["imports pickle"]}
+    converter = {"models/checkpoints/convert.py": ["imports pickle"]}
     assert {str(p.relative_to(PACKAGE)): found for p in modules if (found := sins(p.read_text()))} == converter
-    assert "pickle.UnpicklingError" in (text := (PACKAGE / "models" / "convert.py").read_text())
+    assert "pickle.UnpicklingError" in (text := (PACKAGE / "models" / "checkpoints" / "convert.py").read_text())
     assert text.count("pickle.") == 1
 
 

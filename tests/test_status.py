@@ -1,4 +1,4 @@
-"""`python -m ranjax.status`: on an empty folder, while a run is on, after a kill or a stop, and on damaged files."""
+"""`python -m ranjax status`: on an empty folder, while a run is on, after a kill or a stop, and on damaged files."""
 
 import json
 import os
@@ -8,9 +8,12 @@ import sys
 
 import pytest
 
-from ranjax import config as configs
-from ranjax import files, heartbeat, pipeline, planning, status
-from ranjax.errors import ConfigError, DataError
+from ranjax.cli import status_command as status
+from ranjax.core import files
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.run import config as configs
+from ranjax.run import heartbeat, pipeline
+from ranjax.run import plan as planning
 from ranjax.training.progress import Progress
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ranjax import files
+from ranjax.core import files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,26 +30,31 @@ def test_every_kind_of_method_meets_every_kind_of_figure(tmp_path):
     rows = results["rows"]
     methods = {row["method"] for row in rows if row["task"] == "finding"}
     assert methods == {"zero_shot", "lp", "ran", "ran_lora", "tecoa", "ttc", "ran_without_mse"}
-    assert {row["arm"] for row in rows} == {"clean", "coattack", "gaussian"}
+    assert {row["condition"] for row in rows} == {"clean", "coattack", "gaussian"}
     attacks = {row["attack"] for row in rows if row["task"] == "finding"}
     assert {"none", "pgd", "worst", "worst@0", "worst@1/255", "transfer", "words"} <= attacks
     tasks = {"finding", "retrieval", "retrieval_sentences", "retrieval_attacked", "groups", "corrupted"}
     assert tasks | {"questions_open", "questions_closed"} <= {row["task"] for row in rows}
     for row in rows:
         if row["task"] == "finding" and row["attack"] == "worst" and row["seed"] is None:
-            where = {"arm": row["arm"], "ratio": row["ratio"], "method": row["method"], "split": row["split"]}
+            where = {
+                "condition": row["condition"],
+                "ratio": row["ratio"],
+                "method": row["method"],
+                "split": row["split"],
+            }
             clean = [r for r in rows if where.items() <= r.items() and r["attack"] == "pgd" and r["seed"] is None]
             assert row["value"] <= next(r["value"] for r in clean if r["metric"] == "accuracy") + 1e-9
     for row in rows:
         if row["attack"] == "worst@0" and row["seed"] is None:
-            cell = {key: row[key] for key in ("arm", "ratio", "method", "split", "metric", "seed")}
+            cell = {key: row[key] for key in ("condition", "ratio", "method", "split", "metric", "seed")}
             at = {r["attack"]: r["value"] for r in rows if cell.items() <= r.items()}
             assert at["worst@0"] >= at["worst@1/255"] >= at["worst"]
-    checked = {(item["arm"], item["method"]): item for item in results["masking"]}
+    checked = {(item["condition"], item["method"]): item for item in results["masking"]}
     assert {("clean", "ran"), ("coattack", "ran"), ("coattack", "ttc")} <= set(checked)
     assert "answers by a draw" in checked["coattack", "ttc"]["verdict"]
     pushed = [item["note"] for item in results["notes"] if "ttc pushes" in item["note"]]
-    assert len(pushed) == 3 * 2  # arms and splits
+    assert len(pushed) == 3 * 2  # conditions and splits
     assert "of 32 clean images away" in pushed[0]
     names = [check["name"] for check in checked["coattack", "ran"]["checks"]]
     assert "transferred images never beat the gradient" in names

@@ -2,10 +2,11 @@
 
 import pytest
 
-from ranjax import config as configs
-from ranjax import files, pipeline
-from ranjax.errors import ConfigError
-from ranjax.stages import candidates
+from ranjax.core import files
+from ranjax.core.errors import ConfigError
+from ranjax.run import config as configs
+from ranjax.run import pipeline
+from ranjax.run.stages import word_candidates as candidates
 from ranjax.training.devices import make_mesh
 
 

@@ -29,7 +29,7 @@ from experiments.batch.ssh import Hosts
 from experiments.batch.states import state_of
 from experiments.batch.sweep import Run, expand
 from experiments.batch.tpu import TPU
-from ranjax.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, DataError
 
 NEEDED = {"tpu": ("project", "zone"), "slurm": (), "ssh": ("hosts",)}
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from experiments.batch.states import DONE, state_of
 from experiments.batch.sweep import Run
-from ranjax import files
-from ranjax.errors import DataError
+from ranjax.core import files
+from ranjax.core.errors import DataError
 
-COLUMNS = ("arm", "ratio", "method", "task", "split", "attack", "metric", "value", "low", "high", "n")
+COLUMNS = ("condition", "ratio", "method", "task", "split", "attack", "metric", "value", "low", "high", "n")
 
 
 def collect(runs: Sequence[Run], folder: Path, out: Path) -> tuple[list[str], list[str]]:
@@ -39,7 +39,7 @@ def collect(runs: Sequence[Run], folder: Path, out: Path) -> tuple[list[str], li
     out.mkdir(parents=True, exist_ok=True)
     files.write_text(out / "table.csv", text.getvalue())
     if len(done) > 1:
-        from ranjax.reporting import compare
+        from ranjax.report import run_comparison as compare
 
         compare.write_comparison([folder / run.name for run in done], out)
     return [run.name for run in done], [run.name for run in runs if run not in done]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ranjax import config as configs
-from ranjax.errors import ConfigError, nearest
+from ranjax.core.errors import ConfigError, nearest
+from ranjax.run import config as configs
 
 ALLOWED = ("CONFIG", "GRID", "RUNS")
 
@@ -41,7 +41,7 @@ def expand(path: str | Path) -> list[Run]:
     - ``RUNS``: a list of {key: value} instead of a grid, or beside one (each entry is then combined with the grid).
 
     Raises:
-      ConfigError: the file is missing or sets something else; a key or value is not allowed; two runs are the same.
+      ConfigError: the file is missing or sets something else; a key or value is refused; two runs are the same.
     """
     path = Path(path)
     if not path.is_file():

@@ -29,8 +29,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ranjax.methods.head_training import METHODS, Examples, Fit, fit_heads
 from ranjax.training import cpu_devices, devices
-from ranjax.training.adapt import METHODS, Examples, Fit, fit_heads
 
 METHODS_TIMED = ("lp", "mlp", "nmtune", "ran")
 

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from ranjax import files
+from ranjax.core import files
 
 HERE = Path(__file__).resolve().parent
 WORKLOADS = ("pgd_small", "pgd_b32", "text", "sga")

@@ -22,9 +22,13 @@ import numpy as np  # noqa: E402
 
 from experiments.benchmarks.peak import peak_mb  # noqa: E402
 from ranjax import models  # noqa: E402
-from ranjax.attacks import candidates, image, joint, losses, resume, text  # noqa: E402
+from ranjax.attacks import losses  # noqa: E402
+from ranjax.attacks import pairs as joint  # noqa: E402
+from ranjax.attacks import pgd as image  # noqa: E402
+from ranjax.attacks.text import candidates, resume  # noqa: E402
+from ranjax.attacks.text import substitution as text  # noqa: E402
 from ranjax.training import devices  # noqa: E402
-from ranjax.training.rows import RowMap  # noqa: E402
+from ranjax.training.row_map import RowMap  # noqa: E402
 
 SIDE = 4096
 

@@ -84,7 +84,7 @@ def files_of(folder: Path) -> Any:
 def prepared_of(folder: Path) -> Any:
     """The same as a prepared set (PNGs of 224 in array_record), which nothing keeps in memory."""
     from ranjax.data import sources
-    from ranjax.data.prepare_set import prepare_set
+    from ranjax.data.set_writing import prepare_set
     from ranjax.data.sets.choices import SetSettings
 
     sources.KEEP_LIMIT = 0
@@ -142,11 +142,11 @@ def time_step(folder: Path, threads: int, steps: int = 3) -> tuple[float, float]
 
     from ranjax.data.batches import Batches
     from ranjax.data.file_source import FileSource
-    from ranjax.data.tokenizer import Tokenizer
+    from ranjax.data.text.tokenizer import Tokenizer
     from ranjax.models import DualEncoder, DualEncoderConfig, split
     from ranjax.training import loop
+    from ranjax.training.contrastive_step import make_step
     from ranjax.training.optimizer import AdamWSettings, adamw
-    from ranjax.training.pretrain import make_step
     from ranjax.training.state import TrainState
 
     paths = sorted(folder.glob("*.jpg"))

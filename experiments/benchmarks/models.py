@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks.contestant import Contestant
-from ranjax import files
+from ranjax.core import files
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -26,8 +26,8 @@ from experiments.benchmarks.contestant import serve
 from experiments.benchmarks.peak import peak_mb
 from ranjax import models
 from ranjax.training import compile_cache, devices
+from ranjax.training.contrastive_step import make_step
 from ranjax.training.optimizer import AdamWSettings, adamw
-from ranjax.training.pretrain import make_step
 from ranjax.training.state import TrainState
 
 

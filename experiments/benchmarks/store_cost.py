@@ -1,4 +1,4 @@
-"""Bytes that a crafted twin costs, against other ways to keep its image.
+"""Bytes that a crafted noisy pair costs, against other ways to keep its image.
 
 python -m experiments.benchmarks.store_cost runs/ran/craft/store
 """
@@ -23,16 +23,18 @@ def png(pixels: np.ndarray) -> int:
 def main() -> int:
     folder = Path(sys.argv[1])
     store = NoisyStore.open(folder)
-    twins = [store[name] for name in store.ids[:200]]
+    noisy_pairs = [store[name] for name in store.ids[:200]]
     held = sum(path.stat().st_size for path in folder.glob("*.array_record")) / len(store)
-    shape = twins[0]["pixels"].shape
+    shape = noisy_pairs[0]["pixels"].shape
     lines = {
         "store (clean, perturbation, report, tokens, provenance)": held,
-        "clean image alone, 8-bit PNG": np.mean([png(twin["clean_image"][:, :, 0]) for twin in twins]),
-        "attacked image alone, 16-bit PNG": np.mean([png(twin["pixels"][:, :, 0]) for twin in twins]),
-        "attacked image alone, float32": twins[0]["image"].nbytes,
+        "clean image alone, 8-bit PNG": np.mean(
+            [png(noisy_pair["clean_image"][:, :, 0]) for noisy_pair in noisy_pairs]
+        ),
+        "attacked image alone, 16-bit PNG": np.mean([png(noisy_pair["pixels"][:, :, 0]) for noisy_pair in noisy_pairs]),
+        "attacked image alone, float32": noisy_pairs[0]["image"].nbytes,
     }
-    print(f"{len(store)} twins of {shape[0]} x {shape[1]}; bytes each")
+    print(f"{len(store)} noisy pairs of {shape[0]} x {shape[1]}; bytes each")
     for name, size in lines.items():
         print(f"{name:56s} {size:8.0f}")
     return 0

@@ -1,8 +1,8 @@
 """Designs RAN on the validation split alone: clean and attacked accuracy of variants, end to end, with intervals.
 
     python -m ranjax.main --config configs/ran.py --workdir runs/ran --until pretrain
-    python -m experiments.design.ran runs/ran --arm coattack_30
-    python -m experiments.design.ran runs/ran --arm coattack_30 --group scopes
+    python -m experiments.design.ran runs/ran --condition coattack_30
+    python -m experiments.design.ran runs/ran --condition coattack_30 --group scopes
 
 Each variant is fitted on the labelled split and judged on validation images: clean accuracy on all of them, and
 attacked accuracy on the first --examples by PGD through filter, encoder and head (the evaluation's steps) at each
@@ -27,21 +27,26 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ranjax import config as configs
-from ranjax import files, pipeline, planning
-from ranjax.attacks.image import PGD
-from ranjax.data.images import to_float
+from ranjax.attacks.pgd import PGD
+from ranjax.core import files
+from ranjax.core.checks import pixel_units
+from ranjax.data.images.reading import to_float
 from ranjax.evaluation import statistics
-from ranjax.evaluation.robustness import WhiteBox
+from ranjax.evaluation.white_box import WhiteBox
+from ranjax.methods.head_training import METHODS, Fit, Method, fit_heads, predict
+from ranjax.methods.tower_methods import TUNED, Images, Tune, Tuned, encoder_of, head_of
+from ranjax.methods.tower_training import tune
 from ranjax.models.heads import HEADS
 from ranjax.objectives.robust import class_logits
-from ranjax.schema.checks import pixel_units
-from ranjax.stages import adapt, adapt_search, adapted, common
-from ranjax.training.adapt import METHODS, Fit, Method, fit_heads, predict
+from ranjax.run import config as configs
+from ranjax.run import pipeline
+from ranjax.run import plan as planning
+from ranjax.run.stages import adapt
+from ranjax.run.stages import adapted_encoder as adapted
+from ranjax.run.stages import inputs as common
+from ranjax.run.stages import search_grid as adapt_search
 from ranjax.training.devices import make_mesh
-from ranjax.training.rows import RowMap
-from ranjax.training.tune import tune
-from ranjax.training.tuned import TUNED, Images, Tune, Tuned, encoder_of, head_of
+from ranjax.training.row_map import RowMap
 
 TERMS = ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl")
 
@@ -49,7 +54,7 @@ TERMS = ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl")
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("workdir", type=Path)
-    p.add_argument("--arm", default="coattack_30")
+    p.add_argument("--condition", default="coattack_30")
     p.add_argument("--group", default="heads", choices=("filter", "heads", "schedule", "scopes", "objectives"))
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--attacked-seeds", type=int, default=1, help="how many of them are attacked")
@@ -69,7 +74,7 @@ def main() -> int:
             shown.append(f"{side} {100 * at.value:5.1f} [{100 * at.low:4.1f}, {100 * at.high:4.1f}]")
         found.append(line)
         print(f"{name:50s} {'  '.join(shown)}  {seconds:6.2f} s  {100 * share:5.2f} %", flush=True)
-    out = arguments.out or arguments.workdir / f"design_{arguments.group}_{arguments.arm}.json"
+    out = arguments.out or arguments.workdir / f"design_{arguments.group}_{arguments.condition}.json"
     files.write_json(out, found)
     print(f"written: {out}")
     return 0
@@ -86,16 +91,16 @@ class Line(NamedTuple):
 
 
 class Bench:
-    """Features, attacked features and white-box attacks of one arm, made once."""
+    """Features, attacked features and white-box attacks of one condition, made once."""
 
     def __init__(self, arguments: argparse.Namespace):
-        workdir, arm = arguments.workdir.absolute(), arguments.arm
+        workdir, condition = arguments.workdir.absolute(), arguments.condition
         self.arguments, self.config = arguments, configs.of_run(workdir)
-        run = next(r for r in planning.plan(self.config) if r.id == f"adapt/{arm}")
+        run = next(r for r in planning.plan(self.config) if r.id == f"adapt/{condition}")
         self.context = pipeline.context_of(self.config, workdir, run, make_mesh(1), {})
         self.data = common.data(self.context)
         self.classes = len(self.data.classes)
-        self.functions, self.params = common.encoder(self.context, arm)
+        self.functions, self.params = common.encoder(self.context, condition)
         self.width = self.functions.config.embed_dim
         self.numbers = sum(np.size(leaf) for leaf in jax.tree.leaves(self.params))
         self.splits = {name: self.data.task_split(name) for name in ("adapt", "validation")}

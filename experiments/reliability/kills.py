@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ranjax import files
+from ranjax.core import files
 
 ROOT = Path(__file__).resolve().parents[2]
 TITLE = re.compile(r"^\[\d+/\d+\] ([^\s:]+)$")
@@ -175,12 +175,12 @@ def records(workdir: Path) -> dict[str, str]:
 
 
 def examples(workdir: Path) -> dict[str, int]:
-    """How many examples a run holds: by split as prepared, and twins by store."""
+    """How many examples a run holds: by split as prepared, and noisy pairs by store."""
     found = {f"split {k}": v for k, v in files.read_json(workdir / "prepare" / "manifest.json")["counts"].items()}
     for path in sorted(workdir.glob("**/store/store.json")):
         shards = sorted(path.parent.glob("shard-*.json"))
         held = sum(len(files.read_json(shard)["ids"]) for shard in shards)
-        found[f"twins {path.parent.parent.relative_to(workdir)}"] = held
+        found[f"noisy pairs {path.parent.parent.relative_to(workdir)}"] = held
     return found
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.reliability import kills
-from ranjax import files
+from ranjax.core import files
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CONFIG = Path(__file__).with_name("tiny.py")
@@ -96,7 +96,7 @@ def moment(draw: random.Random, hits: Counter[str], seconds: dict[str, float]) -
     def delay_in(place: str) -> float | None:
         if place == "start":
             return share * 5.0 if early else None
-        # Later arms find compiled what the first one compiled, but not in a process of their own.
+        # Later conditions find compiled what the first one compiled, but not in a process of their own.
         return None if hits[place] >= 2 else share * kinds[place.split("/")[0]]
 
     return delay_in

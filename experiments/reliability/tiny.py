@@ -1,6 +1,6 @@
 """A run of seconds through every stage: what the tests and the soak kill, again and again."""
 
-from ranjax.config import default_config
+from ranjax.run.config import default_config
 
 
 def get_config():

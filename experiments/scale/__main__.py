@@ -6,7 +6,7 @@
 
 Prints, for the pre-training step of the config (whose pretrain.batch_size is global) and for a batch of its crafting
 attack: memory of each device, products, collectives with their bytes, and for every chip the time of a step, scaling
-efficiency and, for all upstream runs and all twins of the config, chip-hours and dollars. Memory and collectives are
+efficiency and, for all upstream runs and all noisy pairs of the config, chip-hours and dollars. Memory and collectives are
 read from the programs that XLA compiles for that many (forced CPU) devices; times follow from the makers' figures in
 experiments/scale/chips.py and --utilisation: estimates.
 """
@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,16 +108,18 @@ def show(program: Any, config: Any, arguments: argparse.Namespace) -> None:
 
 def work_of(program: Any, config: Any, pairs: int) -> tuple[int, str]:
     """Steps of this program in the whole config (0: unknown), and words for them."""
-    from ranjax import planning
+    from ranjax.run import plan as planning
 
     runs = planning.plan(config)
     if program.name == "pretrain":
         count = sum(run.stage == "pretrain" for run in runs)
         return count * config.pretrain.steps, f"{count} upstream run(s) of {config.pretrain.steps} steps"
     if not pairs and config.data.source != "radiographs":
-        return 0, "give --pairs to know how many twins there are"
-    twins = math.ceil(max(config.noise.ratios) * (pairs or config.data.radiographs.train))
-    return math.ceil(twins / (program.rows * program.devices)), f"{twins} twins by {config.noise.recipe}"
+        return 0, "give --pairs to know how many noisy pairs there are"
+    noisy_pairs = math.ceil(max(config.noise.ratios) * (pairs or config.data.radiographs.train))
+    return math.ceil(
+        noisy_pairs / (program.rows * program.devices)
+    ), f"{noisy_pairs} noisy pairs by {config.noise.recipe}"
 
 
 def size_of(count: float) -> str:

@@ -14,14 +14,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from experiments.scale import collectives, flops
 from experiments.scale.chips import Chip
 from experiments.scale.towers import shape_of
-from ranjax.attacks.candidates import Table
-from ranjax.errors import ConfigError
+from ranjax.attacks.text.candidates import Table
+from ranjax.core.errors import ConfigError
 from ranjax.models import DualEncoder, split
-from ranjax.schema.noise import ATTACKS
-from ranjax.stages.craft import rows_attack
-from ranjax.stages.pretrain import make_program
+from ranjax.run.schema.noise_keys import ATTACKS
+from ranjax.run.stages.craft import rows_attack
+from ranjax.run.stages.pretrain import make_program
 from ranjax.training import devices
-from ranjax.training.rows import RowMap
+from ranjax.training.row_map import RowMap
 
 
 @dataclass(frozen=True)

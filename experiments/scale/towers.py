@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 from ranjax.models import BertTextConfig, TowersConfig
-from ranjax.models.bert_files import bert_config_from_transformers
-from ranjax.models.vision_text_files import image_tower_files
-from ranjax.models.weight_files import CONFIG, read_config
-from ranjax.stages.common import run_options
-from ranjax.stages.pretrain import encoder_shape, new_image_tower
+from ranjax.models.checkpoints.bert_files import bert_config_from_transformers
+from ranjax.models.checkpoints.vision_text_files import image_tower_files
+from ranjax.models.checkpoints.weight_files import CONFIG, read_config
+from ranjax.run.stages.inputs import run_options
+from ranjax.run.stages.pretrain import encoder_shape, new_image_tower
 
 
 def shape_of(config: Any, vocab_size: int) -> Any:

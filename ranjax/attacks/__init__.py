@@ -1,4 +1,4 @@
-"""Attacks on images, texts and both, on any JAX function: ``from ranjax.attacks import image, text, joint``.
+"""Attacks on images, texts and both, on any JAX function: ``from ranjax.attacks import pgd, pairs, text``.
 
 A module is imported when it is first named, so that the image attacks do not wait for what the text attacks need.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["image", "joint", "losses", "masking", "presets", "resume", "text"]
+__all__ = ["losses", "masking", "pairs", "pgd", "presets", "text"]
 
 
 def __getattr__(name: str) -> ModuleType:

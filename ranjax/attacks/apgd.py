@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ranjax.attacks import checks, losses, projections, starts
+from ranjax.attacks import input_checks as checks
+from ranjax.attacks import losses, projections, starts
 from ranjax.attacks.ascent import (
     ImageAttack,
     Kept,
@@ -35,7 +36,7 @@ from ranjax.attacks.ascent import (
     usable_gradient,
     within,
 )
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 
 MOMENTUM = 0.75
 
@@ -55,7 +56,7 @@ class APGD:
       rho: the share of rising steps in a window at or below which the step is halved.
 
     Raises:
-      ConfigError: a value that is not allowed, by its name.
+      ConfigError: a value that is refused, by its name.
     """
 
     epsilon: Any

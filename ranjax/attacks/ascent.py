@@ -1,6 +1,6 @@
 """The one loop of the gradient attacks: a loss raised by any step rule from any start, within any projection.
 
-An attack is a composition (start x step rule x projection x loss); `ascend` runs it. `ranjax.attacks.image` names the
+An attack is a composition (start x step rule x projection x loss); `ascend` runs it. `ranjax.attacks.pgd` names the
 usual compositions, and a new one is a new argument here.
 """
 
@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ranjax.attacks import checks
+from ranjax.attacks import input_checks as checks
 from ranjax.attacks.projections import Projection, l2_norm, pixel_axes
 from ranjax.attacks.starts import Start
-from ranjax.errors import DataError
+from ranjax.core.errors import DataError
 
 # images f32[B, ...] -> loss f32[B], or (loss f32[B], success bool[B]).
 Loss = Callable[..., Any]

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ranjax.attacks.checks import is_traced
-from ranjax.errors import ConfigError, DataError, nearest
+from ranjax.attacks.input_checks import is_traced
+from ranjax.core.errors import ConfigError, DataError, nearest
 
 # Losses with a stationary point at the clean image: their gradient there is rounding noise, which a sign blows up.
 NEEDS_RANDOM_START = ("cosine", "squared_distance", "coattack_kl")

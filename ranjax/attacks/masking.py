@@ -22,11 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ranjax.attacks import checks, losses, projections
+from ranjax.attacks import input_checks as checks
+from ranjax.attacks import losses, projections
 from ranjax.attacks.ascent import ImageAttack, as_rows, fold
-from ranjax.attacks.image import PGD
-from ranjax.attacks.jit import jitted
-from ranjax.errors import ConfigError, DataError
+from ranjax.attacks.compile import jitted
+from ranjax.attacks.pgd import PGD
+from ranjax.core.errors import ConfigError, DataError
 
 # (params, images f32[B, H, W, C]) -> logits f32[B, C]
 Logits = Callable[[Any, jax.Array], jax.Array]

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ranjax.attacks import checks
+from ranjax.attacks import input_checks as checks
 from ranjax.attacks.ascent import ImageAttack, Loss, as_rows, fold
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 
 
 class MinimalNorm(NamedTuple):
@@ -56,7 +56,7 @@ def minimal_norm(
       ConfigError: radii that do not rise, or a loss function that does not state success.
     """
     if attack is None:
-        from ranjax.attacks.image import pgd as attack
+        from ranjax.attacks.pgd import pgd as attack
     if isinstance(epsilons, (str, int, float)):
         raise ConfigError("epsilons", epsilons, "a list of radii, e.g. ('2/255', '4/255')")
     radii = [checks.validate_length(e, "epsilons", settings.norm, positive=True) for e in epsilons]

@@ -15,11 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ranjax.attacks import apgd, checks, losses, transforms
+from ranjax.attacks import apgd, losses, transforms
+from ranjax.attacks import input_checks as checks
 from ranjax.attacks.ascent import ImageAttack, KeyedLoss, Loss, fold
-from ranjax.attacks.image import PGD
-from ranjax.attacks.jit import jitted
-from ranjax.errors import ConfigError, nearest
+from ranjax.attacks.compile import jitted
+from ranjax.attacks.pgd import PGD
+from ranjax.core.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ranjax.attacks import checks
+from ranjax.attacks import input_checks as checks
 from ranjax.attacks.ascent import KeyedLoss, Loss, SummedLoss, fold, score, summed
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 
 SGA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 

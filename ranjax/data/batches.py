@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from ranjax.data.augment import Augmentation, generator
-from ranjax.data.images import to_float
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.images.augment import Augmentation, generator
+from ranjax.data.images.reading import to_float
 from ranjax.data.sources import Record, Source
-from ranjax.data.tokenizer import Tokenizer
-from ranjax.data.tokenizer_checks import check_ends
-from ranjax.errors import ConfigError, DataError
+from ranjax.data.text.tokenizer import Tokenizer
+from ranjax.data.text.tokenizer_checks import check_ends
 
 MEMORY_LIMIT = 1 << 30
 """Bytes of stored pixels up to which a source is kept in memory whole; larger ones are read as they are needed."""
@@ -83,15 +83,15 @@ class Loader:
         }
         if self.tokenizer is not None:
             rows |= self.encode([record["report"] for record in records])
-            twins = []
+            noisy_pairs = []
             for row, record in enumerate(records):
-                # A twin brings the very tokens it was crafted with: its text may be split another way.
+                # A noisy pair brings the very tokens it was crafted with: its text may be split another way.
                 if len(record.get("tokens", ())) == self.length:
                     rows["tokens"][row], rows["mask"][row] = record["tokens"], record["mask"]
-                    twins.append(row)
-            if twins:
-                names = rows["ids"][twins].tolist()
-                check_ends(rows["tokens"][twins], rows["mask"][twins], self.tokenizer.eos_id, names)
+                    noisy_pairs.append(row)
+            if noisy_pairs:
+                names = rows["ids"][noisy_pairs].tolist()
+                check_ends(rows["tokens"][noisy_pairs], rows["mask"][noisy_pairs], self.tokenizer.eos_id, names)
         return rows
 
     def _records(self, index: np.ndarray) -> list[Record]:
@@ -201,7 +201,7 @@ class Batches:
             changed = zip(rows["images"], metas, draws)
             rows["images"] = np.stack([augment.image(image, meta["report"], draw) for image, meta, draw in changed])
         if augment.sentences and self.loader.tokenizer is not None:
-            # A twin's tokens are what was crafted: they stay as they are.
+            # A noisy pair's tokens are what was crafted: they stay as they are.
             free = [row for row, meta in enumerate(metas) if not len(meta.get("tokens", ()))]
             draws = [generator(self.seed, epoch, ids[row], "report") for row in free]
             texts = [augment.report(metas[row]["report"], draw) for row, draw in zip(free, draws)]

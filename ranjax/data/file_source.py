@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ranjax.data.images import UNREADABLE, resize, to_grey
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.images.reading import UNREADABLE, resize, to_grey
 from ranjax.data.sources import Record, Source
-from ranjax.errors import ConfigError, DataError
 
 
 class FileSource(Source):

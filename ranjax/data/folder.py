@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ranjax.data.settings import SPLITS, FolderSettings, FolderSource
-from ranjax.errors import ConfigError, DataError, nearest
+from ranjax.core.errors import ConfigError, DataError, nearest
+from ranjax.data.set_settings import SPLITS, FolderSettings, FolderSource
 
 
 class Row(NamedTuple):
@@ -152,7 +152,7 @@ def _split(source: FolderSource, cells: dict[str, str], patient: str, seed: int)
     if split and split not in SPLITS:
         raise DataError(
             f"Column {source.split_column!r} of {source.csv} holds {value!r}; allowed are {', '.join(SPLITS)}, or "
-            f"values named in split_map. {nearest(value, SPLITS)}".strip()
+            f"values named in split_map ({nearest(value, SPLITS)})".replace(" ()", "").strip()
         )
     return split
 

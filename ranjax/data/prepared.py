@@ -23,9 +23,9 @@ from typing import Any
 
 import absl.logging
 
-from ranjax import files
-from ranjax.data.deidentify import PUBLIC, key_mark, key_of
-from ranjax.data.settings import (
+from ranjax.core import files
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.set_settings import (
     SPLITS,
     FolderSettings,
     ImportSettings,
@@ -36,7 +36,7 @@ from ranjax.data.settings import (
 )
 from ranjax.data.sources import FIELDS, Source, open_tfds, tfds_builder
 from ranjax.data.space import no_space, require_space
-from ranjax.errors import ConfigError, DataError
+from ranjax.data.text.deidentify import PUBLIC, key_mark, key_of
 
 MANIFEST = "prepared.json"
 Progress = Callable[[int, int], Any]
@@ -75,14 +75,14 @@ class PreparedSet:
 
 def fingerprint(settings: Settings) -> str:
     """16 hexadecimal digits that change whenever the prepared set would; where its source lies does not matter."""
-    from ranjax.data.builders import pairs
+    from ranjax.data.builders import pair_builder as pairs
 
     parts: dict[str, Any] = {"kind": type(settings).__name__, "layout": pairs.VERSION}
     parts["settings"] = stated = dataclasses.asdict(settings)
     if isinstance(settings, RadiographSettings):
         parts["generator"] = _generator_code()
     if isinstance(settings, PairedSettings):
-        from ranjax.data import pairing
+        from ranjax.data.text import pairing
 
         stated["reports"] = pairing.digest_of(settings.reports)
     if isinstance(settings, FolderSettings):
@@ -168,7 +168,7 @@ def _write(settings: Settings, folder: Path, mark: str, progress: Progress | Non
     generated = isinstance(settings, RadiographSettings)
     card: dict[str, Any] = dict(_generated("DATA_CARD") if generated else settings.card)
     if isinstance(settings, PairedSettings):
-        from ranjax.data import pairing
+        from ranjax.data.text import pairing
 
         card |= pairing.CARD
     words = _generated("LABEL_WORDS") if generated else settings.label_words or words_of(classes)
@@ -223,10 +223,10 @@ def write_manifest(builder: Any, stated: Mapping[str, Any]) -> None:
 
 def _builder(settings: Settings, classes: tuple[str, ...], mark: str, folder: Path) -> Any:
     if isinstance(settings, RadiographSettings):
-        from ranjax.data.builders.radiographs import RanjaxRadiographs
+        from ranjax.data.builders.radiograph_builder import RanjaxRadiographs
 
         return RanjaxRadiographs(settings, mark, data_dir=os.fspath(folder), file_format="array_record")
-    from ranjax.data.builders.folder import RanjaxFolder, RanjaxImported
+    from ranjax.data.builders.folder_builder import RanjaxFolder, RanjaxImported
 
     if isinstance(settings, FolderSettings):
         return RanjaxFolder(settings, mark, data_dir=os.fspath(folder), file_format="array_record")

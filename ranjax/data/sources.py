@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ranjax.data.images import decode_png, read_image
-from ranjax.errors import ConfigError, DataError, nearest
+from ranjax.core.errors import ConfigError, DataError, nearest
+from ranjax.data.images.reading import decode_png, read_image
 
 Record = dict[str, Any]
 """{"id": str, "image": uint8[H,W,1], "report": str, "label": int, "labels": f32[C], "patient": str, "group": dict}."""

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ranjax import files
-from ranjax.files import DiskFullError
+from ranjax.core import files
+from ranjax.core.files import DiskFullError
 
 _SPARE = 1 << 20
 

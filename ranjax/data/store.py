@@ -1,4 +1,4 @@
-"""The noisy store: adversarial twins on disk, with where they come from.
+"""The noisy store: adversarial pairs on disk, with where they come from.
 
     writer = StoreWriter(folder, ids, shard_size=256, epsilon=8 / 255, provenance={...})
     for number in writer.missing():
@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ranjax import files
-from ranjax.data.settings import digest
+from ranjax.core import files
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.set_settings import digest
 from ranjax.data.space import no_space, require_space
-from ranjax.errors import ConfigError, DataError
 
 GRID = 65535
 # Float error of a crafted pixel, in steps of the grid: x + eps rounds to within 6e-8, which is 0.004 steps.
@@ -57,9 +57,9 @@ class StoreWriter:
     Args:
       folder: of the store; made if it is not there.
       ids: what the store will hold, in order.
-      shard_size: twins a shard.
-      epsilon: radius that every twin must keep, in pixel units.
-      provenance: what all twins share (attack, settings, seed, surrogate hash); plain JSON.
+      shard_size: noisy pairs a shard.
+      epsilon: radius that every noisy pair must keep, in pixel units.
+      provenance: what all noisy pairs share (attack, settings, seed, surrogate hash); plain JSON.
       norm: "linf" or "l2".
       key: what an error calls the folder: a key of a config, an option of a command.
 
@@ -107,7 +107,7 @@ class StoreWriter:
 
     @property
     def done(self) -> int:
-        """Twins in finished shards."""
+        """Noisy pairs in finished shards."""
         return sum(len(self.positions(n)) for n in range(self.shards) if _finished(self.folder, n))
 
     def damaged(self) -> list[Fault]:
@@ -127,33 +127,35 @@ class StoreWriter:
         """Numbers of the shards that are still to be written, of this process's share."""
         return [n for n in range(process_index, self.shards, process_count) if not _finished(self.folder, n)]
 
-    def write(self, number: int, twins: Sequence[Mapping[str, Any]]) -> None:
+    def write(self, number: int, noisy_pairs: Sequence[Mapping[str, Any]]) -> None:
         """Writes one shard, atomically.
 
         Args:
           number: of the shard.
-          twins: per position of the shard, in order: {"id", "image" f32[H,W,C] in [0, 1], "clean_image" uint8[H,W,C],
+          noisy pairs: per position of the shard, in order: {"id", "image" f32[H,W,C] in [0, 1], "clean_image" uint8[H,W,C],
             "report" str, "tokens" i32[L], "mask" bool[L], "provenance" dict (losses, words changed, ...)}. The realised
             norm of what is stored is added to the provenance as "norm".
 
         Raises:
-          DataError: other ids than planned, or a twin outside its ball or box.
+          DataError: other ids than planned, or a noisy pair outside its ball or box.
           files.DiskFullError: no space is left.
         """
         from array_record.python.array_record_module import ArrayRecordWriter
 
         expected = [self.ids[i] for i in self.positions(number)]
-        given = [twin["id"] for twin in twins]
+        given = [noisy_pair["id"] for noisy_pair in noisy_pairs]
         if given != expected:
-            raise DataError(f"shard {number} must hold {len(expected)} twins from {expected[:1]}; got {given[:3]} ...")
-        records = [self._encode(twin) for twin in twins]
+            raise DataError(
+                f"shard {number} must hold {len(expected)} noisy pairs from {expected[:1]}; got {given[:3]} ..."
+            )
+        records = [self._encode(noisy_pair) for noisy_pair in noisy_pairs]
         path = _shard(self.folder, number)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             needed = sum(map(len, records))
             require_space(self.folder, needed)
             with no_space(path, needed):
-                # Groups of one: every twin can be read by itself.
+                # Groups of one: every noisy pair can be read by itself.
                 writer = ArrayRecordWriter(os.fspath(beside), "group_size:1,uncompressed")
                 for record in records:
                     writer.write(record)
@@ -168,28 +170,30 @@ class StoreWriter:
             {"ids": expected, "sha256": files.sha256(path), "bytes": path.stat().st_size},
         )
 
-    def _encode(self, twin: Mapping[str, Any]) -> bytes:
-        clean, image = np.asarray(twin["clean_image"]), np.asarray(twin["image"])
+    def _encode(self, noisy_pair: Mapping[str, Any]) -> bytes:
+        clean, image = np.asarray(noisy_pair["clean_image"]), np.asarray(noisy_pair["image"])
         if clean.dtype != np.uint8 or image.shape != clean.shape:
             raise DataError(
-                f"twin {twin['id']!r}: clean_image {clean.dtype}{clean.shape} and image {image.shape}; allowed: uint8 "
+                f"noisy pair {noisy_pair['id']!r}: clean_image {clean.dtype}{clean.shape} and image {image.shape}; allowed: uint8 "
                 "and float pixels of one shape"
             )
         if not np.isfinite(image).all() or image.min() < 0.0 or image.max() > 1.0:
-            raise DataError(f"twin {twin['id']!r}: pixels from {image.min()} to {image.max()}; allowed: 0 to 1")
+            raise DataError(
+                f"noisy pair {noisy_pair['id']!r}: pixels from {image.min()} to {image.max()}; allowed: 0 to 1"
+            )
         delta = quantise(image, clean, self._plan["norm"])
         norm = realised_norm(delta, self._plan["norm"])
-        _check_ball(twin["id"], norm, self._plan["epsilon"])
-        tokens, mask = np.asarray(twin["tokens"], np.int32), np.asarray(twin["mask"], bool)
+        _check_ball(noisy_pair["id"], norm, self._plan["epsilon"])
+        tokens, mask = np.asarray(noisy_pair["tokens"], np.int32), np.asarray(noisy_pair["mask"], bool)
         # Modulo 2^16 any perturbation fits 16 bits, and 257 u + delta comes back exactly.
         blobs = [clean.tobytes(), (delta % 65536).astype("<u2").tobytes(), tokens.astype("<i4").tobytes()]
         blobs = [zlib.compress(blob, 6) for blob in [*blobs, np.packbits(mask).tobytes()]]
         head = {
-            "id": twin["id"],
+            "id": noisy_pair["id"],
             "shape": list(clean.shape),
             "length": len(tokens),
-            "report": twin["report"],
-            "provenance": {**twin["provenance"], "norm": norm},
+            "report": noisy_pair["report"],
+            "provenance": {**noisy_pair["provenance"], "norm": norm},
             "sizes": [len(blob) for blob in blobs],
         }
         text = json.dumps(head, allow_nan=False).encode()
@@ -197,7 +201,7 @@ class StoreWriter:
 
 
 class NoisyStore:
-    """Twins by id. `NoisyStore.open(folder)`; ``store[id]`` gives a dict: id, image f32[H,W,C] in [0, 1], pixels
+    """Noisy pairs by id. `NoisyStore.open(folder)`; ``store[id]`` gives a dict: id, image f32[H,W,C] in [0, 1], pixels
     uint16[H,W,C] (the same over 65535), clean_image uint8[H,W,C], report, tokens i32[L], mask bool[L], provenance."""
 
     def __init__(self, folder: Path, plan: Mapping[str, Any], places: Mapping[str, tuple[int, int]], fingerprint: str):
@@ -223,7 +227,7 @@ class NoisyStore:
         return cls(folder, plan, places, digest([plan, hashes]))
 
     def damaged(self) -> list[Fault]:
-        """Shards whose file is not the one that was written, by SHA-256; reading one can give other twins, or fail."""
+        """Shards whose file is not the one that was written, by SHA-256; reading one can give other noisy pairs, or fail."""
         return [fault for number in self.by_shard() if (fault := _hash_fault(self.folder, number))]
 
     def __len__(self) -> int:
@@ -263,34 +267,34 @@ class NoisyStore:
             found.setdefault(number, []).append(identity)
         return found
 
-    def norm_of(self, twin: Mapping[str, Any]) -> float:
-        """Norm in pixel units of a twin's perturbation, from its pixels."""
-        delta = twin["pixels"].astype(np.int32) - twin["clean_image"].astype(np.int32) * 257
+    def norm_of(self, noisy_pair: Mapping[str, Any]) -> float:
+        """Norm in pixel units of a noisy pair's perturbation, from its pixels."""
+        delta = noisy_pair["pixels"].astype(np.int32) - noisy_pair["clean_image"].astype(np.int32) * 257
         return realised_norm(delta, self.norm)
 
     def fault_of(self, identity: str) -> str | None:
-        """What is wrong with one twin: another's place, or outside its ball; None if nothing is."""
-        twin = self[identity]
-        if twin["id"] != identity:
-            return f"the place of {identity!r} holds {twin['id']!r}"
+        """What is wrong with one noisy pair: another's place, or outside its ball; None if nothing is."""
+        noisy_pair = self[identity]
+        if noisy_pair["id"] != identity:
+            return f"the place of {identity!r} holds {noisy_pair['id']!r}"
         try:
-            _check_ball(identity, self.norm_of(twin), self.epsilon)
+            _check_ball(identity, self.norm_of(noisy_pair), self.epsilon)
         except DataError as error:
             return str(error)
         return None
 
     def provenance(self, identity: str) -> dict[str, Any]:
-        """Where a twin comes from: what all share, and its own losses, norm and changed words."""
+        """Where a noisy pair comes from: what all share, and its own losses, norm and changed words."""
         return {**self.shared, **self._read(identity)[0]["provenance"]}
 
     def _read(self, identity: str) -> tuple[dict[str, Any], list[bytes]]:
         from array_record.python.array_record_module import ArrayRecordReader
 
         if identity not in self._places:
-            raise KeyError(f"{identity!r} is not among the {len(self)} twins of {self.folder}")
+            raise KeyError(f"{identity!r} is not among the {len(self)} noisy pairs of {self.folder}")
         number, row = self._places[identity]
         if number not in self._readers:
-            # Without read-ahead: twins are asked for in the order of training.
+            # Without read-ahead: noisy pairs are asked for in the order of training.
             options = "readahead_buffer_size:0"
             self._readers[number] = ArrayRecordReader(os.fspath(_shard(self.folder, number)), options=options)
         record = self._readers[number].read([row])[0]
@@ -310,7 +314,7 @@ class Fault(NamedTuple):
 
 
 def faults(folder: str | os.PathLike[str]) -> list[Fault]:
-    """Everything that is wrong with a store: hash and ids of every shard, ball and box of every twin. Empty: sound.
+    """Everything that is wrong with a store: hash and ids of every shard, ball and box of every noisy pair. Empty: sound.
 
     Raises:
       DataError: there is no store in `folder`, or shards are missing.
@@ -343,7 +347,7 @@ def verify(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Checks a store as `faults` does.
 
     Returns:
-      {"twins", "shards", "epsilon", "norm", "largest_norm"}.
+      {"noisy_pairs", "shards", "epsilon", "norm", "largest_norm"}.
 
     Raises:
       DataError: what is wrong first, with shard or id.
@@ -352,7 +356,7 @@ def verify(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise DataError(found[0].what)
     store = NoisyStore.open(folder)
     return {
-        "twins": len(store),
+        "noisy_pairs": len(store),
         "shards": len(store.by_shard()),
         "epsilon": store.epsilon,
         "norm": store.norm,
@@ -373,7 +377,7 @@ def _differing(stored: Any, plan: Any, name: str = "") -> list[str]:
 
 def _check_ball(identity: str, norm: float, epsilon: float) -> None:
     if norm > epsilon + 1e-6:
-        raise DataError(f"twin {identity!r} has norm {norm:.6g}, beyond its radius {epsilon:.6g}")
+        raise DataError(f"noisy pair {identity!r} has norm {norm:.6g}, beyond its radius {epsilon:.6g}")
 
 
 def _shard(folder: Path, number: int) -> Path:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ranjax.errors import ConfigError, DataError, nearest
+from ranjax.core.errors import ConfigError, DataError, nearest
 
 LEVELS: dict[str, tuple[float, ...]] = {
     "noise": (0.02, 0.04, 0.08, 0.12, 0.18),

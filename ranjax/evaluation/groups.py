@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ranjax.errors import ConfigError, DataError, nearest
+from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.evaluation import statistics
-from ranjax.evaluation.rows import Cell, Row, interval_row, mean_row
+from ranjax.evaluation.result_rows import Cell, Row, interval_row, mean_row
 
 USUAL = ("side", "severity", "sex", "age", "view")
 OF_FINDINGS = ("kind", "side", "lobe", "severity")

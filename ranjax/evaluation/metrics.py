@@ -11,7 +11,7 @@ import numpy as np
 import scipy.special
 import scipy.stats
 
-from ranjax.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, DataError
 
 
 def _scores(scores: Any) -> np.ndarray:

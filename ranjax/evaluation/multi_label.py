@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from ranjax.errors import DataError
-from ranjax.evaluation import metrics, resampled
-from ranjax.evaluation.rows import Cell, Row, check_names, draws, heads_first, of_rarest, rows_by_seed
+from ranjax.core.errors import DataError
+from ranjax.evaluation import bootstrap as resampled
+from ranjax.evaluation import metrics
+from ranjax.evaluation.result_rows import Cell, Row, check_names, draws, heads_first, of_rarest, rows_by_seed
 
 
 def multi_label_rows(

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ranjax.errors import DataError
+from ranjax.core.errors import DataError
+from ranjax.core.keys import stable_hash
 from ranjax.evaluation.zero_shot import unit
-from ranjax.keys import stable_hash
 
 CLOSED, OPEN = "closed", "open"
 BOTH, IMAGE, QUESTION = "both", "image", "question"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ranjax.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, DataError
 
 TIES = ("worst", "index", "best")
 

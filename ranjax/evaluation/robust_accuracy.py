@@ -5,7 +5,7 @@
     found.write_csv("robust.csv")                            # a line an example
 
 ``logits_fn(params, images f32[B, H, W, C]) -> f32[B, C]`` is the deployed model, as in
-:mod:`ranjax.evaluation.robustness`.
+:mod:`ranjax.evaluation.white_box`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from ranjax import files, keys
-from ranjax.attacks import apgd, checks, image
-from ranjax.errors import ConfigError, DataError
+from ranjax.attacks import apgd
+from ranjax.attacks import input_checks as checks
+from ranjax.attacks import pgd as image
+from ranjax.core import files, keys
+from ranjax.core.errors import ConfigError, DataError
 from ranjax.evaluation import statistics
-from ranjax.evaluation.robustness import Logits, WhiteBox, survivors
+from ranjax.evaluation.white_box import Logits, WhiteBox, survivors
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ranjax.errors import DataError
+from ranjax.core.errors import DataError
 
 
 class Spectrum(NamedTuple):

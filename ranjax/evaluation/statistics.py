@@ -2,7 +2,7 @@
 
 Everything is seeded and works on per-example values [N] or [S, N] (S seeds, the same examples). Examples that belong
 together, such as the questions about one image, are drawn together where their owners are given. Metrics that are no
-mean of per-example values (AUROC, balanced accuracy, ECE) are in :mod:`ranjax.evaluation.resampled`.
+mean of per-example values (AUROC, balanced accuracy, ECE) are in :mod:`ranjax.evaluation.bootstrap`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ranjax.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, DataError
 
 
 class Interval(NamedTuple):
@@ -175,7 +175,7 @@ def bootstrap_metric(
 
     Args:
       values: [S], the metric on all N examples for each seed.
-      draws: [R, S], the same on each resample (:mod:`ranjax.evaluation.resampled`). Resamples where it is NaN, as a
+      draws: [R, S], the same on each resample (:mod:`ranjax.evaluation.bootstrap`). Resamples where it is NaN, as a
         class is missing from them, are left out.
       reflected: for a metric of absolute values such as ECE, which resampling raises above the metric itself just as
         sampling raises that above the truth: the basic interval ``2 value - percentile`` in place of the percentile

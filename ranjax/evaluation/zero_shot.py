@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ranjax.errors import DataError
+from ranjax.core.errors import DataError
 
 
 def unit(embeddings: jax.Array) -> jax.Array:

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 from ranjax.models import input_filter, text_resume
-from ranjax.models.config import DualEncoderConfig
+from ranjax.models.clip_config import DualEncoderConfig
+from ranjax.models.encoder_config import TowersConfig, image_tower, text_tower, towers
 from ranjax.models.layers import at_least_float32
-from ranjax.models.projections import build
-from ranjax.models.towers import TowersConfig, image_tower, text_tower, towers
+from ranjax.models.towers.projection_head import build
 
 Params = dict[str, Any]
 MAX_LOGIT_SCALE = 100.0

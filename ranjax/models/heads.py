@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 
 Tree = dict[str, Any]
 Output = tuple[jax.Array, jax.Array, Tree]

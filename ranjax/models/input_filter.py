@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 
 NAME = "input_filter"
 Filter = dict[str, jax.Array]

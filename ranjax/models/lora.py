@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ranjax.errors import ConfigError
-from ranjax.models.naming import nest, paths
+from ranjax.core.errors import ConfigError
+from ranjax.models.checkpoints.naming import nest, paths
 
 Tree = dict[str, Any]
 # Attention and MLP of every block of every tower.

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ranjax.models.checkpoints.naming import nest, paths
 from ranjax.models.dual_encoder import DualEncoderFunctions, Params
-from ranjax.models.naming import nest, paths
-from ranjax.models.towers import resized, towers
+from ranjax.models.encoder_config import resized, towers
 
 
 def resize_positions(

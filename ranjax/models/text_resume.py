@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ranjax.models.layers import Block, take_position
-from ranjax.models.text_transformer import TextTransformer, pooling_positions
+from ranjax.models.towers.text_transformer import TextTransformer, pooling_positions
 
 Cache = tuple[jax.Array, jax.Array]
 """Keys and values of all blocks, each [B, blocks, L, width]."""

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ranjax.errors import ConfigError
-from ranjax.models.naming import nest, paths
+from ranjax.core.errors import ConfigError
+from ranjax.models.checkpoints.naming import nest, paths
 
 Tree = dict[str, Any]
 

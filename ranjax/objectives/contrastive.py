@@ -110,7 +110,7 @@ def _over_rows(
     if rows.ndim != 2 or rows.shape != columns.shape:
         raise ValueError(f"image and text features must both be [B, D], got {rows.shape} and {columns.shape}")
     if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk = {chunk!r} is not allowed: a positive number of rows, or None for all at once")
+        raise ValueError(f"chunk = {chunk!r}: expected a positive number of rows, or None for all at once")
     count = rows.shape[0]
     positives = jnp.arange(count, dtype=jnp.int32)
     if axis_name is not None:

@@ -1,7 +1,7 @@
 """Objectives of robust fine-tuning: TeCoA, FARE and PMG-AFT, as pure functions of embeddings and logits.
 
 Each is minimised over the encoder on attacked inputs x'; who makes x' is the caller's choice, usually
-:mod:`ranjax.attacks.image` on the loss that the paper names.
+:mod:`ranjax.attacks.pgd` on the loss that the paper names.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from ranjax import files
-from ranjax.errors import DataError, StuckError
+from ranjax.core import files
+from ranjax.core.errors import DataError, StuckError
 from ranjax.training import hosts
 from ranjax.training.optimizer import tensor_paths
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 
 AXIS, MODEL = "data", "model"
 AxisName = str | tuple[str, ...]

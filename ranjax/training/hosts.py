@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ranjax.errors import ConfigError, DataError, OtherProcessError
+from ranjax.core.errors import ConfigError, DataError, OtherProcessError
 
 T = TypeVar("T")
 MODES = ("auto", "on", "off")

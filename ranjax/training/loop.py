@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ranjax import files
-from ranjax.errors import RunError
+from ranjax.core import files
+from ranjax.core.errors import RunError
 from ranjax.training.checkpoints import Checkpoints
 from ranjax.training.optimizer import tensor_paths
 

@@ -13,10 +13,10 @@ import numpy as np
 import optax
 from flax import nnx
 
-from ranjax import keys
-from ranjax.errors import DataError
+from ranjax.core import keys
+from ranjax.core.errors import DataError
 from ranjax.models import BertConfig, BertFunctions
-from ranjax.models.bert import Bert, split_bert
+from ranjax.models.towers.bert import Bert, split_bert
 from ranjax.training.optimizer import plain_promotion
 
 

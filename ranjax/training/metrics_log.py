@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ranjax import files
+from ranjax.core import files
 
 FILE = "metrics.jsonl"
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 
 MAX_LOG_SCALE = math.log(100.0)
 LOG_SCALE_NAMES = ("log_scale", "logit_scale")

@@ -17,8 +17,8 @@ from typing import Any
 
 import jax
 
-from ranjax.errors import ConfigError
-from ranjax.schema.profile import matches, parse
+from ranjax.core.errors import ConfigError
+from ranjax.run.schema.profile_keys import matches, parse
 
 FOLDER = "profile"
 _AFTER, _STEPS = 3, 5

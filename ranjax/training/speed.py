@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from ranjax import files
+from ranjax.core import files
 
 FILE = "speed.jsonl"
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
-from ranjax.attacks import candidates
+from ranjax.attacks.text import candidates
 
 PAD, UNK, MASK, CLS, SEP, FIRST_WORD, BOS, EOS, VOCAB = 0, 1, 2, 3, 4, 5, 1022, 1023, 1024
 STOP_IDS = range(5, 25)

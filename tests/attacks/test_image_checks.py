@@ -9,7 +9,9 @@ import pytest
 import toy_images as toy
 from toy_images import quick_compile  # noqa: F401
 
-from ranjax.attacks import apgd, checks, image, presets, transforms
+from ranjax.attacks import apgd, presets, transforms
+from ranjax.attacks import input_checks as checks
+from ranjax.attacks import pgd as image
 
 IMAGES = toy.make_images(3)
 KEYS = toy.make_keys(3)
@@ -54,20 +56,20 @@ def test_keys_are_one_per_example():
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"epsilon": -0.1}, "epsilon = -0.1 is not allowed: 0 or more"),
-        ({"epsilon": 8}, "epsilon = 8 is not allowed: at most 1.* Written in 0-255"),
-        ({"epsilon": "8/0"}, "epsilon = '8/0' is not allowed: a number in pixel units"),
+        ({"epsilon": -0.1}, "epsilon = -0.1: expected 0 or more"),
+        ({"epsilon": 8}, "epsilon = 8: expected at most 1.* Written in 0-255"),
+        ({"epsilon": "8/0"}, "epsilon = '8/0': expected a number in pixel units"),
         ({"epsilon": "eight"}, "'8/255'"),
         ({"epsilon": float("nan")}, "epsilon = nan"),
         ({"epsilon": np.array([[-0.1]])}, "0 or more"),
-        ({"step_size": 0}, "step_size = 0 is not allowed: above 0"),
+        ({"step_size": 0}, "step_size = 0: expected above 0"),
         ({"step_size": 2}, "Written in 0-255"),
-        ({"steps": -1}, "steps = -1 is not allowed: an integer, 0 or more"),
+        ({"steps": -1}, "steps = -1: expected an integer, 0 or more"),
         ({"steps": 1.5}, "an integer"),
-        ({"norm": "l3"}, "norm = 'l3' is not allowed: one of linf, l2"),
-        ({"start": "unifrom"}, "Did you mean 'uniform'"),
+        ({"norm": "l3"}, "norm = 'l3': expected one of linf, l2"),
+        ({"start": "unifrom"}, "did you mean 'uniform'"),
         ({"keep": "first"}, "one of best, last, best_batch"),
-        ({"restarts": 0}, "restarts = 0 is not allowed: an integer, 1 or more"),
+        ({"restarts": 0}, "restarts = 0: expected an integer, 1 or more"),
         ({"restarts": 2, "start": "none"}, "1 where start is 'none'"),
         ({"momentum": -1.0}, "momentum"),
     ],
@@ -90,7 +92,7 @@ def test_other_arguments_are_refused():
         transforms.scaled(total, scales=())
     with pytest.raises(ValueError, match="samples = 0"):
         transforms.expectation(total, 0)
-    with pytest.raises(ValueError, match="Did you mean 'tecoa'"):
+    with pytest.raises(ValueError, match="did you mean 'tecoa'"):
         presets.get("tekoa")
     with pytest.raises(ValueError, match="a number above 0, to scale the step by"):
         image.PGD(0.0, 0.1, 1).with_epsilon(0.1)

@@ -96,5 +96,5 @@ def test_refusals():
         losses.dlr(two, labels)
     with pytest.raises(ValueError, match="at least 4 classes"):
         losses.dlr_targeted(two, labels, labels)
-    with pytest.raises(ValueError, match="Did you mean 'cross_entropy'"):
+    with pytest.raises(ValueError, match="did you mean 'cross_entropy'"):
         losses.of_classifier(lambda x: x, labels, "crossentropy")

@@ -13,7 +13,8 @@ import toy_images as toy
 from toy_images import quick_compile  # noqa: F401
 
 from ranjax import attacks
-from ranjax.attacks import ascent, image, losses, presets, transforms
+from ranjax.attacks import ascent, losses, presets, transforms
+from ranjax.attacks import pgd as image
 
 PARAMS, IMAGES, KEYS = toy.make_params(), toy.make_images(), toy.make_keys()
 LABELS = toy.labels_of(PARAMS, IMAGES)
@@ -185,7 +186,7 @@ def test_settings_are_pytrees():
 
 
 def test_the_room_names_its_modules():
-    assert attacks.image is image
-    assert set(dir(attacks)) == {"image", "joint", "losses", "masking", "presets", "resume", "text"}
+    assert attacks.pgd is image
+    assert set(dir(attacks)) == {"losses", "masking", "pairs", "pgd", "presets", "text"}
     with pytest.raises(AttributeError, match="no attribute 'sound'"):
         attacks.sound  # noqa: B018

@@ -9,7 +9,8 @@ import pytest
 from flax import nnx
 
 from ranjax import models
-from ranjax.attacks import image, losses
+from ranjax.attacks import losses
+from ranjax.attacks import pgd as image
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from toy_images import quick_compile  # noqa: F401
 
-from ranjax.attacks import image, losses
+from ranjax.attacks import losses
+from ranjax.attacks import pgd as image
 
 EPS, STEP = 8 / 255, 2 / 255
 KINDS = ("nce", "cos", "text", "next")

@@ -9,7 +9,8 @@ import pytest
 import toy_images as toy
 from toy_images import quick_compile  # noqa: F401
 
-from ranjax.attacks import apgd, image, losses, presets, transforms
+from ranjax.attacks import apgd, losses, presets, transforms
+from ranjax.attacks import pgd as image
 
 PARAMS, IMAGES, KEYS = toy.make_params(), toy.make_images(), toy.make_keys()
 LABELS = toy.labels_of(PARAMS, IMAGES)

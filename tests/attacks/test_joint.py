@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax.attacks import image, joint, losses, success, text
-from ranjax.errors import ConfigError
+from ranjax.attacks import losses, success
+from ranjax.attacks import pairs as joint
+from ranjax.attacks import pgd as image
+from ranjax.attacks.text import substitution as text
+from ranjax.core.errors import ConfigError
 
 import toy_text as toy  # isort: skip
 
@@ -175,7 +178,7 @@ def test_several_captions_guide_one_image():
 
 def test_what_does_not_fit_is_refused():
     images, rows, keys = inputs()
-    with pytest.raises(ConfigError, match="Did you mean 'coattack'"):
+    with pytest.raises(ConfigError, match="did you mean 'coattack'"):
         craft(params(), images, rows, keys, PGD, TABLE, "co-attack")
     with pytest.raises(ValueError, match="for 2 images"):
         craft(params(), images[:2], rows, keys[:2], PGD, TABLE, "sep")

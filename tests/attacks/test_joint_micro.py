@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax.attacks import image, joint, text
+from ranjax.attacks import pairs as joint
+from ranjax.attacks import pgd as image
+from ranjax.attacks.text import substitution as text
 
 import micro_clip  # isort: skip
 import micro_text as micro  # isort: skip

@@ -11,7 +11,8 @@ import pytest
 import toy_images as toy
 from toy_images import quick_compile  # noqa: F401
 
-from ranjax.attacks import image, losses, masking
+from ranjax.attacks import losses, masking
+from ranjax.attacks import pgd as image
 
 IMAGES, KEYS = toy.make_images(24), toy.make_keys(24)
 LABELS = np.array(toy.labels_of(toy.make_params(), IMAGES))

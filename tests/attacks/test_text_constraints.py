@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ranjax.attacks import candidates, constraints, restore, sources
-from ranjax.errors import ConfigError, DataError
+from ranjax.attacks.text import candidate_sources as sources
+from ranjax.attacks.text import candidates, constraints, restore
+from ranjax.core.errors import ConfigError, DataError
 
 import toy_text as toy  # isort: skip
 
@@ -65,9 +66,9 @@ def test_protection_can_be_switched_off_and_replaced(tmp_path):
 
 
 def test_lists_that_cannot_be_read_are_named(tmp_path):
-    with pytest.raises(DataError, match="Did you mean 'negation'"):
+    with pytest.raises(DataError, match="did you mean 'negation'"):
         constraints.read_list("negations")
-    with pytest.raises(DataError, match="Did you mean 'units'"):
+    with pytest.raises(DataError, match="did you mean 'units'"):
         constraints.protection(kinds=("unit",))
     (tmp_path / "empty.txt").write_text("# nothing\n")
     with pytest.raises(DataError, match="empty"):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ranjax.attacks import importance, text
-from ranjax.errors import ConfigError
+from ranjax.attacks.text import importance
+from ranjax.attacks.text import substitution as text
+from ranjax.core.errors import ConfigError
 
 import toy_text as toy  # isort: skip
 
@@ -101,7 +102,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="lists per slot"):
         importance.ranked(loss, PARAMS["table"], *rows, allowed, SETTINGS, hide_id=toy.UNK)
     for hidden in (-1, len(PARAMS["table"])):
-        with pytest.raises(ConfigError, match=f"hide_id = {hidden} .* 0 to {len(PARAMS['table']) - 1}"):
+        with pytest.raises(ConfigError, match=f"hide_id = {hidden}: .* 0 to {len(PARAMS['table']) - 1}"):
             importance.ranked(
                 loss, PARAMS["table"], *rows, allowed._replace(lists=jnp.zeros((1, rows[0].shape[1], 2), jnp.int32)),
                 SETTINGS, hide_id=hidden,

@@ -8,8 +8,10 @@ import micro_text as micro
 import numpy as np
 import pytest
 
-from ranjax.attacks import candidates, gains, importance, sources, text
-from ranjax.attacks import words as words_lib
+from ranjax.attacks.text import candidate_sources as sources
+from ranjax.attacks.text import candidates, gains, importance
+from ranjax.attacks.text import substitution as text
+from ranjax.attacks.text import words as words_lib
 
 SETTINGS = text.Substitution(max_words=3, top_k=8)
 for_rows = micro.quick_jit(candidates.for_rows)

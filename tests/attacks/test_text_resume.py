@@ -7,7 +7,9 @@ import pytest
 from flax import nnx
 
 from ranjax import models
-from ranjax.attacks import candidates, losses, resume, text
+from ranjax.attacks import losses
+from ranjax.attacks.text import candidates, resume
+from ranjax.attacks.text import substitution as text
 
 import toy_text as toy  # isort: skip
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ranjax.attacks import candidates, text
-from ranjax.errors import ConfigError
+from ranjax.attacks.text import candidates
+from ranjax.attacks.text import substitution as text
+from ranjax.core.errors import ConfigError
 
 import toy_text as toy  # isort: skip
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ranjax.attacks import candidates, gains, text
-from ranjax.attacks import words as words_lib
-from ranjax.errors import ConfigError, DataError
+from ranjax.attacks.text import candidates, gains
+from ranjax.attacks.text import substitution as text
+from ranjax.attacks.text import words as words_lib
+from ranjax.core.errors import ConfigError, DataError
 
 import toy_text as toy  # isort: skip
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ranjax.data.settings import FolderSettings, FolderSource
+from ranjax.data.set_settings import FolderSettings, FolderSource
 from ranjax.data.sources import ListSource
 
 FINDINGS = ("no effusion", "left effusion", "right mass", "small nodule", "clear lungs")

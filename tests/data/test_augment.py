@@ -5,12 +5,12 @@ import pytest
 from PIL import Image, ImageOps
 from small_data import records, source
 
-from ranjax.data.augment import Augmentation, generator
+from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.batches import Batches, Loader
 from ranjax.data.file_source import FileSource
+from ranjax.data.images.augment import Augmentation, generator
 from ranjax.data.sources import ListSource
-from ranjax.data.tokenizer import Tokenizer
-from ranjax.errors import ConfigError, DataError
+from ranjax.data.text.tokenizer import Tokenizer
 
 ALL = Augmentation(crop=0.6, flip=0.5, contrast=0.4, sentences=1.0)
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_data import records, source
 
+from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.batches import Batches, EvaluationBatches, Loader
 from ranjax.data.sources import ListSource
-from ranjax.data.tokenizer import Tokenizer
-from ranjax.errors import ConfigError, DataError
+from ranjax.data.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

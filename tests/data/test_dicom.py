@@ -8,8 +8,8 @@ import pytest
 from publishers import film
 from pydicom.pixels import apply_windowing
 
-from ranjax.data import dicom
-from ranjax.errors import DataError
+from ranjax.core.errors import DataError
+from ranjax.data.images import dicom
 
 RAMP = np.arange(24 * 24, dtype=np.uint16).reshape(24, 24)
 

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 from small_data import folder_settings, folder_source, rows, write_folder
 
+from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.folder import hash_split, read_rows
 from ranjax.data.prepared import prepare
-from ranjax.data.settings import FolderSettings, from_mapping
-from ranjax.errors import ConfigError, DataError
+from ranjax.data.set_settings import FolderSettings, from_mapping
 
 
 def test_a_missing_column_is_named_with_those_present_and_the_nearest(tmp_path):

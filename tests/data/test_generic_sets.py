@@ -12,13 +12,13 @@ import pytest
 from publishers import noise_film, openi_wheel, picture
 from small_data import folder_settings, rows, write_folder
 
-from ranjax.data import openi
-from ranjax.data.pixels import load
-from ranjax.data.prepare_set import prepare_set
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.images.locations import load
 from ranjax.data.prepared import prepare
+from ranjax.data.set_writing import prepare_set
 from ranjax.data.sets.choices import SetSettings
-from ranjax.data.sets.select import select
-from ranjax.errors import ConfigError, DataError
+from ranjax.data.sets.row_filters import select
+from ranjax.data.text import openi
 
 
 def reasons(selection):
@@ -146,7 +146,7 @@ def test_tar_shards_refuse_what_leaves_them(tmp_path):
     row = next(row for row in selection.rows if row.id == "train-000/a/003")
     assert row.report == "Film 3 is clear."
     expected = np.asarray(load(row.image).picture)
-    from ranjax.data.pixels import FileRef
+    from ranjax.data.images.locations import FileRef
 
     stored = load(FileRef(str(picture(tmp_path / "x.png", 3)))).picture
     np.testing.assert_array_equal(expected, np.asarray(stored))

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from ranjax.data.radiographs import CLASSES, LABEL_WORDS, PROMPTS, sample_cases, write_prompts, write_report
-from ranjax.data.radiographs.wording import NEGATIONS, NEGATIVES, TERMS
+from ranjax.data.radiographs.phrases import NEGATIONS, NEGATIVES, TERMS
 
 
 @pytest.fixture(scope="module")

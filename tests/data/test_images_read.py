@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from small_data import write_png
 
-from ranjax.data.images import decode_png, encode_png, read_image, to_float
-from ranjax.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.images.reading import decode_png, encode_png, read_image, to_float
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA"])

@@ -1,4 +1,4 @@
-"""Selections and arms: exact, nested ratios; captions that never stay; signs that spend the whole radius."""
+"""Selections and conditions: exact, nested ratios; captions that never stay; signs that spend the whole radius."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_data import records, source
 
-from ranjax.data.images import to_float
-from ranjax.data.noise import caption_shuffle, gaussian, select
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.images.reading import to_float
+from ranjax.data.noisy_pairs import caption_shuffle, gaussian, select
 from ranjax.data.sources import ListSource
-from ranjax.errors import ConfigError, DataError
 
 IDS = st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=80)
 SHARES = st.floats(0.0, 1.0)

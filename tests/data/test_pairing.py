@@ -7,13 +7,14 @@ import pytest
 from publishers import openi_wheel
 from test_prepared import flat_films  # noqa: F401
 
-from ranjax.config import default_config, override, validate
-from ranjax.data import openi, pairing, radiographs
-from ranjax.data.corpus import read_corpus
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data import radiographs
 from ranjax.data.prepared import fingerprint, prepare
-from ranjax.data.settings import SPLITS, PairedSettings, RadiographSettings
-from ranjax.errors import ConfigError, DataError
-from ranjax.stages.prepare import corpus, settings_of
+from ranjax.data.set_settings import SPLITS, PairedSettings, RadiographSettings
+from ranjax.data.text import openi, pairing
+from ranjax.data.text.corpus import read_corpus
+from ranjax.run.config import default_config, override, validate
+from ranjax.run.stages.prepare import corpus, settings_of
 
 
 def case(name, *findings):

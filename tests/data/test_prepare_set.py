@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 from publishers import nih, openi_wheel, picture, table
 
-from ranjax import prepare
-from ranjax.data import audit, decode, duplicates
-from ranjax.data.pixels import FileRef, ZipRef, load
-from ranjax.data.prepare_set import SHEET, prepare_set
+from ranjax.cli import prepare_command as prepare
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data import set_page as audit
+from ranjax.data.images import decode, duplicates
+from ranjax.data.images.locations import FileRef, ZipRef, load
 from ranjax.data.prepared import open_prepared
+from ranjax.data.set_writing import SHEET, prepare_set
 from ranjax.data.sets.choices import SetSettings
-from ranjax.errors import ConfigError, DataError
 
 
 def tree(root, count=40, share=None, copy=None):
@@ -80,7 +81,7 @@ def test_a_set_from_the_command_line_and_described(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["nhi", "--data_dir=x", "--out=y"], "Did you mean 'nih'"),
+        (["nhi", "--data_dir=x", "--out=y"], "did you mean 'nih'"),
         (["nih", "--out=y"], "--data_dir"),
         (["nih", "--data_dir=/nowhere", "--out=OUT"], "does not exist"),
         (["nih", "--data_dir=x", "--out=y", "--uncertain=maybe"], "one of ignore, zero, one, exclude"),
@@ -122,8 +123,8 @@ def test_a_killed_preparation_goes_on_where_it_was(made, tmp_path):
     root, first = made
     script = f"""
         import os, signal, sys
-        from ranjax.data import decode
-        from ranjax.data.prepare_set import prepare_set
+        from ranjax.data.images import decode
+        from ranjax.data.set_writing import prepare_set
         from ranjax.data.sets.choices import SetSettings
         decode.PART = 8
         def progress(done, total):
@@ -254,7 +255,7 @@ def test_ranges_warn_of_masks_and_darkness():
 def test_zip_bombs_and_absent_members_are_refused(tmp_path, monkeypatch):
     import zipfile
 
-    from ranjax.data import pixels
+    from ranjax.data.images import locations as pixels
 
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("big.png", b"\0" * 1_000_000)
@@ -281,7 +282,8 @@ def test_choices_that_do_not_fit_are_refused(changes, tmp_path):
 
 def test_as_a_command_with_all_cores(made, tmp_path):
     root, first = made
-    command = [sys.executable, "-m", "ranjax.prepare", "table", f"--data_dir={root}", f"--out={tmp_path}", "--option",
+    command = [sys.executable, "-m", "ranjax", "prepare", "table", f"--data_dir={root}", f"--out={tmp_path}",
+               "--option",
                "label=finding", "--image_size=16", "--patient_key=none", "--no-deidentify"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "error"})
     assert done.returncode == 0, done.stderr

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from small_data import folder_settings, rows, write_folder
 
-from ranjax import files
+from ranjax.core import files
+from ranjax.core.errors import ConfigError, DataError
 from ranjax.data import radiographs
-from ranjax.data.images import read_image
+from ranjax.data.images.reading import read_image
 from ranjax.data.prepared import fingerprint, open_prepared, prepare
-from ranjax.data.settings import FolderSettings, FolderSource, ImportSettings, RadiographSettings
+from ranjax.data.set_settings import FolderSettings, FolderSource, ImportSettings, RadiographSettings
 from ranjax.data.sources import open_tfds
-from ranjax.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +253,7 @@ def test_nih_and_covid_folders_end_to_end(nih_folder, covid_folder, tmp_path):
 def test_reading_imports_no_tensorflow_and_no_torch(prepared):
     script = f"""
         import sys
-        from ranjax.data import batches, noise, store
+        from ranjax.data import batches, noisy_pairs, store
         from ranjax.data.prepared import open_prepared
         assert "tensorflow_datasets" not in sys.modules
         source = open_prepared({str(prepared.folder)!r}).splits["train"]

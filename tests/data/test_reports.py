@@ -2,9 +2,9 @@
 
 import pytest
 
-from ranjax.data import deidentify, labeller, reports
-from ranjax.data.tokenizer import Tokenizer
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
+from ranjax.data.text import deidentify, labeller, reports
+from ranjax.data.text.tokenizer import Tokenizer
 
 
 def test_sections_by_heading_and_none_for_unknown_ones():

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from publishers import ALL
 
-from ranjax.data import pixels
-from ranjax.data.prepare_set import prepare_set
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.images import locations as pixels
+from ranjax.data.set_writing import prepare_set
 from ranjax.data.sets import SPECS
 from ranjax.data.sets.choices import SetSettings
-from ranjax.data.sets.select import select
-from ranjax.errors import ConfigError, DataError
+from ranjax.data.sets.row_filters import select
 
 
 @pytest.fixture(scope="module")

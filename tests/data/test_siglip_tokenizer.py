@@ -9,10 +9,10 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
-from ranjax.data.siglip_tokenizer import from_sentencepiece
-from ranjax.data.tokenizer import Tokenizer
-from ranjax.data.tokenizer_checks import check_fits
-from ranjax.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.text.siglip_tokenizer import from_sentencepiece
+from ranjax.data.text.tokenizer import Tokenizer
+from ranjax.data.text.tokenizer_checks import check_fits
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"tokenizer_class": "SiglipTokenizer", "pad_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"}

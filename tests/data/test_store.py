@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_data import source
 
+from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.batches import Batches
-from ranjax.data.images import to_float
-from ranjax.data.noise import mix, select
+from ranjax.data.images.reading import to_float
+from ranjax.data.noisy_pairs import mix, select
 from ranjax.data.store import NoisyStore, StoreWriter, quantise, realised_norm, verify
-from ranjax.data.tokenizer import Tokenizer
-from ranjax.errors import ConfigError, DataError
+from ranjax.data.text.tokenizer import Tokenizer
 
 EPSILON = 8 / 255
 SHARED = {"attack": "pgd", "settings": {"steps": 10}, "surrogate": "abc"}
@@ -29,7 +29,7 @@ def tokenizer(pairs):
     return Tokenizer.build([*pairs.column("report"), "attacked word"])
 
 
-def twin(pairs, tokenizer, index, epsilon=EPSILON):
+def noisy_pair(pairs, tokenizer, index, epsilon=EPSILON):
     record = pairs[index]
     rng = np.random.default_rng(index)
     clean = to_float(record["image"])
@@ -54,7 +54,7 @@ def writer_of(folder, pairs, count=10, **changes):
 
 def fill(writer, pairs, tokenizer, numbers=None):
     for number in writer.missing() if numbers is None else numbers:
-        writer.write(number, [twin(pairs, tokenizer, i) for i in writer.positions(number)])
+        writer.write(number, [noisy_pair(pairs, tokenizer, i) for i in writer.positions(number)])
 
 
 @pytest.fixture
@@ -63,13 +63,13 @@ def folder(tmp_path, pairs, tokenizer):
     return tmp_path / "store"
 
 
-def test_twins_come_back_by_id(folder, pairs, tokenizer):
+def test_noisy_pairs_come_back_by_id(folder, pairs, tokenizer):
     store = NoisyStore.open(folder)
     assert len(store) == 10
     assert list(store) == pairs.ids[:10]
     assert "case-10" not in store
     for index in (9, 0, 4):
-        given, found = twin(pairs, tokenizer, index), store[f"case-{index}"]
+        given, found = noisy_pair(pairs, tokenizer, index), store[f"case-{index}"]
         assert np.abs(found["image"].astype(float) - given["image"]).max() < 1 / 65535
         assert found["image"].dtype == np.float32
         for name in ("clean_image", "tokens", "mask"):
@@ -126,7 +126,7 @@ def test_finished_shards_are_kept_and_only_missing_ones_written(tmp_path, pairs,
     assert (tmp_path / "shard-00000.array_record").stat().st_mtime_ns == before
     assert again.missing() == []
     assert again.done == 10
-    assert verify(tmp_path)["twins"] == 10
+    assert verify(tmp_path)["noisy_pairs"] == 10
 
 
 def test_an_interrupted_store_equals_an_uninterrupted_one(folder, tmp_path, pairs, tokenizer):
@@ -149,7 +149,7 @@ def test_another_plan_in_the_same_folder_is_refused(folder, pairs):
 
 def test_verify_reports_what_it_checked(folder):
     report = verify(folder)
-    assert report["twins"] == 10
+    assert report["noisy_pairs"] == 10
     assert report["shards"] == 3
     assert 0.9 * EPSILON < report["largest_norm"] <= EPSILON
 
@@ -171,16 +171,16 @@ def test_a_radius_that_was_lowered_afterwards_is_found(folder):
         verify(folder)
 
 
-def test_twins_that_may_not_be_stored_are_refused(tmp_path, pairs, tokenizer):
+def test_noisy_pairs_that_may_not_be_stored_are_refused(tmp_path, pairs, tokenizer):
     writer = writer_of(tmp_path, pairs, count=1)
-    good = twin(pairs, tokenizer, 0)
-    outside = twin(pairs, tokenizer, 0, epsilon=0.2)
+    good = noisy_pair(pairs, tokenizer, 0)
+    outside = noisy_pair(pairs, tokenizer, 0, epsilon=0.2)
     for bad, reason in [
         (outside, "beyond its radius"),
         (good | {"image": good["image"] * 255}, "allowed: 0 to 1"),
         (good | {"image": good["image"] * np.nan}, "allowed: 0 to 1"),
         (good | {"image": good["image"][:8]}, "of one shape"),
-        (good | {"id": "case-5"}, "must hold 1 twins"),
+        (good | {"id": "case-5"}, "must hold 1 noisy pairs"),
     ]:
         with pytest.raises(DataError, match=reason):
             writer.write(0, [bad])
@@ -215,9 +215,9 @@ def test_ratio_zero_leaves_the_pairs_bit_equal(folder, pairs, tokenizer):
         np.testing.assert_array_equal(mixed[name], value)
 
 
-def test_missing_or_foreign_twins_are_refused(folder, pairs, tokenizer):
+def test_missing_or_foreign_noisy_pairs_are_refused(folder, pairs, tokenizer):
     store = NoisyStore.open(folder)
-    with pytest.raises(DataError, match=r"lacks 10 of the 20 twins of ratio 1\.0"):
+    with pytest.raises(DataError, match=r"lacks 10 of the 20 noisy pairs of ratio 1\.0"):
         mix(pairs, store, 1.0, 0)
     with pytest.raises(ConfigError, match=r"noise\.parts"):
         mix(pairs, store, 0.0, 0, "text")

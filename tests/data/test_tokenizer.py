@@ -8,8 +8,8 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranjax.data.tokenizer import Tokenizer
-from ranjax.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.text.tokenizer import Tokenizer
 
 REPORTS = [
     "No effusion. The heart is normal.",

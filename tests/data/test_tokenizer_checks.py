@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tokenizers
 
-from ranjax.data.tokenizer import Tokenizer
-from ranjax.data.tokenizer_checks import check_ends, check_fits
-from ranjax.data.tokenizer_files import recorded_id
-from ranjax.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.text.tokenizer import Tokenizer
+from ranjax.data.text.tokenizer_checks import check_ends, check_fits
+from ranjax.data.text.tokenizer_files import recorded_id
 
 REPORTS = ["No effusion. The heart is normal.", "Left-sided effusion, 2.5 cm; no mass."]
 

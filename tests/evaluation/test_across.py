@@ -1,13 +1,14 @@
-"""Differences between arms: which pairs are formed, and which would say nothing of the noise."""
+"""Differences between conditions: which pairs are formed, and which would say nothing of the noise."""
 
 import numpy as np
 import pytest
 
-from ranjax.errors import DataError
-from ranjax.stages.evaluation import across, subject
+from ranjax.core.errors import DataError
+from ranjax.run.stages.evaluation import evaluated_encoder as subject
+from ranjax.run.stages.evaluation import noise_effects as across
 
 
-def test_noise_is_held_against_the_clean_arm_but_not_by_images_of_the_surrogate():
+def test_noise_is_held_against_the_clean_condition_but_not_by_images_of_the_surrogate():
     rng = np.random.default_rng(0)
 
     def answers(share):
@@ -17,9 +18,9 @@ def test_noise_is_held_against_the_clean_arm_but_not_by_images_of_the_surrogate(
             for method in ("lp", "ran")
         }
 
-    arms = [across.Arm("clean", 0.0, answers(0.8)), across.Arm("coattack", 0.3, answers(0.5))]
-    arms.append(across.Arm("gaussian", 0.3, answers(0.6)))
-    found = across.effects(arms, 50, 0)
+    conditions = [across.Condition("clean", 0.0, answers(0.8)), across.Condition("coattack", 0.3, answers(0.5))]
+    conditions.append(across.Condition("gaussian", 0.3, answers(0.6)))
+    found = across.effects(conditions, 50, 0)
     assert {(one["kind"], one["attack"]) for one in found} == {
         *(("noise", attack) for attack in ("none", "pgd")),
         *(("recipe", attack) for attack in ("none", "pgd", "transfer")),
@@ -28,10 +29,10 @@ def test_noise_is_held_against_the_clean_arm_but_not_by_images_of_the_surrogate(
     (one,) = [
         item
         for item in found
-        if (item["kind"], item["arm"], item["method"], item["attack"]) == ("noise", "coattack", "lp", "none")
+        if (item["kind"], item["condition"], item["method"], item["attack"]) == ("noise", "coattack", "lp", "none")
     ]
     key = ("finding", "test", "none", "lp")
-    assert one["difference"] == np.mean(arms[1].answers[key].astype(float) - arms[0].answers[key])
+    assert one["difference"] == np.mean(conditions[1].answers[key].astype(float) - conditions[0].answers[key])
     assert {item["method"] for item in found if item["kind"] == "restored"} == {"ran"}
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ranjax import files
+from ranjax.core import files
 from ranjax.evaluation.statistics import bootstrap
-from ranjax.stages.evaluation.belonging import joined
+from ranjax.run.stages.evaluation.clusters import joined
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,7 +39,7 @@ def test_several_films_of_a_patient_say_less_than_as_many_patients():
 
 
 CONFIG = """
-from ranjax.config import default_config
+from ranjax.run.config import default_config
 
 
 def get_config(mode=""):

@@ -9,9 +9,9 @@ import pytest
 import scipy.fft
 import scipy.ndimage
 
-from ranjax.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, DataError
 from ranjax.evaluation import corruptions
-from ranjax.evaluation.counterattack import TTC, counterattack
+from ranjax.methods.test_time import TTC, counterattack
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_mean_corruption_error():
 
 
 def test_bad_input_is_named(images, keys):
-    with pytest.raises(ConfigError, match="Did you mean 'blur'"):
+    with pytest.raises(ConfigError, match="did you mean 'blur'"):
         corruptions.corrupt("blurr", 1, images, keys)
     with pytest.raises(ConfigError, match="severity"):
         corruptions.corrupt("blur", 6, images, keys)

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from ranjax.errors import ConfigError, DataError
-from ranjax.evaluation import captions, groups, projection, questions, statistics
-from ranjax.evaluation.rows import Cell
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.evaluation import caption_splitting as captions
+from ranjax.evaluation import feature_plane as projection
+from ranjax.evaluation import groups, questions, statistics
+from ranjax.evaluation.result_rows import Cell
 
 
 def test_sentences_are_captions_and_the_longest_stay():
@@ -32,7 +34,7 @@ def test_groups_are_named_from_findings_and_columns_with_ages_in_spans():
     assert groups.names(records, "side").tolist() == ["left", "no finding", "several", "none"]
     assert groups.names(records, "age").tolist() == ["40 to 59", "under 40", "unknown", "60 and over"]
     assert groups.names(records, "sex").tolist() == ["M", "unknown", "unknown", "F"]
-    with pytest.raises(ConfigError, match="Did you mean 'side'"):
+    with pytest.raises(ConfigError, match="did you mean 'side'"):
         groups.columns(records, ["sied"])
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from ranjax.errors import ConfigError, DataError
-from ranjax.evaluation import metrics, resampled, retrieval, spectrum
-from ranjax.training import selection
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.evaluation import bootstrap as resampled
+from ranjax.evaluation import metrics, retrieval, spectrum
+from ranjax.methods import selection
 
 
 @pytest.fixture(scope="module")

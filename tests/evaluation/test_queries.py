@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 
 from ranjax.evaluation import retrieval, statistics
-from ranjax.reporting import compare, independent, page, tables
-from ranjax.reporting.sections import Book
-from ranjax.stages.evaluation import across, pairs, record
+from ranjax.report import cluster_notes as independent
+from ranjax.report import page
+from ranjax.report import report_tables as tables
+from ranjax.report import run_comparison as compare
+from ranjax.report.sections import Book
+from ranjax.run.stages.evaluation import noise_effects as across
+from ranjax.run.stages.evaluation import pair_attacks as pairs
+from ranjax.run.stages.evaluation import result_record as record
 
 WORDINGS = np.repeat(np.arange(8), 8)
 
@@ -30,12 +35,12 @@ def test_reports_of_one_wording_are_drawn_together_and_images_are_not(found, tmp
     by_image, by_report = (rows[name, "recall@1"] for name in ("image_to_text", "text_to_image"))
     assert (by_image["n"], by_report["n"]) == (64, 8)
     assert by_report["high"] - by_report["low"] > 1.8 * (by_image["high"] - by_image["low"])
-    # Arms are paired on the same queries, and so their differences are over wordings, too.
+    # Conditions are paired on the same queries, and so their differences are over wordings, too.
     found.write(tmp_path)
     answers, owners = record.load(tmp_path)
     noisy = {key: ~hits for key, hits in answers.items()}
-    arms = [across.Arm("clean", 0.0, answers, owners), across.Arm("coattack", 0.3, noisy, owners)]
-    effects = {item["method"]: item for item in across.effects(arms, 100, 0)}
+    conditions = [across.Condition("clean", 0.0, answers, owners), across.Condition("coattack", 0.3, noisy, owners)]
+    effects = {item["method"]: item for item in across.effects(conditions, 100, 0)}
     assert {name: item["n"] for name, item in effects.items()} == {"image_to_text": 64, "text_to_image": 8}
 
 

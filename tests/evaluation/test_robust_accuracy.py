@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax.attacks import image
-from ranjax.errors import ConfigError, DataError
+from ranjax.attacks import pgd as image
+from ranjax.core.errors import ConfigError, DataError
 from ranjax.evaluation.robust_accuracy import robust_accuracy
-from ranjax.evaluation.robustness import WhiteBox
+from ranjax.evaluation.white_box import WhiteBox
 
 RADII = ("1/255", "4/255", 0.02)
 LENGTHS = np.array([1 / 255, 4 / 255, 0.02])
@@ -81,7 +81,7 @@ def test_the_standard_attacks_find_a_linear_models_worst_case(case):
         ({"epsilons": (8,), "norm": "l2"}, ConfigError, "the root of an image's 6 numbers"),
         ({"epsilons": ()}, ConfigError, "at least one radius"),
         ({"attacks": {}}, ConfigError, "at least one"),
-        ({"attacks": ("pgd",)}, ConfigError, r"attacks = \('pgd',\) is not allowed: at least one WhiteBox by its name"),
+        ({"attacks": ("pgd",)}, ConfigError, r"attacks = \('pgd',\): expected at least one WhiteBox by its name"),
         ({"images": 200.0}, DataError, r"allowed: \[0, 1\]"),
         ({"labels": np.full(11, 2)}, DataError, r"labels lie in 2\.\.2, the model has classes 0\.\.1"),
         ({"labels": np.zeros(3, int)}, DataError, "for each of 11 images"),

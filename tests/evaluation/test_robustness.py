@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax.attacks import image
-from ranjax.errors import ConfigError, DataError
-from ranjax.evaluation import robustness, zero_shot
-from ranjax.keys import example_keys, stream
+from ranjax.attacks import pgd as image
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.keys import example_keys, stream
+from ranjax.evaluation import white_box as robustness
+from ranjax.evaluation import zero_shot
 
 PIXELS, EPSILON = 8, 0.03
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from ranjax.errors import DataError
-from ranjax.evaluation import metrics, resampled
+from ranjax.core.errors import DataError
+from ranjax.evaluation import bootstrap as resampled
+from ranjax.evaluation import metrics
 from ranjax.evaluation.multi_label import multi_label_rows
-from ranjax.evaluation.rows import Cell
+from ranjax.evaluation.result_rows import Cell
 
 CELL = Cell("clean", 0.0, "lp", "finding", "test")
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ranjax.errors import ConfigError, DataError
-from ranjax.evaluation import metrics, resampled, rows, statistics
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.evaluation import bootstrap as resampled
+from ranjax.evaluation import metrics, statistics
+from ranjax.evaluation import result_rows as rows
 
 
 def test_interval_of_a_share_is_about_the_normal_one():

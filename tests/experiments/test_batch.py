@@ -20,8 +20,8 @@ from experiments.batch.ssh import Hosts
 from experiments.batch.states import state_of
 from experiments.batch.sweep import Run, expand
 from experiments.batch.tpu import TPU
-from ranjax import files
-from ranjax.errors import ConfigError
+from ranjax.core import files
+from ranjax.core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = str(ROOT / "configs" / "ran.py") + ":smoke"
@@ -66,8 +66,8 @@ def test_explicit_runs_are_combined_with_the_grid(tmp_path):
     ("text", "words"),
     [
         ("GRID = {'seed': [0]}", "CONFIG"),
-        (f"CONFIG = {SMOKE!r}\nGIRD = {{}}", "Did you mean 'GRID'"),
-        (f"CONFIG = {SMOKE!r}\nGRID = {{'sede': [0]}}", "Did you mean 'seed'"),
+        (f"CONFIG = {SMOKE!r}\nGIRD = {{}}", "did you mean 'GRID'"),
+        (f"CONFIG = {SMOKE!r}\nGRID = {{'sede': [0]}}", "did you mean 'seed'"),
         (f"CONFIG = {SMOKE!r}\nGRID = {{'seed': [-1]}}", "a number from 0 to"),
         (f"CONFIG = {SMOKE!r}\nGRID = {{'seed': 3}}", "a list"),
         (f"CONFIG = {SMOKE!r}\nGRID = {{'seed': [1, 1]}}", "twice"),
@@ -282,7 +282,7 @@ def test_the_table_holds_finished_runs_with_their_settings(tmp_path):
 
 
 TINY = """
-from ranjax.config import default_config
+from ranjax.run.config import default_config
 
 
 def get_config():

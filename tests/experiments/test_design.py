@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 
 from experiments.design import ran as design
-from ranjax import config as configs
-from ranjax import pipeline
+from ranjax.run import config as configs
+from ranjax.run import pipeline
 from ranjax.training.devices import make_mesh
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,8 +47,11 @@ def test_experiments_take_only_what_the_package_has(script):
 
 
 def test_a_name_that_is_gone_is_found():
-    gone = "from ranjax.stages import adapt\nfrom ranjax.stages import nowhere\nadapt.gone(1)\nadapt.run\n"
-    assert unknown_names(ast.parse(gone)) == ["line 2: ranjax.stages.nowhere", "line 3: ranjax.stages.adapt.gone"]
+    gone = "from ranjax.run.stages import adapt\nfrom ranjax.run.stages import nowhere\nadapt.gone(1)\nadapt.run\n"
+    assert unknown_names(ast.parse(gone)) == [
+        "line 2: ranjax.run.stages.nowhere",
+        "line 3: ranjax.run.stages.adapt.gone",
+    ]
 
 
 @pytest.mark.slow
@@ -65,7 +68,7 @@ def test_the_design_runs_with_a_filter_a_scope_and_an_objective(tmp_path, monkey
         ("scopes", "=TeCoA"),
         ("objectives", "=RAN, all terms"),
     ):
-        arguments = f"{tmp_path} --arm clean --group {group} --radii 4/255 --seeds 1 --examples 8 --only".split()
+        arguments = f"{tmp_path} --condition clean --group {group} --radii 4/255 --seeds 1 --examples 8 --only".split()
         monkeypatch.setattr("sys.argv", ["ran", *arguments, only])
         assert design.main() == 0
         said = capsys.readouterr().out

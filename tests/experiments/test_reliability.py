@@ -47,7 +47,7 @@ def test_moments_are_drawn_within_stages_and_move_on_after_two_hits():
     for number in range(50):
         delay_in = soak.moment(random.Random(number), Counter(prepare=2), seconds)
         assert delay_in("prepare") is None
-        # A later arm lasts as long as the first in a process of its own.
+        # A later condition lasts as long as the first in a process of its own.
         assert 0.0 <= delay_in("adapt/noisy") == delay_in("adapt/clean") <= 4.8
 
 

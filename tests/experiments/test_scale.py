@@ -9,10 +9,10 @@ from flax import nnx
 
 from experiments.scale import collectives, estimate, flops, towers
 from experiments.scale.chips import CHIPS
-from ranjax import config as configs
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 from ranjax.models import DualEncoder
-from ranjax.stages.pretrain import encoder_shape
+from ranjax.run import config as configs
+from ranjax.run.stages.pretrain import encoder_shape
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ranjax.errors import ConfigError, DataError
-from ranjax.models.bert_files import bert_config_from_transformers, load_bert, load_bert_mlm, save_bert
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.models.checkpoints.bert_files import bert_config_from_transformers, load_bert, load_bert_mlm, save_bert
 
 BOS, EOS, CLS, SEP, MASK = 1022, 1023, 3, 4, 2
 

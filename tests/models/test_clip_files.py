@@ -9,10 +9,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_encoder import TINY, seeded
 
-from ranjax.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, DataError
 from ranjax.models import WeightsError, load_clip, save_clip
-from ranjax.models.clip_files import clip_layout, config_from_transformers
-from ranjax.models.naming import write_tree
+from ranjax.models.checkpoints.clip_files import clip_layout, config_from_transformers
+from ranjax.models.checkpoints.naming import write_tree
 
 
 def unit(x):
@@ -141,7 +141,7 @@ def test_what_is_not_safetensors_is_named_as_what_it_is(tiny, tmp_path):
     with pytest.raises(DataError, match="holds no weights"):
         load_clip(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02")
-    with pytest.raises(DataError, match=r"pickle.*refused.*ranjax.models.convert"):
+    with pytest.raises(DataError, match=r"pickle.*refused.*ranjax.models.checkpoints.convert"):
         load_clip(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(DataError, match=r"config.json is absent"):

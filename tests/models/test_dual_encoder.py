@@ -8,10 +8,10 @@ import pytest
 from flax import nnx
 from tiny_encoder import TINY, seeded
 
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 from ranjax.models import DualEncoder, DualEncoderFunctions, describe_parameters, split
-from ranjax.models.bert import BertConfig, PostNormBlock
 from ranjax.models.layers import Block, Linear, Stack, take_position
+from ranjax.models.towers.bert import BertConfig, PostNormBlock
 
 
 def test_features_have_the_contract_s_shapes_and_dtypes(tiny, batch, encode):
@@ -76,7 +76,7 @@ def test_masked_tokens_do_not_count(tiny, batch, encode):
 
 
 def test_a_text_without_eos_is_pooled_at_its_last_token(batch):
-    from ranjax.models.text_transformer import pooling_positions
+    from ranjax.models.towers.text_transformer import pooling_positions
 
     tokens = jnp.asarray([[3, 4, 39, 39], [3, 4, 5, 0], [39, 1, 2, 3]], jnp.int32)
     mask = jnp.asarray([[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1]], bool)
@@ -94,7 +94,7 @@ def test_an_example_does_not_depend_on_its_batch(tiny, batch, encode):
 
 
 def test_patches_and_matmul_equal_a_strided_convolution():
-    from ranjax.models.vision_transformer import patches
+    from ranjax.models.towers.vision_transformer import patches
 
     rng = np.random.default_rng(1)
     images = jnp.asarray(rng.random((2, 6, 6, 3)), jnp.float32)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 from ranjax.models.heads import LinearHead, ResidualHead
 
 HEAD = ResidualHead(6, 3)

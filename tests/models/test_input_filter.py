@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 from ranjax.models import DualEncoder, DualEncoderConfig, input_filter, split
 
 

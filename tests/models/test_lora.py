@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 from ranjax.models import lora
-from ranjax.models.naming import paths
+from ranjax.models.checkpoints.naming import paths
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax import config as configs
-from ranjax import models, pipeline
+from ranjax import models
 from ranjax.data.store import NoisyStore
-from ranjax.data.tokenizer import Tokenizer
-from ranjax.data.tokenizer_checks import check_fits
+from ranjax.data.text.tokenizer import Tokenizer
+from ranjax.data.text.tokenizer_checks import check_fits
+from ranjax.run import config as configs
+from ranjax.run import pipeline
 from ranjax.training.devices import make_mesh
 
 pytestmark = pytest.mark.slow

@@ -13,19 +13,21 @@ from safetensors.numpy import load_file, save_file
 from test_torch_references import read, unpack
 from test_tower_references import ENCODERS, folder_of
 
-from ranjax import keys
-from ranjax.attacks import candidates, image, text
-from ranjax.errors import ConfigError, DataError
+from ranjax.attacks import pgd as image
+from ranjax.attacks.text import candidates
+from ranjax.attacks.text import substitution as text
+from ranjax.core import keys
+from ranjax.core.errors import ConfigError, DataError
 from ranjax.models import DualEncoderFunctions, load, resize_positions, save
-from ranjax.models.assemble import beside_bert
-from ranjax.models.bert import Bert, BertConfig, split_bert
-from ranjax.models.bert_files import save_bert
-from ranjax.models.layouts import kind_of
-from ranjax.models.naming import paths
-from ranjax.models.weight_files import read_weights
+from ranjax.models.checkpoints.assemble import beside_bert
+from ranjax.models.checkpoints.bert_files import save_bert
+from ranjax.models.checkpoints.layouts import kind_of
+from ranjax.models.checkpoints.naming import paths
+from ranjax.models.checkpoints.weight_files import read_weights
+from ranjax.models.towers.bert import Bert, BertConfig, split_bert
 from ranjax.objectives import contrastive
+from ranjax.training.contrastive_step import make_step
 from ranjax.training.optimizer import AdamWSettings, adamw
-from ranjax.training.pretrain import make_step
 from ranjax.training.state import TrainState
 
 
@@ -34,7 +36,7 @@ def test_one_file_of_weights_is_read_with_the_config_beside_it(tmp_path):
     params = load(tmp_path)[1]
     jax.tree.map(np.testing.assert_array_equal, params, load(tmp_path / "model.safetensors")[1])
     (tmp_path / "weights.bin").write_bytes(b"\x80\x02")
-    with pytest.raises(DataError, match=r"refused.*ranjax\.models\.convert"):
+    with pytest.raises(DataError, match=r"refused.*ranjax\.models\.checkpoints\.convert"):
         load(tmp_path / "weights.bin")
 
 
@@ -112,7 +114,7 @@ def test_siglip_s_padding_is_its_tokenizer_s(files, pad, tmp_path):
 
 def test_medclip_s_archive_is_told_by_its_keys_and_its_pickle_refused_with_the_command(tmp_path, caplog):
     (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"python -m ranjax\.models\.convert .*pytorch_model\.bin"):
+    with pytest.raises(DataError, match=r"python -m ranjax\.models\.checkpoints\.convert .*pytorch_model\.bin"):
         load(tmp_path)
     folder_of("medclip", tmp_path)
     (tmp_path / "config.json").unlink()  # As published: weights alone, heads told by the width.
@@ -198,7 +200,7 @@ def test_two_towers_that_came_apart_are_joined_and_written_as_open_clip(tmp_path
 
 def test_a_pickle_converts_to_the_same_tensors(tmp_path):
     torch = pytest.importorskip("torch", reason="the parity extra is not installed")
-    from ranjax.models.convert import main
+    from ranjax.models.checkpoints.convert import main
 
     value = np.arange(6, dtype=np.float32).reshape(2, 3)
     path = tmp_path / "open_clip_pytorch_model.bin"

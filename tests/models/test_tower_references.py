@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 from test_torch_references import compare, compare_two_towers, read, unpack
 
 from ranjax.models import load, save
-from ranjax.models.assemble import load_image_tower
-from ranjax.models.towers import IMAGE_TOWERS
+from ranjax.models.checkpoints.assemble import load_image_tower
+from ranjax.models.encoder_config import IMAGE_TOWERS
 
 OPEN_CLIP = ("open_clip_vit", "open_clip_modified_resnet", "open_clip_biomed", "open_clip_resnet50", "open_clip_siglip")
 ENCODERS = (*OPEN_CLIP, "siglip", "medclip")

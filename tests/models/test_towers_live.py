@@ -13,8 +13,8 @@ from test_torch_references import read
 from test_tower_references import REFERENCE, folder_of
 
 from ranjax.models import load, save, save_bert
-from ranjax.models.assemble import beside_bert
-from ranjax.models.bert import Bert, BertConfig, split_bert
+from ranjax.models.checkpoints.assemble import beside_bert
+from ranjax.models.towers.bert import Bert, BertConfig, split_bert
 
 torch = pytest.importorskip("torch", reason="the parity extra is not installed")
 

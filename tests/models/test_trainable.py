@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 from ranjax.models import lora
 from ranjax.models.trainable import combine, describe_adapters, describe_trainable, partition, select
 

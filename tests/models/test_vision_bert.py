@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 from ranjax.models import BertConfig, BertTextConfig, DualEncoder, TowersConfig, ViTConfig, load, save, split
 
 BERT = BertConfig(vocab_size=20, width=8, layers=1, heads=2, mlp_width=16, max_length=6, pooler=True)

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax.errors import DataError, StuckError
-from ranjax.files import DiskFullError
+from ranjax.core.errors import DataError, StuckError
+from ranjax.core.files import DiskFullError
 from ranjax.training import checkpoints, devices
 from ranjax.training.checkpoints import Checkpoints
 

@@ -9,8 +9,9 @@ import pytest
 from jax.sharding import PartitionSpec
 from linear_encoder import LinearEncoder, batch_at
 
-from ranjax.errors import ConfigError
-from ranjax.training import devices, fsdp, optimizer, pretrain
+from ranjax.core.errors import ConfigError
+from ranjax.training import contrastive_step as pretrain
+from ranjax.training import devices, fsdp, optimizer
 from ranjax.training.checkpoints import Checkpoints
 
 # Clipped from the first step on: the norm must be that of whole gradients.
@@ -123,9 +124,9 @@ def test_each_device_holds_its_part_and_the_weights_are_gathered_and_their_gradi
 
 
 def test_a_model_axis_that_does_not_divide_the_devices_is_refused():
-    with pytest.raises(ConfigError, match=r"model_axis = 3 .* a divisor of 8, the number of devices: 1, 2, 4, 8"):
+    with pytest.raises(ConfigError, match=r"model_axis = 3: expected a divisor of 8, the number of devices: 1, 2, 4, 8"):
         devices.make_mesh(8, 3)
     with pytest.raises(ConfigError, match=r"pretrain.batch_size = 12 .* Nearest: 8 or 16"):
         pretrain.program(LinearEncoder(), _params(), SETTINGS, devices.make_mesh(8, 2), batch_size=12)
-    with pytest.raises(ConfigError, match=r"pretrain.accumulate = 3 .* a divisor of 2"):
+    with pytest.raises(ConfigError, match=r"pretrain.accumulate = 3: .*a divisor of 2"):
         _program(8, 2, accumulate=3)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from linear_encoder import LinearEncoder, batch_at, init_params
 
-from ranjax.training import devices, loop, metrics_log, optimizer, pretrain
+from ranjax.training import contrastive_step as pretrain
+from ranjax.training import devices, loop, metrics_log, optimizer
 from ranjax.training.checkpoints import Checkpoints
 from ranjax.training.signals import StopFlag
 from ranjax.training.state import TrainState
@@ -192,12 +193,12 @@ def test_wrong_settings_are_refused(run):
 LONG = """
 import functools, jax
 from linear_encoder import LinearEncoder, batch_at, init_params
-from ranjax.training import devices, loop, optimizer, pretrain
+from ranjax.training import contrastive_step, devices, loop, optimizer
 from ranjax.training.state import TrainState
 adamw = optimizer.adamw(optimizer.AdamWSettings(learning_rate=1e-3, steps=200))
 mesh = devices.make_mesh()
 assert mesh.size == 8
-step = devices.data_parallel(pretrain.make_step(LinearEncoder(), adamw), mesh)
+step = devices.data_parallel(contrastive_step.make_step(LinearEncoder(), adamw), mesh)
 state = devices.replicate(TrainState.create(init_params(), adamw), mesh)
 place = functools.partial(devices.shard_batch, mesh=mesh)
 state = loop.train(step, state, batch_at, 200, key=jax.random.key(0), place=place, log_every=1000)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ranjax.errors import DataError
+from ranjax.core.errors import DataError
 from ranjax.training import masked_lm
 
 MASK, PAD, FIRST = 1, 0, 2

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ranjax.errors import ConfigError
+from ranjax.core.errors import ConfigError
 from ranjax.training import devices, optimizer
 
 SETTINGS = {"learning_rate": 0.1, "steps": 20, "warmup_steps": 4}
@@ -86,7 +86,7 @@ def test_wrong_settings_are_refused(field, value):
 
 def test_batches_that_do_not_divide_are_refused_with_the_nearest_sizes():
     mesh = devices.make_mesh(8)
-    with pytest.raises(ConfigError, match=r"batch_size = 20 .*multiple of 8.*Nearest: 16 or 24"):
+    with pytest.raises(ConfigError, match=r"batch_size = 20.*multiple of 8.*Nearest: 16 or 24"):
         devices.shard_batch({"x": np.zeros((20, 2))}, mesh)
     step = devices.data_parallel(lambda s, b, k: (s, jax.lax.pmean(jnp.sum(b["x"]), "data")), mesh)
     with pytest.raises(ConfigError, match="Nearest: 8"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ranjax import files
+from ranjax.core import files
 from ranjax.training import compile_cache, metrics_log, progress
 
 
@@ -126,7 +126,7 @@ def test_the_compilation_cache_is_filled(tmp_path):
 
 def test_importing_the_room_is_light():
     rooms = ", ".join(
-        f"ranjax.training.{name}" for name in ("loop", "checkpoints", "metrics_log", "progress", "pretrain")
+        f"ranjax.training.{name}" for name in ("loop", "checkpoints", "metrics_log", "progress", "contrastive_step")
     )
     code = f"import sys, {rooms};"
     code += "print([m for m in ('orbax', 'tensorboardX', 'tqdm', 'transformers', 'tensorflow') if m in sys.modules])"

@@ -11,11 +11,12 @@ from jax.sharding import PartitionSpec
 from linear_encoder import LinearEncoder, batch_at, init_params
 
 from ranjax import models
-from ranjax.errors import ConfigError
-from ranjax.models import clip_files
+from ranjax.core.errors import ConfigError
+from ranjax.models.checkpoints import clip_files
 from ranjax.models.trainable import select
 from ranjax.objectives import contrastive
-from ranjax.training import devices, optimizer, pretrain
+from ranjax.training import contrastive_step as pretrain
+from ranjax.training import devices, optimizer
 from ranjax.training.state import TrainState
 
 SETTINGS = optimizer.AdamWSettings(learning_rate=1e-3, steps=20, warmup_steps=4)
@@ -57,7 +58,7 @@ def test_twenty_steps_equal_the_stored_trajectory(dtype, reference_cases):
 
 
 def _by_stored_name(functions, params):
-    from ranjax.models.naming import write_tree
+    from ranjax.models.checkpoints.naming import write_tree
 
     return write_tree(params, clip_files.clip_layout(functions.config))
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax.training import devices, optimizer, pretrain
+from ranjax.training import contrastive_step as pretrain
+from ranjax.training import devices, optimizer
 
 WIDTH, DEPTH, EMBED, SIDE = 64, 2, 8, 4
 DEVICES = 2

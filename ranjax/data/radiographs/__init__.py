@@ -7,7 +7,7 @@
 One real patient, simulated lesions, no clinical claim: see `DATA_CARD`.
 """
 
-from ranjax.data.radiographs.card import DATA_CARD
+from ranjax.data.radiographs.data_card import DATA_CARD
 from ranjax.data.radiographs.findings import (
     CLASSES,
     IN_DOMAIN,

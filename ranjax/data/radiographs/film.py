@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ranjax.data.radiographs.lesions import Parameters
-from ranjax.data.radiographs.projection import FILM_MM
+from ranjax.data.radiographs.ray_projection import FILM_MM
 
 
 def _blur_matrix(size: int, sigma_mm: jax.Array) -> jax.Array:

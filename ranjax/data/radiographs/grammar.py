@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from ranjax.data.radiographs.findings import CLASSES, LOBES, SEVERITIES, Case, Finding
-from ranjax.data.radiographs.wording import (
+from ranjax.data.radiographs.phrases import (
     FINDINGS,
     IMPRESSIONS,
     NEGATIVES,

@@ -7,8 +7,8 @@ import numpy as np
 
 from ranjax.data.radiographs.findings import Case
 from ranjax.data.radiographs.lesions import heart_cover
-from ranjax.data.radiographs.parameters import case_parameters
 from ranjax.data.radiographs.render import grid_fields
+from ranjax.data.radiographs.render_parameters import case_parameters
 
 _heart_cover = jax.jit(heart_cover)
 # Thinner rims (pericardial fat) cast no border that a reader would measure.

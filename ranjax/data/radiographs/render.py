@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ranjax.data.radiographs import film, lesions, projection
+from ranjax.core.keys import example_keys, stream
+from ranjax.data.radiographs import film, lesions
+from ranjax.data.radiographs import ray_projection as projection
 from ranjax.data.radiographs.findings import KINDS, Case
-from ranjax.data.radiographs.parameters import pack
+from ranjax.data.radiographs.render_parameters import pack
 from ranjax.data.radiographs.volume import Grid, load_grid
-from ranjax.keys import example_keys, stream
 
 _LARGEST_COARSE = 96
 _CHUNK = 16

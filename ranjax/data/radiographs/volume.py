@@ -13,7 +13,7 @@ from importlib import resources
 import numpy as np
 from scipy import ndimage
 
-from ranjax.errors import DataError
+from ranjax.core.errors import DataError
 
 LOBE_NAMES = ("left_upper_lobe", "left_lower_lobe", "right_upper_lobe", "right_middle_lobe", "right_lower_lobe")
 _ASSET = "lidc_idri_0001.npz"

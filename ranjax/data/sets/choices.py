@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from ranjax.data.deidentify import PUBLIC
-from ranjax.data.images import RESIZE_MODES
-from ranjax.data.reports import SECTIONS
-from ranjax.data.settings import digest
-from ranjax.errors import ConfigError, nearest
+from ranjax.core.errors import ConfigError, nearest
+from ranjax.data.images.reading import RESIZE_MODES
+from ranjax.data.set_settings import digest
+from ranjax.data.text.deidentify import PUBLIC
+from ranjax.data.text.reports import SECTIONS
 
 UNCERTAIN = ("ignore", "zero", "one", "exclude")
 VIEWS = ("frontal", "all")
@@ -29,15 +29,15 @@ class SetSettings:
       views: "frontal" leaves lateral films out; films whose view is unknown stay. "all" keeps every film.
       sections: of the reports; none takes the whole text.
       language: reports in another language are left out ("en", "es", ...); "" keeps all.
-      label_reports: labels by the rules of `ranjax.data.labeller` for rows whose files bring none.
+      label_reports: labels by the rules of `ranjax.data.text.labeller` for rows whose files bring none.
       repeats: "keep" or "drop" a later report of one split that says the same as an earlier one.
-      deidentify: marks in place of what `ranjax.data.deidentify` finds in reports.
+      deidentify: marks in place of what `ranjax.data.text.deidentify` finds in reports.
       patient_key: what turns patient ids, and the ids made of them, into pseudonyms, see `deidentify.key_of`; "none":
         they stay as they are.
       tokenizer, max_tokens: cuts reports to whole sentences that fit; 0: uncut.
       adapt, validation, test: share of the patients of "train" that go there, where the set has no such split.
       seed: keys that cut, and drawn selections.
-      image_size, resize: see `ranjax.data.images.resize`.
+      image_size, resize: see `ranjax.data.images.reading.resize`.
       limit: rows at most, drawn by a hash of their ids; 0: all.
       ids: a list that selects rows, for sets that are defined by one.
       options: of generic layouts.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ranjax.data.folder import Rejected
-from ranjax.data.pixels import Reference
+from ranjax.data.images.locations import Reference
 
 __all__ = ["ABSENT", "PRESENT", "UNCERTAIN", "WRITTEN", "Entry", "Options", "Rejected", "Spec", "uncertain_cell"]
 

@@ -1,0 +1,327 @@
+"""Attacks on image-text pairs of a dual encoder: separate, sequential, Co-Attack and SGA, in embedding form.
+
+An encoder is two functions, ``image_fn(images f32[B, H, W, C]) -> f32[B, D]`` and ``text_fn(embeddings f32[B, L, W],
+tokens i32[B, L], mask bool[B, L]) -> f32[B, D]`` (embeddings: of the tokens, before positions). The loss of a pair is
+minus the cosine of its two features; it depends on that pair alone.
+
+Texts are [B, L], or [B, C, L] with C captions per image; a caption whose mask is all False counts for nothing.
+Everything is pure and meant to be called inside the caller's jit, with weights as arguments of the jitted function:
+
+    @functools.partial(jax.jit, static_argnames="text_settings")
+    def run(params, images, tokens, mask, words, keys, allowed, image_settings, text_settings):
+        image_fn = functools.partial(functions.image_features, params)
+        text_fn = lambda e, t, m: functions.text_features(params, t, m, embeddings=e)
+        return joint.craft(image_fn, text_fn, functions.token_table(params), images, tokens, mask, words, keys,
+                           image_settings, text_settings, allowed, recipe="sga")
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ranjax.attacks import losses, transforms
+from ranjax.attacks import pgd as image_lib
+from ranjax.attacks.text import candidates as candidates_lib
+from ranjax.attacks.text import importance, resume
+from ranjax.attacks.text import substitution as text
+from ranjax.core.errors import ConfigError, nearest
+
+ImageEncoder = Callable[[jax.Array], jax.Array]
+TextEncoder = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+Allowed = candidates_lib.Table | candidates_lib.Candidates
+
+
+class JointAttack(NamedTuple):
+    """Both sides of an attack on B pairs.
+
+    Attributes:
+      image: `ImageAttack` on the images.
+      text: `TextAttack` on the captions, [B, ...], or [B, C, ...] for several captions per image (traces: last).
+      loss: f32[B] or f32[B, C], minus the cosine of the attacked image and its attacked captions.
+      clean_loss: the same of the given pairs.
+    """
+
+    image: image_lib.ImageAttack
+    text: text.TextAttack
+    loss: jax.Array
+    clean_loss: jax.Array
+
+
+class Pairs(NamedTuple):
+    """Encoders and inputs of an attack, with one row per caption: B images, R = B * C captions."""
+
+    image_fn: ImageEncoder
+    text_fn: TextEncoder
+    table: jax.Array
+    images: jax.Array
+    tokens: jax.Array
+    mask: jax.Array
+    words: jax.Array
+    keys: jax.Array
+    allowed: Allowed
+    similarity: float | None = None
+    hide_id: int | None = None
+    surrogate_fn: ImageEncoder | None = None
+    text_resume: resume.TextResume | None = None
+
+    @property
+    def captions(self) -> int:
+        """Captions per image, C."""
+        return self.tokens.shape[0] // self.images.shape[0]
+
+    def encode_text(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        """f32[B, C, D], L2-normalised; zero for an empty caption."""
+        features = losses.unit(self.text_fn(self.table[tokens], tokens, mask))
+        features = jnp.where(jnp.any(mask, axis=1)[:, None], features, 0)
+        return features.reshape(self.images.shape[0], self.captions, -1)
+
+    def encode_image(self, images: jax.Array) -> jax.Array:
+        """f32[B, D], L2-normalised."""
+        return losses.unit(self.image_fn(images))
+
+    def attack_text(self, image: jax.Array, settings: text.Substitution) -> text.TextAttack:
+        """Substitution that ascends minus the cosine to image features f32[B, D]."""
+        target = jnp.repeat(image, self.captions, axis=0)
+        accept = None
+        if self.similarity is not None:
+            original = self.text_fn(self.table[self.tokens], self.tokens, self.mask)
+            accept = text.similar_to(self.text_fn, original, self.similarity)
+
+        def loss(embeddings: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+            return -jnp.sum(losses.unit(self.text_fn(embeddings, tokens, mask)) * target, axis=-1)
+
+        rows = (self.tokens, self.mask, self.words)
+        if self.hide_id is None:
+            again = None
+            if self.text_resume is not None:
+                again = resume.Resume(
+                    self.text_resume, lambda found, rows: -jnp.sum(losses.unit(found) * target[rows], axis=-1)
+                )
+            return text.substitute(loss, self.table, *rows, self.allowed, settings, accept, again)
+        allowed = self.allowed
+        if isinstance(allowed, candidates_lib.Table):
+            allowed = candidates_lib.for_rows(allowed, self.tokens, self.words)
+        return importance.ranked(loss, self.table, *rows, allowed, settings, hide_id=self.hide_id, accept_fn=accept)
+
+    def ascend(
+        self,
+        loss: Callable[[ImageEncoder], image_lib.Loss],
+        settings: image_lib.PGD,
+        initial: jax.Array | None = None,
+    ) -> image_lib.ImageAttack:
+        """PGD on ``loss(encoder)``, whose gradient is that of the surrogate encoder where there is one."""
+        surrogate = None if self.surrogate_fn is None else loss(self.surrogate_fn)
+        return image_lib.pgd(
+            loss(self.image_fn), self.images, self.keys, settings, surrogate=surrogate, initial=initial
+        )
+
+    def attack_image(
+        self, captions: jax.Array, settings: image_lib.PGD, initial: jax.Array | None
+    ) -> image_lib.ImageAttack:
+        """PGD that ascends the sum of minus the cosines to caption features f32[B, C, D]."""
+        return self.ascend(
+            lambda encode: lambda images: _away(losses.unit(encode(images)), captions), settings, initial
+        )
+
+    def keep_image(self, captions: jax.Array) -> image_lib.ImageAttack:
+        """The clean images as the result of an attack."""
+        own = self._replace(surrogate_fn=None)
+        return own.attack_image(captions, image_lib.PGD(0.0, 1.0, 0, start="none"), None)
+
+    def result(self, image: image_lib.ImageAttack, attack: text.TextAttack) -> JointAttack:
+        """Both sides with the losses of the attacked and the clean pairs."""
+
+        def pair_loss(images: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+            return -jnp.einsum("bd,bcd->bc", self.encode_image(images), self.encode_text(tokens, mask))
+
+        loss = pair_loss(image.images, attack.tokens, attack.mask)
+        return JointAttack(image, attack, loss, pair_loss(self.images, self.tokens, self.mask))
+
+
+def _away(image: jax.Array, captions: jax.Array) -> jax.Array:
+    """Sum over the captions of minus the cosine, f32[B], of unit features f32[B, D] and f32[B, C, D]."""
+    return -jnp.sum(image * captions.sum(1), axis=-1)
+
+
+def sep(pairs: Pairs, image_settings: image_lib.PGD, text_settings: text.Substitution) -> JointAttack:
+    """Each side against the clean other side."""
+    image = pairs.attack_image(pairs.encode_text(pairs.tokens, pairs.mask), image_settings, None)
+    return pairs.result(image, pairs.attack_text(pairs.encode_image(pairs.images), text_settings))
+
+
+def sequential(
+    pairs: Pairs,
+    image_settings: image_lib.PGD,
+    text_settings: text.Substitution,
+    initial: jax.Array | None = None,
+) -> JointAttack:
+    """Text against the clean image, then the image against the attacked text, both by the cosine."""
+    attack = pairs.attack_text(pairs.encode_image(pairs.images), text_settings)
+    captions = pairs.encode_text(attack.tokens, attack.mask)
+    return pairs.result(pairs.attack_image(captions, image_settings, initial), attack)
+
+
+def coattack(
+    pairs: Pairs, image_settings: image_lib.PGD, text_settings: text.Substitution, alpha: float = 3.0
+) -> JointAttack:
+    """Co-Attack (Zhang et al., ACM MM 2022, arXiv 2206.09391): text first, then the image by divergences.
+
+    The image ascends KL(p_img || p_img') + alpha KL(p_t' || p_img'), p = softmax of the L2-normalised embedding;
+    several captions count by their mean. Differs from the public code in the start of PGD (two-sided), in the text step
+    (`text.substitute` against the clean image) and in the candidates, which the caller gives.
+    """
+    clean = pairs.encode_image(pairs.images)
+    attack = pairs.attack_text(clean, text_settings)
+    captions = pairs.encode_text(attack.tokens, attack.mask)
+    real = jnp.any(pairs.mask, axis=1).reshape(captions.shape[:2]).astype(captions.dtype)
+
+    def loss(encode: ImageEncoder, images: jax.Array) -> jax.Array:
+        features = encode(images)
+        to_captions = jax.vmap(losses.coattack_kl, in_axes=(None, 1), out_axes=1)(features, captions)
+        to_captions = jnp.sum(real * to_captions, axis=1) / jnp.maximum(real.sum(1), 1)
+        return losses.coattack_kl(features, clean) + alpha * to_captions
+
+    return pairs.result(pairs.ascend(lambda encode: functools.partial(loss, encode), image_settings), attack)
+
+
+def sga(
+    pairs: Pairs,
+    image_settings: image_lib.PGD,
+    text_settings: text.Substitution,
+    scales: Sequence[float] = transforms.SGA_SCALES,
+    noise: float = 0.05,
+) -> JointAttack:
+    """Set-level guidance attack (Lu et al., ICCV 2023, arXiv 2307.14061).
+
+    (1) Text against the clean image. (2) The image against the set of its attacked captions, over the set of its own
+    scales (`transforms.scaled`), ascending the sum of minus the cosines; `image.loss` and `image.trace` are that sum.
+    (3) Text again, from the original captions, against the attacked image.
+    """
+    first = pairs.attack_text(pairs.encode_image(pairs.images), text_settings)
+    captions = pairs.encode_text(first.tokens, first.mask)
+
+    def guided(encode: ImageEncoder) -> image_lib.Loss:
+        return transforms.scaled(lambda images: _away(losses.unit(encode(images)), captions), scales, noise)
+
+    image = pairs.ascend(guided, image_settings)
+    last = pairs.attack_text(pairs.encode_image(image.images), text_settings)
+    return pairs.result(image, last._replace(queries=first.queries + last.queries))
+
+
+def image_only(pairs: Pairs, image_settings: image_lib.PGD, text_settings: text.Substitution) -> JointAttack:
+    """PGD on the image against its clean captions; the text stays."""
+    del text_settings
+    pairs = pairs._replace(hide_id=None, similarity=None)
+    image = pairs.attack_image(pairs.encode_text(pairs.tokens, pairs.mask), image_settings, None)
+    return pairs.result(image, pairs.attack_text(pairs.encode_image(pairs.images), text.Substitution(max_words=0)))
+
+
+def text_only(pairs: Pairs, image_settings: image_lib.PGD, text_settings: text.Substitution) -> JointAttack:
+    """Substitution in the captions against the clean image; the image stays."""
+    del image_settings
+    attack = pairs.attack_text(pairs.encode_image(pairs.images), text_settings)
+    return pairs.result(pairs.keep_image(pairs.encode_text(pairs.tokens, pairs.mask)), attack)
+
+
+RECIPES: dict[str, Callable[..., JointAttack]] = {
+    "coattack": coattack,
+    "sga": sga,
+    "sep": sep,
+    "sequential": sequential,
+    "image_only": image_only,
+    "text_only": text_only,
+}
+
+
+_GIVEN = ("pairs", "image_settings", "text_settings")
+
+
+def craft(
+    image_fn: ImageEncoder,
+    text_fn: TextEncoder,
+    table: jax.Array,
+    images: jax.Array,
+    tokens: jax.Array,
+    mask: jax.Array,
+    words: jax.Array,
+    keys: jax.Array,
+    image_settings: image_lib.PGD,
+    text_settings: text.Substitution,
+    candidates: Allowed,
+    recipe: str = "coattack",
+    similarity: float | None = None,
+    hide_id: int | None = None,
+    surrogate_fn: ImageEncoder | None = None,
+    text_resume: resume.TextResume | None = None,
+    **options: Any,
+) -> JointAttack:
+    """Attacks B pairs by one of `RECIPES`; pure, for the caller's jit.
+
+    Args:
+      image_fn, text_fn: the encoder, see the module.
+      table: f[V, W], token embeddings.
+      images: f32[B, H, W, C] in [0, 1].
+      tokens: i32[B, L] or [B, C, L]; mask: bool, words: i32, of the same shape.
+      keys: key[B], one per pair.
+      image_settings: of PGD. text_settings: of the substitution.
+      candidates: what may replace what; a `Candidates` has one row per caption, [B * C, ...].
+      recipe: "coattack", "sga", "sep", "sequential", "image_only" or "text_only".
+      similarity: least cosine of a replaced caption's features to those of the original; None: no bound.
+      hide_id: the token that hides a word: words are visited in the order of their importance (`importance.ranked`,
+        which needs candidates with lists); None: guided by the gradient (`text.substitute`).
+      surrogate_fn: an encoder whose gradient PGD follows in the place of `image_fn`'s, e.g. the same one computing in
+        bfloat16; every loss that is returned is `image_fn`'s, but `image.trace`.
+      text_resume: `text_fn` in two parts, of a causal encoder (`resume.of_encoder`): replaced words are then scored
+        without computing again what stands before them.
+      **options: of the recipe: `alpha` (coattack), `scales` and `noise` (sga), `initial` (sequential).
+
+    Raises:
+      ConfigError: unknown recipe, or an option that it does not have; targeted settings. ValueError: shapes that do not
+        fit.
+    """
+    if not isinstance(recipe, str) or recipe not in RECIPES:
+        raise ConfigError("recipe", recipe, f"one of {sorted(RECIPES)}", nearest(str(recipe), RECIPES))
+    if tokens.ndim not in (2, 3) or tokens.shape[0] != images.shape[0]:
+        raise ValueError(f"tokens must be [B, L] or [B, C, L] for {images.shape[0]} images, got shape {tokens.shape}")
+    if not tokens.shape == mask.shape == words.shape:
+        shapes = f"{tokens.shape}, {mask.shape}, {words.shape}"
+        raise ValueError(f"tokens, mask and words must be of one shape, got {shapes}")
+    if getattr(image_settings, "targeted", False):
+        raise ConfigError("targeted", True, "False: a pair is driven apart, there is no target")
+    known = [name for name in inspect.signature(RECIPES[recipe]).parameters if name not in _GIVEN]
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"options of {recipe}", name, f"some of {known}", nearest(name, known))
+    lead = tokens.shape[:-1]
+    captions, real, slots = (x.reshape(-1, tokens.shape[-1]) for x in (tokens, mask, words))
+    pairs = Pairs(
+        image_fn,
+        text_fn,
+        table,
+        images,
+        captions,
+        real,
+        slots,
+        keys,
+        candidates,
+        similarity,
+        hide_id,
+        surrogate_fn,
+        text_resume,
+    )
+    result = RECIPES[recipe](pairs, image_settings, text_settings, **options)
+    attack = result.text._asdict()
+    trace = attack.pop("trace")
+    shaped = {name: x.reshape(lead + x.shape[1:]) for name, x in attack.items()}
+    return JointAttack(
+        result.image,
+        text.TextAttack(**shaped, trace=trace.reshape((-1, *lead))),
+        result.loss.reshape(lead),
+        result.clean_loss.reshape(lead),
+    )

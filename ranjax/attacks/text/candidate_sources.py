@@ -1,0 +1,165 @@
+"""Where candidate words come from: a thesaurus, classes of words, neighbours in the embedding, a masked language model.
+
+Each gives lists of table indices per original word, i32[N, K] (or per slot of a batch, i32[B, L, K]), -1 filled, to be
+put into a table by `restrict`, or handed to `candidates.for_rows`; together they intersect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ranjax.attacks.text import words as words_lib
+from ranjax.attacks.text.candidates import Lexicon, Table, intersect
+from ranjax.core.errors import ConfigError
+
+
+def restrict(table: Table, *lists: jax.Array) -> Table:
+    """The table with its words' lists intersected with `lists`, each i32[N, K]; the first list's order is kept."""
+    held = () if table.lists is None else (table.lists,)
+    return table._replace(lists=intersect(*held, *lists))
+
+
+def from_groups(lexicon: Lexicon, groups: Iterable[Sequence[str]]) -> jax.Array:
+    """Words may be replaced by the other words of their groups, and words in no group stay: i32[N, K].
+
+    Args:
+      lexicon: the candidate words; matched without regard to case.
+      groups: e.g. `constraints.read_groups("radiology_synonyms")`. A word may be in several.
+    """
+    index = _places(lexicon)
+    found: list[dict[int, None]] = [{} for _ in lexicon.words]
+    for group in groups:
+        members = [i for word in group for i in index.get(word.lower(), ())]
+        for i in members:
+            found[i].update(dict.fromkeys(j for j in members if j != i))
+    return _filled([list(listed) for listed in found])
+
+
+def same_class(lexicon: Lexicon, lists: jax.Array, groups: Iterable[Sequence[str]]) -> jax.Array:
+    """`lists` i32[N, K] without words of another class than the original's, where both classes are known.
+
+    Args:
+      lexicon: the candidate words.
+      lists: what is allowed so far.
+      groups: classes, e.g. `constraints.read_groups("word_classes")`. A word may be in several.
+    """
+    index, groups = _places(lexicon), tuple(groups)
+    member = np.zeros((len(lexicon.words), len(groups)), bool)
+    for column, group in enumerate(groups):
+        member[[i for word in group for i in index.get(word.lower(), ())], column] = True
+    held = np.asarray(lists)
+    shared = np.any(member[:, None, :] & member[held], axis=-1)
+    known = member.any(1)
+    clash = known[:, None] & known[held] & ~shared
+    return jnp.asarray(np.where(clash, -1, held))
+
+
+def _places(lexicon: Lexicon) -> dict[str, list[int]]:
+    index: dict[str, list[int]] = {}
+    for i, word in enumerate(lexicon.words):
+        index.setdefault(word.lower(), []).append(i)
+    return index
+
+
+def _filled(lists: Sequence[Sequence[int]]) -> jax.Array:
+    out = np.full((len(lists), max(1, max(map(len, lists)))), -1, np.int32)
+    for row, listed in zip(out, lists):
+        row[: len(listed)] = listed
+    return jnp.asarray(out)
+
+
+def neighbours(embeddings: np.ndarray | jax.Array, table: Table, k: int, min_similarity: float = 0.0) -> jax.Array:
+    """The k nearest offered words by the cosine of mean piece embeddings, nearest first: i32[N, k].
+
+    Args:
+      embeddings: f32[V, W], e.g. the token table of the attacked text tower.
+      table: the candidate words.
+      k: neighbours per word.
+      min_similarity: least cosine to the original word, -1 .. 1.
+
+    Raises:
+      ConfigError: a threshold outside -1 .. 1, or k below 1.
+    """
+    if not -1 <= min_similarity <= 1:
+        raise ConfigError("min_similarity", min_similarity, "a cosine between -1 and 1")
+    if k < 1:
+        raise ConfigError("k", k, "1 or more")
+    vectors = np.asarray(embeddings, np.float64)
+    pieces, lengths = np.asarray(table.pieces), np.asarray(table.lengths)
+    inside = np.arange(pieces.shape[1])[None] < lengths[:, None]
+    mean = np.where(inside[..., None], vectors[pieces], 0).sum(1) / lengths[:, None]
+    unit = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    offered = np.asarray(table.offered)
+    out = np.full((len(unit), min(k, len(unit))), -1, np.int32)
+    for first in range(0, len(unit), 1024):  # blocks bound the memory
+        rows = np.arange(first, min(first + 1024, len(unit)))
+        cosine = unit[rows] @ unit.T
+        cosine[:, ~offered] = -np.inf
+        cosine[np.arange(len(rows)), rows] = -np.inf
+        best = np.argsort(-cosine, axis=1, kind="stable")[:, : out.shape[1]]
+        value = np.take_along_axis(cosine, best, axis=1)
+        out[rows] = np.where((value >= min_similarity) & np.isfinite(value), best, -1)
+    return jnp.asarray(out)
+
+
+def masked_lm_lists(logits: jax.Array, words: jax.Array, table: Table, k: int, slots: int | None = None) -> jax.Array:
+    """The k words that a masked language model likes best in every slot, best first: i32[B, slots, k]; runs inside jit.
+
+    Only words of as many pieces as the original has are compared, by the mean of their pieces' logits at the
+    original's own positions (the row's `words` say which, so special tokens in front cannot shift them). Protected
+    words count for the k and are left out by the attack, as in BERT-Attack (Li et al. 2020).
+
+    Args:
+      logits: f32[B, M, V], of the model on its own tokens of the texts: plain, or each position masked in turn
+        (`masked_logits`).
+      words: i32[B, M], slot of each of these tokens, -1 on special tokens and padding. Slots number the same words as
+        in the attacked rows, whatever the two tokenizers.
+      table: the candidate words **in the model's tokens**: entry i is the same word as entry i of the attack's table.
+      k: words per slot (10 in Co-Attack and SGA, 48 in BERT-Attack).
+      slots: number of slots L of the attacked rows; default M.
+    """
+    width, number = table.pieces.shape[1], table.lengths.shape[0]
+    slots = words.shape[1] if slots is None else slots
+
+    def one(logits: jax.Array, words: jax.Array) -> jax.Array:
+        where = words_lib.find_slots(words)
+        positions, inside = words_lib.pieces_at(words, where, width)
+        total = jnp.zeros((words.shape[0], number), logits.dtype)
+        for j in range(width):
+            total = total + jnp.where(inside[:, j : j + 1], logits[positions[:, j]][:, table.pieces[:, j]], 0)
+        same = table.lengths[None, :] == where.length[:, None]
+        mean = jnp.where(same, total / jnp.maximum(where.length, 1)[:, None].astype(logits.dtype), -jnp.inf)
+        value, best = jax.lax.top_k(mean, min(k, number))
+        return jnp.where(value > -jnp.inf, best, -1)
+
+    lists = jax.vmap(one)(logits, words)
+    lists = lists[:, :slots]
+    return jnp.pad(lists, ((0, 0), (0, slots - lists.shape[1]), (0, 0)), constant_values=-1)
+
+
+def masked_logits(
+    model: Callable[[jax.Array, jax.Array], jax.Array],
+    tokens: jax.Array,
+    mask: jax.Array,
+    words: jax.Array,
+    mask_id: int,
+) -> jax.Array:
+    """Logits f32[B, M, V] of a masked language model, each word's from a row in which that word is masked as a whole.
+
+    Args:
+      model: tokens i32[B, M], mask bool[B, M] -> logits f32[B, M, V]; called once per slot.
+      tokens, mask, words: the texts in the model's tokens.
+      mask_id: the model's mask token.
+    """
+
+    def add(slot: jax.Array, total: jax.Array) -> jax.Array:
+        here = words == slot
+        logits = model(jnp.where(here, jnp.int32(mask_id), tokens), mask)
+        return jnp.where(here[..., None], logits, total)
+
+    shape = jax.eval_shape(model, tokens, mask)
+    return jax.lax.fori_loop(0, jnp.max(words) + 1, add, jnp.zeros(shape.shape, shape.dtype))

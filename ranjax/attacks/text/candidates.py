@@ -1,0 +1,213 @@
+"""Which words may stand for which: a table of candidate words as pieces, and the allowed replacements of every word.
+
+On the host, `build` turns a list of words and any tokenizer's encode function into a `Lexicon`; its `table` is arrays
+alone and travels into jit. Restrictions are lists of table indices per original word, -1 filled: `neighbours` in an
+embedding, a `thesaurus`, a masked language model (`masked_lm_lists`), and intersections of them (`intersect`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ranjax.attacks.text import words as words_lib
+from ranjax.core.errors import ConfigError, DataError
+
+
+class Table(NamedTuple):
+    """Candidate words as arrays; a pytree, to be passed as an argument of jitted functions.
+
+    Attributes:
+      pieces: i32[N, P], tokens of every word, `pad_id` beyond its length.
+      lengths: i32[N], 1 .. P.
+      replaceable: bool[N], whether the word may be replaced where it stands in a text.
+      offered: bool[N], whether the word may be put in place of another.
+      lists: i32[N, K] or None, table indices that may replace the word, -1 filled; None: every offered word.
+      hashes: u32[N], ascending hashes of the pieces, and order: i32[N], the word that each of them belongs to.
+      multiplier: u32[], of the hash.
+      pad_id: i32[], the padding token.
+    """
+
+    pieces: jax.Array
+    lengths: jax.Array
+    replaceable: jax.Array
+    offered: jax.Array
+    lists: jax.Array | None
+    hashes: jax.Array
+    order: jax.Array
+    multiplier: jax.Array
+    pad_id: jax.Array
+
+
+class Candidates(NamedTuple):
+    """A table together with what it says about the words of a batch of rows.
+
+    Attributes:
+      table: the table.
+      present: i32[B, L], table index of the word in each slot of the original rows, -1 where there is none.
+      open: bool[B, L], slots that may be replaced.
+      lists: i32[B, L, K] or None, table indices allowed per slot, -1 filled; None: every offered word.
+    """
+
+    table: Table
+    present: jax.Array
+    open: jax.Array
+    lists: jax.Array | None
+
+
+class Lexicon(NamedTuple):
+    """The words of a table on the host: ``words[i]`` is the text of table entry i."""
+
+    words: tuple[str, ...]
+    table: Table
+
+    def indices(self) -> dict[str, int]:
+        """Table index of every word."""
+        return {word: i for i, word in enumerate(self.words)}
+
+
+def build(
+    words: Iterable[str],
+    encode: Callable[[str], Sequence[int]],
+    *,
+    pad_id: int,
+    protected: Collection[str] | Callable[[str], bool] = (),
+    max_pieces: int = 8,
+    vocab_size: int | None = None,
+) -> Lexicon:
+    """Builds the table of candidate words.
+
+    A protected word is neither replaced nor offered. Words that encode to nothing, to more than `max_pieces` tokens, or
+    to the same tokens as an earlier word (then the stricter protection of the two holds) get no entry of their own; a
+    word without an entry is never replaced.
+
+    Args:
+      words: the words, e.g. the vocabulary of a corpus; order is kept and settles ties.
+      encode: text of one word -> its tokens, without special tokens.
+      pad_id: the padding token.
+      protected: the protected words, or a predicate such as `constraints.Protection`.
+      max_pieces: longest word in tokens.
+      vocab_size: rows of the model's token table, where known: a tokenizer of another model is then found out here.
+
+    Raises:
+      DataError: no word is left. ConfigError: a word whose tokens are not in the token table.
+    """
+    is_protected = protected if callable(protected) else frozenset(protected).__contains__
+    kept: dict[tuple[int, ...], str] = {}
+    closed: set[tuple[int, ...]] = set()
+    for word in words:
+        pieces = tuple(int(piece) for piece in encode(word))
+        if not 0 < len(pieces) <= max_pieces:
+            continue
+        if vocab_size is not None and not 0 <= min(pieces) <= max(pieces) < vocab_size:
+            allowed = f"0 to {vocab_size - 1}, the rows of the token table"
+            raise ConfigError(f"tokens of {word!r}", pieces, allowed, "Is this the tokenizer of another model?")
+        kept.setdefault(pieces, word)
+        if is_protected(word):
+            closed.add(pieces)
+    if not kept:
+        raise DataError(f"no candidate word is left: every word encodes to nothing or to more than {max_pieces} tokens")
+    width = max(map(len, kept))
+    pieces = np.full((len(kept), width), pad_id, np.int32)
+    for row, entry in zip(pieces, kept):
+        row[: len(entry)] = entry
+    lengths = np.array([len(entry) for entry in kept], np.int32)
+    free = np.array([entry not in closed for entry in kept])
+    multiplier, hashes = _distinct_hashes(pieces, lengths)
+    order = np.argsort(hashes).astype(np.int32)
+    table = Table(
+        jnp.asarray(pieces),
+        jnp.asarray(lengths),
+        jnp.asarray(free),
+        jnp.asarray(free),
+        None,
+        jnp.asarray(hashes[order]),
+        jnp.asarray(order),
+        jnp.asarray(multiplier),
+        jnp.asarray(pad_id, jnp.int32),
+    )
+    return Lexicon(tuple(kept.values()), table)
+
+
+def in_tokens_of(
+    lexicon: Lexicon, encode: Callable[[str], Sequence[int]], *, pad_id: int, max_pieces: int = 8
+) -> Table:
+    """The same words in the tokens of another model, entry for entry, for `sources.masked_lm_lists`.
+
+    A word that this model encodes to nothing or to more than `max_pieces` tokens has length 0 there: never proposed.
+    """
+    found = [[int(piece) for piece in encode(word)] for word in lexicon.words]
+    fitting = [piece if len(piece) <= max_pieces else [] for piece in found]
+    width = max(1, max(map(len, fitting)))
+    pieces = np.array([[*piece, *[pad_id] * (width - len(piece))] for piece in fitting], np.int32)
+    lengths = np.array([len(piece) for piece in fitting], np.int32)
+    table = lexicon.table
+    return table._replace(pieces=jnp.asarray(pieces), lengths=jnp.asarray(lengths), lists=None)
+
+
+def _distinct_hashes(pieces: np.ndarray, lengths: np.ndarray) -> tuple[np.uint32, np.ndarray]:
+    """A multiplier under which no two words share a hash, and the hashes u32[N]."""
+    for multiplier in range(0x9E3779B1, 0x9E3779B1 + 2_000, 2):
+        hashes = np.zeros(len(pieces), np.uint64)
+        for j in range(pieces.shape[1]):
+            longer = (hashes * np.uint64(multiplier) + pieces[:, j].astype(np.uint64) + np.uint64(1)) % np.uint64(2**32)
+            hashes = np.where(j < lengths, longer, hashes)
+        if len(np.unique(hashes)) == len(hashes):
+            return np.uint32(multiplier), hashes.astype(np.uint32)
+    raise DataError(f"{len(pieces)} candidate words are too many to be told apart by a 32-bit hash; use fewer")
+
+
+def lookup(table: Table, tokens: jax.Array, words: jax.Array) -> jax.Array:
+    """Table index of the word in every slot, i32[B, L], -1 where the word has no entry; runs inside jit.
+
+    Args:
+      table: the table.
+      tokens: i32[B, L].
+      words: i32[B, L], slot of every token, -1 on special tokens and padding.
+    """
+
+    def one(tokens: jax.Array, words: jax.Array) -> jax.Array:
+        slots = words_lib.find_slots(words)
+        width = table.pieces.shape[1]
+        positions, inside = words_lib.pieces_at(tokens, slots, width)
+        found = jnp.where(inside, tokens[positions], table.pad_id)
+        value = jnp.zeros(words.shape, jnp.uint32)
+        for j in range(width):
+            longer = value * table.multiplier + found[:, j].astype(jnp.uint32) + jnp.uint32(1)
+            value = jnp.where(inside[:, j], longer, value)
+        entry = table.order[jnp.minimum(jnp.searchsorted(table.hashes, value), len(table.hashes) - 1)]
+        same = (table.lengths[entry] == slots.length) & jnp.all(table.pieces[entry] == found, axis=1)
+        return jnp.where(same & (slots.length > 0), entry, -1)
+
+    return jax.vmap(one)(tokens, words)
+
+
+def for_rows(table: Table, tokens: jax.Array, words: jax.Array, lists: jax.Array | None = None) -> Candidates:
+    """What `table` allows in a batch of rows; runs inside jit.
+
+    Args:
+      table: the table; its own `lists`, where present, restrict every word.
+      tokens: i32[B, L].
+      words: i32[B, L].
+      lists: i32[B, L, K], table indices allowed per slot of these rows, e.g. from `masked_lm_lists`; intersected
+        with the table's own.
+    """
+    present = lookup(table, tokens, words)
+    entry = jnp.maximum(present, 0)
+    open_ = (present >= 0) & table.replaceable[entry]
+    if table.lists is not None:
+        own = jnp.where(open_[..., None], table.lists[entry], -1)
+        lists = own if lists is None else intersect(lists, own)
+    return Candidates(table, present, open_, lists)
+
+
+def intersect(first: jax.Array, *others: jax.Array) -> jax.Array:
+    """Entries of `first` i32[..., K] that every other list i32[..., K'] holds too; -1 for the rest, order kept."""
+    for other in others:
+        held = jnp.any(first[..., :, None] == other[..., None, :], axis=-1)
+        first = jnp.where(held, first, -1)
+    return first

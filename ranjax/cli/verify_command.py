@@ -1,0 +1,86 @@
+"""Checks what a run left behind: files, checkpoints, noisy stores, and the losses that were written down.
+
+    python -m ranjax verify runs/ran
+    python -m ranjax verify runs/ran --sample=256 --repair
+
+Of every finished stage: the SHA-256 of its files. Of checkpoints: that of theirs. Of noisy stores: hash and ids of
+every shard; every noisy pair inside its ball and in [0, 1]; its clean image that of the source; its report the original with
+only the recorded words replaced, none of them protected, no more than allowed; the pairs just those that the highest
+ratio takes; and the loss of a sample, computed again by the encoder that was attacked.
+
+Exit codes: 0 sound; 1 something is wrong (all of it is named); 2 the input was refused. With --repair, what is damaged
+is set aside into ``damaged/``: the run's own command then makes just that again, to the same bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.run import config as configs
+
+EXIT_WRONG, EXIT_REFUSED = 1, 2
+
+
+def parser() -> argparse.ArgumentParser:
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    p = argparse.ArgumentParser(
+        prog="python -m ranjax verify",
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("workdir", type=Path, metavar="WORKDIR", help="folder of a run")
+    p.add_argument(
+        "--sample",
+        type=int,
+        default=64,
+        metavar="N",
+        help="noisy pairs a store whose loss is computed again (default 64)",
+    )
+    p.add_argument("--repair", action="store_true", help="set aside what is damaged, so that it is made again")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    try:
+        if arguments.sample < 0:
+            raise ConfigError("--sample", arguments.sample, "0 or more")
+        return _verify(arguments.workdir.absolute(), arguments.sample, arguments.repair)
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+
+
+def _verify(workdir: Path, sample: int, repair: bool) -> int:
+    config = configs.of_run(workdir)
+    from ranjax.core.lock import locked
+    from ranjax.run.stages import verification as verify
+    from ranjax.training import compile_cache, devices
+
+    if config.compile_cache != "off":
+        compile_cache.enable(config.compile_cache or None)
+    wrong = seen = 0
+    with locked(workdir):
+        for verdict in verify.verify(config, workdir, devices.make_mesh(config.devices or None), sample):
+            seen += 1
+            wrong += len(verdict.faults)
+            print(f"{verdict.run}: {'; '.join(verdict.checked)}: {'WRONG' if verdict.faults else 'sound'}", flush=True)
+            for fault in verdict.faults:
+                print(f"  {fault}")
+            if repair and verdict.damaged:
+                verify.set_aside(workdir, verdict)
+                print(f"  set aside: {', '.join(verdict.damaged)}; the run's own command makes them again")
+    if not seen:
+        raise ConfigError("workdir", str(workdir), "a run with at least one finished stage")
+    print(f"{seen} stages, {wrong} faults" if wrong else f"{seen} stages, all sound")
+    return EXIT_WRONG if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The errors a user can cause, each naming what was given and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(ValueError):
+    """A configuration key is unknown, or its value is refused.
+
+    Args:
+      key: dotted name of the key, e.g. "pretrain.steps".
+      value: what was found.
+      expected: words that say what is expected, e.g. "a number of at least 1".
+      hint: what to do, as one more sentence, or `nearest`'s "did you mean 'x'?".
+    """
+
+    def __init__(self, key: str, value: object, expected: str, hint: str = ""):
+        self.key, self.value, self.expected = key, value, expected
+        text = f"{key} = {value!r}: expected {expected}"
+        super().__init__(f"{text} ({hint})" if hint.startswith("did you mean") else f"{text}. {hint}".rstrip())
+
+
+class DataError(ValueError):
+    """Input data that a run cannot use: a missing column, an empty split, a label outside the set."""
+
+
+class RunError(RuntimeError):
+    """A run cannot go on as it is, though its config is well-formed: no memory, figures that are not finite, a worker
+    that died. What was saved remains; the message says what to change."""
+
+
+class StuckError(RunError):
+    """A thread of this process waits for what never comes, and will not end: leave by `os._exit`, which joins none."""
+
+
+class OtherProcessError(RuntimeError):
+    """Process 0 could not finish what the others wait for. `refused`: its input was bad."""
+
+    def __init__(self, refused: bool):
+        self.refused = refused
+        super().__init__(f"process 0 {'refused its input' if refused else 'failed'}; its output says why")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return "did you mean 'x'?" for the closest of `names`, or an empty string if none is close."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,124 @@
+"""Tables of named things (methods, attacks, towers, data sources, ...): one entry a thing, everything else derived.
+
+An entry is a frozen dataclass with a `name`. Built-in entries are given to `Table`; anyone's own come by
+``module:NAME`` (an object of the same type in an importable module) or by an entry point of the table's group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import inspect
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from ranjax.core.errors import ConfigError, nearest
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+T = TypeVar("T", bound=Named)
+
+
+class Table(Mapping[str, T], Generic[T]):
+    """An ordered table from names to entries of one type.
+
+    Args:
+      kind: what an entry is, in the singular, e.g. "method"; entry points stand in the group ``ranjax.<kind>s``.
+      type_: the entries' class.
+      entries: the built-in ones.
+      key: the configuration key that names entries, for errors, e.g. "adapt.methods".
+    """
+
+    def __init__(self, kind: str, type_: type[T], entries: Iterable[T] = (), *, key: str):
+        self.kind, self.type, self.key = kind, type_, key
+        self._entries: dict[str, T] = {}
+        self._sources: dict[str, str] = {}
+        for entry in entries:
+            self.add(entry)
+
+    def add(self, entry: T) -> T:
+        """Add a built-in entry.
+
+        Raises:
+          ValueError: the name is taken.
+        """
+        if entry.name in self._entries:
+            raise ValueError(f"two entries of the table of {self.kind}s are called {entry.name!r}")
+        self._entries[entry.name] = entry
+        return entry
+
+    def __getitem__(self, name: str) -> T:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def resolve(self, name: str) -> T:
+        """Return the entry of a name, of ``module:NAME``, or of an entry point; the latter two join the table.
+
+        Raises:
+          ConfigError: no such entry, a module that cannot be imported, or an object that is no such entry.
+        """
+        if name in self._entries:
+            return self._entries[name]
+        if ":" in name:
+            return self._join(name, self._load(name))
+        for point in importlib.metadata.entry_points(group=f"ranjax.{self.kind}s"):
+            if point.name == name:
+                return self._join(name, point.load())
+        raise ConfigError(self.key, name, self.expected(), nearest(name, self._entries))
+
+    def names_of(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the entries' own names: ("lp", "my_lab.ridge:RIDGE") -> ("lp", "ridge")."""
+        return tuple(self.resolve(name).name for name in names)
+
+    def source_of(self, name: str) -> str | None:
+        """Return the SHA-256 of the file that an entry from outside came from, or None for a built-in one."""
+        return self._sources.get(name)
+
+    def expected(self) -> str:
+        """Return words that name what the key takes."""
+        return f"a {self.kind} ({', '.join(self._entries)}), or your own as module:NAME"
+
+    def _load(self, name: str) -> Any:
+        module_name, _, attribute = name.partition(":")
+        # A module beside the command's working directory counts, as with `python -m`.
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.insert(0, here)
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise ConfigError(self.key, name, f"an importable module before the colon ({error})") from error
+        if not hasattr(module, attribute):
+            raise ConfigError(self.key, name, f"a name that {module_name} defines", nearest(attribute, vars(module)))
+        return getattr(module, attribute)
+
+    def _join(self, name: str, entry: Any) -> T:
+        if not isinstance(entry, self.type):
+            expected = f"an object of type {self.type.__module__}.{self.type.__name__}"
+            raise ConfigError(self.key, name, f"{expected}, found {type(entry).__name__}")
+        source = _source_hash(name, entry)
+        if entry.name in self._entries and self._sources.get(entry.name) != source:
+            expected = f"a {self.kind} whose name is not taken; its .name is {entry.name!r}"
+            raise ConfigError(self.key, name, expected)
+        self._entries[entry.name] = entry
+        self._sources[entry.name] = source
+        return entry
+
+
+def _source_hash(name: str, entry: Any) -> str:
+    """The hash of the file in which ``module:NAME`` stands, or of the entry's text where there is no file."""
+    module = sys.modules.get(name.partition(":")[0]) or inspect.getmodule(type(entry))
+    file = getattr(module, "__file__", None)
+    data = Path(file).read_bytes() if file else repr(entry).encode()
+    return hashlib.sha256(data).hexdigest()

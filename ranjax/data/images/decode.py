@@ -1,0 +1,184 @@
+"""Images to small PNGs over all cores, in parts that survive an interruption.
+
+Rows are cut into parts of fixed size. A part is a file: one line of JSON with an outcome per row, then the PNGs end to
+end; it is written whole or not at all. A second start reads the parts that are there and makes the others, so the
+outcome depends neither on the number of workers nor on where the first start was cut off.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ranjax.core import files
+from ranjax.core.errors import DataError, RunError
+from ranjax.data.images.duplicates import perceptual_hash
+from ranjax.data.images.locations import Reference, load
+from ranjax.data.images.reading import encode_png, resize
+
+PART = 128
+"""Rows of a part: a few seconds of work, so little is lost when a preparation is cut off."""
+
+
+class Outcome(NamedTuple):
+    """What became of one image.
+
+    png: uint8[size, size, 1] as PNG, empty where `reason` says why there is none. look: its perceptual hash. mode,
+    height, width, low, high: as stored by the publisher. mean: of the prepared pixels, 0 to 255.
+    """
+
+    png: bytes
+    reason: str = ""
+    look: bytes = b""
+    mode: str = ""
+    height: int = 0
+    width: int = 0
+    low: float = 0.0
+    high: float = 0.0
+    mean: float = 0.0
+
+
+class Interrupted(Exception):
+    """A stop was asked for; the parts that are done remain."""
+
+
+def decode(reference: Reference, size: int, mode: str) -> Outcome:
+    """Reads one image and makes it a square of `size`; a reason in place of pixels where that cannot be."""
+    try:
+        loaded = load(reference)
+    except DataError as error:
+        return Outcome(b"", str(error))
+    image = resize(loaded.picture, size, mode)
+    return Outcome(
+        encode_png(image), "", perceptual_hash(loaded.picture), loaded.mode, *loaded.size, loaded.low, loaded.high,
+        round(float(image.mean()), 3),
+    )  # fmt: skip
+
+
+def decode_all(
+    references: Sequence[Reference],
+    size: int,
+    mode: str,
+    folder: Path,
+    workers: int = 0,
+    progress: Callable[[int, int], object] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Leaves one part file per `PART` rows in `folder`; those that exist are kept.
+
+    Args:
+      references: where the images lie, in order.
+      size, mode: see `images.resize`.
+      folder: of the parts; one per set and fingerprint.
+      workers: processes; 0 takes one per usable core. Few rows are read in this process.
+      progress: called with (rows done, rows in all).
+      stop: polled between parts.
+
+    Raises:
+      Interrupted: `stop` said so.
+      RunError: a process died.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    starts = range(0, len(references), PART)
+    todo = [start for start in starts if not _part(folder, start).exists()]
+    done = len(references) - sum(min(PART, len(references) - start) for start in todo)
+    if progress is not None and done:
+        progress(done, len(references))
+    workers = min(workers or len(os.sched_getaffinity(0)), len(todo))
+
+    def finished(start: int) -> None:
+        nonlocal done
+        done += min(PART, len(references) - start)
+        if progress is not None:
+            progress(done, len(references))
+
+    if workers <= 1:
+        for start in todo:
+            if stop():
+                raise Interrupted
+            _make_part(references[start : start + PART], size, mode, _part(folder, start))
+            finished(start)
+        return
+    # Spawned, not forked: the parent may hold threads (JAX, array_record) that do not survive a fork.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_leave_signals)
+    running: dict[Future, int] = {}
+    try:
+        while todo or running:
+            while todo and len(running) < 2 * workers and not stop():
+                start = todo.pop(0)
+                job = pool.submit(_make_part, references[start : start + PART], size, mode, _part(folder, start))
+                running[job] = start
+            if not running:
+                raise Interrupted
+            ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+            for job in ended:
+                start = running.pop(job)
+                job.result()
+                finished(start)
+    except BrokenProcessPool as error:
+        # Which of the parts in work it was, the pool cannot tell; what is done is on the disk.
+        cure = "the same command goes on from what is decoded; fewer workers need less memory"
+        raise RunError(f"a process that decodes images died (killed, or out of memory): {cure}") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def outcomes(folder: Path, first: int, last: int) -> Iterator[Outcome]:
+    """The outcomes of rows `first` to `last` (not included) in order, read part by part."""
+    for start in range(first - first % PART, last, PART):
+        found = read_part(_part(folder, start))
+        yield from found[max(0, first - start) : last - start]
+
+
+def read_part(path: Path) -> list[Outcome]:
+    """The outcomes of one part. Raises DataError for a file that is no part."""
+    head, _, body = path.read_bytes().partition(b"\n")
+    try:
+        rows = json.loads(head)
+    except ValueError as error:
+        raise DataError(f"{path} is damaged; remove it and run again") from error
+    if sum(row["bytes"] for row in rows) != len(body):
+        raise DataError(f"{path} is damaged; remove it and run again")
+    found, place = [], 0
+    for row in rows:
+        length = row.pop("bytes")
+        row["look"] = bytes.fromhex(row["look"])
+        found.append(Outcome(body[place : place + length], **row))
+        place += length
+    return found
+
+
+def pixels(outcome: Outcome) -> np.ndarray:
+    """uint8[size, size, 1]."""
+    with Image.open(io.BytesIO(outcome.png)) as image:
+        return np.asarray(image, np.uint8)[:, :, None]
+
+
+def _make_part(references: Sequence[Reference], size: int, mode: str, path: Path) -> None:
+    found = [decode(reference, size, mode) for reference in references]
+    rows = []
+    for outcome in found:
+        row = outcome._asdict()
+        row["bytes"] = len(row.pop("png"))
+        rows.append(row | {"look": outcome.look.hex()})
+    files.write_bytes(path, json.dumps(rows).encode() + b"\n" + b"".join(outcome.png for outcome in found))
+
+
+def _part(folder: Path, start: int) -> Path:
+    return folder / f"part-{start:09d}"
+
+
+def _leave_signals() -> None:
+    """Ctrl-C reaches every process of the terminal: workers leave it to the parent, which stops between parts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,204 @@
+"""DICOM radiographs as 8-bit grey: rescale, VOI LUT or window, MONOCHROME1, colour, orientation, and limits.
+
+    image, header = read_dicom(Path("film.dcm"))
+
+What is applied, in the standard's order (PS3.3, C.11.1 and C.11.2): the modality LUT or rescale slope and intercept;
+the VOI LUT or the first window (LINEAR, LINEAR_EXACT or SIGMOID), or, where the file states neither, the range of its
+own values; inversion of MONOCHROME1; then the patient's right is put on the left where PatientOrientation
+says that it is not. Nothing is executed and nothing is fetched; a file beyond the limits is refused before its pixels
+are decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ranjax.core.errors import DataError
+
+FILE_LIMIT = 512 << 20
+"""Bytes of a file at most."""
+HEADER_LIMIT = 16 << 20
+"""Bytes before the pixel data at most: a radiograph's header has a few thousand."""
+PIXEL_LIMIT = 100_000_000
+"""Pixels at most, as the header states them."""
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_HEADER_TAGS = (
+    "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality", "ViewPosition", "PatientSex",
+    "PatientAge", "PhotometricInterpretation", "Rows", "Columns", "BitsStored", "BodyPartExamined",
+)  # fmt: skip
+
+
+def read_header(file: Path | bytes) -> dict[str, str]:
+    """The header's fields that prepared sets use, as text; absent ones are empty.
+
+    Raises:
+      DataError: no DICOM file, or one beyond the limits.
+    """
+    return _fields(_parse(file, pixels=False))
+
+
+def read_dicom(file: Path | bytes) -> tuple[Image.Image, dict[str, str]]:
+    """The picture as Pillow "L", and the header's fields.
+
+    Raises:
+      DataError: unreadable, without pixels, of several frames, beyond the limits, or compressed in a way that no
+        installed decoder reads (the message names the transfer syntax).
+    """
+    data = _parse(file, pixels=True)
+    fields = _fields(data)
+    frames = int(data.get("NumberOfFrames", 1) or 1)
+    if frames != 1:
+        raise DataError(f"the DICOM file has {frames} frames, not one radiograph")
+    if "PixelData" not in data:
+        raise DataError("the DICOM file has no pixel data")
+    try:
+        with warnings.catch_warnings():
+            # pydicom warns of padding bytes and odd value representations, which are common and harmless here.
+            warnings.simplefilter("ignore")
+            grey = _grey(data)
+    except (ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError, OSError, TypeError) as error:
+        syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
+        name = getattr(syntax, "name", syntax)
+        raise DataError(f"the DICOM pixels cannot be decoded ({name}: {str(error)[:120]})") from error
+    return Image.fromarray(_upright(grey, data)), fields
+
+
+def window(values: np.ndarray, center: float, width: float, function: str = "LINEAR") -> np.ndarray:
+    """Values f64[H, W] through a window to [0, 1] (PS3.3, C.11.2.1.2 and C.11.2.1.3).
+
+    Raises:
+      ValueError: a width that the function does not allow, or an unknown function.
+    """
+    if function == "SIGMOID":
+        if width <= 0:
+            raise ValueError(f"window width {width}; SIGMOID needs more than 0")
+        return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -60.0, 60.0)))
+    if function == "LINEAR":
+        if width < 1:
+            raise ValueError(f"window width {width}; LINEAR needs at least 1")
+        if width == 1:
+            return (values > center - 0.5).astype(np.float64)
+        return np.clip((values - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
+    if function == "LINEAR_EXACT":
+        if width <= 0:
+            raise ValueError(f"window width {width}; LINEAR_EXACT needs more than 0")
+        return np.clip((values - center) / width + 0.5, 0.0, 1.0)
+    raise ValueError(f"VOI LUT function {function!r}; allowed are LINEAR, LINEAR_EXACT and SIGMOID")
+
+
+def _parse(file: Path | bytes, pixels: bool) -> Any:
+    import pydicom
+
+    size = len(file) if isinstance(file, bytes) else file.stat().st_size if file.is_file() else -1
+    if size < 0:
+        raise DataError("the image file does not exist")
+    if size > FILE_LIMIT:
+        raise DataError(f"the DICOM file has {size / 1e6:.0f} MB, over the limit of {FILE_LIMIT / 1e6:.0f} MB")
+    try:
+        with warnings.catch_warnings(), io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as stream:
+            warnings.simplefilter("ignore")
+            # Looked for before it is parsed: a deflated body would be inflated whole, however large it becomes. The
+            # transfer syntax stands in the first few hundred bytes.
+            if _DEFLATED in stream.read(2048)[128:]:
+                raise DataError("the DICOM file is deflated, which is not read (it may inflate without bound)")
+            stream.seek(0)
+            header = pydicom.dcmread(stream, stop_before_pixels=True, defer_size=HEADER_LIMIT)
+            if stream.tell() > HEADER_LIMIT:
+                raise DataError(f"the DICOM header has more than {HEADER_LIMIT >> 20} MiB")
+            stated = int(header.get("Rows", 0) or 0) * int(header.get("Columns", 0) or 0)
+            if stated > PIXEL_LIMIT:
+                raise DataError(f"the DICOM header states {stated / 1e6:.0f} million pixels, over the limit")
+            if not pixels:
+                return header
+            stream.seek(0)
+            return pydicom.dcmread(stream)
+    except DataError:
+        raise
+    except (
+        pydicom.errors.InvalidDicomError, ValueError, KeyError, AttributeError, NotImplementedError, OSError, EOFError,
+        TypeError, struct.error, zlib.error, RecursionError, UnicodeError, MemoryError, OverflowError,
+    ) as error:  # fmt: skip
+        raise DataError(f"the file is no readable DICOM ({type(error).__name__}: {str(error)[:120]})") from error
+
+
+def _fields(data: Any) -> dict[str, str]:
+    return {name: str(data.get(name, "") or "").strip() for name in _HEADER_TAGS}
+
+
+def _grey(data: Any) -> np.ndarray:
+    """uint8[H, W] for display: 0 black."""
+    from pydicom.pixels import apply_color_lut, apply_modality_lut
+
+    kind = str(data.get("PhotometricInterpretation", "MONOCHROME2"))
+    if kind not in ("MONOCHROME1", "MONOCHROME2"):
+        # pydicom turns YBR into RGB as it decodes.
+        values = apply_color_lut(data.pixel_array, data) if kind == "PALETTE COLOR" else data.pixel_array
+        scale = 255.0 / (2.0 ** (8 * values.dtype.itemsize) - 1.0)
+        return np.asarray(Image.fromarray((values * scale).astype(np.uint8)).convert("L"))
+    stored = data.pixel_array
+    valid = _not_padding(stored, data)
+    values = np.asarray(apply_modality_lut(stored, data), np.float64)
+    if data.get("VOILUTSequence"):
+        unit = _through_lut(values, data.VOILUTSequence[0])
+    elif data.get("WindowCenter") is not None and data.get("WindowWidth") is not None:
+        function = str(data.get("VOILUTFunction", "") or "LINEAR")
+        unit = window(values, _first(data.WindowCenter), _first(data.WindowWidth), function)
+    else:
+        # No statement at all: the range of the values that are not padding, the usual reading of raw exports.
+        inside = values[valid] if valid.any() else values
+        low, high = inside.min(), inside.max()
+        unit = np.clip((values - low) / (high - low), 0.0, 1.0) if high > low else np.zeros(values.shape)
+    if kind == "MONOCHROME1":
+        unit = 1.0 - unit
+    unit = np.where(valid, unit, 0.0)
+    return np.round(255.0 * np.clip(unit, 0.0, 1.0)).astype(np.uint8)
+
+
+def _through_lut(values: np.ndarray, item: Any) -> np.ndarray:
+    """Values through a VOI LUT to [0, 1] (C.11.2.1.1); values outside of it take its first or last entry.
+
+    Here and not by pydicom 3.0, whose index wraps at 256 in tables of 8 bits.
+    """
+    count, first, bits = (int(entry) for entry in item.LUTDescriptor)
+    count = count or 1 << 16
+    table: Any = item.LUTData
+    if isinstance(table, bytes):
+        table = np.frombuffer(table, np.uint8 if len(table) < 2 * count else "<u2")
+    table = np.asarray(table, np.float64)[:count]
+    if not len(table) or not 8 <= bits <= 16:
+        raise ValueError(f"a VOI LUT of {len(table)} entries of {bits} bits")
+    place = np.clip(np.rint(values).astype(np.int64) - first, 0, len(table) - 1)
+    return table[place] / (2.0**bits - 1.0)
+
+
+def _not_padding(stored: np.ndarray, data: Any) -> np.ndarray:
+    """False where the detector saw nothing (PixelPaddingValue): it would set the range, and shine in MONOCHROME1."""
+    value = data.get("PixelPaddingValue")
+    if value is None:
+        return np.ones(stored.shape, bool)
+    low, high = sorted((int(value), int(data.get("PixelPaddingRangeLimit", value))))
+    return (stored < low) | (stored > high)
+
+
+def _first(value: Any) -> float:
+    """A multi-valued element's first entry: the standard's default presentation."""
+    return float(value[0]) if isinstance(value, list | tuple) or hasattr(value, "append") else float(value)
+
+
+def _upright(grey: np.ndarray, data: Any) -> np.ndarray:
+    """The patient's right on the left, the head on top, where the file says that it is otherwise (C.7.6.1.1.1)."""
+    across, down = (list(data.get("PatientOrientation", None) or []) + ["", ""])[:2]
+    if str(across).startswith("R"):
+        grey = grey[:, ::-1]
+    if str(down).startswith("H"):
+        grey = grey[::-1]
+    return np.ascontiguousarray(grey)

@@ -1,0 +1,144 @@
+"""What went into a prepared set: counts with reasons, labels, value ranges, copies across splits, a contact sheet."""
+
+from __future__ import annotations
+
+import collections
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ranjax.data.images.duplicates import Copy
+
+LISTED = 1000
+"""Copies and patients that are listed one by one at most; all are counted."""
+
+
+def reasons(exclusions: Iterable[Mapping[str, str]]) -> dict[str, int]:
+    """How often each reason left a row out, most frequent first; names and numbers inside a reason count as one."""
+    counts = collections.Counter(_general(item["reason"]) for item in exclusions)
+    return dict(counts.most_common())
+
+
+def label_table(
+    classes: Sequence[str], splits: Sequence[str], labels: np.ndarray, label: np.ndarray, groups: Sequence[Mapping]
+) -> list[dict[str, Any]]:
+    """A row per split: records, records of the single-label task, and per class how many show it, and in doubt."""
+    table = []
+    for split in dict.fromkeys(splits):
+        of = np.array([name == split for name in splits])
+        doubt: collections.Counter[str] = collections.Counter()
+        for inside, group in zip(of, groups):
+            if inside and group.get("uncertain"):
+                doubt.update(name for name in classes if name in group["uncertain"].split(", "))
+        table.append(
+            {
+                "split": split,
+                "records": int(of.sum()),
+                "single": int((label[of] >= 0).sum()),
+                "none": int((labels[of].sum(axis=1) == 0).sum()),
+                "present": {name: int(n) for name, n in zip(classes, labels[of].sum(axis=0))},
+                "uncertain": dict(doubt),
+            }
+        )
+    return table
+
+
+def ranges(modes: Sequence[str], sizes: Sequence[tuple[int, int]], extrema: Sequence[tuple[float, float]],
+           means: Sequence[float]) -> dict[str, Any]:  # fmt: skip
+    """What the publisher's images were like: modes, heights and widths, values as stored; brightness as prepared."""
+    heights, widths = np.array([s[0] for s in sizes]), np.array([s[1] for s in sizes])
+    found: dict[str, Any] = {"modes": dict(collections.Counter(modes).most_common())}
+    by_mode: dict[str, tuple[float, float]] = {}
+    for mode, (low, high) in zip(modes, extrema):
+        before = by_mode.get(mode, (low, high))
+        by_mode[mode] = (min(before[0], low), max(before[1], high))
+    found["stored values"] = {mode: list(pair) for mode, pair in by_mode.items()}
+    found["height"] = [int(heights.min()), int(np.median(heights)), int(heights.max())]
+    found["width"] = [int(widths.min()), int(np.median(widths)), int(widths.max())]
+    brightness = np.asarray(means, np.float64)
+    found["prepared brightness"] = [round(float(x), 1) for x in np.quantile(brightness, (0.0, 0.05, 0.5, 0.95, 1.0))]
+    found["warnings"] = [
+        f"images of mode {mode} hold no value above 1: are they masks, or normalised already?"
+        for mode, (_, high) in by_mode.items()
+        if high <= 1 and mode not in ("1", "F")
+    ]
+    if np.quantile(brightness, 0.5) < 16:
+        found["warnings"].append("half of the prepared images are nearly black: is the stated value range right?")
+    return found
+
+
+def copies(pairs: Sequence[Copy], ids: Sequence[str], splits: Sequence[str]) -> dict[str, Any]:
+    """Copies across splits: how many pairs, between which splits, and the first of them by id."""
+    between = collections.Counter(" and ".join(sorted((splits[p.first], splits[p.second]))) for p in pairs)
+    listed = [
+        {"first": ids[p.first], "in": splits[p.first], "second": ids[p.second], "and in": splits[p.second],
+         "bits": p.distance}
+        for p in pairs[:LISTED]
+    ]  # fmt: skip
+    return {"pairs": len(pairs), "between": dict(between), "listed": listed}
+
+
+def contact_sheet(images: Sequence[np.ndarray], side: int = 8, cell: int = 112) -> Image.Image:
+    """Up to side x side pictures uint8[H, W, 1] on one sheet, row by row."""
+    sheet = Image.new("L", (side * cell, side * cell), 0)
+    for place, image in enumerate(images[: side * side]):
+        picture = Image.fromarray(image[:, :, 0]).resize((cell - 2, cell - 2), Image.Resampling.BILINEAR)
+        sheet.paste(picture, (place % side * cell + 1, place // side * cell + 1))
+    return sheet
+
+
+def describe(stored: Mapping[str, Any]) -> str:
+    """A prepared set's manifest as a page of text."""
+    card, audit = stored["card"], stored.get("audit", {})
+    lines = [f"{card.get('title') or stored['kind']}  fingerprint {stored['fingerprint']}"]
+    total = sum(stored["counts"].values())
+    kept = ", ".join(f"{name} {count}" for name, count in stored["counts"].items())
+    lines += [f"kept {total}: {kept}", f"left out {len(stored['exclusions'])}"]
+    lines += [f"  {count:>8}  {reason}" for reason, count in reasons(stored["exclusions"]).items()]
+    lines += [f"{name}: {count}" for name, count in audit.get("notes", {}).items() if count]
+    if table := audit.get("labels"):
+        width = max(len(name) for name in stored["classes"]) + 2
+        lines.append("labels (present; uncertain in brackets)")
+        lines.append(" " * width + "".join(f"{row['split']:>16}" for row in table))
+        for name in stored["classes"]:
+            cells = [
+                f"{row['present'][name]}" + (f" ({row['uncertain'][name]})" if row["uncertain"].get(name) else "")
+                for row in table
+            ]
+            lines.append(f"{name:<{width}}" + "".join(f"{cell:>16}" for cell in cells))
+        for name, key in (("(none)", "none"), ("(single)", "single"), ("(records)", "records")):
+            lines.append(f"{name:<{width}}" + "".join(f"{row[key]:>16}" for row in table))
+    if found := audit.get("ranges"):
+        lines.append("stored as " + ", ".join(f"{mode}: {count}" for mode, count in found["modes"].items()))
+        lines += [f"  values of {mode}: {low:g} to {high:g}" for mode, (low, high) in found["stored values"].items()]
+        lines.append("  height {} to {} (median {}), width {} to {} (median {})".format(
+            *(found[side][i] for side in ("height", "width") for i in (0, 2, 1))))  # fmt: skip
+        lines.append(f"  prepared brightness, 0/5/50/95/100 %: {found['prepared brightness']}")
+        lines += [f"  warning: {line}" for line in found["warnings"]]
+    if "patients" in audit:
+        shared = audit["patients"]
+        lines.append(f"patients {shared['count']}, in more than one split {shared['shared']}")
+    if "copies" in audit:
+        pairs = audit["copies"]
+        between = ", ".join(f"{name} {count}" for name, count in pairs["between"].items())
+        lines.append(f"copies across splits {pairs['pairs']}" + (f": {between}" if between else ""))
+        lines += [f"  {p['first']} ({p['in']}) and {p['second']} ({p['and in']})" for p in pairs["listed"][:5]]
+    if "reports" in audit:
+        least, median, most = audit["words a report"]
+        lines.append(f"different reports {audit['reports']['different']}, words {least} to {most} (median {median})")
+    for name in (
+        "reports", "labels", "split", "split by patient", "views", "sections", "images", "uncertain labels",
+        "patients in several splits", "licence", "citation", "notes",
+    ):  # fmt: skip
+        if card.get(name):
+            lines.append(f"{name}: {card[name]}")
+    return "\n".join(lines)
+
+
+def _general(reason: str) -> str:
+    for pattern, general in ((r"\(line \d+ of", "("), (r"'[^']*'", "'...'"), (r"that of \S+$", "that of another")):
+        reason = re.sub(pattern, general, reason)
+    return reason

@@ -1,0 +1,269 @@
+"""One of the field's sets, or a generic layout, into a prepared set: parallel, resumable, and audited.
+
+    prepared = prepare_set(SetSettings("nih", "/data/nih"), "prepared")
+
+The steps: rows are selected from the publisher's tables; their images are decoded over all cores in parts that survive
+an interruption (in ``folder/.parts/<fingerprint>``); copies across splits are looked for; the records are written; the
+audit and the contact sheet join them; the manifest comes last and the parts go.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ranjax.core import files
+from ranjax.core.errors import DataError
+from ranjax.data import set_page as audit
+from ranjax.data.images import decode, duplicates
+from ranjax.data.prepared import (
+    PreparedSet,
+    Progress,
+    alone,
+    is_done,
+    open_prepared,
+    quiet_tfds,
+    remove_leftovers,
+    words_of,
+    write_manifest,
+    write_records,
+)
+from ranjax.data.sets.choices import SetSettings
+from ranjax.data.sets.row_filters import Row, Selection, digest_of, select
+from ranjax.data.space import no_space, require_space
+from ranjax.data.text.deidentify import PUBLIC
+
+SHEET = "contact_sheet.png"
+_TRAINING = ("train", "adapt", "validation")
+
+
+def prepare_set(
+    settings: SetSettings,
+    folder: str | os.PathLike[str],
+    workers: int = 0,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda line: None,
+) -> PreparedSet:
+    """Prepares a set below `folder`, or opens it if that is done.
+
+    Args:
+      settings: which set, where its files lie, and every choice.
+      folder: where prepared sets are kept; several may share it.
+      workers: processes that decode images; 0: one per usable core. The outcome does not depend on it.
+      progress: called with (images done, images in all).
+      stop: polled; what is decoded by then is kept for the next start.
+      say: receives a line of text at a time.
+
+    Raises:
+      ConfigError, DataError: see `sets.select.select`; also DataError for copies across splits where they are refused.
+      decode.Interrupted: `stop` said so.
+      files.DiskFullError: no space is left.
+    """
+    folder = Path(folder).expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"reading the tables of {settings.name} in {settings.data_dir}")
+    if settings.checksums:
+        _check_sums(settings, say)
+    selection = select(settings)
+    say(f"{len(selection.rows)} rows to prepare, {len(selection.rejected)} left out by the tables")
+    mark = settings.fingerprint(digest_of(selection))
+    if not is_done(folder, mark):
+        with alone(folder):
+            if not is_done(folder, mark):
+                remove_leftovers(folder, mark)
+                _prepare(settings, selection, folder, mark, workers, progress, stop, say)
+    return open_prepared(folder, mark)
+
+
+def _prepare(
+    settings: SetSettings,
+    selection: Selection,
+    folder: Path,
+    mark: str,
+    workers: int,
+    progress: Progress | None,
+    stop: Callable[[], bool],
+    say: Callable[[str], None],
+) -> None:
+    from ranjax.data.builders.set_builder import RanjaxSet
+
+    parts = folder / ".parts" / mark
+    require_space(folder, len(selection.rows) * settings.image_size**2)
+    references = [row.image for row in selection.rows]
+    with no_space(folder):
+        decode.decode_all(references, settings.image_size, settings.resize, parts, workers, progress, stop)
+    facts = _facts(parts, selection.rows)
+    say(f"{len(facts.places)} images decoded, {len(selection.rows) - len(facts.places)} cannot be used")
+    pairs = _copies(facts, selection.rows, settings.duplicate_bits)
+    dropped = _dropped(pairs, selection.rows, settings.duplicates)
+    say(f"{len(pairs)} copies of an image across splits" + (f", {len(dropped)} dropped" if dropped else ""))
+    if stop():
+        raise decode.Interrupted
+    with quiet_tfds():
+        builder = RanjaxSet(
+            settings, selection, parts, dropped, mark, data_dir=os.fspath(folder), file_format="array_record"
+        )
+    write_records(builder, folder, settings.image_size, None)
+    kept = [place for place in facts.places if place not in dropped]
+    _write_sheet(Path(builder.data_dir) / SHEET, parts, kept, len(selection.rows), settings.seed)
+    stated = {
+        "fingerprint": mark,
+        "kind": type(settings).__name__,
+        "settings": _without_secrets(settings),
+        "classes": list(selection.classes),
+        "prompts": {name: [_prompt(name, selection.spec.normal)] for name in selection.classes},
+        "label_words": sorted(words_of(selection.classes)),
+        "card": _card(settings, selection),
+        "audit": _audit(selection, facts, kept, pairs),
+    }
+    write_manifest(builder, stated)
+    shutil.rmtree(parts)
+
+
+class _Facts(NamedTuple):
+    """Of the images that can be used: their places among the rows, and what was found there."""
+
+    places: list[int]
+    looks: list[bytes]
+    modes: list[str]
+    sizes: list[tuple[int, int]]
+    extrema: list[tuple[float, float]]
+    means: list[float]
+
+
+def _facts(parts: Path, rows: Sequence[Row]) -> _Facts:
+    facts = _Facts([], [], [], [], [], [])
+    for place, outcome in enumerate(decode.outcomes(parts, 0, len(rows))):
+        if not outcome.reason:
+            facts.places.append(place)
+            facts.looks.append(outcome.look)
+            facts.modes.append(outcome.mode)
+            facts.sizes.append((outcome.height, outcome.width))
+            facts.extrema.append((outcome.low, outcome.high))
+            facts.means.append(outcome.mean)
+    return facts
+
+
+def _copies(facts: _Facts, rows: Sequence[Row], bits: int) -> list[duplicates.Copy]:
+    splits = [rows[place].split for place in facts.places]
+    found = duplicates.across(facts.looks, splits, bits)
+    return [duplicates.Copy(facts.places[c.first], facts.places[c.second], c.distance) for c in found]
+
+
+def _dropped(pairs: Sequence[duplicates.Copy], rows: Sequence[Row], policy: str) -> dict[int, str]:
+    """Places to leave out, with the reason: of a pair, the copy that is not held out for testing."""
+    if policy == "refuse" and pairs:
+        first, second = rows[pairs[0].first], rows[pairs[0].second]
+        raise DataError(
+            f"{len(pairs)} images have a copy in another split, the first is {first.id!r} ({first.split}) and "
+            f"{second.id!r} ({second.split}). Drop them (--duplicates=drop), or keep and list them (report)."
+        )
+    dropped: dict[int, str] = {}
+    for pair in pairs if policy == "drop" else ():
+        if pair.first in dropped or pair.second in dropped:
+            continue
+        # Rows are sorted train, adapt, validation, test, ood_test: the earlier one is nearer to training.
+        gone, stays = sorted((pair.first, pair.second))
+        dropped[gone] = f"a copy of it is in split {rows[stays].split!r}"
+    return dropped
+
+
+def _write_sheet(path: Path, parts: Path, kept: Sequence[int], count: int, seed: int) -> None:
+    chosen = sorted(np.random.default_rng(seed).permutation(len(kept))[:64])
+    wanted = {kept[i] for i in chosen}
+    images = [decode.pixels(o) for place, o in enumerate(decode.outcomes(parts, 0, count)) if place in wanted]
+    buffer = io.BytesIO()
+    audit.contact_sheet(images).save(buffer, "PNG")
+    files.write_bytes(path, buffer.getvalue())
+
+
+def _audit(
+    selection: Selection, facts: _Facts, kept: Sequence[int], pairs: Sequence[duplicates.Copy]
+) -> dict[str, Any]:
+    rows = [selection.rows[place] for place in kept]
+    splits = [row.split for row in rows]
+    labels = np.stack([row.labels for row in rows])
+    everything = selection.rows
+    lengths = [len(row.report.split()) for row in rows]
+    return {
+        "labels": audit.label_table(
+            selection.classes, splits, labels, np.array([row.label for row in rows]), [row.group for row in rows]
+        ),
+        "ranges": audit.ranges(facts.modes, facts.sizes, facts.extrema, facts.means),
+        "patients": {
+            "count": len({row.patient for row in rows}),
+            "shared": len(selection.shared),
+            "listed": list(selection.shared[: audit.LISTED]),
+        },
+        "copies": audit.copies(pairs, [row.id for row in everything], [row.split for row in everything]),
+        "notes": dict(selection.notes),
+        "words a report": [int(x) for x in np.quantile(lengths, (0.0, 0.5, 1.0))],
+        "reports": {"different": len({row.report for row in rows}), "of": len(rows)},
+    }
+
+
+def _card(settings: SetSettings, selection: Selection) -> dict[str, Any]:
+    spec = selection.spec
+    splits = {row.split for row in selection.rows}
+    cut = {
+        name: getattr(settings, name)
+        for name in ("adapt", "validation", "test")
+        if name not in spec.splits and getattr(settings, name) > 0 and "train" in splits
+    }
+    ruled = selection.notes.get("reports labelled by rules", 0)
+    card = {
+        "title": spec.title,
+        "licence": spec.licence,
+        "citation": spec.citation,
+        "homepage": spec.homepage,
+        "reports": spec.reports,
+        "uncertain labels": settings.uncertain,
+        "labels": f"by rules on the report text, no gold standard ({ruled} reports)" if ruled else "",
+        "split": "the publisher's: " + ", ".join(spec.splits) if spec.splits else "",
+        "split by patient": ", ".join(f"{name} {share:g}" for name, share in cut.items()),
+        "views": settings.views,
+        "sections": ", ".join(settings.sections) if spec.kind == "image-text" else "",
+        "images": f"grey, {settings.image_size} x {settings.image_size}, {settings.resize}",
+        "patients in several splits": f"{len(selection.shared)}, allowed on request" if selection.shared else "",
+        "notes": " ".join(spec.notes),
+    }
+    return {name: value for name, value in card.items() if value}
+
+
+def _prompt(name: str, normal: str) -> str:
+    words = name.replace("_", " ").lower()
+    return "a chest X-ray with no finding." if name == normal else f"a chest X-ray with {words}."
+
+
+def _without_secrets(settings: SetSettings) -> dict[str, Any]:
+    stated = dataclasses.asdict(settings)
+    return stated | {"data_dir": "", "patient_key": PUBLIC if settings.patient_key == PUBLIC else "used"}
+
+
+def _check_sums(settings: SetSettings, say: Callable[[str], None]) -> None:
+    """Holds files against the sums their publisher states. Raises DataError for one that differs."""
+    from ranjax.data.sets import spec_of
+
+    published: Mapping[str, str] = spec_of(settings.name).checksums
+    root = Path(settings.data_dir).expanduser()
+    for name, wanted in published.items():
+        path = next((p for p in (root / name, *root.glob(f"*/{name}")) if p.is_file()), None)
+        if path is None:
+            continue
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "md5" if len(wanted) == 32 else "sha256").hexdigest()
+        if found != wanted:
+            raise DataError(
+                f"{path} has the checksum {found}, its publisher states {wanted}: it is damaged, incomplete or another "
+                "version. Download it again, or say --no_checksums."
+            )
+        say(f"{name}: the checksum is its publisher's")

@@ -1,0 +1,250 @@
+"""Sets of images with reports or captions, as their publishers lay them out."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ranjax.core.errors import DataError
+from ranjax.data.images.locations import FileRef
+from ranjax.data.sets.classification_sets import CHEXPERT_CLASSES
+from ranjax.data.sets.publisher_tables import decode, files_below, find, needed, rows, text
+from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, Spec, uncertain_cell
+from ranjax.data.text import openi
+
+_MIMIC_SPLITS = {"train": "train", "validate": "validation", "test": "test"}
+_FRONTAL = {"PA": "frontal", "AP": "frontal", "LATERAL": "lateral", "LL": "lateral"}
+
+
+def _mimic(root: Path, options: Options) -> Iterator[Entry | Rejected]:
+    split_of = {row["dicom_id"]: row["split"] for row in rows(_mimic_table(root, "split"), ("dicom_id", "split"))}
+    labels = {
+        row["study_id"]: {c: v for c in CHEXPERT_CLASSES if (v := uncertain_cell(row.get(c, ""))) is not None}
+        for row in rows(_mimic_table(root, "chexpert"), ("study_id",))
+    }
+    report_of = _mimic_reports(root)
+    for row in rows(_mimic_table(root, "metadata"), ("dicom_id", "subject_id", "study_id", "ViewPosition")):
+        name, patient, study = row["dicom_id"], row["subject_id"], row["study_id"]
+        if name not in split_of:
+            yield Rejected(name, "", "the split table does not name the image")
+            continue
+        folder = f"files/p{patient[:2]}/p{patient}/s{study}"
+        yield Entry(
+            name,
+            FileRef(str(root / folder / f"{name}.jpg")),
+            report_of(folder),
+            labels.get(study, {}),
+            patient,
+            _MIMIC_SPLITS[split_of[name]],
+            _FRONTAL.get(row["ViewPosition"].upper(), ""),
+            {"study": study, "view": row["ViewPosition"]},
+        )
+
+
+def _mimic_table(root: Path, name: str) -> Path:
+    return needed(root, f"mimic-cxr-2.*-{name}.csv.gz", f"mimic-cxr-2.*-{name}.csv")
+
+
+_REPORT_LIMIT = 4 << 20
+"""Bytes of one report at most: a compressed one may hold anything."""
+
+
+def _mimic_reports(root: Path) -> Callable[[str], str]:
+    """A function from a study's folder to its report: from the archive as it is published, or from unpacked files."""
+    archived = find(root, "mimic-cxr-reports.zip", needed=False)
+    if archived is not None:
+        archive = zipfile.ZipFile(archived)
+        names = set(archive.namelist())
+
+        def from_archive(folder: str) -> str:
+            if f"{folder}.txt" not in names:
+                return ""
+            with archive.open(f"{folder}.txt") as file:
+                data = file.read(_REPORT_LIMIT + 1)
+            if len(data) > _REPORT_LIMIT:
+                raise DataError(f"{folder}.txt in {archived} has more than {_REPORT_LIMIT >> 20} MiB: no report has.")
+            return decode(data)
+
+        return from_archive
+    base = root / "mimic-cxr-reports" if (root / "mimic-cxr-reports").is_dir() else root
+
+    def from_files(folder: str) -> str:
+        path = base / f"{folder}.txt"
+        return decode(path.read_bytes()) if path.is_file() else ""
+
+    return from_files
+
+
+def _iu_xray(root: Path, options: Options) -> Iterator[Entry | Rejected]:
+    images = files_below(root, (".png", ".jpg"))
+    for report in openi.read_reports(needed(root, "NLMCXR_reports.tgz", "ecgen-radiology")):
+        if not report.images:
+            yield Rejected(report.id, "", "the report has no image")
+        for name in report.images:
+            file = images.get(f"{name}.png", root / f"{name}.png")
+            yield Entry(
+                name, FileRef(str(file)), report.text(), dict.fromkeys(report.findings, PRESENT), report.id,
+                "", "",
+                {"mesh": "; ".join(report.mesh), "report": report.id},
+            )  # fmt: skip
+
+
+def _roco(root: Path, options: Options) -> Iterator[Entry | Rejected]:
+    for split, name in (("train", "train"), ("validation", "valid"), ("test", "test")):
+        table = needed(root, f"{name}_captions.csv")
+        concepts = find(root, f"{name}_concepts.csv", needed=False)
+        codes = {row["ID"]: row.get("CUIs", "") for row in rows(concepts, ("ID",))} if concepts else {}
+        folders = (f"{name}_images/{name}", f"{name}_images", name)
+        folder = next((p for f in folders if (p := table.parent / f).is_dir()), table.parent / name)
+        for row in rows(table, ("ID", "Caption")):
+            identity = row["ID"]
+            group = {"concepts": codes.get(identity, "")}
+            yield Entry(identity, FileRef(str(folder / f"{identity}.jpg")), row["Caption"], {}, "", split, "", group)
+
+
+def _padchest(root: Path, options: Options) -> Iterator[Entry | Rejected]:
+    table = needed(
+        root, "PADCHEST_chest_x_ray_images_labels_160K*.csv.gz", "PADCHEST_chest_x_ray_images_labels_160K*.csv"
+    )
+    images = files_below(root, (".png",))
+    views = {"PA": "frontal", "AP": "frontal", "AP_horizontal": "frontal", "L": "lateral"}
+    for row in rows(table, ("ImageID", "PatientID", "Labels", "Report", "Projection")):
+        labels = _padchest_labels(row["Labels"])
+        name = row["ImageID"]
+        if labels is None:
+            yield Rejected(name, "", f"the labels {row['Labels'][:40]!r} cannot be read")
+            continue
+        yield Entry(
+            name,
+            # Folders are numbered; a flat copy of the images is found as well. The PNGs hold the detector's values,
+            # so MONOCHROME1 films are negatives.
+            FileRef(
+                str(images.get(name, root / row["ImageDir"] / name)),
+                invert=row.get("PhotometricInterpretation_DICOM") == "MONOCHROME1",
+            ),
+            "" if row["Report"] in ("None", "nan") else row["Report"],
+            labels,
+            row["PatientID"],
+            "",
+            views.get(row["Projection"], ""),
+            {"study": row.get("StudyID", ""), "sex": row.get("PatientSex_DICOM", ""), "by": row.get("MethodLabel", "")},
+        )
+
+
+def _padchest_labels(cell: str) -> dict[str, float] | None:
+    """ "['loc basal', ' pneumonia ']" as labels; localisations dropped; None for a cell that is no such list."""
+    if cell in ("", "nan", "None"):
+        return {}
+    try:
+        names = ast.literal_eval(cell)
+    except (ValueError, SyntaxError):
+        return None
+    if not isinstance(names, list):
+        return None
+    plain = {str(name).strip().lower() for name in names}
+    return {name: PRESENT for name in sorted(plain) if name and not name.startswith("loc ") and name != "nan"}
+
+
+PADCHEST_CLASSES = (
+    "normal", "cardiomegaly", "pleural effusion", "pneumonia", "infiltrates", "atelectasis", "nodule", "pulmonary mass",
+    "consolidation", "pneumothorax", "emphysema", "pulmonary fibrosis", "hiatal hernia", "pleural thickening",
+    "pulmonary edema", "copd signs",
+)  # fmt: skip
+
+
+def _chexpert_plus(root: Path, options: Options) -> Iterator[Entry | Rejected]:
+    table = needed(root, "df_chexpert_plus_240401.csv", "df_chexpert_plus_*.csv")
+    labels = _chexpert_plus_labels(root)
+    folders = [root / name for name in ("PNG", "png", "images", ".") if (root / name).is_dir()]
+    splits = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
+    for row in rows(table, ("path_to_image", "deid_patient_id", "split", "report")):
+        path = row["path_to_image"]
+        names = [path, re.sub(r"\.jpg$", ".png", path)]
+        files = [folder / name for folder in folders for name in names]
+        sections = {name: row.get(f"section_{name}", "") for name in ("findings", "impression")}
+        # The publisher's own sections where they are filled; the whole report otherwise.
+        parsed = "\n".join(f"{name.upper()}: {body}" for name, body in sections.items() if body and body != "nan")
+        yield Entry(
+            path,
+            FileRef(str(next((file for file in files if file.is_file()), files[0]))),
+            parsed or row["report"],
+            labels.get(path, {}),
+            row["deid_patient_id"],
+            splits.get(row["split"], ""),
+            row.get("frontal_lateral", "").lower(),
+            {"age": row.get("age", ""), "sex": row.get("sex", ""), "race": row.get("race", "")},
+        )
+
+
+def _chexpert_plus_labels(root: Path) -> dict[str, dict[str, float]]:
+    """CheXbert's labels of the impressions or reports, one JSON object a line, where they were downloaded."""
+    path = find(root, "impression_fixed.json", "report_fixed.json", "chexbert_labels/impression_fixed.json",
+                "chexbert_labels/report_fixed.json", needed=False)  # fmt: skip
+    if path is None:
+        return {}
+    found = {}
+    for line in text(path).splitlines():
+        if line.strip():
+            row = json.loads(line)
+            cells = {name: row.get(name) for name in CHEXPERT_CLASSES}
+            found[row["path_to_image"]] = {name: float(v) for name, v in cells.items() if isinstance(v, int | float)}
+    return found
+
+
+SPECS = (
+    Spec(
+        "mimic_cxr", "MIMIC-CXR-JPG with MIMIC-CXR reports", "image-text", _mimic, CHEXPERT_CLASSES, "No Finding",
+        ("train", "validation", "test"), "the publisher's",
+        "PhysioNet Credentialed Health Data License 1.5.0 (training in research ethics, signed agreement)",
+        "Johnson et al., MIMIC-CXR-JPG, arXiv 1901.07042; MIMIC-CXR, Scientific Data 2019",
+        "https://physionet.org/content/mimic-cxr-jpg/2.1.0/",
+        "files/p10 to files/p19 with the JPGs, mimic-cxr-2.0.0-metadata.csv.gz, -split.csv.gz and -chexpert.csv.gz "
+        "(2.1.0 "
+        "likewise), and mimic-cxr-reports.zip of MIMIC-CXR, packed or unpacked.",
+        ("Labels come from a rule-based labeller; -1 is 'uncertain'.",
+         "About 9,000 reports hold neither findings nor impression; they are left out and counted."),
+    ),
+    Spec(
+        "iu_xray", "Indiana University chest X-rays (Open-i)", "image-text", _iu_xray, openi.CLASSES, "normal", (),
+        "the publisher's", "CC BY-NC-ND 4.0",
+        "Demner-Fushman et al., Preparing a collection of radiology examinations for distribution and retrieval, "
+        "JAMIA 2016",
+        "https://openi.nlm.nih.gov/faq#collection",
+        "NLMCXR_reports.tgz (packed, or unpacked as ecgen-radiology/) and the PNGs of NLMCXR_png.tgz, unpacked.",
+        ("Two films of a study share a report; views are not named, so lateral films are in.",
+         "XXXX stands where the publisher removed words."),
+    ),
+    Spec(
+        "roco", "ROCO v2", "image-text", _roco, (), "", ("train", "validation", "test"), "captions of figures",
+        "CC BY and CC BY-NC by image; see license_information.csv",
+        "Rueckert et al., ROCOv2: radiology objects in context version 2, Scientific Data 2024",
+        "https://zenodo.org/records/10821435",
+        "train_captions.csv, valid_captions.csv and test_captions.csv, with the images of the three archives, "
+        "unpacked.",
+        ("Figures of papers of every modality; no patients are named, so a patient may be in two splits.",),
+    ),
+    Spec(
+        "padchest", "PadChest", "image-text", _padchest, PADCHEST_CLASSES, "normal", (), "the publisher's, Spanish "
+        "stems",
+        "PadChest Dataset Research Use Agreement",
+        "Bustos et al., PadChest: a large chest x-ray image dataset with multi-label annotated reports, MIA 2020",
+        "https://bimcv.cipf.es/bimcv-projects/padchest/",
+        "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv (or .gz) and the numbered image folders, unpacked.",
+        ("27 % of the labels were set by physicians, the rest by a network trained on them.",
+         "16-bit PNGs of the detector's values: each is stretched from its own least to its greatest value."),
+    ),
+    Spec(
+        "chexpert_plus", "CheXpert Plus", "image-text", _chexpert_plus, CHEXPERT_CLASSES, "No Finding",
+        ("train", "validation"), "the publisher's, de-identified",
+        "Stanford University Dataset Research Use Agreement",
+        "Chambon et al., CheXpert Plus, arXiv 2405.19538", "https://aimi.stanford.edu/datasets/chexpert-plus",
+        "df_chexpert_plus_240401.csv, the PNG chunks unpacked below PNG/, and chexbert_labels/ where labels are "
+        "wanted.",
+        ("Sections are the publisher's own parse.", "Without chexbert_labels there are no labels: see "
+        "--label_reports."),
+    ),
+)  # fmt: skip

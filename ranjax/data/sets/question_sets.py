@@ -1,0 +1,114 @@
+"""Sets of questions about medical images. The record's report is "question answer"; `group` keeps the two apart.
+
+Open and closed are told by each set's own rule, which `group` names, so that figures never mix two definitions:
+VQA-RAD and SLAKE by their column answer_type; PathVQA, which has none, by the answer being yes or no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ranjax.core.errors import DataError
+from ranjax.data.images.locations import CellRef, FileRef, Reference, read_table
+from ranjax.data.sets.publisher_tables import inside, load_json, needed
+from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, Spec
+
+ANSWERS = ("no", "yes")
+
+
+def _asked(
+    identity: str,
+    image: Reference,
+    question: object,
+    answer: object,
+    closed: bool,
+    rule: str,
+    patient: str,
+    split: str,
+    **more: str,
+) -> Entry | Rejected:
+    # Answers may be numbers in the JSON; yes and no come in every case, and with blanks.
+    asked, said = " ".join(str(question or "").split()), " ".join(str("" if answer is None else answer).split())
+    if not asked or not said:
+        return Rejected(identity, split, "the question is empty" if not asked else "the answer is empty")
+    label = said.lower().rstrip(".")
+    group = {"question": asked, "answer": said, "kind": "closed" if closed else "open", "rule": rule, **more}
+    labels = {label: PRESENT} if label in ANSWERS else {}
+    return Entry(identity, image, f"{asked} {said}", labels, patient, split, "", group)
+
+
+def _vqa_rad(root: Path, options: Options) -> Iterator[Entry | Rejected]:
+    table = needed(root, "VQA_RAD Dataset Public.json", "VQA_RAD_Dataset_Public.json")
+    folder = needed(root, "VQA_RAD Image Folder", "VQA_RAD_Image_Folder")
+    for row in load_json(table):
+        # The phrase type names the test set; answer_type has stray blanks.
+        split = "test" if str(row.get("phrase_type", "")).startswith("test") else "train"
+        closed = str(row.get("answer_type", "")).strip().upper() == "CLOSED"
+        name = str(row["image_name"])
+        yield _asked(
+            str(row["qid"]), FileRef(str(inside(folder, name))), row.get("question"), row.get("answer"), closed,
+            # Train and test share pictures, by the publisher; what is cut from train is cut by picture.
+            "answer_type", f"{split}/{name}", split, organ=str(row.get("image_organ", "")), picture=name,
+        )  # fmt: skip
+
+
+def _slake(root: Path, options: Options) -> Iterator[Entry | Rejected]:
+    language = options.values.get("language", "en")
+    for split, file in (("train", "train.json"), ("validation", "validate.json"), ("test", "test.json")):
+        table = needed(root, file)
+        for row in load_json(table):
+            if language != "all" and row.get("q_lang") != language:
+                continue
+            name = str(row["img_name"])
+            yield _asked(
+                f"{split}/{row['qid']}", FileRef(str(inside(table.parent / "imgs", name))), row.get("question"),
+                row.get("answer"), str(row.get("answer_type", "")).strip().upper() == "CLOSED", "answer_type",
+                name.split("/")[0], split, modality=str(row.get("modality", "")), language=str(row.get("q_lang", "")),
+            )  # fmt: skip
+
+
+def _path_vqa(root: Path, options: Options) -> Iterator[Entry | Rejected]:
+    for split, name in (("train", "train"), ("validation", "validation"), ("test", "test")):
+        first = needed(root, f"{name}-*.parquet", f"data/{name}-*.parquet")
+        for file in sorted(first.parent.glob(f"{name}-*.parquet")):
+            table = read_table(str(file))
+            missing = [column for column in ("image", "question", "answer") if column not in table.column_names]
+            if missing:
+                raise DataError(f"{file} has no column {missing[0]!r}; it has {', '.join(table.column_names)}.")
+            for index, (question, answer) in enumerate(
+                zip(table.column("question").to_pylist(), table.column("answer").to_pylist())
+            ):
+                closed = str(answer).strip().lower() in ANSWERS
+                image = CellRef(str(file), "image", index)
+                yield _asked(f"{file.stem}/{index}", image, question, answer, closed, "yes or no", "", split)
+
+
+SPECS = (
+    Spec(
+        "vqa_rad", "VQA-RAD", "questions", _vqa_rad, ANSWERS, "", ("train", "test"), "question and answer",
+        "CC0 1.0", "Lau et al., A dataset of clinically generated visual questions and answers about radiology images, "
+        "Scientific Data 2018", "https://osf.io/89kps/",
+        "'VQA_RAD Dataset Public.json' and the folder 'VQA_RAD Image Folder'.",
+        ("The same images stand in train and test: the split is by question, which is the publisher's.",
+         "Closed: the column answer_type; some closed answers are neither yes nor no."),
+    ),
+    Spec(
+        "slake", "SLAKE", "questions", _slake, ANSWERS, "", ("train", "validation", "test"), "question and answer",
+        "CC BY 4.0", "Liu et al., SLAKE: a semantically-labeled knowledge-enhanced dataset for medical VQA, ISBI 2021",
+        "https://www.med-vqa.com/slake/", "train.json, validate.json, test.json and the folder imgs/.",
+        ("Closed: the column answer_type.", "English questions by default; --option language=zh or all."),
+        options={"language": "en, zh or all; default en"},
+    ),
+    Spec(
+        "path_vqa", "PathVQA", "questions", _path_vqa, ANSWERS, "", ("train", "validation", "test"),
+        "question and answer", "MIT", "He et al., PathVQA: 30000+ questions for medical visual question answering, "
+        "2020",
+        "https://github.com/UCSD-AI4H/PathVQA",
+        "The Parquet files train-*.parquet, validation-*.parquet and test-*.parquet (the original's pickles are not "
+        "read: "
+        "a pickle can run code).",
+        ("Closed: the answer is yes or no.", "Colour pictures are stored as grey.",
+         "Pictures of books; no patients are named."),
+    ),
+)  # fmt: skip

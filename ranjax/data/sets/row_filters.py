@@ -1,0 +1,275 @@
+"""From a set's entries to the rows that will be prepared: every choice of the user, and why a row is left out."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ranjax.core.errors import DataError
+from ranjax.data.folder import hash_split
+from ranjax.data.images.locations import Reference, size_of
+from ranjax.data.set_settings import SPLITS, digest
+from ranjax.data.sets import spec_of
+from ranjax.data.sets.choices import SetSettings
+from ranjax.data.sets.spec import ABSENT, PRESENT, UNCERTAIN, WRITTEN, Entry, Options, Rejected, Spec
+from ranjax.data.text import deidentify, labeller, reports
+from ranjax.data.text.tokenizer import Tokenizer
+
+_NORMAL = ("no finding", "no findings", "normal")
+# Columns that stay beside a pseudonym; those of a set of questions go through de-identification as its reports do.
+_KEPT = ("view", "sex", "age", "uncertain")
+_ASKED = ("question", "answer", "kind", "rule")
+
+
+class Row(NamedTuple):
+    """A row to be prepared: an `Entry` after all choices. labels: multi-hot f32[C]; label: -1 unless exactly one."""
+
+    id: str
+    image: Reference
+    report: str
+    label: int
+    labels: np.ndarray
+    patient: str
+    split: str
+    group: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The rows of a set in order, those left out, its classes, and what was done to the texts.
+
+    notes: counts of what happened to reports and labels. shared: patients in several splits (only where allowed).
+    """
+
+    spec: Spec
+    classes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    rejected: tuple[Rejected, ...]
+    notes: Mapping[str, int]
+    shared: tuple[str, ...]
+
+
+def select(settings: SetSettings) -> Selection:
+    """Goes through the set's files; images are not opened (but for DICOM headers).
+
+    Raises:
+      ConfigError, DataError: files or columns are missing, nothing is left, or splits share patients.
+    """
+    spec = spec_of(settings.name)
+    options = Options(settings.ids, settings.seed, settings.options)
+    entries: list[Entry] = []
+    rejected: list[Rejected] = []
+    seen: set[str] = set()
+    for item in spec.entries(Path(settings.data_dir).expanduser().absolute(), options):
+        if isinstance(item, Rejected):
+            rejected.append(item)
+        elif item.id in seen:
+            rejected.append(Rejected(item.id, item.split, "the id is given twice"))
+        else:
+            seen.add(item.id)
+            entries.append(item)
+    given = {entry.split for entry in entries}
+    if settings.limit:
+        entries = sorted(entries, key=lambda e: _hash(f"limit:{settings.seed}:{e.id}"))[: settings.limit]
+        entries.sort(key=lambda e: e.id)
+    notes: collections.Counter[str] = collections.Counter()
+    if settings.label_reports:
+        entries = [_labelled(entry, settings, notes) for entry in entries]
+    classes = settings.classes or (_used(spec.classes, entries) if spec.classes_vary else spec.classes)
+    classes = classes or _classes_of(entries)
+    if "report" in spec.options and not any(e.report for e in entries) and any(e.labels for e in entries):
+        # Files of the user's own that bring labels and no reports: as with the sets of the field that are so.
+        normal = next((name for name in classes if name.lower() in _NORMAL), "")
+        spec = dataclasses.replace(spec, kind="classification", normal=normal, reports=WRITTEN)
+    privacy = deidentify.Privacy(deidentify.key_of(settings.patient_key), settings.deidentify)
+    tokenizer = Tokenizer.load(settings.tokenizer) if settings.tokenizer else None
+    rows: list[Row] = []
+    for entry in entries:
+        row = _row(entry, spec, given, settings, classes, privacy, tokenizer, notes)
+        (rejected if isinstance(row, Rejected) else rows).append(row)  # type: ignore[arg-type]
+    # What is left out is listed in the manifest; a row without an image is named there by its number.
+    rejected = [r if r.id.startswith("row ") else r._replace(id=privacy.identity(r.id)) for r in rejected]
+    if settings.repeats == "drop":
+        rows, again = _without_repeats(rows)
+        rejected += again
+    rows.sort(key=lambda row: SPLITS.index(row.split))
+    if not rows:
+        listed = "; ".join(f"{item.id}: {item.reason}" for item in rejected[:5])
+        raise DataError(f"No usable row is left ({len(rejected)} left out: {listed}).")
+    shared = _shared_patients(rows)
+    if shared and not settings.allow_shared_patients:
+        first = shared[0]
+        places = sorted({row.split for row in rows if row.patient == first})
+        raise DataError(
+            f"{len(shared)} patients are in more than one split, the first is {first!r} in {', '.join(places)}. Splits "
+            "must not share patients: correct the split, or allow it with --allow_shared_patients."
+        )
+    return Selection(spec, tuple(classes), tuple(rows), tuple(rejected), dict(notes), tuple(shared))
+
+
+def digest_of(selection: Selection) -> str:
+    """A hash of all that the rows say and of the sizes of their images; the folder they lie in does not matter."""
+    state = hashlib.sha256()
+    for row in selection.rows:
+        place = dataclasses.asdict(row.image)
+        place["path"] = Path(place["path"]).name
+        parts = [row.id, place, size_of(row.image), row.report, row.labels.tolist(), row.patient, row.split, row.group]
+        state.update(digest(parts).encode())
+    for item in selection.rejected:
+        state.update(digest([item.id, item.split, item.reason]).encode())
+    return state.hexdigest()[:16]
+
+
+def split_of(patient: str, given: Collection[str], settings: SetSettings) -> str:
+    """Where a patient of "train" goes: splits that are not `given` are cut from it by a hash of the patient."""
+    shares = {
+        name: getattr(settings, name)
+        for name in ("adapt", "validation", "test")
+        if name not in given and getattr(settings, name) > 0
+    }
+    return hash_split(patient, {**shares, "train": 1.0 - sum(shares.values())}, settings.seed)
+
+
+def _row(
+    entry: Entry,
+    spec: Spec,
+    given: Collection[str],
+    settings: SetSettings,
+    classes: Sequence[str],
+    privacy: deidentify.Privacy,
+    tokenizer: Tokenizer | None,
+    notes: collections.Counter[str],
+) -> Row | Rejected:
+    patient = entry.patient or entry.id
+    split = entry.split or "train"
+    if split not in SPLITS:
+        return Rejected(entry.id, split, f"the split {split!r} is none of {', '.join(SPLITS)}")
+    if split == "train":
+        split = split_of(patient, given, settings)
+    if settings.views == "frontal" and entry.view == "lateral":
+        return Rejected(entry.id, split, "the view is lateral")
+    labels, doubtful, unknown = _labels(entry, settings, classes)
+    if doubtful and settings.uncertain == "exclude":
+        return Rejected(entry.id, split, f"the label {doubtful[0]!r} is uncertain")
+    notes["labels outside the classes"] += len(unknown)
+    if spec.kind == "classification" and not labels.any() and not doubtful and not entry.labels:
+        return Rejected(entry.id, split, "the row has no label")
+    if spec.kind == "classification" and not labels.any() and not doubtful and unknown:
+        return Rejected(entry.id, split, f"label {unknown[0]!r} is outside the classes")
+    report, reason = _report(entry, spec, settings, classes, labels, doubtful, tokenizer, notes)
+    if reason:
+        return Rejected(entry.id, split, reason)
+    on = np.flatnonzero(labels)
+    # One class, and no doubt about another: only then is the row part of the single-label task.
+    single = int(on[0]) if len(on) == 1 and (not doubtful or settings.uncertain != "ignore") else -1
+    group = {**entry.group, "view": entry.group.get("view") or entry.view}
+    if doubtful:
+        group["uncertain"] = ", ".join(doubtful)
+    identity = entry.id
+    if privacy.key:
+        patient, identity = privacy.patient(patient), privacy.identity(entry.id)
+        kept = (*_KEPT, *_ASKED) if spec.kind == "questions" else _KEPT
+        group = privacy.group({name: v for name, v in group.items() if name in kept})
+    return Row(identity, entry.image, report, single, labels, patient, split, group)
+
+
+def _labels(entry: Entry, settings: SetSettings, classes: Sequence[str]) -> tuple[np.ndarray, list[str], list[str]]:
+    """Multi-hot f32[C] under the policy for uncertain labels; the uncertain classes; present labels of no class."""
+    value = {"one": PRESENT}.get(settings.uncertain, ABSENT)
+    doubtful = [name for name in classes if entry.labels.get(name) == UNCERTAIN]
+    stated = {name: value if mark == UNCERTAIN else mark for name, mark in entry.labels.items()}
+    unknown = [name for name, mark in entry.labels.items() if mark == PRESENT and name not in classes]
+    return np.array([stated.get(name) == PRESENT for name in classes], np.float32), doubtful, unknown
+
+
+def _report(
+    entry: Entry,
+    spec: Spec,
+    settings: SetSettings,
+    classes: Sequence[str],
+    labels: np.ndarray,
+    doubtful: Sequence[str],
+    tokenizer: Tokenizer | None,
+    notes: collections.Counter[str],
+) -> tuple[str, str]:
+    """The report, or the reason why the row has none."""
+    if spec.kind == "classification":
+        return written(classes, labels, spec.normal), ""
+    text = entry.report
+    if not reports.fold(text):
+        return "", "the report is empty"
+    if spec.kind == "image-text" and settings.sections:
+        text = reports.select(text, settings.sections)
+        if not reports.fold(text):
+            return "", f"the report has neither {' nor '.join(settings.sections)}"
+    text = reports.without_repeats(text) if spec.kind == "image-text" else reports.one_line(text)
+    if not any(c.isalpha() for c in text):
+        return "", "the report has no words"
+    if settings.language and (found := reports.language(text)) != settings.language:
+        return "", f"the report's language is {found or 'unsure'}, not {settings.language}"
+    if settings.deidentify:
+        text, marks = deidentify.deidentify(text)
+        notes["marks set in place of what could name a person"] += marks
+    if tokenizer is not None:
+        cut = reports.cut(text, tokenizer, settings.max_tokens)
+        notes["reports cut to the length"] += cut != text
+        text = cut
+    return text, ""
+
+
+def written(classes: Sequence[str], labels: np.ndarray, normal: str) -> str:
+    """A report that says what the labels say: "Chest image. Findings: edema, pleural effusion." """
+    names = [name.replace("_", " ").lower() for name, on in zip(classes, labels) if on and name != normal]
+    return f"Findings: {', '.join(names)}." if names else "No finding."
+
+
+def _labelled(entry: Entry, settings: SetSettings, notes: collections.Counter[str]) -> Entry:
+    if entry.labels or not entry.report:
+        return entry
+    text = reports.select(entry.report, settings.sections) if settings.sections else entry.report
+    notes["reports labelled by rules"] += 1
+    return entry._replace(labels=labeller.label(text))
+
+
+def _classes_of(entries: Iterable[Entry]) -> tuple[str, ...]:
+    """The labels that occur, most frequent first, at least twice; two stand-ins where a set has none."""
+    counts = collections.Counter(name for entry in entries for name, mark in entry.labels.items() if mark == PRESENT)
+    names = tuple(name for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if count > 1)
+    return names if len(names) > 1 else (*names, *("finding", "no finding")[: 2 - len(names)])
+
+
+def _used(classes: Sequence[str], entries: Iterable[Entry]) -> tuple[str, ...]:
+    """The classes that this release of a set uses, of those that any release has."""
+    used = {name for entry in entries for name in entry.labels}
+    return tuple(name for name in classes if name in used)
+
+
+def _without_repeats(rows: Sequence[Row]) -> tuple[list[Row], list[Rejected]]:
+    kept, again = [], []
+    first: dict[tuple[str, str], str] = {}
+    for row in rows:
+        other = first.setdefault((row.split, reports.fold(row.report)), row.id)
+        if other == row.id:
+            kept.append(row)
+        else:
+            again.append(Rejected(row.id, row.split, f"the report says the same as that of {other}"))
+    return kept, again
+
+
+def _shared_patients(rows: Sequence[Row]) -> list[str]:
+    first: dict[str, str] = {}
+    shared: dict[str, None] = {}
+    for row in rows:
+        if first.setdefault(row.patient, row.split) != row.split:
+            shared[row.patient] = None
+    return list(shared)
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -1,0 +1,168 @@
+"""What could name a person in a report is replaced by a mark, and patient ids by keyed hashes.
+
+A pass of patterns for text that its publisher has de-identified before, as a second look: it finds titles with names,
+dates, telephone and record numbers, addresses of mail and web, ages over 89. It does not find a bare name in running
+text, nor what is burned into pixels; identified reports need a tool made and validated for that.
+
+The secret of the hashes lies outside of everything that a run or a preparation writes: in a file that the user names,
+in the environment variable RANJAX_PATIENT_KEY, or else in ``~/.config/ranjax/patient.key``, made once, readable by its
+owner alone. Who loses it cannot tell any more who is who; who shares it gets the same pseudonyms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from ranjax.core.errors import ConfigError
+
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec"
+_NUMBERED = "mrn|medical record(?: number)?|accession(?: number)?|patient id|ssn|pager"
+_SAID = "signed|dictated|reviewed|read|interpreted"
+# What begins a sentence of a report is no name, least of all a negation; nor does a name go on after a full stop, but
+# for an initial's.
+_WORDS = "No|Not|None|The|There|This|In|Is|And|With|Without|Findings?|Impression|Normal|Clear|Heart|Lungs?|Left|Right"
+_NAME = rf"(?!(?:{_WORDS})\b)(?:[A-Z]\.|[A-Z][\w'-]+)"
+PATTERNS: tuple[tuple[str, str], ...] = (
+    ("[MAIL]", r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b"),
+    ("[LINK]", r"\bhttps?://\S+|\bwww\.\S+"),
+    # One separator throughout: "2.5-3.5 cm" is a measure.
+    ("[DATE]", r"(?<![\d.])\d{1,4}([-/.])\d{1,2}\1\d{1,4}(?![\d]|\.\d)"),
+    ("[DATE]", rf"\b(?i:{_MONTHS})[a-z]*\.?\s+\d{{1,2}}(?:st|nd|rd|th)?,?\s+\d{{4}}\b"),
+    ("[DATE]", rf"\b\d{{1,2}}\s+(?i:{_MONTHS})[a-z]*\.?,?\s+\d{{2,4}}\b"),
+    ("[TIME]", r"\b\d{1,2}:\d{2}(?::\d{2})?\s*(?:[AaPp]\.?[Mm]\b\.?)?"),
+    ("[PHONE]", r"(?<!\d)(?:\+\d{1,3}[ .-]?)?\(?\d{3}\)?[ .-]\d{3}[ .-]?\d{4}(?!\d)"),
+    ("[ID]", rf"\b(?i:{_NUMBERED})\b\W{{0,3}}[\w-]*\d[\w-]*"),
+    ("[ID]", r"\b\d{3}-\d{2}-\d{4}\b"),
+    ("[ID]", r"\b\d{6,}\b"),
+    ("[NAME]", rf"\b(?:Dr|Drs|Mr|Mrs|Ms|Miss|Prof|Doctor)\b\.?\s+{_NAME}(?:\s*{_NAME}){{0,2}}"),
+    ("[NAME]", rf"(?i:\b(?:{_SAID}) by)[\s:]+{_NAME}(?:[ ,]*{_NAME}){{0,3}}"),
+    ("[AGE]", r"\b(?:9\d|1[0-2]\d)(?=[\s-]*(?:y\.?o\.?\b|years?[\s-]old|year[\s-]old))"),
+)  # fmt: skip
+_COMPILED = tuple((mark, re.compile(pattern)) for mark, pattern in PATTERNS)
+KEY_BYTES = 16
+PUBLIC = "none"
+"""In place of a key's file: ids are those of a published set and stay as they are."""
+VARIABLE = "RANJAX_PATIENT_KEY"
+_IDENTIFYING = re.compile(
+    r"name|mrn|birth|dob|address|phone|mail|accession|ssn|physician|doctor|insurance|zip|postal|patient|record|uid|date"
+    r"|(?:^|[_ .-])id(?:$|[_ .-])",
+    re.IGNORECASE,
+)
+
+
+def deidentify(text: str) -> tuple[str, int]:
+    """The text with marks such as [DATE] in place of what the patterns find, and how many were set."""
+    count = 0
+    for mark, pattern in _COMPILED:
+        text, found = pattern.subn(mark, text)
+        count += found
+    return text, count
+
+
+def read_key(path: str) -> bytes:
+    """The secret for `pseudonym`, from a file that stays outside of the prepared set.
+
+    Raises:
+      ConfigError: no such file, or fewer than 16 bytes, which could be guessed.
+    """
+    file = Path(path).expanduser()
+    key = file.read_bytes().strip() if file.is_file() else b""
+    if len(key) < KEY_BYTES:
+        raise ConfigError("patient_key", path, f"a file with at least {KEY_BYTES} secret bytes")
+    return hashlib.blake2b(key).digest()
+
+
+def key_of(choice: str) -> bytes:
+    """The secret that a choice stands for.
+
+    Args:
+      choice: a file (see `read_key`); "none": no secret, ids stay as they are; "": that of the environment variable
+        RANJAX_PATIENT_KEY, or the user's own, which is made where there is none yet.
+
+    Raises:
+      ConfigError: the file or the variable holds too few bytes, or the user's own cannot be made.
+    """
+    if choice == PUBLIC:
+        return b""
+    if choice:
+        return read_key(choice)
+    if given := os.environ.get(VARIABLE, ""):
+        if len(given.encode()) < KEY_BYTES:
+            raise ConfigError(VARIABLE, "(not shown)", f"at least {KEY_BYTES} secret bytes")
+        return hashlib.blake2b(given.encode()).digest()
+    return read_key(str(_own_key()))
+
+
+def _own_key() -> Path:
+    path = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "ranjax" / "patient.key"
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+        # Not by rename: of two processes that come at once the first one's key counts.
+        try:
+            os.link(beside, path)
+        except FileExistsError:
+            pass
+        finally:
+            beside.unlink()
+    except OSError as error:
+        hint = f"Name a file with a secret, set {VARIABLE}, or say {PUBLIC!r} where the ids of the set are public."
+        allowed = f"a folder for the user's own key that can be written ({path.parent}: {error.strerror})"
+        raise ConfigError("patient_key", "", allowed, hint) from error
+    return path
+
+
+def key_mark(key: bytes) -> str:
+    """8 hexadecimal digits that tell whether two sets have the same secret, and nothing about it; "" without one."""
+    return hashlib.blake2b(b"mark", key=key, digest_size=4).hexdigest() if key else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Privacy:
+    """What is done to records before they are written.
+
+    Args:
+      key: of `pseudonym`; empty: ids stay as they are.
+      text: whether reports go through `deidentify`.
+    """
+
+    key: bytes = b""
+    text: bool = True
+
+    def patient(self, patient: str) -> str:
+        return pseudonym(patient, self.key) if self.key else patient
+
+    def identity(self, identity: str) -> str:
+        """Of an example: file names often hold the patient's number."""
+        return pseudonym(f"id:{identity}", self.key) if self.key else identity
+
+    def report(self, report: str) -> str:
+        return deidentify(report)[0] if self.text else report
+
+    def group(self, group: Mapping[str, str]) -> dict[str, str]:
+        """Without columns that are named after what identifies a person; ages over 89 and other text marked."""
+        if not self.key:
+            return dict(group)
+        kept = {name: self.report(value) for name, value in group.items() if not _IDENTIFYING.search(name)}
+        return {name: "[AGE]" if "age" in name.lower() and _is_old(value) else value for name, value in kept.items()}
+
+
+def _is_old(value: str) -> bool:
+    digits = "".join(c for c in value if c.isdigit())
+    return bool(digits) and 89 < int(digits) < 200
+
+
+def pseudonym(identity: str, key: bytes) -> str:
+    """32 hexadecimal digits that only the holder of `key` can compute: keyed BLAKE2b, the same in every run."""
+    return hashlib.blake2b(identity.encode(), key=key, digest_size=16).hexdigest()

@@ -1,0 +1,164 @@
+"""Reports of the Indiana University chest X-ray collection (Open-i), read where they lie and never copied.
+
+    reports = read_reports(Path("torchxrayvision-1.5.7-py3-none-any.whl"))
+
+They come from NLMCXR_reports.tgz, its unpacked folder, or the archive inside a torchxrayvision wheel or installation.
+Licence: CC BY-NC-ND 4.0 (Demner-Fushman et al., JAMIA 2016).
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import xml.etree.ElementTree as ElementTree
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ranjax.core.errors import DataError
+
+ARCHIVE = "torchxrayvision/data/NLMCXR_reports.tgz"
+_MEMBER_LIMIT, _ARCHIVE_LIMIT = 1 << 20, 64 << 20
+
+CLASSES = (
+    "normal", "consolidation", "mass", "nodule", "effusion", "cardiomegaly", "pneumothorax", "oedema", "atelectasis",
+    "emphysema", "fracture", "hernia",
+)  # fmt: skip
+"""Findings that the main MeSH headings are read for."""
+
+_HEADINGS: Mapping[str, str] = {
+    "normal": "normal",
+    "consolidation": "consolidation",
+    "airspace disease": "consolidation",
+    "pneumonia": "consolidation",
+    "infiltrate": "consolidation",
+    "mass": "mass",
+    "nodule": "nodule",
+    "pleural effusion": "effusion",
+    "cardiomegaly": "cardiomegaly",
+    "pneumothorax": "pneumothorax",
+    "hydropneumothorax": "pneumothorax",
+    "pulmonary edema": "oedema",
+    "pulmonary congestion": "oedema",
+    "pulmonary atelectasis": "atelectasis",
+    "emphysema": "emphysema",
+    "pulmonary emphysema": "emphysema",
+    "fractures, bone": "fracture",
+    "hernia, hiatal": "hernia",
+}
+
+
+class Finding(NamedTuple):
+    """One MeSH heading as a finding: `kind` of `CLASSES`, side "left", "right", "bilateral" or ""."""
+
+    kind: str
+    side: str
+
+
+class Report(NamedTuple):
+    """One report: its id ("CXR1"), sections by lower-case name, main MeSH headings, and the names of its images."""
+
+    id: str
+    sections: Mapping[str, str]
+    mesh: tuple[str, ...]
+    images: tuple[str, ...]
+
+    def text(self) -> str:
+        """The report with its headings, as the section parser reads it."""
+        return "\n".join(f"{name.upper()}: {body}" for name, body in self.sections.items() if body)
+
+    @property
+    def placed(self) -> tuple[Finding, ...]:
+        """Findings with their side."""
+        found = []
+        for heading in self.mesh:
+            parts = [part.strip().lower() for part in heading.split("/")]
+            blunted = parts[0] == "costophrenic angle" and "blunted" in parts
+            kind = "effusion" if blunted else _HEADINGS.get(parts[0])
+            side = next((part for part in parts if part in ("left", "right", "bilateral")), "")
+            if kind and Finding(kind, side) not in found:
+                found.append(Finding(kind, side))
+        return tuple(found)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Kinds of `CLASSES`, each once."""
+        return tuple(dict.fromkeys(finding.kind for finding in self.placed))
+
+
+def read_reports(path: Path) -> list[Report]:
+    """All reports, by number.
+
+    Args:
+      path: a torchxrayvision wheel, the package's folder or one above it, NLMCXR_reports.tgz, or unpacked XML files.
+
+    Raises:
+      DataError: nothing of the kind lies there, or it cannot be read.
+    """
+    path = Path(path).expanduser()
+    reports = [_parse(name, data) for name, data in _files(path)]
+    if not reports:
+        raise DataError(f"{path} holds no reports.")
+    return sorted(reports, key=lambda report: int("".join(c for c in report.id if c.isdigit()) or 0))
+
+
+def _files(path: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        if path.is_dir():
+            inside = next((p for p in (path / ARCHIVE, path / "data" / "NLMCXR_reports.tgz") if p.is_file()), None)
+            if inside is None:
+                for file in sorted(path.glob("*.xml")):
+                    yield file.name, file.read_bytes()
+                return
+            path = inside
+        if not path.is_file():
+            raise DataError(f"{path} does not exist.")
+        if path.suffix == ".whl":
+            with zipfile.ZipFile(path) as wheel:
+                if ARCHIVE not in wheel.namelist():
+                    raise DataError(f"The wheel {path} holds no {ARCHIVE}.")
+                if wheel.getinfo(ARCHIVE).file_size > _ARCHIVE_LIMIT:
+                    raise DataError(f"{ARCHIVE} in {path} is over the limit of {_ARCHIVE_LIMIT >> 20} MiB.")
+                data = wheel.read(ARCHIVE)
+            yield from _members(io.BytesIO(data))
+        else:
+            with path.open("rb") as file:
+                yield from _members(file)
+    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as an archive of reports: {error}") from error
+
+
+def _members(file: io.BufferedIOBase | io.BytesIO) -> Iterator[tuple[str, bytes]]:
+    # Read in memory and never unpacked: a member's path can lead nowhere.
+    unpacked = 0
+    with tarfile.open(fileobj=file, mode="r|gz") as archive:
+        for member in archive:
+            unpacked += member.size
+            if member.size > _MEMBER_LIMIT or unpacked > _ARCHIVE_LIMIT:
+                raise DataError(f"the archive unpacks beyond its limit at {member.name}")
+            if member.isreg() and member.name.endswith(".xml"):
+                opened = archive.extractfile(member)
+                yield Path(member.name).name, opened.read() if opened else b""
+
+
+def _parse(name: str, data: bytes) -> Report:
+    # An entity can grow to gigabytes; these files declare none.
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise DataError(f"{name} declares a document type, which a report has no need of.")
+    try:
+        root = ElementTree.fromstring(data)
+    except ElementTree.ParseError as error:
+        raise DataError(f"{name} is no valid XML: {error}") from error
+    identity = root.find("uId")
+    body = {
+        (element.get("Label") or "").lower(): " ".join((element.text or "").split())
+        for element in root.iter("AbstractText")
+    }
+    images = (element.get("id", "") for element in root.iter("parentImage"))
+    return Report(
+        (identity.get("id", "") if identity is not None else "") or Path(name).stem,
+        body,
+        tuple(" ".join((element.text or "").split()) for element in root.iter("major")),
+        tuple(name for name in images if name),
+    )

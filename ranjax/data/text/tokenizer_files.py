@@ -1,0 +1,105 @@
+"""The files of a tokenizer: tokenizer.json with tokenizer_config.json beside it, as `transformers` lays them out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from ranjax.core import files
+from ranjax.core.errors import DataError
+from ranjax.data.text import siglip_tokenizer
+
+TOKENIZER, CONFIG, SPECIALS_MAP = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
+ID = "ranjax_id"
+"""Key of tokenizer_config.json that holds the fingerprint of the tokenizer.json it was written with."""
+
+
+def read_inner(path: Path) -> tokenizers.Tokenizer:
+    """The tokenizer of tokenizer.json, or of a folder that holds one (or, failing that, vocabulary files).
+
+    SigLIP's come with the cleaning of texts that they were trained behind (`siglip_tokenizer`).
+
+    Raises:
+      DataError: nothing to load, or a file that is no tokenizer.
+    """
+    file = path / TOKENIZER if path.is_dir() else path
+    folder = file.parent
+    # What this package wrote is whole.
+    cleaning = siglip_tokenizer.cleaning_of(folder) if not read_settings(folder).get(ID) else ""
+    pieces = folder / siglip_tokenizer.SENTENCEPIECE
+    if path.is_dir() and cleaning == siglip_tokenizer.CANONICAL and pieces.is_file():
+        return siglip_tokenizer.from_sentencepiece(pieces)
+    if file.is_file():
+        try:
+            inner = tokenizers.Tokenizer.from_file(os.fspath(file))
+        # The library raises bare Exception for a file it cannot parse.
+        except Exception as error:
+            raise DataError(f"{file} is no tokenizer of the tokenizers library: {error}") from error
+        return siglip_tokenizer.cleaned(inner, cleaning) if cleaning else inner
+    if path.is_dir() and any((path / name).is_file() for name in ("vocab.txt", "vocab.json")):
+        return _assemble(path)
+    if not path.exists():
+        raise DataError(
+            f"{path} is no file or folder of this machine, and nothing is fetched: put tokenizer.json (or "
+            "vocab.txt, or vocab.json with merges.txt) there first, e.g. by `hf download NAME --local-dir FOLDER`."
+        )
+    if pieces.is_file():
+        raise DataError(f"{pieces} is read for SigLIP alone, and no config beside it says that this is SigLIP's.")
+    raise DataError(f"{path} holds neither tokenizer.json nor vocab.txt nor vocab.json with merges.txt.")
+
+
+def read_settings(folder: Path) -> dict[str, str]:
+    """Of the JSON files beside a tokenizer: ``pad_token``, ``unk_token``, ``padding_side`` and `ID`, where given."""
+    found: dict[str, str] = {}
+    for file in (SPECIALS_MAP, CONFIG):
+        if (folder / file).is_file():
+            for key, value in files.read_json(folder / file).items():
+                if key in ("pad_token", "unk_token", "padding_side", ID):
+                    found[key] = value["content"] if isinstance(value, dict) else value
+    if not found.get("pad_token") and siglip_tokenizer.cleaning_of(folder) == siglip_tokenizer.CANONICAL:
+        found["pad_token"] = siglip_tokenizer.END  # As SigLIP's class has it.
+    return {key: value for key, value in found.items() if value}
+
+
+def recorded_id(folder: str | os.PathLike[str]) -> str:
+    """The fingerprint of the tokenizer that a checkpoint was written with; empty where its folder holds no record."""
+    return read_settings(Path(folder)).get(ID, "") if Path(folder).is_dir() else ""
+
+
+def write(path: str | os.PathLike[str], content: str, fingerprint: str, names: Mapping[str, str]) -> None:
+    """Writes tokenizer.json and, beside it, the tokenizer_config.json by which `transformers` loads the same.
+
+    Args:
+      path: of tokenizer.json.
+      content: of tokenizer.json.
+      fingerprint: recorded as `ID`.
+      names: ``pad_token``, ``eos_token`` and the like, as the vocabulary spells them.
+    """
+    settings: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        # CLIP's text tower takes no token types, and BERT's are all 0 for one segment.
+        "model_input_names": ["input_ids", "attention_mask"],
+        "padding_side": "right",
+        "truncation_side": "right",
+        **names,
+        ID: fingerprint,
+    }
+    files.write_text(path, content)
+    files.write_json(Path(path).parent / CONFIG, settings)
+
+
+def _assemble(folder: Path) -> tokenizers.Tokenizer:
+    """The fast tokenizer of a folder with vocabulary files alone, as transformers assembles it."""
+    # Lazily: transformers takes seconds to import. `vocab_file=` arguments are not used: they silently give UNK only.
+    if (folder / "vocab.txt").is_file():
+        from transformers import BertTokenizerFast
+
+        return BertTokenizerFast.from_pretrained(os.fspath(folder), local_files_only=True).backend_tokenizer
+    from transformers import CLIPTokenizerFast
+
+    return CLIPTokenizerFast.from_pretrained(os.fspath(folder), local_files_only=True).backend_tokenizer

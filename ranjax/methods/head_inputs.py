@@ -1,0 +1,218 @@
+"""What frozen-feature training refuses, before anything compiles, and in which form it takes the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ranjax.core.errors import ConfigError, DataError, nearest
+from ranjax.methods import selection
+from ranjax.methods.table import Examples, Fit, Method
+from ranjax.models.heads import HEADS
+from ranjax.objectives.rectification import DEFENCE, Weights
+
+
+def check_settings(methods: Sequence[Method], seeds: Sequence[int], settings: Fit, classes: int) -> None:
+    """Raises ConfigError, naming the setting, where one is refused."""
+    if not isinstance(settings, Fit):
+        raise ConfigError("settings", settings, "a Fit, e.g. Fit(epochs=30)")
+    if isinstance(methods, (str, Mapping, Method)) or not all(isinstance(method, Method) for method in methods):
+        raise ConfigError("methods", methods, "a list of Method, e.g. [METHODS['lp'], METHODS['mlp']]")
+    if not methods:
+        raise ConfigError("methods", methods, "at least one method")
+    if isinstance(seeds, (str, int)) or not all(_is_whole(seed) for seed in seeds):
+        raise ConfigError("seeds", seeds, "a list of whole numbers, e.g. range(5)")
+    if not len(seeds) or len(set(seeds)) != len(seeds):
+        raise ConfigError("seeds", seeds, "at least one, all different")
+    check_whole("classes", classes, 2 - settings.multi_label, "; 1 is allowed where multi_label")
+    for index, method in enumerate(methods):
+        _check_method(f"methods[{index}]", method)
+        for name in ("head", "top_k", "svd_every", "epochs_share"):
+            if getattr(method, name) != getattr(methods[0], name):
+                allowed = f"{getattr(methods[0], name)!r}, as methods[0] has: one call fits methods of one {name}"
+                raise ConfigError(f"methods[{index}].{name}", getattr(method, name), allowed)
+    check_whole("epochs", settings.epochs, 1)
+    check_whole("batch_size", settings.batch_size, 2, ": batch norm and covariance need two rows")
+    if settings.parallel is not None:
+        check_whole("parallel", settings.parallel, 1, ", or None")
+    if settings.metric not in selection.METRICS:
+        allowed = f"one of {', '.join(selection.METRICS)}"
+        raise ConfigError("metric", settings.metric, allowed, nearest(settings.metric, selection.METRICS))
+    _check_class_weights(settings.class_weights, classes)
+
+
+def check_whole(key: str, value: Any, least: int, why: str = "") -> None:
+    """Raises ConfigError where a value is no whole number of at least `least`."""
+    if not _is_whole(value) or value < least:
+        raise ConfigError(key, value, f"a whole number of at least {least}{why}")
+
+
+def check_finite(key: str, value: float, above_zero: bool = False) -> None:
+    """Raises ConfigError where a value is no finite number, or below 0 (or 0, where it must lie above)."""
+    if not (is_finite(value) and (value > 0 if above_zero else value >= 0)):
+        raise ConfigError(key, value, "a finite number above 0" if above_zero else "a finite number, 0 or more")
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is one real number, of Python, NumPy or JAX, and finite."""
+    array = np.asarray(value)
+    return array.ndim == 0 and bool(jnp.issubdtype(array.dtype, jnp.number)) and bool(np.isfinite(array))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _check_method(key: str, method: Method) -> None:
+    if method.head not in HEADS:
+        raise ConfigError(f"{key}.head", method.head, f"one of {', '.join(HEADS)}", nearest(method.head, HEADS))
+    if not isinstance(method.weights, Weights):
+        raise ConfigError(f"{key}.weights", method.weights, "a Weights, e.g. Weights(ce=1.0, mse=1.0)")
+    for name, value in zip(Weights._fields, method.weights):
+        check_finite(f"{key}.weights.{name}", value)
+    if not any(method.weights):
+        raise ConfigError(f"{key}.weights", method.weights, "at least one above 0: there is no loss without")
+    check_finite(f"{key}.learning_rate", method.learning_rate, above_zero=True)
+    check_finite(f"{key}.weight_decay", method.weight_decay)
+    check_whole(f"{key}.top_k", method.top_k, 1)
+    check_whole(f"{key}.svd_every", method.svd_every, 1)
+    if not (is_finite(method.epochs_share) and 0 < method.epochs_share <= 1):
+        raise ConfigError(f"{key}.epochs_share", method.epochs_share, "above 0 and at most 1")
+    if not (is_finite(method.attacked_share) and 0 <= method.attacked_share <= 1):
+        raise ConfigError(f"{key}.attacked_share", method.attacked_share, "from 0 to 1")
+
+
+def _check_class_weights(weights: Any, classes: int) -> None:
+    if not isinstance(weights, tuple):
+        if weights not in ("none", "balanced"):
+            raise ConfigError("class_weights", weights, "'none', 'balanced' or one number a class")
+    elif len(weights) != classes or not all(is_finite(w) and w > 0 for w in weights):
+        raise ConfigError("class_weights", weights, f"{classes} finite numbers above 0")
+
+
+def prepare(
+    methods: Sequence[Method], train: Examples, validation: Examples, classes: int, multi_label: bool
+) -> tuple[Examples, Examples, tuple[str, ...]]:
+    """Both splits as f32[R, N, D] and i32[N] or f32[N, C], checked, and notes on what they lack but can do without.
+
+    Raises:
+      ConfigError: a method that needs attacked features which are not given.
+      DataError: as `ranjax.methods.head_training.fit_heads` says.
+    """
+    for index, method in enumerate(methods):
+        for name in DEFENCE:
+            if getattr(method.weights, name) and train.attacked is None:
+                key = f"methods[{index}].weights.{name}"
+                raise ConfigError(key, getattr(method.weights, name), "0 where train.attacked is None")
+        if method.attacked_share and validation.attacked is None:
+            key = f"methods[{index}].attacked_share"
+            raise ConfigError(key, method.attacked_share, "0 where validation.attacked is None")
+    train = _as_arrays("train", train, classes, multi_label)
+    validation = _as_arrays("validation", validation, classes, multi_label)
+    if validation.features.shape[::2] != train.features.shape[::2]:
+        raise DataError(
+            f"validation features are of (encoders, width) {validation.features.shape[::2]}, "
+            f"training features of {train.features.shape[::2]}"
+        )
+    if train.features.shape[1] < 2:
+        raise DataError("train has 1 example, at least 2 are needed")
+    return train, validation, check_classes(train.labels, validation.labels, classes, multi_label)
+
+
+def as_named(what: str, kind: Any, given: Any) -> Any:
+    """A named tuple of a kind, such as `Examples`, or a plain tuple or list of the same parts, as that kind.
+
+    Raises:
+      DataError: it is something else; says what it should be.
+    """
+    fields, optional = kind._fields, kind._field_defaults
+    if not isinstance(given, (tuple, list)) or not len(fields) - len(optional) <= len(given) <= len(fields):
+        found = f"{type(given).__name__} of {len(given)}" if hasattr(given, "__len__") else type(given).__name__
+        needed = f"{kind.__name__}({', '.join(name for name in fields if name not in optional)})"
+        beside = f" or with {', '.join(optional)}" if optional else ""
+        raise DataError(f"{what} is a {found}, {needed}{beside} is needed")
+    return kind(*given)
+
+
+def _as_arrays(split: str, examples: Examples, classes: int, multi_label: bool) -> Examples:
+    features = _features(f"{split} features", examples.features)
+    attacked = None
+    if examples.attacked is not None:
+        attacked = _features(f"attacked {split} features", examples.attacked)
+        if attacked.shape != features.shape:
+            raise DataError(f"attacked {split} features have shape {attacked.shape}, the clean ones {features.shape}")
+    labels = check_labels(split, examples.labels, features.shape[1], classes, multi_label)
+    return Examples(features, jnp.asarray(labels, jnp.float32 if multi_label else jnp.int32), attacked)
+
+
+def check_labels(split: str, labels: Any, count: int, classes: int, multi_label: bool) -> np.ndarray:
+    """The labels of `count` examples as an array: integers in [0, classes), or multi-hot [N, classes].
+
+    Raises:
+      DataError: they are something else; names the split.
+    """
+    labels = np.asarray(labels)
+    wanted = (count, classes) if multi_label else (count,)
+    if labels.shape != wanted:
+        raise DataError(f"{split} labels have shape {labels.shape}, {wanted} is needed")
+    if multi_label:
+        if not np.isin(labels, (0, 1)).all():
+            raise DataError(f"{split} labels hold {labels[~np.isin(labels, (0, 1))][0]:g}, multi-hot ones are 0 or 1")
+        return labels
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{split} labels are {labels.dtype}, integers are needed")
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if outside.size:
+        raise DataError(
+            f"{split} label {labels[outside[0]]} in row {outside[0]} is not in 0..{classes - 1}; "
+            "leave out rows that are not part of the task"
+        )
+    return labels
+
+
+def _features(name: str, values: Any) -> Any:
+    array = np.asarray(values)
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise DataError(f"{name} have shape {array.shape}, [N, D] or [encoders, N, D] is needed, none of them 0")
+    if not jnp.issubdtype(array.dtype, jnp.floating):  # NumPy does not count bfloat16
+        raise DataError(f"{name} are {array.dtype}, floating-point numbers are needed")
+    bad = np.argwhere(~np.isfinite(array))
+    if bad.size:
+        rows = np.unique(bad[:, -2])
+        raise DataError(f"{name} hold {array[tuple(bad[0])]} (row {bad[0][-2]}; {rows.size} rows in all)")
+    if array.dtype == np.float64 and np.abs(array).max() > np.finfo(np.float32).max:
+        raise DataError(f"{name} hold {np.abs(array).max():g}, more than float32 can hold")
+    return jnp.asarray(array.reshape((-1, *array.shape[-2:])), jnp.float32)
+
+
+def check_classes(train: Any, validation: Any, classes: int, multi_label: bool) -> tuple[str, ...]:
+    """Notes on classes without validation examples, of labels i[N] or multi-hot [N, C].
+
+    Raises:
+      DataError: a class that training cannot learn, or a validation split that tells no two apart.
+    """
+    train, validation = np.asarray(train), np.asarray(validation)
+    if multi_label:
+        return _check_multi_label(train, validation)
+    absent = np.flatnonzero(np.bincount(train, minlength=classes) == 0)
+    if absent.size:
+        raise DataError(f"class {absent[0]} has no training examples")
+    seen = np.bincount(validation, minlength=classes)
+    if (seen > 0).sum() < 2:
+        raise DataError(f"validation holds class {seen.argmax()} only, at least two classes are needed")
+    return tuple(f"class {c} has no validation examples and does not count there" for c in np.flatnonzero(seen == 0))
+
+
+def _check_multi_label(train: np.ndarray, validation: np.ndarray) -> tuple[str, ...]:
+    for share, word in ((0.0, "no"), (1.0, "only")):
+        one_sided = np.flatnonzero(train.mean(0) == share)
+        if one_sided.size:
+            raise DataError(f"class {one_sided[0]} has {word} positive training examples")
+    defined = (validation.mean(0) > 0) & (validation.mean(0) < 1)
+    if not defined.any():
+        raise DataError("in validation no class has both positive and negative examples")
+    word = "lacks positive or negative validation examples and does not count there"
+    return tuple(f"class {c} {word}" for c in np.flatnonzero(~defined))

@@ -1,0 +1,388 @@
+"""Frozen-feature training: encoders x methods x seeds of one head shape as one compiled program.
+
+    fitted = fit_heads([METHODS["mlp"], METHODS["nmtune"]], train, validation, classes=5, seeds=range(5))
+    z, logits = predict(fitted.head, fitted.select(1, 0), features)
+
+Each run is AdamW on shuffled batches of cached features, with a cosine schedule, and keeps the parameters of its best
+epoch by the validation split. Everything that may differ between runs (loss weights, learning rate, decay, seed,
+encoder) is an array, so a change of it compiles nothing anew; terms that no method of a call uses are left out.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.keys import stream
+from ranjax.methods import head_inputs as adapt_input
+from ranjax.methods import selection
+from ranjax.methods.table import METHODS, Examples, Fit, Method
+from ranjax.models.heads import HEADS, LinearHead, ResidualHead
+from ranjax.objectives import classification, rectification
+from ranjax.objectives.rectification import Weights
+from ranjax.training import devices, lapack
+
+__all__ = ["HEADS", "METHODS", "Examples", "Fit", "FittedHeads", "Method", "Weights", "fit_heads", "predict"]
+
+Head = LinearHead | ResidualHead
+
+
+@dataclass(frozen=True)
+class FittedHeads:
+    """Heads of the best epoch of each run. Leading axes: [R,] M, S (R only where the features had it).
+
+    Attributes:
+      head: the shape all of them share; a hashable value with `init` and `apply`.
+      variables: {"params", "stats"}, trees with the leading axes.
+      history: f32[..., epochs], the validation metric that chose.
+      clean_history, attacked_history: its two parts; the latter None without attacked validation features.
+      chosen: i32[...], the epoch kept, from 0; -1 for a run that diverged, where those are kept.
+      losses: {term: f32[..., epochs]}, the mean of each unweighted term over the epoch.
+      notes: what a reader should know, e.g. a class without validation examples.
+    """
+
+    head: Head
+    variables: dict[str, Any]
+    history: np.ndarray
+    clean_history: np.ndarray
+    attacked_history: np.ndarray | None
+    chosen: np.ndarray
+    losses: dict[str, np.ndarray]
+    notes: tuple[str, ...] = ()
+
+    def select(self, *index: int) -> dict[str, Any]:
+        """The variables of one run, or a slice: ``select(method, seed)`` or ``select(encoder, method, seed)``.
+
+        Raises:
+          ConfigError: more places than leading axes, or one outside of its axis, which JAX would move inside.
+        """
+        axes = self.chosen.shape
+        if len(index) > len(axes) or not all(-size <= place < size for place, size in zip(index, axes)):
+            raise ConfigError("select", index, f"at most {len(axes)} places within the axes {axes}")
+        return jax.tree.map(lambda x: x[index], self.variables)
+
+
+class _Plan(NamedTuple):
+    """What a program is compiled for."""
+
+    head: Head
+    settings: Fit
+    batch: int
+    terms: frozenset[str]
+    top_k: int
+    svd_every: int
+    use_attacked: bool
+    parallel: int
+    mesh: Mesh | None
+
+
+class _Runs(NamedTuple):
+    """What tells runs apart; every leaf has the axis of the runs first."""
+
+    encoder: Any
+    weights: Weights
+    learning_rate: Any
+    weight_decay: Any
+    attacked_share: Any
+    init_key: Any
+    shuffle_key: Any
+
+
+@lapack.one_thread()
+def fit_heads(
+    methods: Sequence[Method],
+    train: Examples,
+    validation: Examples,
+    *,
+    classes: int,
+    seeds: Sequence[int],
+    settings: Fit | None = None,
+    mesh: Mesh | None = None,
+    keep_diverged: bool = False,
+) -> FittedHeads:
+    """Trains every method with every seed on the features of every encoder, as one compiled program.
+
+    Runs with one seed share their first weights and their batches, whatever the method, so methods compare in pairs. A
+    run does not depend on which others are trained with it. Attacked features pass through the batch norm with the
+    running statistics, as they will when the head is used, so they never move these statistics.
+
+    Every run pays for the terms that any method of the call uses; on a CPU, methods of different cost are cheaper in
+    calls of their own.
+
+    Args:
+      methods: M methods of one head shape, `top_k`, `svd_every` and `epochs_share`.
+      train, validation: see `Examples`, of which a plain tuple will do; `train.attacked` is needed by defence terms,
+        `validation.attacked` by methods with an `attacked_share`.
+      classes: C.
+      seeds: S different integers.
+      settings: see `Fit`.
+      mesh: devices of this process that share the runs out between them (`devices.make_mesh`); None: the default
+        device alone. Runs never talk to each other, so a run is the same, up to rounding, wherever it
+        is trained.
+      keep_diverged: give runs back whose outputs were finite in no epoch, with `chosen` -1 and a history of -inf, as a
+        search over learning rates wants them; by default they are an error.
+
+    Raises:
+      ConfigError: a setting, by its name; a learning rate with which a run diverged in its first epoch.
+      DataError: NaN features, shapes that do not fit, a label outside the classes, a class without training examples,
+        a validation split with one class only.
+    """
+    settings = settings or Fit()
+    adapt_input.check_settings(methods, seeds, settings, classes)
+    seeds = [int(seed) for seed in seeds]
+    train = adapt_input.as_named("train", Examples, train)
+    validation = adapt_input.as_named("validation", Examples, validation)
+    one_encoder = np.ndim(train.features) == 2
+    train, validation, notes = adapt_input.prepare(methods, train, validation, classes, settings.multi_label)
+    encoders, examples, width = train.features.shape
+
+    shape = (encoders, len(methods), len(seeds))
+    count = int(np.prod(shape))
+    terms = frozenset(term for term in Weights._fields if any(getattr(m.weights, term) for m in methods))
+    plan = _Plan(
+        head=HEADS[methods[0].head](width, classes),
+        settings=replace(settings, epochs=max(1, round(methods[0].epochs_share * settings.epochs))),
+        batch=min(settings.batch_size, examples),
+        terms=terms,
+        top_k=methods[0].top_k,
+        svd_every=methods[0].svd_every,
+        use_attacked=any(term in terms for term in rectification.DEFENCE),
+        parallel=min(count, settings.parallel or (1 if jax.default_backend() == "cpu" else count)),
+        mesh=None if mesh is None or mesh.size == 1 else mesh,
+    )
+    if not plan.use_attacked:
+        train = train._replace(attacked=None)
+    if not any(method.attacked_share for method in methods):
+        validation = validation._replace(attacked=None)
+    weights = class_weights_of(train.labels, classes, settings.class_weights, settings.multi_label)
+    outcome = _shared_out(plan, _make_runs(methods, seeds, shape), train, validation, weights)
+    outcome = jax.tree.map(lambda x: x.reshape(shape[one_encoder:] + x.shape[1:]), outcome)
+    variables, chosen, clean, attacked, history, losses = outcome
+    if not keep_diverged and (np.asarray(chosen) < 0).any():
+        method = int(np.argwhere(np.asarray(chosen) < 0)[0][-2])
+        raise ConfigError(
+            f"methods[{method}].learning_rate",
+            methods[method].learning_rate,
+            "a value with which the outputs stay finite in at least one epoch",
+        )
+    return FittedHeads(
+        head=plan.head,
+        variables=variables,
+        history=np.asarray(history),
+        clean_history=np.asarray(clean),
+        attacked_history=None if validation.attacked is None else np.asarray(attacked),
+        chosen=np.asarray(chosen),
+        losses={name: np.asarray(value) for name, value in losses.items()},
+        notes=notes,
+    )
+
+
+def predict(head: Head, variables: dict[str, Any], features: Any) -> tuple[jax.Array, jax.Array]:
+    """Applies a head, or each of many, with its running statistics.
+
+    Args:
+      head: of `FittedHeads`.
+      variables: {"params", "stats"}, with any leading axes.
+      features: f32[N, D].
+
+    Returns:
+      (z f32[..., N, D], logits f32[..., N, C]).
+
+    Raises:
+      DataError: the width of the features is not the head's.
+    """
+    features = jnp.asarray(features, jnp.float32)
+    if features.ndim != 2 or features.shape[1] != head.features:
+        raise DataError(f"features have shape {features.shape}, the head takes [N, {head.features}]")
+    bias = variables["params"]["classifier"]["bias"]
+    return _predict(head, bias.ndim - 1, variables, features)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _predict(head: Head, leading: int, variables: dict[str, Any], features: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def apply(variables: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
+        return head.apply(variables["params"], variables["stats"], features, False)[:2]
+
+    if leading == 0:
+        return apply(variables)
+    axes = variables["params"]["classifier"]["bias"].shape[:leading]
+    flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[leading:])), variables)
+    return jax.tree.map(lambda x: x.reshape(axes + x.shape[1:]), lax.map(apply, flat))
+
+
+def _shared_out(plan: _Plan, runs: _Runs, *data: Any) -> Any:
+    """`_fit` on the default device, or with an even part of the runs on every device of the plan's mesh."""
+    if plan.mesh is None:
+        return _fit(plan, runs, *data)
+    count = runs.encoder.shape[0]
+    places = jnp.arange(-(-count // plan.mesh.size) * plan.mesh.size, dtype=jnp.int32) % count
+    split = NamedSharding(plan.mesh, PartitionSpec(devices.batch_axes(plan.mesh)))
+    runs = jax.device_put(jax.tree.map(lambda x: x[places], runs), split)
+    outcome = _fit(plan, runs, *jax.device_put(data, NamedSharding(plan.mesh, PartitionSpec())))
+    # Off the mesh again, so that the heads can be used together with arrays of any device.
+    return jax.tree.map(lambda x: jnp.asarray(x[:count]), jax.device_get(outcome))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _fit(plan: _Plan, runs: _Runs, train: Examples, validation: Examples, class_weights: jax.Array | None) -> Any:
+    def fit(runs: _Runs, *data: Any) -> Any:
+        def one(run: _Runs) -> Any:
+            return _fit_one(plan, run, *data)
+
+        batch = min(plan.parallel, runs.encoder.shape[0])
+        return lax.map(one, runs) if batch == 1 else lax.map(one, runs, batch_size=batch)
+
+    if plan.mesh is not None:
+        split, everywhere = PartitionSpec(devices.batch_axes(plan.mesh)), PartitionSpec()
+        specs = (split, everywhere, everywhere, everywhere)
+        fit = jax.shard_map(fit, mesh=plan.mesh, in_specs=specs, out_specs=split, check_vma=False)
+    return fit(runs, train, validation, class_weights)
+
+
+def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, class_weights: jax.Array | None) -> Any:
+    """One run -> (variables of the best epoch, its index; by epoch: clean, attacked and joint metric, terms)."""
+    head, settings = plan.head, plan.settings
+    examples = train.features.shape[1]
+    per_epoch = examples // plan.batch
+    total = per_epoch * settings.epochs
+
+    def loss_fn(params: Any, stats: Any, rows: jax.Array, count: jax.Array) -> Any:
+        f = train.features[run.encoder, rows]
+        z, logits, stats = head.apply(params, stats, f, True)
+        attacked = None
+        if plan.use_attacked:
+            attacked = head.apply(params, stats, train.attacked[run.encoder, rows], False)[:2]
+        loss, values = rectification.objective(
+            run.weights,
+            f,
+            z,
+            logits,
+            train.labels[rows],
+            attacked,
+            class_weights=class_weights,
+            multi_label=settings.multi_label,
+            top_k=plan.top_k,
+            svd_every=plan.svd_every,
+            step=count,
+            terms=plan.terms,
+        )
+        return loss, (stats, values)
+
+    def step(carry: Any, rows: jax.Array) -> Any:
+        params, stats, moments, count = carry
+        (_, (stats, values)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params, stats, rows, count)
+        rate = run.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * count / total))
+        params, moments = _adamw(params, gradients, moments, count + 1, rate, run.weight_decay)
+        return (params, stats, moments, count + 1), values
+
+    def judge(variables: Any, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = _chunked_logits(head, variables, features[run.encoder])
+        metric = selection.score(settings.metric, logits, validation.labels, settings.multi_label)
+        return metric, classification.loss(logits, validation.labels, None, settings.multi_label)
+
+    def epoch(carry: Any, index: jax.Array) -> Any:
+        state, best = carry
+        order = jax.random.permutation(jax.random.fold_in(run.shuffle_key, index), examples)
+        state, values = lax.scan(step, state, order[: per_epoch * plan.batch].reshape(per_epoch, plan.batch))
+        variables = {"params": state[0], "stats": state[1]}
+        clean, loss = judge(variables, validation.features)
+        attacked, metric = clean, clean
+        if validation.attacked is not None:
+            attacked, attacked_loss = judge(variables, validation.attacked)
+            share = run.attacked_share
+            # A plain sum would let the -inf of a side that does not count into the other: 0 * inf is NaN.
+            metric = _mix(share, clean, attacked)
+            loss = _mix(share, loss, attacked_loss)
+        better = (metric > best["metric"]) | ((metric == best["metric"]) & (loss < best["loss"]))
+        better &= jnp.isfinite(metric)
+        found = {"variables": variables, "metric": metric, "loss": loss, "epoch": index}
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, best)
+        return (state, best), (clean, attacked, metric, jax.tree.map(jnp.mean, values))
+
+    params, stats = head.init(run.init_key)
+    best = {
+        "variables": {"params": params, "stats": stats},
+        "metric": jnp.float32(-jnp.inf),
+        "loss": jnp.float32(jnp.inf),
+        "epoch": jnp.int32(-1),
+    }
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    state = (params, stats, (zeros, zeros), jnp.float32(0))
+    (_, best), (clean, attacked, metric, values) = lax.scan(
+        epoch, (state, best), jnp.arange(settings.epochs, dtype=jnp.int32)
+    )
+    return best["variables"], best["epoch"], clean, attacked, metric, values
+
+
+def _adamw(
+    params: Any, gradients: Any, moments: tuple[Any, Any], count: jax.Array, rate: jax.Array, decay: jax.Array
+) -> tuple[Any, tuple[Any, Any]]:
+    """AdamW (Loshchilov & Hutter 2019; betas 0.9, 0.999, epsilon 1e-8) with a traced rate and decay; count from 1."""
+    mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, moments[0], gradients)
+    square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * (g * g), moments[1], gradients)
+    to_mean, to_square = 1 / (1 - 0.9**count), 1 / (1 - 0.999**count)
+
+    def update(p: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
+        return p - rate * (m * to_mean / (jnp.sqrt(v * to_square) + 1e-8) + decay * p)
+
+    return jax.tree.map(update, params, mean, square), (mean, square)
+
+
+def _mix(share: jax.Array, clean: jax.Array, attacked: jax.Array) -> jax.Array:
+    mixed = (1 - share) * clean + share * attacked
+    return jnp.where(share == 0, clean, jnp.where(share == 1, attacked, mixed))
+
+
+def _chunked_logits(head: Head, variables: Any, features: jax.Array, chunk: int = 1024) -> jax.Array:
+    """Logits [V, C] in evaluation mode; a bounded number of rows at a time, as the hidden layer is 4 D wide."""
+
+    def apply(rows: jax.Array) -> jax.Array:
+        return head.apply(variables["params"], variables["stats"], rows, False)[1]
+
+    count = features.shape[0]
+    if count <= chunk:
+        return apply(features)
+    padded = jnp.pad(features, ((0, -count % chunk), (0, 0))).reshape(-1, chunk, features.shape[1])
+    return lax.map(apply, padded).reshape(-1, head.classes)[:count]
+
+
+def _make_runs(methods: Sequence[Method], seeds: Sequence[int], shape: tuple[int, int, int]) -> _Runs:
+    encoder, method, seed = (index.ravel() for index in np.indices(shape))
+
+    def of_method(values: Sequence[float]) -> jax.Array:
+        return jnp.asarray(np.asarray(values, np.float32)[method])
+
+    def keys(name: str) -> jax.Array:
+        return jnp.stack([stream(s, name) for s in seeds])[seed]
+
+    return _Runs(
+        encoder=jnp.asarray(encoder, jnp.int32),
+        weights=Weights(*(of_method([getattr(m.weights, term) for m in methods]) for term in Weights._fields)),
+        learning_rate=of_method([m.learning_rate for m in methods]),
+        weight_decay=of_method([m.weight_decay for m in methods]),
+        attacked_share=of_method([m.attacked_share for m in methods]),
+        init_key=keys("adapt/init"),
+        shuffle_key=keys("adapt/shuffle"),
+    )
+
+
+def class_weights_of(labels: Any, classes: int, chosen: str | tuple[float, ...], multi_label: bool) -> jax.Array | None:
+    """f32[C] that `Fit.class_weights` asks for on labels i[N] or multi-hot [N, C]; None: every class the same."""
+    if chosen == "none":
+        return None
+    if chosen != "balanced":
+        return jnp.asarray(chosen, jnp.float32)
+    labels = np.asarray(labels)
+    if multi_label:
+        present = labels.sum(0)
+        return jnp.asarray((len(labels) - present) / present, jnp.float32)
+    return jnp.asarray(len(labels) / (classes * np.bincount(labels, minlength=classes)), jnp.float32)

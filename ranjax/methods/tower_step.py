@@ -1,0 +1,212 @@
+"""The compiled step of `ranjax.methods.tower_training`: attack, objective and optimiser of one method.
+
+Each device attacks and embeds its rows of the batch, which is all of the work; embeddings are then gathered, and every
+device computes head and objective on the whole batch, so that batch norm and RAN's terms see what one device would.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from ranjax.attacks import losses
+from ranjax.attacks import pgd as image_attacks
+from ranjax.methods.tower_methods import Images, Task, Tune, Tuned, adapters, encoder_of, head_of
+from ranjax.models import input_filter
+from ranjax.models.trainable import partition, select
+from ranjax.objectives import classification, rectification, robust
+from ranjax.objectives.rectification import Weights
+from ranjax.training.contrastive_step import as_float
+from ranjax.training.devices import AXIS, mapped_step
+from ranjax.training.optimizer import plain_promotion
+
+
+class State(NamedTuple):
+    """What a step is given on every device: the frozen encoder, the task, what is trained, its optimiser's state."""
+
+    params: Any
+    task: Task
+    trained: Any
+    opt_state: Any
+
+
+class Program(NamedTuple):
+    """Compiled for a mesh.
+
+    ``start(params, key) -> (trained, opt_state)``; ``step(state, batch, key) -> (state, loss)``, the state donated;
+    ``judge(state, (batch, keys key[B]), key) -> (None, logits f32[B, sides, C])``, of clean images and,
+    where the method trains on them, of attacked ones.
+    """
+
+    start: Callable[..., Any]
+    step: Callable[..., Any]
+    judge: Callable[..., Any]
+
+
+@functools.lru_cache(maxsize=32)
+def program(functions: Any, method: Tuned, settings: Tune, classes: int, examples: int, mesh: Mesh) -> Program:
+    """Compiled once for all seeds and upstream conditions of one shape; the mesh's size divides the batch."""
+    head = head_of(method, functions.config.embed_dim, classes)
+    optimizer = _optimizer(method, settings, examples)
+
+    def start(params: Any, key: jax.Array) -> Any:
+        encoder: dict[str, Any] = {}
+        if method.scope == "lora":
+            encoder = adapters(params, settings, jax.random.fold_in(key, 1))
+        elif method.scope == "full":
+            encoder = partition(params, select(params, settings.trainable, "adapt.tune_trainable"))[0]
+        if method.filtered and settings.sigma:
+            encoder = {**encoder, input_filter.NAME: input_filter.gaussian(settings.sigma)}
+        trained: dict[str, Any] = {"encoder": jax.tree.map(jnp.asarray, encoder)}
+        if head is not None:
+            first, stats = head.init(jax.random.fold_in(key, 2))
+            trained["head"] = {"params": first, "stats": stats}
+        return trained, optimizer.init(moving_of(trained))
+
+    def attacked(params: Any, task: Task, trained: Any, batch: Images, keys: jax.Array) -> jax.Array:
+        """x', made against the tower and head as they stand, batch norm in evaluation mode; no gradient."""
+        classify = logits_of(functions, method, head)
+        encoder = encoder_of(method, params, trained)
+
+        def loss(x: jax.Array) -> jax.Array:
+            if method.objective == "fare":
+                return losses.squared_distance(functions.image_features(encoder, x), batch.original)
+            each = losses.binary_cross_entropy if settings.multi_label else losses.cross_entropy
+            return each(classify(encoder, task, trained, x), batch.labels)
+
+        found = image_attacks.pgd(loss, as_float(batch.images), keys, settings.attack)
+        return jax.lax.stop_gradient(found.images)
+
+    def loss_of(moving: Any, trained: Any, params: Any, task: Task, batch: Images, hurt: Any) -> Any:
+        trained = _with(trained, moving)
+        encoder = encoder_of(method, params, trained)
+        stats = trained.get("head", {}).get("stats", {})
+
+        def features(images: jax.Array, weights: Any = encoder) -> jax.Array:
+            return _whole(functions.image_features(weights, images))
+
+        def applied(f: jax.Array, training: bool, stats: Any) -> Any:
+            return head.apply(trained["head"]["params"], stats, f, training)  # type: ignore[union-attr]
+
+        if method.objective == "fare":
+            return robust.fare(features(hurt), batch.original), stats
+        if method.objective == "tecoa":
+            return robust.tecoa(features(hurt), task.prompts, batch.labels, task.scale), stats
+        if method.objective == "pmg_aft":
+            # The general pull compares both models on x', as the public code does.
+            sides = (features(hurt), features(as_float(batch.images)), features(hurt, params))
+            bad, clean, original = (robust.class_logits(f, task.prompts, task.scale) for f in sides)
+            return robust.pmg_aft(bad, clean, original, batch.labels, settings.pull, settings.pull), stats
+        if method.objective == "at":
+            _, logits, stats = applied(features(hurt), True, stats)
+            return classification.loss(logits, batch.labels, task.weights, settings.multi_label), stats
+        weights = settings.weights._replace(**dict.fromkeys(method.without, 0.0))
+        z, logits, stats = applied(features(as_float(batch.images)), True, stats)
+        if method.objective == "clean":
+            return classification.loss(logits, batch.labels, task.weights, settings.multi_label), stats
+        bad = applied(features(hurt), False, stats)[:2]
+        total, _ = rectification.objective(
+            weights,
+            batch.original,
+            z,
+            logits,
+            batch.labels,
+            bad,
+            class_weights=task.weights,
+            multi_label=settings.multi_label,
+            top_k=settings.top_k,
+            terms=used(weights),
+        )
+        return total, stats
+
+    def step(state: State, batch: Images, key: jax.Array) -> tuple[State, jax.Array]:
+        params, task, trained, opt_state = state
+        # One key per row of the global batch, whatever the number of devices.
+        rows = batch.labels.shape[0]
+        keys = jax.random.split(key, rows * mesh.size)
+        keys = jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index(AXIS) * rows, rows)
+        hurt = attacked(params, task, trained, batch, keys) if method.attacks else None
+        batch = Images(batch.images, _whole(batch.labels), _whole(batch.original))
+        moving = moving_of(trained)
+        (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(moving, trained, params, task, batch, hurt)
+        # All devices computed the one loss from the gathered rows: the mean of their gradients is its gradient.
+        grads = jax.lax.pmean(grads, AXIS)
+        updates, opt_state = optimizer.update(grads, opt_state, moving)
+        trained = _with(trained, optax.apply_updates(moving, updates))
+        if head is not None:
+            trained = {**trained, "head": {**trained["head"], "stats": stats}}
+        return State(params, task, trained, opt_state), loss
+
+    def judge(state: State, rows: tuple[Images, jax.Array], key: jax.Array) -> tuple[None, jax.Array]:
+        del key
+        params, task, trained, _ = state
+        batch, keys = rows
+        encoder = encoder_of(method, params, trained)
+        classify = logits_of(functions, method, head)
+        sides = [as_float(batch.images)]
+        if method.attacks:
+            sides.append(attacked(params, task, trained, batch, keys))
+        return None, _whole(jnp.stack([classify(encoder, task, trained, x) for x in sides], axis=1))
+
+    # check_vma=False: loops inside attacks start from unvaried constants.
+    mapped = functools.partial(mapped_step, mesh=mesh, check_vma=False)
+    return Program(jax.jit(start), mapped(step), mapped(judge, donate=False))
+
+
+def _whole(rows: jax.Array) -> jax.Array:
+    """The rows of all devices, in their order; gradients flow back to the device that a row came from."""
+    return jax.lax.all_gather(rows, AXIS, tiled=True)
+
+
+def logits_of(functions: Any, method: Tuned, head: Any) -> Callable[..., jax.Array]:
+    """``(encoder, task, trained, images f32[B, H, W, C]) -> logits f32[B, C]``, as deployed."""
+
+    def classify(encoder: Any, task: Task, trained: Any, images: jax.Array) -> jax.Array:
+        features = functions.image_features(encoder, images)
+        if head is None:
+            return robust.class_logits(features, task.prompts, task.scale)
+        return head.apply(trained["head"]["params"], trained["head"]["stats"], features, False)[1]
+
+    return classify
+
+
+def used(weights: Weights) -> frozenset[str]:
+    """The terms with a weight other than 0."""
+    return frozenset(name for name, weight in weights._asdict().items() if weight)
+
+
+def moving_of(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """What the optimiser sees: without batch statistics and without the filter, which is fixed."""
+    encoder = {name: part for name, part in trained["encoder"].items() if name != input_filter.NAME}
+    return {"encoder": encoder, **({"head": trained["head"]["params"]} if "head" in trained else {})}
+
+
+def _with(trained: Mapping[str, Any], moving: Mapping[str, Any]) -> dict[str, Any]:
+    head = {"head": {**trained["head"], "params": moving["head"]}} if "head" in trained else {}
+    return {"encoder": {**trained["encoder"], **moving["encoder"]}, **head}
+
+
+def _optimizer(method: Tuned, settings: Tune, examples: int) -> optax.GradientTransformation:
+    steps = max(1, examples // settings.batch_size * settings.epochs)
+
+    def adamw(rate: float) -> optax.GradientTransformation:
+        return optax.adamw(optax.cosine_decay_schedule(rate, steps), weight_decay=settings.weight_decay)
+
+    rate = settings.lora_rate if method.scope == "lora" else settings.learning_rate
+    groups = {"encoder": adamw(rate), "head": adamw(settings.head_rate)}
+
+    def labels(tree: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: jax.tree.map(functools.partial(_constant, name), part) for name, part in tree.items()}
+
+    return plain_promotion(optax.multi_transform(groups, labels))
+
+
+def _constant(name: str, leaf: Any) -> str:
+    del leaf
+    return name

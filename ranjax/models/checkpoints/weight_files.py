@@ -1,0 +1,206 @@
+"""Weights on disk: safetensors in and out, and clear words for whatever is not safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ranjax.core import files
+from ranjax.core.errors import DataError
+from ranjax.models.checkpoints.known_hashes import verify
+
+WEIGHTS, INDEX_SUFFIX, CONFIG = "model.safetensors", ".index.json", "config.json"
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+class WeightsError(DataError):
+    """Weights that do not fit the model.
+
+    Attributes:
+      missing: names that the model needs and the files lack.
+      extra: names that the files hold and the model does not know.
+      misshaped: (name, shape in the file, shape in the model).
+    """
+
+    def __init__(self, source: str, missing: list[str], extra: list[str], misshaped: list[tuple]):
+        self.missing, self.extra, self.misshaped = missing, extra, misshaped
+        lines = [f"the weights in {source} do not fit the model of its config."]
+        for title, items in (("missing", missing), ("extra", extra)):
+            if items:
+                lines.append(f"{len(items)} {title}: {', '.join(items)}")
+        if misshaped:
+            shown = ", ".join(f"{name} is {list(got)}, not {list(want)}" for name, got, want in misshaped)
+            lines.append(f"{len(misshaped)} of another shape: {shown}")
+        super().__init__("\n".join(lines))
+
+
+def read_config(folder: str | Path, name: str = CONFIG) -> dict:
+    """config.json (or `name`) of a model folder. Raises DataError where it is absent or not JSON."""
+    path = Path(folder) / name
+    if not path.is_file():
+        raise DataError(f"{path} is absent: a model folder holds {name} beside {WEIGHTS}")
+    refuse_stand_ins(path)
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+
+
+def folder_of(source: str | Path) -> Path:
+    """The folder of a checkpoint that is given as a folder or as one file of weights."""
+    path = Path(source)
+    return path.parent if path.suffix == ".safetensors" else path
+
+
+def weights_in(folder: Path, names: Sequence[str] = (WEIGHTS,)) -> Path | None:
+    """The file that a folder's weights start from: an index of shards or one of `names`; None where there is none."""
+    found = [folder / f"{name}{suffix}" for name in names for suffix in (INDEX_SUFFIX, "")]
+    return next((path for path in found if path.is_file()), None)
+
+
+def read_weights(source: str | Path, names: Sequence[str] = (WEIGHTS,)) -> dict[str, np.ndarray]:
+    """All tensors of a folder (one file or several with an index) or of one .safetensors file, as stored.
+
+    Sizes and SHA-256 sums are compared wherever something beside the files says what they should be (`known_hashes`).
+
+    Raises:
+      DataError: no weights, pickled weights, an HTML page or a Git LFS pointer in their place, a damaged file, a
+        missing shard, a file of another size or hash than it should have.
+    """
+    source = Path(source)
+    if source.suffix in PICKLED:
+        raise DataError(_pickle_refusal(source))
+    if source.is_file():
+        return _read_file(source)
+    found = weights_in(source, names)
+    if found is not None:
+        return _read_shards(found) if found.name.endswith(INDEX_SUFFIX) else _read_file(found)
+    refuse_pickles(source)
+    shown = " or ".join(names)
+    raise DataError(f"{source} holds no weights: expected {shown}, or {names[0]}{INDEX_SUFFIX} and its shards")
+
+
+def keys_of(source: Path, names: Sequence[str] = (WEIGHTS,)) -> frozenset[str]:
+    """The names of the tensors of a folder or file, read from headers alone; none where nothing readable is there."""
+    from safetensors import SafetensorError, safe_open
+
+    found = weights_in(source, names) if source.is_dir() else source
+    if found is None:
+        return frozenset()
+    try:
+        if found.name.endswith(INDEX_SUFFIX):
+            return frozenset(json.loads(found.read_text())["weight_map"])
+        with safe_open(found, "numpy") as file:
+            return frozenset(file.keys())
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return frozenset()  # Whoever reads it says what is wrong with it.
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raises DataError, with the command that converts them, where a folder holds pickled weights."""
+    pickled = sorted(path for path in folder.glob("*") if path.suffix in PICKLED and path.name != "training_args.bin")
+    if pickled:
+        raise DataError(_pickle_refusal(pickled[0]))
+
+
+def write_weights(
+    folder: str | Path, weights: Mapping[str, np.ndarray], configs: Mapping[str, Mapping], name: str = WEIGHTS
+) -> None:
+    """Writes the JSON files of `configs` and the weights as `name`; each appears whole, by rename."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # order="C" keeps a scalar a scalar, which np.ascontiguousarray does not.
+    tensors = {name: np.asarray(value, order="C") for name, value in weights.items()}
+    files.write_tensors(folder / name, tensors, metadata={"format": "pt"})
+    for file, content in configs.items():
+        write_json(folder / file, content)
+
+
+def write_json(path: Path, content: Mapping) -> None:
+    """Writes JSON by rename, keys sorted."""
+    files.write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def refuse_stand_ins(path: Path) -> None:
+    """Raises DataError where `path` holds an HTML page or a Git LFS pointer instead of the file it is named after."""
+    with path.open("rb") as file:
+        head = file.read(512).lstrip()
+    if head.startswith(b"version https://git-lfs"):
+        raise DataError(f"{path} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`")
+    if head[:15].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+        raise DataError(f"{path} is a web page, not the file itself: a login or error page answered the download")
+
+
+def _read_file(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    refuse_stand_ins(path)
+    verify(path)
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise DataError(
+            f"{path} ({path.stat().st_size} bytes) is not a whole safetensors file: {error}. "
+            "A cut-off download looks like this; fetch it again"
+        ) from error
+    _refuse_not_finite(path, weights)
+    return weights
+
+
+def _refuse_not_finite(path: Path, weights: Mapping[str, np.ndarray]) -> None:
+    bad = [name for name, value in weights.items() if not _is_finite(name, value)]
+    if bad:
+        value = weights[bad[0]]
+        more = f", and some of {len(bad) - 1} other tensors" if len(bad) > 1 else ""
+        raise DataError(
+            f"{path}: {int(np.sum(~np.isfinite(value)))} of the {value.size} numbers of {bad[0]} are NaN or infinite"
+            f"{more}. Training that diverged leaves such weights; take an earlier checkpoint"
+        )
+
+
+def _is_finite(name: str, value: np.ndarray) -> bool:
+    """Whether all numbers are finite; an attention mask that a checkpoint holds may be -inf."""
+    if value.dtype.kind not in "fV" or value.dtype.itemsize == 1:  # V: bfloat16, which NumPy knows by ml_dtypes alone
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.sum(value, dtype=np.float32)):  # what is not finite stays so in a sum, which needs no copy
+            return True
+    return bool(~np.isnan(value).any() if name.endswith("mask") else np.isfinite(value).all())
+
+
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+    refuse_stand_ins(index)
+    try:
+        content = json.loads(index.read_text())
+        place = content["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{index} is not an index of shards: {error!r}") from error
+    folder, shards = index.parent, sorted(set(place.values()))
+    outside = [name for name in shards if Path(name).name != name]
+    if outside:
+        raise DataError(f"{index} names shards outside its folder: {', '.join(outside)}")
+    absent = [name for name in shards if not (folder / name).is_file()]
+    if absent:
+        raise DataError(f"{folder} lacks {len(absent)} of its {len(shards)} shards: {', '.join(absent)}")
+    weights: dict[str, np.ndarray] = {}
+    for name in shards:
+        weights.update(_read_file(folder / name))
+    lost = sorted(set(place) - set(weights))
+    if lost:
+        raise DataError(f"{index} names {len(lost)} tensors that no shard holds: {', '.join(lost[:5])}")
+    total = (content.get("metadata") or {}).get("total_size")
+    held = sum(value.nbytes for value in weights.values())
+    if isinstance(total, int) and total != held:
+        raise DataError(f"{index} says that its tensors take {total} bytes; the shards hold {held}")
+    return weights
+
+
+def _pickle_refusal(path: Path) -> str:
+    return (
+        f"{path} is a pickle, which can run any code when it is opened, and is refused. Convert it once (needs torch, "
+        f"the extra `parity`; opened with weights_only=True): python -m ranjax.models.checkpoints.convert {path}"
+    )

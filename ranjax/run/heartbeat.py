@@ -1,0 +1,117 @@
+"""What a run says about itself while it works: ``status.json`` in its workdir, for `ranjax.status` and for schedulers.
+
+    {"state": "running", "process": 4711, "host": "...", "started": "...", "updated": "...", "run": "pretrain/clean",
+     "place": [2, 9], "work": {"name", "done", "total", "unit", "rate", "metrics"}, "said": "..."}
+
+``state`` is "running", "done", "stopped", "refused" or "failed"; a run that was killed leaves "running" with a process
+that is gone. Times are UTC and of this machine's clock; nothing else reads them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import socket
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ranjax.core import files
+from ranjax.core.errors import ConfigError, DataError
+
+FILE = "status.json"
+INTERVAL = 5.0
+"""Seconds between two writings: who reads knows of a run on another host that it lives if the last is not older."""
+
+
+class Heartbeat:
+    """Writes status.json: at once where the run comes to another place or ends, and every `INTERVAL` seconds.
+
+    A context manager around the run's work; an exception that passes is written down as its end. A disk that is full or
+    cannot be written does not stop the run here: whatever needs the space says so itself.
+    """
+
+    def __init__(self, workdir: Path, stopped: type[BaseException]):
+        """Args:
+        workdir: of the run.
+        stopped: the exception that says that a stop was asked for.
+        """
+        self.path, self._stopped = workdir / FILE, stopped
+        self._ended = threading.Event()
+        self._beats = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._writing = threading.Lock()
+        self.content: dict[str, Any] = {
+            "state": "running",
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "started": _now(),
+        }
+
+    def __enter__(self) -> Heartbeat:
+        self._write()
+        self._beats.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            state = "done"
+        elif isinstance(error, self._stopped | KeyboardInterrupt):
+            state = "stopped"
+        else:
+            state = "refused" if isinstance(error, ConfigError | DataError) else "failed"
+        said = self.content.get("said", "")
+        if isinstance(error, DataError):
+            # It may name a patient: the command says it, no file does.
+            said = "the data were refused; the command's own output says why"
+        elif error is not None:
+            said = str(error).strip() or type(error).__name__
+        self._ended.set()
+        self._beats.join()
+        self.content |= {"state": state, "said": said}
+        self._write()
+
+    def at(self, run_id: str, number: int, count: int) -> None:
+        """The run begins its stage run `run_id`, the `number`-th of `count`."""
+        self.content |= {"run": run_id, "place": [number, count], "work": None}
+        self._write()
+
+    def work(self, standing: Any) -> None:
+        """Takes a `progress.Standing`."""
+        # JSON has no NaN; the run itself stops because of one.
+        metrics = {name: value for name, value in standing.metrics.items() if math.isfinite(value)}
+        self.content["work"] = standing._asdict() | {"metrics": metrics}
+
+    def wrap(self, say: Callable[[str], None]) -> Callable[[str], None]:
+        """`say`, remembering the last line."""
+
+        def both(line: str) -> None:
+            say(line)
+            if line.strip():
+                self.content["said"] = line.strip()
+
+        return both
+
+    def _beat(self) -> None:
+        while not self._ended.wait(INTERVAL):
+            self._write()
+
+    def _write(self) -> None:
+        beside = self.path.with_name(f".{FILE}.{os.getpid()}.tmp")
+        try:
+            with self._writing:
+                # Without fsync, as it happens every few seconds: a status that a power cut loses is no loss.
+                beside.write_text(files.json_text({**self.content, "updated": _now()}), encoding="utf-8")
+                os.replace(beside, self.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

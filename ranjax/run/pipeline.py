@@ -1,0 +1,307 @@
+"""Carries out a plan (`ranjax.run.plan`): what each stage is given, and which are done.
+
+A stage run (say ``pretrain/coattack_10``) owns one folder of the workdir. Before it starts, ``stage.json`` there says
+what decides its outcome: the config keys it reads and the fingerprints of what it stands on. When it is done,
+``manifest.json`` is written last, by rename; a folder without one is unfinished and is taken up again. Same
+fingerprint: skipped. Another fingerprint: refused, naming the keys that differ, or set aside on request.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ml_collections
+import numpy as np
+
+from ranjax.core import files
+from ranjax.core.errors import ConfigError, RunError
+from ranjax.core.lock import locked
+from ranjax.run import config as configs
+from ranjax.run import heartbeat
+from ranjax.run.plan import StageRun, conflicts, decided_by, fingerprints, plan
+from ranjax.run.stages import memory
+from ranjax.training import hosts, progress
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """The run was asked to stop; what was done so far is saved. The message says where it stands."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage is given: the config, its own folder, the folders it reads, the devices, and ways to be heard."""
+
+    config: ml_collections.ConfigDict
+    workdir: Path
+    this: StageRun
+    plan: tuple[StageRun, ...]
+    fingerprint: str
+    mesh: Any
+    stop: Callable[[], bool]
+    say: Callable[[str], None]
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.workdir / self.this.id
+
+    def check_stop(self, where: str) -> None:
+        """Raises `Stopped` if a stop was asked for; to be called where everything done so far is saved."""
+        if self.stop():
+            raise Stopped(f"{self.this.id}, {where}")
+
+    def poll(self) -> None:
+        """Raises `Stopped` if a stop was asked for, between two batches of work that is not saved yet.
+
+        Programs are shared by stages, so this one asks which of them is running now. Several processes, which need not
+        come to the same batches, ask each other at `check_stop` alone.
+        """
+        if hosts.count() == 1 and not self.shared.get("undisturbed") and self.stop():
+            raise Stopped(f"{self.shared.get('running', self.this.id)}, between two batches")
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Inside, `poll` asks for no stop: for work that a stop itself needs, as the figure of what it saves."""
+        self.shared["undisturbed"] = True
+        try:
+            yield
+        finally:
+            del self.shared["undisturbed"]
+
+    def stop_within(self, polls: int) -> Callable[[], bool]:
+        """`stop` for a tight loop: where several processes must agree on it, they do so at every `polls`-th call."""
+        if hosts.count() == 1:
+            return self.stop
+        calls = itertools.count(1)
+        return lambda: next(calls) % polls == 0 and self.stop()
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` gave for `key` the first time in this process: compiled programs, opened sets, loaded weights."""
+        if key not in self.shared:
+            self.shared[key] = make()
+        return self.shared[key]
+
+    def kept(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """What `make` gave for `name` the first time in this stage run, through stops and kills: arrays, on the disk.
+
+        For parts that take long and are no result by themselves; `forget` them before the run ends.
+        """
+        from safetensors.numpy import load_file
+
+        path = self.folder / PARTS / f"{re.sub('[^A-Za-z0-9_.-]', '-', name)}.safetensors"
+        if not hosts.agree(path.is_file()):
+            made = make()
+            hosts.first_does(lambda: files.write_tensors(path, made))
+        return load_file(path)
+
+    def forget(self) -> None:
+        """Removes what was `kept`."""
+        hosts.first_does(lambda: shutil.rmtree(self.folder / PARTS, ignore_errors=True))
+
+    def folder_of(self, run_id: str) -> Path:
+        return self.workdir / run_id
+
+    @property
+    def craft_id(self) -> str:
+        """The run that crafted the noisy pairs of this condition's recipe."""
+        recipe = self.config.noise.recipe
+        return next(r.id for r in self.plan if r.stage == "craft" and (r.recipe or recipe) == recipe)
+
+    def manifest_of(self, run_id: str) -> dict[str, Any]:
+        return files.read_json(self.workdir / run_id / "manifest.json")
+
+
+PARTS = "parts"
+"""Subfolder of a stage run with what it keeps until it is done."""
+
+NOT_LISTED = (
+    PARTS,
+    "stage.json",
+    "manifest.json",
+    "store",
+    "checkpoints",
+    "damaged",
+    "metrics.jsonl",
+    "speed.jsonl",
+    "tensorboard",
+    "profile",
+    "encoder/README.md",
+)
+"""What a manifest does not list: stores and checkpoints carry hashes of their own, logs are no result, and the report
+writes an encoder's card anew with its figures."""
+
+
+ALONE = ("prepare", "report")
+"""Stages that process 0 carries out while the others of a run of several processes wait."""
+
+
+def refuse_or_set_aside(
+    config: ml_collections.ConfigDict, workdir: Path, runs: tuple[StageRun, ...], redo: bool, say: Callable[[str], None]
+) -> None:
+    """Refuses a workdir of another config; with `redo`, moves the folders that differ to ``superseded/`` instead."""
+    differing = conflicts(config, workdir, runs)
+    if not differing:
+        return
+    if not redo:
+        first = differing[0]
+        raise ConfigError(
+            "--workdir",
+            str(workdir),
+            f"a folder of the same config; stage {first.run_id} there was made with another "
+            f"({'; '.join(first.changed)}), which concerns {', '.join(c.run_id for c in differing)}",
+            "Take another --workdir, or add --redo to set those stages aside and run them again.",
+        )
+    place = workdir / "superseded"
+    number = 1 + max((int(p.name) for p in place.glob("[0-9]*")), default=0)
+    for conflict in differing:
+        target = place / str(number) / conflict.run_id
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(workdir / conflict.run_id, target)
+        say(f"set aside {conflict.run_id} ({'; '.join(conflict.changed)}) -> {target.relative_to(workdir)}")
+
+
+def execute(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    *,
+    mesh: Any,
+    stop: Callable[[], bool],
+    say: Callable[[str], None],
+    redo: bool = False,
+    until: str = "",
+) -> Path:
+    """Runs what is not done yet, in order, and returns the path of the report's page.
+
+    With several processes (`training.hosts`) all of them call this with one workdir that all of them see. Process 0
+    holds the lock, decides what is done and writes manifests and tables; at the border of every stage they wait for
+    each other, so that what one wrote lies there when another reads it.
+
+    Args:
+      config: a resolved, validated config.
+      workdir: folder of this run; created where absent.
+      mesh: devices, from `training.devices.make_mesh`.
+      stop: polled by the stages, e.g. a `training.signals.StopFlag`.
+      say: receives one line of text at a time.
+      redo: set stages of another config aside instead of refusing the workdir.
+      until: end after the last run of this stage (empty: run all).
+
+    Raises:
+      ConfigError: the workdir is of another config, in use, or not writable.
+      Stopped: a stop was asked for; everything done so far is saved.
+    """
+    runs = plan(config)
+    last = max((i for i, run in enumerate(runs) if run.stage == until), default=len(runs) - 1)
+
+    def take_over() -> None:
+        held.enter_context(locked(workdir))
+        refuse_or_set_aside(config, workdir, runs, redo, say)
+        _refuse_early(config, workdir, runs[: last + 1])
+        for note in configs.notes(config):
+            say(f"note: {note}")
+        files.remove_leftovers(workdir)
+        files.write_json(workdir / "config.json", configs.flatten(config))
+
+    with ExitStack() as held:
+        hosts.first_does(take_over)
+        if not hosts.first():
+            _carry_out(config, workdir, runs, last + 1, mesh, stop, say, lambda name, number, count: None)
+            return workdir / "report" / "index.html"
+        beat = heartbeat.Heartbeat(workdir, Stopped)
+        with beat, progress.listening(beat.work):
+            _carry_out(config, workdir, runs, last + 1, mesh, stop, beat.wrap(say), beat.at)
+    return workdir / "report" / "index.html"
+
+
+def _refuse_early(config: ml_collections.ConfigDict, workdir: Path, runs: Sequence[StageRun]) -> None:
+    """Looks at the files that later stages read, which would else be refused hours later."""
+    if any(run.stage == "craft" and not (workdir / run.id / "manifest.json").exists() for run in runs):
+        from ranjax.run.stages import word_candidates as candidates
+
+        candidates.check_files(config.noise)
+
+
+def _carry_out(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    runs: tuple[StageRun, ...],
+    count: int,
+    mesh: Any,
+    stop: Callable[[], bool],
+    say: Callable[[str], None],
+    begins: Callable[[str, int, int], None],
+) -> None:
+    """The first `count` of `runs` that are not done yet, each until its manifest is written."""
+    # Brings JAX with it, which a plan has no need of.
+    from ranjax.training import profiling
+
+    expected = fingerprints(config, runs)
+    shared: dict[str, Any] = {}
+    for number, run in enumerate(runs[:count], start=1):
+        folder = workdir / run.id
+        title = f"[{number}/{len(runs)}] {run.id}"
+        if hosts.agree((folder / "manifest.json").exists()):
+            say(f"{title}: done before, skipped")
+            shared.setdefault("skipped", set()).add(run.id)
+            continue
+        record = {"fingerprint": expected[run.id], "config": decided_by(config, run), "stage": run.stage}
+        hosts.first_does(functools.partial(files.write_json, folder / "stage.json", record))
+        if stop():
+            raise Stopped(f"before {run.id}")
+        begins(run.id, number, len(runs))
+        say(title)
+        context = Context(_of_recipe(config, run), workdir, run, runs, expected[run.id], mesh, stop, say, shared=shared)
+        shared["running"] = run.id
+        started = time.monotonic()
+        try:
+            with profiling.of_stage(config.profile if hosts.first() else "", run.id, folder):
+                work = functools.partial(run.run, context)
+                outcome = hosts.first_does(work) if run.stage in ALONE else work()
+        except (MemoryError, RuntimeError) as error:
+            if not memory.is_exhausted(error):
+                raise
+            raise RunError(memory.explain(error, run.stage, run.id, config)) from error
+        seconds = round(time.monotonic() - started, 2)
+        hosts.first_does(functools.partial(_finish, folder, record, outcome, seconds))
+        say(f"{title}: done in {seconds:.1f} s")
+
+
+def context_of(
+    config: ml_collections.ConfigDict, workdir: Path, run: StageRun, mesh: Any, shared: dict[str, Any]
+) -> Context:
+    """What `run` of a finished workdir was given, for reading it again; never asked to stop, and silent."""
+    runs = plan(config)
+    expected = fingerprints(config, runs)[run.id]
+    return Context(
+        _of_recipe(config, run), workdir, run, runs, expected, mesh, lambda: False, lambda line: None, shared=shared
+    )
+
+
+def _of_recipe(config: ml_collections.ConfigDict, run: StageRun) -> ml_collections.ConfigDict:
+    """The config as the condition of another recipe reads it."""
+    if run.recipe in ("", config.noise.recipe):
+        return config
+    own = config.copy_and_resolve_references()
+    own.noise.recipe = run.recipe
+    return own
+
+
+def _finish(folder: Path, record: Mapping[str, Any], outcome: Any, seconds: float) -> None:
+    content = {"files": files.hashes(folder, skip=NOT_LISTED)}
+    files.write_json(folder / "manifest.json", {**record, **_plain(outcome), **content, "seconds": seconds})
+
+
+def _plain(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(outcome)))

@@ -1,0 +1,19 @@
+"""Every configuration key: its default, its unit, what it means, and what is allowed.
+
+One file a group; each has `KEYS`, and `check(config)` where its keys demand something of each other or of other
+groups.
+"""
+
+from types import ModuleType
+
+from ranjax.run.schema import adapt_keys as adapt
+from ranjax.run.schema import data_keys as data
+from ranjax.run.schema import evaluate_keys as evaluate
+from ranjax.run.schema import general_keys as general
+from ranjax.run.schema import model_keys as model
+from ranjax.run.schema import noise_keys as noise
+from ranjax.run.schema import pretrain_keys as pretrain
+from ranjax.run.schema import report_keys as report
+from ranjax.run.schema import text_keys as text
+
+GROUPS: tuple[ModuleType, ...] = (general, data, text, model, pretrain, noise, adapt, evaluate, report)

@@ -1,0 +1,61 @@
+"""Model cards of a run's encoders, written when an encoder is, and again with its figures when the report is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ranjax.core import files
+from ranjax.models.checkpoints.layouts import kind_of, weights_of
+from ranjax.report import model_card
+from ranjax.run import config as configs
+from ranjax.run.pipeline import Context
+from ranjax.run.stages import inputs as common
+
+
+def write_card(context: Context, condition: str, results: dict[str, Any] | None = None) -> None:
+    """Writes README.md beside the encoder of an upstream condition; with `results`, the figures of its evaluation too."""
+    folder = common.encoder_folder(context, condition)
+    parameters = context.manifest_of(f"pretrain/{condition}")["parameters"] if results else _count(context, folder)
+    files.write_text(folder / model_card.FILE, model_card.write(facts(context, condition, folder, parameters, results)))
+
+
+def facts(
+    context: Context, condition: str, folder: Path, parameters: int, results: dict[str, Any] | None
+) -> model_card.Facts:
+    """What the card of a condition's encoder, read from `folder`, is written from."""
+    run = next(run for run in context.plan if run.stage == "pretrain" and run.condition == condition)
+    data, prepared = common.data(context), context.manifest_of("prepare")
+    flat = configs.flatten(context.config)
+    given = context.config.model.weights or context.config.model.text_weights
+    return model_card.Facts(
+        condition=condition,
+        ratio=run.ratio,
+        recipe=run.recipe or context.config.noise.recipe,
+        config=flat,
+        data=data.prepared.card,
+        counts=prepared["counts"],
+        kind=kind_of(folder),
+        parameters=parameters,
+        tokenizer=data.tokenizer.fingerprint,
+        start=_start(given, whole=bool(context.config.model.weights)) if given else "",
+        rows=None if results is None else results["rows"],
+    )
+
+
+def _start(folder: str, whole: bool) -> str:
+    """A checkpoint in words: the folder's name, and the licence that its own card gives."""
+    name, card = Path(folder).name, Path(folder) / model_card.FILE
+    found = "not stated in its folder"
+    if card.is_file():
+        head = card.read_text(errors="replace").split("---")[1:2]
+        lines = [line.partition(":")[2].strip() for part in head for line in part.splitlines() if "license" in line]
+        found = lines[-1] if lines else found
+    what = "the checkpoint" if whole else "a new image tower beside the text tower"
+    return f"{what} `{name}` (licence: {found})"
+
+
+def _count(context: Context, folder: Path) -> int:
+    return sum(int(np.size(x)) for x in weights_of(folder).values())

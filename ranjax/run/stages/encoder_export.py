@@ -1,0 +1,164 @@
+"""Encoders out of a run, for the rest of the world: weights, tokenizer and model card in one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from ranjax import models
+from ranjax.core import files
+from ranjax.core.errors import ConfigError, DataError, nearest
+from ranjax.methods.table import METHODS
+from ranjax.methods.tower_methods import FROZEN, encoder_of
+from ranjax.models import input_filter
+from ranjax.report import model_card
+from ranjax.run.pipeline import Context
+from ranjax.run.stages import cards
+from ranjax.run.stages import inputs as common
+from ranjax.run.stages.adapted_encoder import load_heads, load_tuned, tuned_of
+
+HEAD, HEAD_FACTS = "head.safetensors", "head.json"
+
+
+class Exported(NamedTuple):
+    """What `export` wrote.
+
+    Attributes:
+      folder: of the encoder.
+      changed: arrays of the encoder that differ from the upstream encoder's.
+      head: whether a head lies beside it (head.safetensors).
+    """
+
+    folder: Path
+    changed: int
+    head: bool
+
+
+def export(
+    context: Context, condition: str, method: str, seed: int, out: Path, results: dict[str, Any] | None
+) -> Exported:
+    """Writes the encoder of an upstream condition, as `method` left it, in the layout of `transformers`.
+
+    What LoRA trained is merged into the kernels. A head, and a filter in front of the image tower, go beside it: that
+    layout has no place for them.
+
+    Args:
+      context: of a finished run.
+      condition: e.g. "clean" or "coattack_10".
+      method: of the adapt stage; empty: the upstream encoder itself.
+      seed: which of the method's seeds.
+      out: folder, absent or empty.
+      results: of results.json, for the card.
+
+    Raises:
+      ConfigError: a condition, method or seed that the run does not have, or a folder that holds something.
+      DataError: the run has not come so far.
+    """
+    _check(context, condition, method, out)
+    functions, params = common.encoder(context, condition)
+    trained = _trained(context, condition, method, seed) if method else {}
+    tuned = tuned_of(context.config.adapt, method)
+    adapted = dict(params)
+    if trained.get("encoder"):
+        adapted = encoder_of(tuned or FROZEN, params, trained)
+    # Of the model as it was adapted and attacked, but nothing that the layout knows.
+    front = adapted.pop(input_filter.NAME, None)
+    source = common.encoder_folder(context, condition)
+    models.save(out, functions, jax.device_get(adapted))
+    common.data(context).tokenizer.save(out / "tokenizer.json")
+    if trained.get("head"):
+        kind = tuned.head if tuned else METHODS[method].head
+        sees = "" if tuned or not common.data(context).asks else METHODS[method].sees
+        _write_head(out, method, kind, trained["head"], front, common.data(context), sees)
+    pairs = zip(jax.tree.leaves(adapted), jax.tree.leaves(dict(params)), strict=True)
+    changed = sum(not np.array_equal(a, b) for a, b in pairs)
+    facts = cards.facts(context, condition, source, int(sum(np.size(x) for x in jax.tree.leaves(adapted))), results)
+    told = _adaptation(context, condition, method, seed, changed, trained, front is not None)
+    facts = model_card.Facts(**{**vars(facts), "method": method, "adaptation": told})
+    files.write_text(out / model_card.FILE, model_card.write(facts))
+    return Exported(out, changed, bool(trained.get("head")))
+
+
+def _check(context: Context, condition: str, method: str, out: Path) -> None:
+    conditions = [run.condition for run in context.plan if run.stage == "pretrain"]
+    if condition not in conditions:
+        raise ConfigError("--condition", condition, f"one of {', '.join(conditions)}", nearest(condition, conditions))
+    if not (context.folder_of(f"pretrain/{condition}") / "manifest.json").is_file():
+        raise DataError(
+            f"{context.workdir}: pretrain/{condition} is not finished; the run's own command goes on with it."
+        )
+    if method:
+        done = context.folder_of(f"adapt/{condition}") / "manifest.json"
+        known = [
+            name for name in context.config.adapt.methods if tuned_of(context.config.adapt, name) or name in METHODS
+        ]
+        if method not in known:
+            raise ConfigError("--method", method, f"a method of this run: {', '.join(known)}", nearest(method, known))
+        if not done.is_file():
+            raise DataError(
+                f"{context.workdir}: adapt/{condition} is not finished; the run's own command goes on with it."
+            )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError("--out", str(out), "a folder that is absent or empty")
+
+
+def _trained(context: Context, condition: str, method: str, seed: int) -> dict[str, Any]:
+    """{"encoder", "head"} of one seed, either absent where the method trains none."""
+    folder = context.folder_of(f"adapt/{condition}")
+    if tuned_of(context.config.adapt, method):
+        every = load_tuned(folder, method)
+    else:
+        head = load_heads(folder)[method]
+        every = {"encoder": head.pop("encoder", {}), "head": head}
+    seeds = int(jax.tree.leaves(every)[0].shape[0])
+    if not 0 <= seed < seeds:
+        raise ConfigError("--seed", seed, f"0 to {seeds - 1}, the seeds of {method} in this run")
+    return jax.tree.map(lambda x: x[seed], every)
+
+
+_ASKED = {"both": "[w i, w t, w w i t]", "image": "w i", "question": "w t"}
+"""Of a set of questions, what `questions.fuse` gives a head."""
+
+
+def _write_head(out: Path, method: str, kind: str, head: Any, front: Any, data: common.Data, sees: str) -> None:
+    leaves = jax.tree_util.tree_leaves_with_path(head if front is None else {**head, input_filter.NAME: front})
+    tensors = {"/".join(str(k.key) for k in path): np.ascontiguousarray(leaf) for path, leaf in leaves}
+    save_file(tensors, out / HEAD)
+    said = {"kind": kind, "input": "image_embeds, not normalised", "classes": list(data.classes), "method": method}
+    said["output"] = (
+        "a logit a class, sigmoid: any number may be right" if data.multi_label else "logits, softmax: one is right"
+    )
+    if sees:
+        made = "i and t the unit embeddings of image and question, w the root of their width, products entry by entry"
+        said["input"] = f"{_ASKED[sees]}, {made}"
+    if front is not None:
+        said[input_filter.NAME] = (
+            "images in [0, 1] are first correlated with these taps along rows and columns, edge pixels repeating"
+        )
+    files.write_json(out / HEAD_FACTS, said)
+
+
+def _adaptation(
+    context: Context, condition: str, method: str, seed: int, changed: int, trained: dict[str, Any], filtered: bool
+) -> list[str]:
+    if not method:
+        return []
+    facts, tuned = context.manifest_of(f"adapt/{condition}")["methods"][method], tuned_of(context.config.adapt, method)
+    source = tuned.source if tuned else "a head on frozen features"
+    told = [f"Adapted by `{method}`, seed {seed} ({source}); {changed} of the encoder's arrays changed."]
+    if tuned and tuned.scope == "lora":
+        told.append("LoRA's adapters are merged into the kernels: `transformers` loads them as they are.")
+    if "share" in facts:
+        told.append(f"Trained: {100 * facts['share']:.2f} % as many numbers as the encoder has, the head's included.")
+    if trained.get("head"):
+        told.append(f"The head lies beside the encoder: {HEAD}, described by {HEAD_FACTS}.")
+    if filtered:
+        told.append(
+            "It was fitted and measured behind a low-pass filter, which is no part of this layout: pass images through "
+            f"the taps `{input_filter.NAME}` of {HEAD} first."
+        )
+    return told

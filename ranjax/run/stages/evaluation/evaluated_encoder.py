@@ -1,0 +1,306 @@
+"""What is evaluated: the encoder of one upstream condition, and each method as it would be deployed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ranjax.core.errors import DataError
+from ranjax.core.keys import stream
+from ranjax.evaluation import zero_shot
+from ranjax.evaluation.questions import fused_width
+from ranjax.methods.head_training import HEADS, METHODS, predict
+from ranjax.methods.test_time import TTC, counterattack
+from ranjax.methods.tower_methods import FROZEN, Tuned, encoder_of, head_of
+from ranjax.run.pipeline import Context
+from ranjax.run.stages import inputs as common
+from ranjax.run.stages.adapted_encoder import load_heads, load_tuned, tuned_of
+from ranjax.training.contrastive_step import as_float
+from ranjax.training.row_map import RowMap
+
+
+class Method:
+    """What one method deploys: heads on the frozen encoder, an encoder of its own with or without a head, or neither.
+
+    Attributes:
+      name: of the method.
+      head: with ``apply``, or None where the classes' prompts classify.
+      variables: {"params", "stats"} of the head with a leading axis of seeds; None without a head.
+      encoders: what was trained of the encoder, with a leading axis of seeds; None: the frozen encoder.
+      seeds: how many there are.
+      tuned: what `encoders` are to the encoder.
+      random: whether it answers by a draw, so that an attack has to go through several.
+      sees: of a set of questions, what it is given (`questions.BOTH`, ...); None: the image alone, as elsewhere.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        head: Any = None,
+        variables: Any = None,
+        encoders: Any = None,
+        seeds: int = 0,
+        random: bool = False,
+        tuned: Tuned = FROZEN,
+        sees: str | None = None,
+    ):
+        self.tuned, self.sees = tuned, sees
+        self.name, self.head, self.variables, self.encoders, self.random = name, head, variables, encoders, random
+        leaves = jax.tree.leaves((variables, encoders))
+        self.seeds = seeds or int(leaves[0].shape[0])
+
+    def one(self, seed: int) -> Any:
+        """The head's variables of one seed."""
+        return jax.tree.map(lambda x: x[seed], self.variables)
+
+    def encoder(self, params: Any, seed: int) -> Any:
+        """The encoder's parameters of one seed."""
+        if self.encoders is None:
+            return params
+        return encoder_of(self.tuned, params, {"encoder": jax.tree.map(lambda x: x[seed], self.encoders)})
+
+
+def check_head(name: str, variables: Any, width: int, classes: int) -> None:
+    """Raises DataError where a stored head takes other features, or gives other classes, than the encoder and task."""
+    found = tuple(variables["params"]["classifier"]["kernel"].shape[-2:])
+    if found != (width, classes):
+        raise DataError(
+            f"the head of {name!r} takes {found[0]} features and gives {found[1]} classes; the encoder gives {width}, "
+            f"and the task has {classes}: the adapt stage is of another encoder, run it again"
+        )
+
+
+class Subject:
+    """One upstream condition: its encoder, its methods, and figures that several parts need, each found once."""
+
+    def __init__(self, context: Context, folder: str, condition: str):
+        self.context, self.folder, self.condition = context, folder, condition
+        self.config = context.config.evaluate
+        self.data = common.data(context)
+        self.classes = self.data.classes
+        self.functions, self.params = common.encoder(context, folder)
+        width = self.functions.config.embed_dim
+        place = context.folder_of(f"adapt/{folder}")
+        heads = load_heads(place)
+        self.methods: dict[str, Method] = {}
+        for name in context.config.adapt.methods:
+            if name in heads:
+                kind, sees = HEADS[METHODS[name].head], METHODS[name].sees if self.data.asks else None
+                filters = heads[name].pop("encoder", None)
+                head = kind(fused_width(width, sees) if sees else width, len(self.classes))
+                check_head(name, heads[name], head.features, head.classes)
+                self.methods[name] = Method(name, head, heads[name], filters, sees=sees)
+            elif tuned := tuned_of(context.config.adapt, name):
+                found = load_tuned(place, name)
+                head = head_of(tuned, width, len(self.classes))
+                encoders = found["encoder"] or None
+                self.methods[name] = Method(name, head, found.get("head"), encoders, tuned=tuned)
+            else:
+                self.methods[name] = Method(name, seeds=1, random=True)
+        self._features: dict[str, np.ndarray] = {}
+        self._texts: jax.Array | None = None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether any number of classes may be right, each by the sign of its logit."""
+        return self.data.multi_label
+
+    def right(self, logits: Any, labels: np.ndarray) -> np.ndarray:
+        """bool[..., N] of logits [..., N, C]: the top class is the label, or every class is on its side of 0."""
+        logits = np.asarray(logits)
+        if self.multi_label:
+            return ((logits > 0) == (labels > 0.5)).all(-1)
+        return logits.argmax(-1) == labels
+
+    def single_labels(self, labels: np.ndarray) -> np.ndarray:
+        """i32[N], the label of each example of the task; -1 where it has none or several."""
+        if not self.multi_label:
+            return labels
+        return np.where(labels.sum(1) == 1, labels.argmax(1), -1).astype(np.int32)
+
+    def has(self, split: str) -> bool:
+        return split in self.data.prepared.splits
+
+    def task_features(self, split: str) -> np.ndarray:
+        """f32[N, D] of the split's examples of the task."""
+        if split not in self._features:
+            images = self.data.task_split(split).images
+            self._features[split] = common.image_features(self.context, self.functions, self.params, images)
+        return self._features[split]
+
+    def records(self, split: str, task: bool = True) -> list[Mapping[str, Any]]:
+        """What is known of each example (`group` of the prepared records), of the task's examples or of all."""
+        source = self.data.prepared.splits[split]
+        found = self.context.once(("groups", split), lambda: source.column("group"))
+        return [record for record, kept in zip(found, self.of_task(split)) if kept or not task]
+
+    def of_task(self, split: str) -> np.ndarray:
+        """bool[N], which examples of a split are the task's: those with one label, or all of several."""
+        return (self.data.split(split).labels >= 0) | self.multi_label
+
+    def asked(self, split: str, examples: common.Split) -> np.ndarray | None:
+        """f32[N, D], the embedding of the question about each image of a split; None: no set of questions.
+
+        Raises:
+          DataError: the heads were trained with questions, which this split has not.
+        """
+        if not self.data.asks:
+            return None
+        if examples.asked is None:
+            raise DataError(f"split {split!r} asks no questions about its images, which the adapted heads were given")
+        return common.question_features(self.context, self.functions, self.params, examples.asked)
+
+    def beside(self, method: str, asked: np.ndarray | None) -> np.ndarray | None:
+        """What `deployed(method)` takes beside images: the questions, where it sees them."""
+        chosen = self.methods.get(method)
+        return asked if chosen is not None and chosen.sees else None
+
+    def class_embeddings(self) -> jax.Array:
+        """f32[C, D], the prompt ensemble of each class."""
+        if self._texts is None:
+            texts, owner = self.prompts()
+            features = common.text_features(self.context, self.functions, self.params, self.data.encode(texts))
+            self._texts = zero_shot.class_embeddings(jnp.asarray(features), owner, len(self.classes))
+        return self._texts
+
+    def prompts(self) -> tuple[list[str], jax.Array]:
+        """The prompts of all classes, and the class of each, i32[P]."""
+        pairs = [(text, c) for c, name in enumerate(self.classes) for text in self.data.prepared.prompts[name]]
+        return [text for text, _ in pairs], jnp.asarray([c for _, c in pairs], jnp.int32)
+
+    def zero_shot_logits(self, features: Any, classes: jax.Array | None = None) -> np.ndarray:
+        """f32[N, C] of image features [N, D]."""
+        chosen = self.class_embeddings() if classes is None else classes
+        return np.asarray(zero_shot.logits(jnp.asarray(features), chosen, self.functions.logit_scale(self.params)))
+
+    def some(self, split: str, count: int) -> common.Split:
+        """The first `count` examples of the task (0: all)."""
+        examples = self.data.task_split(split)
+        return examples.take(np.arange(min(count or len(examples.ids), len(examples.ids))))
+
+    def outputs(
+        self,
+        method: str,
+        images: np.ndarray,
+        features: np.ndarray | None = None,
+        seed: int | None = None,
+        asked: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(z, logits) of images [N, H, W, C], [S, N, ...] of all seeds or [N, ...] of one.
+
+        Args:
+          method: its name.
+          images: u8 or f32 in [0, 1].
+          features: what the frozen encoder makes of them, where that is known.
+          seed: None: all.
+          asked: embeddings of the questions, of a set of questions.
+        """
+        chosen = self.methods[method]
+        asked = self.beside(method, asked)
+        if seed is None and chosen.encoders is None and chosen.head is not None:
+            if features is None:
+                features = common.image_features(self.context, self.functions, self.params, images)
+            z, logits = predict(chosen.head, chosen.variables, self._seen(chosen, features, asked))
+            return np.asarray(z), np.asarray(logits)
+        if seed is None:
+            found = [self.outputs(method, images, features, one, asked) for one in range(chosen.seeds)]
+            return np.stack([z for z, _ in found]), np.stack([logits for _, logits in found])
+        if chosen.random:
+            return self._drawn(method, images)
+        if chosen.encoders is not None:
+            features = common.image_features(self.context, self.functions, chosen.encoder(self.params, seed), images)
+        elif features is None:
+            features = common.image_features(self.context, self.functions, self.params, images)
+        if chosen.head is None:
+            return features, self.zero_shot_logits(features)
+        z, logits = predict(chosen.head, chosen.one(seed), self._seen(chosen, features, asked))
+        return np.asarray(z), np.asarray(logits)
+
+    def _seen(self, chosen: Method, features: Any, asked: Any) -> Any:
+        return common.seen(features, asked, chosen.sees) if chosen.sees else features
+
+    def _drawn(self, method: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(encoder features, logits) of one draw of a random method; the draw of a row depends on its place alone."""
+        deployed = self.deployed(method)
+
+        def rows_of(params: Any, rows: Any) -> Any:
+            images, keys = rows
+            images = as_float(images)
+            return self.functions.image_features(params[0], images), deployed(params, images, keys)
+
+        run = common.row_map(self.context, ("drawn", self.functions, method), rows_of)
+        features, logits = run(self.parameters(method), (images, self._draws(method, len(images))))
+        return features, logits
+
+    def _draws(self, method: str, count: int) -> jax.Array:
+        return jax.random.split(stream(self.context.config.seed, f"evaluate/{method}"), count)
+
+    def pushed(self, method: str, images: np.ndarray) -> np.ndarray:
+        """bool[N], which images the counterattack of a random method moves, in the draw that `outputs` takes."""
+        functions = self.functions
+
+        def rows_of(params: Any, rows: Any) -> Any:
+            images, keys = rows
+            return counterattack(
+                functools.partial(functions.image_features, params), as_float(images), keys, TTC()
+            ).pushed
+
+        run = common.row_map(self.context, ("pushed", functions, method), rows_of)
+        return np.asarray(run(self.params, (images, self._draws(method, len(images)))))
+
+    def deployed(self, method: str) -> Any:
+        """The method as ``((encoder, head), images) -> logits``: one object a head shape, so it compiles once.
+
+        A random method takes keys key[B] as well; one that sees questions, ``((encoder, head), asked)`` as parameters.
+        """
+        functions = self.functions
+        chosen = None if method == "zero_shot" else self.methods[method]
+        if chosen is not None and chosen.random:
+
+            def countered(params: Any, images: jax.Array, keys: jax.Array) -> jax.Array:
+                encoder, classes = params
+                features = functools.partial(functions.image_features, encoder)
+                moved = counterattack(features, images, keys, TTC()).images
+                return zero_shot.logits(features(moved), classes, functions.logit_scale(encoder))
+
+            return self.context.once(("deployed", functions, method), lambda: countered)
+        if chosen is None or chosen.head is None:
+
+            def by_text(params: Any, images: jax.Array) -> jax.Array:
+                encoder, classes = params
+                features = functions.image_features(encoder, images)
+                return zero_shot.logits(features, classes, functions.logit_scale(encoder))
+
+            return self.context.once(("deployed", functions, "zero_shot"), lambda: by_text)
+        head, sees = chosen.head, chosen.sees
+        if sees:
+
+            def told(params: Any, images: jax.Array) -> jax.Array:
+                (encoder, own), asked = params
+                given = common.seen(functions.image_features(encoder, images), asked, sees)
+                return head.apply(own["params"], own["stats"], given, False)[1]
+
+            return self.context.once(("deployed", functions, head, sees), lambda: told)
+
+        def by_head(params: Any, images: jax.Array) -> jax.Array:
+            features = functions.image_features(params[0], images)
+            return head.apply(params[1]["params"], params[1]["stats"], features, False)[1]
+
+        return self.context.once(("deployed", functions, head), lambda: by_head)
+
+    def parameters(self, method: str, seed: int = 0) -> Any:
+        """What `deployed(method)` takes as parameters."""
+        if method == "zero_shot":
+            return self.params, self.class_embeddings()
+        chosen = self.methods[method]
+        encoder = chosen.encoder(self.params, seed)
+        return encoder, self.class_embeddings() if chosen.head is None else chosen.one(seed)
+
+    def map_rows(self, fn: Any, batch_size: int) -> RowMap:
+        """Work on rows over all devices of the mesh."""
+        return RowMap(fn, self.context.mesh, batch_size, self.context.poll)

@@ -1,0 +1,194 @@
+"""Images and reports together: retrieval both ways, by whole reports or sentences, attacked on either side or both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ranjax.attacks import pgd as image_attacks
+from ranjax.attacks import success
+from ranjax.attacks.text import substitution as text
+from ranjax.data.text.tokenizer import Tokens
+from ranjax.evaluation import caption_splitting as captions
+from ranjax.evaluation import retrieval, statistics, zero_shot
+from ranjax.evaluation.result_rows import interval_row, row
+from ranjax.evaluation.retrieval import unit
+from ranjax.run.stages import inputs as common
+from ranjax.run.stages.evaluation.evaluated_encoder import Subject
+from ranjax.run.stages.evaluation.result_record import ATTACKED_PAIRS, CAPTIONS, RETRIEVAL, TASK, Record
+from ranjax.training.row_map import RowMap
+
+RECALLS = (1, 5, 10)
+WORDS = "words"
+
+
+def retrieve(subject: Subject, record: Record, split: str) -> None:
+    """Recall both ways over a whole split: every report with its own image, and by sentences where asked for.
+
+    A report worded like an image's own is right for it, too: nobody could tell the two apart.
+    """
+    examples = subject.data.split(split)
+    images = unit(common.image_features(subject.context, subject.functions, subject.params, examples.images))
+    texts = unit(_texts(subject, subject.data.encode(examples.reports)))
+    owners = np.arange(len(images))
+    _recalls(
+        record, RETRIEVAL, split, "none", retrieval.ranks(images, texts, owners, texts_as_written=examples.reports)
+    )
+    if subject.config.captions > 1:
+        found = captions.of_reports(examples.reports, subject.config.captions)
+        texts = unit(_texts(subject, subject.data.encode(found.texts)))
+        ranks = retrieval.ranks(images, texts, found.owners, texts_as_written=found.texts)
+        belong = record.owners(CAPTIONS, split, len(images))
+        alike = np.unique(np.asarray(found.texts, dtype=str), return_inverse=True)[1]
+        of_texts = found.owners if belong is None else belong[found.owners]
+        _recalls(record, CAPTIONS, split, "none", ranks, (of_texts, alike))
+
+
+def attack_pairs(subject: Subject, record: Record, split: str) -> None:
+    """Retrieval among the first pairs before and after each attack, with its success by both definitions."""
+    config = subject.config
+    names = [name for name in config.pair_attacks if name]
+    if not names:
+        return
+    whole = subject.data.split(split)
+    examples = whole.take(np.arange(min(config.pairs, len(whole.ids))))
+    tokens = subject.data.encode(examples.reports)
+    owners = np.arange(len(examples.ids))
+    images = unit(common.image_features(subject.context, subject.functions, subject.params, examples.images))
+    clean = retrieval.ranks(images, unit(_texts(subject, tokens)), owners, texts_as_written=examples.reports)
+    _recalls(record, ATTACKED_PAIRS, split, "none", clean)
+    keys = common.example_keys(subject.context, "evaluate/pairs", examples.ids)
+    for name in names:
+        subject.context.check_stop(f"attacking pairs by {name}")
+        run, table = _pair_attack(subject, name)
+        rows = (examples.images, tokens.ids, tokens.mask, tokens.words, keys)
+        attacked, ids, mask = run((subject.params, table), rows)
+        images = unit(common.image_features(subject.context, subject.functions, subject.params, attacked))
+        texts = unit(_texts(subject, Tokens(ids, mask, tokens.words)))
+        # Right is what was right before: by the reports as they were written.
+        found = retrieval.ranks(images, texts, owners, texts_as_written=examples.reports)
+        _recalls(record, ATTACKED_PAIRS, split, name, found)
+        for direction in ("image_to_text", "text_to_image"):
+            before, after = (getattr(ranks, direction) < 1 for ranks in (clean, found))
+            # Co-Attack's definition is the mean of the difference, SGA's one over the queries that were right.
+            cell = direction, ATTACKED_PAIRS, split, name
+            belong = record.owners(ATTACKED_PAIRS, split, len(before), direction)
+            fall = statistics.paired_difference(before, after, record.resamples, record.seed, owners=belong)
+            record.rows.append(row(record.cell(*cell), "recall_drop@1", fall.value, fall.low, fall.high, fall.n))
+            both = success.attack_success(jnp.asarray(before), jnp.asarray(after))
+            if not before.any():
+                record.notes.append(f"{name}, {direction}: no query was right before, so none can turn wrong")
+                continue
+            belong = None if belong is None else belong[before]
+            record.share(*cell, "turned_wrong@1", ~after[before], owners=belong)
+            subject.context.say(
+                f"  {name}, {direction.replace('_', ' ')}: recall@1 falls by {float(both.recall_drop):.3f}, "
+                f"{float(both.turned_wrong):.3f} of the right ones turn wrong"
+            )
+
+
+def attack_prompts(subject: Subject, record: Record, split: str) -> None:
+    """Zero-shot with words of the prompts replaced: every prompt is driven away from the images of its class.
+
+    Guided by the mean image of each class in the adapt split, against that of the others; protected words stay as
+    noise.protect says. The test images are seen by nobody before they are judged.
+    """
+    most = subject.config.prompt_words
+    if not most:
+        return
+    examples = subject.data.task_split("adapt")
+    features = unit(subject.task_features("adapt"))
+    means = np.stack([features[examples.labels == c].mean(0) for c in range(len(subject.classes))])
+    others = (means.sum(0, keepdims=True) - means) / max(len(means) - 1, 1)
+    texts, owner = subject.prompts()
+    tokens = subject.data.encode(texts)
+    guide = (means - others)[np.asarray(owner)].astype(np.float32)
+    table = _lexicon(subject)
+    settings = text.Substitution(max_words=most, top_k=subject.context.config.noise.top_k)
+    functions = subject.functions
+
+    def rows_of(shared: Any, rows: Any) -> Any:
+        params, table = shared
+        ids, mask, words, target = rows
+
+        def away(embeddings: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+            found = zero_shot.unit(functions.text_features(params, tokens, mask, embeddings=embeddings))
+            return -jnp.sum(found * target, axis=-1)
+
+        result = text.substitute(away, functions.token_table(params), ids, mask, words, table, settings)
+        return result.tokens, result.mask, result.edits
+
+    run = common.row_map(subject.context, ("attacked prompts", functions, settings), rows_of)
+    ids, mask, edits = run((subject.params, table), (tokens.ids, tokens.mask, tokens.words, guide))
+    features = _texts(subject, Tokens(ids, mask, tokens.words))
+    classes = zero_shot.class_embeddings(jnp.asarray(features), owner, len(subject.classes))
+    labels = subject.data.task_split(split).labels
+    logits = subject.zero_shot_logits(subject.task_features(split), classes)
+    record.share("zero_shot", TASK, split, WORDS, "accuracy", logits.argmax(-1) == labels)
+    subject.context.say(f"  prompts: {float(np.mean(edits)):.2f} words changed each")
+
+
+def _pair_attack(subject: Subject, name: str) -> tuple[RowMap, Any]:
+    config, functions = subject.config, subject.functions
+    settings = image_attacks.PGD(config.epsilon, config.step, config.steps)
+    substitution = text.Substitution(max_words=config.pair_words, top_k=subject.context.config.noise.top_k)
+
+    def rows_of(shared: Any, rows: Any) -> Any:
+        params, table = shared
+        result = common.craft_pairs(functions, params, rows, settings, substitution, table, recipe=name)
+        return result.image.images, result.text.tokens, result.text.mask
+
+    run = common.row_map(subject.context, ("attacked pairs", functions, name), rows_of)
+    return run, _lexicon(subject)
+
+
+def _lexicon(subject: Subject) -> Any:
+    from ranjax.run.stages.word_candidates import vocabulary
+
+    noise = subject.context.config.noise
+    return subject.context.once("lexicon", lambda: vocabulary(subject.data, noise).table)
+
+
+def _texts(subject: Subject, tokens: Tokens) -> np.ndarray:
+    return common.text_features(subject.context, subject.functions, subject.params, tokens)
+
+
+def _recalls(
+    record: Record,
+    task: str,
+    split: str,
+    attack: str,
+    ranks: retrieval.Ranks,
+    partitions: Sequence[np.ndarray] = (),
+) -> None:
+    """Recall rows both ways; the level of chance of whole reports serves the page.
+
+    With `partitions` i[T] of several texts an image, by their image and by their wording, what texts find has the wider
+    one of the intervals over either: texts of one image are no independent examples, nor are texts of one wording,
+    which is also why they are not paired between conditions.
+    """
+    directions = {
+        "image_to_text": (ranks.image_to_text, ranks.right_texts, len(ranks.text_to_image)),
+        "text_to_image": (ranks.text_to_image, ranks.right_images, len(ranks.image_to_text)),
+    }
+    for direction, (of_queries, right, items) in directions.items():
+        for k in RECALLS:
+            hits = of_queries < k
+            if not partitions or direction == "image_to_text":
+                record.share(direction, task, split, attack, f"recall@{k}", hits)
+            else:
+                each = [statistics.bootstrap(hits, record.resamples, record.seed, owners=of) for of in partitions]
+                low, high = min(one.low for one in each), max(one.high for one in each)
+                interval = each[0]._replace(low=low, high=high, n=min(one.n for one in each))
+                cell = record.cell(direction, task, split, attack)
+                record.rows.append(interval_row(cell, f"recall@{k}", interval))
+            level = f"recall@{k}" if task == RETRIEVAL else f"{task}/{direction}/recall@{k}"
+            # Of the test split, where there is one: the page holds in-domain figures against it.
+            if split == "test" or level not in record.chance:
+                record.chance[level] = retrieval.chance(right, items, k)
+            if split != "test":
+                record.chance[f"{split}/{level}"] = retrieval.chance(right, items, k)

@@ -1,0 +1,258 @@
+"""Robust accuracy: white box through encoder and head, at several radii, by transfer, and whether to believe it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from ranjax.attacks import apgd, masking
+from ranjax.attacks import pgd as image_attacks
+from ranjax.core import files
+from ranjax.data.images.reading import to_float
+from ranjax.evaluation.white_box import Robustness, WhiteBox, survivors
+from ranjax.methods.table import WITHOUT
+from ranjax.run.config import pixel_units
+from ranjax.run.stages import inputs as common
+from ranjax.run.stages.evaluation import feature_views as inside
+from ranjax.run.stages.evaluation.evaluated_encoder import Subject
+from ranjax.run.stages.evaluation.result_record import REFERENCE, TASK, TRANSFER, Record
+from ranjax.training import hosts
+from ranjax.training.progress import Progress
+
+ADVERSARIES = "adversaries.safetensors"
+PGD, WORST = "pgd", "worst"
+
+
+def attack(subject: Subject, record: Record, split: str) -> None:
+    """Every method's first heads, and zero-shot, under PGD, the worst of all attacks, at every radius."""
+    config = subject.config
+    examples = subject.some(split, config.attacked_examples)
+    images = to_float(examples.images)
+    keys = common.example_keys(subject.context, "evaluate/attack", examples.ids)
+    clean = common.image_features(subject.context, subject.functions, subject.params, examples.images)
+    asked = subject.asked(split, examples)
+    heads = [(name, range(min(config.attacked_seeds, m.seeds))) for name, m in subject.methods.items()]
+    # Zero-shot has no head, so it is there once; its prompts compete for one label.
+    subjects: list[tuple[str, Sequence[int]]] = [*heads]
+    subjects += [] if subject.multi_label else [("zero_shot", range(1))]
+    single = subject.single_labels(examples.labels)
+    if split == "test":
+        inside.look(subject, record, "clean", clean, single)
+    hits: dict[str, dict[str, np.ndarray]] = {}
+    title = f"evaluate {subject.folder}: attacking {split}"
+    done = 0
+    with Progress(title, sum(len(seeds) for _, seeds in subjects), unit="heads", shown=()) as progress:
+        for method, seeds in subjects:
+            logits, by_radius = [], []
+            for seed in seeds:
+                subject.context.check_stop(f"attacking {method}")
+                beside = subject.beside(method, asked)
+                result, curve = _one_head(subject, split, method, seed, images, examples.labels, keys, beside)
+                # What was wrong before counts as wrong, even where the attacked image is right.
+                logits.append(_wrong_stays_wrong(subject, result, examples.labels))
+                by_radius.append(curve)
+                if split == "test" and seed == 0 and method != "zero_shot":
+                    sides = (clean, examples.images, result.images)
+                    inside.look_attacked(subject, record, method, *sides, single, asked)
+                if _is_surrogate(subject, method) and seed == 0:
+                    _keep(subject, split, result.images)
+                done += 1
+                progress.update(done)
+            named = [] if method == "zero_shot" else list(seeds)
+            found = record.classified(method, split, PGD, np.stack(logits), examples.labels, named)
+            hits.setdefault(PGD, {})[method] = found
+            for name in by_radius[0]:
+                rows = np.stack([one[name] for one in by_radius])
+                record.share(method, TASK, split, name, "accuracy", rows, named)
+                hits.setdefault(name, {})[method] = rows
+        _transferred(subject, record, split, examples, subjects)
+    for name, found in hits.items():
+        if "@" not in name:
+            record.compare(TASK, split, name, {m: rows for m, rows in found.items() if m != "zero_shot"})
+
+
+def _one_head(
+    subject: Subject,
+    split: str,
+    method: str,
+    seed: int,
+    images: np.ndarray,
+    labels: np.ndarray,
+    keys: Any,
+    beside: np.ndarray | None,
+) -> tuple[Robustness, dict[str, np.ndarray]]:
+    """PGD's result on one head, and who is right at the other radii; kept, as it is most of what evaluation costs."""
+
+    def attacked() -> dict[str, np.ndarray]:
+        params = subject.parameters(method, seed)
+        result = _box(subject, method, PGD)(params, images, labels, keys, beside=beside, keep_images=True)
+        fields = {f"result {name}": np.asarray(value) for name, value in result._asdict().items() if value is not None}
+        curve = _curve(subject, method, (params, images, labels, keys), beside, result)
+        return fields | {f"curve {name}": np.asarray(value) for name, value in curve.items()}
+
+    found = subject.context.kept(f"{split} {method} {seed}", attacked)
+
+    def part(head: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(head): value for name, value in found.items() if name.startswith(head)}
+
+    curve = part("curve ")
+    # In the order of the config, which a file does not keep.
+    order = [WORST, *(f"{kind}@{text}" for kind in (WORST, PGD) for text in ("0", *subject.config.radii))]
+    return Robustness(**part("result ")), {name: curve[name] for name in order if name in curve}
+
+
+def check_masking(subject: Subject, record: Record, split: str) -> None:
+    """Whether the attacked figures are to be believed: checks on the reference and on the method that stands best.
+
+    On their first heads, with the surrogate's images where there are any. The checks compare answers on one image, so
+    a method that answers by a draw is named and not checked.
+    """
+    config = subject.config
+    if not (config.masking_examples and config.attacked_seeds):
+        return
+    examples = subject.some(split, config.masking_examples)
+    asked = subject.asked(split, examples)
+    for method in _suspects(subject, record, split):
+        subject.context.check_stop("before the masking checks")
+        where = {"condition": record.condition, "ratio": record.ratio, "method": method}
+        if subject.methods[method].random:
+            verdict = f"not checked, as it answers by a draw; the attack goes through {config.draws} draws a step"
+            record.lists["masking"].append({**where, "verdict": verdict, "checks": []})
+            continue
+        beside, params = subject.beside(method, asked), subject.parameters(method)
+        found = masking.check(
+            subject.deployed(method),
+            params if beside is None else (params, beside),
+            to_float(examples.images),
+            examples.labels,
+            common.example_keys(subject.context, "evaluate/masking", examples.ids),
+            _pgd(subject),
+            transferred=None if _is_surrogate(subject, method) else _borrowed(subject, split, len(examples.ids)),
+            queries=config.masking_queries,
+        )
+        checks = [{"name": f.name, "passed": f.passed, "detail": f.seen} for f in found.findings]
+        record.lists["masking"].append({**where, "verdict": found.verdict, "checks": checks})
+        subject.context.say(f"  {method}: {found.verdict}")
+
+
+def _suspects(subject: Subject, record: Record, split: str) -> list[str]:
+    """The reference method, the one most accurate under attack, and those that answer by a draw."""
+    whole = [name for name in subject.methods if not name.startswith(WITHOUT)]
+    standing = {
+        row["method"]: row["value"]
+        for attack in (PGD, WORST)  # the second, where it is there, has the last word
+        for row in record.rows
+        if (row["task"], row["split"], row["attack"], row["metric"]) == (TASK, split, attack, "accuracy")
+        and row["seed"] is None
+    }
+    best = max((name for name in whole if name in standing), key=lambda name: standing[name], default=None)
+    drawn = [name for name in whole if subject.methods[name].random]
+    chosen = [REFERENCE] * (REFERENCE in whole) + [best] * (best is not None) + drawn
+    return list(dict.fromkeys(chosen or whole[-1:]))
+
+
+def _pgd(subject: Subject) -> image_attacks.PGD:
+    config = subject.config
+    return image_attacks.PGD(config.epsilon, config.step, config.steps, restarts=config.restarts)
+
+
+def _box(subject: Subject, method: str, kind: str) -> WhiteBox:
+    """One compiled attack for all conditions, seeds and radii of one head shape."""
+    logits, config = subject.deployed(method), subject.config
+
+    def make() -> WhiteBox:
+        settings: Any = _pgd(subject)
+        run, loss = image_attacks.pgd, "binary_cross_entropy" if subject.multi_label else "cross_entropy"
+        if kind != PGD:
+            settings, run = apgd.APGD(config.epsilon, config.apgd_steps, restarts=config.restarts), apgd.apgd
+        if kind == "apgd_dlr":
+            # The ratio needs a third logit; the margin is its numerator.
+            loss = "dlr" if len(subject.classes) > 2 else "margin"
+        draws = config.draws if method != "zero_shot" and subject.methods[method].random else 0
+        return WhiteBox(logits, settings, run, loss, config.batch_size, draws, map_rows=subject.map_rows)
+
+    return subject.context.once(("white box", logits, kind), make)
+
+
+def _curve(
+    subject: Subject, method: str, everything: tuple[Any, Any, Any, Any], beside: Any, first: Robustness
+) -> dict[str, np.ndarray]:
+    """{attack: bool[N]}: the worst case at the main radius (where there are several attacks), at the others, and at 0.
+
+    Radius 0 is these images and this head unattacked: where a curve over the radii begins.
+    """
+    config = subject.config
+    boxes = {kind: _box(subject, method, kind) for kind in config.attacks}
+    main, worst = pixel_units(config.epsilon), WORST if len(boxes) > 1 else PGD
+    radii = {pixel_units(text): text for text in config.radii if text}
+    below = [radius for radius in radii if radius < main]
+    above = [radius for radius in radii if radius > main]
+    found = survivors(list(boxes.values()), *everything, below, first.clean_correct, beside=beside)
+    alive = found[max(below)] if below else first.clean_correct
+    at_main = alive & first.correct
+    others = [box for kind, box in boxes.items() if kind != PGD]
+    if others and main > 0:
+        at_main = survivors(others, *everything, [main], at_main, beside=beside)[main]
+    found |= survivors(list(boxes.values()), *everything, above, at_main, beside=beside)
+    named = {f"{worst}@0": first.clean_correct}
+    named |= {f"{worst}@{text}": found[radius] for radius, text in radii.items() if radius in found}
+    return named if worst == PGD else {WORST: at_main, **named}
+
+
+def _is_surrogate(subject: Subject, method: str) -> bool:
+    return subject.folder == "clean" and method == next(iter(subject.methods))
+
+
+def _keep(subject: Subject, split: str, images: np.ndarray | None) -> None:
+    """Keeps what the surrogate's attacker made: the encoder of ratio 0 with the first method's first head."""
+    place = subject.context.folder / ADVERSARIES
+    # What an interrupted run left is made anew, so that only splits of this config lie there.
+    kept = load_file(place) if place.exists() and split != "test" else {}
+    if images is not None and hosts.first():
+        files.write_tensors(place, {**kept, split: np.ascontiguousarray(images)})
+
+
+def _borrowed(subject: Subject, split: str, count: int) -> np.ndarray | None:
+    """What the surrogate's attacker made of the first `count` examples; None where it made fewer."""
+    place = subject.context.folder_of("evaluate/clean") / ADVERSARIES
+    images = load_file(place).get(split) if place.exists() else None
+    return None if images is None or len(images) < count else images[:count]
+
+
+def _transferred(
+    subject: Subject, record: Record, split: str, examples: common.Split, subjects: Sequence[tuple[str, Sequence[int]]]
+) -> None:
+    """Figures on the surrogate's adversaries: no gradient of the model that is attacked is used."""
+    images = _borrowed(subject, split, len(examples.ids))
+    if images is None:
+        return
+    context, functions = subject.context, subject.functions
+    clean = common.image_features(context, functions, subject.params, examples.images)
+    moved = common.image_features(context, functions, subject.params, images)
+    asked = subject.asked(split, examples)
+    for method, seeds in subjects:
+        if _is_surrogate(subject, method):
+            continue
+        rows = []
+        for seed in seeds:
+            sides = ((examples.images, clean), (images, moved))
+            right = [subject.right(_logits(subject, method, seed, *side, asked), examples.labels) for side in sides]
+            rows.append(right[0] & right[1])
+        record.share(method, TASK, split, TRANSFER, "accuracy", np.stack(rows))
+
+
+def _logits(
+    subject: Subject, method: str, seed: int, images: np.ndarray, features: np.ndarray, asked: np.ndarray | None
+) -> np.ndarray:
+    if method == "zero_shot":
+        return subject.zero_shot_logits(features)
+    return subject.outputs(method, images, features, seed, asked)[1]
+
+
+def _wrong_stays_wrong(subject: Subject, result: Robustness, labels: np.ndarray) -> np.ndarray:
+    """Logits under attack; where the clean image was wrong already, the clean ones: the attacker leaves it be."""
+    lucky = subject.right(result.logits, labels) & ~result.correct
+    return np.where(lucky[:, None], result.clean_logits, result.logits)

@@ -1,0 +1,254 @@
+"""What several stages read: the prepared records as arrays, the tokenizer, the encoder of an upstream condition."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ranjax.attacks import pairs as joint
+from ranjax.attacks.pgd import PGD
+from ranjax.attacks.text import resume
+from ranjax.attacks.text.substitution import Substitution
+from ranjax.core import keys
+from ranjax.core.errors import DataError
+from ranjax.data.prepared import PreparedSet
+from ranjax.data.text.tokenizer import Tokenizer, Tokens
+from ranjax.data.text.tokenizer_checks import check_fits
+from ranjax.data.text.tokenizer_files import recorded_id
+from ranjax.evaluation import questions
+from ranjax.run.pipeline import Context
+from ranjax.run.plan import condition_name
+from ranjax.run.stages.prepare import open_data
+from ranjax.training.contrastive_step import as_float
+from ranjax.training.row_map import RowFunction, RowMap
+
+
+class Split(NamedTuple):
+    """One split in memory: ids, images u8[N, H, W, 1], reports, labels.
+
+    Labels are i32[N] (-1: not of the single-label task), or multi-hot f32[N, C] as a multi-label task has them.
+    Of a set of questions, `asked` is the question about each image; elsewhere None.
+    """
+
+    ids: list[str]
+    images: np.ndarray
+    reports: list[str]
+    labels: np.ndarray
+    asked: list[str] | None = None
+
+    def task(self) -> Split:
+        """The examples that belong to the single-label task."""
+        return self.take(np.flatnonzero(self.labels >= 0))
+
+    def take(self, index: np.ndarray) -> Split:
+        chosen = [int(i) for i in index]
+        return Split(
+            [self.ids[i] for i in chosen],
+            self.images[index],
+            [self.reports[i] for i in chosen],
+            self.labels[index],
+            None if self.asked is None else [self.asked[i] for i in chosen],
+        )
+
+
+@dataclass(frozen=True)
+class Data:
+    """The prepared set with its tokenizer; splits are read once and kept."""
+
+    prepared: PreparedSet
+    tokenizer: Tokenizer
+    max_length: int
+    multi_label: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.prepared.classes)
+
+    @property
+    def asks(self) -> bool:
+        """Whether this is a set of questions about images."""
+        return self.split("adapt").asked is not None
+
+    def split(self, name: str) -> Split:
+        cache = self.__dict__.setdefault("_splits", {})
+        if name not in cache:
+            source = self.prepared.splits[name]
+            records = [source[i] for i in range(len(source))]
+            cache[name] = Split(
+                [r["id"] for r in records],
+                np.stack([r["image"] for r in records]),
+                [r["report"] for r in records],
+                np.array([r["label"] for r in records], np.int32),
+                _asked([r["group"] for r in records]),
+            )
+        return cache[name]
+
+    def task_split(self, name: str) -> Split:
+        """A split's examples of the task: those with one label, or all with multi-hot labels.
+
+        Raises:
+          DataError: there are none.
+        """
+        if self.multi_label:
+            return self.split(name)._replace(labels=self.targets(name))
+        split = self.split(name).task()
+        if not len(split.labels):
+            raise DataError(f"Split {name!r} has no example with exactly one of the classes {self.classes}.")
+        return split
+
+    def targets(self, name: str) -> np.ndarray:
+        """Multi-hot f32[N, C] of all examples of a split."""
+        cache = self.__dict__.setdefault("_targets", {})
+        if name not in cache:
+            cache[name] = np.stack(self.prepared.splits[name].column("labels")).astype(np.float32)
+        return cache[name]
+
+    def encode(self, reports: Sequence[str]) -> Tokens:
+        return self.tokenizer.encode(list(reports), self.max_length)
+
+
+def _asked(groups: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    return questions.given(groups).texts if any("question" in group for group in groups) else None
+
+
+def data(context: Context) -> Data:
+    """The prepared set of this run, opened once per process."""
+
+    def make() -> Data:
+        prepared = open_data(context)
+        tokenizer = Tokenizer.load(context.folder_of("prepare") / "tokenizer.json")
+        return Data(prepared, tokenizer, context.config.text.max_length, context.config.adapt.task == "multi")
+
+    return context.once("data", make)
+
+
+def encoder(context: Context, condition: str) -> tuple[Any, Any]:
+    """(functions, parameters) of an upstream condition, as `pretrain` left them."""
+    from ranjax.models import load
+
+    folder, options = encoder_folder(context, condition), run_options(context.config)
+    functions, params, _ = context.once(("encoder", condition), lambda: load(folder, **options))
+    return functions, params
+
+
+def run_options(config: Any) -> dict[str, Any]:
+    """The fields of an encoder's config that say how to run it, which its files do not hold."""
+    model = config.model
+    how = {name: model[name] for name in ("compute_dtype", "remat", "scan", "attention")}
+    return {"grey_to_rgb": True, **how}
+
+
+def check_tokenizer(tokenizer: Tokenizer, shape: Any, folder: Path, key: str, value: str) -> None:
+    """Refuses a tokenizer that is not that of the dual encoder of config `shape`, read from `folder`.
+
+    Raises:
+      ConfigError: as `tokenizer_checks.check_fits`.
+    """
+    from ranjax.models.encoder_config import towers
+
+    text = towers(shape).text
+    bert = getattr(text, "bert", None)
+    check_fits(
+        tokenizer,
+        shape.vocab_size,
+        pools="" if bert or not text.pools_at_eos else text.pooling,
+        eos_id=text.eos_id,
+        pad_id=bert.pad_id if bert else None if text.pools_at_eos else text.pad_id,
+        begins=bool(bert) or text.pools_at_eos,
+        recorded=recorded_id(folder),
+        key=key,
+        value=value,
+    )
+
+
+def encoder_folder(context: Context, condition: str) -> Path:
+    return context.folder_of(f"pretrain/{condition}") / "encoder"
+
+
+def clean_condition(context: Context) -> str:
+    return condition_name(context.config.noise.recipe, 0.0)
+
+
+def row_map(context: Context, key: Any, fn: RowFunction) -> RowMap:
+    """`fn` over rows in batches of `evaluate.batch_size`, compiled once per process under `key`."""
+    make = functools.partial(RowMap, fn, context.mesh, context.config.evaluate.batch_size, context.poll)
+    return context.once((key, context.mesh), make)
+
+
+def image_features(context: Context, functions: Any, params: Any, images: np.ndarray) -> np.ndarray:
+    """f32[N, D], un-normalised embeddings of u8 (or f32 in [0, 1]) images [N, H, W, C]."""
+    run = row_map(context, ("image_features", functions), lambda p, x: functions.image_features(p, as_float(x)))
+    return run(params, images)
+
+
+def text_features(context: Context, functions: Any, params: Any, tokens: Tokens) -> np.ndarray:
+    """f32[N, D], un-normalised embeddings of token rows."""
+    run = row_map(context, ("text_features", functions), lambda p, rows: functions.text_features(p, *rows))
+    return run(params, (tokens.ids, tokens.mask))
+
+
+def question_features(context: Context, functions: Any, params: Any, asked: Sequence[str] | None) -> np.ndarray | None:
+    """f32[N, D], un-normalised embeddings of the question about each image; None where there are no questions."""
+    if asked is None:
+        return None
+    texts = sorted(set(asked))
+    features = text_features(context, functions, params, data(context).encode(texts))
+    place = {text: i for i, text in enumerate(texts)}
+    return features[[place[text] for text in asked]]
+
+
+def seen(features: Any, asked: Any, sees: str) -> Any:
+    """What a head is given: image features [N, D]; of a set of questions, joined with those of the questions."""
+    return features if asked is None else questions.fuse(features, asked, sees)
+
+
+def craft_pairs(
+    functions: Any,
+    params: Any,
+    rows: Sequence[Any],
+    image: PGD,
+    text: Substitution,
+    allowed: joint.Allowed,
+    *,
+    gradient_dtype: str = "float32",
+    **options: Any,
+) -> joint.JointAttack:
+    """`joint.craft` on pairs against a dual encoder; traceable.
+
+    Args:
+      functions, params: of the dual encoder.
+      rows: images u8[B, H, W, C] or f32 in [0, 1], tokens i32[B, L], mask bool[B, L], words i32[B, L], keys key[B].
+      image, text: settings of the two searches.
+      allowed: which tokens may stand for which.
+      gradient_dtype: "bfloat16" follows gradients in it; every loss that decides is float32.
+      options: of `joint.craft`: recipe, similarity, hide_id.
+    """
+    images, tokens, mask, words, drawn = rows
+    followed = functions.computing_in("bfloat16") if gradient_dtype == "bfloat16" else None
+    return joint.craft(
+        functools.partial(functions.image_features, params),
+        lambda e, t, m: functions.text_features(params, t, m, embeddings=e),
+        functions.token_table(params),
+        as_float(images),
+        tokens,
+        mask,
+        words,
+        drawn,
+        image,
+        text,
+        allowed,
+        surrogate_fn=functools.partial(followed.image_features, params) if followed else None,
+        text_resume=resume.of_encoder(functions, params),
+        **options,
+    )
+
+
+def example_keys(context: Context, name: str, ids: Sequence[str]) -> jax.Array:
+    """One key per example from the stream `name` under the config's seed."""
+    return keys.example_keys(keys.stream(context.config.seed, name), ids)

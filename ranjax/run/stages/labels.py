@@ -1,0 +1,147 @@
+"""Whether the labels of the splits allow what adapt and evaluate are asked for: seen before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.methods import few_shot
+from ranjax.run.schema.adapt_keys import TEST_TIME
+
+TESTS = ("test", "ood_test")
+
+
+def of_splits(prepared: Any, multi_label: bool) -> dict[str, np.ndarray]:
+    """bool[N, C] of each split's examples of the task: those with one label, or all with multi-hot ones."""
+    found = {}
+    for name in ("adapt", "validation", *TESTS):
+        if name not in prepared.splits:
+            continue
+        source = prepared.splits[name]
+        if multi_label:
+            found[name] = np.stack(source.column("labels")) > 0.5
+        else:
+            labels = np.asarray(source.column("label"))
+            found[name] = labels[labels >= 0][:, None] == np.arange(len(prepared.classes))[None]
+    return found
+
+
+def refuse(config: Any, prepared: Any) -> dict[str, np.ndarray]:
+    """Refuses splits that the config's methods could not be fitted or evaluated on; else their labels (`of_splits`).
+
+    Raises:
+      DataError, ConfigError: as `check` and `check_chosen`.
+    """
+    multi_label = config.adapt.task == "multi"
+    found = of_splits(prepared, multi_label)
+    check(config.adapt, found, prepared.classes)
+    if multi_label:
+        check_chosen(config.adapt, config.seed, prepared.splits["adapt"].ids, found["adapt"], prepared.classes)
+    return found
+
+
+def check(adapt: Any, labels: Mapping[str, np.ndarray], classes: Sequence[str]) -> None:
+    """Refuses what could not be fitted or evaluated.
+
+    Args:
+      adapt: that part of the config.
+      labels: as `of_splits` gives them.
+      classes: C names.
+
+    Raises:
+      DataError: a split without an example of the task; a class that adapt cannot learn, as no example or every one has
+        it; a validation split that tells no two classes apart.
+      ConfigError: more `adapt.shots` than the rarest class has.
+    """
+    for split, found in labels.items():
+        if not len(found):
+            wanted = "of the task" if adapt.task == "multi" else f"with exactly one of the classes {tuple(classes)}"
+            raise DataError(f"split {split!r} has no example {wanted}")
+    if all(name in TEST_TIME for name in adapt.methods):
+        return
+    counts = labels["adapt"].sum(0)
+    for count, name in zip(counts, classes):
+        if count == 0 or (adapt.task == "multi" and count == len(labels["adapt"])):
+            raise DataError(
+                f"{'no' if count == 0 else 'every'} example of split 'adapt' has class {name!r}, so no method can "
+                "learn it: name other data.classes, or give that split examples with it and without"
+            )
+    _check_shots(adapt, counts, classes)
+    validation = labels["validation"]
+    seen = [name for name, count in zip(classes, validation.sum(0)) if count]
+    if adapt.task == "multi":
+        if not _both(validation).any():
+            raise DataError("split 'validation' has no class that some of its examples have and others have not")
+    elif len(seen) < 2:
+        raise DataError(
+            f"split 'validation' has examples of class {seen[0]!r} alone; choosing epochs needs two classes"
+        )
+
+
+def _check_shots(adapt: Any, counts: np.ndarray, classes: Sequence[str]) -> None:
+    rarest = int(counts.argmin())
+    if adapt.shots > counts[rarest]:
+        allowed = f"at most {counts[rarest]}: split 'adapt' has no more examples of class {classes[rarest]!r}"
+        raise ConfigError("adapt.shots", adapt.shots, allowed)
+
+
+def check_chosen(adapt: Any, seed: int, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> None:
+    """Refuses a choice of multi-hot examples in which every one has some class, as nothing could learn that.
+
+    Args:
+      adapt: that part of the config; `adapt.shots` or `adapt.share` choose.
+      seed: of the run.
+      ids, labels, classes: of split 'adapt', bool[N, C].
+
+    Raises:
+      ConfigError: so few examples that a class has no negative one.
+    """
+    rows = chosen(adapt, seed, ids, labels, classes)
+    every = np.flatnonzero(labels[rows].all(axis=0))
+    if every.size and not all(name in TEST_TIME for name in adapt.methods):
+        key, value = ("adapt.shots", adapt.shots) if adapt.shots else ("adapt.share", adapt.share)
+        allowed = f"more: every example that it leaves ({len(rows)}) has class {classes[every[0]]!r}"
+        raise ConfigError(key, value, allowed)
+
+
+def chosen(adapt: Any, seed: int, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Rows of the labelled examples that `adapt.shots` or `adapt.share` leaves, i64.
+
+    Raises:
+      ConfigError: a class has fewer examples than shots.
+    """
+    if adapt.shots:
+        several = labels.ndim == 2
+        counts = labels.sum(0).astype(int) if several else np.bincount(labels[labels >= 0], minlength=len(classes))
+        _check_shots(adapt, counts, classes)
+        return few_shot.shots(ids, labels, adapt.shots, seed)
+    if adapt.share < 1:
+        return few_shot.share(ids, labels, adapt.share, seed)
+    return np.arange(len(ids))
+
+
+def notes(labels: Mapping[str, np.ndarray], classes: Sequence[str], multi_label: bool) -> list[str]:
+    """What figures of these splits lack, each with what is done instead."""
+    found = []
+    for split, rows in labels.items():
+        here = _both(rows) if multi_label else rows.any(0)
+        absent = [repr(name) for name, there in zip(classes, here) if not there]
+        if split == "adapt" or not absent:
+            continue
+        lacks = "with and without" if multi_label else "of"
+        start = f"split {split!r} has no examples {lacks} {', '.join(absent)}"
+        if split == "validation":
+            found.append(f"{start}: epochs and settings are chosen by the other classes")
+        elif here.sum() < 2 - multi_label:
+            found.append(f"{start}: AUROC is not defined there, and accuracy is how often the one class is named")
+        else:
+            found.append(f"{start}: balanced accuracy and AUROC are means over the other classes")
+    return found
+
+
+def _both(rows: np.ndarray) -> np.ndarray:
+    """bool[C]: has some row the class, and some row not?"""
+    return np.logical_and(rows.any(axis=0), ~rows.all(axis=0))

@@ -1,0 +1,45 @@
+"""Out of memory in words: what was asked for, how large the work is, and the keys that make it smaller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ranjax.run import config as configs
+
+LOWER = {
+    "pretrain": ("pretrain.accumulate", "model.remat", "pretrain.batch_size", "model.compute_dtype"),
+    "craft": ("noise.batch_size", "noise.top_k", "model.compute_dtype"),
+    "adapt": ("evaluate.batch_size", "adapt.tune_batch_size", "adapt.batch_size"),
+    "evaluate": ("evaluate.batch_size", "evaluate.attacked_examples", "model.compute_dtype"),
+}
+"""At least three keys of each stage that lower what it needs; those first that leave its results as they are."""
+EVERYWHERE = ("data.image_size", "evaluate.batch_size", "pretrain.batch_size")
+_SMALLER = {"model.remat": "True", "model.compute_dtype": "bfloat16"}
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a device (XLA's RESOURCE_EXHAUSTED) or on the host."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error))
+
+
+def explain(error: BaseException, stage: str, run_id: str, config: Any) -> str:
+    """One text that says which stage ran out, with what batch and sizes, and which keys (at least three) lower it.
+
+    Args:
+      error: for which `is_exhausted` holds.
+      stage, run_id: e.g. "pretrain" and "pretrain/clean".
+      config: the run's.
+    """
+    names = LOWER.get(stage, EVERYWHERE)
+    flat = configs.flatten(config)
+    batch = next((f"{name} = {flat[name]}" for name in names if name.endswith("batch_size")), "")
+    size = f"images of {config.data.image_size} x {config.data.image_size}, reports of {config.text.max_length} tokens"
+    said = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    hints = []
+    for name in names:
+        value = flat[name]
+        # More parts are smaller ones.
+        smaller = _SMALLER.get(name, f"above {value}" if name == "pretrain.accumulate" else f"below {value}")
+        if str(value) != smaller:
+            hints.append(f"{name} ({smaller})")
+    return f"out of memory in {run_id} with {batch}, {size}: {said}. What lowers it: {', '.join(hints)}."

@@ -1,0 +1,318 @@
+"""Pretrain: a dual encoder on the pairs of one upstream condition, data-parallel, from checkpoint to checkpoint."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ranjax.core import keys
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.batches import Batches
+from ranjax.data.images.augment import Augmentation
+from ranjax.data.sources import Source
+from ranjax.models import DualEncoder, DualEncoderConfig, ViTConfig, load, resize_positions, save, split
+from ranjax.models.checkpoints.assemble import beside_bert
+from ranjax.models.checkpoints.weight_files import folder_of
+from ranjax.models.encoder_config import towers
+from ranjax.models.trainable import describe_trainable, select
+from ranjax.run import config as configs
+from ranjax.run.pipeline import Context, Stopped
+from ranjax.run.stages import cards, labels
+from ranjax.run.stages import inputs as common
+from ranjax.run.stages import search_grid as adapt_search
+from ranjax.training import devices, fsdp, hosts, loop, profiling
+from ranjax.training.checkpoints import Checkpoints
+from ranjax.training.contrastive_step import Program, held_out_loss, program
+from ranjax.training.metrics_log import MetricsLog
+from ranjax.training.optimizer import AdamWSettings
+from ranjax.training.progress import Progress
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Leaves ``encoder/`` (config.json, model.safetensors as transformers reads them) and metrics.jsonl.
+
+    All conditions share the seed: the same first weights, the same order of the same ids; only the noisy pairs differ.
+    """
+    config, data = context.config, common.data(context)
+    settings = config.pretrain
+    # Prepare said so before; a config of other methods or shots may have come since, and hours would be lost.
+    labels.refuse(config, data.prepared)
+    functions, params = first_weights(context)
+    adapt_search.check_scopes(config.adapt, params)
+    trainable = select(params, [pattern for pattern in settings.trainable if pattern], "pretrain.trainable")
+    for line in describe_trainable(params, trainable).splitlines():
+        context.say(f"  {line}")
+    check_objective(settings.objective, functions)
+    # None where all is trained: the program and the optimizer's state are then those of a run without the key.
+    moving = None if all(jax.tree.leaves(trainable)) else trainable
+    made = context.once(("pretrain", functions), lambda: make_program(functions, params, config, context.mesh, moving))
+    batches = Batches(
+        upstream(context),
+        settings.batch_size,
+        config.seed,
+        data.tokenizer,
+        config.text.max_length,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        threads=config.data.threads,
+        augment=augmentation(config.data),
+    )
+    # Keys of steps and batches are functions of the seed in the config and of the step: nothing else needs keeping.
+    meta = {
+        "fingerprint": context.fingerprint,
+        "tokenizer": data.tokenizer.fingerprint,
+        "config": configs.flatten(config),
+    }
+    like = made.abstract(params)
+    with Checkpoints(context.folder / "checkpoints", settings.keep, settings.keep_best) as checkpoints:
+        found = checkpoints.restore(like)
+        start = 0 if found is None else int(found.step)
+        if start:
+            context.say(f"  goes on at step {start}")
+        state = made.start(params) if found is None else found
+        del params
+        with (
+            MetricsLog(context.folder, start, examples=settings.batch_size) if hosts.first() else nullcontext() as log,
+            Progress(f"pretrain {context.this.condition}", settings.steps, start) as progress,
+            profiling.of_steps(
+                config.profile if hosts.first() else "", context.this.id, context.folder, start, settings.steps
+            ) as trace,
+        ):
+
+            def show(done: int, metrics: Any) -> None:
+                if log is not None:
+                    log(done, metrics | {"attacked_share": attacked_share(batches, done - 1)})
+                context.say(_line(done, metrics))
+
+            try:
+                state = loop.train(
+                    made.step,
+                    state,
+                    lambda k: _batch(batches[k]),
+                    settings.steps,
+                    key=keys.stream(config.seed, "pretrain"),
+                    place=lambda batch: devices.shard_batch(batch, context.mesh),
+                    checkpoints=checkpoints,
+                    meta=meta,
+                    log=show,
+                    progress=progress,
+                    log_every=settings.log_every,
+                    save_every=settings.checkpoint_every,
+                    should_stop=context.stop_within(8),
+                    before_step=trace,
+                    validate=_validation(context, functions) if settings.keep_best else None,
+                )
+            except loop.Interrupted as stop:
+                raise Stopped(
+                    f"pretraining of {context.this.condition} at step {stop.step} of {settings.steps}"
+                ) from stop
+        best = hosts.agree(checkpoints.best()) if settings.keep_best else None
+        chosen = settings.steps
+        if settings.choose == "best" and best not in (None, settings.steps):
+            state, chosen = checkpoints.restore(like, step=best), best
+            context.say(f"  goes on with the encoder of step {best}, the best of the checkpoints")
+    # Of the process since its start, in KiB on Linux: it must not grow with the steps.
+    context.say(f"  peak memory of the host {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
+    params = jax.device_get(fsdp.whole(state.params, context.mesh))
+
+    def write() -> None:
+        save(context.folder / "encoder", functions, params)
+        data.tokenizer.save(context.folder / "encoder" / "tokenizer.json")
+        cards.write_card(context, context.this.condition)
+
+    hosts.first_does(write)
+    return {
+        "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
+        "steps": settings.steps,
+        "chosen_step": chosen,
+        "pairs": len(batches.loader),
+        "logit_scale": float(functions.logit_scale(params)),
+    }
+
+
+def attacked_share(batches: Batches, step: int) -> float:
+    """Share of the pairs of a step's batch that are adversarial pairs (or a control's)."""
+    changed: frozenset[int] = getattr(batches.loader.source, "changed", frozenset())
+    return float(np.mean([int(i) in changed for i in batches.index(step)]))
+
+
+def _validation(context: Context, functions: Any) -> Callable[[Any], float]:
+    """The trained objective on the first (at most 512) validation pairs, all of them each other's negatives."""
+    data, objective = common.data(context), context.config.pretrain.objective
+    held = data.split("validation")
+    held = held.take(np.arange(min(VALIDATED, len(held.ids))))
+    tokens = data.encode(held.reports)
+
+    def loss(params: Any) -> float:
+        params = jax.device_get(fsdp.whole(params, context.mesh))
+        # A stop saves the state it stops at, and that needs its figure.
+        with context.undisturbed():
+            image = common.image_features(context, functions, params, held.images)
+            text = common.text_features(context, functions, params, tokens)
+        figure = held_out_loss(functions, params, jnp.asarray(image), jnp.asarray(text), objective)
+        context.say(f"  validation loss {float(figure):.4f}")
+        return float(figure)
+
+    return loss
+
+
+VALIDATED = 512
+"""Validation pairs behind a checkpoint's figure."""
+
+
+def make_program(functions: Any, params: Any, config: Any, mesh: Any, trainable: Any = None) -> Program:
+    """The step that a config describes, on a mesh; `params` may be shapes, `trainable` a tree of bools (None: all).
+
+    Raises:
+      ConfigError: the batch, or a device's part of it, cannot be split as the config says.
+    """
+    settings = config.pretrain
+    return program(
+        functions,
+        params,
+        optimizer_settings(settings),
+        mesh,
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
+        chunk=settings.loss_chunk or None,
+        objective=settings.objective,
+        trainable=trainable,
+    )
+
+
+def augmentation(data: Any) -> Augmentation | None:
+    """What the loader does to pairs, out of the config's group ``data``; None where nothing is asked for."""
+    chosen = Augmentation(data.augment_crop, data.augment_flip, data.augment_contrast, data.augment_sentences)
+    return None if chosen == Augmentation() else chosen
+
+
+def optimizer_settings(settings: Any) -> AdamWSettings:
+    """The optimizer's settings out of the config's group ``pretrain``."""
+    return AdamWSettings(
+        learning_rate=settings.learning_rate,
+        steps=settings.steps,
+        warmup_steps=round(settings.warmup * settings.steps),
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm or None,
+    )
+
+
+def upstream(context: Context) -> Source:
+    """The training pairs of this condition: clean, or with the ratio's share replaced by their noisy pairs."""
+    source = common.data(context).prepared.splits["train"]
+    if context.this.ratio == 0:
+        return source
+    from ranjax.data.noisy_pairs import mix
+    from ranjax.data.store import NoisyStore
+
+    store = NoisyStore.open(context.folder_of(context.craft_id) / "store")
+    if faults := context.once(("damaged", store.fingerprint), store.damaged):
+        repair = f"python -m ranjax verify {context.workdir} --repair"
+        raise DataError(f"{faults[0].what} {repair} sets it aside; the same command then crafts it again.")
+    return mix(source, store, context.this.ratio, context.config.seed)
+
+
+def first_weights(context: Context) -> tuple[Any, Any]:
+    """(functions, parameters) before the first step: random from the seed, or the user's checkpoint.
+
+    Raises:
+      ConfigError: the checkpoint does not fit the data or the tokenizer.
+    """
+    config, data = context.config, common.data(context)
+    model, tokenizer = config.model, data.tokenizer
+    if model.weights:
+        functions, params, stored = load(model.weights, **common.run_options(config))
+        longest = max(stored.max_length, config.text.max_length)
+        functions, params = resize_positions(functions, params, config.data.image_size, longest)
+        given = config.text.tokenizer or model.weights
+        common.check_tokenizer(tokenizer, stored, folder_of(model.weights), "text.tokenizer", given)
+        return functions, params
+    if model.text_weights:
+        return _beside_bert(config, tokenizer)
+    special = {name: getattr(tokenizer, name) for name in ("eos_id", "bos_id", "pad_id")}
+    shape = encoder_shape(config, tokenizer.vocab_size, **special)
+    return split(DualEncoder(shape, nnx.Rngs(keys.stream(config.seed, "init"))))
+
+
+def _beside_bert(config: Any, tokenizer: Any) -> tuple[Any, Any]:
+    """The BERT of `model.text_weights` and new projections beside the tower of `model.image_weights`, or a new one."""
+    model = config.model
+    rngs = nnx.Rngs(keys.stream(config.seed, "init"))
+    how = {"pooling": model.text_pooling, "projection": model.projection, "embed_dim": model.embed_dim, "rngs": rngs}
+    new = None if model.image_weights else new_image_tower(config)
+    functions, params, shape = beside_bert(
+        model.text_weights, image=model.image_weights or new, **how, **common.run_options(config)
+    )
+    longest = max(shape.max_length, config.text.max_length)
+    functions, params = resize_positions(functions, params, config.data.image_size, longest)
+    given = config.text.tokenizer or model.text_weights
+    common.check_tokenizer(tokenizer, shape, folder_of(model.text_weights), "text.tokenizer", given)
+    return functions, params
+
+
+def new_image_tower(config: Any) -> ViTConfig:
+    """The image tower that a config describes where it names no checkpoint."""
+    model = config.model
+    return ViTConfig(
+        image_size=config.data.image_size,
+        channels=1,
+        patch_size=model.patch_size,
+        width=model.vision_width,
+        layers=model.vision_layers,
+        heads=model.vision_heads,
+        mlp_width=4 * model.vision_width,
+        activation=model.activation,
+    )
+
+
+def check_objective(name: str, functions: Any) -> None:
+    """Raises a ConfigError where the encoder lacks what the objective needs."""
+    if name == "sigmoid" and towers(functions.config).logit_bias_init is None:
+        allowed = "info_nce for this encoder: the sigmoid loss needs a bias of the logits, which SigLIP's has"
+        raise ConfigError("pretrain.objective", name, allowed)
+
+
+def encoder_shape(config: Any, vocab_size: int, *, eos_id: int, bos_id: int, pad_id: int) -> DualEncoderConfig:
+    """The dual encoder that a config describes where it names no checkpoint, for a tokenizer of that vocabulary."""
+    model = config.model
+    return DualEncoderConfig(
+        vocab_size=vocab_size,
+        eos_id=eos_id,
+        bos_id=bos_id,
+        pad_id=pad_id,
+        text_width=model.text_width,
+        text_layers=model.text_layers,
+        text_heads=model.text_heads,
+        max_length=config.text.max_length,
+        image_size=config.data.image_size,
+        patch_size=model.patch_size,
+        vision_width=model.vision_width,
+        vision_layers=model.vision_layers,
+        vision_heads=model.vision_heads,
+        embed_dim=model.embed_dim,
+        activation=model.activation,
+        compute_dtype=model.compute_dtype,
+        remat=model.remat,
+        scan=model.scan,
+        attention=model.attention,
+    )
+
+
+def _batch(rows: Any) -> dict[str, Any]:
+    return {"image": rows["images"], "tokens": rows["tokens"], "mask": rows["mask"], "ids": rows["ids"]}
+
+
+def _line(done: int, metrics: Any) -> str:
+    shown = {
+        "loss": metrics["loss"],
+        "gradient": metrics["gradient_norm"],
+        "scale": metrics["logit_scale"],
+    } | {name: value for name, value in metrics.items() if "accuracy" in name}
+    return f"  step {done}: " + ", ".join(f"{name} {value:.3g}" for name, value in shown.items())

@@ -1,0 +1,204 @@
+"""Report: results.json (a function of config and seed alone), run.json (times, machine), and the page made of them."""
+
+from __future__ import annotations
+
+import base64
+import importlib.metadata
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ranjax.core import files
+from ranjax.data.images.reading import encode_png, to_float
+from ranjax.report import old_configs as earlier
+from ranjax.report import page
+from ranjax.run import config as configs
+from ranjax.run.pipeline import Context
+from ranjax.run.stages import cards, labels
+from ranjax.run.stages import inputs as common
+from ranjax.run.stages.evaluation import noise_effects as across
+from ranjax.run.stages.evaluation import result_record as record
+
+SCHEMA = 1
+MAGNIFICATION = 10
+PACKAGES = ("ranjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
+
+
+LISTS = ("comparisons", "spectra", "masking", "calibration", "confusions", "projections")
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Leaves results.json and run.json in the workdir, and report/index.html."""
+    data = common.data(context)
+    folders = [context.folder_of(r.id) for r in context.plan if r.stage == "evaluate"]
+    parts = [files.read_json(folder / record.FILE) for folder in folders]
+    conditions = [_condition(part, folder) for part, folder in zip(parts, folders)]
+    resamples, seed = context.config.evaluate.bootstrap, context.config.seed
+    found = labels.of_splits(data.prepared, data.multi_label)
+    rows = [row for part in parts for row in part["rows"]]
+    results = {
+        "schema": SCHEMA,
+        "rows": rows + across.mean_corruption_errors(conditions, resamples, seed),
+        **{name: [item for part in parts for item in part[name]] for name in LISTS},
+        "effects": across.effects(conditions, resamples, seed),
+        "chance": {name: level for part in reversed(parts) for name, level in part["chance"].items()},
+        "independent": {split: said for part in parts for split, said in part.get("independent", {}).items()},
+        "notes": [
+            *({"note": note} for note in labels.notes(found, data.classes, data.multi_label)),
+            *(
+                {"condition": condition.name, "ratio": condition.ratio, "note": note}
+                for condition, part in zip(conditions, parts)
+                for note in part["notes"]
+            ),
+        ],
+        "methods": _methods(context),
+        "classes": list(data.classes),
+        "examples": _examples(context),
+        "card": _card(context),
+        "config": _nested(context.config),
+    }
+    path = context.workdir / "results.json"
+    files.write_json(path, results)
+    files.write_json(context.workdir / "run.json", _run_facts(context))
+    for other in context.plan:
+        if other.stage == "pretrain":
+            cards.write_card(context, other.condition, results)
+    page.write_report(path, context.workdir / "run.json", context.folder)
+    return {"rows": len(results["rows"]), "results": files.sha256(path)}
+
+
+def _condition(part: dict[str, Any], folder: Path) -> across.Condition:
+    first = part["rows"][0]
+    return across.Condition(first["condition"], first["ratio"], *record.load(folder))
+
+
+def _methods(context: Context) -> list[dict[str, Any]]:
+    """What each adapt stage says of its methods (settings chosen, trained parameters, ...), without times."""
+    found = []
+    for run in context.plan:
+        if run.stage != "adapt":
+            continue
+        summary = context.manifest_of(run.id).get("methods", {})
+        condition = run.recipe or run.condition
+        for name, facts in summary.items():
+            told = {key: value for key, value in facts.items() if "seconds" not in key}
+            found.append({"condition": condition, "ratio": run.ratio, "method": name, **told})
+    return found
+
+
+def _examples(context: Context) -> list[dict[str, Any]]:
+    """The pairs that the attack changed least, typically and most, by the rise of the loss: a third of each."""
+    count = context.config.report.examples
+    crafted = [r for r in context.plan if r.stage == "craft" and r.recipe == context.config.noise.recipe]
+    if not (crafted and count):
+        return []
+    from ranjax.data.store import NoisyStore
+
+    store = NoisyStore.open(context.folder_of(crafted[0].id) / "store")
+    train = common.data(context).prepared.splits["train"]
+    place = {name: i for i, name in enumerate(train.ids)}
+    origin = {name: store.provenance(name) for name in store.ids}
+    ranked = sorted(store.ids, key=lambda name: (origin[name]["loss_before"] - origin[name]["loss_after"], name))
+    return [
+        {**_example(context, store[ranked[i]], train.meta(place[ranked[i]])), "kind": kind}
+        for i, kind in _picks(len(ranked), count)
+    ]
+
+
+def _picks(size: int, count: int) -> list[tuple[int, str]]:
+    """Ranks to show, of `size` that fall from the worst: the worst, those about the middle, the least changed."""
+    count = min(size, count)
+    worst, least = (count + 1) // 3, count // 3
+    typical = count - worst - least
+    start = min(max((size - typical) // 2, worst), size - least - typical)
+    kinds = [(rank, "worst") for rank in range(worst)]
+    kinds += [(rank, "typical") for rank in range(start, start + typical)]
+    return kinds + [(rank, "least changed") for rank in range(size - least, size)]
+
+
+def _example(context: Context, noisy_pair: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:
+    clean = to_float(noisy_pair["clean_image"])
+    shown = np.clip(0.5 + MAGNIFICATION * (noisy_pair["image"] - clean), 0, 1)
+    provenance = noisy_pair["provenance"]
+    return {
+        "id": noisy_pair["id"],
+        "condition": context.config.noise.recipe,
+        "image": _png(clean),
+        "attacked": _png(noisy_pair["image"]),
+        "difference": _png(shown),
+        "magnification": MAGNIFICATION,
+        "report": origin["report"],
+        "attacked_report": noisy_pair["report"],
+        "changed": provenance["changed"],
+        "norm": provenance["norm"],
+        "loss_before": provenance["loss_before"],
+        "loss_after": provenance["loss_after"],
+        "label": origin["label"],
+    }
+
+
+def _png(image: np.ndarray) -> str:
+    """A grey image f32[H, W, 1] in [0, 1] as base64 PNG."""
+    pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return base64.b64encode(encode_png(pixels)).decode()
+
+
+def _card(context: Context) -> dict[str, Any]:
+    prepared, manifest = common.data(context).prepared, context.manifest_of("prepare")
+    reasons: dict[str, int] = {}
+    for exclusion in manifest["exclusions"]:
+        reasons[exclusion["reason"]] = reasons.get(exclusion["reason"], 0) + 1
+    kept = {name: f"{count} records" for name, count in manifest["counts"].items()}
+    left_out = {reason: f"{count} records" for reason, count in sorted(reasons.items())} or "nothing"
+    return {
+        **prepared.card,
+        "records": kept,
+        "left out": left_out,
+        "reports cut to the token limit": manifest["truncated_reports"],
+        "fingerprint": prepared.fingerprint,
+    }
+
+
+def _nested(config: Any) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in configs.flatten(config).items():
+        if name in earlier.PLACES:
+            continue
+        node = tree
+        *path, last = name.split(".")
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = list(value) if isinstance(value, tuple) else value
+    return tree
+
+
+def _run_facts(context: Context) -> dict[str, Any]:
+    begun = (context.workdir / "config.json").stat().st_mtime
+    first = context.folder_of("prepare") / "stage.json"
+    begun = min(begun, first.stat().st_mtime)
+    stages = []
+    for other in context.plan:
+        if other.id != context.this.id:
+            seconds = context.manifest_of(other.id)["seconds"]
+            done = other.id in context.shared.get("skipped", ())
+            stages.append(
+                {"name": other.stage, "condition": other.condition or None, "seconds": seconds, "skipped": done}
+            )
+    device = context.mesh.devices.flat[0]
+    return {
+        "started": datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds"),
+        "command": "python -m ranjax.main " + " ".join(sys.argv[1:]),
+        "stages": stages,
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "cores": os.cpu_count(),
+            "devices": [f"{device.platform}:{d.id}" for d in context.mesh.devices.flat],
+            "device kind": device.device_kind,
+        },
+        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}},
+    }

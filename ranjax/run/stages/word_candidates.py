@@ -1,0 +1,250 @@
+"""Which words may replace which in the reports of a run, as its config says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ranjax.attacks.text import candidate_sources as sources
+from ranjax.attacks.text import candidates, constraints
+from ranjax.core import files
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.text.tokenizer import Tokenizer
+from ranjax.run.pipeline import Context
+from ranjax.run.stages import inputs as common
+from ranjax.run.stages import prepare
+
+
+class Proposer(NamedTuple):
+    """A masked language model with its tokenizer, and the candidate words in its tokens."""
+
+    functions: Any
+    params: Any
+    tokenizer: Tokenizer
+    table: candidates.Table
+
+
+class Allowed(NamedTuple):
+    """The candidate words, and the masked language model that narrows them down slot by slot, if there is one."""
+
+    lexicon: candidates.Lexicon
+    proposer: Proposer | None
+
+
+def allowed(context: Context, token_table: np.ndarray) -> Allowed:
+    """Words of the tokenizer, protected and restricted as ``noise.*`` says.
+
+    Args:
+      context: of the craft stage; a masked language model that is trained here is kept in its folder.
+      token_table: f[V, W] of the surrogate's text tower, for neighbours.
+
+    Raises:
+      ConfigError: a masked language model without a mask token, or sources that leave nothing to replace.
+    """
+    config, data = context.config, common.data(context)
+    noise = config.noise
+    lexicon = vocabulary(data, noise)
+    near = (noise.neighbours, noise.neighbour_cosine) if "neighbours" in noise.candidates else None
+    groups = constraints.read_groups(noise.thesaurus) if "thesaurus" in noise.candidates else None
+    table = narrowed(lexicon, token_table, near, groups)
+    if noise.same_class:
+        held = table.lists if table.lists is not None else _everything(lexicon)
+        table = table._replace(lists=sources.same_class(lexicon, held, constraints.read_groups("word_classes")))
+    refuse_nothing_left(table, "noise.candidates", noise.candidates)
+    lexicon = lexicon._replace(table=table)
+    proposer = _proposer(context, lexicon) if "masked_lm" in noise.candidates else None
+    return Allowed(lexicon, proposer)
+
+
+def narrowed(
+    lexicon: candidates.Lexicon,
+    token_table: np.ndarray,
+    near: tuple[int, float] | None,
+    groups: Iterable[Sequence[str]] | None,
+) -> candidates.Table:
+    """The lexicon's table with what both sources allow, None standing for a source that is not asked.
+
+    Args:
+      lexicon: the candidate words.
+      token_table: f[V, W] of the surrogate's text tower.
+      near: nearest words in it, and the least cosine.
+      groups: of synonyms.
+    """
+    table = lexicon.table
+    if near is not None:
+        table = sources.restrict(table, sources.neighbours(token_table, table, *near))
+    if groups is not None:
+        table = sources.restrict(table, sources.from_groups(lexicon, groups))
+    return table
+
+
+def refuse_nothing_left(table: candidates.Table, key: str, value: Any) -> None:
+    """Raises ConfigError where a table's lists leave nothing to replace."""
+    if table.lists is not None and not bool(jnp.any(table.lists >= 0)):
+        raise ConfigError(key, value, "sources that leave at least one replacement")
+
+
+def vocabulary(data: common.Data, noise: Any) -> candidates.Lexicon:
+    """The tokenizer's own words; with `noise.protect`, without those that carry the medical statement."""
+    tokenizer = data.tokenizer
+    return candidates.build(
+        tokenizer.words(), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=protected(data, noise)
+    )
+
+
+def protected(data: common.Data, noise: Any) -> constraints.Protection:
+    """The words that are neither replaced nor offered: with `noise.protect`, all that carry the medical statement."""
+    lists = {kind: path for kind, _, path in (item.partition("=") for item in noise.lists if item)}
+    if noise.protect and noise.protect_labels:
+        return constraints.protection(labels=data.prepared.classes, extra=data.prepared.label_words, lists=lists)
+    if noise.protect:
+        return constraints.protection(lists=lists)
+    return constraints.protection(kinds=("stop_words",), lists={k: v for k, v in lists.items() if k == "stop_words"})
+
+
+def proposer_of(proposer: Proposer, k: int) -> Callable[[Any, Any, int], jax.Array]:
+    """A function (shared, rows, slots) -> i32[B, slots, k]: the k words proposed for every word; for inside jit.
+
+    `shared` is (parameters, table of the candidate words) of the model, `rows` are tokens, mask and words in its own
+    tokens. Each word is hidden in turn.
+    """
+    functions, mask_id = proposer.functions, mask_id_of(proposer.tokenizer)
+
+    def propose(shared: Any, rows: Any, slots: int) -> jax.Array:
+        params, table = shared
+        tokens, mask, words = rows
+        logits = sources.masked_logits(lambda t, m: functions.logits(params, t, m), tokens, mask, words, mask_id)
+        return sources.masked_lm_lists(logits, words, table, k, slots)
+
+    return propose
+
+
+def lm_rows(proposer: Proposer, own: Tokenizer, reports: list[str], length: int) -> tuple[np.ndarray, ...]:
+    """The reports in the model's tokens, with the words counted as `own` counts them."""
+    limit = min(2 * length, proposer.functions.config.max_length)
+    tokens = proposer.tokenizer.encode_words(own.split(reports), limit)
+    return tokens.ids, tokens.mask, tokens.words
+
+
+def _everything(lexicon: candidates.Lexicon) -> jax.Array:
+    count = len(lexicon.words)
+    if count > _MOST_WORDS:
+        allowed = f"'neighbours' or 'thesaurus' among noise.candidates where there are more than {_MOST_WORDS} words"
+        raise ConfigError("noise.same_class", f"True with {count} words", allowed)
+    return jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], (count, count))
+
+
+_MOST_WORDS = 8192
+"""A list of all words for every word grows with the square: 256 MiB at this number."""
+
+
+def mask_id_of(tokenizer: Tokenizer) -> int:
+    if tokenizer.mask_id is None:
+        raise ConfigError("noise.masked_lm", "its tokenizer", "a tokenizer with a mask token")
+    return tokenizer.mask_id
+
+
+def read_proposer(folder: str | Path, lexicon: candidates.Lexicon, reports: Sequence[str]) -> Proposer:
+    """A masked language model and its tokenizer from a folder; `reports`: some that it will meet.
+
+    Raises:
+      ConfigError: a tokenizer without a mask token. What `models.load_bert_mlm` and `Tokenizer.load` raise.
+    """
+    from ranjax.models import load_bert_mlm
+
+    functions, params, _ = load_bert_mlm(folder)
+    return _proposer_of(functions, params, Tokenizer.load(folder, sample=list(reports[:50])), lexicon)
+
+
+def hashes(named: Iterable[str | Path], masked_lm: str | Path) -> dict[str, str]:
+    """SHA-256 of the files among those named and of the model's weights, so that a run that goes on meets the same."""
+    found = [Path(name) for name in named if name and Path(name).is_file()]
+    if masked_lm:
+        found += sorted(Path(masked_lm).glob("*.safetensors"))
+    return {str(path): files.sha256(path) for path in found}
+
+
+def files_of(noise: Any) -> dict[str, str]:
+    """`hashes` of the user's own files that ``noise.*`` names and uses."""
+    named = [item.partition("=")[2] for item in noise.lists]
+    named += [noise.thesaurus] if "thesaurus" in noise.candidates else []
+    given = "masked_lm" in noise.candidates and noise.masked_lm != "corpus"
+    return hashes(named, noise.masked_lm if given else "")
+
+
+def check_files(noise: Any) -> None:
+    """Reads the lists that ``noise.*`` names and looks for its model, so that a run is not refused hours later.
+
+    Raises:
+      ConfigError: a file that is not there, or is no list of words.
+    """
+    named = [("noise.lists", item, item.partition("=")[2]) for item in noise.lists if item]
+    if "thesaurus" in noise.candidates:
+        named.append(("noise.thesaurus", noise.thesaurus, noise.thesaurus))
+    for key, value, source in named:
+        if source == constraints.OFF:
+            continue
+        try:
+            constraints.read_list(source)
+        except DataError as error:
+            raise ConfigError(key, value, f"a list that can be read: {error}") from error
+    given = noise.masked_lm
+    if "masked_lm" in noise.candidates and given != "corpus" and not (Path(given) / "config.json").is_file():
+        raise ConfigError("noise.masked_lm", given, "'corpus', or a folder of a BERT with its head and a config.json")
+
+
+def _proposer(context: Context, lexicon: candidates.Lexicon) -> Proposer:
+    given = context.config.noise.masked_lm
+    if given == "corpus":
+        return _proposer_of(*_trained_here(context), lexicon)
+    return read_proposer(given, lexicon, common.data(context).split("train").reports)
+
+
+def _proposer_of(functions: Any, params: Any, tokenizer: Tokenizer, lexicon: candidates.Lexicon) -> Proposer:
+    mask_id_of(tokenizer)
+    table = candidates.in_tokens_of(lexicon, tokenizer.pieces, pad_id=tokenizer.pad_id)
+    return Proposer(functions, params, tokenizer, table)
+
+
+def _trained_here(context: Context) -> tuple[Any, Any, Tokenizer]:
+    from ranjax.models import load_bert_mlm, save_bert
+    from ranjax.training import hosts, masked_lm
+    from ranjax.training.progress import Progress
+
+    config, data = context.config, common.data(context)
+    folder = context.folder / "masked_lm"
+
+    def train_here() -> None:
+        if (folder / "config.json").exists():
+            return
+        tokens = data.encode([*data.split("train").reports, *prepare.corpus(config)])
+        steps = config.noise.masked_lm_steps
+        with Progress("masked language model", steps, unit="steps") as progress:
+
+            def update(done: int) -> None:
+                progress.update(done)
+                context.poll()
+
+            functions, params, losses = masked_lm.train(
+                tokens.ids,
+                tokens.mask,
+                tokens.words,
+                vocab_size=data.tokenizer.vocab_size,
+                mask_id=mask_id_of(data.tokenizer),
+                pad_id=data.tokenizer.pad_id,
+                seed=config.seed,
+                settings=masked_lm.MaskedLM(steps=steps),
+                progress=update,
+            )
+        context.say(f"  masked language model of the reports: loss {losses[0]:.2f} to {np.mean(losses[-20:]):.2f}")
+        data.tokenizer.save(folder / "tokenizer.json")
+        save_bert(folder, functions, params)
+
+    hosts.first_does(train_here)
+    functions, params, _ = load_bert_mlm(folder)
+    return functions, params, data.tokenizer

@@ -1,0 +1,250 @@
+"""The contrastive pre-training step of a dual encoder: as one device sees it, and as a program for a whole mesh."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from ranjax.core.errors import ConfigError
+from ranjax.objectives import contrastive
+from ranjax.training import fsdp
+from ranjax.training.devices import (
+    AXIS,
+    AxisName,
+    as_varying,
+    batch_axes,
+    check_batch_size,
+    mapped_step,
+    row_keys,
+    varies,
+)
+from ranjax.training.optimizer import AdamWSettings, adamw, clip_log_scale, only
+from ranjax.training.state import TrainState
+
+Batch = dict[str, jax.Array]
+Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class DualEncoderLike(Protocol):
+    """The functions of a dual encoder that a step needs; see `ranjax.models.DualEncoderFunctions`."""
+
+    def image_features(self, params: Any, images: jax.Array) -> jax.Array: ...
+
+    def text_features(self, params: Any, tokens: jax.Array, mask: jax.Array) -> jax.Array: ...
+
+    def logit_scale(self, params: Any) -> jax.Array: ...
+
+    def logit_bias(self, params: Any) -> jax.Array: ...
+
+
+def held_out_loss(
+    functions: DualEncoderLike, params: Any, image: jax.Array, text: jax.Array, objective: str
+) -> jax.Array:
+    """The loss f[] of pairs, all of them each other's negatives, by the objective that trains.
+
+    Args:
+      image, text: features f[B, D], row i of the one paired with row i of the other.
+      objective: a name of `contrastive.OBJECTIVES`.
+    """
+    loss = contrastive.OBJECTIVES[objective]
+    return loss(image, text, functions.logit_scale(params), **_bias(loss, functions, params))[0]
+
+
+def _bias(objective: Objective, functions: DualEncoderLike, params: Any) -> dict[str, jax.Array]:
+    """The encoder's bias of the logits, for the objective that takes one."""
+    sigmoid = getattr(objective, "func", objective) is contrastive.sigmoid_loss
+    return {"bias": functions.logit_bias(params)} if sigmoid else {}
+
+
+def make_step(
+    functions: DualEncoderLike,
+    optimizer: optax.GradientTransformation,
+    *,
+    objective: Objective = contrastive.info_nce,
+    accumulate: int = 1,
+    augment: Augment | None = None,
+    axis_name: AxisName | None = AXIS,
+    trainable: Any = None,
+    param_specs: Any = None,
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+    """Builds the per-device step ``(state, batch, key) -> (state, metrics)``, for `devices.data_parallel`.
+
+    Args:
+      functions: the encoder's pure functions. Parameters are f32; the compute dtype is the encoder's own.
+      optimizer: from `optimizer.adamw`.
+      objective: ``(image, text, scale, axis_name=...) -> (loss averaged over the axis, aux)``;
+        `contrastive.sigmoid_loss` gets the encoder's ``bias`` too.
+      accumulate: parts in which the encoders work through this device's rows, one after the other. Memory holds one
+        part's activations; the loss still sees every pair of the global batch as a negative (as in GradCache, Gao et
+        al. 2021: features first, then one more forward pass with gradients for each part).
+      augment: ``(keys key[B], images f32[B,H,W,C]) -> images``; key i depends on the step and on the row's place in the
+        global batch, not on the number of devices.
+      axis_name: mesh axis (or axes, `devices.batch_axes`) of the data, or None for a step on one device without a mesh.
+      trainable: a tree of bools from `models.trainable.select`; no gradient is computed by what is False there. The
+        optimizer must leave it alone, see `optimizer.only`. None: all parameters are trained.
+      param_specs: how parameters and moments are split over the mesh axis "model", from `fsdp.specs`; None: every
+        device has all of them. The optimizer then needs `fsdp.global_norm` for its clipping.
+
+    The batch is ``{"image": f32[B,H,W,C] in [0, 1] or u8, "tokens": i32[B,L], "mask": bool[B,L]}``.
+
+    Metrics, all scalars and equal on all devices: ``loss`` (before the update), ``gradient_norm`` (before clipping),
+    ``logit_scale`` (the factor of the cosines, before the update), the objective's accuracies, ``finite`` (bool), and
+    ``bad_tensor`` (i32: place, in the order of `optimizer.tensor_paths`, of the first tensor with a non-finite
+    gradient; -1 if there is none).
+
+    Raises:
+      ConfigError: on the first call, if `accumulate` does not divide this device's rows.
+    """
+    if accumulate < 1:
+        raise ConfigError("accumulate", accumulate, "at least 1")
+
+    def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+        images = as_float(batch["image"])
+        if augment is not None:
+            images = augment(row_keys(key, images.shape[0], axis_name), images)
+
+        checked = axis_name is not None and varies(images, axis_name)
+
+        def loss_fn(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+            params = params if trainable is None else stop_gradients(params, trainable)
+            scale = functions.logit_scale(params)
+            if checked and accumulate > 1:
+                # Else the sum over the devices would be taken, and every gradient sent, once for each part.
+                params = as_varying(params, axis_name)
+            image = _in_parts(functions.image_features, params, (images,), accumulate)
+            text = _in_parts(functions.text_features, params, (batch["tokens"], batch["mask"]), accumulate)
+            loss, aux = objective(image, text, scale, axis_name=axis_name, **_bias(objective, functions, params))
+            return loss, aux | {"logit_scale": scale}
+
+        differentiated = loss_fn if param_specs is None else fsdp.gathering(loss_fn, param_specs)
+        (loss, aux), grads = jax.value_and_grad(differentiated, has_aux=True)(state.params)
+        if axis_name is not None and not checked:
+            if param_specs is not None:
+                raise ValueError("param_specs need a shard_map that checks replication (check_vma=True)")
+            # Without replication checks nothing has summed yet. With them, the gradient by replicated parameters is
+            # already the sum over the devices; averaging it once more would send every gradient twice.
+            grads = jax.lax.pmean(grads, axis_name)
+        whole = [jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)] if param_specs is None else None
+        norms = jnp.stack(whole or fsdp.square_sums(grads, param_specs))
+        bad = ~jnp.isfinite(norms)
+        metrics = aux | {
+            "loss": loss,
+            "gradient_norm": jnp.sqrt(jnp.sum(norms)),
+            "finite": jnp.isfinite(loss) & ~jnp.any(bad),
+            "bad_tensor": jnp.where(jnp.any(bad), jnp.argmax(bad).astype(jnp.int32), -1),
+        }
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = clip_log_scale(optax.apply_updates(state.params, updates))
+        return state.updated(params, opt_state), metrics
+
+    return step
+
+
+@dataclass(frozen=True)
+class Program:
+    """A pre-training step for a mesh.
+
+    Attributes:
+      step: jitted ``(state, batch, key) -> (state, metrics)`` on global arrays; the state is donated.
+      mesh: from `devices.make_mesh`.
+      optimizer: its transformation.
+      specs: how a `TrainState` is split over the mesh; all whole where there is no axis "model".
+    """
+
+    step: Any
+    mesh: Mesh
+    optimizer: optax.GradientTransformation
+    specs: TrainState
+
+    def start(self, params: Any) -> TrainState:
+        """The state before the first update; no device ever holds more of the moments than its part."""
+        placed = fsdp.place(params, self.mesh, self.specs.params)
+        create = functools.partial(TrainState.create, optimizer=self.optimizer)
+        return jax.jit(create, out_shardings=fsdp.shardings(self.mesh, self.specs), donate_argnums=0)(placed)
+
+    def abstract(self, params: Any) -> TrainState:
+        """Shapes, dtypes and shardings of the state: what a checkpoint is restored into."""
+        like = jax.eval_shape(functools.partial(TrainState.create, optimizer=self.optimizer), params)
+        return fsdp.abstract(like, self.mesh, self.specs)
+
+
+def program(
+    functions: DualEncoderLike,
+    params: Any,
+    settings: AdamWSettings,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    accumulate: int = 1,
+    chunk: int | None = None,
+    objective: str = "info_nce",
+    augment: Augment | None = None,
+    trainable: Any = None,
+) -> Program:
+    """The whole pre-training step on a mesh, of the data axis alone or with an axis "model".
+
+    Args:
+      functions, accumulate, augment, trainable: see `make_step`.
+      params: the parameters, or their shapes.
+      settings: of AdamW.
+      mesh: from `devices.make_mesh`.
+      batch_size: pairs of the global batch.
+      chunk: rows whose logits exist at one time on a device, see `contrastive.info_nce`.
+      objective: a name of `contrastive.OBJECTIVES`.
+
+    Raises:
+      ConfigError: the batch cannot be split over the devices, or a device's rows into `accumulate` parts.
+    """
+    check_batch_size(batch_size, mesh, "pretrain.batch_size")
+    rows = batch_size // mesh.size
+    if accumulate < 1 or rows % accumulate:
+        raise ConfigError("pretrain.accumulate", accumulate, f"a divisor of {rows}, the pairs of one device")
+    split = fsdp.specs(params, mesh)
+    sharded = any(leaf != fsdp.WHOLE for leaf in jax.tree.leaves(split))
+    optimizer = adamw(settings, fsdp.global_norm(split)) if sharded else adamw(settings)
+    if trainable is not None:
+        optimizer = only(optimizer, trainable)
+    step = make_step(
+        functions,
+        optimizer,
+        objective=functools.partial(contrastive.OBJECTIVES[objective], chunk=chunk),
+        accumulate=accumulate,
+        augment=augment,
+        axis_name=batch_axes(mesh),
+        trainable=trainable,
+        param_specs=split if sharded else None,
+    )
+    specs = fsdp.specs(jax.eval_shape(functools.partial(TrainState.create, optimizer=optimizer), params), mesh)
+    return Program(mapped_step(step, mesh, state_specs=specs), mesh, optimizer, specs)
+
+
+def as_float(images: jax.Array) -> jax.Array:
+    """Images in [0, 1]: 8-bit ones are divided by 255 (on the device: a quarter of the bytes to move)."""
+    if images.dtype == jnp.uint8:
+        return images.astype(jnp.float32) / 255
+    return images
+
+
+def stop_gradients(params: Any, trainable: Any) -> Any:
+    """`params`, constant to differentiation where the tree of bools `trainable` says False."""
+    return jax.tree.map(lambda leaf, on: leaf if on else jax.lax.stop_gradient(leaf), params, trainable)
+
+
+def _in_parts(encode: Callable[..., jax.Array], params: Any, arrays: tuple[jax.Array, ...], parts: int) -> jax.Array:
+    """``encode(params, *arrays)``, in `parts` sequential parts whose activations are recomputed for the gradient."""
+    if parts == 1:
+        return encode(params, *arrays)
+    rows = arrays[0].shape[0]
+    if rows % parts:
+        raise ConfigError("accumulate", parts, f"a divisor of {rows}, the rows of one device")
+    split = [x.reshape(parts, rows // parts, *x.shape[1:]) for x in arrays]
+    features = jax.lax.map(lambda part: jax.checkpoint(encode)(params, *part), tuple(split))
+    return features.reshape(rows, features.shape[-1])
