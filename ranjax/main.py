@@ -96,6 +96,7 @@ def _run(config, workdir: Path, redo: bool, until: str, stop: Callable[[], bool]
     from ranjax.core import files
     from ranjax.report.report_tables import terminal_table
     from ranjax.run import pipeline
+    from ranjax.run.context import Stopped
     from ranjax.training import allocator, compile_cache, cpu_devices, devices, hosts
 
     def say(line: str) -> None:
@@ -117,7 +118,7 @@ def _run(config, workdir: Path, redo: bool, until: str, stop: Callable[[], bool]
     everyone = hosts.stopping(stop)
     try:
         page = pipeline.execute(config, workdir, mesh=mesh, stop=everyone, say=say, redo=redo, until=until)
-    except pipeline.Stopped as stopped:
+    except Stopped as stopped:
         say(f"stopped in {stopped}. Everything is saved; the same command goes on from here.")
         return EXIT_STOPPED
     if hosts.first() and (not until or until == "report"):

@@ -21,6 +21,7 @@ from ranjax.data.text.tokenizer import Tokenizer
 from ranjax.run import config as configs
 from ranjax.run import pipeline
 from ranjax.run import plan as planning
+from ranjax.run.context import Context, Stopped
 from ranjax.run.schema.noise_keys import ATTACKS, CONTROLS
 from ranjax.run.stages import craft, pretrain
 from ranjax.run.stages import inputs as common
@@ -65,7 +66,7 @@ def copy_of(made, workdir):
 def context_of(config, workdir, recipe="coattack"):
     runs = planning.plan(config)
     this = next(r for r in runs if r.stage == "craft" and r.recipe == recipe)
-    return pipeline.Context(config, workdir, this, runs, "", make_mesh(1), lambda: False, lambda line: None)
+    return Context(config, workdir, this, runs, "", make_mesh(1), lambda: False, lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def test_parts_chunks_and_two_devices_together_change_no_gradient_on_noisy_pairs
     config = tiny(controls=CONTROLS)
     runs = planning.plan(config)
     this = next(r for r in runs if r.id == "pretrain/coattack_30")
-    context = pipeline.Context(config, made, this, runs, "", make_mesh(1), lambda: False, lambda line: None)
+    context = Context(config, made, this, runs, "", make_mesh(1), lambda: False, lambda line: None)
     loss, moments, share = first_step(config, context, 1)
     assert share > 0.1
     lean = tiny(controls=CONTROLS)
@@ -262,7 +263,7 @@ def test_the_same_bits_on_one_device_and_on_eight(made, tmp_path):
 def test_a_cut_run_keeps_its_finished_shards_and_ends_at_the_same_bits(made, tmp_path):
     workdir, asked = copy_of(made, tmp_path / "cut"), iter(range(10**6))
     # The pipeline asks once before the stage, then the stage asks once a shard.
-    with pytest.raises(pipeline.Stopped, match="pairs crafted"):
+    with pytest.raises(Stopped, match="pairs crafted"):
         run(tiny(), workdir, stop=lambda: next(asked) >= 3)
     first = sorted((workdir / "craft" / "store").glob("*.array_record"))
     assert first

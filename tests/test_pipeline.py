@@ -13,6 +13,7 @@ from ranjax.core.errors import ConfigError
 from ranjax.run import config as configs
 from ranjax.run import pipeline
 from ranjax.run import plan as planning
+from ranjax.run.context import PARTS, Context, Stopped
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def _execute(config, workdir, runs, monkeypatch, **options):
 
 def _stage(name, ran, needs=(), keys=("seed",), condition=""):
     def run(context):
-        ran.append(context.this.id)
+        ran.append(context.stage_run.id)
         return {"ran": len(ran)}
 
     return planning.StageRun(name, condition, 0.0, needs, keys, run)
@@ -106,7 +107,7 @@ def test_what_is_done_is_skipped_and_what_was_cut_off_is_taken_up_again(config, 
 def test_a_stop_between_stages_says_where_it_stands(config, tmp_path, monkeypatch):
     ran = []
     runs = (_stage("prepare", ran), _stage("report", ran))
-    with pytest.raises(pipeline.Stopped, match="before report"):
+    with pytest.raises(Stopped, match="before report"):
         _execute(config, tmp_path, runs, monkeypatch, stop=lambda: bool(ran))
     assert ran == ["prepare"]
 
@@ -188,7 +189,7 @@ def test_a_stage_of_a_control_sees_its_own_recipe(config, tmp_path, monkeypatch)
     seen = {}
 
     def run(context):
-        seen[context.this.id] = (context.config.noise.recipe, context.craft_id)
+        seen[context.stage_run.id] = (context.config.noise.recipe, context.craft_id)
         return {}
 
     runs = tuple(dataclasses.replace(run_, run=run) for run_ in planning.plan(config))
@@ -219,7 +220,7 @@ def test_a_recipe_is_not_its_own_control(config):
 
 def test_what_a_stage_run_keeps_outlives_it_until_it_is_forgotten(config, tmp_path):
     run = _stage("evaluate", [])
-    context = pipeline.Context(config, tmp_path, run, (run,), "f", None, lambda: False, print)
+    context = Context(config, tmp_path, run, (run,), "f", None, lambda: False, print)
     made = []
 
     def make():
@@ -227,25 +228,25 @@ def test_what_a_stage_run_keeps_outlives_it_until_it_is_forgotten(config, tmp_pa
         return {"hits": np.array([True, False]), "loss": np.float32([1.5, 2.5])}
 
     for _ in range(2):
-        found = context.kept("test ttc@8/255 0", make)
+        found = context.checkpointed_arrays("test ttc@8/255 0", make)
         np.testing.assert_array_equal(found["hits"], [True, False])
         np.testing.assert_array_equal(found["loss"], np.float32([1.5, 2.5]))
     assert made == [1]
-    assert [path.name for path in (context.folder / pipeline.PARTS).iterdir()] == ["test-ttc-8-255-0.safetensors"]
+    assert [path.name for path in (context.folder / PARTS).iterdir()] == ["test-ttc-8-255-0.safetensors"]
     assert not files.hashes(context.folder, skip=pipeline.NOT_LISTED)
-    context.forget()
-    context.forget()
-    context.kept("test ttc@8/255 0", make)
+    context.clear_arrays()
+    context.clear_arrays()
+    context.checkpointed_arrays("test ttc@8/255 0", make)
     assert made == [1, 1]
 
 
 def test_work_between_two_batches_stops_naming_the_run_that_is_on(config, tmp_path):
     run = _stage("evaluate", [])
     asked = []
-    context = pipeline.Context(config, tmp_path, run, (run,), "f", None, lambda: bool(asked), print)
+    context = Context(config, tmp_path, run, (run,), "f", None, lambda: bool(asked), print)
     context.poll()
     asked.append(1)
     # A program that an earlier run compiled polls for it.
     context.shared["running"] = "evaluate/coattack_30"
-    with pytest.raises(pipeline.Stopped, match="evaluate/coattack_30, between two batches"):
+    with pytest.raises(Stopped, match="evaluate/coattack_30, between two batches"):
         context.poll()

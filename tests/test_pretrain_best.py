@@ -14,6 +14,7 @@ from ranjax.core import files
 from ranjax.core.errors import ConfigError
 from ranjax.run import config as configs
 from ranjax.run import pipeline
+from ranjax.run.context import Stopped
 from ranjax.run.stages.pretrain import make_program
 from ranjax.training.checkpoints import Checkpoints
 from ranjax.training.devices import make_mesh
@@ -72,7 +73,7 @@ def weights(workdir):
 def stopped(tmp_path_factory):
     """A run that was told to stop after its best step and went on: (workdir, figures by step, what was said)."""
     workdir, said = tmp_path_factory.mktemp("best") / "run", []
-    with pytest.raises(pipeline.Stopped, match=f"at step {STOP} of {STEPS}"):
+    with pytest.raises(Stopped, match=f"at step {STOP} of {STEPS}"):
         run(tiny(), workdir, said, stop=lambda: any(line.startswith(f"  step {STOP}:") for line in said))
     assert max(kept(workdir)) == STOP
     run(tiny(), workdir, said)

@@ -12,8 +12,9 @@ from ranjax.cli import status_command as status
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.run import config as configs
-from ranjax.run import heartbeat, pipeline
+from ranjax.run import heartbeat
 from ranjax.run import plan as planning
+from ranjax.run.context import Stopped
 from ranjax.training.progress import Progress
 
 
@@ -41,7 +42,7 @@ def test_a_run_at_work_says_where_it_is_how_fast_and_how_long_still(tmp_path, mo
     files.write_json(tmp_path / "pretrain/clean/checkpoints/130.json", {})
     (tmp_path / "pretrain/clean/checkpoints/130").mkdir()
     monkeypatch.setattr(status, "is_alive", lambda said: True)
-    with heartbeat.Heartbeat(tmp_path, pipeline.Stopped) as beat:
+    with heartbeat.Heartbeat(tmp_path, Stopped) as beat:
         say = beat.wrap(lambda line: None)
         beat.at("pretrain/clean", 2, 10)
         say("  step 150: loss 2.5")
@@ -63,7 +64,7 @@ def test_a_run_at_work_says_where_it_is_how_fast_and_how_long_still(tmp_path, mo
 def test_every_progress_reaches_the_status(tmp_path):
     from ranjax.training import progress
 
-    with heartbeat.Heartbeat(tmp_path, pipeline.Stopped) as beat, progress.listening(beat.work):
+    with heartbeat.Heartbeat(tmp_path, Stopped) as beat, progress.listening(beat.work):
         shown = Progress("craft", 10, stream=open(os.devnull, "w"), unit="pairs")  # noqa: SIM115
         shown.update(4, {"loss": float("nan"), "other": 1.0})
         shown._stream.close()
@@ -79,7 +80,7 @@ def test_every_progress_reaches_the_status(tmp_path):
 @pytest.mark.parametrize(
     ("error", "state"),
     [
-        (pipeline.Stopped("pretrain/clean, at step 4"), "stopped"),
+        (Stopped("pretrain/clean, at step 4"), "stopped"),
         (KeyboardInterrupt(), "stopped"),
         (ConfigError("a", 1, "else"), "refused"),
         (DataError("patient 77 is in two splits"), "refused"),
@@ -88,7 +89,7 @@ def test_every_progress_reaches_the_status(tmp_path):
 )
 def test_how_a_run_ended_is_written_down(tmp_path, error, state):
     begun(tmp_path, 2)
-    with pytest.raises(type(error)), heartbeat.Heartbeat(tmp_path, pipeline.Stopped):
+    with pytest.raises(type(error)), heartbeat.Heartbeat(tmp_path, Stopped):
         raise error
     found = status.status(tmp_path)
     assert found["state"] == state

@@ -39,8 +39,8 @@ from ranjax.methods.tower_training import tune
 from ranjax.models.heads import HEADS
 from ranjax.objectives.robust import class_logits
 from ranjax.run import config as configs
-from ranjax.run import pipeline
 from ranjax.run import plan as planning
+from ranjax.run.context import context_of
 from ranjax.run.stages import adapt
 from ranjax.run.stages import adapted_encoder as adapted
 from ranjax.run.stages import inputs as common
@@ -97,7 +97,7 @@ class Bench:
         workdir, condition = arguments.workdir.absolute(), arguments.condition
         self.arguments, self.config = arguments, configs.of_run(workdir)
         run = next(r for r in planning.plan(self.config) if r.id == f"adapt/{condition}")
-        self.context = pipeline.context_of(self.config, workdir, run, make_mesh(1), {})
+        self.context = context_of(self.config, workdir, run, make_mesh(1), {})
         self.data = common.data(self.context)
         self.classes = len(self.data.classes)
         self.functions, self.params = common.encoder(self.context, condition)

@@ -55,13 +55,13 @@ def _export(arguments: argparse.Namespace) -> str:
     workdir = arguments.workdir.absolute()
     config = configs.of_run(workdir)
     from ranjax.core import files
-    from ranjax.run import pipeline
     from ranjax.run import plan as planning
+    from ranjax.run.context import context_of
     from ranjax.run.stages import encoder_export as export
     from ranjax.training import devices
 
     prepare = planning.plan(config)[0]
-    context = pipeline.context_of(config, workdir, prepare, devices.make_mesh(1), {})
+    context = context_of(config, workdir, prepare, devices.make_mesh(1), {})
     path = workdir / "results.json"
     results = files.read_json(path) if path.is_file() else None
     done = export.export(

@@ -9,123 +9,25 @@ fingerprint: skipped. Another fingerprint: refused, naming the keys that differ,
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import os
-import re
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ml_collections
-import numpy as np
 
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, RunError
 from ranjax.core.lock import locked
 from ranjax.run import config as configs
 from ranjax.run import heartbeat
-from ranjax.run.plan import StageRun, conflicts, decided_by, fingerprints, plan
+from ranjax.run.context import PARTS, Context, Stopped
+from ranjax.run.plan import StageRun, config_of, conflicts, decided_by, fingerprints, plan
 from ranjax.run.stages import memory
 from ranjax.training import hosts, progress
-
-T = TypeVar("T")
-
-
-class Stopped(Exception):
-    """The run was asked to stop; what was done so far is saved. The message says where it stands."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a stage is given: the config, its own folder, the folders it reads, the devices, and ways to be heard."""
-
-    config: ml_collections.ConfigDict
-    workdir: Path
-    this: StageRun
-    plan: tuple[StageRun, ...]
-    fingerprint: str
-    mesh: Any
-    stop: Callable[[], bool]
-    say: Callable[[str], None]
-    shared: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def folder(self) -> Path:
-        return self.workdir / self.this.id
-
-    def check_stop(self, where: str) -> None:
-        """Raises `Stopped` if a stop was asked for; to be called where everything done so far is saved."""
-        if self.stop():
-            raise Stopped(f"{self.this.id}, {where}")
-
-    def poll(self) -> None:
-        """Raises `Stopped` if a stop was asked for, between two batches of work that is not saved yet.
-
-        Programs are shared by stages, so this one asks which of them is running now. Several processes, which need not
-        come to the same batches, ask each other at `check_stop` alone.
-        """
-        if hosts.count() == 1 and not self.shared.get("undisturbed") and self.stop():
-            raise Stopped(f"{self.shared.get('running', self.this.id)}, between two batches")
-
-    @contextmanager
-    def undisturbed(self) -> Iterator[None]:
-        """Inside, `poll` asks for no stop: for work that a stop itself needs, as the figure of what it saves."""
-        self.shared["undisturbed"] = True
-        try:
-            yield
-        finally:
-            del self.shared["undisturbed"]
-
-    def stop_within(self, polls: int) -> Callable[[], bool]:
-        """`stop` for a tight loop: where several processes must agree on it, they do so at every `polls`-th call."""
-        if hosts.count() == 1:
-            return self.stop
-        calls = itertools.count(1)
-        return lambda: next(calls) % polls == 0 and self.stop()
-
-    def once(self, key: Any, make: Callable[[], T]) -> T:
-        """What `make` gave for `key` the first time in this process: compiled programs, opened sets, loaded weights."""
-        if key not in self.shared:
-            self.shared[key] = make()
-        return self.shared[key]
-
-    def kept(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """What `make` gave for `name` the first time in this stage run, through stops and kills: arrays, on the disk.
-
-        For parts that take long and are no result by themselves; `forget` them before the run ends.
-        """
-        from safetensors.numpy import load_file
-
-        path = self.folder / PARTS / f"{re.sub('[^A-Za-z0-9_.-]', '-', name)}.safetensors"
-        if not hosts.agree(path.is_file()):
-            made = make()
-            hosts.first_does(lambda: files.write_tensors(path, made))
-        return load_file(path)
-
-    def forget(self) -> None:
-        """Removes what was `kept`."""
-        hosts.first_does(lambda: shutil.rmtree(self.folder / PARTS, ignore_errors=True))
-
-    def folder_of(self, run_id: str) -> Path:
-        return self.workdir / run_id
-
-    @property
-    def craft_id(self) -> str:
-        """The run that crafted the noisy pairs of this condition's recipe."""
-        recipe = self.config.noise.recipe
-        return next(r.id for r in self.plan if r.stage == "craft" and (r.recipe or recipe) == recipe)
-
-    def manifest_of(self, run_id: str) -> dict[str, Any]:
-        return files.read_json(self.workdir / run_id / "manifest.json")
-
-
-PARTS = "parts"
-"""Subfolder of a stage run with what it keeps until it is done."""
 
 NOT_LISTED = (
     PARTS,
@@ -262,7 +164,7 @@ def _carry_out(
             raise Stopped(f"before {run.id}")
         begins(run.id, number, len(runs))
         say(title)
-        context = Context(_of_recipe(config, run), workdir, run, runs, expected[run.id], mesh, stop, say, shared=shared)
+        context = Context(config_of(config, run), workdir, run, runs, expected[run.id], mesh, stop, say, shared=shared)
         shared["running"] = run.id
         started = time.monotonic()
         try:
@@ -276,26 +178,6 @@ def _carry_out(
         seconds = round(time.monotonic() - started, 2)
         hosts.first_does(functools.partial(_finish, folder, record, outcome, seconds))
         say(f"{title}: done in {seconds:.1f} s")
-
-
-def context_of(
-    config: ml_collections.ConfigDict, workdir: Path, run: StageRun, mesh: Any, shared: dict[str, Any]
-) -> Context:
-    """What `run` of a finished workdir was given, for reading it again; never asked to stop, and silent."""
-    runs = plan(config)
-    expected = fingerprints(config, runs)[run.id]
-    return Context(
-        _of_recipe(config, run), workdir, run, runs, expected, mesh, lambda: False, lambda line: None, shared=shared
-    )
-
-
-def _of_recipe(config: ml_collections.ConfigDict, run: StageRun) -> ml_collections.ConfigDict:
-    """The config as the condition of another recipe reads it."""
-    if run.recipe in ("", config.noise.recipe):
-        return config
-    own = config.copy_and_resolve_references()
-    own.noise.recipe = run.recipe
-    return own
 
 
 def _finish(folder: Path, record: Mapping[str, Any], outcome: Any, seconds: float) -> None:

@@ -32,7 +32,7 @@ class StageRun:
     needs: tuple[str, ...]
     keys: tuple[str, ...]
     run: Callable[[Any], dict[str, Any]]
-    """Takes a `pipeline.Context`, and returns what goes into the manifest."""
+    """Takes a `context.Context`, and returns what goes into the manifest."""
     recipe: str = ""
     """What makes the noisy pairs of this condition, in place of `noise.recipe`; empty: that one."""
 
@@ -169,3 +169,12 @@ def conflicts(config: ml_collections.ConfigDict, workdir: Path, runs: tuple[Stag
             changed = tuple(f"{k}: {then['config'].get(k)!r} then, {now.get(k)!r} now" for k in names)
             found.append(Conflict(run.id, changed or ("an earlier stage it stands on",)))
     return found
+
+
+def config_of(config: ml_collections.ConfigDict, run: StageRun) -> ml_collections.ConfigDict:
+    """Return the config as the condition of another recipe reads it."""
+    if run.recipe in ("", config.noise.recipe):
+        return config
+    own = config.copy_and_resolve_references()
+    own.noise.recipe = run.recipe
+    return own

@@ -124,7 +124,9 @@ def test_each_device_holds_its_part_and_the_weights_are_gathered_and_their_gradi
 
 
 def test_a_model_axis_that_does_not_divide_the_devices_is_refused():
-    with pytest.raises(ConfigError, match=r"model_axis = 3: expected a divisor of 8, the number of devices: 1, 2, 4, 8"):
+    with pytest.raises(
+        ConfigError, match=r"model_axis = 3: expected a divisor of 8, the number of devices: 1, 2, 4, 8"
+    ):
         devices.make_mesh(8, 3)
     with pytest.raises(ConfigError, match=r"pretrain.batch_size = 12: .*Nearest: 8 or 16"):
         pretrain.program(LinearEncoder(), _params(), SETTINGS, devices.make_mesh(8, 2), batch_size=12)

@@ -22,7 +22,7 @@ from ranjax.methods.head_training import METHODS, Examples, Fit, Method, class_w
 from ranjax.methods.tower_methods import Images, Task, Tuned, describe_scope
 from ranjax.methods.tower_training import Diverged, Outcome, tune
 from ranjax.models import input_filter
-from ranjax.run.pipeline import Context
+from ranjax.run.context import Context
 from ranjax.run.schema.adapt_keys import TEST_TIME
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import labels
@@ -36,7 +36,7 @@ from ranjax.training.progress import Progress
 def run(context: Context) -> dict[str, Any]:
     """Leaves heads.safetensors and tuned/METHOD.safetensors (paths, with a leading axis of seeds), and the choices."""
     config, data = context.config, common.data(context)
-    functions, params = common.encoder(context, context.this.condition)
+    functions, params = common.encoder(context, context.stage_run.condition)
     train, validation = data.task_split("adapt"), data.task_split("validation")
     if config.adapt.shots or config.adapt.share < 1:
         train = train.take(labels.chosen(config.adapt, config.seed, train.ids, train.labels, data.classes))
@@ -157,7 +157,7 @@ def _tuned(
     if hosts.agree((place / f"{name}.json").exists()):
         return files.read_json(place / f"{name}.json")
     config, points = context.config.adapt, adapt_search.grid(context.config.adapt)
-    functions, params = common.encoder(context, context.this.condition)
+    functions, params = common.encoder(context, context.stage_run.condition)
     held = [
         Images(split.images, split.labels, np.asarray(examples[part].features))
         for part, split in (("adapt", train), ("validation", validation))
@@ -269,7 +269,7 @@ def _examples(
     for name, split in splits.items():
         keys = common.example_keys(context, "adapt/defence", split.ids)
         parts = []
-        title = f"adapt {context.this.condition}: attacking {name}"
+        title = f"adapt {context.stage_run.condition}: attacking {name}"
         with Progress(title, len(split.ids), unit="images") as progress:
             rows = (split.images, features[name], split.labels, keys, asked[name])
             for done, part in run_rows.batches((params, probe), rows):

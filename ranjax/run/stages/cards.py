@@ -11,7 +11,7 @@ from ranjax.core import files
 from ranjax.models.checkpoints.layouts import kind_of, weights_of
 from ranjax.report import model_card
 from ranjax.run import config as configs
-from ranjax.run.pipeline import Context
+from ranjax.run.context import Context
 from ranjax.run.stages import inputs as common
 
 

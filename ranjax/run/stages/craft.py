@@ -19,7 +19,7 @@ from ranjax.core import files
 from ranjax.data import noisy_pairs as conditions
 from ranjax.evaluation.retrieval import unit
 from ranjax.run import config as configs
-from ranjax.run.pipeline import Context
+from ranjax.run.context import Context
 from ranjax.run.schema.noise_keys import CONTROLS
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import word_candidates as candidates
@@ -37,7 +37,7 @@ def run(context: Context) -> dict[str, Any]:
     # Processes share the shards out: each works through its own, on its own devices.
     context = dataclasses.replace(context, mesh=devices.local_mesh(context.mesh))
     config, data = context.config, common.data(context)
-    recipe = context.this.recipe or config.noise.recipe
+    recipe = context.stage_run.recipe or config.noise.recipe
     train = data.split("train")
     chosen = train.take(np.flatnonzero(conditions.select(train.ids, max(config.noise.ratios), config.seed)))
     surrogate = common.encoder_folder(context, common.clean_condition(context)) / "model.safetensors"

@@ -16,7 +16,7 @@ from ranjax.methods.table import METHODS
 from ranjax.methods.tower_methods import FROZEN, encoder_of
 from ranjax.models import input_filter
 from ranjax.report import model_card
-from ranjax.run.pipeline import Context
+from ranjax.run.context import Context
 from ranjax.run.stages import cards
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.adapted_encoder import load_heads, load_tuned, tuned_of

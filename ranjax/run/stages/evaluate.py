@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ranjax.run.pipeline import Context
+from ranjax.run.context import Context
 from ranjax.run.stages.evaluation import clean_accuracy as clean
 from ranjax.run.stages.evaluation import clusters as belonging
 from ranjax.run.stages.evaluation import pair_attacks as pairs
@@ -26,9 +26,9 @@ def run(context: Context) -> dict[str, Any]:
     """Leaves evaluation.json (rows, comparisons, spectra, masking, ...) and answers.safetensors (who was right)."""
     config = context.config.evaluate
     # Rows name what made the noisy pairs; the ratio stands beside it.
-    condition = context.config.noise.recipe if context.this.ratio else context.this.condition
-    subject = Subject(context, context.this.condition, condition)
-    record = Record(condition, context.this.ratio, subject.classes, config.bootstrap, context.config.seed)
+    condition = context.config.noise.recipe if context.stage_run.ratio else context.stage_run.condition
+    subject = Subject(context, context.stage_run.condition, condition)
+    record = Record(condition, context.stage_run.ratio, subject.classes, config.bootstrap, context.config.seed)
     splits = tuple(split for split in ("test", "ood_test") if subject.has(split))
     for split in splits:
         belonging.declare(subject, record, split)
@@ -47,5 +47,5 @@ def run(context: Context) -> dict[str, Any]:
     corrupted.corrupt(subject, record, "test")
     answered.answer(subject, record, splits)
     found = hosts.first_does(lambda: record.write(context.folder)) or {}
-    context.forget()
+    context.clear_arrays()
     return found

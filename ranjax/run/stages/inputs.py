@@ -22,7 +22,7 @@ from ranjax.data.text.tokenizer import Tokenizer, Tokens
 from ranjax.data.text.tokenizer_checks import check_fits
 from ranjax.data.text.tokenizer_files import recorded_id
 from ranjax.evaluation import questions
-from ranjax.run.pipeline import Context
+from ranjax.run.context import Context
 from ranjax.run.plan import condition_name
 from ranjax.run.stages.prepare import open_data
 from ranjax.training.contrastive_step import as_float
@@ -125,7 +125,7 @@ def data(context: Context) -> Data:
         tokenizer = Tokenizer.load(context.folder_of("prepare") / "tokenizer.json")
         return Data(prepared, tokenizer, context.config.text.max_length, context.config.adapt.task == "multi")
 
-    return context.once("data", make)
+    return context.memoize("data", make)
 
 
 def encoder(context: Context, condition: str) -> tuple[Any, Any]:
@@ -133,7 +133,7 @@ def encoder(context: Context, condition: str) -> tuple[Any, Any]:
     from ranjax.models import load
 
     folder, options = encoder_folder(context, condition), run_options(context.config)
-    functions, params, _ = context.once(("encoder", condition), lambda: load(folder, **options))
+    functions, params, _ = context.memoize(("encoder", condition), lambda: load(folder, **options))
     return functions, params
 
 
@@ -178,7 +178,7 @@ def clean_condition(context: Context) -> str:
 def row_map(context: Context, key: Any, fn: RowFunction) -> RowMap:
     """`fn` over rows in batches of `evaluate.batch_size`, compiled once per process under `key`."""
     make = functools.partial(RowMap, fn, context.mesh, context.config.evaluate.batch_size, context.poll)
-    return context.once((key, context.mesh), make)
+    return context.memoize((key, context.mesh), make)
 
 
 def image_features(context: Context, functions: Any, params: Any, images: np.ndarray) -> np.ndarray:

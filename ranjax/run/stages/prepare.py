@@ -12,7 +12,7 @@ import ml_collections
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.data import set_settings as data_settings
 from ranjax.models.checkpoints.weight_files import folder_of
-from ranjax.run.pipeline import Context
+from ranjax.run.context import Context
 from ranjax.run.stages import labels
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from ranjax.models.checkpoints.weight_files import folder_of
 from ranjax.models.encoder_config import towers
 from ranjax.models.trainable import describe_trainable, select
 from ranjax.run import config as configs
-from ranjax.run.pipeline import Context, Stopped
+from ranjax.run.context import Context, Stopped
 from ranjax.run.stages import cards, labels
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import search_grid as adapt_search
@@ -52,7 +52,9 @@ def run(context: Context) -> dict[str, Any]:
     check_objective(settings.objective, functions)
     # None where all is trained: the program and the optimizer's state are then those of a run without the key.
     moving = None if all(jax.tree.leaves(trainable)) else trainable
-    made = context.once(("pretrain", functions), lambda: make_program(functions, params, config, context.mesh, moving))
+    made = context.memoize(
+        ("pretrain", functions), lambda: make_program(functions, params, config, context.mesh, moving)
+    )
     batches = Batches(
         upstream(context),
         settings.batch_size,
@@ -80,9 +82,9 @@ def run(context: Context) -> dict[str, Any]:
         del params
         with (
             MetricsLog(context.folder, start, examples=settings.batch_size) if hosts.first() else nullcontext() as log,
-            Progress(f"pretrain {context.this.condition}", settings.steps, start) as progress,
+            Progress(f"pretrain {context.stage_run.condition}", settings.steps, start) as progress,
             profiling.of_steps(
-                config.profile if hosts.first() else "", context.this.id, context.folder, start, settings.steps
+                config.profile if hosts.first() else "", context.stage_run.id, context.folder, start, settings.steps
             ) as trace,
         ):
 
@@ -105,13 +107,13 @@ def run(context: Context) -> dict[str, Any]:
                     progress=progress,
                     log_every=settings.log_every,
                     save_every=settings.checkpoint_every,
-                    should_stop=context.stop_within(8),
+                    should_stop=context.stop_every(8),
                     before_step=trace,
                     validate=_validation(context, functions) if settings.keep_best else None,
                 )
             except loop.Interrupted as stop:
                 raise Stopped(
-                    f"pretraining of {context.this.condition} at step {stop.step} of {settings.steps}"
+                    f"pretraining of {context.stage_run.condition} at step {stop.step} of {settings.steps}"
                 ) from stop
         best = hosts.agree(checkpoints.best()) if settings.keep_best else None
         chosen = settings.steps
@@ -125,7 +127,7 @@ def run(context: Context) -> dict[str, Any]:
     def write() -> None:
         save(context.folder / "encoder", functions, params)
         data.tokenizer.save(context.folder / "encoder" / "tokenizer.json")
-        cards.write_card(context, context.this.condition)
+        cards.write_card(context, context.stage_run.condition)
 
     hosts.first_does(write)
     return {
@@ -153,7 +155,7 @@ def _validation(context: Context, functions: Any) -> Callable[[Any], float]:
     def loss(params: Any) -> float:
         params = jax.device_get(fsdp.whole(params, context.mesh))
         # A stop saves the state it stops at, and that needs its figure.
-        with context.undisturbed():
+        with context.uninterrupted():
             image = common.image_features(context, functions, params, held.images)
             text = common.text_features(context, functions, params, tokens)
         figure = held_out_loss(functions, params, jnp.asarray(image), jnp.asarray(text), objective)
@@ -207,16 +209,16 @@ def optimizer_settings(settings: Any) -> AdamWSettings:
 def upstream(context: Context) -> Source:
     """The training pairs of this condition: clean, or with the ratio's share replaced by their noisy pairs."""
     source = common.data(context).prepared.splits["train"]
-    if context.this.ratio == 0:
+    if context.stage_run.ratio == 0:
         return source
     from ranjax.data.noisy_pairs import mix
     from ranjax.data.store import NoisyStore
 
     store = NoisyStore.open(context.folder_of(context.craft_id) / "store")
-    if faults := context.once(("damaged", store.fingerprint), store.damaged):
+    if faults := context.memoize(("damaged", store.fingerprint), store.damaged):
         repair = f"python -m ranjax verify {context.workdir} --repair"
         raise DataError(f"{faults[0].what} {repair} sets it aside; the same command then crafts it again.")
-    return mix(source, store, context.this.ratio, context.config.seed)
+    return mix(source, store, context.stage_run.ratio, context.config.seed)
 
 
 def first_weights(context: Context) -> tuple[Any, Any]:

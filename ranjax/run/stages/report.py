@@ -18,7 +18,7 @@ from ranjax.data.images.reading import encode_png, to_float
 from ranjax.report import old_configs as earlier
 from ranjax.report import page
 from ranjax.run import config as configs
-from ranjax.run.pipeline import Context
+from ranjax.run.context import Context
 from ranjax.run.stages import cards, labels
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation import noise_effects as across
@@ -183,7 +183,7 @@ def _run_facts(context: Context) -> dict[str, Any]:
     begun = min(begun, first.stat().st_mtime)
     stages = []
     for other in context.plan:
-        if other.id != context.this.id:
+        if other.id != context.stage_run.id:
             seconds = context.manifest_of(other.id)["seconds"]
             done = other.id in context.shared.get("skipped", ())
             stages.append(

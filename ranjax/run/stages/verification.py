@@ -15,8 +15,8 @@ from ranjax.core.errors import DataError
 from ranjax.data import noisy_pairs as conditions
 from ranjax.data import store as stores
 from ranjax.data.text.tokenizer import Tokens
-from ranjax.run import pipeline
 from ranjax.run import plan as planning
+from ranjax.run.context import Context, context_of
 from ranjax.run.schema.noise_keys import CONTROLS
 from ranjax.run.stages import craft
 from ranjax.run.stages import inputs as common
@@ -63,7 +63,7 @@ def verify(config: Any, workdir: Path, mesh: Any, sample: int) -> Iterator[Verdi
         if run.stage == "pretrain":
             _checkpoints(folder, verdict)
         if run.stage == "craft":
-            context = pipeline.context_of(config, workdir, run, mesh, shared)
+            context = context_of(config, workdir, run, mesh, shared)
             _store(context, manifest, sample, verdict)
         yield verdict
 
@@ -107,7 +107,7 @@ def _checkpoints(folder: Path, verdict: Verdict) -> None:
         verdict.checked.append(f"{len(kept.steps())} checkpoints")
 
 
-def _store(context: pipeline.Context, manifest: Mapping[str, Any], sample: int, verdict: Verdict) -> None:
+def _store(context: Context, manifest: Mapping[str, Any], sample: int, verdict: Verdict) -> None:
     folder = context.folder / "store"
     try:
         found = stores.faults(folder)
@@ -147,7 +147,7 @@ def _store(context: pipeline.Context, manifest: Mapping[str, Any], sample: int, 
         _losses(context, [store[name] for name in sound[::step]], verdict)
 
 
-def _losses(context: pipeline.Context, noisy_pairs: Sequence[Mapping[str, Any]], verdict: Verdict) -> None:
+def _losses(context: Context, noisy_pairs: Sequence[Mapping[str, Any]], verdict: Verdict) -> None:
     tokens = (
         np.stack([noisy_pair["tokens"] for noisy_pair in noisy_pairs]),
         np.stack([noisy_pair["mask"] for noisy_pair in noisy_pairs]),
@@ -165,8 +165,8 @@ def _losses(context: pipeline.Context, noisy_pairs: Sequence[Mapping[str, Any]],
 class _Words:
     """Holds a noisy pair's report against the original: only recorded words differ, none of them protected, few enough."""
 
-    def __init__(self, context: pipeline.Context):
-        self.data, self.recipe = common.data(context), context.this.recipe or context.config.noise.recipe
+    def __init__(self, context: Context):
+        self.data, self.recipe = common.data(context), context.stage_run.recipe or context.config.noise.recipe
         self.budget = craft.substitution_of(context.config.noise)
         lexicon = candidates.vocabulary(self.data, context.config.noise)
         table = lexicon.table

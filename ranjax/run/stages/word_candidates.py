@@ -15,7 +15,7 @@ from ranjax.attacks.text import candidates, constraints
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.text.tokenizer import Tokenizer
-from ranjax.run.pipeline import Context
+from ranjax.run.context import Context
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import prepare
 

@@ -36,13 +36,13 @@ def owners(subject: Subject, split: str) -> np.ndarray:
         source = subject.data.prepared.splits[split]
         return joined(_pictures(subject, split), _numbered(source.column("patient")))
 
-    return subject.context.once(("owners", split), find)
+    return subject.context.memoize(("owners", split), find)
 
 
 def _pictures(subject: Subject, split: str) -> np.ndarray:
     """`questions.same_picture` of a split, hashed once for all conditions."""
     images = subject.data.split(split).images
-    return subject.context.once(("pictures", split), lambda: questions.same_picture(images))
+    return subject.context.memoize(("pictures", split), lambda: questions.same_picture(images))
 
 
 def declare(subject: Subject, record: Record, split: str) -> None:

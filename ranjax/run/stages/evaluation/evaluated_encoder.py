@@ -17,7 +17,7 @@ from ranjax.evaluation.questions import fused_width
 from ranjax.methods.head_training import HEADS, METHODS, predict
 from ranjax.methods.test_time import TTC, counterattack
 from ranjax.methods.tower_methods import FROZEN, Tuned, encoder_of, head_of
-from ranjax.run.pipeline import Context
+from ranjax.run.context import Context
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.adapted_encoder import load_heads, load_tuned, tuned_of
 from ranjax.training.contrastive_step import as_float
@@ -136,7 +136,7 @@ class Subject:
     def records(self, split: str, task: bool = True) -> list[Mapping[str, Any]]:
         """What is known of each example (`group` of the prepared records), of the task's examples or of all."""
         source = self.data.prepared.splits[split]
-        found = self.context.once(("groups", split), lambda: source.column("group"))
+        found = self.context.memoize(("groups", split), lambda: source.column("group"))
         return [record for record, kept in zip(found, self.of_task(split)) if kept or not task]
 
     def of_task(self, split: str) -> np.ndarray:
@@ -268,7 +268,7 @@ class Subject:
                 moved = counterattack(features, images, keys, TTC()).images
                 return zero_shot.logits(features(moved), classes, functions.logit_scale(encoder))
 
-            return self.context.once(("deployed", functions, method), lambda: countered)
+            return self.context.memoize(("deployed", functions, method), lambda: countered)
         if chosen is None or chosen.head is None:
 
             def by_text(params: Any, images: jax.Array) -> jax.Array:
@@ -276,7 +276,7 @@ class Subject:
                 features = functions.image_features(encoder, images)
                 return zero_shot.logits(features, classes, functions.logit_scale(encoder))
 
-            return self.context.once(("deployed", functions, "zero_shot"), lambda: by_text)
+            return self.context.memoize(("deployed", functions, "zero_shot"), lambda: by_text)
         head, sees = chosen.head, chosen.sees
         if sees:
 
@@ -285,13 +285,13 @@ class Subject:
                 given = common.seen(functions.image_features(encoder, images), asked, sees)
                 return head.apply(own["params"], own["stats"], given, False)[1]
 
-            return self.context.once(("deployed", functions, head, sees), lambda: told)
+            return self.context.memoize(("deployed", functions, head, sees), lambda: told)
 
         def by_head(params: Any, images: jax.Array) -> jax.Array:
             features = functions.image_features(params[0], images)
             return head.apply(params[1]["params"], params[1]["stats"], features, False)[1]
 
-        return self.context.once(("deployed", functions, head), lambda: by_head)
+        return self.context.memoize(("deployed", functions, head), lambda: by_head)
 
     def parameters(self, method: str, seed: int = 0) -> Any:
         """What `deployed(method)` takes as parameters."""

@@ -150,7 +150,7 @@ def _lexicon(subject: Subject) -> Any:
     from ranjax.run.stages.word_candidates import vocabulary
 
     noise = subject.context.config.noise
-    return subject.context.once("lexicon", lambda: vocabulary(subject.data, noise).table)
+    return subject.context.memoize("lexicon", lambda: vocabulary(subject.data, noise).table)
 
 
 def _texts(subject: Subject, tokens: Tokens) -> np.ndarray:

@@ -93,7 +93,7 @@ def _one_head(
         curve = _curve(subject, method, (params, images, labels, keys), beside, result)
         return fields | {f"curve {name}": np.asarray(value) for name, value in curve.items()}
 
-    found = subject.context.kept(f"{split} {method} {seed}", attacked)
+    found = subject.context.checkpointed_arrays(f"{split} {method} {seed}", attacked)
 
     def part(head: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(head): value for name, value in found.items() if name.startswith(head)}
@@ -174,7 +174,7 @@ def _box(subject: Subject, method: str, kind: str) -> WhiteBox:
         draws = config.draws if method != "zero_shot" and subject.methods[method].random else 0
         return WhiteBox(logits, settings, run, loss, config.batch_size, draws, map_rows=subject.map_rows)
 
-    return subject.context.once(("white box", logits, kind), make)
+    return subject.context.memoize(("white box", logits, kind), make)
 
 
 def _curve(
