@@ -62,7 +62,7 @@ def resolve(arguments: argparse.Namespace, rest: Sequence[str]):
       ConfigError: for anything on the command line that is unknown or not allowed.
     """
     config = configs.load(arguments.config)
-    words = list(rest)
+    words, settings = list(rest), list[tuple[str, str]]()
     while words:
         word = words.pop(0)
         flag, equals, value = word.partition("=")
@@ -74,7 +74,8 @@ def resolve(arguments: argparse.Namespace, rest: Sequence[str]):
             if not words:
                 raise ConfigError(flag.removeprefix("--config."), "", "a value must follow, as in --config.key=value")
             value = words.pop(0)
-        configs.override(config, flag.removeprefix("--config."), value)
+        settings.append((flag.removeprefix("--config."), value))
+    configs.override_all(config, settings)
     configs.validate(config)
     return config
 

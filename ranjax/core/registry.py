@@ -6,16 +6,19 @@ An entry is a frozen dataclass with a `name`. Built-in entries are given to `Tab
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import importlib.metadata
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from ranjax.core.errors import ConfigError, nearest
+from ranjax.core.settings import keys_of
 
 
 class Named(Protocol):
@@ -63,24 +66,29 @@ class Table(Mapping[str, T], Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def resolve(self, name: str) -> T:
+    def resolve(self, name: str, key: str = "") -> T:
         """Return the entry of a name, of ``module:NAME``, or of an entry point; the latter two join the table.
+
+        Args:
+          name: as it stands in a config.
+          key: the configuration key that it stands in, for errors; by default the table's.
 
         Raises:
           ConfigError: no such entry, a module that cannot be imported, or an object that is no such entry.
         """
+        key = key or self.key
         if name in self._entries:
             return self._entries[name]
         if ":" in name:
-            return self._join(name, self._load(name))
+            return self._join(name, self._load(name, key), key)
         for point in importlib.metadata.entry_points(group=f"ranjax.{self.kind}s"):
             if point.name == name:
-                return self._join(name, point.load())
-        raise ConfigError(self.key, name, self.expected(), nearest(name, self._entries))
+                return self._join(name, self._load(point.value, key), key)
+        raise ConfigError(key, name, self.expected(), nearest(name, self._entries))
 
-    def names_of(self, names: Iterable[str]) -> tuple[str, ...]:
+    def names_of(self, names: Iterable[str], key: str = "") -> tuple[str, ...]:
         """Return the entries' own names: ("lp", "my_lab.ridge:RIDGE") -> ("lp", "ridge")."""
-        return tuple(self.resolve(name).name for name in names)
+        return tuple(self.resolve(name, key).name for name in names)
 
     def source_of(self, name: str) -> str | None:
         """Return the SHA-256 of the file that an entry from outside came from, or None for a built-in one."""
@@ -90,33 +98,59 @@ class Table(Mapping[str, T], Generic[T]):
         """Return words that name what the key takes."""
         return f"a {self.kind} ({', '.join(self._entries)}), or your own as module:NAME"
 
-    def _load(self, name: str) -> Any:
+    def _load(self, name: str, key: str) -> object:
         module_name, _, attribute = name.partition(":")
         # A module beside the command's working directory counts, as with `python -m`.
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.insert(0, here)
         try:
             module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise ConfigError(self.key, name, f"an importable module before the colon ({error})") from error
+        except Exception as error:  # any: the module is the user's, and its fault is one line, too
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(key, name, f"an importable module before the colon ({reason})") from error
         if not hasattr(module, attribute):
-            raise ConfigError(self.key, name, f"a name that {module_name} defines", nearest(attribute, vars(module)))
+            raise ConfigError(key, name, f"a name that {module_name} defines", nearest(attribute, vars(module)))
         return getattr(module, attribute)
 
-    def _join(self, name: str, entry: Any) -> T:
+    def _join(self, name: str, entry: object, key: str) -> T:
         if not isinstance(entry, self.type):
             expected = f"an object of type {self.type.__module__}.{self.type.__name__}"
-            raise ConfigError(self.key, name, f"{expected}, found {type(entry).__name__}")
+            raise ConfigError(key, name, f"{expected}, found {type(entry).__name__}")
         source = _source_hash(name, entry)
         if entry.name in self._entries and self._sources.get(entry.name) != source:
             expected = f"a {self.kind} whose name is not taken; its .name is {entry.name!r}"
-            raise ConfigError(self.key, name, expected)
+            raise ConfigError(key, name, expected)
         self._entries[entry.name] = entry
         self._sources[entry.name] = source
         return entry
 
 
-def _source_hash(name: str, entry: Any) -> str:
+def check_entry(entry: object, *functions: str) -> None:
+    """Check what all entries share, for their `__post_init__`: `name`, `label`, `settings` and the named functions.
+
+    Args:
+      entry: a dataclass; `settings`, where it has them, are an instance of a settings dataclass, see `core.settings`.
+      functions: names of fields that must be callable.
+
+    Raises:
+      ConfigError: names the field, e.g. ``Attack.run = None: expected a function``.
+    """
+    kind, name = type(entry).__name__, getattr(entry, "name", None)
+    if not (isinstance(name, str) and re.fullmatch("[a-z][a-z0-9_]*", name)):
+        raise ConfigError(f"{kind}.name", name, "lower-case letters, digits and underscores: it is part of keys")
+    if not getattr(entry, "label", ""):
+        raise ConfigError(f"{kind}.label", getattr(entry, "label", None), "the name that the page shows")
+    for field in functions:
+        if not callable(getattr(entry, field)):
+            raise ConfigError(f"{kind}.{field}", getattr(entry, field), "a function")
+    settings = getattr(entry, "settings", None)
+    if settings is not None:
+        if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
+            raise ConfigError(f"{kind}.settings", settings, "an instance of a frozen dataclass of settings, or None")
+        keys_of(name, settings)  # refuses a field without a meaning
+
+
+def _source_hash(name: str, entry: object) -> str:
     """The hash of the file in which ``module:NAME`` stands, or of the entry's text where there is no file."""
     module = sys.modules.get(name.partition(":")[0]) or inspect.getmodule(type(entry))
     file = getattr(module, "__file__", None)

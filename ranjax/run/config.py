@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import ml_collections
 from ranjax.core import files
 from ranjax.core.checks import Key, OneOf, SomeOf, pixel_units
 from ranjax.core.errors import ConfigError, nearest
-from ranjax.run.schema import GROUPS
+from ranjax.run.schema import GROUPS, TABLES
 from ranjax.run.schema.adapt_keys import METHODS
 from ranjax.run.schema.noise_keys import RECIPES
 
@@ -43,7 +43,14 @@ __all__ = [
     "validate",
 ]
 
-KEYS: tuple[Key, ...] = tuple(key for group in GROUPS for key in group.KEYS)
+RENAMED: dict[str, str] = {old: new for group in GROUPS for old, new in getattr(group, "RENAMED", {}).items()}
+"""Keys of earlier versions and what they are called now; they are refused, with the new name."""
+KEYS: tuple[Key, ...] = tuple(
+    key
+    for group in GROUPS
+    for key in (*group.KEYS, *(key for table in getattr(group, "TABLES", ()) for key in table.built_in_keys()))
+)
+"""The keys that every config has: settings of entries from outside come with the config that names these."""
 BY_NAME = {key.name: key for key in KEYS}
 
 
@@ -51,15 +58,54 @@ def default_config() -> ml_collections.ConfigDict:
     """A ConfigDict that holds every key with its default."""
     config = ml_collections.ConfigDict()
     for key in KEYS:
-        *path, last = key.name.split(".")
-        node = config
-        for part in path:
-            if part not in node:
-                node[part] = ml_collections.ConfigDict()
-            node = node[part]
-        node[last] = key.default
+        _add(config, key)
     config.lock()
     return config
+
+
+def _add(config: ml_collections.ConfigDict, key: Key) -> None:
+    *path, last = key.name.split(".")
+    node = config
+    for part in path:
+        if part not in node:
+            node[part] = ml_collections.ConfigDict()
+        node = node[part]
+    if last not in node:
+        node[last] = key.default
+
+
+def keys_of_config(config: ml_collections.ConfigDict) -> dict[str, Key]:
+    """Return the keys of a config by name: `KEYS`, and the settings of the entries from outside that it names.
+
+    Raises:
+      ConfigError: a name in a key such as `evaluate.attacks` that is no entry of its table.
+    """
+    found = dict(BY_NAME)
+    for table in TABLES:
+        for entry in table.named(config):
+            found.update((key.name, key) for key in table.keys(entry))
+    return found
+
+
+def add_settings(config: ml_collections.ConfigDict) -> None:
+    """Add the settings of the entries from outside that a config names, with their defaults.
+
+    Raises:
+      ConfigError: as `keys_of_config`; an entry's name that is a key already.
+    """
+    with config.unlocked():
+        for table in TABLES:
+            for entry in table.named(config):
+                table.check_name(entry, config[table.prefix])
+        for key in keys_of_config(config).values():
+            _add(config, key)
+
+
+def unknown_key(name: str, value: object, known: Mapping[str, Key]) -> ConfigError:
+    """Return the error for a key that does not exist: its new name where it was renamed, else the nearest one."""
+    if name in RENAMED:
+        return ConfigError(name, value, f"its new name, {RENAMED[name]}")
+    return ConfigError(name, value, "a known key", nearest(name, known))
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -85,10 +131,14 @@ def validate(config: ml_collections.ConfigDict) -> None:
     """
     flat = flatten(config)
     for name, value in flat.items():
-        if name not in BY_NAME:
-            raise ConfigError(name, value, "a known key", nearest(name, BY_NAME))
-        _check(BY_NAME[name], value)
-    for name in BY_NAME:
+        if name in BY_NAME:
+            _check(BY_NAME[name], value)
+    keys = keys_of_config(config)
+    for name, value in flat.items():
+        if name not in keys:
+            raise unknown_key(name, value, keys)
+        _check(keys[name], value)
+    for name in keys:
         if name not in flat:
             raise ConfigError(name, None, "the key must be present")
     for group in GROUPS:
@@ -125,9 +175,10 @@ def override(config: ml_collections.ConfigDict, name: str, text: str) -> None:
     Raises:
       ConfigError: the key is unknown, or the text cannot be read as the key's type.
     """
-    key = BY_NAME.get(name)
+    known = keys_of_config(config)
+    key = known.get(name)
     if key is None:
-        raise ConfigError(name, text, "a known key", nearest(name, BY_NAME))
+        raise unknown_key(name, text, known)
     *path, last = name.split(".")
     node = config
     for part in path:
@@ -135,6 +186,15 @@ def override(config: ml_collections.ConfigDict, name: str, text: str) -> None:
     with node.unlocked():
         node[last] = _parse(key, text)
     _check(key, node[last])
+    if any(name in table.named_by for table in TABLES):
+        add_settings(config)
+
+
+def override_all(config: ml_collections.ConfigDict, settings: Sequence[tuple[str, str]]) -> None:
+    """Set several keys as `override`; those that name entries of tables first, as these bring keys of their own."""
+    names = [name for table in TABLES for name in table.named_by]
+    for key, text in sorted(settings, key=lambda item: item[0] not in names):
+        override(config, key, text)
 
 
 def _parse(key: Key, text: str) -> Any:
@@ -185,6 +245,7 @@ def load(path_and_argument: str) -> ml_collections.ConfigDict:
     config = get_config(argument) if argument else get_config()
     if not isinstance(config, ml_collections.ConfigDict):
         raise ConfigError("--config", path_and_argument, "a file whose get_config() returns a ConfigDict")
+    add_settings(config)
     return config
 
 
@@ -200,24 +261,28 @@ def of_run(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     if not path.is_file():
         raise ConfigError("workdir", str(workdir), "a folder of a run, with its config.json")
     config = default_config()
-    for name, value in files.read_json(path).items():
-        if name not in BY_NAME:
-            raise ConfigError(name, value, "a known key", nearest(name, BY_NAME))
+    names = [name for table in TABLES for name in table.named_by]
+    written = files.read_json(path)
+    for name in sorted(written, key=lambda name: name not in names):
+        if name not in keys_of_config(config):
+            raise unknown_key(name, written[name], BY_NAME)
         *path_, last = name.split(".")
         node = config
         for part in path_:
             node = node[part]
         with node.unlocked():
-            node[last] = tuple(value) if isinstance(value, list) else value
+            node[last] = tuple(written[name]) if isinstance(written[name], list) else written[name]
+        if name in names:
+            add_settings(config)
     validate(config)
     return config
 
 
 def describe(config: ml_collections.ConfigDict) -> str:
     """A text that lists every key of the resolved config with its value, default, unit, meaning and choices."""
-    lines, group = [], ""
+    lines, group, keys = [], "", keys_of_config(config)
     for name, value in flatten(config).items():
-        key = BY_NAME[name]
+        key = keys[name]
         head = name.split(".")[0] if "." in name else ""
         if head != group:
             lines.append("")

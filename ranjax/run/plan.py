@@ -17,6 +17,7 @@ import ml_collections
 
 from ranjax.core import files
 from ranjax.run import config as configs
+from ranjax.run.schema import TABLES
 
 SCHEMA = 1
 """Raised when a change of the code makes finished stages of older runs no longer comparable."""
@@ -124,6 +125,9 @@ def decided_by(config: ml_collections.ConfigDict, run: StageRun) -> dict[str, An
     }
     if "noise.recipe" in flat and run.recipe:
         flat["noise.recipe"] = run.recipe
+    for table in TABLES:
+        if table.prefix in run.keys:
+            flat.update((f"source of {table.prefix}.{name}", sha) for name, sha in table.from_outside(config).items())
     return {**json.loads(json.dumps(flat)), "ratio": run.ratio}
 
 

@@ -1,7 +1,7 @@
 """Every configuration key: its default, its unit, what it means, and what is allowed.
 
 One file a group; each has `KEYS`, and `check(config)` where its keys demand something of each other or of other
-groups.
+groups. A group whose keys name entries of tables has `TABLES`, see `EntryKeys`.
 """
 
 from types import ModuleType
@@ -15,5 +15,8 @@ from ranjax.run.schema import noise_keys as noise
 from ranjax.run.schema import pretrain_keys as pretrain
 from ranjax.run.schema import report_keys as report
 from ranjax.run.schema import text_keys as text
+from ranjax.run.schema.entry_keys import EntryKeys
 
 GROUPS: tuple[ModuleType, ...] = (general, data, text, model, pretrain, noise, adapt, evaluate, report)
+
+TABLES: tuple[EntryKeys, ...] = tuple(table for group in GROUPS for table in getattr(group, "TABLES", ()))
