@@ -25,7 +25,7 @@ from ranjax import models  # noqa: E402
 from ranjax.attacks import losses  # noqa: E402
 from ranjax.attacks import pairs as joint  # noqa: E402
 from ranjax.attacks import pgd as image  # noqa: E402
-from ranjax.attacks.text import candidates, resume  # noqa: E402
+from ranjax.attacks.text import candidates  # noqa: E402
 from ranjax.attacks.text import substitution as text  # noqa: E402
 from ranjax.training import devices  # noqa: E402
 from ranjax.training.row_map import RowMap  # noqa: E402
@@ -70,10 +70,8 @@ def build(folder, workload, dtype):
         def loss(e, t, m):
             return -jnp.sum(losses.unit(encode(params, e, t, m)) * target, -1)
 
-        parts = resume.of_encoder(functions, params)
-        again = resume.Resume(parts, lambda found, rows: -jnp.sum(losses.unit(found) * target[rows], -1))
         weights = functions.token_table(params)
-        return text.substitute(loss, weights, tokens, mask, words, table, substitution, resume=again).loss
+        return text.substitute(loss, weights, tokens, mask, words, table, substitution).loss
 
     def attack_pairs(shared, rows):
         params, table = shared
@@ -82,7 +80,7 @@ def build(folder, workload, dtype):
         return joint.craft(
             functools.partial(functions.image_features, params), functools.partial(encode, params),
             functions.token_table(params), images, tokens, mask, words, keys, pgd, substitution, table, recipe="sga",
-            surrogate_fn=surrogate, text_resume=resume.of_encoder(functions, params),
+            surrogate_fn=surrogate,
             scales=tuple(settings["scales"]), noise=settings["noise"],
         ).loss  # fmt: skip
 

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from ranjax.attacks import losses, transforms
 from ranjax.attacks import pgd as image_lib
 from ranjax.attacks.text import candidates as candidates_lib
-from ranjax.attacks.text import importance, resume
+from ranjax.attacks.text import importance
 from ranjax.attacks.text import substitution as text
 from ranjax.core.errors import ConfigError, nearest
 
@@ -68,7 +68,6 @@ class Pairs(NamedTuple):
     similarity: float | None = None
     hide_id: int | None = None
     surrogate_fn: ImageEncoder | None = None
-    text_resume: resume.TextResume | None = None
 
     @property
     def captions(self) -> int:
@@ -98,12 +97,7 @@ class Pairs(NamedTuple):
 
         rows = (self.tokens, self.mask, self.words)
         if self.hide_id is None:
-            again = None
-            if self.text_resume is not None:
-                again = resume.Resume(
-                    self.text_resume, lambda found, rows: -jnp.sum(losses.unit(found) * target[rows], axis=-1)
-                )
-            return text.substitute(loss, self.table, *rows, self.allowed, settings, accept, again)
+            return text.substitute(loss, self.table, *rows, self.allowed, settings, accept)
         allowed = self.allowed
         if isinstance(allowed, candidates_lib.Table):
             allowed = candidates_lib.for_rows(allowed, self.tokens, self.words)
@@ -258,7 +252,6 @@ def craft(
     similarity: float | None = None,
     hide_id: int | None = None,
     surrogate_fn: ImageEncoder | None = None,
-    text_resume: resume.TextResume | None = None,
     **options: Any,
 ) -> JointAttack:
     """Attacks B pairs by one of `RECIPES`; pure, for the caller's jit.
@@ -277,8 +270,6 @@ def craft(
         which needs candidates with lists); None: guided by the gradient (`text.substitute`).
       surrogate_fn: an encoder whose gradient PGD follows in the place of `image_fn`'s, e.g. the same one computing in
         bfloat16; every loss that is returned is `image_fn`'s, but `image.trace`.
-      text_resume: `text_fn` in two parts, of a causal encoder (`resume.of_encoder`): replaced words are then scored
-        without computing again what stands before them.
       **options: of the recipe: `alpha` (coattack), `scales` and `noise` (sga), `initial` (sequential).
 
     Raises:
@@ -313,7 +304,6 @@ def craft(
         similarity,
         hide_id,
         surrogate_fn,
-        text_resume,
     )
     result = RECIPES[recipe](pairs, image_settings, text_settings, **options)
     attack = result.text._asdict()

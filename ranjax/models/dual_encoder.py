@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ranjax.core.errors import ConfigError
-from ranjax.models import input_filter, text_resume
+from ranjax.models import input_filter
 from ranjax.models.clip_config import DualEncoderConfig
 from ranjax.models.encoder_config import TowersConfig, image_tower, text_tower, towers
 from ranjax.models.layers import at_least_float32
@@ -63,30 +63,6 @@ class DualEncoder(nnx.Module):
             embeddings = self.text.token_embedding[...][tokens]
         x = self.text(tokens, mask, embeddings.astype(compute_dtype(config, stored)))
         return _projected(self.text_projection, x).astype(stored)
-
-    def text_features_cached(
-        self, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array
-    ) -> tuple[jax.Array, text_resume.Cache]:
-        """See `DualEncoderFunctions.text_features_cached`."""
-        stored = self._stored
-        check_tokens(tokens, mask, embeddings, self.config)
-        x, cache = text_resume.encode(self.text, tokens, mask, embeddings.astype(compute_dtype(self.config, stored)))
-        return _projected(self.text_projection, x).astype(stored), cache
-
-    def text_features_resumed(
-        self,
-        blocks: dict[str, Any],
-        cache: text_resume.Cache,
-        rows: jax.Array,
-        start: jax.Array,
-        end: jax.Array,
-        room: int,
-        tokens: jax.Array,
-        mask: jax.Array,
-    ) -> jax.Array:
-        """See `DualEncoderFunctions.text_features_resumed`."""
-        x = text_resume.resume(self.text, blocks, cache, rows, start, end, room, tokens, mask)
-        return _projected(self.text_projection, x).astype(self._stored)
 
     def token_table(self) -> jax.Array:
         """See `DualEncoderFunctions.token_table`."""
@@ -152,37 +128,6 @@ class DualEncoderFunctions:
           ConfigError: a text longer than max_length, or shapes that do not fit each other.
         """
         return self._bind(params).text_features(tokens, mask, embeddings)
-
-    @property
-    def is_causal(self) -> bool:
-        """Whether a token of the text tower sees only those before it, as `text_features_resumed` needs."""
-        text = towers(self.config).text
-        return text.pools_at_eos and text.causal
-
-    def text_features_cached(
-        self, params: Params, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array
-    ) -> tuple[jax.Array, text_resume.Cache]:
-        """`text_features`, and what `text_features_resumed` needs of these texts; for causal text towers."""
-        return self._bind(params).text_features_cached(tokens, mask, embeddings)
-
-    def text_blocks(self, params: Params) -> dict[str, Any]:
-        """The blocks of the text tower as `text_features_resumed` takes them: to be made once, outside of loops."""
-        return text_resume.stacked(self._bind(params).text)
-
-    def text_features_resumed(
-        self,
-        params: Params,
-        blocks: dict[str, Any],
-        cache: text_resume.Cache,
-        rows: jax.Array,
-        start: jax.Array,
-        end: jax.Array,
-        room: int,
-        tokens: jax.Array,
-        mask: jax.Array,
-    ) -> jax.Array:
-        """`text_features` of texts that equal cached ones before `start`; see `text_resume.resume`."""
-        return self._bind(params).text_features_resumed(blocks, cache, rows, start, end, room, tokens, mask)
 
     def token_table(self, params: Params) -> jax.Array:
         """The token embeddings, [V, W]."""

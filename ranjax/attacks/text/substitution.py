@@ -22,7 +22,6 @@ import numpy as np
 from ranjax.attacks.input_checks import check_rows, check_vocabulary, validate_count
 from ranjax.attacks.text import candidates as candidates_lib
 from ranjax.attacks.text import gains as gains_lib
-from ranjax.attacks.text import resume as resume_lib
 from ranjax.attacks.text import words as words_lib
 from ranjax.core.errors import ConfigError
 
@@ -170,7 +169,6 @@ def substitute(
     candidates: candidates_lib.Table | candidates_lib.Candidates,
     settings: Substitution,
     accept_fn: TextTest | None = None,
-    resume: resume_lib.Resume | None = None,
 ) -> TextAttack:
     """Gradient-guided substitution of whole words (HotFlip, Ebrahimi et al. 2018, with true re-scoring).
 
@@ -190,7 +188,6 @@ def substitute(
       settings: budget and width of the search.
       accept_fn: same arguments as the loss -> bool[B]; a replaced text for which it is False is not taken, e.g. one too
         far from the original (`similar_to`).
-      resume: the same loss in two parts, which spares a causal encoder the words before the replaced one.
 
     Returns:
       A `TextAttack`; the loss is that of the forward pass that chose the text.
@@ -245,16 +242,13 @@ def substitute(
             found = jax.lax.map(one, (*flat, *given), batch_size=together)
         return jax.tree.map(lambda x: x.reshape((members, batch) + x.shape[1:]), found)
 
-    def total(embeddings: jax.Array, rows: words_lib.Row) -> tuple[jax.Array, Any]:
-        if resume is None:
-            loss, cache = _each_member(loss_fn)(embeddings, rows.tokens, rows.mask), None
-        else:
-            loss, cache = _each_member(resume.encode)(embeddings, rows.tokens, rows.mask)
-        return jnp.sum(loss), (loss, cache)
+    def total(embeddings: jax.Array, rows: words_lib.Row) -> tuple[jax.Array, jax.Array]:
+        loss = _each_member(loss_fn)(embeddings, rows.tokens, rows.mask)
+        return jnp.sum(loss), loss
 
     def one_round(state: _State) -> _State:
         rows, used = state.rows, state.choices >= 0
-        gradient, (value, cache) = jax.grad(total, has_aux=True)(table[rows.tokens], rows)
+        gradient, value = jax.grad(total, has_aux=True)(table[rows.tokens], rows)
         # The first gradient brings the loss of the given rows along; later ones are of the pass that chose.
         loss, trace = at_start(value[0])
         begun = state.round > 0
@@ -267,10 +261,7 @@ def substitute(
         replaced, valid, slot, choice = jax.tree.map(flat, (replaced, valid, slot, choice))
         if settings.max_queries is not None:
             valid &= jnp.cumsum(valid, axis=0, dtype=jnp.int32) + state.queries[None, :] <= settings.max_queries
-        if resume is None:
-            loss = row_losses(loss_fn, table, replaced, settings.forward_rows)
-        else:
-            loss = resume_lib.losses(resume, cache, rows, replaced, settings.forward_rows)
+        loss = row_losses(loss_fn, table, replaced, settings.forward_rows)
         taken = valid & ~jnp.isnan(loss)
         if accept_fn is not None:
             taken &= row_losses(accept_fn, table, replaced, settings.forward_rows)

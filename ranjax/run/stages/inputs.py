@@ -13,7 +13,6 @@ import numpy as np
 
 from ranjax.attacks import pairs as joint
 from ranjax.attacks.pgd import PGD
-from ranjax.attacks.text import resume
 from ranjax.attacks.text.substitution import Substitution
 from ranjax.core import keys
 from ranjax.core.errors import DataError
@@ -244,7 +243,6 @@ def craft_pairs(
         text,
         allowed,
         surrogate_fn=functools.partial(followed.image_features, params) if followed else None,
-        text_resume=resume.of_encoder(functions, params),
         **options,
     )
 
