@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ranjax.core.errors import ConfigError
-from ranjax.methods.table import METHODS
+from ranjax.methods.head_methods import METHODS
 from ranjax.methods.tower_methods import TUNED
 from ranjax.run.config import default_config
 from ranjax.run.stages import search_grid as adapt_search

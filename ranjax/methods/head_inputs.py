@@ -10,7 +10,7 @@ import numpy as np
 
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.methods import selection
-from ranjax.methods.table import Examples, Fit, Method
+from ranjax.methods.head_methods import Examples, Fit, Method
 from ranjax.models.heads import HEADS
 from ranjax.objectives.rectification import DEFENCE, Weights
 

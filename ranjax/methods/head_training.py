@@ -25,7 +25,7 @@ from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.keys import stream
 from ranjax.methods import head_inputs as adapt_input
 from ranjax.methods import selection
-from ranjax.methods.table import METHODS, Examples, Fit, Method
+from ranjax.methods.head_methods import METHODS, Examples, Fit, Method
 from ranjax.models.heads import HEADS, LinearHead, ResidualHead
 from ranjax.objectives import classification, rectification
 from ranjax.objectives.rectification import Weights

@@ -1,114 +1,318 @@
-"""Methods that fit a head on frozen features, and the settings they share."""
+"""The table of methods: zero-shot, heads on frozen features, methods that tune the image tower, test-time methods.
+
+One entry a method. Configuration keys, labels, colours, order, groups and choices everywhere are derived from it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
-import numpy as np
+from ranjax.core.errors import ConfigError, nearest
+from ranjax.core.registry import Table, check_entry
+from ranjax.core.settings import read
+from ranjax.methods.method_settings import TERMS, Counterattack, HeadTraining, TowerTraining
 
-from ranjax.objectives.rectification import Weights
+NEEDS = ("attacked", "filter", "questions", "single_label")
 
-_CE_ONLY = Weights(ce=1.0)
-_NMTUNE = Weights(ce=1.0, mse=1.0, cov=0.04, svd=0.001)
+
+@dataclass(frozen=True)
+class Style:
+    """How a plot draws something: a colour, matplotlib's marker and line style."""
+
+    color: str
+    marker: str
+    line: str | tuple[float, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
 class Method:
-    """How one head is trained.
+    """One method.
 
     Attributes:
-      head: "linear" (LP), "residual" (NMTune's head) or "narrow" (the same with a hidden layer of D / 8).
-      weights: of the loss terms, see :class:`ranjax.objectives.rectification.Weights`.
-      learning_rate: AdamW's first one; a cosine takes it to 0.
-      weight_decay: AdamW's, on every parameter (as torch's does).
-      top_k: singular values that count as dominant; one value a call of `fit_heads`.
-      svd_every: the singular-value term is taken every so many steps and counts as many times (lazy regularisation,
-        Karras et al. 2020, arXiv 1912.04958, section 3.1); one value a call of `fit_heads`.
-      epochs_share: share of `Fit.epochs` that it trains for, at least one epoch; one value a call of `fit_heads`.
-      attacked_share: weight in [0, 1] of the attacked validation features' metric in the choice of the epoch.
-      filtered: whether its features come through the low-pass filter (:mod:`ranjax.models.input_filter`); whoever makes
-        the features sees to that.
-      sees: of a set of questions, "both" image and question, or "image" or "question" alone; whoever makes the features
-        sees to that. Elsewhere there is an image only.
+      name: as the config and results.json have it.
+      label: as a page has it.
+      settings: an instance of a frozen dataclass of `ranjax.core.settings.setting` fields; None: nothing to set.
+        `HeadTraining` is trained by `fit_heads`, `TowerTraining` by `tune`, `Counterattack` changes images at test
+        time; any other kind is a head on frozen features that brings `fit` and `predict`.
+      keys: the fields that are configuration keys ``adapt.<name>.<field>``; None: all.
+      fit: ``(train, validation, settings, *, classes, seeds, shared) -> variables``: two `Examples`, the settings, C,
+        the seeds and a `Fit`; a nested dict of arrays with a leading axis of seeds.
+      predict: ``(variables, features f32[N, D]) -> logits f32[N, C]`` with the variables of one seed; differentiable.
+      style: of its lines and bars; None: the page chooses one.
+      needs: some of `NEEDS`: "attacked" (features under attack), "filter" (a low-pass filter, adapt.filter above 0),
+        "questions" (a set of questions), "single_label" (one label an image).
+      variant_of: the method whose settings it takes, but for `changes`.
+      changes: the settings in which a variant differs.
+      leaves_out: of an ablation, the part of its base that it is without.
+      source: the paper.
     """
 
-    head: str = "residual"
-    weights: Weights = _CE_ONLY
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    top_k: int = 1
-    svd_every: int = 1
-    epochs_share: float = 1.0
-    attacked_share: float = 0.0
-    filtered: bool = False
-    sees: str = "both"
+    name: str
+    label: str
+    settings: Any = None
+    keys: tuple[str, ...] | None = None
+    fit: Callable[..., Any] | None = None
+    predict: Callable[..., Any] | None = None
+    style: Style | None = None
+    needs: tuple[str, ...] = ()
+    variant_of: str = ""
+    changes: Mapping[str, object] = field(default_factory=dict)
+    leaves_out: str = ""
+    source: str = ""
 
+    @property
+    def family(self) -> str:
+        """One of "zero_shot", "head", "tower", "test_time"."""
+        kinds = ((type(None), "zero_shot"), (TowerTraining, "tower"), (Counterattack, "test_time"))
+        return next((family for kind, family in kinds if isinstance(self.settings, kind)), "head")
+
+    def variant(self, name: str, label: str, style: Style | None = None, **others: Any) -> Method:
+        """Return a method with the settings of this one; `changes`, `needs` and more are given by name."""
+        settings = replace(self.settings, **others.get("changes", {}))
+        own = {"style": style, "keys": (), "variant_of": self.name, "needs": self.needs, **others}
+        return replace(self, name=name, label=label, settings=settings, **own)
+
+    def __post_init__(self) -> None:
+        """Check the contract.
+
+        Raises:
+          ConfigError: names the field that is missing or wrong, and what it should be.
+        """
+        own = self.family == "head" and not isinstance(self.settings, HeadTraining)
+        check_entry(self, *(("fit", "predict") if own else ()))
+        for need in self.needs:
+            if need not in NEEDS:
+                raise ConfigError("Method.needs", need, f"some of {', '.join(NEEDS)}", nearest(need, NEEDS))
+        known = [item.name for item in fields(self.settings)] if self.settings else []
+        for name in (*(self.keys or ()), *self.changes):
+            if name not in known:
+                raise ConfigError("Method.keys", name, f"fields of its settings: {', '.join(known)}")
+        if self.style is not None and not isinstance(self.style, Style):
+            raise ConfigError("Method.style", self.style, "a Style(color, marker, line), or None")
+
+
+_DASHED, _DOTTED, _DASH_DOTTED = (0, (4, 1.5)), (0, (1, 1.6)), (0, (4, 1.5, 1, 1.5))
+_HEAD = ("learning_rate", "weight_decay", "attacked_share")
+_NMTUNE = (*_HEAD, "mse", "cov", "svd", "top_k", "svd_every")
+_DEFENCE = ("defence_ce", "defence_consistency", "defence_kl")
+_LORA = ("learning_rate", "head_learning_rate", "weight_decay", "rank", "targets")
+_TERMS = (*TERMS, "top_k")
+_FULL = ("learning_rate", "weight_decay", "trainable")
+_FROM_PAPER: dict[str, Any] = {"mse": 1.0, "cov": 0.04, "svd": 0.001}
+_OF_RAN: dict[str, Any] = {**_FROM_PAPER, "defence_ce": 1.0, "defence_consistency": 1.0, "defence_kl": 1.0}
 
 # LP, MLP and NMTune as published (arXiv 2309.17002 and its public code); RAN is this project's reconstruction.
-METHODS: dict[str, Method] = {
-    "lp": Method(head="linear", learning_rate=1e-2),
-    "mlp": Method(),
-    "nmtune": Method(weights=_NMTUNE),
-    "ran": Method(
+_LP = Method(
+    "lp",
+    "LP",
+    HeadTraining(head="linear", learning_rate=1e-2),
+    keys=_HEAD,
+    style=Style("#0072B2", "s", "-"),
+    source="a linear probe",
+)
+_MLP = Method("mlp", "MLP", HeadTraining(), keys=_HEAD, style=Style("#56B4E9", "^", _DASHED), source="NMTune's head")
+_NMTUNE_METHOD = Method(
+    "nmtune",
+    "NMTune",
+    HeadTraining(**_FROM_PAPER),
+    keys=_NMTUNE,
+    style=Style("#009E73", "D", _DASH_DOTTED),
+    source="Chen et al. 2024, arXiv 2309.17002",
+)
+_RAN = Method(
+    "ran",
+    "RAN",
+    HeadTraining(
+        **_OF_RAN,
         head="narrow",
-        weights=_NMTUNE._replace(defence_ce=1.0, defence_consistency=1.0, defence_kl=1.0),
         learning_rate=1e-2,
         svd_every=8,
         epochs_share=0.5,
         attacked_share=0.5,
         filtered=True,
     ),
+    keys=(*_NMTUNE, *_DEFENCE, "epochs_share"),
+    style=Style("#D55E00", "o", "-"),
+    source="this project's reconstruction",
+)
+_AT = Method(
+    "at",
+    "AT",
+    HeadTraining(ce=0.0, defence_ce=1.0, attacked_share=0.5),
+    keys=_HEAD,
+    style=Style("#E69F00", "P", _DASHED),
+    source="Madry et al. 2018, arXiv 1706.06083: NMTune's head on attacked features alone",
+)
+_LORA_METHOD = Method(
+    "lora",
+    "LoRA",
+    TowerTraining(learning_rate=3e-3),
+    keys=_LORA,
+    style=Style("#999933", "d", _DASHED),
+    source="Hu et al. 2022, arXiv 2106.09685",
+)
+_AT_LORA = Method(
+    "at_lora",
+    "AT (LoRA)",
+    TowerTraining(learning_rate=3e-3, objective="at"),
+    keys=_LORA,
+    style=Style("#E69F00", "h", _DASH_DOTTED),
+    source="Madry et al. 2018, arXiv 1706.06083, in LoRA's scope",
+)
+_RAN_LORA = Method(
+    "ran_lora",
+    "RAN (LoRA)",
+    TowerTraining(objective="ran", learning_rate=3e-3, ce=0.0, defence_ce=1.0, defence_kl=1.0, filtered=True),
+    keys=(*_LORA, *_TERMS),
+    style=Style("#CC79A7", "v", "-"),
+    source="this project's reconstruction, in LoRA's scope",
+)
+_PROMPTED = {"scope": "full", "head": "prompts"}
+PARTS = {
+    "mse": "consistency",
+    "cov": "covariance",
+    "svd": "dominant singular value",
+    "defence_ce": "cross-entropy under attack",
+    "defence_consistency": "feature consistency under attack",
+    "defence_kl": "prediction consistency under attack",
+    "filter": "low-pass filter",
 }
-# NMTune's head on attacked features alone; and RAN without one of its parts each.
-METHODS["at"] = Method(weights=Weights(ce=0.0, defence_ce=1.0), attacked_share=0.5)
-WITHOUT = "ran_without_"
-for _term in ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl"):
-    METHODS[WITHOUT + _term] = replace(METHODS["ran"], weights=METHODS["ran"].weights._replace(**{_term: 0.0}))
-METHODS[WITHOUT + "filter"] = replace(METHODS["ran"], filtered=False)
-# What the filter alone is worth: LP behind it; and what the light head costs: RAN with NMTune's wide one.
-METHODS["lp_filter"] = replace(METHODS["lp"], filtered=True)
-METHODS["ran_wide"] = replace(METHODS["ran"], head="residual")
-# Of a set of questions: what the image alone tells, and what the question alone does (the prior of language).
-METHODS["lp_image"] = replace(METHODS["lp"], sees="image")
-METHODS["lp_question"] = replace(METHODS["lp"], sees="question")
+"""The parts that an ablation leaves out, with their labels: RAN's terms, and its filter."""
 
 
-@dataclass(frozen=True)
-class Fit:
-    """What all runs of one call share.
+def _ablations(base: Method) -> list[Method]:
+    """Return a method without each of its parts in turn."""
+    return [
+        base.variant(
+            f"{base.name}_without_{part}",
+            f"{base.label} without {label}",
+            changes={"filtered": False} if part == "filter" else {part: 0.0},
+            leaves_out=part,
+        )
+        for part, label in PARTS.items()
+    ]
 
-    Attributes:
-      epochs: passes over the training features.
-      batch_size: features a step, cut at N. Each epoch shuffles anew and drops its last N mod batch_size rows.
-      metric: that chooses the epoch, one of "accuracy", "balanced_accuracy", "auroc"; equal epochs: the lower loss.
-      multi_label: sigmoid outputs and multi-hot labels in place of softmax and one label.
-      class_weights: "none", "balanced" (N / (C * count); multi-label: absent / present), or one number a class.
-      parallel: runs trained side by side; None: one on a CPU (whose caches that suits best), all on an accelerator.
+
+METHODS: Table[Method] = Table(
+    "method",
+    Method,
+    (
+        Method("zero_shot", "Zero-shot", style=Style("#000000", "x", _DOTTED), needs=("single_label",)),
+        _LP,
+        # What the filter alone is worth: LP behind it.
+        _LP.variant(
+            "lp_filter",
+            "LP (filter)",
+            Style("#CC79A7", "v", _DOTTED),
+            changes={"filtered": True},
+            needs=("filter",),
+        ),
+        _MLP,
+        _NMTUNE_METHOD,
+        _RAN,
+        # What the light head costs: RAN with NMTune's wide one, at the rate of the other wide heads.
+        _RAN.variant(
+            "ran_wide",
+            "RAN (wide head)",
+            Style("#882255", "o", _DASHED),
+            changes={"head": "residual", "learning_rate": 1e-3},
+        ),
+        # Of a set of questions: what the image alone tells, and what the question alone does (the prior of language).
+        _LP.variant("lp_image", "LP (image alone)", changes={"modality": "image"}, needs=("questions",)),
+        _LP.variant("lp_question", "LP (question alone)", changes={"modality": "question"}, needs=("questions",)),
+        _LORA_METHOD,
+        Method(
+            "fft",
+            "FFT",
+            TowerTraining(scope="full"),
+            keys=(*_FULL, "head_learning_rate"),
+            style=Style("#767676", "8", "-"),
+            source="full fine-tuning",
+        ),
+        _AT,
+        _AT_LORA,
+        _LORA_METHOD.variant(
+            "lora_filter",
+            "LoRA (filter)",
+            Style("#117733", "d", _DOTTED),
+            changes={"filtered": True},
+            needs=("filter",),
+            source="LoRA behind RAN's filter",
+        ),
+        _AT_LORA.variant(
+            "at_lora_filter",
+            "AT (LoRA, filter)",
+            Style("#882255", "h", _DOTTED),
+            changes={"filtered": True},
+            needs=("filter",),
+            source="adversarial training in LoRA's scope behind it",
+        ),
+        Method(
+            "ran_live",
+            "RAN (live)",
+            TowerTraining(scope="head", head="narrow", objective="ran", filtered=True, **_OF_RAN),
+            keys=("head_learning_rate", "weight_decay", *_TERMS),
+            style=Style("#D55E00", "X", _DOTTED),
+            source="RAN's head, its defence examples made on the fly against both",
+        ),
+        _RAN_LORA,
+        Method(
+            "tecoa",
+            "TeCoA",
+            TowerTraining(objective="tecoa", **_PROMPTED),
+            keys=_FULL,
+            style=Style("#AA4499", "<", _DASHED),
+            needs=("single_label",),
+            source="Mao et al. 2023, arXiv 2212.07016",
+        ),
+        Method(
+            "fare",
+            "FARE",
+            TowerTraining(objective="fare", **_PROMPTED),
+            keys=_FULL,
+            style=Style("#009E73", ">", "-"),
+            needs=("single_label",),
+            source="Schlarmann et al. 2024, arXiv 2402.12336",
+        ),
+        Method(
+            "pmg_aft",
+            "PMG-AFT",
+            TowerTraining(objective="pmg_aft", pull=1.0, **_PROMPTED),
+            keys=(*_FULL, "pull"),
+            style=Style("#0072B2", "p", _DOTTED),
+            needs=("single_label",),
+            source="Wang et al. 2024, arXiv 2401.04350",
+        ),
+        Method(
+            "ttc",
+            "TTC",
+            Counterattack(),
+            style=Style("#56B4E9", "*", _DASH_DOTTED),
+            needs=("single_label",),
+            source="Xing et al. 2025, arXiv 2503.03613",
+        ),
+        *_ablations(_RAN),
+        *_ablations(_RAN_LORA),
+    ),
+    key="adapt.methods",
+)
+
+
+def selected(names: Sequence[str]) -> dict[str, Method]:
+    """Return the entries that `adapt.methods` names, by their own names and in their order."""
+    return {name: METHODS[name] for name in METHODS.names_of(names)}
+
+
+def settings_of(adapt: Mapping[str, Any], name: str) -> Any:
+    """Return the settings of a method as a config has them; a variant's are those of its base, but for its changes.
+
+    Args:
+      adapt: the group of keys, or a nested mapping of the same shape: {"lp": {"learning_rate": 0.01}, ...}.
+      name: of an entry of `METHODS`.
     """
-
-    epochs: int = 30
-    batch_size: int = 64
-    metric: str = "accuracy"
-    multi_label: bool = False
-    class_weights: str | tuple[float, ...] = "none"
-    parallel: int | None = None
-
-    def __post_init__(self) -> None:
-        # A list or an array is taken as well; the settings are static in a compiled program, which needs a tuple.
-        if not isinstance(self.class_weights, str) and np.ndim(self.class_weights) == 1:
-            object.__setattr__(self, "class_weights", tuple(np.asarray(self.class_weights).tolist()))
-
-
-class Examples(NamedTuple):
-    """Cached features of a split.
-
-    Attributes:
-      features: f32[N, D], or f32[R, N, D] of R encoders.
-      labels: i32[N] in [0, C), or multi-hot [N, C].
-      attacked: the same examples' features under attack, shape of `features`, or None.
-    """
-
-    features: Any
-    labels: Any
-    attacked: Any = None
+    method = METHODS[name]
+    if method.variant_of:
+        return replace(settings_of(adapt, method.variant_of), **method.changes)
+    return method.settings if method.settings is None else read(method.settings, adapt.get(name, {}))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ranjax.attacks import pgd as image_attacks
-from ranjax.methods.table import METHODS
+from ranjax.methods.head_methods import METHODS
 from ranjax.models import input_filter, lora
 from ranjax.models.heads import HEADS, LinearHead, ResidualHead
 from ranjax.models.trainable import combine, describe_adapters, describe_trainable, select

@@ -49,7 +49,7 @@ def table(items: Sequence[Mapping[str, Any]]) -> tables.Table | None:
     breaks: set[int] = set()
     for condition, ratio, left_out in places:
         line = [wording.condition_label(condition)] if several else []
-        line += [wording.percent(ratio), wording.term_label(left_out.removeprefix(rows_.ABLATED))]
+        line += [wording.percent(ratio), wording.term_label(rows_.left_out(left_out))]
         line += [_estimate(found.get((condition, ratio, left_out, kind))) for kind in kinds]
         if lines and lines[-1][: 1 + several] != line[: 1 + several]:
             breaks.add(len(lines))

@@ -8,9 +8,9 @@ import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from ranjax.methods.table import METHODS, Style
 from ranjax.report import labels_text as wording
 from ranjax.report import row_queries as rows_
 from ranjax.report.markup import Markup, tag
@@ -44,38 +44,8 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Style:
-    """How one method or one noise ratio is drawn."""
-
-    color: str
-    marker: str
-    line: Any
-
-
-_STYLES = {
-    "encoder": Style("#000000", "x", (0, (1, 1.6))),
-    "zero_shot": Style("#000000", "x", (0, (1, 1.6))),
-    "lp": Style("#0072B2", "s", "-"),
-    "lp_filter": Style("#CC79A7", "v", (0, (1, 1.6))),
-    "mlp": Style("#56B4E9", "^", (0, (4, 1.5))),
-    "nmtune": Style("#009E73", "D", (0, (4, 1.5, 1, 1.5))),
-    "ran": Style("#D55E00", "o", "-"),
-    "ran_wide": Style("#882255", "o", (0, (4, 1.5))),
-    "at": Style("#E69F00", "P", (0, (4, 1.5))),
-    # These stand beside zero-shot and RAN, and not beside the other heads: see rows.families.
-    "ran_lora": Style("#CC79A7", "v", "-"),
-    "at_lora": Style("#E69F00", "h", (0, (4, 1.5, 1, 1.5))),
-    "lora_filter": Style("#117733", "d", (0, (1, 1.6))),
-    "at_lora_filter": Style("#882255", "h", (0, (1, 1.6))),
-    "lora": Style("#999933", "d", (0, (4, 1.5))),
-    "fft": Style("#767676", "8", "-"),
-    "tecoa": Style("#AA4499", "<", (0, (4, 1.5))),
-    "fare": Style("#009E73", ">", "-"),
-    "pmg_aft": Style("#0072B2", "p", (0, (1, 1.6))),
-    "ttc": Style("#56B4E9", "*", (0, (4, 1.5, 1, 1.5))),
-    "ran_live": Style("#D55E00", "X", (0, (1, 1.6))),
-}
+_STYLES = {name: method.style for name, method in METHODS.items() if method.style}
+_STYLES["encoder"] = _STYLES["zero_shot"]
 _OTHERS = [
     Style("#CC79A7", "v", (0, (1, 1.6))),
     Style("#E69F00", "H", "-"),

@@ -6,41 +6,15 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ranjax.methods import table
+
 METHODS = {
     "encoder": "Encoder",
-    "zero_shot": "Zero-shot",
-    "lp": "LP",
-    "lp_filter": "LP (filter)",
-    "mlp": "MLP",
-    "nmtune": "NMTune",
-    "ran": "RAN",
-    "ran_wide": "RAN (wide head)",
-    "lp_image": "LP (image alone)",
-    "lp_question": "LP (question alone)",
-    "lora": "LoRA",
-    "fft": "FFT",
-    "at": "AT",
-    "at_lora": "AT (LoRA)",
-    "lora_filter": "LoRA (filter)",
-    "at_lora_filter": "AT (LoRA, filter)",
-    "ran_live": "RAN (live)",
-    "ran_lora": "RAN (LoRA)",
-    "tecoa": "TeCoA",
-    "fare": "FARE",
-    "pmg_aft": "PMG-AFT",
-    "ttc": "TTC",
+    **{name: method.label for name, method in table.METHODS.items()},
     "image_to_text": "Image to report",
     "text_to_image": "Report to image",
 }
-TERMS = {
-    "mse": "consistency",
-    "cov": "covariance",
-    "svd": "dominant singular value",
-    "defence_ce": "cross-entropy under attack",
-    "defence_consistency": "feature consistency under attack",
-    "defence_kl": "prediction consistency under attack",
-    "filter": "low-pass filter",
-}
+TERMS = table.PARTS
 SPLITS = {"test": "in domain", "ood_test": "out of domain"}
 SPLIT_PHRASES = {"test": "on the test set", "ood_test": "on the out-of-domain test set"}
 METRICS = {

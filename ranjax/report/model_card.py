@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ranjax.methods.table import METHODS
 from ranjax.report import figure_captions as captions
 from ranjax.report import labels_text as wording
 from ranjax.report import row_queries as rows_
-from ranjax.run.schema.adapt_keys import TUNED
 
 FILE = "README.md"
 SIMULATED = (
@@ -177,7 +177,10 @@ def _chosen(facts: Facts) -> list[Mapping[str, Any]]:
     if facts.method:
         return [row for row in of_condition if row["method"] == facts.method]
     # Methods that change the encoder have files of their own, by `python -m ranjax export`.
-    return [row for row in of_condition if row["task"] in ("finding", rows_.RETRIEVAL) and row["method"] not in TUNED]
+    return [row for row in of_condition if row["task"] in ("finding", rows_.RETRIEVAL) and row["method"] not in _TOWER]
+
+
+_TOWER = [name for name, method in METHODS.items() if method.family == "tower"]
 
 
 def _value(row: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ranjax.core.errors import DataError
+from ranjax.methods.table import METHODS
 from ranjax.report import labels_text as wording
 
 Row = Mapping[str, Any]
@@ -77,13 +78,14 @@ def first(rows: Iterable[Row], **where: Any) -> Row | None:
     return found[0] if found else None
 
 
-ABLATED = "ran_without_"
-"""How the names of RAN without one of its terms begin."""
-
-
 def is_ablation(item: Mapping[str, Any]) -> bool:
     """Whether a row, comparison or list entry is about RAN without one of its terms."""
-    return any(str(item.get(field) or "").startswith(ABLATED) for field in ("method", "a", "b"))
+    return any(item.get(field) in _ABLATIONS for field in ("method", "a", "b"))
+
+
+def left_out(name: str) -> str:
+    """Returns the part of RAN that a method leaves out, e.g. "mse"; the name itself for another one."""
+    return METHODS[name].leaves_out if name in METHODS else name
 
 
 def distinct(rows: Iterable[Row], field: str) -> list[Any]:
@@ -101,7 +103,10 @@ def methods(rows: Iterable[Row]) -> list[str]:
     return _ordered((row.get("method") for row in rows), list(wording.METHODS))
 
 
-HEADS = ("zero_shot", "lp", "lp_filter", "mlp", "nmtune", "ran", "ran_wide", "at", "lp_image", "lp_question")
+_ABLATIONS = tuple(name for name, method in METHODS.items() if method.leaves_out)
+HEADS = tuple(
+    name for name, method in METHODS.items() if method.family in ("zero_shot", "head") and not method.leaves_out
+)
 _MOST_IN_A_PANEL = 7
 
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
+from ranjax.methods.head_methods import WITHOUT
 from ranjax.methods.head_training import METHODS, Method
-from ranjax.methods.table import WITHOUT
 from ranjax.methods.tower_methods import TUNED, Tuned
 from ranjax.models import input_filter
 from ranjax.objectives.rectification import Weights

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from ranjax import models
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError, nearest
-from ranjax.methods.table import METHODS
+from ranjax.methods.head_methods import METHODS
 from ranjax.methods.tower_methods import FROZEN, encoder_of
 from ranjax.models import input_filter
 from ranjax.report import model_card

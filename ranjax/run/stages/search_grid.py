@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ranjax.attacks import pgd as image_attacks
-from ranjax.methods.table import Method
+from ranjax.methods.head_methods import Method
 from ranjax.methods.tower_methods import Tune, Tuned, describe_scope
 from ranjax.run.stages.adapted_encoder import method_of, tuned_of
 

@@ -13,7 +13,7 @@ from ranjax.attacks import pgd as image_attacks
 from ranjax.core import files
 from ranjax.data.images.reading import to_float
 from ranjax.evaluation.white_box import Robustness, WhiteBox, survivors
-from ranjax.methods.table import WITHOUT
+from ranjax.methods.head_methods import WITHOUT
 from ranjax.run.config import pixel_units
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation import feature_views as inside
