@@ -1,7 +1,7 @@
 """Attacks a folder of images and a CSV of reports with a given checkpoint: adversarial images, texts and a summary.
 
-    python -m ranjax attack --checkpoint=clip/ --images=films/ --reports=reports.csv --out=attacked/
-    python -m ranjax attack --checkpoint=runs/ran --images=films/ --reports=reports.csv --out=attacked/ --recipe=sga
+    ranjax attack --checkpoint=clip/ --images=films/ --reports=reports.csv --out=attacked/
+    ranjax attack --checkpoint=runs/ran --images=films/ --reports=reports.csv --out=attacked/ --recipe=sga
 
 The checkpoint is a folder as `transformers` saves it, with its tokenizer, or the workdir of a run (its clean encoder).
 The CSV has a column with the image's path below --images, and one with a report of it; an image may stand on several
@@ -23,31 +23,22 @@ import argparse
 import csv
 import dataclasses
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ranjax.cli import outcome
 from ranjax.core import files
-from ranjax.core.errors import ConfigError, DataError, nearest
+from ranjax.core.errors import ConfigError, nearest
 
-EXIT_REFUSED, EXIT_STOPPED = 2, 75
 # The least that these numbers may be.
 LEAST = {"steps": 0, "restarts": 1, "words": 0, "top_k": 1, "beam": 1, "max_queries": 0, "neighbours": 1,
          "masked_lm_k": 1, "batch_size": 1}  # fmt: skip
 
 
-def parser() -> argparse.ArgumentParser:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    p = argparse.ArgumentParser(
-        prog="python -m ranjax attack",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--checkpoint", required=True, type=Path, metavar="FOLDER", help="a model folder, or a run's workdir"
     )
@@ -152,23 +143,17 @@ def parser() -> argparse.ArgumentParser:
         help="where compiled programs are kept (default: the user's cache folder); off: nowhere",
     )
     p.add_argument("--seed", default=0, type=int, metavar="N", help="of the random starts (default: 0)")
-    return p
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+def run(arguments: argparse.Namespace) -> int:
     from ranjax.training import allocator, compile_cache, cpu_devices, signals
 
     allocator.keep_freed_memory()
     cpu_devices.split(arguments.cpu_devices)
     if arguments.compile_cache != "off":
         compile_cache.enable(arguments.compile_cache or None)
-    try:
-        with signals.StopFlag() as stop:
-            return _run(arguments, stop)
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+    with signals.StopFlag() as stop:
+        return _run(arguments, stop)
 
 
 def _run(arguments: argparse.Namespace, stop: Any) -> int:
@@ -221,9 +206,9 @@ def _run(arguments: argparse.Namespace, stop: Any) -> int:
     done = attack.attack(arguments, pairs, victim, image_settings, text_settings, stop)
     if not done:
         print(f"stopped; finished pairs are in {arguments.out / 'store'}. The same command goes on from here.")
-        return EXIT_STOPPED
+        return outcome.STOPPED
     _write(arguments, pairs, victim)
-    return 0
+    return outcome.DONE
 
 
 def _write(arguments: argparse.Namespace, pairs: Sequence[Any], victim: Any) -> None:
@@ -273,7 +258,3 @@ def _table(summary: dict[str, Any]) -> str:
         share = "none was right before" if turned is None else f"{100 * turned:.1f} % of the right ones turned wrong"
         lines.append(f"{label} {100 * recall[way]['before']:.1f} -> {100 * recall[way]['after']:.1f} %  ({share})")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,17 +1,157 @@
-"""One command for everything: ``ranjax run``, ``ranjax prepare``, ``ranjax report`` ..."""
+"""One command for everything: ``ranjax run``, ``ranjax prepare``, ``ranjax report`` ...
+
+Each entry of `COMMANDS` names a module of this package. Its docstring is the help text, `add_arguments(parser)` adds
+its options, and `run(arguments)` carries it out and returns an exit code (`ranjax.cli.outcome`). Words that begin with
+one of the module's `OVERRIDES`, as ``--config.``, become ``arguments.overrides``.
+"""
 
 from __future__ import annotations
 
+import argparse
+import atexit
 import importlib
+import os
+import signal
 import sys
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import NamedTuple, NoReturn
 
-COMMANDS = ("attack", "export", "prepare", "report", "status", "verify")
+import ranjax
+from ranjax.cli import outcome
+from ranjax.core.errors import ConfigError, nearest
+
+
+class Command(NamedTuple):
+    """One command: a line of help, its module below `ranjax.cli`, and what `add_arguments` receives besides."""
+
+    help: str
+    module: str
+    preset: Mapping[str, str] = {}
+
+
+COMMANDS: dict[str, Command] = {
+    "run": Command("carry out a config: prepare, pretrain, craft, adapt, evaluate, report", "run_command"),
+    "craft": Command("run until the noisy pairs are crafted", "run_command", {"until": "craft"}),
+    "adapt": Command("run until the methods are fitted", "run_command", {"until": "adapt"}),
+    "evaluate": Command("run until everything is evaluated", "run_command", {"until": "evaluate"}),
+    "describe": Command("print every key of a config: value, default, unit, meaning, choices", "describe_command"),
+    "list": Command("list methods, attacks, recipes, towers, data sets or checkpoint layouts", "list_command"),
+    "prepare": Command("prepare a data set, or your own files, for every run", "prepare_command"),
+    "attack": Command("attack your images and reports with your checkpoint", "attack_command"),
+    "export": Command("take an encoder out of a run, as transformers loads it", "export_command"),
+    "verify": Command("check what a run left behind, and set aside what is damaged", "verify_command"),
+    "status": Command("say where a run stands", "status_command"),
+    "report": Command("write the page of a run again, or of several side by side", "report_command"),
+    "completion": Command("print the completion script of a shell", "completion_command"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise outcome.UsageError(f"{message} (see '{self.prog} --help')")
+
+    def options(self) -> list[str]:
+        """Return all options, e.g. ["--help", "--config"]."""
+        return [option for action in self._actions for option in action.option_strings]
+
+
+def parser_of(name: str) -> tuple[Parser, ModuleType]:
+    """Return the parser and the module of a command."""
+    command = COMMANDS[name]
+    module = importlib.import_module(f"ranjax.cli.{command.module}")
+    summary, _, details = (module.__doc__ or "").partition("\n\n")
+    parser = Parser(
+        prog=f"ranjax {name}",
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser, **command.preset)
+    return parser, module
+
+
+def call(argv: Sequence[str]) -> int:
+    """Carry out the command that the first word names, and return its exit code."""
+    return outcome.guard(lambda: _call(list(argv)))
 
 
 def main() -> None:
-    """Hands the arguments on to the command that they name first."""
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        print("usage: ranjax " + "|".join(COMMANDS) + " ...", file=sys.stderr)
-        raise SystemExit(2)
-    name = sys.argv.pop(1)
-    importlib.import_module(f"ranjax.cli.{name}_command").main()
+    """Live the whole life of a process: once its outcome is decided, no signal changes its exit code."""
+    run_process(sys.argv[1:])
+
+
+def run_process(argv: Sequence[str]) -> NoReturn:
+    """Carry out a command, and end the process with its exit code."""
+    from ranjax.training import signals
+
+    # What is registered first runs last: the interpreter's own end would bring the handlers back that kill.
+    atexit.register(signals.answer_with, signal.SIG_IGN)
+    code = call(argv)
+    signals.answer_with(lambda *_: os._exit(code))
+    if code == outcome.INTERRUPTED:
+        # An interrupted compilation can leave XLA in a state that crashes the interpreter's own way out.
+        outcome.leave(code)
+    sys.exit(code)
+
+
+def _call(words: list[str]) -> int:
+    if not words:
+        print(_help(), file=sys.stderr)
+        return outcome.REFUSED
+    name = words.pop(0)
+    if name in ("-h", "--help", "--version"):
+        print(f"ranjax {ranjax.__version__}" if name == "--version" else _help())
+        return outcome.DONE
+    if name not in COMMANDS:
+        raise ConfigError("COMMAND", name, f"one of {', '.join(COMMANDS)}", nearest(name, COMMANDS))
+    parser, module = parser_of(name)
+    words, overrides = _split(words, getattr(module, "OVERRIDES", ()))
+    arguments, rest = parser.parse_known_args(words)
+    if rest:
+        option, _, value = rest[0].partition("=")
+        expected = f"an option of 'ranjax {name}'" if option.startswith("-") else "no further word"
+        raise ConfigError(option, value, expected, nearest(option, parser.options()))
+    arguments.overrides = overrides
+    code: int = module.run(arguments)
+    return code
+
+
+def _split(words: Sequence[str], prefixes: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the words for argparse, and the overrides: argparse takes an option with a space in it for a word.
+
+    Raises:
+      ConfigError: an override without a value.
+    """
+    given: list[str] = []
+    overrides: list[tuple[str, str]] = []
+    left = iter(words)
+    for word in left:
+        if not word.startswith(prefixes):
+            given.append(word)
+            continue
+        option, equals, value = word.partition("=")
+        following = value if equals else next(left, None)
+        if following is None:
+            raise ConfigError(option, "", f"a value after it, as in {option}=VALUE")
+        overrides.append((option, following))
+    return given, overrides
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: ranjax COMMAND ...",
+            "",
+            (ranjax.__doc__ or "").partition("\n")[0],
+            "",
+            *lines,
+            "",
+            "'ranjax COMMAND --help' says more about one; 'ranjax --version' says which ranjax this is.",
+        ]
+    )

@@ -1,12 +1,12 @@
 """Prepares a set of the field, or your own files, once: checked, counted, and ready for every run.
 
-    python -m ranjax prepare list
-    python -m ranjax prepare explain nih
-    python -m ranjax prepare nih --data_dir=/data/ChestX-ray14 --out=prepared/nih
-    python -m ranjax prepare dicom --data_dir=/data/export --out=prepared/own --option report=Report --label_reports
-    python -m ranjax prepare describe prepared/nih
-    python -m ranjax prepare iu_reports torchxrayvision-1.5.7-py3-none-any.whl
-    python -m ranjax.main --config configs/ran.py --workdir=runs/nih --config.data.source=prepared \\
+    ranjax prepare list
+    ranjax prepare explain nih
+    ranjax prepare nih --data_dir=/data/ChestX-ray14 --out=prepared/nih
+    ranjax prepare dicom --data_dir=/data/export --out=prepared/own --option report=Report --label_reports
+    ranjax prepare describe prepared/nih
+    ranjax prepare iu_reports torchxrayvision-1.5.7-py3-none-any.whl
+    ranjax run --config configs/ran.py --workdir=runs/nih --config.data.source=prepared \\
         --config.data.prepared.dir=prepared/nih --config.data.image_size=224
 
 What is cut off, by Ctrl-C, a signal or a crash, goes on where it was when the same command is given again. No file of
@@ -23,14 +23,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
-import sys
-from collections.abc import Sequence
 from typing import Any
 
-from ranjax.core.errors import ConfigError, DataError, RunError
-
-EXIT_REFUSED, EXIT_FAILED, EXIT_STOPPED = 2, 3, 75
+from ranjax.cli import outcome
+from ranjax.core.errors import ConfigError
 
 _HELP = {
     "classes": "class names in label order, comma-separated (default: the set's own)",
@@ -59,15 +55,7 @@ _HELP = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    p = argparse.ArgumentParser(
-        prog="python -m ranjax prepare",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("name", metavar="NAME", help="a set, or: list, explain NAME, describe FOLDER, iu_reports PATH")
     p.add_argument("what", nargs="?", default="", metavar="NAME|PATH", help="for explain, describe and iu_reports")
     p.add_argument("--data_dir", default="", metavar="FOLDER", help="the set's files, as their publisher lays them out")
@@ -92,7 +80,6 @@ def parser() -> argparse.ArgumentParser:
             kind = type(field.default)
             convert = _names if kind is tuple else kind
             p.add_argument(f"--{field.name}", type=convert, default=field.default, help=_HELP[field.name])
-    return p
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -213,51 +200,28 @@ def prepare(arguments: argparse.Namespace) -> int:
             )
         except decode.Interrupted:
             print("stopped. What is decoded is kept; the same command goes on from here.")
-            return EXIT_STOPPED
+            return outcome.STOPPED
         finally:
             for progress in shown:
                 progress.close()
     print(describe(str(prepared.folder)))
     print(
-        f"to use it: python -m ranjax.main --config configs/ran.py --workdir=runs/{settings.name} "
+        f"to use it: ranjax run --config configs/ran.py --workdir=runs/{settings.name} "
         f"--config.data.source=prepared --config.data.prepared.dir={prepared.folder} "
         f"--config.data.image_size={settings.image_size}"
     )
-    return 0
+    return outcome.DONE
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    try:
-        if arguments.name == "list":
-            print(listing())
-        elif arguments.name == "explain":
-            print(explain(arguments.what))
-        elif arguments.name == "describe":
-            print(describe(arguments.what or "."))
-        elif arguments.name == "iu_reports":
-            print(iu_reports(arguments.what or arguments.data_dir))
-        else:
-            return prepare(arguments)
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except BrokenPipeError:
-        # The reader of the page has seen enough (`| head`): nothing more is written, nor complained about at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        import errno
-
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES):
-            raise
-        print(f"error: {error.strerror or error}", file=sys.stderr)
-        return EXIT_REFUSED
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.name == "list":
+        print(listing())
+    elif arguments.name == "explain":
+        print(explain(arguments.what))
+    elif arguments.name == "describe":
+        print(describe(arguments.what or "."))
+    elif arguments.name == "iu_reports":
+        print(iu_reports(arguments.what or arguments.data_dir))
+    else:
+        return prepare(arguments)
+    return outcome.DONE

@@ -1,8 +1,8 @@
 """Writes the page of a finished run again, or a page that shows several runs side by side.
 
-    python -m ranjax report runs/ran
-    python -m ranjax report runs/ran runs/nih --out compare
-    python -m ranjax report runs/study runs/study_seed_1 runs/study_seed_2 --out seeds
+    ranjax report runs/ran
+    ranjax report runs/ran runs/nih --out compare
+    ranjax report runs/study runs/study_seed_1 runs/study_seed_2 --out seeds
 
 A RUN is the folder of a run (its results.json and run.json are read, nothing else). One run: its report/index.html is
 written anew. Two or more: the page goes to --out, and the first run is the one that the others are held against.
@@ -13,25 +13,13 @@ made counts as its default there, and the page says so.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from ranjax.cli import outcome
 from ranjax.core.errors import DataError
 
-EXIT_REFUSED = 2
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv`; returns 0, or 2 where a run cannot be read (one line says why)."""
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m ranjax report",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument(
         "--out",
@@ -44,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="print the claims and main tables as Markdown instead; runs that differ in their seed alone are pooled",
     )
-    arguments = parser.parse_args(argv)
 
+
+def run(arguments: argparse.Namespace) -> int:
     from ranjax.report import page
     from ranjax.report import pooling as pooled
     from ranjax.report import run_comparison as compare
@@ -57,18 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             if keys := pooled.differing([content.get("config") or {} for content in results]):
                 raise DataError(f"--markdown pools runs that differ in their seed alone; these differ in {keys[0]}.")
             print(pooled.markdown(results, [run.name for run in runs]))
-            return 0
+            return outcome.DONE
         if len(arguments.runs) == 1:
             run = arguments.runs[0]
             written = page.write_report(run / "results.json", run / "run.json", arguments.out or run / "report")
         else:
             written = compare.write_comparison(arguments.runs, arguments.out or Path("compare"))
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+    except OSError as error:
+        raise DataError(str(error)) from error
     print(written)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return outcome.DONE

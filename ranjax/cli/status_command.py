@@ -1,8 +1,8 @@
 """Says where a run stands: while it works, after it was stopped or killed, and when it is done. Changes nothing.
 
-    python -m ranjax status runs/ran
-    python -m ranjax status runs/ran --json
-    python -m ranjax status runs/ran --watch 10
+    ranjax status runs/ran
+    ranjax status runs/ran --json
+    ranjax status runs/ran --watch 10
 
 Exit codes: 0 done; 1 not done (running, stopped, killed, failed, or never started); 2 no such folder.
 """
@@ -13,39 +13,27 @@ import argparse
 import json
 import os
 import socket
-import sys
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ranjax.cli import outcome
 from ranjax.core import files
-from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError
 from ranjax.run import heartbeat
 
-EXIT_UNFINISHED, EXIT_REFUSED = 1, 2
 SILENT = 60.0
 """Seconds after which a run on another host, which cannot be asked, counts as gone."""
 
 
-def parser() -> argparse.ArgumentParser:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    p = argparse.ArgumentParser(
-        prog="python -m ranjax status",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("workdir", type=Path, metavar="WORKDIR", help="folder of a run")
     p.add_argument("--json", action="store_true", help="print it as JSON")
     p.add_argument("--watch", type=float, default=0.0, metavar="SECONDS", help="print it again and again, until done")
-    return p
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+def run(arguments: argparse.Namespace) -> int:
     try:
         while True:
             found = status(arguments.workdir)
@@ -54,12 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 break
             time.sleep(arguments.watch)
             print()
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
     except KeyboardInterrupt:
-        return EXIT_UNFINISHED
-    return 0 if found["state"] == "done" else EXIT_UNFINISHED
+        return outcome.UNFINISHED
+    return outcome.DONE if found["state"] == "done" else outcome.UNFINISHED
 
 
 def status(workdir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -202,7 +187,3 @@ def _ago(moment: str) -> str:
     seconds = _age(moment)
     # A clock that was set back, or another host's that goes before this one.
     return f"{duration(seconds)} ago" if seconds >= 0 else f"at {moment}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """Checks what a run left behind: files, checkpoints, noisy stores, and the losses that were written down.
 
-    python -m ranjax verify runs/ran
-    python -m ranjax verify runs/ran --sample=256 --repair
+    ranjax verify runs/ran
+    ranjax verify runs/ran --sample=256 --repair
 
 Of every finished stage: the SHA-256 of its files. Of checkpoints: that of theirs. Of noisy stores: hash and ids of
 every shard; every noisy pair inside its ball and in [0, 1]; its clean image that of the source; its report the original with
@@ -15,25 +15,14 @@ is set aside into ``damaged/``: the run's own command then makes just that again
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from ranjax.core.errors import ConfigError, DataError
+from ranjax.cli import outcome
+from ranjax.core.errors import ConfigError
 from ranjax.run import config as configs
 
-EXIT_WRONG, EXIT_REFUSED = 1, 2
 
-
-def parser() -> argparse.ArgumentParser:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    p = argparse.ArgumentParser(
-        prog="python -m ranjax verify",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("workdir", type=Path, metavar="WORKDIR", help="folder of a run")
     p.add_argument(
         "--sample",
@@ -43,18 +32,12 @@ def parser() -> argparse.ArgumentParser:
         help="noisy pairs a store whose loss is computed again (default 64)",
     )
     p.add_argument("--repair", action="store_true", help="set aside what is damaged, so that it is made again")
-    return p
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    try:
-        if arguments.sample < 0:
-            raise ConfigError("--sample", arguments.sample, "0 or more")
-        return _verify(arguments.workdir.absolute(), arguments.sample, arguments.repair)
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.sample < 0:
+        raise ConfigError("--sample", arguments.sample, "0 or more")
+    return _verify(arguments.workdir.absolute(), arguments.sample, arguments.repair)
 
 
 def _verify(workdir: Path, sample: int, repair: bool) -> int:
@@ -79,8 +62,4 @@ def _verify(workdir: Path, sample: int, repair: bool) -> int:
     if not seen:
         raise ConfigError("workdir", str(workdir), "a run with at least one finished stage")
     print(f"{seen} stages, {wrong} faults" if wrong else f"{seen} stages, all sound")
-    return EXIT_WRONG if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return outcome.UNFINISHED if wrong else outcome.DONE

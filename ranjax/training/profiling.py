@@ -10,26 +10,68 @@ Traces lie in the stage run's folder under ``profile/``: ``plugins/profile/DATE/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import jax
+from typing import NamedTuple
 
 from ranjax.core.errors import ConfigError
-from ranjax.run.schema.profile_keys import matches, parse
 
 FOLDER = "profile"
+STAGES = ("prepare", "pretrain", "craft", "controls", "adapt", "evaluate", "report")
 _AFTER, _STEPS = 3, 5
+
+
+class Request(NamedTuple):
+    """What to trace: a stage or one of its runs; its steps from the first to the last, counted from 1, or None."""
+
+    run: str
+    steps: tuple[int, int] | None
+
+
+def parse(text: str) -> Request | None:
+    """Read the key `profile`; None where it is empty.
+
+    Raises:
+      ConfigError: no such stage, or steps that cannot be.
+    """
+    if not text:
+        return None
+    found = re.fullmatch(r"([a-z]+(?:/[\w.]+)?)(?::(\d+)-(\d+))?", text)
+    if found is None or found[1].split("/")[0] not in STAGES:
+        expected = f"STAGE, STAGE/CONDITION or pretrain/CONDITION:FIRST-LAST; stages: {', '.join(STAGES)}"
+        raise ConfigError("profile", text, expected)
+    if found[2] is None:
+        return Request(found[1], None)
+    first, last = int(found[2]), int(found[3])
+    if not found[1].startswith("pretrain") or not 1 <= first <= last:
+        raise ConfigError("profile", text, "steps of pretrain, counted from 1, the first not after the last")
+    return Request(found[1], (first, last))
+
+
+def check(text: str) -> str:
+    """Return words that say what is expected, or "" for a valid `profile`."""
+    try:
+        parse(text)
+    except ConfigError as error:
+        return error.expected
+    return ""
+
+
+def matches(request: Request | None, run_id: str) -> bool:
+    """Return whether a stage run is to be traced."""
+    return request is not None and request.run in (run_id, run_id.split("/")[0])
 
 
 @contextmanager
 def of_stage(text: str, run_id: str, folder: Path) -> Iterator[None]:
-    """Traces the block if `text` asks for this whole stage run; pre-training traces steps, see `of_steps`."""
+    """Trace the block if `text` asks for this whole stage run; pre-training traces steps, see `of_steps`."""
     if not matches(parse(text), run_id) or run_id.startswith("pretrain"):
         yield
         return
+    import jax
+
     _start(folder)
     try:
         yield
@@ -38,8 +80,8 @@ def of_stage(text: str, run_id: str, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def of_steps(text: str, run_id: str, folder: Path, start: int, steps: int) -> Iterator[Callable[[int, Any], None]]:
-    """A function to be called before each step with (updates done, state), which starts and ends the trace.
+def of_steps(text: str, run_id: str, folder: Path, start: int, steps: int) -> Iterator[Callable[[int, object], None]]:
+    """Yield a function to call before each step with (updates done, state); it starts and ends the trace.
 
     Args:
       text: the key `profile`.
@@ -49,17 +91,19 @@ def of_steps(text: str, run_id: str, folder: Path, start: int, steps: int) -> It
     Raises:
       ConfigError: the steps asked for lie behind `start`, or beyond `steps`.
     """
-    wanted = parse(text)
-    if wanted is None or not matches(wanted, run_id) or start >= steps:
+    request = parse(text)
+    if request is None or not matches(request, run_id) or start >= steps:
         yield lambda done, state: None
         return
+    import jax
+
     # The first steps compile, and fill the pipe.
-    first, last = wanted.steps or (min(start + _AFTER + 1, steps), min(start + _AFTER + _STEPS, steps))
+    first, last = request.steps or (min(start + _AFTER + 1, steps), min(start + _AFTER + _STEPS, steps))
     if not start < first <= last <= steps:
         raise ConfigError("profile", text, f"steps from {start + 1} (where this run goes on) to {steps}")
     running = False
 
-    def before(done: int, state: Any) -> None:
+    def before(done: int, state: object) -> None:
         nonlocal running
         if done + 1 == first and not running:
             jax.block_until_ready(state)
@@ -78,4 +122,6 @@ def of_steps(text: str, run_id: str, folder: Path, start: int, steps: int) -> It
 
 
 def _start(folder: Path) -> None:
+    import jax
+
     jax.profiler.start_trace(str(folder / FOLDER), create_perfetto_trace=True)

@@ -9,7 +9,6 @@ import pytest
 
 from ranjax.core.errors import ConfigError
 from ranjax.run import config as configs
-from ranjax.run.schema import profile_keys as profile
 from ranjax.training import profiling
 
 
@@ -23,10 +22,10 @@ from ranjax.training import profiling
     ],
 )
 def test_what_is_asked_for_is_read(text, run_id, steps):
-    wanted = profile.parse(text)
-    assert wanted.steps == steps
-    assert profile.matches(wanted, run_id)
-    assert not profile.matches(wanted, "adapt/clean")
+    request = profiling.parse(text)
+    assert request.steps == steps
+    assert profiling.matches(request, run_id)
+    assert not profiling.matches(request, "adapt/clean")
 
 
 @pytest.mark.parametrize("text", ["pretrian", "pretrain:0-4", "pretrain:5-4", "evaluate:1-2", "pretrain/clean:", "1-2"])

@@ -1,7 +1,7 @@
 """Keys of the whole run: seed, devices, compilation."""
 
 from ranjax.core.checks import Key, at_least, between, one_of
-from ranjax.run.schema import profile_keys as profile
+from ranjax.training import profiling
 
 KEYS = (
     Key(
@@ -40,7 +40,7 @@ KEYS = (
         "",
         "A profiler's trace of a few steps ('pretrain', 'pretrain/clean:100-104') or a stage run ('evaluate/clean').",
         "",
-        profile.check,
+        profiling.check,
     ),
     Key("quick_compile", False, "Compile without XLA's expensive passes: starts sooner, computes slower."),
 )

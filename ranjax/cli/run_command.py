@@ -1,0 +1,114 @@
+"""Carry out a config: its stages run, and a report comes out.
+
+    ranjax run --config configs/ran.py
+    ranjax run --config configs/ran.py:smoke --workdir=runs/smoke --config.pretrain.steps=50
+    ranjax craft --config configs/ran.py        (the same, but it ends once the noisy pairs are crafted)
+
+A run that is cut off, by Ctrl-C, a signal or a crash, goes on where it was when the same command is given again.
+
+Exit codes: 0 done; 2 the input was refused (one line says why); 3 the run cannot go on (no space, no memory, figures
+that are not finite: one line says what to change); 75 stopped on request, everything saved; 130 stopped at once by a
+second Ctrl-C or SIGTERM (the last checkpoint and all finished shards remain).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from ranjax.cli import outcome
+from ranjax.run import config as configs
+
+OVERRIDES = ("--config.",)
+STAGES = ("prepare", "pretrain", "craft", "adapt", "evaluate", "report")
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a config."""
+    parser.add_argument(
+        "--config", required=True, metavar="FILE[:ARGUMENT]", help="a config file, e.g. configs/ran.py:smoke"
+    )
+    parser.add_argument("--config.KEY", dest="_", metavar="VALUE", help="set one key, e.g. --config.pretrain.steps=500")
+
+
+def add_arguments(parser: argparse.ArgumentParser, until: str = "") -> None:
+    add_config(parser)
+    parser.add_argument(
+        "--workdir", default="", metavar="FOLDER", help="folder of the run (default: runs/<config name>)"
+    )
+    parser.add_argument(
+        "--redo", action="store_true", help="set aside stages made with another config, and run them again"
+    )
+    if until:
+        parser.set_defaults(until=until)
+    else:
+        parser.add_argument(
+            "--until", default="", choices=STAGES, metavar="STAGE", help="end after this stage: " + ", ".join(STAGES)
+        )
+
+
+def config_of(arguments: argparse.Namespace) -> ConfigDict:
+    """Return the resolved config of a command line.
+
+    Raises:
+      ConfigError: an unknown key, or a value that is refused.
+    """
+    overrides = [(option.removeprefix("--config."), value) for option, value in arguments.overrides]
+    return configs.resolve(arguments.config, overrides)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    config = config_of(arguments)
+    workdir = Path(arguments.workdir or _default_workdir(arguments.config)).absolute()
+    from ranjax.training import signals
+
+    # Before anything heavy is imported: a machine may be taken away at any moment.
+    with signals.StopFlag(at_once=outcome.INTERRUPTED) as stop:
+        return _run(config, workdir, arguments.redo, arguments.until, stop)
+
+
+def _default_workdir(config_argument: str) -> Path:
+    name, _, argument = config_argument.partition(":")
+    return Path("runs") / "_".join(filter(None, (Path(name).stem, argument)))
+
+
+def _run(config: ConfigDict, workdir: Path, redo: bool, until: str, stop: Callable[[], bool]) -> int:
+    from ranjax.core import files
+    from ranjax.report.report_tables import terminal_table
+    from ranjax.run import pipeline
+    from ranjax.run.context import Stopped
+    from ranjax.training import allocator, compile_cache, cpu_devices, devices, hosts
+
+    def say(line: str) -> None:
+        if hosts.first():
+            print(line, flush=True)
+
+    # The process and its devices, before anything touches them.
+    allocator.keep_freed_memory()
+    if config.cpu_devices != 1:
+        cpu_devices.split(config.cpu_devices)
+    hosts.start(config.distributed)
+    if config.quick_compile:
+        import jax
+
+        jax.config.update("jax_disable_most_optimizations", True)
+    if config.compile_cache != "off":
+        compile_cache.enable(config.compile_cache or None)
+    mesh = devices.make_mesh(config.devices or None, config.model_axis)
+    say(f"workdir {workdir}; {devices.describe(mesh)}")
+
+    # The stages, and what came out.
+    everyone = hosts.stopping(stop)
+    try:
+        page = pipeline.execute(config, workdir, mesh=mesh, stop=everyone, say=say, redo=redo, until=until)
+    except Stopped as stopped:
+        say(f"stopped in {stopped}. Everything is saved; the same command goes on from here.")
+        return outcome.STOPPED
+    if hosts.first() and (not until or until == "report"):
+        say("")
+        say(terminal_table(files.read_json(workdir / "results.json")["rows"]))
+        say(f"report: {page}")
+    return outcome.DONE
