@@ -11,7 +11,7 @@ from flax import nnx
 from PIL import Image
 
 from ranjax import models
-from ranjax.cli import attack_command as attack
+from ranjax.cli import console
 from ranjax.core import files
 from ranjax.data.store import NoisyStore
 from ranjax.data.text.tokenizer import Tokenizer
@@ -60,7 +60,7 @@ def arguments(given, out, *more):
 @pytest.fixture(scope="module")
 def attacked(given, tmp_path_factory):
     out = tmp_path_factory.mktemp("attacked") / "out"
-    assert attack.main(arguments(given, out)) == 0
+    assert console.call(["attack", *arguments(given, out)]) == 0
     return out
 
 
@@ -113,7 +113,7 @@ def test_colour_images_with_several_reports_and_words_that_a_masked_lm_proposes(
     words = [f"--masked_lm={tmp_path / 'bert'}", "--masked_lm_k=6", f"--words_from={tmp_path / 'words.txt'}"]
     near = ["--candidates=neighbours", "--neighbour_cosine=-1"]
     line = arguments(tmp_path, tmp_path / "out", "--image_mode=rgb", *words, *near)
-    assert attack.main([part.replace("/films", "") for part in line]) == 0
+    assert console.call(["attack", *(part.replace("/films", "") for part in line)]) == 0
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "pairs.csv").read_text(), newline="")))
     assert [(row["image"], row["report"]) for row in rows] == [lines[1], lines[3], lines[2]]
     assert sum(int(row["words_changed"]) for row in rows) >= 1
@@ -139,10 +139,10 @@ def test_colour_images_with_several_reports_and_words_that_a_masked_lm_proposes(
 
 def test_the_same_command_again_changes_nothing_and_other_settings_are_refused(given, attacked, capsys):
     before = files.hashes(attacked)
-    assert attack.main(arguments(given, attacked)) == 0
+    assert console.call(["attack", *arguments(given, attacked)]) == 0
     assert files.hashes(attacked) == before
     capsys.readouterr()
-    assert attack.main(arguments(given, attacked, "--steps=4")) == 2
+    assert console.call(["attack", *arguments(given, attacked, "--steps=4")]) == 2
     said = capsys.readouterr().err
     assert "--out = " in said
     assert "a folder without a store of another plan (settings.steps 3 then, 4 now)" in said
@@ -177,7 +177,7 @@ def test_wrong_input_is_refused_before_anything_is_written(more, table, words, g
         (tmp_path / "table.csv").write_text(table)
         (given / "films" / "broken.png").write_text("no image")
         line.append(f"--reports={tmp_path / 'table.csv'}")
-    assert attack.main(line) == 2
+    assert console.call(["attack", *line]) == 2
     assert words.format(table=tmp_path / "table.csv") in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

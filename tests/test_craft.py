@@ -12,7 +12,7 @@ from flax import nnx
 
 from ranjax import models
 from ranjax.attacks.text import constraints
-from ranjax.cli import verify_command as verify
+from ranjax.cli import console
 from ranjax.core import files
 from ranjax.data import noisy_pairs as noise
 from ranjax.data.batches import Batches
@@ -165,7 +165,7 @@ def verdict(workdir, *arguments):
     """(exit code, what was printed) of `python -m ranjax verify`, in this process."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        code = verify.main([str(workdir), *arguments])
+        code = console.call(["verify", str(workdir), *arguments])
     return code, out.getvalue()
 
 
@@ -247,7 +247,7 @@ def test_what_was_written_anew_with_its_hash_is_found_by_its_content(made, tmp_p
 
 
 def test_verify_refuses_what_is_no_run(tmp_path, capsys):
-    assert verify.main([str(tmp_path)]) == 2
+    assert console.call(["verify", str(tmp_path)]) == 2
     assert "a folder of a run, with its config.json" in capsys.readouterr().err
 
 

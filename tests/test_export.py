@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ranjax import models
-from ranjax.cli import export_command as export
+from ranjax.cli import console
 from ranjax.models.checkpoints.naming import paths
 from ranjax.run import config as configs
 from ranjax.run import pipeline
@@ -40,7 +40,7 @@ def made(tmp_path_factory):
 
 def test_lora_is_merged_and_the_round_trip_is_bit_equal(made, tmp_path, capsys):
     out = tmp_path / "lora"
-    assert export.main([str(made), "--method", "lora", "--seed", "1", "--out", str(out)]) == 0
+    assert console.call(["export", str(made), "--method", "lora", "--seed", "1", "--out", str(out)]) == 0
     assert "the run has no results.json yet" in capsys.readouterr().out
     functions, params, _ = models.load(out)
     _, base, _ = models.load(made / "pretrain" / "clean" / "encoder")
@@ -59,7 +59,7 @@ def test_lora_is_merged_and_the_round_trip_is_bit_equal(made, tmp_path, capsys):
 
 
 def test_a_fully_tuned_tower_is_what_was_trained(made, tmp_path):
-    assert export.main([str(made), "--method", "fft", "--out", str(tmp_path / "fft")]) == 0
+    assert console.call(["export", str(made), "--method", "fft", "--out", str(tmp_path / "fft")]) == 0
     _, params, _ = models.load(tmp_path / "fft")
     trained = paths(jax.tree.map(lambda x: x[0], load_tuned(made / "adapt" / "clean", "fft")["encoder"]))
     assert len(trained) > 10
@@ -69,7 +69,7 @@ def test_a_fully_tuned_tower_is_what_was_trained(made, tmp_path):
 
 def test_a_filter_goes_beside_the_encoder_with_the_head(made, tmp_path):
     out = tmp_path / "filtered"
-    assert export.main([str(made), "--method", "lp_filter", "--out", str(out)]) == 0
+    assert console.call(["export", str(made), "--method", "lp_filter", "--out", str(out)]) == 0
     _, params, _ = models.load(out)
     _, base, _ = models.load(made / "pretrain" / "clean" / "encoder")
     jax.tree.map(np.testing.assert_array_equal, params, base)
@@ -89,7 +89,7 @@ def test_transformers_loads_what_was_taken_out_to_the_same_features(made, tmp_pa
     from ranjax.data.text.tokenizer import Tokenizer
 
     out = tmp_path / "lora"
-    assert export.main([str(made), "--method", "lora", "--out", str(out)]) == 0
+    assert console.call(["export", str(made), "--method", "lora", "--out", str(out)]) == 0
     model, report = CLIPModel.from_pretrained(out, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     functions, params, config = models.load(out)

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from experiments.reliability import kills
+from ranjax.cli import console, outcome
 from ranjax.cli import status_command as status
-from ranjax.cli import verify_command as verify
 from ranjax.core import files
 
 TINY = kills.ROOT / "experiments" / "reliability" / "tiny.py"
@@ -171,7 +171,7 @@ def test_two_interrupts_end_at_once_and_a_second_run_names_the_first(whole, tmp_
     assert refused.returncode == 2
     assert f"{shard} does not match its SHA-256" in refused.stderr
     assert "--repair sets it aside" in refused.stderr
-    assert verify.main([str(tmp_path / "run"), "--repair", "--sample=0"]) == verify.EXIT_WRONG
+    assert console.call(["verify", str(tmp_path / "run"), "--repair", "--sample=0"]) == outcome.WRONG
     kills.finish(arguments)
     assert files.sha256(shard) == expected[str(shard.relative_to(tmp_path / "run"))]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments.reliability import kills
+from ranjax.cli import console
 from ranjax.cli import status_command as status
 from ranjax.core import files
 
@@ -133,11 +134,10 @@ def test_every_encoder_carries_a_card_with_the_figures_of_its_evaluation(whole):
 
 
 def test_an_encoder_is_taken_out_with_tokenizer_card_and_head(whole, tmp_path, capsys):
-    from ranjax.cli import export_command as export
 
     source = whole[0] / "pretrain" / "coattack_30" / "encoder"
     line = [str(whole[0]), "--condition", "coattack_30", "--out", str(tmp_path / "out")]
-    assert export.main([*line, "--method", "ran", "--seed", "1"]) == 0
+    assert console.call(["export", *line, "--method", "ran", "--seed", "1"]) == 0
     assert "0 arrays differ from the upstream encoder's; its head lies beside it" in capsys.readouterr().out
     for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
@@ -152,7 +152,7 @@ def test_an_encoder_is_taken_out_with_tokenizer_card_and_head(whole, tmp_path, c
         (["--method", "ran", "--seed", "2", "--out", str(tmp_path / "b")], "0 to 1"),
         ([], "absent or empty"),
     ):
-        assert export.main([*line, *wrong]) == 2
+        assert console.call(["export", *line, *wrong]) == 2
         assert allowed in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from ranjax.cli import prepare_command as prepare
+from ranjax.cli import console
 from ranjax.core import files
 from ranjax.core.errors import ConfigError
 from ranjax.run.config import default_config, validate
@@ -120,7 +120,7 @@ def test_yes_and_no_are_told_from_image_and_question(tmp_path, name, write, kind
     write(tmp_path / "source", kind)
     made = [name, "--data_dir", str(tmp_path / "source"), "--out", str(tmp_path / "prepared"), "--image_size", "16"]
     shares = ["--adapt", "0.5", "--validation", "0.2"] if name == "vqa_rad" else ["--adapt", "0.6"]
-    assert prepare.main([*made, *shares]) == 0
+    assert console.call(["prepare", *made, *shares]) == 0
     (folder,) = (tmp_path / "prepared").glob("*/*/1.0.0")
     (tmp_path / "asked.py").write_text(CONFIG.format(folder=str(folder), attacked=int(kind == "both")))
     line = [sys.executable, "-m", "ranjax.main", "--config", tmp_path / "asked.py", "--workdir", tmp_path / "run"]

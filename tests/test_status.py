@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from ranjax.cli import console, outcome
 from ranjax.cli import status_command as status
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
@@ -31,9 +32,9 @@ def begun(workdir, runs, work=True):
 
 
 def test_an_empty_folder_has_no_run_and_an_absent_one_is_refused(tmp_path, capsys):
-    assert status.main([str(tmp_path)]) == status.EXIT_UNFINISHED
+    assert console.call(["status", str(tmp_path)]) == outcome.UNFINISHED
     assert "no run was started here" in capsys.readouterr().out
-    assert status.main([str(tmp_path / "absent")]) == status.EXIT_REFUSED
+    assert console.call(["status", str(tmp_path / "absent")]) == outcome.REFUSED
     assert "a folder that exists" in capsys.readouterr().err
 
 
@@ -49,7 +50,7 @@ def test_a_run_at_work_says_where_it_is_how_fast_and_how_long_still(tmp_path, mo
         standing = {"name": "pretrain clean", "done": 150, "total": 260, "unit": "steps", "rate": 5.5}
         beat.content["work"] = standing | {"metrics": {"loss": 2.5}}
         beat._write()
-        assert status.main([str(tmp_path)]) == status.EXIT_UNFINISHED
+        assert console.call(["status", str(tmp_path)]) == outcome.UNFINISHED
     shown = capsys.readouterr().out
     assert f"{tmp_path}: running, 1 of" in shown
     assert f"process {os.getpid()} on {socket.gethostname()}" in shown
@@ -120,7 +121,7 @@ def test_a_damaged_status_is_left_out(tmp_path):
     found = status.status(tmp_path)
     assert found["state"] == "unfinished"
     assert [stage["state"] for stage in found["stages"]][:4] == ["done", "done", "unfinished", "waiting"]
-    assert status.main([str(tmp_path), "--json"]) == status.EXIT_UNFINISHED
+    assert console.call(["status", str(tmp_path), "--json"]) == outcome.UNFINISHED
 
 
 def test_a_run_of_an_earlier_version_is_read_with_the_defaults_of_keys_that_it_lacks(tmp_path):

@@ -13,8 +13,7 @@ from types import FrameType
 
 from experiments.batch.states import DONE, state_of
 from experiments.batch.sweep import Run
-
-EXIT_REFUSED, EXIT_FAILED, EXIT_STOPPED = 2, 3, 75
+from ranjax.cli import outcome
 
 
 @dataclass
@@ -68,7 +67,7 @@ def run_all(
                 if code == 0:
                     tally.done.append(name)
                     say(f"{name}: done")
-                elif code in (EXIT_REFUSED, EXIT_FAILED) or (tries[name] >= attempts and not tally.stopped):
+                elif code in (outcome.REFUSED, outcome.FAILED) or (tries[name] >= attempts and not tally.stopped):
                     tally.failed[name] = f"exit code {code}, see {folder / name}.log"
                     say(f"{name}: given up, {tally.failed[name]}")
                 elif not tally.stopped:

@@ -52,10 +52,7 @@ def expand(path: str | Path) -> list[Run]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError("sweep", str(path), f"runs that differ; these come twice: {', '.join(twice)}")
     for run in runs:
-        resolved = configs.load(run.config)
-        for key, text in run.overrides:
-            configs.override(resolved, key, text)
-        configs.validate(resolved)
+        configs.resolve(run.config, run.overrides)
     return runs
 
 

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from ranjax.cli.console import split_overrides
 from ranjax.core.errors import ConfigError
 
 
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--vocabulary", type=int, default=0, metavar="N", help="words (default: text.max_vocabulary)")
     p.add_argument("--utilisation", type=float, default=0.4, help="share of the chip's peak that products reach")
     p.add_argument("--price", type=float, default=0.0, help="dollars a chip-hour, in place of the chips' own")
-    arguments, rest = p.parse_known_args(argv)
+    words, overrides = split_overrides(sys.argv[1:] if argv is None else argv, ("--config.",))
+    arguments = p.parse_args(words)
     if not 1 <= arguments.devices <= 256:
         p.error(f"--devices={arguments.devices}: 1 to 256")
     if not 0 < arguments.utilisation <= 1:
@@ -49,10 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={arguments.devices}"
 
     from experiments.scale import estimate
-    from ranjax import main as command
+    from ranjax.run import config as configs
 
     try:
-        config = command.resolve(arguments, rest)
+        config = configs.resolve(
+            arguments.config, [(option.removeprefix("--config."), text) for option, text in overrides]
+        )
         vocabulary = arguments.vocabulary or config.text.max_vocabulary
         programs = []
         if arguments.steps != "craft":

@@ -53,9 +53,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise outcome.UsageError(f"{message} (see '{self.prog} --help')")
 
-    def options(self) -> list[str]:
-        """Return all options, e.g. ["--help", "--config"]."""
-        return [option for action in self._actions for option in action.option_strings]
+    def words(self) -> list[str]:
+        """Return all words that it knows: options, and the choices of a word without one."""
+        found: list[str] = []
+        for action in self._actions:
+            found += action.option_strings or map(str, action.choices or ())
+        return found
 
 
 def parser_of(name: str) -> tuple[Parser, ModuleType]:
@@ -109,18 +112,19 @@ def _call(words: list[str]) -> int:
     if name not in COMMANDS:
         raise ConfigError("COMMAND", name, f"one of {', '.join(COMMANDS)}", nearest(name, COMMANDS))
     parser, module = parser_of(name)
-    words, overrides = _split(words, getattr(module, "OVERRIDES", ()))
-    arguments, rest = parser.parse_known_args(words)
-    if rest:
-        option, _, value = rest[0].partition("=")
-        expected = f"an option of 'ranjax {name}'" if option.startswith("-") else "no further word"
-        raise ConfigError(option, value, expected, nearest(option, parser.options()))
+    words, overrides = split_overrides(words, getattr(module, "OVERRIDES", ()))
+    for word in words:
+        option, _, value = word.partition("=")
+        # Before argparse, which would first ask for what is missing beside a misspelt option.
+        if option.startswith("--") and option not in parser.words():
+            raise ConfigError(option, value, f"an option of 'ranjax {name}'", nearest(option, parser.words()))
+    arguments = parser.parse_args(words)
     arguments.overrides = overrides
     code: int = module.run(arguments)
     return code
 
 
-def _split(words: Sequence[str], prefixes: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str]]]:
+def split_overrides(words: Sequence[str], prefixes: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str]]]:
     """Return the words for argparse, and the overrides: argparse takes an option with a space in it for a word.
 
     Raises:

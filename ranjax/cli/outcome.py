@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ranjax.core.errors import ConfigError, DataError, OtherProcessError, RunError, StuckError
 
 DONE = 0
-UNFINISHED = 1
+UNFINISHED = WRONG = 1
 """`status`: the run is not done. `verify`: something is wrong."""
 REFUSED = 2
 """The input was refused; one line says why."""

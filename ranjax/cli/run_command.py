@@ -3,6 +3,7 @@
     ranjax run --config configs/ran.py
     ranjax run --config configs/ran.py:smoke --workdir=runs/smoke --config.pretrain.steps=50
     ranjax craft --config configs/ran.py        (the same, but it ends once the noisy pairs are crafted)
+    ranjax describe --config configs/ran.py     (runs nothing: prints every key)
 
 A run that is cut off, by Ctrl-C, a signal or a crash, goes on where it was when the same command is given again.
 

@@ -62,4 +62,4 @@ def _verify(workdir: Path, sample: int, repair: bool) -> int:
     if not seen:
         raise ConfigError("workdir", str(workdir), "a run with at least one finished stage")
     print(f"{seen} stages, {wrong} faults" if wrong else f"{seen} stages, all sound")
-    return outcome.UNFINISHED if wrong else outcome.DONE
+    return outcome.WRONG if wrong else outcome.DONE

@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ __all__ = [
     "notes",
     "override",
     "pixel_units",
+    "resolve",
     "validate",
 ]
 
@@ -190,11 +191,24 @@ def override(config: ml_collections.ConfigDict, name: str, text: str) -> None:
         add_settings(config)
 
 
-def override_all(config: ml_collections.ConfigDict, settings: Sequence[tuple[str, str]]) -> None:
-    """Set several keys as `override`; those that name entries of tables first, as these bring keys of their own."""
-    names = [name for table in TABLES for name in table.named_by]
-    for key, text in sorted(settings, key=lambda item: item[0] not in names):
+def resolve(path_and_argument: str, overrides: Iterable[tuple[str, str]] = ()) -> ml_collections.ConfigDict:
+    """Return the valid config of a file, with keys set from text.
+
+    Keys that name entries of tables are set first, as these bring keys of their own; the order does not matter.
+
+    Args:
+      path_and_argument: as `load`.
+      overrides: (key, text), e.g. [("pretrain.steps", "500")].
+
+    Raises:
+      ConfigError: as `load`, `override` and `validate`.
+    """
+    config = load(path_and_argument)
+    names = {name for table in TABLES for name in table.named_by}
+    for key, text in sorted(overrides, key=lambda item: item[0] not in names):
         override(config, key, text)
+    validate(config)
+    return config
 
 
 def _parse(key: Key, text: str) -> Any:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from publishers import nih, openi_wheel, picture, table
 
-from ranjax.cli import prepare_command as prepare
+from ranjax.cli import console, outcome
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data import set_page as audit
 from ranjax.data.images import decode, duplicates
@@ -50,9 +50,9 @@ def test_a_set_from_the_command_line_and_described(tmp_path, capsys):
     nih(tmp_path / "nih")
     (tmp_path / "nih" / "images_001" / "images" / "00000002_000.png").write_bytes(b"<html>login</html>")
     command = ["nih", f"--data_dir={tmp_path / 'nih'}", f"--out={tmp_path / 'out'}", "--image_size=16", "--workers=1"]
-    assert prepare.main(command) == 0
+    assert console.call(["prepare", *command]) == 0
     shown = capsys.readouterr().out
-    assert prepare.main(["describe", str(tmp_path / "out")]) == 0
+    assert console.call(["prepare", "describe", str(tmp_path / "out")]) == 0
     described = capsys.readouterr().out
     page, use, _ = shown.rpartition("to use it: ")
     assert page.endswith(described)
@@ -71,10 +71,10 @@ def test_a_set_from_the_command_line_and_described(tmp_path, capsys):
         assert line in described
     with Image.open(open_prepared(tmp_path / "out").folder / SHEET) as sheet:
         assert sheet.size == (896, 896)
-    assert prepare.main(["list"]) == 0
-    assert prepare.main(["explain", "nih"]) == 0
+    assert console.call(["prepare", "list"]) == 0
+    assert console.call(["prepare", "explain", "nih"]) == 0
     assert "train_val_list.txt" in capsys.readouterr().out
-    assert prepare.main(["iu_reports", str(openi_wheel(tmp_path / "a.whl"))]) == 0
+    assert console.call(["prepare", "iu_reports", str(openi_wheel(tmp_path / "a.whl"))]) == 0
     assert "reports 24, with findings or impression 23, different 23" in capsys.readouterr().out
 
 
@@ -93,7 +93,7 @@ def test_a_set_from_the_command_line_and_described(tmp_path, capsys):
     ],
 )
 def test_what_is_wrong_on_the_command_line_is_one_line(command, words, tmp_path, capsys):
-    assert prepare.main([part.replace("OUT", str(tmp_path)) for part in command]) == prepare.EXIT_REFUSED
+    assert console.call(["prepare", *(part.replace("OUT", str(tmp_path)) for part in command)]) == outcome.REFUSED
     said = capsys.readouterr().err
     assert words in said
     assert said.startswith("error: ")

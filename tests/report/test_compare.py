@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ranjax.cli import report_command as report
+from ranjax.cli import console
 from ranjax.core.errors import DataError
 from ranjax.report import old_configs as earlier
 from ranjax.report import page
@@ -106,11 +106,11 @@ def test_command_line(pair, tmp_path, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "results.json").write_text('{"schema": 1, "rows": []}')
-    assert report.main([str(empty)]) == 0
+    assert console.call(["report", str(empty)]) == 0
     assert capsys.readouterr().out.strip() == str(empty / "report" / "index.html")
-    assert report.main([str(empty), str(runs[0]), "--out", str(tmp_path / "both")]) == 0
+    assert console.call(["report", str(empty), str(runs[0]), "--out", str(tmp_path / "both")]) == 0
     assert (tmp_path / "both" / "index.html").is_file()
-    assert report.main([str(tmp_path / "none")]) == 2
+    assert console.call(["report", str(tmp_path / "none")]) == 2
     assert "results.json" in capsys.readouterr().err
 
 
@@ -137,7 +137,7 @@ def test_runs_that_differ_in_their_seed_alone_are_pooled_with_students_interval(
         assert float(line["value"]) == pytest.approx(0.51)
         assert float(line["high"]) == pytest.approx(0.51 + half)
         assert line["runs"] == "3"
-    assert report.main([*map(str, runs), "--markdown"]) == 0
+    assert console.call(["report", *map(str, runs), "--markdown"]) == 0
     shown = capsys.readouterr().out
     assert f"51.0 [{51 - 100 * half:.1f}, {51 + 100 * half:.1f}]" in shown
     assert shown.count("| Noise | Method |") == 1
@@ -148,7 +148,7 @@ def test_runs_that_differ_in_more_or_not_at_all_are_not_pooled(pair, tmp_path, c
     assert "Not pooled: these runs differ in more than their seed (pretrain.steps)" in Reader(pair[2]).text
     twice = [_seeded(tmp_path / name, 0, lambda row: 0.5) for name in ("a", "b")]
     assert "the same run twice" in Reader(compare.write_comparison(twice, tmp_path / "out")).text
-    assert report.main([*map(str, pair[1]), "--markdown"]) == 2
+    assert console.call(["report", *map(str, pair[1]), "--markdown"]) == 2
     assert "differ in pretrain.steps" in capsys.readouterr().err
 
 
@@ -176,7 +176,7 @@ def test_a_key_added_between_runs_counts_as_its_default_and_the_page_says_so(tmp
     assert (
         "The key adapt.lora_terms is not in the config of older: taken as its default, defence_ce, defence_kl" in text
     )
-    assert report.main([*map(str, runs), "--markdown"]) == 0
+    assert console.call(["report", *map(str, runs), "--markdown"]) == 0
     assert said in capsys.readouterr().out
     alone = Reader(page.write_report(runs[0] / "results.json", runs[0] / "run.json", tmp_path / "alone")).text
     assert "keys that this version has and the run's config lacks" in alone
@@ -187,7 +187,7 @@ def test_a_key_added_between_runs_and_set_to_something_else_is_a_difference(tmp_
     text = Reader(compare.write_comparison(runs, tmp_path / "out")).text
     assert "differ in more than their seed (adapt.ran_epochs_share)" in text
     assert re.search(r"adapt\.ran_epochs_share\s*0\.5 \(default: not in its config\)\s*1", text)
-    assert report.main([*map(str, runs), "--markdown"]) == 2
+    assert console.call(["report", *map(str, runs), "--markdown"]) == 2
     assert "differ in adapt.ran_epochs_share" in capsys.readouterr().err
 
 
