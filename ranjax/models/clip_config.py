@@ -6,7 +6,6 @@ import dataclasses
 
 from ranjax.core.errors import ConfigError
 from ranjax.models.config_checks import divides, one_of, pixels, whole_positive
-from ranjax.models.products import ATTENTIONS
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -42,8 +41,6 @@ class DualEncoderConfig:
         softmax and outputs at higher precision.
       remat: recompute each block in the backward pass instead of keeping its activations.
       scan: run the blocks as one scanned block, which compiles faster and runs slower on a CPU.
-      attention: "own" (`ranjax.models.products`), "jax" (`jax.nn.dot_product_attention`), or "auto": own on a CPU,
-        jax's elsewhere.
       layout: whose files it is written as; see `ranjax.models.checkpoints.layouts`.
     """
 
@@ -74,7 +71,6 @@ class DualEncoderConfig:
     compute_dtype: str = "params"
     remat: bool = False
     scan: bool = False
-    attention: str = "auto"
     layout: str = "clip"
 
     def __post_init__(self) -> None:
@@ -96,7 +92,6 @@ class DualEncoderConfig:
             raise ConfigError("model.eos_id", self.eos_id, f"an id below model.vocab_size = {self.vocab_size}")
         one_of("model.activation", self.activation, ACTIVATIONS)
         one_of("model.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
-        one_of("model.attention", self.attention, ATTENTIONS)
         one_of("model.text_pooling", self.text_pooling, TEXT_POOLINGS)
         rgb = self.channels == 3
         pixels(self, CLIP_MEAN if rgb else (0.5,), CLIP_STD if rgb else (0.25,), self.channels)

@@ -1,6 +1,6 @@
 """A dual encoder put together from any image tower and any text tower, and the table of towers.
 
-A tower is a frozen config and the module that is built from it, ``module(config, rngs, remat, scan, attention)``; a new
+A tower is a frozen config and the module that is built from it, ``module(config, rngs, remat, scan)``; a new
 kind is one line in `IMAGE_TOWERS` or `TEXT_TOWERS`.
 """
 
@@ -14,7 +14,6 @@ from flax import nnx
 from ranjax.core.errors import ConfigError
 from ranjax.models.clip_config import CLIP_MEAN, CLIP_STD, COMPUTE_DTYPES, DualEncoderConfig
 from ranjax.models.config_checks import one_of, pixels, whole_positive
-from ranjax.models.products import ATTENTIONS
 from ranjax.models.towers.bert_text import BertText, BertTextConfig
 from ranjax.models.towers.modified_resnet import ModifiedResNet, ModifiedResNetConfig
 from ranjax.models.towers.projection_head import LINEAR, Projection
@@ -43,7 +42,7 @@ class TowersConfig:
       logit_scale_init: natural logarithm of the starting logit scale.
       scale_limited: the logit scale is held at 100 at most, as CLIP's; SigLIP's is free.
       logit_bias_init: start of the bias of the logits (SigLIP's sigmoid loss), None where there is none.
-      pixel_mean, pixel_std, grey_to_rgb, compute_dtype, remat, scan, attention, layout: as in `DualEncoderConfig`.
+      pixel_mean, pixel_std, grey_to_rgb, compute_dtype, remat, scan, layout: as in `DualEncoderConfig`.
     """
 
     image: ImageTowerConfig
@@ -60,13 +59,11 @@ class TowersConfig:
     compute_dtype: str = "params"
     remat: bool = False
     scan: bool = False
-    attention: str = "auto"
     layout: str = "open_clip"
 
     def __post_init__(self) -> None:
         whole_positive(self, "model", "embed_dim")
         one_of("model.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
-        one_of("model.attention", self.attention, ATTENTIONS)
         rgb = self.channels == 3
         pixels(self, CLIP_MEAN if rgb else (0.5,), CLIP_STD if rgb else (0.25,), self.channels)
         widths = {"image": self.image.outputs, "text": self.text.width}
@@ -149,9 +146,9 @@ def resized(
 
 def image_tower(config: TowersConfig, rngs: nnx.Rngs) -> Any:
     """The module of a config's image tower."""
-    return IMAGE_TOWERS[type(config.image)](config.image, rngs, config.remat, config.scan, config.attention)
+    return IMAGE_TOWERS[type(config.image)](config.image, rngs, config.remat, config.scan)
 
 
 def text_tower(config: TowersConfig, rngs: nnx.Rngs) -> Any:
     """The module of a config's text tower."""
-    return TEXT_TOWERS[type(config.text)](config.text, rngs, config.remat, config.scan, config.attention)
+    return TEXT_TOWERS[type(config.text)](config.text, rngs, config.remat, config.scan)

@@ -1,7 +1,7 @@
 """The parts that every transformer here is made of: linear map, layer norm, attention, MLP, block, stack.
 
 Activations carry the compute dtype and parameters are cast to it where they meet, so one set of parameters serves
-float32, bfloat16 and float64. Their products and gradients are those of `ranjax.models.products`.
+float32, bfloat16 and float64. Sums that half precision would spoil (biases, moments, softmax) are taken in float32.
 """
 
 from __future__ import annotations
@@ -12,8 +12,37 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ranjax.models import products
-from ranjax.models.products import at_least_float32
+
+def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+    """Return float32 for half precision, else `dtype` itself: the dtype of moments, softmax and pixel arithmetic."""
+    return jnp.dtype(dtype) if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def dot_product_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, allowed: jax.Array | None, heads: int
+) -> jax.Array:
+    """Return softmax(q k' / sqrt(d)) v for each head.
+
+    Written out, because `jax.nn.dot_product_attention` takes the softmax in float32 even where all else is float64.
+
+    Args:
+      query: [B, Q, W], key, value: [B, T, W], heads side by side.
+      allowed: bool[B or 1, 1, Q or 1, T], True where a query may look at a key; None: everywhere.
+      heads: a divisor of W.
+
+    Returns:
+      [B, Q, W]; the softmax is taken in float32 at least.
+    """
+    depth = query.shape[2] // heads
+    # [B, H, T, D]: heads lie before tokens, without which gradients by keys and values are slow products on a CPU.
+    q, k, v = (x.reshape(*x.shape[:2], heads, depth).transpose(0, 2, 1, 3) for x in (query, key, value))
+    scores = jnp.einsum("bhqd,bhtd->bhqt", q * depth**-0.5, k)
+    scores = scores.astype(at_least_float32(query.dtype))
+    if allowed is not None:
+        # The lowest finite number, not -inf: a row without any allowed key stays finite, as do its gradients.
+        scores = jnp.where(allowed, scores, jnp.finfo(scores.dtype).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
+    return jnp.matmul(weights, v).transpose(0, 2, 1, 3).reshape(query.shape)
 
 
 def activation_function(name: str) -> Callable[[jax.Array], jax.Array]:
@@ -39,11 +68,12 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if use_bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel, rows = self.kernel[...].astype(x.dtype), x.reshape(-1, x.shape[-1])
-        if self.bias is None:
-            return jnp.matmul(x, kernel)
-        y = products.affine(rows, kernel, self.bias[...].astype(x.dtype))
-        return y.reshape(*x.shape[:-1], y.shape[-1])
+        # As one matrix of rows: the gradient by the kernel is then one product, without a copy of a wider array.
+        y = jnp.matmul(x.reshape(-1, x.shape[-1]), self.kernel[...].astype(x.dtype))
+        if self.bias is not None:
+            wide = at_least_float32(x.dtype)
+            y = (y.astype(wide) + self.bias[...].astype(wide)[None]).astype(x.dtype)
+        return y.reshape(*x.shape[:-1], -1)
 
 
 class LayerNorm(nnx.Module):
@@ -55,18 +85,18 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        wide = at_least_float32(x.dtype)
-        scale, bias = self.scale[...].astype(wide), self.bias[...].astype(wide)
-        return products.layer_norm(x.reshape(-1, x.shape[-1]), scale, bias, self.eps).reshape(x.shape)
+        rows = x.reshape(-1, x.shape[-1]).astype(at_least_float32(x.dtype))
+        scale, bias = (part[...].astype(rows.dtype)[None] for part in (self.scale, self.bias))
+        centred = rows - jnp.mean(rows, axis=-1, keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.eps)
+        return (centred * inverse * scale + bias).astype(x.dtype).reshape(x.shape)
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention (Vaswani et al. 2017), heads of width / heads channels; `products.ATTENTIONS`."""
+    """Multi-head self-attention (Vaswani et al. 2017), heads of width / heads channels."""
 
-    def __init__(
-        self, width: int, heads: int, in_std: float, out_std: float, rngs: nnx.Rngs, attention: str = "auto"
-    ) -> None:
-        self.heads, self.whose = heads, attention
+    def __init__(self, width: int, heads: int, in_std: float, out_std: float, rngs: nnx.Rngs) -> None:
+        self.heads = heads
         self.query = Linear(width, width, in_std, rngs)
         self.key = Linear(width, width, in_std, rngs)
         self.value = Linear(width, width, in_std, rngs)
@@ -89,7 +119,7 @@ class Attention(nnx.Module):
 
     def gather(self, query: jax.Array, key: jax.Array, value: jax.Array, allowed: jax.Array | None = None) -> jax.Array:
         """`mix` between its two maps: `query` [B, Q, width] is mapped already, the result not yet."""
-        return products.attention(query, key, value, allowed, self.heads, self.whose)
+        return dot_product_attention(query, key, value, allowed, self.heads)
 
 
 class MLP(nnx.Module):
@@ -101,7 +131,10 @@ class MLP(nnx.Module):
         self.fc2 = Linear(hidden, width, out_std, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc2(products.pointwise(activation_function(self.activation), self.fc1(x)))
+        hidden = self.fc1(x)
+        # Half precision is as fast in float32 here: a CPU computes exp and erf in no other way.
+        wide = hidden.astype(at_least_float32(x.dtype))
+        return self.fc2(activation_function(self.activation)(wide).astype(x.dtype))
 
 
 class Block(nnx.Module):
@@ -116,11 +149,10 @@ class Block(nnx.Module):
         activation: str,
         eps: float,
         rngs: nnx.Rngs,
-        attention: str = "auto",
     ) -> None:
         narrow = width**-0.5 * (2 * depth) ** -0.5
         self.norm1 = LayerNorm(width, eps)
-        self.attention = Attention(width, heads, width**-0.5, narrow, rngs, attention)
+        self.attention = Attention(width, heads, width**-0.5, narrow, rngs)
         self.norm2 = LayerNorm(width, eps)
         self.mlp = MLP(width, hidden, activation, (2 * width) ** -0.5, narrow, rngs)
 

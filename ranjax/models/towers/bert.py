@@ -33,7 +33,7 @@ class BertConfig:
       pad_id: padding token, carried for exported configs.
       pooler: the encoder has BERT's pooler (linear map and tanh on the first token).
       masked_lm: the encoder has a masked-LM head, its output matrix tied to the token table.
-      remat, scan, attention: as in `DualEncoderConfig`.
+      remat, scan: as in `DualEncoderConfig`.
     """
 
     vocab_size: int
@@ -50,7 +50,6 @@ class BertConfig:
     masked_lm: bool = False
     remat: bool = False
     scan: bool = False
-    attention: str = "auto"
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -63,7 +62,7 @@ class PostNormBlock(nnx.Module):
     """Attention, add, norm; MLP, add, norm."""
 
     def __init__(self, config: BertConfig, rngs: nnx.Rngs):
-        self.attention = Attention(config.width, config.heads, _STD, _STD, rngs, config.attention)
+        self.attention = Attention(config.width, config.heads, _STD, _STD, rngs)
         self.norm1 = LayerNorm(config.width, config.layer_norm_eps)
         self.mlp = MLP(config.width, config.mlp_width, config.activation, _STD, _STD, rngs)
         self.norm2 = LayerNorm(config.width, config.layer_norm_eps)

@@ -63,10 +63,8 @@ class BertTextConfig:
 class BertText(Bert):
     """Tokens i32[B, L] -> [B, width], pooled."""
 
-    def __init__(
-        self, config: BertTextConfig, rngs: nnx.Rngs, remat: bool = False, scan: bool = False, attention: str = "auto"
-    ) -> None:
-        super().__init__(dataclasses.replace(config.bert, remat=remat, scan=scan, attention=attention), rngs)
+    def __init__(self, config: BertTextConfig, rngs: nnx.Rngs, remat: bool = False, scan: bool = False) -> None:
+        super().__init__(dataclasses.replace(config.bert, remat=remat, scan=scan), rngs)
         self.pooling = config.pooling
 
     def __call__(self, tokens: jax.Array, mask: jax.Array, embeddings: jax.Array) -> jax.Array:

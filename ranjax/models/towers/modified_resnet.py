@@ -74,7 +74,6 @@ class ModifiedResNet(nnx.Module):
         rngs: nnx.Rngs,
         remat: bool = False,
         scan: bool = False,
-        attention: str = "auto",
     ) -> None:
         if scan:
             raise ConfigError("model.scan", True, "false for a residual network, whose blocks differ in shape")

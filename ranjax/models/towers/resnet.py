@@ -74,9 +74,7 @@ class ResNetConfig:
 class ResNet(nnx.Module):
     """Normalised images [B, H, W, C] -> [B, widths[-1]], the mean over all places."""
 
-    def __init__(
-        self, config: ResNetConfig, rngs: nnx.Rngs, remat: bool = False, scan: bool = False, attention: str = "auto"
-    ) -> None:
+    def __init__(self, config: ResNetConfig, rngs: nnx.Rngs, remat: bool = False, scan: bool = False) -> None:
         if scan:
             raise ConfigError("model.scan", True, "false for a residual network, whose blocks differ in shape")
         self.remat = remat

@@ -86,16 +86,13 @@ class TextTransformer(nnx.Module):
         rngs: nnx.Rngs,
         remat: bool = False,
         scan: bool = False,
-        attention: str = "auto",
     ) -> None:
         width, eps = config.width, config.layer_norm_eps
         self.config, self.eos_id, self.pooling = config, config.eos_id, config.pooling
         self.token_embedding = normal(rngs, (config.vocab_size, width), 0.02)
         self.positions = normal(rngs, (config.max_length, width), 0.01)
         self.blocks = Stack(
-            lambda: Block(
-                width, config.heads, config.mlp_width, config.layers, config.activation, eps, rngs, attention
-            ),
+            lambda: Block(width, config.heads, config.mlp_width, config.layers, config.activation, eps, rngs),
             config.layers,
             remat,
             scan,

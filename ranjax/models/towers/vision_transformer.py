@@ -93,9 +93,7 @@ def patches(images: jax.Array, size: int) -> jax.Array:
 class VisionTransformer(nnx.Module):
     """Normalised images [B, H, W, C] -> [B, width], pooled."""
 
-    def __init__(
-        self, config: ViTConfig, rngs: nnx.Rngs, remat: bool = False, scan: bool = False, attention: str = "auto"
-    ) -> None:
+    def __init__(self, config: ViTConfig, rngs: nnx.Rngs, remat: bool = False, scan: bool = False) -> None:
         width, eps = config.width, config.layer_norm_eps
         inputs = config.patch_size**2 * config.channels
         first = config.pooling == "class"
@@ -106,9 +104,7 @@ class VisionTransformer(nnx.Module):
         self.positions = normal(rngs, (config.grid**2 + first, width), width**-0.5)
         self.norm_before = LayerNorm(width, eps) if config.norm_before else None
         self.blocks = Stack(
-            lambda: Block(
-                width, config.heads, config.mlp_width, config.layers, config.activation, eps, rngs, attention
-            ),
+            lambda: Block(width, config.heads, config.mlp_width, config.layers, config.activation, eps, rngs),
             config.layers,
             remat,
             scan,

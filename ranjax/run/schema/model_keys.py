@@ -56,13 +56,6 @@ KEYS = (
     ),
     Key("model.remat", False, "Compute blocks again in the backward pass rather than keep their activations."),
     Key("model.scan", False, "Run the blocks as one scanned block: compiles faster; slower steps on a CPU."),
-    Key(
-        "model.attention",
-        "auto",
-        "Whose attention: own (gradients by hand), jax.nn.dot_product_attention, or own on a CPU and jax's elsewhere.",
-        "",
-        one_of("auto", "own", "jax"),
-    ),
 )
 
 SIZES = (

@@ -139,7 +139,7 @@ def encoder(context: Context, condition: str) -> tuple[Any, Any]:
 def run_options(config: Any) -> dict[str, Any]:
     """The fields of an encoder's config that say how to run it, which its files do not hold."""
     model = config.model
-    how = {name: model[name] for name in ("compute_dtype", "remat", "scan", "attention")}
+    how = {name: model[name] for name in ("compute_dtype", "remat", "scan")}
     return {"grey_to_rgb": True, **how}
 
 

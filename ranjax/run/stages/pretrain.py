@@ -303,7 +303,6 @@ def encoder_shape(config: Any, vocab_size: int, *, eos_id: int, bos_id: int, pad
         compute_dtype=model.compute_dtype,
         remat=model.remat,
         scan=model.scan,
-        attention=model.attention,
     )
 
 
