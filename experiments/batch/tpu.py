@@ -53,7 +53,7 @@ class TPU:
         archive = "/tmp/ranjax-code.tar.gz"
         install = (
             f"mkdir -p {CODE} && tar -xzf ranjax-code.tar.gz -C {CODE} && cd {CODE} && python3 -m venv .venv && "
-            ".venv/bin/pip install -q -c constraints.txt -e '.[tpu]'"
+            ".venv/bin/pip install -q -c constraints.txt -e '.[all,tpu]'"
         )
         found = [
             self._vm(*words, *(["--spot"] if self.spot else []), purpose=f"create the slice {name}"),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from ranjax.core.errors import ConfigError, DataError, OtherProcessError, RunError, StuckError
+from ranjax.core.extras import EXTRAS, MissingExtraError
 
 DONE = 0
 UNFINISHED = WRONG = 1
@@ -41,6 +42,13 @@ def guard(command: Callable[[], int]) -> int:
         return FAILED
     except OtherProcessError as error:
         return _fail(error, REFUSED if error.refused else FAILED)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        return _fail(MissingExtraError(module), REFUSED)
+    except MissingExtraError as error:
+        return _fail(error, REFUSED)
     except BrokenPipeError:
         # The reader of the output has seen enough (`| head`): write nothing more, and do not complain at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

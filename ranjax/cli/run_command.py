@@ -21,9 +21,15 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ranjax.cli import outcome
+from ranjax.core import extras
 from ranjax.run import config as configs
 
 OVERRIDES = ("--config.",)
+NEEDED = (
+    "safetensors", "tokenizers", "tensorflow_datasets", "array_record", "grain", "PIL", "tqdm", "tensorboardX",
+    "matplotlib",
+)  # fmt: skip
+"""What every run needs besides the core; checked before it begins, not hours later."""
 STAGES = ("prepare", "pretrain", "craft", "adapt", "evaluate", "report")
 
 
@@ -63,6 +69,7 @@ def config_of(arguments: argparse.Namespace) -> ConfigDict:
 
 def run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
+    extras.require(*NEEDED)
     workdir = Path(arguments.workdir or _default_workdir(arguments.config)).absolute()
     from ranjax.training import signals
 
