@@ -14,9 +14,10 @@ from ranjax import models
 from ranjax.attacks.text import constraints
 from ranjax.cli import console
 from ranjax.core import files
+from ranjax.core.pixels import GRID
 from ranjax.data import noisy_pairs as noise
 from ranjax.data.batches import Batches
-from ranjax.data.store import GRID, NoisyStore, StoreWriter
+from ranjax.data.store import NoisyStore, StoreWriter
 from ranjax.data.text.tokenizer import Tokenizer
 from ranjax.run import config as configs
 from ranjax.run import pipeline

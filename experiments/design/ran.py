@@ -29,8 +29,7 @@ import numpy as np
 
 from ranjax.attacks.pgd import PGD
 from ranjax.core import files
-from ranjax.core.checks import pixel_units
-from ranjax.data.images.reading import to_float
+from ranjax.core.pixels import pixel_units, to_float
 from ranjax.evaluation import statistics
 from ranjax.evaluation.white_box import WhiteBox
 from ranjax.methods.head_training import METHODS, Fit, Method, fit_heads, predict

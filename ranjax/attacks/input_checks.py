@@ -7,7 +7,6 @@ checked, and the values are taken on trust. So call an attack through ``image.ji
 from __future__ import annotations
 
 import dataclasses
-import fractions
 import math
 from typing import Any
 
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ranjax.core.errors import ConfigError, DataError, nearest
+from ranjax.core.pixels import pixel_units
 
 NORMS = ("linf", "l2")
 
@@ -23,28 +23,6 @@ NORMS = ("linf", "l2")
 def is_traced(value: Any) -> bool:
     """True for what has no value yet: an abstract array inside ``jit``, ``vmap`` or ``grad``."""
     return isinstance(value, jax.core.Tracer)
-
-
-def parse_epsilon(value: Any, key: str = "epsilon") -> float:
-    """A length in pixel units from a number or a string: ``0.03``, ``"0.03"`` or ``"8/255"``.
-
-    Raises:
-      ConfigError: not a number, not finite, or a division by zero.
-    """
-    allowed = "a number in pixel units, e.g. 0.03 or '8/255'"
-    if isinstance(value, str):
-        above, slash, below = value.partition("/")
-        try:
-            number = float(above) / float(below) if slash else float(above)
-        except (ValueError, ZeroDivisionError):
-            raise ConfigError(key, value, allowed) from None
-    elif isinstance(value, bool) or not isinstance(value, (int, float, fractions.Fraction, np.integer, np.floating)):
-        raise ConfigError(key, value, allowed)
-    else:
-        number = float(value)
-    if not math.isfinite(number):
-        raise ConfigError(key, value, allowed)
-    return number
 
 
 def validate_length(value: Any, key: str, norm: str, positive: bool = False) -> Any:
@@ -59,7 +37,7 @@ def validate_length(value: Any, key: str, norm: str, positive: bool = False) -> 
         low, high = float(np.min(value)), float(np.max(value))
         length = value
     else:
-        length = parse_epsilon(value.item() if isinstance(value, (np.ndarray, jax.Array)) else value, key)
+        length = pixel_units(value.item() if isinstance(value, (np.ndarray, jax.Array)) else value, key)
         low = high = length
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ConfigError(key, value, "finite numbers in pixel units")

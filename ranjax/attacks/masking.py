@@ -28,6 +28,7 @@ from ranjax.attacks.ascent import ImageAttack, as_rows, fold
 from ranjax.attacks.compile import jitted
 from ranjax.attacks.pgd import PGD
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.pixels import to_uint8
 
 # (params, images f32[B, H, W, C]) -> logits f32[B, C]
 Logits = Callable[[Any, jax.Array], jax.Array]
@@ -76,11 +77,6 @@ class MaskingReport:
     def __str__(self) -> str:
         lines = [f"{'ok    ' if f.passed else 'FAILED'} {f.name}: {f.seen}" for f in self.findings]
         return "\n".join([*lines, f"robust accuracy {self.robust_accuracy:.3f}, {self.verdict}"])
-
-
-def to_uint8(images: Any) -> np.ndarray:
-    """Images in [0, 1] as 8-bit ones; divided by 255 again, none is off by more than 0.5/255."""
-    return np.round(np.asarray(images) * 255).astype(np.uint8)
 
 
 def random_search(
@@ -210,7 +206,7 @@ def check(
         wrong = _transferred_wrong(logits_fn, params, images, labels, transferred, settings)
         findings.append(_beaten("transferred images never beat the gradient", wrong, standing))
         worst &= ~wrong
-    rounded = jnp.asarray(to_uint8(white.images) / 255, images.dtype)
+    rounded = jnp.asarray(to_uint8(np.asarray(white.images)) / 255, images.dtype)
     right_8bit = _right(logits_fn(params, rounded), labels)
     return MaskingReport(
         clean_accuracy=float(right.mean()),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ranjax.core.errors import nearest
+from ranjax.core.pixels import pixel_units
 
 Check = Callable[[Any], str]
 """Returns an empty string for an allowed value, else words that say what is allowed."""
@@ -83,7 +84,7 @@ def epsilon(value: Any) -> str:
     """Pixel units, 0 to 1, as a number or as text such as "8/255"."""
     try:
         good = 0.0 <= pixel_units(value) <= 1.0
-    except (ValueError, ZeroDivisionError):
+    except ValueError:
         good = False
     return "" if good else 'pixel units from 0 to 1, e.g. "8/255" or "0.03" (not 0 to 255)'
 
@@ -104,14 +105,6 @@ def maps(value: tuple[str, ...]) -> str:
 
 def anything(value: Any) -> str:
     return ""
-
-
-def pixel_units(value: str | float) -> float:
-    """Turns "8/255", "0.03" or a number into a float in pixel units (0 to 1)."""
-    if isinstance(value, str) and "/" in value:
-        top, bottom = value.split("/")
-        return float(top) / float(bottom)
-    return float(value)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.pixels import to_float
 from ranjax.data.images.augment import Augmentation, generator
-from ranjax.data.images.reading import to_float
 from ranjax.data.sources import Record, Source
 from ranjax.data.text.tokenizer import Tokenizer
 from ranjax.data.text.tokenizer_checks import check_ends

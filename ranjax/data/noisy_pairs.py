@@ -13,8 +13,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.pixels import GRID
 from ranjax.data.sources import Record, Source
-from ranjax.data.store import GRID, NoisyStore
+from ranjax.data.store import NoisyStore
 
 PARTS = ("both", "image", "report")
 

@@ -26,10 +26,10 @@ import numpy as np
 
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.pixels import GRID, to_float
 from ranjax.data.set_settings import digest
 from ranjax.data.space import no_space, require_space
 
-GRID = 65535
 # Float error of a crafted pixel, in steps of the grid: x + eps rounds to within 6e-8, which is 0.004 steps.
 _SNAP = 0.01
 _PLAN = "store.json"
@@ -251,7 +251,7 @@ class NoisyStore:
         pixels = ((clean.astype(np.int32) * 257 + delta) % 65536).astype(np.uint16)
         return {
             "id": head["id"],
-            "image": pixels.astype(np.float32) / np.float32(GRID),
+            "image": to_float(pixels),
             "pixels": pixels,
             "clean_image": clean,
             "report": head["report"],

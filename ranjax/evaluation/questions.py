@@ -19,7 +19,7 @@ import numpy as np
 
 from ranjax.core.errors import DataError
 from ranjax.core.keys import stable_hash
-from ranjax.evaluation.zero_shot import unit
+from ranjax.core.math import unit
 
 CLOSED, OPEN = "closed", "open"
 BOTH, IMAGE, QUESTION = "both", "image", "question"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.math import unit_numpy
 
 TIES = ("worst", "index", "best")
 
@@ -32,7 +33,7 @@ def unit(features: Any) -> np.ndarray:
     array = np.asarray(features, np.float32)
     if array.ndim != 2 or not np.isfinite(array).all():
         raise DataError(f"features must be finite and [N, D], got shape {array.shape}")
-    return array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return unit_numpy(array)
 
 
 def ranks(

@@ -6,13 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ranjax.core.errors import DataError
-
-
-def unit(embeddings: jax.Array) -> jax.Array:
-    """Rows f[N, D] scaled to length 1; a zero row stays zero."""
-    square = jnp.sum(embeddings * embeddings, axis=-1, keepdims=True)
-    zero = square == 0
-    return jnp.where(zero, jnp.zeros_like(embeddings), embeddings * jax.lax.rsqrt(jnp.where(zero, 1, square)))
+from ranjax.core.math import unit
 
 
 def class_embeddings(prompts: jax.Array, classes: jax.Array, count: int) -> jax.Array:

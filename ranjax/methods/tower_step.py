@@ -17,12 +17,12 @@ from jax.sharding import Mesh
 
 from ranjax.attacks import losses
 from ranjax.attacks import pgd as image_attacks
+from ranjax.core.pixels import as_float
 from ranjax.methods.tower_methods import Images, Task, Tune, Tuned, adapters, encoder_of, head_of
 from ranjax.models import input_filter
 from ranjax.models.trainable import partition, select
 from ranjax.objectives import classification, rectification, robust
 from ranjax.objectives.rectification import Weights
-from ranjax.training.contrastive_step import as_float
 from ranjax.training.devices import AXIS, mapped_step
 from ranjax.training.optimizer import plain_promotion
 

@@ -21,14 +21,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from ranjax.core.math import unit_clamped
+
 AxisName = str | tuple[str, ...]
 RowLoss = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-
-
-def l2_normalize(features: jax.Array) -> jax.Array:
-    """Divides each row of f[..., D] by its Euclidean norm; a row of zeros stays zero, with a finite gradient."""
-    squared = jnp.sum(features * features, axis=-1, keepdims=True)
-    return features * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
 
 
 def info_nce(
@@ -52,7 +48,7 @@ def info_nce(
       The loss f[], and ``{"image_to_text_accuracy", "text_to_image_accuracy"}``: the share of rows whose own column is
       the only largest one (ties count against the model), f32[], without gradient.
     """
-    images, texts = l2_normalize(image), l2_normalize(text)
+    images, texts = unit_clamped(image), unit_clamped(text)
     forward, forward_hits = _over_rows(_cross_entropy(scale), images, texts, axis_name, chunk)
     backward, backward_hits = _over_rows(_cross_entropy(scale), texts, images, axis_name, chunk)
     return (forward + backward) / 2, {"image_to_text_accuracy": forward_hits, "text_to_image_accuracy": backward_hits}
@@ -83,7 +79,7 @@ def sigmoid_loss(
         signs = jnp.where(jnp.arange(logits.shape[0], dtype=positive.dtype) == positive, 1, -1).astype(logits.dtype)
         return -jnp.sum(jax.nn.log_sigmoid(signs * logits)), logits
 
-    loss, hits = _over_rows(row_loss, l2_normalize(image), l2_normalize(text), axis_name, chunk)
+    loss, hits = _over_rows(row_loss, unit_clamped(image), unit_clamped(text), axis_name, chunk)
     return loss, {"image_to_text_accuracy": hits}
 
 

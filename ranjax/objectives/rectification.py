@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ranjax.core.math import unit
 from ranjax.objectives import classification
 
 
@@ -35,13 +36,6 @@ class Weights(NamedTuple):
 DEFENCE = ("defence_ce", "defence_consistency", "defence_kl")
 
 
-def _unit(x: jax.Array) -> jax.Array:
-    """Rows scaled to length 1; a zero row stays zero and has zero gradient."""
-    square = jnp.sum(x * x, axis=1, keepdims=True)
-    zero = square == 0
-    return jnp.where(zero, jnp.zeros_like(x), x * lax.rsqrt(jnp.where(zero, jnp.ones_like(square), square)))
-
-
 def consistency(z: jax.Array, f: jax.Array) -> jax.Array:
     """L_MSE: mean over all B * D entries of ``(z/|z| - sg(f/|f|))^2``; no gradient reaches `f`.
 
@@ -57,7 +51,7 @@ def consistency(z: jax.Array, f: jax.Array) -> jax.Array:
     """
     if z.shape != f.shape or z.ndim != 2:
         raise ValueError(f"consistency needs two arrays of one shape [B, D], got {z.shape} and {f.shape}")
-    return jnp.mean(jnp.square(_unit(z) - lax.stop_gradient(_unit(f))))
+    return jnp.mean(jnp.square(unit(z) - lax.stop_gradient(unit(f))))
 
 
 def covariance(z: jax.Array) -> jax.Array:

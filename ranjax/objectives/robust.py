@@ -10,18 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ranjax.core.math import unit
 from ranjax.objectives import classification
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    square = jnp.sum(x * x, axis=1, keepdims=True)
-    zero = square == 0
-    return jnp.where(zero, jnp.zeros_like(x), x * lax.rsqrt(jnp.where(zero, jnp.ones_like(square), square)))
 
 
 def class_logits(images: jax.Array, classes: jax.Array, scale: jax.Array | float) -> jax.Array:
     """``scale * cos(image, class)``; images f[B, D], classes f[C, D], the latter without gradient -> f[B, C]."""
-    return scale * (_unit(images) @ lax.stop_gradient(_unit(classes)).T)
+    return scale * (unit(images) @ lax.stop_gradient(unit(classes)).T)
 
 
 def tecoa(attacked: jax.Array, classes: jax.Array, labels: jax.Array, scale: jax.Array | float) -> jax.Array:

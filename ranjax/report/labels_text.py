@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ranjax.core.pixels import pixel_units
 from ranjax.methods import table
 
 METHODS = {
@@ -166,9 +167,8 @@ def radius(attack: Any) -> float | None:
 def radius_of(text: Any) -> float | None:
     """Returns "2/255" or 0.0078 in units of 1/255; None where it is no number."""
     try:
-        top, slash, bottom = str(text).partition("/")
-        return 255 * (float(top) / float(bottom) if slash else float(top))
-    except (ValueError, ZeroDivisionError):
+        return 255 * pixel_units(text)
+    except ValueError:
         return None
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import ml_collections
 
 from ranjax.core import files
-from ranjax.core.checks import Key, OneOf, SomeOf, pixel_units
+from ranjax.core.checks import Key, OneOf, SomeOf
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.run.schema import GROUPS, TABLES
 from ranjax.run.schema.adapt_keys import METHODS
@@ -39,7 +39,6 @@ __all__ = [
     "load",
     "notes",
     "override",
-    "pixel_units",
     "resolve",
     "validate",
 ]

@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from ranjax.core.errors import ConfigError
+from ranjax.core.pixels import as_float
 from ranjax.objectives import contrastive
 from ranjax.training import fsdp
 from ranjax.training.devices import (
@@ -224,13 +225,6 @@ def program(
     )
     specs = fsdp.specs(jax.eval_shape(functools.partial(TrainState.create, optimizer=optimizer), params), mesh)
     return Program(mapped_step(step, mesh, state_specs=specs), mesh, optimizer, specs)
-
-
-def as_float(images: jax.Array) -> jax.Array:
-    """Images in [0, 1]: 8-bit ones are divided by 255 (on the device: a quarter of the bytes to move)."""
-    if images.dtype == jnp.uint8:
-        return images.astype(jnp.float32) / 255
-    return images
 
 
 def stop_gradients(params: Any, trainable: Any) -> Any:

@@ -12,6 +12,7 @@ from toy_images import quick_compile  # noqa: F401
 from ranjax.attacks import apgd, presets, transforms
 from ranjax.attacks import input_checks as checks
 from ranjax.attacks import pgd as image
+from ranjax.core.pixels import pixel_units
 
 IMAGES = toy.make_images(3)
 KEYS = toy.make_keys(3)
@@ -114,8 +115,8 @@ def test_an_l2_radius_beyond_every_image_is_refused():
 # an L2 radius above 1 is no mistake; strings and fractions are lengths
 def test_lengths():
     assert image.PGD(3, 1.5, 1, norm="l2").epsilon == 3
-    assert checks.parse_epsilon("8/255") == 8 / 255
-    assert checks.parse_epsilon(" 0.5 ") == 0.5
-    assert checks.parse_epsilon(np.float32(0.5)) == 0.5
+    assert pixel_units("8/255") == 8 / 255
+    assert pixel_units(" 0.5 ") == 0.5
+    assert pixel_units(np.float32(0.5)) == 0.5
     assert hash(image.PGD("8/255", "2/255", 10)) == hash(image.PGD(8 / 255, 2 / 255, 10))
     assert "epsilon=0.1" in repr(image.PGD(0.1, 0.1, 1))

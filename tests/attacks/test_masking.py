@@ -13,6 +13,7 @@ from toy_images import quick_compile  # noqa: F401
 
 from ranjax.attacks import losses, masking
 from ranjax.attacks import pgd as image
+from ranjax.core.pixels import to_uint8
 
 IMAGES, KEYS = toy.make_images(24), toy.make_keys(24)
 LABELS = np.array(toy.labels_of(toy.make_params(), IMAGES))
@@ -189,7 +190,7 @@ def test_programs_are_kept():
 # rounding to 8 bits stays within epsilon + 0.5 / 255
 def test_rounding_to_8_bits():
     moved = np.clip(IMAGES + np.float32(8 / 255), 0, 1)
-    rounded = masking.to_uint8(moved)
+    rounded = to_uint8(np.asarray(moved))
     assert rounded.dtype == np.uint8
     assert np.abs(rounded / 255 - IMAGES).max() <= 8.5 / 255 + 1e-6
 

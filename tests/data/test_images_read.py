@@ -6,7 +6,8 @@ from PIL import Image
 from small_data import write_png
 
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.data.images.reading import decode_png, encode_png, read_image, to_float
+from ranjax.core.pixels import to_float
+from ranjax.data.images.reading import decode_png, encode_png, read_image
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA"])

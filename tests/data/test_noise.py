@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from small_data import records, source
 
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.data.images.reading import to_float
+from ranjax.core.pixels import to_float
 from ranjax.data.noisy_pairs import caption_shuffle, gaussian, select
 from ranjax.data.sources import ListSource
 

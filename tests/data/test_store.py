@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from small_data import source
 
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.pixels import to_float
 from ranjax.data.batches import Batches
-from ranjax.data.images.reading import to_float
 from ranjax.data.noisy_pairs import mix, select
 from ranjax.data.store import NoisyStore, StoreWriter, quantise, realised_norm, verify
 from ranjax.data.text.tokenizer import Tokenizer

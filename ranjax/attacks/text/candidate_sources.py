@@ -15,6 +15,7 @@ import numpy as np
 from ranjax.attacks.text import words as words_lib
 from ranjax.attacks.text.candidates import Lexicon, Table, intersect
 from ranjax.core.errors import ConfigError
+from ranjax.core.math import unit_numpy
 
 
 def restrict(table: Table, *lists: jax.Array) -> Table:
@@ -92,7 +93,7 @@ def neighbours(embeddings: np.ndarray | jax.Array, table: Table, k: int, min_sim
     pieces, lengths = np.asarray(table.pieces), np.asarray(table.lengths)
     inside = np.arange(pieces.shape[1])[None] < lengths[:, None]
     mean = np.where(inside[..., None], vectors[pieces], 0).sum(1) / lengths[:, None]
-    unit = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    unit = unit_numpy(mean)
     offered = np.asarray(table.offered)
     out = np.full((len(unit), min(k, len(unit))), -1, np.int32)
     for first in range(0, len(unit), 1024):  # blocks bound the memory

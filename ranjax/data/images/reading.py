@@ -134,16 +134,3 @@ def decode_png(data: bytes) -> np.ndarray:
     """The inverse of `encode_png`: uint8[H, W, 1]."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image, dtype=np.uint8)[:, :, None]
-
-
-def to_float(images: np.ndarray) -> np.ndarray:
-    """Stored integer pixels as f32 in [0, 1]: 8-bit values over 255, 16-bit values over 65535.
-
-    257 u / 65535 and u / 255 are one number and round to the same float, so an untouched pixel reads alike from both.
-    """
-    if images.dtype in (np.uint8, np.uint16):
-        # Divided in place: a second array of a batch's size costs more than the division.
-        floats = images.astype(np.float32)
-        floats /= np.float32(np.iinfo(images.dtype).max)
-        return floats
-    raise ValueError(f"images have dtype {images.dtype}; allowed are uint8 and uint16")

@@ -2,8 +2,9 @@
 
 from ml_collections import ConfigDict
 
-from ranjax.core.checks import Key, at_least, epsilon, pixel_step, pixel_units, some_of
+from ranjax.core.checks import Key, at_least, epsilon, pixel_step, some_of
 from ranjax.core.errors import ConfigError
+from ranjax.core.pixels import pixel_units
 
 ATTACKS = ("pgd", "apgd_ce", "apgd_dlr")
 PAIR_ATTACKS = ("image_only", "text_only", "sep", "sequential", "coattack", "sga")

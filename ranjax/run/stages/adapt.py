@@ -15,6 +15,7 @@ from ranjax.attacks import losses
 from ranjax.attacks import pgd as image_attacks
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.pixels import as_float
 from ranjax.evaluation import zero_shot
 from ranjax.evaluation.questions import BOTH
 from ranjax.methods.head_inputs import check_classes
@@ -29,7 +30,6 @@ from ranjax.run.stages import labels
 from ranjax.run.stages import search_grid as adapt_search
 from ranjax.run.stages.adapted_encoder import FILE, behind_filter, method_of, rate_key, tuned_of, uses_attacked
 from ranjax.training import devices, hosts, metrics_log
-from ranjax.training.contrastive_step import as_float
 from ranjax.training.progress import Progress
 
 

@@ -21,6 +21,7 @@ from ranjax.attacks.text.restore import restore
 from ranjax.attacks.text.substitution import Substitution, needed_length
 from ranjax.core import files, keys
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.pixels import to_float
 from ranjax.data.set_settings import digest
 from ranjax.data.store import StoreWriter
 from ranjax.data.text.tokenizer import Tokenizer
@@ -262,7 +263,7 @@ def recalls(pairs: Sequence[Pair], store: Any, victim: Victim) -> dict[str, Any]
     whole = functions.config.max_length
     for pair in pairs:
         noisy_pair = store[pair.id]
-        clean = noisy_pair["clean_image"].astype(np.float32) / np.float32(255)
+        clean = to_float(noisy_pair["clean_image"])
         features["clean"].append(np.asarray(image_of(params, clean[None])[0]))
         features["attacked"].append(np.asarray(image_of(params, noisy_pair["image"][None])[0]))
         encoded = tokenizer.encode(list(pair.reports), whole)

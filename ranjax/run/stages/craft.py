@@ -16,9 +16,9 @@ from ranjax.attacks import pgd as image_attacks
 from ranjax.attacks.text import candidates as candidate_words
 from ranjax.attacks.text import substitution as text_attacks
 from ranjax.core import files
+from ranjax.core.pixels import pixel_units, to_float
 from ranjax.data import noisy_pairs as conditions
 from ranjax.evaluation.retrieval import unit
-from ranjax.run import config as configs
 from ranjax.run.context import Context
 from ranjax.run.schema.noise_keys import CONTROLS
 from ranjax.run.stages import inputs as common
@@ -46,7 +46,7 @@ def run(context: Context) -> dict[str, Any]:
         context.folder / "store",
         ids=chosen.ids,
         shard_size=config.noise.shard_size,
-        epsilon=configs.pixel_units(config.noise.image_epsilon),
+        epsilon=pixel_units(config.noise.image_epsilon),
         provenance={
             "attack": recipe,
             "settings": {name: _plain(config.noise[name]) for name in SETTINGS},
@@ -234,7 +234,7 @@ def _control(context: Context, recipe: str, chosen: common.Split) -> NoisyPairs:
     source = data.prepared.splits["train"]
     if recipe == "gaussian":
         view: conditions.View = conditions.gaussian(
-            source, chosen.ids, config.seed, configs.pixel_units(config.noise.image_epsilon)
+            source, chosen.ids, config.seed, pixel_units(config.noise.image_epsilon)
         )
     else:
         view = conditions.caption_shuffle(source, chosen.ids, config.seed)
@@ -242,7 +242,7 @@ def _control(context: Context, recipe: str, chosen: common.Split) -> NoisyPairs:
 
     def control(split: common.Split) -> Iterator[dict[str, Any]]:
         records = [view[place[name]] for name in split.ids]
-        images = np.stack([np.asarray(r["image"], np.float32) / np.float32(65535) for r in records])
+        images = np.stack([to_float(r["image"]) for r in records])
         reports = [str(r["report"]) for r in records]
         tokens = data.encode(reports)
         before = pair_losses(context, split.images, split.reports)

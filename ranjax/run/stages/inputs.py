@@ -16,6 +16,7 @@ from ranjax.attacks.pgd import PGD
 from ranjax.attacks.text.substitution import Substitution
 from ranjax.core import keys
 from ranjax.core.errors import DataError
+from ranjax.core.pixels import as_float
 from ranjax.data.prepared import PreparedSet
 from ranjax.data.text.tokenizer import Tokenizer, Tokens
 from ranjax.data.text.tokenizer_checks import check_fits
@@ -24,7 +25,6 @@ from ranjax.evaluation import questions
 from ranjax.run.context import Context
 from ranjax.run.plan import condition_name
 from ranjax.run.stages.prepare import open_data
-from ranjax.training.contrastive_step import as_float
 from ranjax.training.row_map import RowFunction, RowMap
 
 

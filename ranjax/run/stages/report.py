@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ranjax.core import files
-from ranjax.data.images.reading import encode_png, to_float
+from ranjax.core.pixels import to_float, to_uint8
+from ranjax.data.images.reading import encode_png
 from ranjax.report import old_configs as earlier
 from ranjax.report import page
 from ranjax.run import config as configs
@@ -144,7 +145,7 @@ def _example(context: Context, noisy_pair: dict[str, Any], origin: dict[str, Any
 
 def _png(image: np.ndarray) -> str:
     """A grey image f32[H, W, 1] in [0, 1] as base64 PNG."""
-    pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    pixels = to_uint8(np.clip(image, 0, 1))
     return base64.b64encode(encode_png(pixels)).decode()
 
 

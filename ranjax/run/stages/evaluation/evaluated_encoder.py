@@ -12,6 +12,7 @@ import numpy as np
 
 from ranjax.core.errors import DataError
 from ranjax.core.keys import stream
+from ranjax.core.pixels import as_float
 from ranjax.evaluation import zero_shot
 from ranjax.evaluation.questions import fused_width
 from ranjax.methods.head_training import HEADS, METHODS, predict
@@ -20,7 +21,6 @@ from ranjax.methods.tower_methods import FROZEN, Tuned, encoder_of, head_of
 from ranjax.run.context import Context
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.adapted_encoder import load_heads, load_tuned, tuned_of
-from ranjax.training.contrastive_step import as_float
 from ranjax.training.row_map import RowMap
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ranjax.attacks import pgd as image_attacks
 from ranjax.attacks import success
 from ranjax.attacks.text import substitution as text
+from ranjax.core import math
 from ranjax.data.text.tokenizer import Tokens
 from ranjax.evaluation import caption_splitting as captions
 from ranjax.evaluation import retrieval, statistics, zero_shot
@@ -116,7 +117,7 @@ def attack_prompts(subject: Subject, record: Record, split: str) -> None:
         ids, mask, words, target = rows
 
         def away(embeddings: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-            found = zero_shot.unit(functions.text_features(params, tokens, mask, embeddings=embeddings))
+            found = math.unit(functions.text_features(params, tokens, mask, embeddings=embeddings))
             return -jnp.sum(found * target, axis=-1)
 
         result = text.substitute(away, functions.token_table(params), ids, mask, words, table, settings)

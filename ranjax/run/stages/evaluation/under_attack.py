@@ -11,10 +11,9 @@ from safetensors.numpy import load_file
 from ranjax.attacks import apgd, masking
 from ranjax.attacks import pgd as image_attacks
 from ranjax.core import files
-from ranjax.data.images.reading import to_float
+from ranjax.core.pixels import pixel_units, to_float
 from ranjax.evaluation.white_box import Robustness, WhiteBox, survivors
 from ranjax.methods.head_methods import WITHOUT
-from ranjax.run.config import pixel_units
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation import feature_views as inside
 from ranjax.run.stages.evaluation.evaluated_encoder import Subject

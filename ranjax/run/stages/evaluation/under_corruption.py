@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ranjax.data.images.reading import to_float
+from ranjax.core.pixels import to_float
 from ranjax.evaluation import corruptions
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation.evaluated_encoder import Subject
