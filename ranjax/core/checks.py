@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ranjax.core.errors import nearest
+from ranjax.core.errors import ConfigError, nearest
 from ranjax.core.pixels import pixel_units
 
 Check = Callable[[Any], str]
@@ -116,6 +117,28 @@ class Key:
     meaning: str
     unit: str = ""
     check: Check = anything
+
+
+def check_value(key: Key, value: object) -> None:
+    """Check a value against the type of a key's default and against the key's check.
+
+    Raises:
+      ConfigError: another type, a number that is not finite, or a value that the check refuses.
+    """
+    kind = type(key.default)
+    if not _is_of(kind, value):
+        raise ConfigError(key.name, value, f"a value of type {kind.__name__}")
+    if isinstance(value, tuple) and not all(_is_of(type(key.default[0]), element) for element in value):
+        raise ConfigError(key.name, value, f"values of type {type(key.default[0]).__name__}, like {key.default!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(key.name, value, key.check(value) or "a finite number")
+    if expected := key.check(value):
+        raise ConfigError(key.name, value, expected)
+
+
+def _is_of(kind: type, value: object) -> bool:
+    """Return whether a value is of a type; whole numbers stand for floats too, and bools for nothing else."""
+    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _nearest_choice(value: Any, choices: tuple[Any, ...]) -> str:

@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from ranjax.core.checks import Check, Key, anything
+from ranjax.core.checks import Check, Key, anything, check_value
 
 T = TypeVar("T")
 
@@ -71,3 +71,20 @@ def read(settings: Any, node: Mapping[str, Any]) -> Any:
             now, given = getattr(instance, field.name), node[field.name]
             values[field.name] = read(now, given) if dataclasses.is_dataclass(now) else given
     return dataclasses.replace(instance, **values)
+
+
+def settings_of(config: type) -> object:
+    """Return the fields of a dataclass that `setting` declares, as an instance of a dataclass of their own."""
+    fields = [field for field in dataclasses.fields(config) if "meaning" in field.metadata]
+    declared = [(f.name, f.type, dataclasses.field(default=f.default, metadata=f.metadata)) for f in fields]
+    return dataclasses.make_dataclass(f"{config.__name__}Settings", declared, frozen=True)()
+
+
+def check_settings(prefix: str, config: Any) -> None:
+    """Check the fields of a dataclass that `setting` declares, with the checks declared there.
+
+    Raises:
+      ConfigError: the first field, as ``prefix.field``, whose value is of another type or refused.
+    """
+    for key in keys_of(prefix, settings_of(type(config))):
+        check_value(key, getattr(config, key.name.rpartition(".")[2]))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 import ml_collections
 
 from ranjax.core import files
-from ranjax.core.checks import Key, OneOf, SomeOf
+from ranjax.core.checks import Key, OneOf, SomeOf, check_value
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.run.schema import GROUPS, TABLES
 from ranjax.run.schema.adapt_keys import METHODS
@@ -132,12 +131,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
     flat = flatten(config)
     for name, value in flat.items():
         if name in BY_NAME:
-            _check(BY_NAME[name], value)
+            check_value(BY_NAME[name], value)
     keys = keys_of_config(config)
     for name, value in flat.items():
         if name not in keys:
             raise unknown_key(name, value, keys)
-        _check(keys[name], value)
+        check_value(keys[name], value)
     for name in keys:
         if name not in flat:
             raise ConfigError(name, None, "the key must be present")
@@ -149,24 +148,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
 def notes(config: ml_collections.ConfigDict) -> list[str]:
     """What a valid config says in vain, because another of its keys decides it."""
     return [note for group in GROUPS if hasattr(group, "notes") for note in group.notes(config)]
-
-
-def _check(key: Key, value: Any) -> None:
-    expected = type(key.default)
-    number_for_float = expected is float and isinstance(value, int) and not isinstance(value, bool)
-    if not number_for_float and (not isinstance(value, expected) or (expected is int and isinstance(value, bool))):
-        raise ConfigError(key.name, value, f"a value of type {expected.__name__}")
-    if expected is tuple and not all(_is_of(type(key.default[0]), element) for element in value):
-        raise ConfigError(key.name, value, f"values of type {type(key.default[0]).__name__}, like {key.default!r}")
-    if expected is float and not math.isfinite(value):
-        raise ConfigError(key.name, value, key.check(value) or "a finite number")
-    if allowed := key.check(value):
-        raise ConfigError(key.name, value, allowed)
-
-
-def _is_of(kind: type, value: Any) -> bool:
-    """Whether a tuple of `kind` may hold the value; whole numbers stand for floats too."""
-    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
 
 
 def override(config: ml_collections.ConfigDict, name: str, text: str) -> None:
@@ -185,7 +166,7 @@ def override(config: ml_collections.ConfigDict, name: str, text: str) -> None:
         node = node[part]
     with node.unlocked():
         node[last] = _parse(key, text)
-    _check(key, node[last])
+    check_value(key, node[last])
     if any(name in table.named_by for table in TABLES):
         add_settings(config)
 
