@@ -30,7 +30,7 @@ import jax
 import numpy as np
 
 from ranjax.methods.head_training import METHODS, Examples, Fit, fit_heads
-from ranjax.training import cpu_devices, devices
+from ranjax.training import cpu, devices
 
 METHODS_TIMED = ("lp", "mlp", "nmtune", "ran")
 
@@ -166,7 +166,7 @@ def main() -> None:
     for name, default in (tiny if options.tiny else sizes).items():
         if getattr(options, name) is None:
             setattr(options, name, default)
-    cpu_devices.split(1 if options.one_device else 0)
+    cpu.split_devices(1 if options.one_device else 0)
     train = make_features(0, options.examples, options.width, options.classes, options.ratios)
     validation = make_features(1, max(options.examples // 10, 50), options.width, options.classes, options.ratios)
     peer, times, ours = torch_loop(options, train), [], {}

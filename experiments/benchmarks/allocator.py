@@ -1,4 +1,4 @@
-"""What `ranjax.training.allocator` is worth: seconds a training step with and without it, in turns.
+"""What `ranjax.training.cpu.keep_freed_memory` is worth: seconds a training step with and without it, in turns.
 
     python experiments/benchmarks/allocator.py [--repeats 3] [--steps 30]
 
@@ -15,7 +15,7 @@ import time
 
 
 def measure(keep: bool, steps: int) -> dict[str, float]:
-    from ranjax.training.allocator import keep_freed_memory
+    from ranjax.training.cpu import keep_freed_memory
 
     if keep and not keep_freed_memory():
         raise SystemExit("this allocator takes no settings: nothing to measure")

@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from ranjax.training import allocator, compile_cache, cpu_devices
+from ranjax.training import compile_cache, cpu
 
-allocator.keep_freed_memory()
+cpu.keep_freed_memory()
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -117,18 +117,18 @@ def matmul(dtype):
 def main():
     folder, workload, dtype, parts = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
     compile_cache.enable(folder / "cache")
-    cpu_devices.split(parts)
+    cpu.split_devices(parts)
     run = None
     for line in sys.stdin:
         if line.strip() == "end":
             break
         if run is None:
             run = build(folder, workload, dtype)
-        began, cpu = time.perf_counter(), time.process_time()
+        began, busy = time.perf_counter(), time.process_time()
         loss = run()
-        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        seconds, busy = time.perf_counter() - began, time.process_time() - busy
         peak = peak_mb()
-        print(json.dumps({"seconds": seconds, "cpu": cpu, "loss": loss, "peak_mb": peak}), flush=True)
+        print(json.dumps({"seconds": seconds, "cpu": busy, "loss": loss, "peak_mb": peak}), flush=True)
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--step", action="store_true", help="time a training step of a ViT-B/32 as well")
     arguments = parser.parse_args()
-    from ranjax.training.allocator import keep_freed_memory
+    from ranjax.training.cpu import keep_freed_memory
 
     # As `ranjax.main` does before it trains.
     keep_freed_memory()

@@ -14,9 +14,9 @@ _DEVICES = next((int(o.split("=")[1]) for o in OPTIONS if o.startswith("devices=
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={_DEVICES}"
 
-from ranjax.training import allocator
+from ranjax.training import cpu
 
-allocator.keep_freed_memory()
+cpu.keep_freed_memory()
 
 import jax
 import jax.numpy as jnp

@@ -146,10 +146,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ranjax.training import allocator, compile_cache, cpu_devices, signals
+    from ranjax.training import compile_cache, cpu, signals
 
-    allocator.keep_freed_memory()
-    cpu_devices.split(arguments.cpu_devices)
+    cpu.keep_freed_memory()
+    cpu.split_devices(arguments.cpu_devices)
     if arguments.compile_cache != "off":
         compile_cache.enable(arguments.compile_cache or None)
     with signals.StopFlag() as stop:

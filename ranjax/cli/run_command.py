@@ -88,16 +88,16 @@ def _run(config: ConfigDict, workdir: Path, redo: bool, until: str, stop: Callab
     from ranjax.report.report_tables import terminal_table
     from ranjax.run import pipeline
     from ranjax.run.context import Stopped
-    from ranjax.training import allocator, compile_cache, cpu_devices, devices, hosts
+    from ranjax.training import compile_cache, cpu, devices, hosts
 
     def say(line: str) -> None:
         if hosts.first():
             print(line, flush=True)
 
     # The process and its devices, before anything touches them.
-    allocator.keep_freed_memory()
+    cpu.keep_freed_memory()
     if config.cpu_devices != 1:
-        cpu_devices.split(config.cpu_devices)
+        cpu.split_devices(config.cpu_devices)
     hosts.start(config.distributed)
     if config.quick_compile:
         import jax

@@ -29,7 +29,7 @@ from ranjax.methods.head_methods import METHODS, Examples, Fit, Method
 from ranjax.models.heads import HEADS, LinearHead, ResidualHead
 from ranjax.objectives import classification, rectification
 from ranjax.objectives.rectification import Weights
-from ranjax.training import devices, lapack
+from ranjax.training import cpu, devices
 
 __all__ = ["HEADS", "METHODS", "Examples", "Fit", "FittedHeads", "Method", "Weights", "fit_heads", "predict"]
 
@@ -97,7 +97,7 @@ class _Runs(NamedTuple):
     shuffle_key: Any
 
 
-@lapack.one_thread()
+@cpu.one_lapack_thread()
 def fit_heads(
     methods: Sequence[Method],
     train: Examples,

@@ -26,7 +26,7 @@ from ranjax.methods import tower_inputs as tune_input
 from ranjax.methods import tower_step as tune_step
 from ranjax.methods.tower_methods import Images, Task, Tune, Tuned
 from ranjax.objectives import classification
-from ranjax.training import lapack
+from ranjax.training import cpu
 from ranjax.training.devices import make_mesh, replicate, shard_batch
 from ranjax.training.loop import MAX_IN_FLIGHT
 
@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
     share: float
 
 
-@lapack.one_thread()
+@cpu.one_lapack_thread()
 def tune(
     functions: Any,
     params: Mapping[str, Any],

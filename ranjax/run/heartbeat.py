@@ -82,7 +82,7 @@ class Heartbeat:
         self._write()
 
     def work(self, standing: Any) -> None:
-        """Takes a `progress.Standing`."""
+        """Takes a `progress.ProgressUpdate`."""
         # JSON has no NaN; the run itself stops because of one.
         metrics = {name: value for name, value in standing.metrics.items() if math.isfinite(value)}
         self.content["work"] = standing._asdict() | {"metrics": metrics}

@@ -1,12 +1,12 @@
-"""Checkpoints of a training state, by orbax, with a content list that tells a whole checkpoint from a damaged one.
+"""Checkpoints of a training state, by orbax, with a content list by which damage is found.
 
     folder/
       40/            orbax's files of step 40
       40.json        written last, by rename: meta, shapes and dtypes, SHA-256 of every file in 40/
 
 A checkpoint without its list was cut off while it was written; one whose files differ from the list is damaged (orbax
-by itself restores wrong numbers from a flipped byte). Both are set aside as ``40.damaged``, said, and the one before is
-taken.
+by itself restores wrong numbers from a flipped byte). Both are set aside as ``40.damaged`` with a warning, and the one
+before is restored.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jaxtyping import ArrayLike, PyTree
 
 from ranjax.core import files
 from ranjax.core.errors import DataError, StuckError
 from ranjax.training import hosts
 from ranjax.training.optimizer import tensor_paths
 
-State = TypeVar("State")
+T = TypeVar("T", bound=PyTree)
+Json = Mapping[str, Any] | Sequence[Any] | str | float | bool | None
+"""A value that JSON can hold."""
 _ITEM = "state"
 PATIENCE = 120.0
 """Seconds that a save may take once the wall clock was set back under it: tensorstore's waits follow that clock."""
@@ -46,14 +49,14 @@ class Checkpoints:
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2, keep_best: int = 0):
         """Args:
         folder: made where absent; a relative path is taken from the current folder.
-        keep: how many of the newest checkpoints stay.
-        keep_best: how many of those with the lowest figure (see `save`) stay besides.
+        keep: number of newest checkpoints that stay.
+        keep_best: number of checkpoints with the lowest figure (see `save`) that stay besides.
 
         Raises:
-          ValueError: if `keep` is below 1, or `keep_best` below 0.
+          ValueError: `keep` is below 1, or `keep_best` below 0.
         """
         if keep < 1 or keep_best < 0:
-            raise ValueError(f"keep = {keep!r}, keep_best = {keep_best!r}: at least 1, and at least 0")
+            raise ValueError(f"keep = {keep!r}, keep_best = {keep_best!r}: expected at least 1, and at least 0")
         # orbax fails on relative paths, in its background thread.
         self.folder = Path(folder).expanduser().absolute()
         self.keep, self.keep_best = keep, keep_best
@@ -66,49 +69,47 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def steps(self) -> list[int]:
-        """Steps of the finished checkpoints, oldest first."""
+        """Return the steps of the finished checkpoints, oldest first."""
         self.wait()
         found = (path for path in self.folder.glob("*.json") if path.stem.isdigit() and path.with_suffix("").is_dir())
         return sorted(int(path.stem) for path in found)
 
     def latest(self) -> int | None:
-        """The newest finished step, or None."""
+        """Return the newest finished step, or None."""
         return max(self.steps(), default=None)
 
     def figure(self, step: int) -> float | None:
-        """What `save` was given as `figure`. Raises DataError if there is no such finished checkpoint."""
+        """Return the `figure` that `save` was given. Raises DataError if no such checkpoint is finished."""
         return self._list(step).get("figure")
 
     def best(self) -> int | None:
-        """The finished step with the lowest figure (the first of equals), or None if none has one."""
+        """Return the finished step with the lowest figure (the first of equals), or None if none has one."""
         figures = {step: self.figure(step) for step in self.steps()}
         named = [step for step, figure in figures.items() if figure is not None]
         return min(named, key=lambda step: (figures[step], step), default=None)
 
     def meta(self, step: int) -> Any:
-        """What `save` was given as `meta`. Raises DataError if there is no such finished checkpoint."""
+        """Return the `meta` that `save` was given. Raises DataError if no such checkpoint is finished."""
         return self._list(step)["meta"]
 
-    def save(self, step: int, state: Any, meta: Any = None, figure: float | None = None) -> None:
-        """Saves `state` as that of `step`; returns once the arrays are copied, and writes in the background.
+    def save(self, step: int, state: PyTree, meta: Json = None, figure: float | None = None) -> None:
+        """Save `state` as that of `step`; return once the arrays are copied, and write in the background.
 
         The arrays may be donated right afterwards. A step that is saved already is left as it is.
 
         Args:
           step: updates done.
           state: pytree of arrays.
-          meta: JSON value to keep beside it, e.g. the config's fingerprint and the tokenizer's id.
-          figure: of validation, lower is better: what `keep_best` and `best` go by.
+          meta: JSON value to keep beside it, e.g. the fingerprints of config and tokenizer.
+          figure: of validation, lower is better; `keep_best` and `best` compare it.
 
         Raises:
-          ValueError: if a later step is in the folder: the state would never be found again.
-          DiskFullError: if no space is left (for this save, or for the one before that was still being written).
+          ValueError: a later step is in the folder: the state would never be found again.
+          DiskFullError: no space is left (for this save, or for the one before that was still being written).
         """
         import orbax.checkpoint as ocp
 
@@ -129,20 +130,20 @@ class Checkpoints:
                 self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
             self._finishing = self._thread.submit(self._finish, self._manager, content)
 
-    def restore(self, like: State, step: int | None = None, mesh: Mesh | None = None) -> State | None:
-        """The newest whole checkpoint, or that of `step`.
+    def restore(self, like: T, step: int | None = None, mesh: Mesh | None = None) -> T | None:
+        """Restore the newest undamaged checkpoint, or that of `step`.
 
         Args:
           like: pytree of arrays or `jax.ShapeDtypeStruct`s with the shapes and dtypes of the state.
-          step: which one; None: the newest that is whole. Damaged ones are set aside and said.
+          step: which one; None: the newest undamaged one. Damaged ones are set aside with a warning.
           mesh: replicates the result over its devices, whatever number the checkpoint came from. None: the shardings of
             `like`, or the first device.
 
         Returns:
-          The state, or None if there is no (whole) checkpoint.
+          The state, or None if there is no (undamaged) checkpoint.
 
         Raises:
-          DataError: if the checkpoint holds other arrays than `like` (names the first), or `step` is absent or damaged.
+          DataError: the checkpoint holds other arrays than `like` (names the first), or `step` is absent or damaged.
         """
         import orbax.checkpoint as ocp
 
@@ -159,11 +160,11 @@ class Checkpoints:
         return restored[_ITEM]
 
     def wait(self) -> None:
-        """Returns once everything is on the disk.
+        """Wait until everything is on the disk.
 
         Raises:
           StuckError: the wall clock was set back, and `PATIENCE` seconds later the checkpoint is not written.
-          What went wrong in the background, e.g. DiskFullError.
+          Errors of the background threads, e.g. DiskFullError.
         """
         finishing, self._finishing = self._finishing, None
         if finishing is not None:
@@ -192,7 +193,7 @@ class Checkpoints:
                 )
 
     def close(self) -> None:
-        """Waits, and ends the background threads. The object may be used again."""
+        """Wait, and end the background threads. The object may be used again."""
         try:
             self.wait()
         finally:
@@ -214,8 +215,8 @@ class Checkpoints:
             logging.getLogger("absl").addFilter(_is_news)
             self.folder.mkdir(parents=True, exist_ok=True)
             if self.keep_best:
-                kept = [(step, self.figure(step)) for step in self.steps()]
-                self._figures |= {step: figure for step, figure in kept if figure is not None}
+                found = [(step, self.figure(step)) for step in self.steps()]
+                self._figures |= {step: figure for step, figure in found if figure is not None}
                 options = ocp.CheckpointManagerOptions(
                     preservation_policy=NewestAndBest(self.keep, self.keep_best, self._figures),
                     cleanup_tmp_directories=True,
@@ -226,12 +227,14 @@ class Checkpoints:
         return self._manager
 
     def _finish(self, manager: Any, content: dict[str, Any]) -> None:
-        """In the background: writes the content list once orbax is done, and drops the lists of deleted checkpoints."""
+        """Write the content list once orbax is done, in the background; drop the lists of deleted checkpoints."""
         with _full_disk(self.folder / str(content["step"])):
             manager.wait_until_finished()
         if not hosts.first():
             return
-        listed = _hashes(self.folder / str(content["step"]))
+        place = self.folder / str(content["step"])
+        written = sorted(path for path in place.rglob("*") if path.is_file())
+        listed = {str(path.relative_to(place)): files.sha256(path) for path in written}
         files.write_json(self.folder / f"{content['step']}.json", content | {"files": listed})
         for path in self.folder.glob("*.json"):
             if path.stem.isdigit() and not path.with_suffix("").is_dir():
@@ -244,7 +247,7 @@ class Checkpoints:
         return files.read_json(path)
 
     def _fault(self, step: int) -> str | None:
-        """What is wrong with a checkpoint, or None."""
+        """Describe the damage of a checkpoint; None: it has none."""
         try:
             listed = self._list(step)["files"]
         except (ValueError, KeyError) as error:
@@ -258,9 +261,9 @@ class Checkpoints:
         return None
 
     def faults(self) -> list[str]:
-        """What is wrong with any finished checkpoint, in words; changes nothing."""
+        """Describe the damage of all finished checkpoints; changes nothing."""
         found = ((step, self._fault(step)) for step in self.steps())
-        return [f"checkpoint {self.folder / str(step)}: {what}" for step, what in found if what]
+        return [f"checkpoint {self.folder / str(step)}: {fault}" for step, fault in found if fault]
 
     def _newest_whole(self) -> int | None:
         self.wait()
@@ -283,7 +286,7 @@ class Checkpoints:
         (self.folder / f"{step}.json").unlink(missing_ok=True)
 
     def _clear(self, step: int) -> None:
-        """Sets aside unfinished checkpoints of this step and later ones, which orbax would count as saved."""
+        """Set aside unfinished checkpoints of this step and later ones, which orbax would count as saved."""
         for path in self.folder.glob("*"):
             if path.name.isdigit() and path.is_dir() and int(path.name) >= step:
                 self._set_aside(int(path.name))
@@ -303,24 +306,9 @@ class NewestAndBest:
         return [step in kept for step in steps]
 
 
-def save_params(folder: str | os.PathLike[str], params: Any, meta: Any = None) -> None:
-    """Saves one parameter pytree (without optimizer state) into `folder`, replacing what was there; waits for it."""
-    folder = Path(folder).expanduser().absolute()
-    if folder.exists():
-        shutil.rmtree(folder)
-    with Checkpoints(folder, keep=1) as store:
-        store.save(0, params, meta)
-
-
-def load_params(folder: str | os.PathLike[str], like: Any, mesh: Mesh | None = None) -> Any:
-    """Reads what `save_params` wrote, into the shapes and dtypes of `like`. Raises DataError if absent or damaged."""
-    with Checkpoints(folder, keep=1) as store:
-        return store.restore(like, step=0, mesh=mesh)
-
-
 @contextmanager
 def _full_disk(place: Path) -> Iterator[None]:
-    """`files.no_space`, also for orbax's storage layer, which says it in words (as a ValueError)."""
+    """Extend `files.no_space` to orbax's storage layer, which raises a ValueError in words."""
     try:
         with files.no_space(place):
             yield
@@ -332,36 +320,32 @@ def _full_disk(place: Path) -> Iterator[None]:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for orbax's tracebacks of errors in its threads, which it raises as well."""
+    """Return False for orbax's tracebacks of errors in its threads, which it raises as well."""
     return "_SignalingThread.run() raised an exception" not in str(record.msg)
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): files.sha256(path) for path in sorted(_walk(folder))}
+Leaves = dict[str, list[Any]]
+"""[shape, dtype] of every leaf of a tree, by its path."""
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
-
-
-def _describe(tree: Any) -> dict[str, list[Any]]:
-    """Path -> [shape, dtype] of every leaf."""
+def _describe(tree: PyTree) -> Leaves:
+    """Return the shape and dtype of every leaf, by its path."""
     leaves = (leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in jax.tree.leaves(tree))
     return {path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in zip(tensor_paths(tree), leaves, strict=True)}
 
 
-def _check_same(stored: dict[str, list[Any]], wanted: dict[str, list[Any]], place: Path) -> None:
+def _check_same(stored: Leaves, wanted: Leaves, place: Path) -> None:
     # orbax casts dtypes and ignores some mismatches in silence.
     for path in sorted(stored.keys() | wanted.keys()):
         if stored.get(path) != wanted.get(path):
             has, needs = (f"{x[path][1]}{x[path][0]}" if path in x else "nothing" for x in (stored, wanted))
-            raise DataError(f"{place} does not fit: it holds {has} for {path}, and {needs} is wanted")
+            raise DataError(f"{place} does not fit: it holds {has} for {path}, expected {needs}")
 
 
-def _abstract(leaf: Any, mesh: Mesh | None) -> jax.ShapeDtypeStruct:
-    leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+def _abstract(leaf: ArrayLike | jax.ShapeDtypeStruct, mesh: Mesh | None) -> jax.ShapeDtypeStruct:
+    array = leaf if isinstance(leaf, jax.ShapeDtypeStruct | jax.Array | np.ndarray) else jnp.asarray(leaf)
     if mesh is not None:
-        sharding: Any = NamedSharding(mesh, PartitionSpec())
+        sharding: Sharding = NamedSharding(mesh, PartitionSpec())
     else:
-        sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        sharding = getattr(array, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)

@@ -1,4 +1,4 @@
-"""JAX's persistent compilation cache: a second start of the same program skips most of its compilation."""
+"""Keep compiled programs on the disk: a second start of the same program skips most of its compilation."""
 
 from __future__ import annotations
 
@@ -11,22 +11,18 @@ import jax
 MIN_COMPILE_SECONDS = 0.0
 
 
-def default_folder() -> Path:
-    """``$XDG_CACHE_HOME/ranjax/xla``, or ``~/.cache/ranjax/xla``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "ranjax" / "xla"
-
-
 def enable(folder: str | os.PathLike[str] | None = None) -> Path | None:
-    """Turns the cache on, before anything compiles.
+    """Turn JAX's persistent compilation cache on, before anything compiles.
 
     Args:
-      folder: where compiled programs are kept; None: JAX_COMPILATION_CACHE_DIR if set, else `default_folder`.
+      folder: where compiled programs are kept; None: JAX_COMPILATION_CACHE_DIR if set, else ``ranjax/xla`` in
+        XDG_CACHE_HOME or ``~/.cache``.
 
     Returns:
-      The folder, or None where it cannot be written: that is said once, and the run goes on without a cache.
+      The folder, or None where it cannot be written: a warning says so, and the run goes on without a cache.
     """
-    path = Path(folder or os.environ.get("JAX_COMPILATION_CACHE_DIR") or default_folder()).expanduser().absolute()
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ranjax" / "xla"
+    path = Path(folder or os.environ.get("JAX_COMPILATION_CACHE_DIR") or default).expanduser().absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".write-test-{os.getpid()}"

@@ -1,19 +1,22 @@
-"""The contrastive pre-training step of a dual encoder: as one device sees it, and as a program for a whole mesh."""
+"""The contrastive pre-training step of a dual encoder: as one device sees it, and as a program for a mesh."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jax.stages import Wrapped
+from jaxtyping import Array, Float, Key, PyTree
 
 from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import as_float
+from ranjax.core.types import Encoder, Loss, Metrics, Params, Step
 from ranjax.objectives import contrastive
 from ranjax.training import fsdp
 from ranjax.training.devices import (
@@ -29,68 +32,60 @@ from ranjax.training.devices import (
 from ranjax.training.optimizer import AdamWSettings, adamw, clip_log_scale, only
 from ranjax.training.state import TrainState
 
-Batch = dict[str, jax.Array]
-Objective = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-Augment = Callable[[jax.Array, jax.Array], jax.Array]
-
-
-class DualEncoderLike(Protocol):
-    """The functions of a dual encoder that a step needs; see `ranjax.models.DualEncoderFunctions`."""
-
-    def image_features(self, params: Any, images: jax.Array) -> jax.Array: ...
-
-    def text_features(self, params: Any, tokens: jax.Array, mask: jax.Array) -> jax.Array: ...
-
-    def logit_scale(self, params: Any) -> jax.Array: ...
-
-    def logit_bias(self, params: Any) -> jax.Array: ...
+Batch = dict[str, Array]
+Augment = Callable[[Key[Array, "batch"], Float[Array, "batch height width channels"]], Array]
+"""``(keys, images) -> images`` of the same shape."""
 
 
 def held_out_loss(
-    functions: DualEncoderLike, params: Any, image: jax.Array, text: jax.Array, objective: str
-) -> jax.Array:
-    """The loss f[] of pairs, all of them each other's negatives, by the objective that trains.
+    functions: Encoder,
+    params: Params,
+    image: Float[Array, "batch dim"],
+    text: Float[Array, "batch dim"],
+    objective: str,
+) -> Float[Array, ""]:
+    """Return the loss of held-out pairs, all of them each other's negatives, by the objective that trains.
 
     Args:
-      image, text: features f[B, D], row i of the one paired with row i of the other.
+      functions, params: of the encoder.
+      image, text: features; row i of the one is paired with row i of the other.
       objective: a name of `contrastive.OBJECTIVES`.
     """
     loss = contrastive.OBJECTIVES[objective]
     return loss(image, text, functions.logit_scale(params), **_bias(loss, functions, params))[0]
 
 
-def _bias(objective: Objective, functions: DualEncoderLike, params: Any) -> dict[str, jax.Array]:
-    """The encoder's bias of the logits, for the objective that takes one."""
+def _bias(objective: Loss, functions: Encoder, params: Params) -> dict[str, Any]:
+    """Return the encoder's bias of the logits, for the objective that takes one."""
     sigmoid = getattr(objective, "func", objective) is contrastive.sigmoid_loss
     return {"bias": functions.logit_bias(params)} if sigmoid else {}
 
 
 def make_step(
-    functions: DualEncoderLike,
+    functions: Encoder,
     optimizer: optax.GradientTransformation,
     *,
-    objective: Objective = contrastive.info_nce,
+    objective: Loss = contrastive.info_nce,
     accumulate: int = 1,
     augment: Augment | None = None,
     axis_name: AxisName | None = AXIS,
-    trainable: Any = None,
-    param_specs: Any = None,
-) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
-    """Builds the per-device step ``(state, batch, key) -> (state, metrics)``, for `devices.data_parallel`.
+    trainable: PyTree[bool] | None = None,
+    param_specs: PyTree = None,
+) -> Step[TrainState]:
+    """Build the per-device step ``(state, batch, key) -> (state, metrics)``, for `devices.data_parallel`.
 
     Args:
       functions: the encoder's pure functions. Parameters are f32; the compute dtype is the encoder's own.
       optimizer: from `optimizer.adamw`.
-      objective: ``(image, text, scale, axis_name=...) -> (loss averaged over the axis, aux)``;
-        `contrastive.sigmoid_loss` gets the encoder's ``bias`` too.
+      objective: a contrastive loss; `contrastive.sigmoid_loss` gets the encoder's ``bias`` too.
       accumulate: parts in which the encoders work through this device's rows, one after the other. Memory holds one
         part's activations; the loss still sees every pair of the global batch as a negative (as in GradCache, Gao et
         al. 2021: features first, then one more forward pass with gradients for each part).
-      augment: ``(keys key[B], images f32[B,H,W,C]) -> images``; key i depends on the step and on the row's place in the
-        global batch, not on the number of devices.
+      augment: changes images; key i depends on the step and on the row's place in the global batch, not on the number
+        of devices.
       axis_name: mesh axis (or axes, `devices.batch_axes`) of the data, or None for a step on one device without a mesh.
-      trainable: a tree of bools from `models.trainable.select`; no gradient is computed by what is False there. The
-        optimizer must leave it alone, see `optimizer.only`. None: all parameters are trained.
+      trainable: a tree of bools from `models.trainable.select`; parameters that are False there get no gradient. The
+        optimizer must leave them alone, see `optimizer.only`. None: all parameters are trained.
       param_specs: how parameters and moments are split over the mesh axis "model", from `fsdp.specs`; None: every
         device has all of them. The optimizer then needs `fsdp.global_norm` for its clipping.
 
@@ -105,34 +100,38 @@ def make_step(
       ConfigError: on the first call, if `accumulate` does not divide this device's rows.
     """
     if accumulate < 1:
-        raise ConfigError("accumulate", accumulate, "at least 1")
+        raise ConfigError("accumulate", accumulate, "a number of at least 1")
 
-    def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+    def step(state: TrainState, batch: Batch, key: Key[Array, ""]) -> tuple[TrainState, Metrics]:
         images = as_float(batch["image"])
         if augment is not None:
             images = augment(row_keys(key, images.shape[0], axis_name), images)
 
-        checked = axis_name is not None and varies(images, axis_name)
+        # The axes over which `shard_map` checks replication; None outside of it, or without checks.
+        checked_axes = axis_name if axis_name is not None and varies(images, axis_name) else None
 
-        def loss_fn(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-            params = params if trainable is None else stop_gradients(params, trainable)
+        def loss_fn(params: Params) -> tuple[Float[Array, ""], dict[str, Array]]:
+            params = params if trainable is None else _stop_gradients(params, trainable)
             scale = functions.logit_scale(params)
-            if checked and accumulate > 1:
+            if checked_axes is not None and accumulate > 1:
                 # Else the sum over the devices would be taken, and every gradient sent, once for each part.
-                params = as_varying(params, axis_name)
+                params = as_varying(params, checked_axes)
             image = _in_parts(functions.image_features, params, (images,), accumulate)
             text = _in_parts(functions.text_features, params, (batch["tokens"], batch["mask"]), accumulate)
             loss, aux = objective(image, text, scale, axis_name=axis_name, **_bias(objective, functions, params))
             return loss, aux | {"logit_scale": scale}
 
+        # Loss and gradients, averaged over all devices.
         differentiated = loss_fn if param_specs is None else fsdp.gathering(loss_fn, param_specs)
         (loss, aux), grads = jax.value_and_grad(differentiated, has_aux=True)(state.params)
-        if axis_name is not None and not checked:
+        if axis_name is not None and checked_axes is None:
             if param_specs is not None:
                 raise ValueError("param_specs need a shard_map that checks replication (check_vma=True)")
             # Without replication checks nothing has summed yet. With them, the gradient by replicated parameters is
             # already the sum over the devices; averaging it once more would send every gradient twice.
             grads = jax.lax.pmean(grads, axis_name)
+
+        # Norms by tensor, which also name the first one that is not finite.
         whole = [jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)] if param_specs is None else None
         norms = jnp.stack(whole or fsdp.square_sums(grads, param_specs))
         bad = ~jnp.isfinite(norms)
@@ -142,6 +141,8 @@ def make_step(
             "finite": jnp.isfinite(loss) & ~jnp.any(bad),
             "bad_tensor": jnp.where(jnp.any(bad), jnp.argmax(bad).astype(jnp.int32), -1),
         }
+
+        # The update.
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = clip_log_scale(optax.apply_updates(state.params, updates))
         return state.updated(params, opt_state), metrics
@@ -157,29 +158,29 @@ class Program:
       step: jitted ``(state, batch, key) -> (state, metrics)`` on global arrays; the state is donated.
       mesh: from `devices.make_mesh`.
       optimizer: its transformation.
-      specs: how a `TrainState` is split over the mesh; all whole where there is no axis "model".
+      specs: how a `TrainState` is split over the mesh, as a `TrainState`; all whole without an axis "model".
     """
 
-    step: Any
+    step: Wrapped
     mesh: Mesh
     optimizer: optax.GradientTransformation
     specs: TrainState
 
-    def start(self, params: Any) -> TrainState:
-        """The state before the first update; no device ever holds more of the moments than its part."""
+    def start(self, params: Params) -> TrainState:
+        """Return the state before the first update; no device ever holds more of the moments than its part."""
         placed = fsdp.place(params, self.mesh, self.specs.params)
         create = functools.partial(TrainState.create, optimizer=self.optimizer)
         return jax.jit(create, out_shardings=fsdp.shardings(self.mesh, self.specs), donate_argnums=0)(placed)
 
-    def abstract(self, params: Any) -> TrainState:
-        """Shapes, dtypes and shardings of the state: what a checkpoint is restored into."""
+    def abstract(self, params: Params) -> TrainState:
+        """Return shapes, dtypes and shardings of the state, for a checkpoint to be restored into."""
         like = jax.eval_shape(functools.partial(TrainState.create, optimizer=self.optimizer), params)
         return fsdp.abstract(like, self.mesh, self.specs)
 
 
 def program(
-    functions: DualEncoderLike,
-    params: Any,
+    functions: Encoder,
+    params: Params,
     settings: AdamWSettings,
     mesh: Mesh,
     *,
@@ -188,9 +189,9 @@ def program(
     chunk: int | None = None,
     objective: str = "info_nce",
     augment: Augment | None = None,
-    trainable: Any = None,
+    trainable: PyTree[bool] | None = None,
 ) -> Program:
-    """The whole pre-training step on a mesh, of the data axis alone or with an axis "model".
+    """Build the whole pre-training step on a mesh, of the data axis alone or with an axis "model".
 
     Args:
       functions, accumulate, augment, trainable: see `make_step`.
@@ -227,13 +228,15 @@ def program(
     return Program(mapped_step(step, mesh, state_specs=specs), mesh, optimizer, specs)
 
 
-def stop_gradients(params: Any, trainable: Any) -> Any:
-    """`params`, constant to differentiation where the tree of bools `trainable` says False."""
+def _stop_gradients(params: Params, trainable: PyTree[bool]) -> Params:
+    """Return `params`, constant to differentiation where `trainable` is False."""
     return jax.tree.map(lambda leaf, on: leaf if on else jax.lax.stop_gradient(leaf), params, trainable)
 
 
-def _in_parts(encode: Callable[..., jax.Array], params: Any, arrays: tuple[jax.Array, ...], parts: int) -> jax.Array:
-    """``encode(params, *arrays)``, in `parts` sequential parts whose activations are recomputed for the gradient."""
+def _in_parts(
+    encode: Callable[..., Array], params: Params, arrays: tuple[Array, ...], parts: int
+) -> Float[Array, "batch dim"]:
+    """Return ``encode(params, *arrays)``, computed in `parts` sequential parts whose activations are recomputed for the gradient."""
     if parts == 1:
         return encode(params, *arrays)
     rows = arrays[0].shape[0]

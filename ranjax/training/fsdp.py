@@ -11,17 +11,19 @@ The batch is split over all axes, so 8 devices as 8 x 1, 4 x 2, 2 x 4 or 1 x 8 d
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, ArrayLike, PyTree
 
 from ranjax.training.devices import AXIS, MODEL
 
 T = TypeVar("T")
+R = TypeVar("R")
 SMALLEST = 1024
 """Numbers below which an array stays whole: its parts would cost more messages than they save memory."""
 WHOLE = PartitionSpec()
@@ -29,7 +31,7 @@ _GATHERED = "gathered weight"
 
 
 def spec(shape: tuple[int, ...], parts: int, smallest: int = SMALLEST) -> PartitionSpec:
-    """How one array is split: along its longest side (the first of equals) that `parts` divides, or not at all."""
+    """Return how one array is split: along its longest side (the first of equals) that `parts` divides, or not at all."""
     sides = [axis for axis, side in enumerate(shape) if side % parts == 0]
     if parts == 1 or not sides or int(np.prod(shape)) < smallest:
         return WHOLE
@@ -37,47 +39,46 @@ def spec(shape: tuple[int, ...], parts: int, smallest: int = SMALLEST) -> Partit
     return PartitionSpec(*(MODEL if axis == chosen else None for axis in range(chosen + 1)))
 
 
-def specs(tree: Any, mesh: Mesh, smallest: int = SMALLEST) -> Any:
-    """`spec` of every array of a state; moments have their parameter's shape, and so its split."""
+def specs(tree: PyTree, mesh: Mesh, smallest: int = SMALLEST) -> PyTree:
+    """Return `spec` of every array of a state; moments have their parameter's shape, and so its split."""
     parts = mesh.shape.get(MODEL, 1)
     return jax.tree.map(lambda leaf: spec(tuple(np.shape(leaf)), parts, smallest), tree)
 
 
-def place(tree: T, mesh: Mesh, split: Any) -> T:
-    """A copy of `tree` on the devices of `mesh`, split as `specs` said. Takes host arrays without a whole copy on one
-    device."""
+def place(tree: T, mesh: Mesh, split: PyTree) -> T:
+    """Copy `tree` to the devices of `mesh`, split as `specs` returned; no device holds a whole copy on the way."""
 
-    def put(leaf: Any, how: PartitionSpec) -> Any:
+    def put(leaf: ArrayLike, how: PartitionSpec) -> Array:
         # Never an alias of the host's array: the result may be donated while that one lives on.
         return jax.device_put(np.asarray(leaf), NamedSharding(mesh, how), may_alias=False)
 
     return jax.tree.map(put, tree, split)
 
 
-def shardings(mesh: Mesh, split: Any) -> Any:
-    """The shardings on `mesh` that `specs` stand for."""
+def shardings(mesh: Mesh, split: PyTree) -> PyTree:
+    """Return the shardings on `mesh` of what `specs` returned."""
     return jax.tree.map(lambda how: NamedSharding(mesh, how), split)
 
 
-def abstract(tree: T, mesh: Mesh, split: Any) -> T:
-    """The shapes of `tree` with the shardings that `specs` said: what a checkpoint is restored into."""
+def abstract(tree: T, mesh: Mesh, split: PyTree) -> T:
+    """Return the shapes of `tree` with their shardings, for a checkpoint to be restored into."""
 
-    def made(leaf: Any, how: PartitionSpec) -> Any:
+    def made(leaf: jax.ShapeDtypeStruct | Array, how: PartitionSpec) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, how))
 
     return jax.tree.map(made, tree, split)
 
 
 def whole(tree: T, mesh: Mesh) -> T:
-    """Every array on every device of `mesh`, from however it is split."""
+    """Put every array on every device of `mesh`, whatever its split."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(lambda x: x, out_shardings=jax.tree.map(lambda _: everywhere, tree))(tree)
 
 
-def gather(params: T, split: Any) -> T:
-    """Whole tensors from this device's parts, inside a `shard_map` that checks replication."""
+def gather(params: T, split: PyTree) -> T:
+    """Assemble whole tensors from this device's parts, inside a `shard_map` that checks replication."""
 
-    def one(part: jax.Array, how: PartitionSpec) -> jax.Array:
+    def one(part: Array, how: PartitionSpec) -> Array:
         axis = _axis(how)
         if axis is None:
             return part
@@ -89,8 +90,8 @@ def gather(params: T, split: Any) -> T:
     return jax.tree.map(one, params, split)
 
 
-def gathering(loss_fn: Callable[[Any], Any], split: Any) -> Callable[[Any], Any]:
-    """``loss_fn`` of whole parameters as a function of their parts.
+def gathering(loss_fn: Callable[[T], R], split: PyTree) -> Callable[[T], R]:
+    """Turn ``loss_fn`` of whole parameters into a function of their parts.
 
     Whole weights are not kept for the backward pass but gathered a second time; everything else is kept.
     """
@@ -98,21 +99,21 @@ def gathering(loss_fn: Callable[[Any], Any], split: Any) -> Callable[[Any], Any]
     return jax.checkpoint(lambda parts: loss_fn(gather(parts, split)), policy=policy)
 
 
-def square_sums(tree: Any, split: Any) -> list[jax.Array]:
-    """Sum of squares of every (whole) array, from this device's parts: the same on all devices."""
+def square_sums(tree: PyTree, split: PyTree) -> list[Array]:
+    """Return the sum of squares of every (whole) array, f32[], from this device's parts: the same on all devices."""
 
     # By path: an optimizer of some parameters alone leaves gaps in its tree.
     how = dict(jax.tree_util.tree_leaves_with_path(split))
 
-    def one(path: Any, part: jax.Array) -> jax.Array:
+    def one(path: tuple[jax.tree_util.KeyEntry, ...], part: Array) -> Array:
         total = jnp.sum(jnp.square(part))
         return total if _axis(how[path]) is None else jax.lax.psum(total, MODEL)
 
     return [one(*pair) for pair in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-def global_norm(split: Any) -> Callable[[Any], jax.Array]:
-    """The Euclidean norm of all whole arrays together, as a function of their parts."""
+def global_norm(split: PyTree) -> Callable[[PyTree], Array]:
+    """Return the Euclidean norm of all whole arrays together, as a function of their parts."""
     return lambda tree: jnp.sqrt(jnp.sum(jnp.stack(square_sums(tree, split))))
 
 

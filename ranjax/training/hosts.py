@@ -1,11 +1,11 @@
-"""Several processes as one run: how they find each other, agree, wait, and who writes.
+"""Run several processes as one: find each other, agree, wait, and let one write.
 
     hosts.start("auto")                   # before anything touches a device
     hosts.first_does(write_the_table)     # process 0 writes, the others wait until it is done
-    hosts.agree(path.exists())            # what process 0 sees, in all processes
+    hosts.agree(path.exists())            # the value of process 0, in all processes
 
-The engine is `jax.distributed`. What is agreed here goes through its coordination service, not through the devices: it
-waits for no computation and gets in the way of none. All processes must make these calls in the same order. With one
+The engine is `jax.distributed`. Values go through its coordination service, not through the devices, so they neither
+wait for a computation nor delay one. All processes must make these calls in the same order. With one
 process every function is the trivial one and costs nothing.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 MODES = ("auto", "on", "off")
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 FOREVER = 7 * 24 * 3600 * 1000
-"""Milliseconds that a process waits for process 0's word: preparing a large set takes hours."""
+"""Milliseconds that a process waits for process 0: preparing a large set takes hours."""
 GONE = 60
 """Seconds without a sign of life after which a process counts as dead, and ends the others."""
 _GOOGLE = "0x1ae0"
@@ -33,8 +33,8 @@ _joined: list[int] = []
 """[place, number of processes] once this process joined others. jax is imported only then: a plan needs none."""
 
 
-def start(mode: str = "auto", environment: Any = None) -> None:
-    """Joins the processes of this run, if it has several. To be called before anything touches a device.
+def start(mode: str = "auto", environment: Mapping[str, str] | None = None) -> None:
+    """Join the processes of this run, if it has several; call it before anything touches a device.
 
     "auto" looks, in this order, for the variables JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES
     and JAX_PROCESS_ID, for a Slurm step of several tasks, and for a TPU VM (whose workers know of each other); without
@@ -60,26 +60,28 @@ def start(mode: str = "auto", environment: Any = None) -> None:
     _joined[:] = [jax.process_index(), jax.process_count()]
 
 
-def settings(mode: str, environment: Any, devices: str = "/sys/bus/pci/devices") -> dict[str, Any] | None:
-    """Arguments of `jax.distributed.initialize`; None: one process. See `start`."""
+def settings(mode: str, environment: Mapping[str, str], devices: str = "/sys/bus/pci/devices") -> dict[str, Any] | None:
+    """Return the arguments of `jax.distributed.initialize`; None: one process. See `start`."""
     if mode == "off":
         return None
     given = [name for name in VARIABLES if environment.get(name)]
     if given:
         missing = [name for name in VARIABLES if name not in given]
         if missing:
-            allowed = f"set together with {', '.join(given)} (host:port of process 0, their number, the own place)"
-            raise ConfigError(missing[0], "", allowed)
+            expected = (
+                f"a value set together with {', '.join(given)} (host:port of process 0, number of processes, own place)"
+            )
+            raise ConfigError(missing[0], "", expected)
         count, place = (_number(environment, name) for name in VARIABLES[1:])
         if not 0 <= place < count:
-            raise ConfigError(VARIABLES[2], place, f"from 0 to {count - 1}, below {VARIABLES[1]}")
+            raise ConfigError(VARIABLES[2], place, f"a number from 0 to {count - 1}, below {VARIABLES[1]}")
         return {"coordinator_address": environment[VARIABLES[0]], "num_processes": count, "process_id": place}
     if mode == "on" or int(environment.get("SLURM_STEP_NUM_TASKS") or 1) > 1 or _on_tpu(Path(devices)):
         return {}
     return None
 
 
-def _number(environment: Any, name: str) -> int:
+def _number(environment: Mapping[str, str], name: str) -> int:
     try:
         return int(environment[name])
     except ValueError:
@@ -87,7 +89,7 @@ def _number(environment: Any, name: str) -> int:
 
 
 def _on_tpu(devices: Path) -> bool:
-    """Whether this machine has a TPU, by the maker of its devices, and jax can use it."""
+    """Return True if this machine has a TPU, by the maker of its devices, and jax can use it."""
     from importlib.util import find_spec
 
     makers = (path.read_text().strip() for path in devices.glob("*/vendor"))
@@ -95,17 +97,17 @@ def _on_tpu(devices: Path) -> bool:
 
 
 def count() -> int:
-    """Processes of this run."""
+    """Return the number of processes of this run."""
     return _joined[1] if _joined else 1
 
 
 def first() -> bool:
-    """Whether this is process 0, the one that writes tables and speaks."""
+    """Return True in process 0, the one that writes tables and prints."""
     return not _joined or _joined[0] == 0
 
 
 def gather(value: T) -> list[T]:
-    """One JSON value of every process, in their order."""
+    """Return one JSON value of every process, in their order."""
     if count() == 1:
         return [value]
     call = next(_calls)
@@ -115,53 +117,53 @@ def gather(value: T) -> list[T]:
     client.wait_at_barrier(f"ranjax-{call}", FOREVER)
     found = [json.loads(text) for _, text in sorted(client.key_value_dir_get(folder))]
     if first() and call:
-        # Whoever passed this barrier has read what was said at the one before.
+        # Every process that passed this barrier has read the values of the one before.
         client.key_value_delete(f"ranjax/{call - 1}")
     return found
 
 
 def barrier() -> None:
-    """Waits until every process is here."""
+    """Wait until every process is here."""
     gather(None)
 
 
 def agree(value: T) -> T:
-    """Process 0's JSON value, in every process."""
+    """Return process 0's JSON value, in every process."""
     return gather(value)[0]
 
 
 def anyone(flag: bool) -> bool:
-    """Whether it is true in some process."""
+    """Return True in all processes if it is true in some process."""
     return any(gather(bool(flag)))
 
 
 def first_does(work: Callable[[], T]) -> T | None:
-    """Process 0 carries out `work` and returns its result; the others wait until it is done, and return None.
+    """Carry out `work` in process 0 and return its result; the others wait for it, and return None.
 
     Raises:
-      OtherProcessError: in the others, if `work` raised in process 0.
+      OtherProcessError: in the other processes, if `work` raised in process 0.
     """
     if count() == 1:
         return work()
     if not first():
-        fate = agree("")
-        if fate != "done":
-            raise OtherProcessError(fate == "refused")
+        outcome = agree("")
+        if outcome != "done":
+            raise OtherProcessError(outcome == "refused")
         return None
-    fate = "failed"
+    outcome = "failed"
     try:
         result = work()
-        fate = "done"
+        outcome = "done"
     except (ConfigError, DataError):
-        fate = "refused"
+        outcome = "refused"
         raise
     finally:
-        agree(fate)
+        agree(outcome)
     return result
 
 
 def stopping(flag: Callable[[], bool]) -> Callable[[], bool]:
-    """`flag` as all processes see it: true in all of them at the same call, once it is in one.
+    """Return `flag` as all processes see it: true in all of them at the same call, once it is in one.
 
     All processes must call it equally often.
     """

@@ -1,20 +1,22 @@
-"""A small masked language model, trained on the reports at hand where no published one is given."""
+"""Train a small masked language model on the reports at hand, where no published one is given."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from ranjax.core import keys
 from ranjax.core.errors import DataError
+from ranjax.core.types import Params
 from ranjax.models import BertConfig, BertFunctions
 from ranjax.models.towers.bert import Bert, split_bert
 from ranjax.training.optimizer import plain_promotion
@@ -22,7 +24,15 @@ from ranjax.training.optimizer import plain_promotion
 
 @dataclass(frozen=True)
 class MaskedLM:
-    """Settings: shape of the model, steps, rows a step, learning rate, share of the words that are hidden."""
+    """Settings of the model and its training.
+
+    Attributes:
+      width, layers, heads: of the transformer.
+      steps: updates.
+      batch_size: texts a step.
+      learning_rate: the highest one.
+      share: of the words that are hidden.
+    """
 
     width: int = 64
     layers: int = 2
@@ -33,10 +43,18 @@ class MaskedLM:
     share: float = 0.15
 
 
+class TrainedLM(NamedTuple):
+    """Attributes: functions with a masked-LM head; params; losses: of every step."""
+
+    functions: BertFunctions
+    params: Params
+    losses: list[float]
+
+
 def train(
-    tokens: np.ndarray,
-    mask: np.ndarray,
-    words: np.ndarray,
+    tokens: Int[np.ndarray, "texts length"],
+    mask: Bool[np.ndarray, "texts length"],
+    words: Int[np.ndarray, "texts length"],
     *,
     vocab_size: int,
     mask_id: int,
@@ -44,29 +62,29 @@ def train(
     seed: int,
     settings: MaskedLM | None = None,
     progress: Callable[[int], None] = lambda done: None,
-) -> tuple[BertFunctions, Any, list[float]]:
-    """Trains a BERT to restore whole hidden words (BERT, Devlin et al. 2019; whole-word masking, always [MASK]).
+) -> TrainedLM:
+    """Train a BERT to restore whole hidden words (BERT, Devlin et al. 2019; whole-word masking, always [MASK]).
 
     The result depends on the arguments alone. A step is one compiled program; order and hidden words come from the seed
     and the step's number.
 
     Args:
-      tokens: i32[N, L]; mask: bool[N, L]; words: i32[N, L], word of every token, -1 on special tokens and padding.
+      tokens, mask: of the texts.
+      words: word of every token, -1 on special tokens and padding.
       vocab_size, mask_id, pad_id: of the tokenizer.
       seed: of weights, order and hidden words.
       settings: default `MaskedLM()`.
-      progress: told the number of steps done.
-
-    Returns:
-      (functions with a masked-LM head, parameters, loss of every step).
+      progress: called with the number of steps done.
 
     Raises:
       DataError: no text has a word, or the loss is no longer finite.
     """
     settings = settings or MaskedLM()
-    kept = np.flatnonzero(words.max(axis=1, initial=-1) >= 0)
-    if not len(kept):
+    with_words = np.flatnonzero(words.max(axis=1, initial=-1) >= 0)
+    if not len(with_words):
         raise DataError("a masked language model needs texts with words; all of them are empty")
+
+    # Model and optimizer.
     config = BertConfig(
         vocab_size=vocab_size,
         width=settings.width,
@@ -84,36 +102,38 @@ def train(
     optimizer = plain_promotion(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.01)))
     step = functools.partial(_step, functions, optimizer, mask_id, settings.share)
     compiled = jax.jit(step, donate_argnums=(0, 1))
+
+    # One compiled step at a time.
     opt_state, losses = optimizer.init(params), []
     order = np.random.Generator(np.random.Philox(key=seed))
     for number in range(settings.steps):
-        rows = kept[order.integers(0, len(kept), settings.batch_size)]
+        rows = with_words[order.integers(0, len(with_words), settings.batch_size)]
         batch = (tokens[rows], mask[rows], words[rows])
         params, opt_state, loss = compiled(params, opt_state, batch, jax.random.fold_in(key, number + 1))
         losses.append(float(loss))
         if not np.isfinite(losses[-1]):
             raise DataError(f"the masked language model's loss is {losses[-1]} at step {number + 1}")
         progress(number + 1)
-    return functions, jax.device_get(params), losses
+    return TrainedLM(functions, jax.device_get(params), losses)
 
 
 def _step(
     functions: BertFunctions,
-    optimizer: Any,
+    optimizer: optax.GradientTransformation,
     mask_id: int,
     share: float,
-    params: Any,
-    opt_state: Any,
-    batch: Any,
-    key: Any,
-) -> tuple[Any, Any, jax.Array]:
+    params: Params,
+    opt_state: PyTree,
+    batch: tuple[Array, Array, Array],
+    key: Key[Array, ""],
+) -> tuple[Params, PyTree, Float[Array, ""]]:
     tokens, mask, words = batch
     # One draw a word, so that all pieces of a word are hidden together.
     drawn = jax.random.uniform(key, words.shape, jnp.float32)
     hidden = (jnp.take_along_axis(drawn, jnp.maximum(words, 0), axis=1) < share) & (words >= 0)
     shown = jnp.where(hidden, jnp.int32(mask_id), tokens)
 
-    def loss_fn(params: Any) -> jax.Array:
+    def loss_fn(params: Params) -> Float[Array, ""]:
         logits = functions.logits(params, shown, mask)
         each = optax.softmax_cross_entropy_with_integer_labels(logits, tokens)
         return jnp.sum(jnp.where(hidden, each, 0.0)) / jnp.maximum(jnp.sum(hidden, dtype=jnp.float32), 1.0)

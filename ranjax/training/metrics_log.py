@@ -1,27 +1,38 @@
-"""Metrics of a run, a line a step in ``metrics.jsonl``, and as TensorBoard events beside it.
+"""Log a training: metrics in ``metrics.jsonl``, speed and memory in ``speed.jsonl``, both as TensorBoard events.
 
-The lines hold figures of the training alone, no times: an interrupted and resumed run leaves the same file as an
-uninterrupted one.
+``metrics.jsonl`` holds no times: an interrupted and resumed run leaves the same file as an uninterrupted one. A line of
+``speed.jsonl`` is
+
+    {"step", "time", "step_seconds", "examples_per_second", "host_memory", "device_memory", "device_memory_peak"}
+
+``time`` is UTC. Memory is in bytes; that of devices is of this process's fullest, null where the backend does not count
+it (CPU). The first line after a start has no rate, as its steps hold the compilation.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
+import sys
+import time
 from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
+
+import jax
 
 from ranjax.core import files
 
-FILE = "metrics.jsonl"
+FILE, SPEED_FILE = "metrics.jsonl", "speed.jsonl"
 
 
 class MetricsLog:
-    """Writes ``{"step": ..., "loss": ..., ...}`` lines; call it with a step and its metrics.
+    """Append a line ``{"step": ..., "loss": ..., ...}`` for each call with a step and its metrics. A context manager.
 
-    Opening it cuts the file back to `resume_step`: rows of later steps (written after the checkpoint that is resumed)
+    To open it cuts the file back to `resume_step`: rows of later steps (written after the checkpoint that is resumed)
     and a half-written last row go, so that no step appears twice. The same holds for the TensorBoard events.
     """
 
@@ -36,59 +47,64 @@ class MetricsLog:
         folder: made where absent.
         resume_step: updates done when the run starts; 0: a fresh run.
         tensorboard: also write event files into ``folder/tensorboard``.
-        examples: of the global batch; where given, rates and memory go to ``speed.jsonl`` and to TensorBoard.
+        examples: of the global batch; where given, speed and memory are logged too.
         """
-        self.path = Path(folder) / FILE
-        kept = [row for row in read_rows(folder) if row["step"] <= resume_step and resume_step > 0]
-        files.write_text(self.path, "".join(_line(row) for row in kept))
-        self._file = self.path.open("a", encoding="utf-8")
-        self._speed = None
+        folder = Path(folder)
+        rows = [row for row in read_rows(folder) if row["step"] <= resume_step and resume_step > 0]
+        files.write_text(folder / FILE, "".join(json.dumps(row) + "\n" for row in rows))
+        self._open = ExitStack()
+        self._metrics = self._open.enter_context((folder / FILE).open("a", encoding="utf-8"))
+        self._speed: TextIO | None = None
         if examples is not None:
-            from ranjax.training.speed import Speed
-
-            self._speed = Speed(folder, resume_step, examples)
-        self._board: Any = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            place = Path(folder) / "tensorboard"
-            # Events cannot be cut back; TensorBoard hides those from purge_step on that an earlier file holds.
-            purge = resume_step + 1 if place.is_dir() else None
-            # Files are named by the second: without a suffix a quick resume would write over the one before.
-            suffix = f".{resume_step}.{os.getpid()}"
-            self._board = SummaryWriter(str(place), purge_step=purge, filename_suffix=suffix)
+            self._speed = self._open.enter_context((folder / SPEED_FILE).open("a", encoding="utf-8"))
+        self._examples = examples or 0
+        self._last_call: tuple[float, int] | None = None
+        self._board = _board(folder / "tensorboard", resume_step) if tensorboard else None
+        if self._board is not None:
+            self._open.callback(self._board.close)
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Appends one row and hands it to the disk's cache (it survives the process)."""
-        with files.no_space(self.path):
-            self._file.write(_line({"step": step, **metrics}))
-            self._file.flush()
+        """Append the rows of a step; they survive the process, as the system has them."""
+        _append(self._metrics, {"step": step, **metrics})
         shown = dict(metrics)
         if self._speed is not None:
-            shown |= {f"speed/{name}": value for name, value in self._speed(step).items()}
+            figures = self._measure(step)
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            _append(self._speed, {"step": step, "time": now, **figures})
+            shown |= {f"speed/{name}": float(value) for name, value in figures.items() if value is not None}
         if self._board is not None:
             for name, value in shown.items():
                 self._board.add_scalar(name, value, step)
 
+    def _measure(self, step: int) -> dict[str, float | None]:
+        now, seconds = time.monotonic(), None
+        if self._last_call is not None and step > self._last_call[1]:
+            seconds = (now - self._last_call[0]) / (step - self._last_call[1])
+        self._last_call = (now, step)
+        counted = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
+        return {
+            "step_seconds": seconds,
+            "examples_per_second": self._examples / seconds if seconds else None,
+            "host_memory": _host_memory(),
+            "device_memory": max((x["bytes_in_use"] for x in counted if "bytes_in_use" in x), default=None),
+            "device_memory_peak": max(
+                (x["peak_bytes_in_use"] for x in counted if "peak_bytes_in_use" in x), default=None
+            ),
+        }
+
     def close(self) -> None:
-        """Flushes and closes both."""
-        self._file.close()
-        if self._speed is not None:
-            self._speed.close()
-        if self._board is not None:
-            self._board.close()
+        """Flush and close all files."""
+        self._open.close()
 
     def __enter__(self) -> MetricsLog:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def read_rows(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The rows of ``folder/metrics.jsonl``, oldest first, up to a half-written one; none if the file is absent."""
+    """Return the rows of ``folder/metrics.jsonl``, oldest first, up to a half-written one; none without the file."""
     path = Path(folder) / FILE
     rows: list[dict[str, Any]] = []
     if not path.is_file():
@@ -104,5 +120,27 @@ def read_rows(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, allow_nan=True) + "\n"
+def _append(file: TextIO, row: Mapping[str, object]) -> None:
+    with files.no_space(file.name):
+        file.write(json.dumps(row, allow_nan=True) + "\n")
+        file.flush()
+
+
+def _board(folder: Path, resume_step: int) -> Any:
+    from tensorboardX import SummaryWriter
+
+    # Events cannot be cut back; TensorBoard hides those from purge_step on that an earlier file holds.
+    purge = resume_step + 1 if folder.is_dir() else None
+    # Files are named by the second: without a suffix a quick resume would write over the one before.
+    return SummaryWriter(str(folder), purge_step=purge, filename_suffix=f".{resume_step}.{os.getpid()}")
+
+
+def _host_memory() -> int:
+    """Return the bytes of this process in memory now; its peak where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+    except OSError:
+        # In kilobytes on Linux, in bytes on macOS.
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

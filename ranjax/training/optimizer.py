@@ -1,26 +1,28 @@
-"""AdamW with linear warm-up and cosine decay, and what it leaves alone."""
+"""AdamW with linear warm-up and cosine decay, and the parameters that it leaves alone."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int, PyTree
 
 from ranjax.core.errors import ConfigError
+from ranjax.core.types import Params
 
 MAX_LOG_SCALE = math.log(100.0)
 LOG_SCALE_NAMES = ("log_scale", "logit_scale")
-Params = TypeVar("Params")
+Norm = Callable[[PyTree], Array]
+"""The Euclidean norm of a gradient, f32[]."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AdamWSettings:
-    """Settings of the optimizer.
+    """The settings of AdamW.
 
     Attributes:
       learning_rate: the highest one, reached at the end of the warm-up.
@@ -44,25 +46,27 @@ class AdamWSettings:
         if not (self.learning_rate >= 0 and math.isfinite(self.learning_rate)):
             raise ConfigError("learning_rate", self.learning_rate, "a finite number of at least 0")
         if self.steps < 1:
-            raise ConfigError("steps", self.steps, "at least 1")
+            raise ConfigError("steps", self.steps, "a number of at least 1")
         if not 0 <= self.warmup_steps <= self.steps:
-            raise ConfigError("warmup_steps", self.warmup_steps, f"0 to {self.steps}, the number of steps")
+            raise ConfigError(
+                "warmup_steps", self.warmup_steps, f"a number from 0 to {self.steps}, the number of steps"
+            )
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(name, getattr(self, name), "at least 0 and below 1")
+                raise ConfigError(name, getattr(self, name), "a number of at least 0 and below 1")
         if not self.eps > 0:
-            raise ConfigError("eps", self.eps, "above 0")
+            raise ConfigError("eps", self.eps, "a number above 0")
         if not self.weight_decay >= 0:
-            raise ConfigError("weight_decay", self.weight_decay, "at least 0")
+            raise ConfigError("weight_decay", self.weight_decay, "a number of at least 0")
         if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ConfigError("clip_norm", self.clip_norm, "above 0, or None for no clipping")
+            raise ConfigError("clip_norm", self.clip_norm, "a number above 0, or None for no clipping")
 
 
-def warmup_cosine(settings: AdamWSettings) -> Callable[[jax.Array], jax.Array]:
-    """The learning rate of update k (from 0): base (k+1)/W for k < W, then base (1 + cos(pi (k-W)/(T-W)))/2."""
+def warmup_cosine(settings: AdamWSettings) -> Callable[[Int[Array, ""]], Array]:
+    """Return the learning rate of update k (from 0): base (k+1)/W for k < W, then base (1 + cos(pi (k-W)/(T-W)))/2."""
     base, warmup, total = settings.learning_rate, settings.warmup_steps, settings.steps
 
-    def schedule(count: jax.Array) -> jax.Array:
+    def schedule(count: Int[Array, ""]) -> Float[Array, ""]:
         k = jnp.asarray(count).astype(jnp.result_type(float))
         rise = base * (k + 1) / max(warmup, 1)
         share = jnp.clip((k - warmup) / max(total - warmup, 1), 0.0, 1.0)
@@ -71,14 +75,12 @@ def warmup_cosine(settings: AdamWSettings) -> Callable[[jax.Array], jax.Array]:
     return schedule
 
 
-def adamw(
-    settings: AdamWSettings, global_norm: Callable[[Any], jax.Array] = optax.tree.norm
-) -> optax.GradientTransformation:
-    """AdamW as `settings` say: ``p <- p (1 - lr wd) - lr m/(sqrt(v) + eps)``, decay on `decay_mask` only.
+def adamw(settings: AdamWSettings, global_norm: Norm = optax.tree.norm) -> optax.GradientTransformation:
+    """Return AdamW: ``p <- p (1 - lr wd) - lr m/(sqrt(v) + eps)``, with decay on `decay_mask` only.
 
     Args:
       settings: see there.
-      global_norm: of a gradient whose arrays are split over devices, `fsdp.global_norm`.
+      global_norm: `fsdp.global_norm` for a gradient whose arrays are split over devices.
     """
     clip = [] if settings.clip_norm is None else [clip_by_norm(settings.clip_norm, global_norm)]
     inner = optax.chain(
@@ -90,16 +92,16 @@ def adamw(
     return plain_promotion(inner)
 
 
-def only(inner: optax.GradientTransformation, trainable: Any) -> optax.GradientTransformation:
-    """`inner` on what the tree of bools `trainable` says True of; the rest has no state and stays bit-equal."""
+def only(inner: optax.GradientTransformation, trainable: PyTree) -> optax.GradientTransformation:
+    """Return `inner` restricted to the True leaves of `trainable`; the others have no state and stay bit-equal."""
     labels = jax.tree.map(lambda on: "trained" if on else "frozen", trainable)
     return optax.partition({"trained": inner, "frozen": optax.set_to_zero()}, labels)
 
 
-def clip_by_norm(largest: float, global_norm: Callable[[Any], jax.Array]) -> optax.GradientTransformation:
-    """`optax.clip_by_global_norm` with a norm of one's own: above `largest` the gradient is scaled down to it."""
+def clip_by_norm(largest: float, global_norm: Norm) -> optax.GradientTransformation:
+    """Return `optax.clip_by_global_norm` with a norm of the caller's: it scales larger gradients down to `largest`."""
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         del params
         norm = global_norm(updates)
         return jax.tree.map(lambda g: jnp.where(norm < largest, g, (g / norm) * largest), updates), state
@@ -108,50 +110,36 @@ def clip_by_norm(largest: float, global_norm: Callable[[Any], jax.Array]) -> opt
 
 
 def plain_promotion(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`inner`, traced under JAX's standard promotion: optax's Adam raises a float to an integer power, which the strict
-    setting refuses."""
+    """Return `inner` traced under JAX's standard promotion.
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    optax's Adam raises a float to an integer power, which strict promotion refuses.
+    """
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         with jax.numpy_dtype_promotion("standard"):
             return inner.update(updates, state, params)
 
     return optax.GradientTransformation(inner.init, update)
 
 
-def decay_mask(params: Any) -> Any:
-    """Which tensors decay, a pytree of bools: those of two or more axes.
+def decay_mask(params: Params) -> PyTree:
+    """Return a pytree of bools, True for tensors that weight decay reaches: those of two or more axes.
 
-    So neither biases, nor the parameters of norms, nor the class embedding, nor the logit scale.
+    Biases, the parameters of norms, the class embedding and the logit scale do not decay.
     """
     return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, params)
 
 
-def decayed(params: Any) -> dict[str, bool]:
-    """Path of every tensor -> whether it decays."""
-    return dict(zip(tensor_paths(params), jax.tree.leaves(decay_mask(params)), strict=True))
-
-
-def describe_decay(params: Any) -> str:
-    """A table of all tensors: path, shape, whether weight decay reaches it."""
-    shapes = [str(jnp.shape(leaf)) for leaf in jax.tree.leaves(params)]
-    table = decayed(params)
-    wide, shape_wide = max(map(len, table)), max(map(len, shapes))
-    return "\n".join(
-        f"{path:{wide}}  {shape:{shape_wide}}  {'decayed' if on else 'not decayed'}"
-        for (path, on), shape in zip(table.items(), shapes, strict=True)
-    )
-
-
-def tensor_paths(params: Any) -> list[str]:
-    """Paths of the leaves, e.g. ``"vision/layers/0/fc1/kernel"``, in the order of `jax.tree.leaves`."""
+def tensor_paths(params: Params) -> list[str]:
+    """Return the paths of the leaves, e.g. ``"vision/layers/0/fc1/kernel"``, in the order of `jax.tree.leaves`."""
     flat, _ = jax.tree_util.tree_flatten_with_path(params)
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
 
 
 def clip_log_scale(params: Params) -> Params:
-    """Clips the logarithm of the logit scale to [0, ln 100], as after every step of CLIP."""
+    """Clip the logarithm of the logit scale to [0, ln 100], as after every step of CLIP."""
 
-    def clip(path: Any, leaf: jax.Array) -> jax.Array:
+    def clip(path: tuple[jax.tree_util.KeyEntry, ...], leaf: Array) -> Array:
         name = jax.tree_util.keystr(path[-1:], simple=True)
         return jnp.clip(leaf, 0.0, MAX_LOG_SCALE) if name in LOG_SCALE_NAMES else leaf
 

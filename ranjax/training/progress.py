@@ -1,20 +1,27 @@
-"""How far a stage is: a bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+"""Show how far a stage is: a bar with rate and time left on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, NamedTuple, TextIO
 
 from ranjax.training import hosts
 
 
-class Standing(NamedTuple):
-    """How far a piece of work is: its name, units done of how many, units a second (None: not known yet) and the
-    metrics that were shown."""
+class ProgressUpdate(NamedTuple):
+    """How far a piece of work is.
+
+    Attributes:
+      name: of the work.
+      done, total: units done, of how many.
+      unit: what is counted.
+      rate: units a second; None while it is not known.
+      metrics: figures of the last update.
+    """
 
     name: str
     done: int
@@ -24,13 +31,13 @@ class Standing(NamedTuple):
     metrics: dict[str, float]
 
 
-Listener = Callable[[Standing], None]
+Listener = Callable[[ProgressUpdate], None]
 _listeners: list[Listener] = []
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Inside, every update of every `Progress` of this process is told to `listener`, too."""
+    """Call `listener` with every update of every `Progress` of this process inside the block."""
     _listeners.append(listener)
     try:
         yield
@@ -39,9 +46,9 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 class Progress:
-    """Shows ``pretrain  40/200  8.1 steps/s  20 s left  loss 1.234``. Use as a context manager, or `close` it.
+    """Show ``pretrain  40/200  8.1 steps/s  20 s left  loss 1.234``. Use as a context manager, or `close` it.
 
-    Rate and time left do not count what came before the first update (compilation).
+    Rate and time left do not count the time before the first update (compilation).
     """
 
     def __init__(
@@ -50,26 +57,25 @@ class Progress:
         total: int,
         start: int = 0,
         unit: str = "steps",
-        stream: TextIO | None = None,
+        stream: io.TextIOBase | TextIO | None = None,
         interval: float = 10.0,
         shown: tuple[str, ...] = ("loss",),
     ):
         """Args:
         stage: name in front of the line.
-        total, start: units in all, and those that were done before (a resumed run).
+        total, start: units in all, and those done before (a resumed run).
         unit: what is counted.
         stream: standard error if None. A terminal gets a bar that redraws itself, anything else plain lines.
-        interval: seconds between two plain lines, at least.
+        interval: least seconds between two plain lines.
         shown: metrics that appear in the line.
         """
         self.stage, self.total, self.unit, self.shown = stage, total, unit, shown
         self._stream = sys.stderr if stream is None else stream
         self._interval = interval
-        self._done = start
         self._first: tuple[float, int] | None = None
         self._printed = float("-inf")
-        self._bar: Any = None
         self._silent = not hosts.first()
+        self._bar: Any = None
         if self._stream.isatty() and not self._silent:
             from tqdm import tqdm
 
@@ -79,14 +85,17 @@ class Progress:
             )
 
     def update(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Says that `done` units are finished (in all, not since the last call)."""
-        now = time.monotonic()
-        self._done = done
-        if self._first is None:
-            self._first = (now, done)
+        """Show that `done` units are finished (in all, not since the last call)."""
+        now, metrics = time.monotonic(), metrics or {}
+        since, begin = self._first = self._first or (now, done)
+        rate = (done - begin) / (now - since) if done > begin and now > since else None
         for listener in _listeners:
-            listener(Standing(self.stage, done, self.total, self.unit, self._rate(now), dict(metrics or {})))
-        text = self._text(now, metrics or {})
+            listener(ProgressUpdate(self.stage, done, self.total, self.unit, rate, dict(metrics)))
+        parts = [] if rate is None else [f"{rate:.3g} {self.unit}/s"]
+        if rate is not None and done < self.total:
+            parts.append(f"{duration((self.total - done) / rate)} left")
+        parts += [f"{name} {metrics[name]:.4g}" for name in self.shown if name in metrics]
+        text = "  ".join(parts)
         if self._bar is not None:
             self._bar.n = done
             self._bar.set_postfix_str(text, refresh=True)
@@ -97,34 +106,19 @@ class Progress:
     __call__ = update
 
     def close(self) -> None:
-        """Ends the bar's line."""
+        """End the bar's line."""
         if self._bar is not None:
             self._bar.close()
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _text(self, now: float, metrics: Mapping[str, float]) -> str:
-        parts = []
-        if rate := self._rate(now):
-            parts.append(f"{rate:.3g} {self.unit}/s")
-            if self._done < self.total:
-                parts.append(f"{duration((self.total - self._done) / rate)} left")
-        parts += [f"{name} {metrics[name]:.4g}" for name in self.shown if name in metrics]
-        return "  ".join(parts)
 
-    def _rate(self, now: float) -> float | None:
-        since, begin = self._first or (now, self._done)
-        return (self._done - begin) / (now - since) if self._done > begin and now > since else None
-
-
-def duration(seconds: float) -> str:
-    """``"8 s"``, ``"3 min 20 s"``, ``"2 h 05 min"``."""
+def duration(seconds: float | int) -> str:
+    """Return ``"8 s"``, ``"3 min 20 s"``, ``"2 h 05 min"``."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.stages import Traced
+from jaxtyping import Array, PyTree
 
-from ranjax.training.devices import batch_axes, replicate, shard_batch
+from ranjax.training.devices import batch_axes, make_mesh, replicate, shard_batch
 
-RowFunction = Callable[[Any, Any], Any]
+RowFunction = Callable[[PyTree, PyTree], PyTree]
 
 
 class RowMap:
-    """Maps ``fn(shared, rows) -> rows`` over any number of rows, on the devices of all processes of the mesh.
+    """Map ``fn(shared, rows) -> rows`` over any number of rows, on the devices of all processes of the mesh.
 
     Each device always sees the same shapes (`batch_size` rows), so the bits of a row's result depend neither on the
     number of rows nor on the number of devices. The last batch is filled up by repeating its last row, and cut again.
@@ -23,7 +24,7 @@ class RowMap:
     Args:
       fn: a pure function of `shared` (a pytree, e.g. parameters; replicated) and `rows` (a pytree of arrays with the
         row axis first); its results have the row axis first too, and no row's result depends on another row.
-      mesh: from `devices.make_mesh`.
+      mesh: from `devices.make_mesh`; None: the first device alone.
       batch_size: rows at a time on each device.
       poll: called before each batch; raises where the work is to stop.
 
@@ -31,40 +32,42 @@ class RowMap:
     devices, and all get all results.
     """
 
-    def __init__(self, fn: RowFunction, mesh: Mesh, batch_size: int, poll: Callable[[], None] = lambda: None):
-        everywhere, split = PartitionSpec(), PartitionSpec(batch_axes(mesh))
+    def __init__(
+        self, fn: RowFunction, mesh: Mesh | None, batch_size: int, poll: Callable[[], None] = lambda: None
+    ) -> None:
+        self._mesh, self._poll = make_mesh(jax.local_devices()[:1]) if mesh is None else mesh, poll
+        everywhere, split = PartitionSpec(), PartitionSpec(batch_axes(self._mesh))
         # check_vma=False: rows do not talk to each other, and loops inside attacks start from unvaried constants.
-        mapped = jax.shard_map(fn, mesh=mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False)
+        mapped = jax.shard_map(fn, mesh=self._mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False)
         self._compiled = jax.jit(mapped)
-        self._mesh, self._poll = mesh, poll
-        self.step = batch_size * mesh.size
-        own = [device.process_index == jax.process_index() for device in mesh.devices.flat]
+        self.step = batch_size * self._mesh.size
+        own = [device.process_index == jax.process_index() for device in self._mesh.devices.flat]
         self._own = np.repeat(own, batch_size)
 
-    def share(self, tree: Any) -> Any:
-        """`tree` on every device, to be passed as `shared` more than once; a device that holds it keeps its buffers."""
+    def share(self, tree: PyTree) -> PyTree:
+        """Put `tree` on every device, to be passed as `shared` more than once; a device's own buffers are reused."""
         if jax.process_count() > 1:
             return replicate(tree, self._mesh)
         # Nothing here is donated, so no copy is needed where a device has one already.
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
-    def trace(self, shared: Any, rows: Any) -> Any:
-        """The traced program for arrays or shapes of one whole batch (`step` rows), to be lowered and measured."""
+    def trace(self, shared: PyTree, rows: PyTree) -> Traced:
+        """Return the traced program for arrays or shapes of one whole batch (`step` rows), to be lowered and measured."""
         return self._compiled.trace(shared, rows)
 
-    def batches(self, shared: Any, rows: Any) -> Iterator[tuple[int, Any]]:
-        """Yields (rows done so far, results of this batch as NumPy arrays)."""
+    def batches(self, shared: PyTree, rows: PyTree) -> Iterator[tuple[int, PyTree]]:
+        """Yield (rows done so far, results of this batch as NumPy arrays)."""
         count = len(jax.tree.leaves(rows)[0])
         for start in range(0, count, self.step):
             self._poll()
             real = min(self.step, count - start)
-            take = np.minimum(np.arange(start, start + self.step), count - 1)[self._own]
-            batch = shard_batch(jax.tree.map(lambda x: _take(x, take), rows), self._mesh)  # noqa: B023
+            index = np.minimum(np.arange(start, start + self.step), count - 1)[self._own]
+            batch = shard_batch(jax.tree.map(lambda x: _take(x, index), rows), self._mesh)  # noqa: B023
             result = self._compiled(shared, batch)
-            yield start + real, jax.tree.map(lambda x: x[:real], to_host(result))  # noqa: B023
+            yield start + real, jax.tree.map(lambda x: x[:real], _to_host(result))  # noqa: B023
 
-    def __call__(self, shared: Any, rows: Any, progress: Callable[[int], None] = lambda done: None) -> Any:
-        """All results as NumPy arrays; `progress` is told how many rows are done."""
+    def __call__(self, shared: PyTree, rows: PyTree, progress: Callable[[int], None] = lambda done: None) -> PyTree:
+        """Return all results as NumPy arrays; call `progress` with the number of rows done."""
         parts = []
         for done, part in self.batches(shared, rows):
             parts.append(part)
@@ -72,8 +75,8 @@ class RowMap:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-def to_host(tree: Any) -> Any:
-    """Global arrays as NumPy arrays, from all processes of their mesh."""
+def _to_host(tree: PyTree) -> PyTree:
+    """Return global arrays as NumPy arrays, from all processes of their mesh."""
     if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
         return jax.tree.map(np.asarray, tree)
     from jax.experimental import multihost_utils
@@ -81,5 +84,5 @@ def to_host(tree: Any) -> Any:
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def _take(x: Any, index: np.ndarray) -> Any:
+def _take(x: Array | np.ndarray, index: np.ndarray) -> Array | np.ndarray:
     return x[index] if isinstance(x, jax.Array) else np.asarray(x)[index]

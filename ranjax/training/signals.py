@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a flag that the loop polls, so that a run can save before it ends."""
+"""Turn Ctrl-C and SIGTERM into a flag that the loop polls, so that a run can save before it ends."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 APART = 3.0
 """Seconds by which a second SIGTERM must follow the first to count as another: one request may be delivered twice."""
 PATIENCE = 2.0
-"""Seconds that the interpreter has to answer a second request by itself, before the process is ended under it."""
+"""Seconds that the interpreter has to answer a second request by itself, before the process is ended."""
+Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers
 AT_ONCE = "stopped at once; finished shards and the last checkpoint remain"
 
 
@@ -23,9 +24,9 @@ class StopFlag:
         with StopFlag() as stop:
             train(..., should_stop=stop)
 
-    A second SIGINT, or a SIGTERM at least `APART` seconds after the first signal, raises KeyboardInterrupt at once, for
-    whoever cannot wait; where Python would swallow it (in a finaliser, in a callback of the garbage collector), the
-    next call of the object raises it instead, or the end of the block. The former handlers come back on exit. Outside
+    A second SIGINT, or a SIGTERM at least `APART` seconds after the first signal, raises KeyboardInterrupt at once.
+    Where Python would swallow it (in a finaliser, in a callback of the garbage collector), the next call of the object
+    raises it instead, or the end of the block. The former handlers come back on exit. Outside
     the main thread, where Python allows no handlers, the flag works but no signal sets it.
 
     Args:
@@ -41,13 +42,13 @@ class StopFlag:
         self._held_back = False
         self._at_once = at_once
         self._first: float | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[signal.Signals, Handler | None] = {}
         self._left = threading.Event()
         self._wake: tuple[socket.socket, socket.socket] | None = None
         self._former = -1
 
     def __call__(self) -> bool:
-        self._raise_what_was_held_back()
+        self._raise_held_back()
         return self.signal is not None
 
     def __enter__(self) -> StopFlag:
@@ -75,7 +76,7 @@ class StopFlag:
             theirs.close()  # the thread then reads the end
             del ours
         if kind is None:
-            self._raise_what_was_held_back()
+            self._raise_held_back()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -88,7 +89,7 @@ class StopFlag:
             return
         self.signal = signal.Signals(number)
 
-    def _raise_what_was_held_back(self) -> None:
+    def _raise_held_back(self) -> None:
         if self._held_back:
             self._held_back = False
             raise KeyboardInterrupt
@@ -109,14 +110,14 @@ class StopFlag:
                     return
 
 
-def answer_with(handler: Any) -> None:
-    """Answers every further SIGINT and SIGTERM with the handler, as `signal.signal` takes it."""
+def answer_with(handler: Handler) -> None:
+    """Answer every further SIGINT and SIGTERM with the handler, as `signal.signal` takes it."""
     for number in StopFlag.SIGNALS:
         signal.signal(number, handler)
 
 
 def _swallows(frame: FrameType | None) -> bool:
-    """Whether an exception raised in this frame would be printed and lost: in a finaliser, or in JAX's GC callback."""
+    """Return True if an exception raised in this frame would be printed and lost: in a finaliser, or JAX's callback."""
     while frame is not None:
         if frame.f_code.co_name in ("__del__", "_xla_gc_callback"):
             return True
@@ -125,5 +126,5 @@ def _swallows(frame: FrameType | None) -> bool:
 
 
 def _is_another(number: int, after: float) -> bool:
-    """Whether a signal so many seconds after the first asks for an end at once."""
+    """Return True if a signal so many seconds after the first asks for an end at once."""
     return number == signal.SIGINT or after >= APART

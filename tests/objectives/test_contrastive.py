@@ -98,7 +98,9 @@ def test_ties_count_against_the_model():
 def test_loss_is_invariant_to_a_shift_of_all_logits(float64):
     similarities = jnp.asarray([0.3, -0.2, 0.9])
     row = contrastive._cross_entropy(jnp.asarray(1.0))
-    np.testing.assert_allclose(row(similarities, 1)[0], row(similarities + 1000.0, 1)[0], rtol=1e-12)
+    np.testing.assert_allclose(
+        row(similarities, jnp.int32(1))[0], row(similarities + 1000.0, jnp.int32(1))[0], rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 99])
@@ -121,7 +123,7 @@ def test_chunks_never_hold_the_whole_matrix():
 
 
 def test_wrong_shapes_are_refused():
-    with pytest.raises(ValueError, match="features must both be"):
+    with pytest.raises((ValueError, TypeError), match=r"features must both be|the parameters of .*\.info_nce"):
         contrastive.info_nce(jnp.ones((3, 4)), jnp.ones((2, 4)), jnp.float32(1))
     with pytest.raises(ValueError, match="chunk = 0"):
         contrastive.info_nce(jnp.ones((3, 4)), jnp.ones((3, 4)), jnp.float32(1), chunk=0)

@@ -15,6 +15,9 @@ class LinearEncoder:
     def logit_scale(self, params):
         return jnp.exp(params["log_scale"])
 
+    def logit_bias(self, params):
+        return jnp.zeros(())
+
 
 def init_params(seed=0):
     rng = np.random.default_rng(seed)

@@ -1,6 +1,5 @@
 """Checkpoints: what is kept, passed over, refused."""
 
-import json
 import logging
 import threading
 import time
@@ -122,13 +121,13 @@ def test_other_arrays_are_refused_by_name(three):
     other = _state()
     other["params"]["w"] = jnp.zeros((20, 31))
     with Checkpoints(three) as store:
-        with pytest.raises(DataError, match=r"float32\[20, 30\] for params/w, and float32\[20, 31\] is wanted"):
+        with pytest.raises(DataError, match=r"float32\[20, 30\] for params/w, expected float32\[20, 31\]"):
             store.restore(other)
         other["params"]["w"] = jnp.zeros((20, 30), jnp.bfloat16)
         with pytest.raises(DataError, match="bfloat16"):
             store.restore(other)
         del other["params"]["w"]
-        with pytest.raises(DataError, match="and nothing is wanted"):
+        with pytest.raises(DataError, match="expected nothing"):
             store.restore(other)
 
 
@@ -156,17 +155,6 @@ def test_a_donated_state_is_saved_whole(tmp_path):
         advance(state)
         restored = store.restore({"w": jax.ShapeDtypeStruct((100_000,), jnp.float32)})
     np.testing.assert_array_equal(restored["w"], np.arange(100_000.0, dtype=np.float32))
-
-
-def test_params_alone(tmp_path):
-    params = {"w": jnp.ones((3, 4))}
-    for value in (1.0, 2.0):
-        checkpoints.save_params(tmp_path / "p", {"w": params["w"] * value}, {"tokenizer": "t"})
-    loaded = checkpoints.load_params(tmp_path / "p", params)
-    np.testing.assert_array_equal(loaded["w"], 2 * np.ones((3, 4), np.float32))
-    assert json.loads((tmp_path / "p" / "0.json").read_text())["meta"] == {"tokenizer": "t"}
-    with pytest.raises(DataError, match="no finished checkpoint"):
-        checkpoints.load_params(tmp_path / "absent", params)
 
 
 def test_keep_must_be_positive(tmp_path):

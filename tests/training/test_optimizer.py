@@ -40,8 +40,8 @@ def test_a_step_without_gradient_shrinks_matrices_alone():
     np.testing.assert_allclose(after["kernel"], 1 - 0.025 * 0.2, rtol=1e-6)
     for name in ("bias", "norm", "log_scale"):
         jax.tree.map(np.testing.assert_array_equal, after[name], params[name])
-    assert optimizer.decayed(params) == {"bias": False, "kernel": True, "log_scale": False, "norm/scale": False}
-    assert "kernel      (2, 3)  decayed" in optimizer.describe_decay(params)
+    mask = {"bias": False, "kernel": True, "log_scale": False, "norm": {"scale": False}}
+    assert optimizer.decay_mask(params) == mask
 
 
 def test_clipping_is_off_by_default_and_bounds_the_norm_when_on():

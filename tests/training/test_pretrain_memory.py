@@ -32,6 +32,9 @@ class Deep:
     def logit_scale(self, params):
         return jnp.exp(params["log_scale"])
 
+    def logit_bias(self, params):
+        return jnp.zeros(())
+
 
 def shapes():
     def of(*sides):
