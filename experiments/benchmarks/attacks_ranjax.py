@@ -27,7 +27,7 @@ from ranjax.attacks import pairs as joint  # noqa: E402
 from ranjax.attacks import pgd as image  # noqa: E402
 from ranjax.attacks.text import candidates  # noqa: E402
 from ranjax.attacks.text import substitution as text  # noqa: E402
-from ranjax.core.math import unit_clamped  # noqa: E402
+from ranjax.core.math import unit  # noqa: E402
 from ranjax.training import devices  # noqa: E402
 from ranjax.training.row_map import RowMap  # noqa: E402
 
@@ -58,7 +58,7 @@ def build(folder, workload, dtype):
         images, keys, labels = rows
 
         def loss(functions, x):
-            logits = scale * unit_clamped(functions.image_features(params, x)) @ captions.T
+            logits = scale * unit(functions.image_features(params, x)) @ captions.T
             return losses.cross_entropy(logits, labels)
 
         surrogate = functools.partial(loss, followed) if followed else None
@@ -69,7 +69,7 @@ def build(folder, workload, dtype):
         tokens, mask, words, target = rows
 
         def loss(e, t, m):
-            return -jnp.sum(unit_clamped(encode(params, e, t, m)) * target, -1)
+            return -jnp.sum(unit(encode(params, e, t, m)) * target, -1)
 
         weights = functions.token_table(params)
         return text.substitute(loss, weights, tokens, mask, words, table, substitution).loss
@@ -85,8 +85,8 @@ def build(folder, workload, dtype):
             scales=tuple(settings["scales"]), noise=settings["noise"],
         ).loss  # fmt: skip
 
-    unit_text = jax.jit(lambda p: unit_clamped(functions.text_features(p, tokens, mask)))
-    unit_image = jax.jit(lambda p: unit_clamped(functions.image_features(p, given["images"])))
+    unit_text = jax.jit(lambda p: unit(functions.text_features(p, tokens, mask)))
+    unit_image = jax.jit(lambda p: unit(functions.image_features(p, given["images"])))
     work, shared, inputs = {
         "pgd": lambda: (
             attack_images,

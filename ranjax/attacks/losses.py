@@ -14,7 +14,7 @@ import numpy as np
 
 from ranjax.attacks.input_checks import is_traced
 from ranjax.core.errors import ConfigError, DataError, nearest
-from ranjax.core.math import unit_clamped
+from ranjax.core.math import unit
 
 # Losses with a stationary point at the clean image: their gradient there is rounding noise, which a sign blows up.
 NEEDS_RANDOM_START = ("cosine", "squared_distance", "coattack_kl")
@@ -153,7 +153,7 @@ def of_classifier(
 
 def cosine(embeddings: jax.Array, reference: jax.Array) -> jax.Array:
     """Cosine distance 1 - cos, f32[B], of embeddings f32[B, D] to reference f32[B, D], e.g. the texts."""
-    return 1 - jnp.sum(unit_clamped(embeddings) * unit_clamped(reference), axis=-1)
+    return 1 - jnp.sum(unit(embeddings) * unit(reference), axis=-1)
 
 
 def squared_distance(embeddings: jax.Array, reference: jax.Array) -> jax.Array:
@@ -170,7 +170,7 @@ def info_nce_pair(image: jax.Array, text: jax.Array, scale: jax.Array | float) -
     Args:
       image: f32[B, D]; text: f32[B, D], both normalised here. scale: f32[], the exponentiated logit scale.
     """
-    logits = scale * (unit_clamped(image) @ unit_clamped(text).T)
+    logits = scale * (unit(image) @ unit(text).T)
     pairs = jnp.diagonal(logits)
     rows = jax.nn.logsumexp(logits, axis=1) - pairs
     columns = jax.nn.logsumexp(logits, axis=0) - pairs
@@ -183,6 +183,6 @@ def coattack_kl(embeddings: jax.Array, reference: jax.Array) -> jax.Array:
     Args:
       embeddings: f32[B, D], the attacked ones. reference: f32[B, D], the clean (or the other side's) ones.
     """
-    log_p = jax.nn.log_softmax(unit_clamped(reference), axis=-1)
-    log_q = jax.nn.log_softmax(unit_clamped(embeddings), axis=-1)
+    log_p = jax.nn.log_softmax(unit(reference), axis=-1)
+    log_q = jax.nn.log_softmax(unit(embeddings), axis=-1)
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)

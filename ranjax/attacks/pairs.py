@@ -31,7 +31,7 @@ from ranjax.attacks.text import candidates as candidates_lib
 from ranjax.attacks.text import importance
 from ranjax.attacks.text import substitution as text
 from ranjax.core.errors import ConfigError, nearest
-from ranjax.core.math import unit_clamped
+from ranjax.core.math import unit
 
 ImageEncoder = Callable[[jax.Array], jax.Array]
 TextEncoder = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -77,13 +77,13 @@ class Pairs(NamedTuple):
 
     def encode_text(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
         """f32[B, C, D], L2-normalised; zero for an empty caption."""
-        features = unit_clamped(self.text_fn(self.table[tokens], tokens, mask))
+        features = unit(self.text_fn(self.table[tokens], tokens, mask))
         features = jnp.where(jnp.any(mask, axis=1)[:, None], features, 0)
         return features.reshape(self.images.shape[0], self.captions, -1)
 
     def encode_image(self, images: jax.Array) -> jax.Array:
         """f32[B, D], L2-normalised."""
-        return unit_clamped(self.image_fn(images))
+        return unit(self.image_fn(images))
 
     def attack_text(self, image: jax.Array, settings: text.Substitution) -> text.TextAttack:
         """Substitution that ascends minus the cosine to image features f32[B, D]."""
@@ -94,7 +94,7 @@ class Pairs(NamedTuple):
             accept = text.similar_to(self.text_fn, original, self.similarity)
 
         def loss(embeddings: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-            return -jnp.sum(unit_clamped(self.text_fn(embeddings, tokens, mask)) * target, axis=-1)
+            return -jnp.sum(unit(self.text_fn(embeddings, tokens, mask)) * target, axis=-1)
 
         rows = (self.tokens, self.mask, self.words)
         if self.hide_id is None:
@@ -120,9 +120,7 @@ class Pairs(NamedTuple):
         self, captions: jax.Array, settings: image_lib.PGD, initial: jax.Array | None
     ) -> image_lib.ImageAttack:
         """PGD that ascends the sum of minus the cosines to caption features f32[B, C, D]."""
-        return self.ascend(
-            lambda encode: lambda images: _away(unit_clamped(encode(images)), captions), settings, initial
-        )
+        return self.ascend(lambda encode: lambda images: _away(unit(encode(images)), captions), settings, initial)
 
     def keep_image(self, captions: jax.Array) -> image_lib.ImageAttack:
         """The clean images as the result of an attack."""
@@ -202,7 +200,7 @@ def sga(
     captions = pairs.encode_text(first.tokens, first.mask)
 
     def guided(encode: ImageEncoder) -> image_lib.Loss:
-        return transforms.scaled(lambda images: _away(unit_clamped(encode(images)), captions), scales, noise)
+        return transforms.scaled(lambda images: _away(unit(encode(images)), captions), scales, noise)
 
     image = pairs.ascend(guided, image_settings)
     last = pairs.attack_text(pairs.encode_image(image.images), text_settings)

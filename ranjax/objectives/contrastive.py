@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ranjax.core.math import unit_clamped
+from ranjax.core.math import unit
 from ranjax.core.types import Loss
 
 AxisName = str | tuple[str, ...]
@@ -54,7 +54,7 @@ def info_nce(
       The loss, and ``{"image_to_text_accuracy", "text_to_image_accuracy"}``: the share of rows whose own column is the
       only largest one (ties count against the model), f32[], without gradient.
     """
-    images, texts = unit_clamped(image), unit_clamped(text)
+    images, texts = unit(image), unit(text)
     forward, forward_hits = _over_rows(_cross_entropy(scale), images, texts, axis_name, chunk)
     backward, backward_hits = _over_rows(_cross_entropy(scale), texts, images, axis_name, chunk)
     return (forward + backward) / 2, {"image_to_text_accuracy": forward_hits, "text_to_image_accuracy": backward_hits}
@@ -85,7 +85,7 @@ def sigmoid_loss(
         signs = jnp.where(jnp.arange(logits.shape[0], dtype=positive.dtype) == positive, 1, -1).astype(logits.dtype)
         return -jnp.sum(jax.nn.log_sigmoid(signs * logits)), logits
 
-    loss, hits = _over_rows(row_loss, unit_clamped(image), unit_clamped(text), axis_name, chunk)
+    loss, hits = _over_rows(row_loss, unit(image), unit(text), axis_name, chunk)
     return loss, {"image_to_text_accuracy": hits}
 
 

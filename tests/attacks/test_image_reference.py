@@ -11,7 +11,7 @@ from toy_images import quick_compile  # noqa: F401
 
 from ranjax.attacks import losses
 from ranjax.attacks import pgd as image
-from ranjax.core.math import unit_clamped
+from ranjax.core.math import unit
 
 EPS, STEP = 8 / 255, 2 / 255
 KINDS = ("nce", "cos", "text", "next")
@@ -94,10 +94,10 @@ def case32(reference_cases):
 
 
 def test_embeddings_of_the_independent_forward(case64):
-    found = unit_clamped(image_features(case64.params["clip"], case64.images))
+    found = unit(image_features(case64.params["clip"], case64.images))
     np.testing.assert_allclose(found, case64.value("image_embeds"), rtol=0, atol=1e-10)
     ids = jnp.asarray(case64.stored["ids"], jnp.int32)
-    found = unit_clamped(text_features(case64.params["clip"], ids, case64.mask))
+    found = unit(text_features(case64.params["clip"], ids, case64.mask))
     np.testing.assert_allclose(found, case64.value("text_embeds"), rtol=0, atol=1e-10)
 
 
@@ -186,7 +186,7 @@ def test_attack_raises_the_loss(case32):
 def test_joint_image_half(case64, reference_cases):
     joint = np.load(reference_cases / "joint_micro.npz")
     ids = jnp.asarray(joint["adv_ids"], jnp.int32)
-    attacked = unit_clamped(text_features(case64.params["clip"], ids, case64.mask))
+    attacked = unit(text_features(case64.params["clip"], ids, case64.mask))
     for text, name in ((case64.params["text"], "image_only"), (attacked, "joint")):
         params = case64.params | {"text": text}
         settings = image.PGD(EPS, STEP, 10, start="none", keep="last", momentum=0.0)

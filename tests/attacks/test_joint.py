@@ -12,7 +12,7 @@ from ranjax.attacks import pgd as image
 from ranjax.attacks import success
 from ranjax.attacks.text import substitution as text
 from ranjax.core.errors import ConfigError
-from ranjax.core.math import unit_clamped
+from ranjax.core.math import unit
 
 import toy_text as toy  # isort: skip
 
@@ -59,8 +59,8 @@ def craft(p, images, rows, keys, image_settings, table, recipe, settings=TEXT, s
 
 @toy.quick_jit
 def pair_loss(p, images, tokens, mask):
-    text = unit_clamped(toy.features(p, p["table"][tokens], tokens, mask))
-    return -jnp.sum(unit_clamped(image_fn(p, images)) * text, -1)
+    text = unit(toy.features(p, p["table"][tokens], tokens, mask))
+    return -jnp.sum(unit(image_fn(p, images)) * text, -1)
 
 
 def inputs():
@@ -209,7 +209,7 @@ def test_a_bound_on_similarity_holds_and_costs_loss():
     p, (tokens, mask, _) = params(), rows
 
     def embed(tokens, mask):
-        return unit_clamped(toy.features(p, p["table"][tokens], tokens, mask))
+        return unit(toy.features(p, p["table"][tokens], tokens, mask))
 
     cosine = jnp.sum(embed(tokens, mask) * embed(bound.text.tokens, bound.text.mask), -1)
     assert float(cosine.min()) >= 0.9 - 1e-5

@@ -18,7 +18,7 @@ from ranjax.attacks.text import candidates
 from ranjax.attacks.text import substitution as text
 from ranjax.core import keys
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.core.math import unit_clamped
+from ranjax.core.math import unit
 from ranjax.models import DualEncoderFunctions, load, resize_positions, save
 from ranjax.models.checkpoints.assemble import beside_bert
 from ranjax.models.checkpoints.bert_files import save_bert
@@ -225,7 +225,7 @@ def test_every_encoder_is_attacked_by_image_and_text_and_trained_a_step(name, tm
     words = jnp.asarray([[-1, 0, 1, 2, -1, -1, -1], [-1, 0, 1, 2, 3, 4, -1]], jnp.int32)
 
     def away(shown, written):
-        return -jnp.sum(unit_clamped(shown) * unit_clamped(written), axis=-1)
+        return -jnp.sum(unit(shown) * unit(written), axis=-1)
 
     fixed = functions.text_features(params, tokens, mask)
     settings = image.PGD(epsilon="8/255", step_size="4/255", steps=3)
