@@ -3,7 +3,7 @@
 What it costs, before it runs:
 python -m experiments.scale --config configs/mimic_vit_b16.py --devices 64 --pairs 377110
 
-Needs the set itself, under its licence; see docs/data.md. Sizes are this project's choice, not a published recipe's.
+Needs the set, under its licence, prepared by `ranjax prepare mimic_cxr`; see docs/data.md. Sizes are this project's choice, not a published recipe's.
 """
 
 from ranjax.run.config import default_config
@@ -13,8 +13,8 @@ PAIRS, EPOCHS, BATCH = 377_110, 30, 4096
 
 def get_config():
     config = default_config()
-    config.data.source = "tfds"
-    config.data.tfds.name = "mimic_cxr_jpg"
+    config.data.source = "prepared"
+    config.data.prepared.dir = "prepared/mimic_cxr"
     config.data.image_size = 224
     config.text.max_length = 128
     config.text.max_vocabulary = 30_000

@@ -1,10 +1,11 @@
 """Real chest X-rays: a folder of NIH ChestX-ray14 images with its CSV, and COVID-19 images as the other source.
 
-    python -m ranjax.main --config configs/nih.py --config.data.folder.csv=FOLDER/index.csv
+    python -m ranjax.main --config configs/nih.py --config.data.set.data_dir=FOLDER
     python -m ranjax.main --config configs/nih.py:findings              five findings, several an image (sigmoid heads)
 
-The CSV has the columns file, patient_id, age, sex, view and findings (labels joined by a bar, NIH's own text-mined
-ones). The reports are written from these columns, so a report says no more than the columns do. Split by patient.
+The folder holds nih_cxr and covid_cxr, each with an index.csv and images. The first CSV has the columns file,
+patient_id, age, sex, view and findings (labels joined by a bar, NIH's own text-mined ones). The reports are written from
+these columns, so a report says no more than the columns do. Split by patient.
 """
 
 from pathlib import Path
@@ -18,9 +19,25 @@ EXCERPT = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 def get_config(mode=""):
     config = default_config()
-    data, folder = config.data, config.data.folder
-    data.source = "folder"
+    config.data.source, data = "set", config.data.set
+    data.name, data.data_dir = "table", str(EXCERPT)
+    data.options = (
+        "table=nih_cxr/index.csv",
+        "images=nih_cxr/images",
+        "patient=patient_id",
+        "label=findings",
+        "template=Chest X-ray, {view} view, of a {age} year old {sex:M=male;F=female} patient. "
+        "{findings:No Finding=no finding}.",
+        "shares=0.4,0.3,0.1,0.2",
+        "ood_table=covid_cxr/index.csv",
+        "ood_images=covid_cxr/images",
+        "ood_template=Chest X-ray. {findings:No Finding=no finding}.",
+    )
+    # The reports are taken whole: they have no sections.
+    data.sections = ("",)
     data.classes = ("normal", "pneumonia")
+    data.label_map = ("No Finding=normal", "Pneumonia=pneumonia", "COVID-19=pneumonia")
+    data.unknown_labels = "ignore"
     data.prompts = (
         "normal=chest x-ray. no finding.",
         "normal=pa view of an adult patient. no finding.",
@@ -30,18 +47,6 @@ def get_config(mode=""):
     data.label_words = ("pneumonia", "finding")
     # The publisher's own pseudonyms, known to all: kept, so that everybody's figures are the same.
     data.patient_key = "none"
-    folder.csv = str(EXCERPT / "nih_cxr" / "index.csv")
-    folder.images = str(EXCERPT / "nih_cxr" / "images")
-    folder.patient_column = "patient_id"
-    folder.label_column = "findings"
-    folder.label_map = ("No Finding=normal", "Pneumonia=pneumonia", "COVID-19=pneumonia")
-    folder.unknown_labels = "ignore"
-    folder.report_template = "Chest X-ray, {view} view, of a {age} year old {sex} patient. {findings}."
-    folder.words = ("sex:M=male", "sex:F=female", "findings:No Finding=no finding")
-    folder.shares = (0.4, 0.3, 0.1, 0.2)
-    folder.ood_csv = str(EXCERPT / "covid_cxr" / "index.csv")
-    folder.ood_images = str(EXCERPT / "covid_cxr" / "images")
-    folder.ood_report_template = "Chest X-ray. {findings}."
     config.pretrain.steps = 300
     config.pretrain.batch_size = 32
     config.evaluate.attacks, config.evaluate.radii = ("pgd", "apgd_ce"), ("1/255", "2/255")
@@ -53,7 +58,7 @@ def get_config(mode=""):
             "oedema=chest x-ray. edema.",
         )
         data.label_words = ("pneumonia", "infiltration", "atelectasis", "edema", "effusion", "finding")
-        folder.label_map = (*folder.label_map, "Edema=oedema", *(f"{name}={name.lower()}" for name in OTHERS))
+        data.label_map = (*data.label_map, "Edema=oedema", *(f"{name}={name.lower()}" for name in OTHERS))
         config.adapt.task, config.adapt.metric = "multi", "auroc"
     elif mode == "smoke":
         config.quick_compile = True

@@ -161,8 +161,9 @@ def test_a_config_file_with_a_wrong_type_or_a_missing_key_is_refused(config):
         ({"model.vision_heads": "5"}, "model.vision_heads"),
         ({"model.patch_size": "7"}, "model.patch_size"),
         ({"pretrain.batch_size": "100000"}, "pretrain.batch_size"),
-        ({"data.source": "folder"}, "data.folder.csv"),
-        ({"data.source": "tfds"}, "data.tfds.name"),
+        ({"data.source": "set"}, "data.set.name"),
+        ({"data.source": "set", "data.set.name": "table"}, "data.set.data_dir"),
+        ({"data.source": "prepared"}, "data.prepared.dir"),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(config, changes, name):

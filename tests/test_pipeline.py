@@ -71,7 +71,7 @@ def test_a_key_moves_the_fingerprints_of_what_it_decides_and_of_what_stands_on_t
     assert kept is None or before[kept] == after[kept]
 
 
-@pytest.mark.parametrize("key", ["pretrain.log_every", "data.folder.csv", "data.dir", "devices"])
+@pytest.mark.parametrize("key", ["pretrain.log_every", "data.set.data_dir", "data.dir", "devices"])
 def test_keys_that_decide_no_result_move_nothing(config, key):
     before = planning.fingerprints(config, planning.plan(config))
     configs.override(config, key, "3")

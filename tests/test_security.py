@@ -19,15 +19,16 @@ from PIL import Image
 
 import ranjax
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.settings import read
 from ranjax.data.images import locations as pixels
 from ranjax.data.images.reading import open_image
-from ranjax.data.prepared import open_prepared, prepare
-from ranjax.data.set_settings import FolderSettings, FolderSource
+from ranjax.data.prepared import open_prepared
+from ranjax.data.set_settings import DataSettings, SetSettings
+from ranjax.data.set_writing import prepare_set
 from ranjax.data.sets.pair_sets import _mimic_reports
 from ranjax.data.text import deidentify
 from ranjax.run import config as configs
 from ranjax.run.stages.attack_file_pairs import read_pairs
-from ranjax.run.stages.prepare import settings_of
 
 PACKAGE = Path(ranjax.__file__).parent
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
@@ -115,12 +116,10 @@ def folder(root, **changes):
             report = f"Seen by Dr. Kowalski on 2021-03-0{number % 9 + 1}. No effusion, MRN 4711{number:03d}."
             label = "none" if number == 9 else ("normal", "mass")[number % 2]
             table.writerow([name, patient, report, label, 95 if number == 3 else 40, "Kowalska", "2021-03-01", "PA"])
-    source = FolderSource(
-        "main", str(root), report_column="report", label_column="label", patient_column="patient",
-        shares={"train": 0.5, "adapt": 0.2, "validation": 0.1, "test": 0.2},
+    return SetSettings(
+        "table", str(root), ("label=label", "patient=patient", "shares=0.5,0.2,0.1,0.2"), ("normal", "mass"),
+        unknown_labels="exclude", image_size=16, seed=3, **changes,
     )  # fmt: skip
-    chosen = {"patient_key": "", "deidentify": True} | changes
-    return FolderSettings((source,), ("normal", "mass"), image_size=16, seed=3, **chosen)
 
 
 def written(made):
@@ -132,7 +131,7 @@ def written(made):
 
 def test_no_artefact_of_a_users_folder_names_a_patient(tmp_path, monkeypatch):
     monkeypatch.setenv(deidentify.VARIABLE, SECRET)
-    made = prepare(folder(tmp_path / "in"), tmp_path / "out")
+    made = prepare_set(folder(tmp_path / "in"), tmp_path / "out")
     text = written(made)
     for word in ("Miller", "Okafor", "Silva", "Wong", "Kowalsk", "2021-03", "4711", SECRET, '"95"', "Patient Name"):
         assert word not in text, word
@@ -148,8 +147,8 @@ def test_splits_stay_by_patient_and_the_same_whatever_the_key(tmp_path, monkeypa
     sides = {}
     for name, secret in (("a", SECRET), ("b", SECRET), ("c", SECRET + " another")):
         monkeypatch.setenv(deidentify.VARIABLE, secret)
-        sides[name] = prepare(folder(tmp_path / name), tmp_path / f"out-{name}")
-    public = prepare(folder(tmp_path / "d", patient_key="none"), tmp_path / "out-d")
+        sides[name] = prepare_set(folder(tmp_path / name), tmp_path / f"out-{name}")
+    public = prepare_set(folder(tmp_path / "d", patient_key="none"), tmp_path / "out-d")
 
     def by_split(made):
         return {split: set(source.column("patient")) for split, source in made.splits.items()}
@@ -162,7 +161,7 @@ def test_splits_stay_by_patient_and_the_same_whatever_the_key(tmp_path, monkeypa
     assert all(not a[one] & a[other] for one in a for other in a if one != other)
     key = deidentify.key_of("") if os.environ.pop(deidentify.VARIABLE) else b""
     assert key
-    assert by_split(public)["train"] <= {f"main/{patient}" for patient in PATIENTS}
+    assert by_split(public)["train"] <= set(PATIENTS)
 
 
 def test_the_users_own_key_is_made_once_for_its_owner_alone(tmp_path, monkeypatch):
@@ -188,13 +187,11 @@ def test_the_users_own_key_is_made_once_for_its_owner_alone(tmp_path, monkeypatc
 
 def test_a_run_hides_patients_unless_it_is_told_that_they_are_public(tmp_path):
     config = configs.default_config()
-    config.data.source, config.data.classes = "folder", ("normal", "mass")
-    config.data.folder.csv, config.data.folder.label_column = str(tmp_path / "x.csv"), "label"
-    config.data.folder.report_column = "report"
-    made = settings_of(config)
+    config.data.source, config.data.set.name, config.data.set.data_dir = "set", "table", str(tmp_path)
+    made = read(DataSettings, config.data).to_prepare(0)
     assert (made.patient_key, made.deidentify) == ("", True)
-    config.data.patient_key = "none"
-    assert settings_of(config).patient_key == "none"
+    config.data.set.patient_key = "none"
+    assert read(DataSettings, config.data).to_prepare(0).patient_key == "none"
 
 
 def test_the_attack_command_marks_reports_before_it_writes_them(tmp_path):
@@ -248,6 +245,6 @@ def test_a_picture_that_claims_billions_of_pixels_is_refused_before_they_are_mad
 
 def test_a_prepared_set_opens_without_the_key(tmp_path, monkeypatch):
     monkeypatch.setenv(deidentify.VARIABLE, SECRET)
-    made = prepare(folder(tmp_path / "in"), tmp_path / "out")
+    made = prepare_set(folder(tmp_path / "in"), tmp_path / "out")
     monkeypatch.setenv(deidentify.VARIABLE, "another secret of many bytes")
     assert open_prepared(tmp_path / "out", made.fingerprint).content == made.content

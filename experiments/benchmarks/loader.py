@@ -74,7 +74,7 @@ def write_files(folder: Path, count: int, size: int) -> None:
 
 def files_of(folder: Path) -> Any:
     """The files as they are."""
-    from ranjax.data.file_source import FileSource
+    from experiments.benchmarks.file_source import FileSource
 
     paths = sorted(folder.glob("*.jpg"))
     paths = paths * (LISTED // len(paths))
@@ -84,14 +84,18 @@ def files_of(folder: Path) -> Any:
 def prepared_of(folder: Path) -> Any:
     """The same as a prepared set (PNGs of 224 in array_record), which nothing keeps in memory."""
     from ranjax.data import sources
+    from ranjax.data.set_settings import SetSettings
     from ranjax.data.set_writing import prepare_set
-    from ranjax.data.sets.choices import SetSettings
 
     sources.KEEP_LIMIT = 0
     names = [path.name for path in sorted(folder.glob("*.jpg"))]
     (folder / "index.csv").write_text("\n".join(["file,report,split", *(f"{name},a film,train" for name in names)]))
     shares = {"adapt": 0.0, "validation": 0.0, "test": 0.0}
-    return prepare_set(SetSettings("table", str(folder), **shares), folder / "prepared", workers=1).splits["train"]
+    return prepare_set(
+        SetSettings("table", str(folder), patient_key="none", deidentify=False, **shares),
+        folder / "prepared",
+        workers=1,
+    ).splits["train"]
 
 
 class Ours:
@@ -140,8 +144,8 @@ def time_step(folder: Path, threads: int, steps: int = 3) -> tuple[float, float]
     import jax
     from flax import nnx
 
+    from experiments.benchmarks.file_source import FileSource
     from ranjax.data.batches import Batches
-    from ranjax.data.file_source import FileSource
     from ranjax.data.text.tokenizer import Tokenizer
     from ranjax.models import DualEncoder, DualEncoderConfig, split
     from ranjax.training import loop

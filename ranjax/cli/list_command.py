@@ -18,7 +18,7 @@ from ranjax.cli import outcome
 TABLES = {
     "methods": "ranjax.methods.table:METHODS",
     "layouts": "ranjax.models.checkpoints.layouts:LAYOUTS",
-    "datasets": "ranjax.data.sets:SPECS",
+    "datasets": "ranjax.data.sets:SETS",
 }
 """By what a user calls a kind of entry, the table that holds it."""
 _SHOWN = ("label", "title", "family", "kind", "source")

@@ -23,97 +23,72 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ranjax.cli import outcome
+from ranjax.core.checks import maps
 from ranjax.core.errors import ConfigError
+from ranjax.core.settings import keys_of
 
-_HELP = {
-    "classes": "class names in label order, comma-separated (default: the set's own)",
-    "uncertain": "labels of -1: ignore (default), zero, one or exclude",
-    "views": "frontal (default: lateral films are left out) or all",
-    "sections": "sections of the reports, comma-separated; empty: the whole text (default findings,impression)",
-    "language": "leave out reports in another language: en, es, de, fr, pt, it (default: keep all)",
-    "label_reports": "labels by rules on the report text where the files bring none",
-    "repeats": "keep (default) or drop a report that says the same as another of its split",
-    "deidentify": "put marks in place of names, dates and numbers that patterns find in reports (default)",
-    "patient_key": "file with a secret of at least 16 bytes that turns ids of patients and examples into pseudonyms; "
-    "none: they are public and stay (default: RANJAX_PATIENT_KEY, or the user's own key)",
-    "tokenizer": "tokenizer.json or its folder, for --max_tokens",
-    "max_tokens": "cut reports to whole sentences that fit this many tokens",
-    "adapt": "share of the patients of train that become adapt, where the set has no such split (default 0.1)",
-    "validation": "the same for validation (default 0.1)",
-    "test": "the same for test (default 0.2)",
-    "seed": "of the split and of drawn selections (default 0)",
-    "image_size": "side of the square images in pixels (default 224)",
-    "resize": "crop (default), pad or stretch",
-    "limit": "rows at most, drawn by a hash of their ids (default: all)",
-    "ids": "a list of ids that selects the rows (chexpert_5x200)",
-    "allow_shared_patients": "go on where splits share patients, and say so in the data card",
-    "duplicates": "copies of an image across splits: report (default), drop the one nearer to training, or refuse",
-    "duplicate_bits": "how many of the 256 bits of the perceptual hash may differ in a copy, 0 to 7 (default 3)",
-}
+if TYPE_CHECKING:
+    from ranjax.data.set_settings import SetSettings
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command; each field of `SetSettings` is an option."""
+    from ranjax.data.set_settings import SetSettings
+
     p.add_argument("name", metavar="NAME", help="a set, or: list, explain NAME, describe FOLDER, iu_reports PATH")
     p.add_argument("what", nargs="?", default="", metavar="NAME|PATH", help="for explain, describe and iu_reports")
-    p.add_argument("--data_dir", default="", metavar="FOLDER", help="the set's files, as their publisher lays them out")
     p.add_argument("--out", default="", metavar="FOLDER", help="where prepared sets are kept")
     p.add_argument("--workers", type=int, default=0, help="processes that decode images (default: one per core)")
-    p.add_argument("--no_checksums", action="store_true", help="do not hold files against their publisher's checksums")
-    p.add_argument(
-        "--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the layout; see explain NAME"
-    )
-    from ranjax.data.sets.choices import SetSettings
-
-    for field in dataclasses.fields(SetSettings):
-        if field.name not in _HELP:
+    for key in keys_of("", SetSettings):
+        # argparse reads a per cent sign as a format.
+        flag, about = f"--{key.name}", key.meaning.replace("%", "%%")
+        if key.name == "name":
             continue
-        if field.name == "deidentify":
-            p.add_argument("--deidentify", action=argparse.BooleanOptionalAction, default=True, help=_HELP[field.name])
-        elif field.name == "patient_key":
-            p.add_argument("--patient_key", default="", metavar="FILE", help=_HELP[field.name])
-        elif field.default is False:
-            p.add_argument(f"--{field.name}", action="store_true", help=_HELP[field.name])
+        if isinstance(key.default, bool):
+            p.add_argument(flag, action=argparse.BooleanOptionalAction, default=key.default, help=about)
+        elif key.check is maps:
+            flags = (flag, "--option") if key.name == "options" else (flag,)
+            p.add_argument(*flags, action="append", default=[], metavar="NAME=TEXT", help=f"{about} May come again.")
         else:
-            kind = type(field.default)
-            convert = _names if kind is tuple else kind
-            p.add_argument(f"--{field.name}", type=convert, default=field.default, help=_HELP[field.name])
+            convert = _names if isinstance(key.default, tuple) else type(key.default)
+            p.add_argument(flag, type=convert, default=key.default, help=about)
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def settings_of(arguments: argparse.Namespace) -> Any:
-    """The `SetSettings` of a command line. Raises ConfigError for what is missing or not allowed."""
-    from ranjax.data.sets import spec_of
-    from ranjax.data.sets.choices import SetSettings
+def settings_of(arguments: argparse.Namespace) -> SetSettings:
+    """Return the settings of a command line.
 
-    spec_of(arguments.name)
+    Raises:
+      ConfigError: a folder is missing, or a value is refused.
+    """
+    from ranjax.data.set_settings import SetSettings
+    from ranjax.data.sets import SETS
+
+    SETS.resolve(arguments.name, "NAME")
     for name in ("data_dir", "out"):
         if not getattr(arguments, name):
-            raise ConfigError(f"--{name}", "", "a folder; it must be given")
+            raise ConfigError(f"--{name}", "", "a folder")
     if arguments.what:
-        raise ConfigError(arguments.what, "", "no second word after the name of a set")
-    options = {}
-    for text in arguments.option:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError("--option", text, "of the form NAME=VALUE")
-        options[name] = value
-    chosen = {name: getattr(arguments, name) for name in _HELP}
-    return SetSettings(
-        arguments.name, arguments.data_dir, options=options, checksums=not arguments.no_checksums, **chosen
-    )
+        raise ConfigError("NAME", arguments.what, "no second word after the name of a set")
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(SetSettings)}
+    try:
+        return SetSettings(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+    except ConfigError as error:
+        own = f"--{error.key}" if error.key in given else error.key
+        raise ConfigError(own, error.value, error.expected, error.hint) from error
 
 
 def explain(name: str) -> str:
     """A set's facts as text: what to download and how it must lie, classes, licence, citation, notes."""
-    from ranjax.data.sets import spec_of
+    from ranjax.data.sets import SETS
 
-    spec = spec_of(name)
+    spec = SETS.resolve(name, "NAME")
     lines = [f"{spec.name}: {spec.title} ({spec.kind})"]
     for title in ("instructions", "homepage", "licence", "citation", "reports"):
         if value := getattr(spec, title):
@@ -126,12 +101,15 @@ def explain(name: str) -> str:
     return "\n".join(lines)
 
 
-def listing() -> str:
-    """Every set with its kind and title."""
-    from ranjax.data.sets import SPECS
+def listing(name: str = "") -> str:
+    """Return a line a set with its kind and title, that of `name`, which may be yours, among them."""
+    from ranjax.data.sets import SETS
 
-    width = max(map(len, SPECS)) + 2
-    return "\n".join(f"{spec.name:<{width}}{spec.kind:<16}{spec.title}" for spec in SPECS.values())
+    SETS.load_entry_points()
+    if name:
+        SETS.resolve(name, "NAME")
+    width = max(map(len, SETS)) + 2
+    return "\n".join(f"{spec.name:<{width}}{spec.kind:<16}{spec.title}" for spec in SETS.values())
 
 
 def describe(folder: str) -> str:
@@ -182,6 +160,7 @@ def prepare(arguments: argparse.Namespace) -> int:
     """Prepares the set that the command line names; returns the exit code."""
     from ranjax.data.images import decode
     from ranjax.data.set_writing import prepare_set
+    from ranjax.data.sets import SETS
     from ranjax.training.progress import Progress
     from ranjax.training.signals import StopFlag
 
@@ -206,7 +185,7 @@ def prepare(arguments: argparse.Namespace) -> int:
                 progress.close()
     print(describe(str(prepared.folder)))
     print(
-        f"to use it: ranjax run --config configs/ran.py --workdir=runs/{settings.name} "
+        f"to use it: ranjax run --config configs/ran.py --workdir=runs/{SETS.resolve(settings.name).name} "
         f"--config.data.source=prepared --config.data.prepared.dir={prepared.folder} "
         f"--config.data.image_size={settings.image_size}"
     )
@@ -215,7 +194,7 @@ def prepare(arguments: argparse.Namespace) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.name == "list":
-        print(listing())
+        print(listing(arguments.what))
     elif arguments.name == "explain":
         print(explain(arguments.what))
     elif arguments.name == "describe":

@@ -17,7 +17,7 @@ class ConfigError(ValueError):
     """
 
     def __init__(self, key: str, value: object, expected: str, hint: str = ""):
-        self.key, self.value, self.expected = key, value, expected
+        self.key, self.value, self.expected, self.hint = key, value, expected, hint
         text = f"{key} = {value!r}: expected {expected}"
         super().__init__(f"{text} ({hint})" if hint.startswith("did you mean") else f"{text}. {hint}".rstrip())
 

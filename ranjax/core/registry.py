@@ -86,6 +86,15 @@ class Table(Mapping[str, T], Generic[T]):
                 return self._join(name, self._load(point.value, key), key)
         raise ConfigError(key, name, self.expected(), nearest(name, self._entries))
 
+    def load_entry_points(self) -> None:
+        """Let every entry point of the table's group join it, so that a listing shows them.
+
+        Raises:
+          ConfigError: an entry point that cannot be imported, or that is no such entry.
+        """
+        for point in importlib.metadata.entry_points(group=f"ranjax.{self.kind}s"):
+            self.resolve(point.name)
+
     def names_of(self, names: Iterable[str], key: str = "") -> tuple[str, ...]:
         """Return the entries' own names: ("lp", "my_lab.ridge:RIDGE") -> ("lp", "ridge")."""
         return tuple(self.resolve(name, key).name for name in names)

@@ -24,19 +24,10 @@ from typing import Any
 import absl.logging
 
 from ranjax.core import files
-from ranjax.core.errors import ConfigError, DataError
-from ranjax.data.set_settings import (
-    SPLITS,
-    FolderSettings,
-    ImportSettings,
-    PairedSettings,
-    RadiographSettings,
-    Settings,
-    digest,
-)
-from ranjax.data.sources import FIELDS, Source, open_tfds, tfds_builder
+from ranjax.core.errors import DataError
+from ranjax.data.set_settings import SPLITS, RadiographSettings, digest
+from ranjax.data.sources import Source, open_splits
 from ranjax.data.space import no_space, require_space
-from ranjax.data.text.deidentify import PUBLIC, key_mark, key_of
 
 MANIFEST = "prepared.json"
 Progress = Callable[[int, int], Any]
@@ -73,56 +64,47 @@ class PreparedSet:
     value_range: tuple[int, int] = (0, 255)
 
 
-def fingerprint(settings: Settings) -> str:
-    """16 hexadecimal digits that change whenever the prepared set would; where its source lies does not matter."""
+def fingerprint(settings: RadiographSettings) -> str:
+    """Return 16 hexadecimal digits that change whenever the prepared set would."""
     from ranjax.data.builders import pair_builder as pairs
+    from ranjax.data.text import pairing
 
-    parts: dict[str, Any] = {"kind": type(settings).__name__, "layout": pairs.VERSION}
-    parts["settings"] = stated = dataclasses.asdict(settings)
-    if isinstance(settings, RadiographSettings):
-        parts["generator"] = _generator_code()
-    if isinstance(settings, PairedSettings):
-        from ranjax.data.text import pairing
-
+    stated = dataclasses.asdict(settings)
+    if settings.reports:
         stated["reports"] = pairing.digest_of(settings.reports)
-    if isinstance(settings, FolderSettings):
-        for source in stated["sources"]:
-            source |= {"root": "", "csv": "", "images": ""}
-        parts["files"] = [_folder_state(Path(s.root).expanduser(), s.csv, s.images) for s in settings.sources]
-    if isinstance(settings, ImportSettings):
-        stated["data_dir"] = ""
-        root = Path(tfds_builder(settings.name, settings.data_dir).data_dir)
-        parts["files"] = _folder_state(root, "dataset_info.json", ".")
-    if not isinstance(settings, RadiographSettings):
-        # Not where the secret lies, but which one it is: it makes the ids.
-        stated["patient_key"] = key_mark(key_of(settings.patient_key))
-    return digest(parts)
+    return digest({"layout": pairs.VERSION, "settings": stated, "generator": _generator_code()})
 
 
-def prepare(settings: Settings, folder: str | os.PathLike[str], progress: Progress | None = None) -> PreparedSet:
-    """Prepares the set that `settings` describes below `folder`, or opens it if that is done.
+def prepare(
+    settings: RadiographSettings, folder: str | os.PathLike[str], progress: Progress | None = None
+) -> PreparedSet:
+    """Generate the radiographs that `settings` describes below `folder`, or open them if that is done.
 
     Only one process prepares at a time; the others wait. What an interrupted preparation left is removed.
 
     Args:
-      settings: a `RadiographSettings`, `FolderSettings` or `ImportSettings`.
+      settings: the set; `set_writing.prepare_set` is the same for sets of files.
       folder: where prepared sets are kept; several may share it.
       progress: called with (rows done, rows in all).
 
     Raises:
-      ConfigError, DataError: see `settings`, `folder.read_rows`; DataError also where nothing is left in a split.
+      DataError: `settings.reports` are none, or nothing is left in a split.
       files.DiskFullError: no space is left; nothing half-written stays.
     """
+    mark = fingerprint(settings)
+    return open_or_write(folder, mark, lambda place: _write(settings, place, mark, progress))
+
+
+def open_or_write(folder: str | os.PathLike[str], mark: str, write: Callable[[Path], None]) -> PreparedSet:
+    """Open the set of fingerprint `mark` below `folder`; `write` it first if it is not there, alone on the folder."""
     folder = Path(folder).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    mark = fingerprint(settings)
     # Asked first without the lock, so that a finished set can be used from a folder that cannot be written.
-    if not is_done(folder, mark):
-        with alone(folder):
-            if is_done(folder, mark):
-                return open_prepared(folder, mark)
-            remove_leftovers(folder, mark)
-            _write(settings, folder, mark, progress)
+    if not _is_done(folder, mark):
+        with _alone(folder):
+            if not _is_done(folder, mark):
+                _remove_leftovers(folder, mark)
+                write(folder)
     return open_prepared(folder, mark)
 
 
@@ -141,14 +123,10 @@ def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None
         names = ", ".join(str(path.parent.relative_to(folder)) for path in found) or "none"
         raise DataError(f"{folder} must hold one prepared set{wanted}; found: {names}.")
     ((path, stored),) = found.items()
-    fields = {name: name for name in FIELDS}
-    classes = tuple(stored["classes"])
     return PreparedSet(
         folder=path.parent,
-        splits={
-            split: open_tfds("", path.parent, split, fields, class_count=len(classes)) for split in stored["counts"]
-        },
-        classes=classes,
+        splits=open_splits(path.parent, stored["counts"]),
+        classes=tuple(stored["classes"]),
         prompts={name: tuple(texts) for name, texts in stored["prompts"].items()},
         label_words=tuple(stored["label_words"]),
         card=stored["card"],
@@ -160,35 +138,24 @@ def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None
     )
 
 
-def _write(settings: Settings, folder: Path, mark: str, progress: Progress | None) -> None:
-    classes = _classes(settings)
+def _write(settings: RadiographSettings, folder: Path, mark: str, progress: Progress | None) -> None:
+    from ranjax.data import radiographs
+    from ranjax.data.builders.radiograph_builder import RanjaxRadiographs
+    from ranjax.data.text import pairing
+
     with quiet_tfds():
-        builder = _builder(settings, classes, mark, folder)
+        builder = RanjaxRadiographs(settings, mark, data_dir=os.fspath(folder), file_format="array_record")
     write_records(builder, folder, settings.image_size, progress)
-    generated = isinstance(settings, RadiographSettings)
-    card: dict[str, Any] = dict(_generated("DATA_CARD") if generated else settings.card)
-    if isinstance(settings, PairedSettings):
-        from ranjax.data.text import pairing
-
-        card |= pairing.CARD
-    words = _generated("LABEL_WORDS") if generated else settings.label_words or words_of(classes)
-    given = _generated("PROMPTS") if generated else settings.prompts
-    write_manifest(
-        builder,
-        {
-            "fingerprint": mark,
-            "kind": type(settings).__name__,
-            "settings": dataclasses.asdict(settings) | ({} if generated else {"patient_key": _key_use(settings)}),
-            "classes": list(classes),
-            "prompts": {name: list(given.get(name) or (f"a chest X-ray with {name}.",)) for name in classes},
-            "label_words": sorted(words),
-            "card": card,
-        },
-    )
-
-
-def _key_use(settings: Any) -> str:
-    return PUBLIC if settings.patient_key == PUBLIC else "used"
+    stated = {
+        "fingerprint": mark,
+        "kind": type(settings).__name__,
+        "settings": dataclasses.asdict(settings),
+        "classes": list(radiographs.CLASSES),
+        "prompts": {name: list(radiographs.PROMPTS[name]) for name in radiographs.CLASSES},
+        "label_words": sorted(radiographs.LABEL_WORDS),
+        "card": {**radiographs.DATA_CARD, **(pairing.CARD if settings.reports else {})},
+    }
+    write_manifest(builder, stated)
 
 
 def write_records(builder: Any, folder: Path, image_size: int, progress: Progress | None) -> None:
@@ -221,41 +188,6 @@ def write_manifest(builder: Any, stated: Mapping[str, Any]) -> None:
     files.write_json(Path(builder.data_dir) / MANIFEST, {**stated, **counted})
 
 
-def _builder(settings: Settings, classes: tuple[str, ...], mark: str, folder: Path) -> Any:
-    if isinstance(settings, RadiographSettings):
-        from ranjax.data.builders.radiograph_builder import RanjaxRadiographs
-
-        return RanjaxRadiographs(settings, mark, data_dir=os.fspath(folder), file_format="array_record")
-    from ranjax.data.builders.folder_builder import RanjaxFolder, RanjaxImported
-
-    if isinstance(settings, FolderSettings):
-        return RanjaxFolder(settings, mark, data_dir=os.fspath(folder), file_format="array_record")
-    return RanjaxImported(settings, classes, mark, data_dir=os.fspath(folder), file_format="array_record")
-
-
-def _classes(settings: Settings) -> tuple[str, ...]:
-    if isinstance(settings, RadiographSettings):
-        return _generated("CLASSES")
-    if settings.classes:
-        return tuple(settings.classes)
-    label = settings.fields.get("label") or settings.fields.get("labels")
-    feature = tfds_builder(settings.name, settings.data_dir).info.features.get(label)
-    feature = getattr(feature, "feature", feature)
-    if not getattr(feature, "names", None):
-        raise ConfigError("data.classes", (), f"class names in label order: feature {label!r} stores no names")
-    return tuple(feature.names)
-
-
-def _generated(name: str) -> Any:
-    from ranjax.data import radiographs
-
-    return getattr(radiographs, name)
-
-
-def words_of(classes: tuple[str, ...]) -> set[str]:
-    return {word for name in classes for word in "".join(c if c.isalnum() else " " for c in name.lower()).split()}
-
-
 def _generator_code() -> str:
     """Hash of the generator's own files: a changed renderer or grammar must not pass for the prepared images."""
     from ranjax.data import radiographs
@@ -265,20 +197,7 @@ def _generator_code() -> str:
     return digest([[os.fspath(path.relative_to(root)), files.sha256(path)] for path in names])
 
 
-def _folder_state(root: Path, csv: str, images: str) -> list[Any]:
-    """The table's content, and name and size of every image file: cheap to take, and moved by what matters."""
-    table, pictures = root / csv, root / images
-    if not table.is_file():
-        raise DataError(f"The table {table} does not exist.")
-    sizes = sorted(
-        [os.path.relpath(os.path.join(at, name), pictures), os.path.getsize(os.path.join(at, name))]
-        for at, _, names in os.walk(pictures)
-        for name in names
-    )
-    return [files.sha256(table), digest(sizes)]
-
-
-def is_done(folder: Path, mark: str) -> bool:
+def _is_done(folder: Path, mark: str) -> bool:
     return any(files.read_json(path)["fingerprint"] == mark for path in _complete(folder))
 
 
@@ -287,14 +206,14 @@ def _complete(folder: Path) -> list[Path]:
     return sorted(path for depth in ("", "*/", "*/*/", "*/*/*/") for path in folder.glob(f"{depth}{MANIFEST}"))
 
 
-def remove_leftovers(folder: Path, mark: str) -> None:
+def _remove_leftovers(folder: Path, mark: str) -> None:
     """Removes what a killed preparation left: TFDS's incomplete folders, and a set without its manifest."""
     for config in folder.glob(f"ranjax_*/{mark}"):
         shutil.rmtree(config)
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[None]:
     """Holds the folder's lock, which the system releases when its process dies."""
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

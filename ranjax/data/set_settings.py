@@ -1,273 +1,290 @@
-"""What a prepared set is made of: one frozen dataclass per kind of source, each with a fingerprint."""
+"""Settings of the data, each stated once: a field is a configuration key, and for a set an option of `ranjax prepare`.
+
+`DataSettings` is the group ``data`` of a run's config; `SetSettings` and `RadiographSettings` say which set is prepared.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
+from ranjax.core.checks import at_least, between, maps, one_of
 from ranjax.core.errors import ConfigError, nearest
-from ranjax.data.images.reading import RESIZE_MODES
-from ranjax.data.text.deidentify import PUBLIC
+from ranjax.core.settings import group, setting
+from ranjax.data.text.reports import SECTIONS
 
 SPLITS = ("train", "adapt", "validation", "test", "ood_test")
 """Upstream pairs, labelled downstream training data, model selection, test, and the test under other acquisition."""
 
-UNKNOWN_LABELS = ("exclude", "ignore")
+RESIZE_MODES = ("crop", "pad", "stretch")
 
 
-def digest(value: Any) -> str:
-    """16 hexadecimal digits of the SHA-256 of `value` as canonical JSON."""
+def digest(value: object) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of `value` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _positive(key: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(key, value, "a whole number of at least 1")
+def hash_split(patient: str, shares: Mapping[str, float], seed: int) -> str:
+    """Return the split of a patient: a keyed hash in [0, 1) against the cumulated shares.
+
+    A patient's split depends on nothing else, so rows that are added later move nobody.
+    """
+    key = hashlib.blake2b(f"split:{seed}:{patient}".encode(), digest_size=8).digest()
+    place, edge = int.from_bytes(key, "little") / 2**64, 0.0
+    for split, share in shares.items():
+        edge += share
+        if place < edge:
+            return split
+    return list(shares)[-1]
+
+
+def texts_by_name(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Gather texts of the form NAME=TEXT by name: ("a=x", "a=y") -> {"a": ("x", "y")}."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, _, text in (text.partition("=") for text in texts):
+        found[name] = (*found.get(name, ()), text)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
 class RadiographSettings:
-    """The generated radiographs.
+    """The generated radiographs; a split of 0 examples is left out. Everything in the set follows from `seed`.
 
-    Args:
-      seed: everything in the set follows from it.
-      image_size: height and width in pixels.
-      counts: examples per split; a split with 0 examples is left out.
-      multiple: share of cases with several findings in the upstream split "train".
-      multiple_downstream: the same share in all other splits (a case with several findings has label -1).
+    With `reports`, a case's report is a real one of another patient, see `ranjax.data.text.pairing`.
     """
 
-    seed: int = 0
-    image_size: int = 64
-    counts: Mapping[str, int] = dataclasses.field(
-        default_factory=lambda: {"train": 4096, "adapt": 1024, "validation": 512, "test": 512, "ood_test": 512}
+    train: int = setting(4096, "Upstream image-report pairs.", "pairs", at_least(8))
+    adapt: int = setting(768, "Labelled images for fitting heads.", "images", at_least(8))
+    validation: int = setting(384, "Images for choosing epochs.", "images", at_least(8))
+    test: int = setting(384, "Images for in-domain figures.", "images", at_least(8))
+    ood_test: int = setting(384, "Images of other acquisition settings.", "images", at_least(8))
+    multiple: float = setting(0.2, "Share of upstream images with two or three findings.", "share", between(0, 1))
+    multiple_downstream: float = setting(
+        0.0,
+        "The same share in all other splits; such images count where adapt.task = 'multi'.",
+        "share",
+        between(0, 1),
     )
-    multiple: float = 0.2
-    multiple_downstream: float = 0.0
+    reports: str = setting(
+        "",
+        "Real reports in place of the grammar's, paired by finding and side: a torchxrayvision wheel or "
+        "NLMCXR_reports.tgz; empty: the grammar.",
+        "path",
+    )
+    seed: int = setting(0, "Seed of the cases.")
+    image_size: int = setting(64, "Side of the square images.", "pixels", between(16, 1024))
 
-    def __post_init__(self):
-        _positive("data.image_size", self.image_size)
+    def __post_init__(self) -> None:
         if self.image_size < 16:
             raise ConfigError("data.image_size", self.image_size, "at least 16 pixels")
-        for split, count in self.counts.items():
-            if split not in SPLITS:
-                raise ConfigError(f"data.counts.{split}", count, f"splits are {SPLITS}", nearest(split, SPLITS))
-            if not isinstance(count, int) or count < 0:
-                raise ConfigError(f"data.counts.{split}", count, "a whole number of at least 0")
-        if not any(self.counts.values()):
-            raise ConfigError("data.counts", dict(self.counts), "at least one example in one split")
+        if min(self.counts.values()) < 0 or not any(self.counts.values()):
+            raise ConfigError("data.radiographs", self.counts, "no negative count, and an example in some split")
         for key in ("multiple", "multiple_downstream"):
             if not 0.0 <= getattr(self, key) <= 1.0:
-                raise ConfigError(f"data.{key}", getattr(self, key), "a share from 0 to 1")
+                raise ConfigError(f"data.radiographs.{key}", getattr(self, key), "a share from 0 to 1")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Examples by split."""
+        return {split: getattr(self, split) for split in SPLITS}
 
 
 @dataclasses.dataclass(frozen=True)
-class PairedSettings(RadiographSettings):
-    """Generated radiographs with real reports of other patients, paired by finding and side.
-
-    Args:
-      reports: a torchxrayvision wheel, NLMCXR_reports.tgz or its unpacked folder; see `ranjax.data.text.openi`.
-    """
-
-    reports: str = ""
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.reports:
-            raise ConfigError("data.radiographs.reports", "", "a path")
-
-
-@dataclasses.dataclass(frozen=True)
-class FolderSource:
-    """One folder of images with its CSV.
-
-    Args:
-      name: short name; ids are "name/file".
-      root: folder that holds the CSV and the images.
-      csv: the table's path below `root`.
-      images: the folder below `root` that the file column is relative to.
-      file_column, id_column, report_column, label_column, patient_column, split_column: column names. Without an id
-        column the file's path is the id; without a patient column every image counts as a patient of its own.
-      label_columns: one column per class with 1 for present, instead of `label_column`; other values mean absent.
-      label_separator: what joins several labels in one cell.
-      label_map: from a cell's label to a class name, for names that differ.
-      unknown_labels: "exclude" drops a row with a label outside the classes (counted and listed), "ignore" only drops
-        that label and keeps the row if another one is a class.
-      report_template: writes the report from columns, e.g. "{view} view of a {age}-year-old {sex} patient. {findings}."
-      value_maps: per column, from a cell's value to the words that stand in the report.
-      split: puts the whole source into this split, e.g. "ood_test".
-      split_map: from values of the split column to split names.
-      shares: share of patients per split, by a hash of the patient keyed with the seed.
-    """
-
-    name: str
-    root: str
-    csv: str = "index.csv"
-    images: str = "images"
-    file_column: str = "file"
-    id_column: str | None = None
-    report_column: str | None = None
-    label_column: str | None = None
-    label_columns: tuple[str, ...] = ()
-    patient_column: str | None = None
-    split_column: str | None = None
-    label_separator: str = "|"
-    label_map: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    unknown_labels: str = "exclude"
-    report_template: str | None = None
-    value_maps: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
-    split: str | None = None
-    split_map: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self):
-        key = f"data.sources.{self.name}"
-        if not self.name or "/" in self.name:
-            raise ConfigError("data.sources.name", self.name, "a short name without '/'")
-        if (self.report_column is None) == (self.report_template is None):
-            given = {"report_column": self.report_column, "report_template": self.report_template}
-            raise ConfigError(f"{key}.report_column", given, "exactly one of report_column and report_template")
-        if (self.label_column is None) == (not self.label_columns):
-            given = {"label_column": self.label_column, "label_columns": self.label_columns}
-            raise ConfigError(f"{key}.label_column", given, "exactly one of label_column and label_columns")
-        ways = [bool(self.split), bool(self.split_column), bool(self.shares)]
-        if sum(ways) != 1:
-            given = {"split": self.split, "split_column": self.split_column, "shares": dict(self.shares)}
-            raise ConfigError(f"{key}.split", given, "exactly one of split, split_column and shares")
-        for split in [*self.shares, *self.split_map.values(), *([self.split] if self.split else [])]:
-            if split not in SPLITS:
-                raise ConfigError(f"{key}.split", split, f"one of {', '.join(SPLITS)}", nearest(split, SPLITS))
-        if self.shares and (min(self.shares.values()) <= 0 or abs(sum(self.shares.values()) - 1.0) > 1e-6):
-            raise ConfigError(f"{key}.shares", dict(self.shares), "positive shares that sum to 1")
-        if self.unknown_labels not in UNKNOWN_LABELS:
-            raise ConfigError(f"{key}.unknown_labels", self.unknown_labels, f"one of {', '.join(UNKNOWN_LABELS)}")
-
-
-@dataclasses.dataclass(frozen=True)
-class FolderSettings:
-    """Folders of images with tables: several sources make one prepared set, e.g. a second one as "ood_test".
-
-    Args:
-      sources: the folders.
-      classes: class names in label order.
-      prompts: zero-shot prompts per class; absent classes get "a chest X-ray with <class>.".
-      label_words: words that state a finding, which text attacks leave alone; by default the words of the classes.
-      image_size: height and width in pixels.
-      resize: "pad", "crop" or "stretch" to the square.
-      seed: keys the split by patient.
-      card: free text fields for the data card (licence, citation, origin).
-      patient_key, deidentify: what becomes of patients' and examples' ids, and of reports, before they are written; see
-        `deidentify.key_of` and `deidentify.Privacy`. Splits are by patient and do not depend on the key.
-    """
-
-    sources: tuple[FolderSource, ...]
-    classes: tuple[str, ...]
-    prompts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    label_words: tuple[str, ...] = ()
-    image_size: int = 64
-    resize: str = "pad"
-    seed: int = 0
-    card: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    patient_key: str = PUBLIC
-    deidentify: bool = False
-
-    def __post_init__(self):
-        _check_classes(self.classes, self.prompts)
-        _positive("data.image_size", self.image_size)
-        if self.resize not in RESIZE_MODES:
-            raise ConfigError("data.resize", self.resize, f"one of {', '.join(RESIZE_MODES)}")
-        names = [source.name for source in self.sources]
-        if not names or len(set(names)) != len(names):
-            raise ConfigError("data.sources", names, "at least one source, each with a name of its own")
-
-
-@dataclasses.dataclass(frozen=True)
-class ImportSettings:
-    """A tensorflow-datasets set that is already prepared in the array_record format.
-
-    Args:
-      name: name of the set, with config and version where it has them ("name/config:1.0.0").
-      data_dir: the TFDS data folder.
-      splits: from split names of this project to TFDS split expressions, e.g. {"train": "train[:80%]"}.
-      fields: from record fields (id, image, report, label, labels, patient) to feature names of the set.
-      classes: class names in label order; empty takes the names stored with the label feature.
-      prompts, label_words, image_size, resize, card, patient_key, deidentify: as in `FolderSettings`.
-    """
-
-    name: str
-    data_dir: str
-    splits: Mapping[str, str]
-    fields: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"image": "image", "report": "report"})
-    classes: tuple[str, ...] = ()
-    prompts: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    label_words: tuple[str, ...] = ()
-    image_size: int = 64
-    resize: str = "pad"
-    card: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    patient_key: str = PUBLIC
-    deidentify: bool = False
-
-    def __post_init__(self):
-        if self.classes:
-            _check_classes(self.classes, self.prompts)
-        _positive("data.image_size", self.image_size)
-        if self.resize not in RESIZE_MODES:
-            raise ConfigError("data.resize", self.resize, f"one of {', '.join(RESIZE_MODES)}")
-        for split in self.splits:
-            if split not in SPLITS:
-                raise ConfigError(f"data.splits.{split}", self.splits[split], f"splits are {SPLITS}")
-        if not self.splits:
-            raise ConfigError("data.splits", {}, "at least one split")
-
-
-Settings = RadiographSettings | FolderSettings | ImportSettings
-
-KINDS = {"radiographs": RadiographSettings, "folder": FolderSettings, "tfds": ImportSettings}
-
-
-def _check_classes(classes: tuple[str, ...], prompts: Mapping[str, tuple[str, ...]]) -> None:
-    if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise ConfigError("data.classes", classes, "at least two different class names")
-    for name in prompts:
-        if name not in classes:
-            raise ConfigError(f"data.prompts.{name}", prompts[name], f"one of {classes}", nearest(name, classes))
-
-
-def from_mapping(kind: str, values: Mapping[str, Any]) -> Settings:
-    """Builds the settings of `kind` from plain values, as a config holds them.
+class SetSettings:
+    """A set of `ranjax.data.sets`, where its files lie, and every choice of its preparation.
 
     Raises:
-      ConfigError: an unknown kind or key (with the nearest name), or a value that is refused.
+      ConfigError: an unknown set or option (with the nearest), or values that do not fit each other.
     """
-    if kind not in KINDS:
-        raise ConfigError("data.kind", kind, f"one of {', '.join(KINDS)}", nearest(kind, KINDS))
-    values = dict(values)
-    if kind == "folder":
-        values["sources"] = tuple(
-            source if isinstance(source, FolderSource) else _build(FolderSource, source, "data.sources")
-            for source in values.get("sources", ())
-        )
-    return _build(KINDS[kind], values, "data")
+
+    name: str = setting("", "A set of `ranjax prepare list`, or your own as module:NAME.", "name")
+    data_dir: str = setting("", "Folder of the set's files, as their publisher lays them out.", "path")
+    options: tuple[str, ...] = setting(
+        ("",), "Options of the set as NAME=VALUE; `ranjax prepare explain NAME` lists them.", "", maps
+    )
+    classes: tuple[str, ...] = setting(
+        ("",), "Class names in label order; empty: the set's own, or the labels that occur.", "names"
+    )
+    label_map: tuple[str, ...] = setting(
+        ("",), "Class of a label where names differ, as 'No Finding=normal'.", "", maps
+    )
+    unknown_labels: str = setting(
+        "keep",
+        "Rows with labels outside the classes: 'keep' keeps the row, 'ignore' only beside a label that is a class, "
+        "'exclude' leaves it out.",
+        "",
+        one_of("keep", "ignore", "exclude"),
+    )
+    prompts: tuple[str, ...] = setting(
+        ("",),
+        "Zero-shot prompts, as 'pneumonia=a chest X-ray with pneumonia.'; empty: written from the names.",
+        "",
+        maps,
+    )
+    label_words: tuple[str, ...] = setting(
+        ("",), "Words that state a finding, which text attacks protect; empty: those of the classes.", "words"
+    )
+    uncertain: str = setting(
+        "ignore",
+        "Labels of -1: 'ignore' (not present, and the row leaves the single-label task), 'zero' (absent), 'one' "
+        "(present), or 'exclude' (the row is left out).",
+        "",
+        one_of("ignore", "zero", "one", "exclude"),
+    )
+    views: str = setting(
+        "frontal", "'frontal' leaves out films known to be lateral, 'all' keeps them.", "", one_of("frontal", "all")
+    )
+    sections: tuple[str, ...] = setting(
+        ("findings", "impression"), "Sections of the reports; empty: the whole text.", "names"
+    )
+    language: str = setting(
+        "", "Leave out reports in another language: en, es, de, fr, pt or it; empty: keep all.", "language"
+    )
+    label_reports: bool = setting(False, "Label by rules on the report text where the files bring no labels.")
+    repeats: str = setting(
+        "keep", "A report that says the same as an earlier one of its split.", "", one_of("keep", "drop")
+    )
+    deidentify: bool = setting(True, "Marks in place of names, dates and numbers that patterns find in reports.")
+    patient_key: str = setting(
+        "",
+        "File with a secret of at least 16 bytes that turns ids of patients and examples into pseudonyms; empty: "
+        "RANJAX_PATIENT_KEY or the user's own key; 'none': ids are public and stay.",
+        "path",
+    )
+    tokenizer: str = setting("", "tokenizer.json or its folder, for max_tokens.", "path")
+    max_tokens: int = setting(0, "Cut reports to whole sentences that fit; 0: uncut.", "tokens", at_least(0))
+    adapt: float = setting(
+        0.1, "Share of train's patients that become adapt, where the set has no such split.", "share", between(0, 1)
+    )
+    validation: float = setting(0.1, "The same for validation.", "share", between(0, 1))
+    test: float = setting(0.2, "The same for test.", "share", between(0, 1))
+    resize: str = setting("crop", "How images are made square.", "", one_of(*RESIZE_MODES))
+    limit: int = setting(0, "Rows at most, drawn by a hash of their ids; 0: all.", "rows", at_least(0))
+    ids: str = setting("", "List of ids that selects rows, for sets that are defined by one.", "path")
+    allow_shared_patients: bool = setting(False, "Go on where splits share patients, and say so in the data card.")
+    duplicates: str = setting(
+        "report",
+        "Copies of an image across splits: report them, drop the one nearer to training, or refuse the set.",
+        "",
+        one_of("report", "drop", "refuse"),
+    )
+    duplicate_bits: int = setting(
+        3, "How many of the 256 bits of the perceptual hash may differ in a copy.", "bits", between(0, 7)
+    )
+    checksums: bool = setting(True, "Compare files with the checksums that their publisher states.")
+    seed: int = setting(0, "Seed of the split by patient and of drawn selections.")
+    image_size: int = setting(224, "Side of the square images.", "pixels", between(16, 1024))
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            return  # no set: only the defaults
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                object.__setattr__(self, field.name, tuple(filter(None, value)))
+            if expected := field.metadata["check"](value):
+                raise ConfigError(field.name, value, expected)
+        from ranjax.data.sets import SETS
+
+        known = SETS.resolve(self.name).options
+        for name, value in self.option_values.items():
+            if name not in known:
+                expected = f"one of {', '.join(known)}" if known else f"no option: the set {self.name} has none"
+                raise ConfigError("options", f"{name}={value}", expected, nearest(name, known))
+        for name in self.sections:
+            if name not in SECTIONS:
+                raise ConfigError("sections", name, f"names out of {', '.join(SECTIONS)}", nearest(name, SECTIONS))
+        for name in texts_by_name(self.prompts) if self.classes else ():
+            if name not in self.classes:
+                expected = f"prompts of {', '.join(self.classes)}"
+                raise ConfigError("prompts", name, expected, nearest(name, self.classes))
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) == 1:
+            raise ConfigError("classes", self.classes, "at least two different class names")
+        shares = (self.adapt, self.validation, self.test)
+        if sum(shares) >= 1:
+            raise ConfigError("adapt, validation, test", shares, "shares that leave some for train")
+        if bool(self.tokenizer) != (self.max_tokens > 0):
+            given = {"tokenizer": self.tokenizer, "max_tokens": self.max_tokens}
+            raise ConfigError("max_tokens", given, "a tokenizer and at least 8 tokens, or neither")
+
+    @property
+    def option_values(self) -> dict[str, str]:
+        """The options of the set by name."""
+        return dict(text.split("=", 1) for text in self.options)
+
+    def fingerprint(self, rows: str) -> str:
+        """Return a hash of these choices, of a set's source from outside ranjax, and of `rows`.
+
+        Args:
+          rows: hash of the selected rows, see `row_filters.digest_of`. They tell all that matters of the files: where
+            these lie does not.
+        """
+        from ranjax.data.sets import SETS
+
+        stated = dataclasses.asdict(self)
+        for name in ("data_dir", "ids", "patient_key", "tokenizer", "checksums"):
+            del stated[name]
+        source = SETS.source_of(SETS.resolve(self.name).name)
+        return digest({"kind": "SetSettings", "settings": stated, "rows": rows, "source": source})
 
 
-def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for key, value in values.items():
-        if key not in fields:
-            raise ConfigError(f"{prefix}.{key}", value, f"keys are {', '.join(fields)}", nearest(key, fields))
-    for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise ConfigError(f"{prefix}.{name}", None, "this key has no default and must be given")
-    return cls(**{key: _plain(value) for key, value in values.items()})
+def _five_splits(value: tuple[str, ...]) -> str:
+    return "" if len(value) == 5 and all(value[:4]) else "five split names, of which only the last may be empty"
 
 
-def _plain(value: Any) -> Any:
-    """Nested config containers as plain dicts and tuples."""
-    if isinstance(value, Mapping) or hasattr(value, "items"):
-        return {key: _plain(item) for key, item in value.items()}
-    return tuple(_plain(item) for item in value) if isinstance(value, list | tuple) else value
+@dataclasses.dataclass(frozen=True)
+class PreparedSettings:
+    """A set that `ranjax prepare` wrote, and which of its splits serve as which of `SPLITS`."""
+
+    dir: str = setting("", "A set that `ranjax prepare` wrote (data.source = 'prepared'); read where it lies.", "path")
+    splits: tuple[str, ...] = setting(
+        ("train", "adapt", "validation", "test", ""),
+        "Its splits that serve as train, adapt, validation, test, ood_test ('' for none).",
+        "names",
+        _five_splits,
+    )
+    ood_dir: str = setting(
+        "",
+        "Another prepared set of the same classes, whose test split serves as ood_test; empty: none.",
+        "path",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """The data of a run: their source with its settings, and how pairs are read."""
+
+    source: str = setting(
+        "radiographs",
+        "Generated radiographs, a set that the run prepares (data.set), or one that is prepared (data.prepared).",
+        "",
+        one_of("radiographs", "set", "prepared"),
+    )
+    dir: str = setting("", "Where the run prepares its set; empty: <workdir>/data. Several runs may share it.", "path")
+    image_size: int = setting(64, "Side of the square images.", "pixels", between(16, 1024))
+    radiographs: RadiographSettings = group(RadiographSettings)
+    set: SetSettings = group(SetSettings)
+    prepared: PreparedSettings = group(PreparedSettings)
+    deidentify: bool = setting(True, "Marks in place of names, dates and numbers that patterns find in reports.")
+    threads: int = setting(
+        0, "Threads that decode the images of a batch; 0: one per core. No result depends on it.", "", at_least(0)
+    )
+    augment_crop: float = setting(
+        1.0, "Least side of a random crop in pre-training; 1: no crop.", "share", between(0.1, 1)
+    )
+    augment_flip: float = setting(
+        0.0, "Probability of a mirror image; never of a pair whose report names a side.", "probability", between(0, 1)
+    )
+    augment_contrast: float = setting(0.0, "Greatest change of contrast, up or down.", "share", between(0, 1))
+    augment_sentences: float = setting(
+        0.0, "Probability that the sentences of a report change places.", "probability", between(0, 1)
+    )
+
+    def to_prepare(self, seed: int) -> RadiographSettings | SetSettings:
+        """Return the settings of the set that a run prepares, with the run's seed, image size and de-identification."""
+        if self.source == "radiographs":
+            return dataclasses.replace(self.radiographs, seed=seed, image_size=self.image_size)
+        return dataclasses.replace(self.set, seed=seed, image_size=self.image_size, deidentify=self.deidentify)

@@ -13,8 +13,9 @@ import dataclasses
 import hashlib
 import io
 import os
+import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,19 +25,9 @@ from ranjax.core import files
 from ranjax.core.errors import DataError
 from ranjax.data import set_page as audit
 from ranjax.data.images import decode, duplicates
-from ranjax.data.prepared import (
-    PreparedSet,
-    Progress,
-    alone,
-    is_done,
-    open_prepared,
-    quiet_tfds,
-    remove_leftovers,
-    words_of,
-    write_manifest,
-    write_records,
-)
-from ranjax.data.sets.choices import SetSettings
+from ranjax.data.prepared import PreparedSet, Progress, open_or_write, quiet_tfds, write_manifest, write_records
+from ranjax.data.set_settings import SetSettings, texts_by_name
+from ranjax.data.sets import SETS
 from ranjax.data.sets.row_filters import Row, Selection, digest_of, select
 from ranjax.data.space import no_space, require_space
 from ranjax.data.text.deidentify import PUBLIC
@@ -68,20 +59,15 @@ def prepare_set(
       decode.Interrupted: `stop` said so.
       files.DiskFullError: no space is left.
     """
-    folder = Path(folder).expanduser().absolute()
-    folder.mkdir(parents=True, exist_ok=True)
     say(f"reading the tables of {settings.name} in {settings.data_dir}")
     if settings.checksums:
         _check_sums(settings, say)
     selection = select(settings)
     say(f"{len(selection.rows)} rows to prepare, {len(selection.rejected)} left out by the tables")
     mark = settings.fingerprint(digest_of(selection))
-    if not is_done(folder, mark):
-        with alone(folder):
-            if not is_done(folder, mark):
-                remove_leftovers(folder, mark)
-                _prepare(settings, selection, folder, mark, workers, progress, stop, say)
-    return open_prepared(folder, mark)
+    return open_or_write(
+        folder, mark, lambda place: _prepare(settings, selection, place, mark, workers, progress, stop, say)
+    )
 
 
 def _prepare(
@@ -120,8 +106,8 @@ def _prepare(
         "kind": type(settings).__name__,
         "settings": _without_secrets(settings),
         "classes": list(selection.classes),
-        "prompts": {name: [_prompt(name, selection.spec.normal)] for name in selection.classes},
-        "label_words": sorted(words_of(selection.classes)),
+        "prompts": _prompts(settings, selection),
+        "label_words": sorted(settings.label_words or _words_of(selection.classes)),
         "card": _card(settings, selection),
         "audit": _audit(selection, facts, kept, pairs),
     }
@@ -239,9 +225,17 @@ def _card(settings: SetSettings, selection: Selection) -> dict[str, Any]:
     return {name: value for name, value in card.items() if value}
 
 
-def _prompt(name: str, normal: str) -> str:
-    words = name.replace("_", " ").lower()
-    return "a chest X-ray with no finding." if name == normal else f"a chest X-ray with {words}."
+def _prompts(settings: SetSettings, selection: Selection) -> dict[str, list[str]]:
+    """Return the zero-shot prompts of each class: those of the settings, else one written from its name."""
+    chosen = texts_by_name(settings.prompts)
+    written = {name: f"a chest X-ray with {name.replace('_', ' ').lower()}." for name in selection.classes}
+    if selection.spec.normal in written:
+        written[selection.spec.normal] = "a chest X-ray with no finding."
+    return {name: list(chosen.get(name) or (written[name],)) for name in selection.classes}
+
+
+def _words_of(classes: Sequence[str]) -> set[str]:
+    return {word for name in classes for word in re.findall(r"[^\W_]+", name.lower())}
 
 
 def _without_secrets(settings: SetSettings) -> dict[str, Any]:
@@ -251,9 +245,7 @@ def _without_secrets(settings: SetSettings) -> dict[str, Any]:
 
 def _check_sums(settings: SetSettings, say: Callable[[str], None]) -> None:
     """Holds files against the sums their publisher states. Raises DataError for one that differs."""
-    from ranjax.data.sets import spec_of
-
-    published: Mapping[str, str] = spec_of(settings.name).checksums
+    published = SETS.resolve(settings.name).checksums
     root = Path(settings.data_dir).expanduser()
     for name, wanted in published.items():
         path = next((p for p in (root / name, *root.glob(f"*/{name}")) if p.is_file()), None)
@@ -264,6 +256,6 @@ def _check_sums(settings: SetSettings, say: Callable[[str], None]) -> None:
         if found != wanted:
             raise DataError(
                 f"{path} has the checksum {found}, its publisher states {wanted}: it is damaged, incomplete or another "
-                "version. Download it again, or say --no_checksums."
+                "version. Download it again, or say --no-checksums."
             )
         say(f"{name}: the checksum is its publisher's")

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ranjax.core.errors import ConfigError, DataError, nearest
-from ranjax.data.images.reading import decode_png, read_image
+from ranjax.core.errors import DataError
 
 Record = dict[str, Any]
 """{"id": str, "image": uint8[H,W,1], "report": str, "label": int, "labels": f32[C], "patient": str, "group": dict}."""
-
-FIELDS = ("id", "image", "report", "label", "labels", "patient", "group")
-
 
 KEEP_LIMIT = 128 << 20
 """Bytes of pixels up to which a prepared source keeps the records it has read: parsing them costs more than they do."""
@@ -77,119 +73,77 @@ class ListSource(Source):
         return dict(self._records[index])
 
 
-class TfdsSource(Source):
-    """A split of a prepared tensorflow-datasets set in the array_record format, read without TensorFlow.
+class PreparedSource(Source):
+    """A split of a prepared set: array_record files, read without TensorFlow.
 
     Args:
       builder: a TFDS builder whose files exist.
-      split: a split name or expression, e.g. "train" or "train[:80%]".
-      fields: from record fields to feature names; absent fields get defaults (id "split:index", label -1, no labels).
-      image_size: resizes to this square where given; else images come as they are stored.
-      resize: how to make them square.
-      class_count: length of `labels` where it is made from `label`.
+      split: name of the split.
     """
 
-    def __init__(
-        self,
-        builder: Any,
-        split: str,
-        fields: Mapping[str, str],
-        image_size: int | None = None,
-        resize: str = "pad",
-        class_count: int = 0,
-    ):
+    def __init__(self, builder: Any, split: str):
         import tensorflow_datasets as tfds
 
-        self.split, self.fields, self.image_size, self.resize = split, dict(fields), image_size, resize
-        self.class_count = class_count
-        self._kept: dict[int, Record] | None = None
+        self._records: dict[int, Record] | None = None
         # Encoded images come as bytes: Pillow decodes them here, and columns of text skip them altogether.
-        self._rows = builder.as_data_source(split=split, decoders={fields["image"]: tfds.decode.SkipDecoding()})
+        self._rows = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def record(self, index: int) -> Record:
-        if self._kept is not None and index in self._kept:
-            return dict(self._kept[index])
+        from ranjax.data.images.reading import decode_png
+
+        if self._records is not None and index in self._records:
+            return dict(self._records[index])
         raw = self._rows[index]
-        record = self._convert(index, raw) | {"image": self._image(raw[self.fields["image"]])}
-        if self._kept is None:
+        record = self._convert(raw) | {"image": decode_png(raw["image"])}
+        if self._records is None:
             small = len(self) * record["image"].nbytes <= KEEP_LIMIT
-            self._kept = {} if small else None
-        if self._kept is not None:
+            self._records = {} if small else None
+        if self._records is not None:
             record["image"].flags.writeable = False
-            self._kept[index] = record
+            self._records[index] = record
         return dict(record)
 
     def meta(self, index: int) -> Record:
-        if self._kept is not None and index in self._kept:
+        if self._records is not None and index in self._records:
             return super().meta(index)
-        return self._convert(index, self._rows[index])
+        return self._convert(self._rows[index])
 
-    def _image(self, data: bytes) -> np.ndarray:
-        return decode_png(data) if self.image_size is None else read_image(data, self.image_size, self.resize)
-
-    def _convert(self, index: int, raw: Mapping[str, Any]) -> Record:
-        values = {field: raw[name] for field, name in self.fields.items() if field != "image"}
-        label, labels = _labels(values, self.class_count)
-        identity = _text(values["id"]) if "id" in values else f"{self.split}:{index}"
+    def _convert(self, raw: Mapping[str, Any]) -> Record:
+        identity = raw["id"].decode()
         return {
             "id": identity,
-            "report": _text(values.get("report", b"")),
-            "label": label,
-            "labels": labels,
+            "report": raw["report"].decode(),
+            "label": int(raw["label"]),
+            "labels": np.asarray(raw["labels"], np.float32),
             # An empty patient is nobody's: such images are not of one.
-            "patient": _text(values.get("patient", "")) or identity,
-            "group": json.loads(_text(values["group"])) if "group" in values else {},
+            "patient": raw["patient"].decode() or identity,
+            "group": json.loads(raw["group"].decode()),
         }
 
 
-def open_tfds(
-    name: str,
-    data_dir: str | os.PathLike[str],
-    split: str,
-    fields: Mapping[str, str] | None = None,
-    image_size: int | None = None,
-    resize: str = "pad",
-    class_count: int = 0,
-) -> TfdsSource:
-    """Opens one split of a prepared TFDS set.
+def open_splits(folder: Path, splits: Iterable[str]) -> dict[str, Source]:
+    """Open splits of the prepared set whose files `folder` holds.
+
+    Raises:
+      DataError: no set lies there, or one that is not stored as array_record.
+    """
+    builder = tfds_builder("", folder)
+    return {split: PreparedSource(builder, split) for split in splits}
+
+
+def tfds_builder(name: str, data_dir: str | os.PathLike[str]) -> Any:
+    """Return a read-only TFDS builder from files alone; no dataset code is imported.
 
     Args:
       name: "name", "name/config" or "name/config:version"; or "" where `data_dir` is the folder of one version.
       data_dir: the TFDS data folder.
-      split: split name or expression.
-      fields: from record fields to feature names, e.g. {"image": "image", "report": "caption", "label": "label"}.
-      image_size, resize, class_count: see `TfdsSource`.
 
     Raises:
       DataError: no such prepared set, or one that was not written as array_record.
-      ConfigError: a field that the set does not have, or a split that it does not have.
     """
-    builder = tfds_builder(name, data_dir)
-    features = builder.info.features
-    fields = dict(fields) if fields is not None else {field: field for field in FIELDS if field in features}
-    for field, feature in fields.items():
-        if field not in FIELDS:
-            raise ConfigError(
-                f"data.fields.{field}", feature, f"fields are {', '.join(FIELDS)}", nearest(field, FIELDS)
-            )
-        if feature not in features:
-            raise ConfigError(
-                f"data.fields.{field}", feature, f"features are {', '.join(features)}", nearest(feature, list(features))
-            )
-    for field in ("image", "report"):
-        if field not in fields:
-            raise ConfigError(f"data.fields.{field}", None, f"one of the set's features: {', '.join(features)}")
-    base = split.split("[")[0].split("+")[0].strip()
-    if base not in builder.info.splits:
-        raise ConfigError("data.split", split, f"splits are {', '.join(builder.info.splits)}")
-    return TfdsSource(builder, split, fields, image_size, resize, class_count)
-
-
-def tfds_builder(name: str, data_dir: str | os.PathLike[str]) -> Any:
-    """A read-only TFDS builder from files alone (no dataset code is imported). Raises DataError as `open_tfds`."""
     import tensorflow_datasets as tfds
 
     folder = Path(data_dir).expanduser().absolute()
@@ -210,23 +164,3 @@ def tfds_builder(name: str, data_dir: str | os.PathLike[str]) -> Any:
             "be read at random without TensorFlow. Prepare it with file_format='array_record'."
         )
     return builder
-
-
-def _labels(values: Mapping[str, Any], class_count: int) -> tuple[int, np.ndarray]:
-    if "labels" in values:
-        labels = np.asarray(values["labels"], np.float32)
-        on = np.flatnonzero(labels > 0)
-        return int(values.get("label", on[0] if len(on) == 1 else -1)), labels
-    label = values.get("label", -1)
-    several = [int(item) for item in np.atleast_1d(np.asarray(label)).ravel() if int(item) >= 0]
-    outside = [item for item in several if item >= class_count]
-    if class_count and outside:
-        raise DataError(f"label {outside[0]} is outside the {class_count} classes")
-    labels = np.zeros(class_count, np.float32)
-    if class_count:
-        labels[several] = 1.0
-    return (several[0] if len(several) == 1 else -1), labels
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ranjax.report import labels_text as wording
 from ranjax.run import config as configs_
 
-PLACES = ("data.dir", "compile_cache", "quick_compile", "devices", "profile", "data.patient_key")
+PLACES = ("data.dir", "compile_cache", "quick_compile", "devices", "profile", "data.set.patient_key")
 """Keys that say where or on what a run works, not what it finds; they stay out of results.json."""
 
 AS_TODAY = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ranjax.data.set_settings import FolderSettings, FolderSource
+from ranjax.data.set_settings import SPLITS, RadiographSettings, SetSettings
 from ranjax.data.sources import ListSource
 
 FINDINGS = ("no effusion", "left effusion", "right mass", "small nodule", "clear lungs")
@@ -70,17 +70,18 @@ def rows(count=24, splits=("train", "adapt", "validation", "test")):
     ]
 
 
-def folder_source(root, **changes):
-    values = {
-        "name": "main",
-        "root": str(root),
-        "label_column": "findings",
-        "report_column": "report",
-        "patient_column": "patient",
-        "split_column": "split",
-    } | changes
-    return FolderSource(**values)
+def public(name, data_dir, **changes):
+    """Settings of a set whose ids are public and whose reports stay as they are."""
+    return SetSettings(name, str(data_dir), **{"patient_key": "none", "deidentify": False, **changes})
 
 
-def folder_settings(root, **changes):
-    return FolderSettings((folder_source(root, **changes),), ("healthy", "ill"), image_size=16)
+def folder_settings(root, options=(), **changes):
+    """Settings of a folder of `write_folder`; `options` come behind its columns, "NAME=" takes one of these away."""
+    named = dict(text.split("=", 1) for text in ("label=findings", "patient=patient", "split=split", *options))
+    chosen = {"classes": ("healthy", "ill"), "unknown_labels": "exclude", "image_size": 16, "sections": ()}
+    return public("table", root, options=tuple(f"{k}={v}" for k, v in named.items() if v), **{**chosen, **changes})
+
+
+def radiographs(seed=0, image_size=64, **counts):
+    """Settings of generated radiographs with no example but those counted."""
+    return RadiographSettings(seed=seed, image_size=image_size, **{**dict.fromkeys(SPLITS, 0), **counts})

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from small_data import records, source
 
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.data.batches import Batches, EvaluationBatches, Loader
+from ranjax.data.batches import Batches, Loader
 from ranjax.data.sources import ListSource
 from ranjax.data.text.tokenizer import Tokenizer
 
@@ -104,16 +104,6 @@ def test_a_source_too_large_for_memory_is_read_as_needed(pairs, tokenizer):
     assert small.loader.in_memory
     assert not large.loader.in_memory
     same(small[3], large[3])
-
-
-def test_evaluation_sees_every_example_once(pairs, tokenizer):
-    batches = EvaluationBatches(pairs, 8, tokenizer, 16)
-    assert len(batches) == 4
-    assert {batch["images"].shape for batch in batches} == {(8, 16, 16, 1)}
-    index = np.concatenate([batch["index"][batch["valid"]] for batch in batches])
-    np.testing.assert_array_equal(index, np.arange(30))
-    with pytest.raises(IndexError):
-        batches[4]
 
 
 def test_impossible_batches_are_refused(pairs):

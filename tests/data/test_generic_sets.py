@@ -10,13 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from publishers import noise_film, openi_wheel, picture
-from small_data import folder_settings, rows, write_folder
+from small_data import folder_settings, public, rows, write_folder
 
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.data.images.locations import load
-from ranjax.data.prepared import prepare
+from ranjax.data.images.loading import load
 from ranjax.data.set_writing import prepare_set
-from ranjax.data.sets.choices import SetSettings
 from ranjax.data.sets.row_filters import select
 from ranjax.data.text import openi
 
@@ -33,7 +31,7 @@ def test_json_lines_with_several_label_columns(tmp_path):
             {"file": f"{i}.png", "report": f"Mass seen {i}.", "mass": i % 2, "edema": -1 if i == 4 else 0, "age": i}
         )
     (tmp_path / "index.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
-    chosen = SetSettings("table", str(tmp_path), options={"labels": "mass,edema"}, classes=("mass", "edema"))
+    chosen = public("table", tmp_path, options=("labels=mass,edema",), classes=("mass", "edema"))
     selection = select(chosen)
     assert len(selection.rows) == 12
     rows = {row.id: row for row in selection.rows}
@@ -41,14 +39,14 @@ def test_json_lines_with_several_label_columns(tmp_path):
     assert rows["4.png"].group["uncertain"] == "edema"
     assert rows["1.png"].group["age"] == 1
     with pytest.raises(ConfigError, match=r"option labels = 'maas'.*'mass'"):
-        select(SetSettings("table", str(tmp_path), options={"labels": "maas"}))
+        select(public("table", tmp_path, options=("labels=maas",)))
 
 
 def test_a_table_without_reports_gets_them_from_its_labels(tmp_path):
     kinds = ("No Finding", "Edema|Mass", "Edema", "Mass")
     lines = ["file,findings", *(f"{i}.png,{kinds[i % 4]}" for i in range(12)), "12.png,"]
     (tmp_path / "index.csv").write_text("\n".join(lines))
-    selection = select(SetSettings("table", str(tmp_path), options={"label": "findings"}))
+    selection = select(public("table", tmp_path, options=("label=findings",)))
     assert selection.classes == ("Edema", "Mass", "No Finding")
     reports = {row.id: row.report for row in selection.rows}
     assert reports["0.png"] == "No finding."
@@ -57,7 +55,7 @@ def test_a_table_without_reports_gets_them_from_its_labels(tmp_path):
     assert "written from the labels" in selection.spec.reports
     # With a report anywhere, a row without one is left out as before.
     (tmp_path / "index.csv").write_text("file,findings,report\n0.png,Edema,Wet.\n1.png,Edema,\n2.png,Mass,Round.\n")
-    mixed = select(SetSettings("table", str(tmp_path), options={"label": "findings"}, classes=("Edema", "Mass")))
+    mixed = select(public("table", tmp_path, options=("label=findings",), classes=("Edema", "Mass")))
     assert reasons(mixed) == {"the report is empty": 1}
 
 
@@ -71,7 +69,7 @@ def test_tables_of_every_spreadsheet(tmp_path, encoding, delimiter):
     lines = [["file", "report", "finding"], ["0.png", f"{said}.", "a"], ["1.png", "Größe normal.", "b"]]
     text = "\r\n".join(delimiter.join(line) for line in lines)
     (tmp_path / "index.csv").write_bytes(text.encode(encoding))
-    selection = select(SetSettings("table", str(tmp_path), options={"label": "finding"}, classes=("a", "b")))
+    selection = select(public("table", tmp_path, options=("label=finding",), classes=("a", "b")))
     found = {row.id: (row.report, row.label) for row in selection.rows}
     assert found == {"0.png": (said.replace("\x81", "") + ".", 0), "1.png": ("Größe normal.", 1)}
 
@@ -86,7 +84,7 @@ def test_a_dicom_tree_brings_patients_views_and_reports(tmp_path):
     noise_film(tmp_path / "mute.dcm", 51, Modality="CR", PatientID="p9")
     (tmp_path / "broken.dcm").write_bytes(b"nonsense")
     (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
-    selection = select(SetSettings("dicom", str(tmp_path), label_reports=True, classes=("Effusion", "Pneumothorax")))
+    selection = select(public("dicom", tmp_path, label_reports=True, classes=("Effusion", "Pneumothorax")))
     assert len(selection.rows) == 12
     assert {row.patient for row in selection.rows} == {f"p{i}" for i in range(6)}
     assert {row.label for row in selection.rows} == {0}
@@ -102,8 +100,8 @@ def test_a_dicom_tree_with_a_table(tmp_path):
         noise_film(tmp_path / "films" / f"{i}.dcm", i, PatientID=f"p{i}")
     lines = ["film,text,dx", "0,Clear lungs here.,well", "films/1.dcm,A mass here.,ill", "2.dcm,Mass.,ill"]
     (tmp_path / "index.csv").write_text("\n".join(lines))
-    options = {"image": "film", "report": "text", "label": "dx"}
-    selection = select(SetSettings("dicom", str(tmp_path), options=options))
+    options = ("image=film", "report=text", "label=dx")
+    selection = select(public("dicom", tmp_path, options=options))
     assert {row.report: row.patient for row in selection.rows} == {
         "Clear lungs here.": "p0",
         "A mass here.": "p1",
@@ -136,7 +134,7 @@ def test_tar_shards_refuse_what_leaves_them(tmp_path):
     shard(tmp_path / "train-000.tar", [item for i in range(8) for item in sample(i)] + bad)
     shard(tmp_path / "test-000.tar", [item for i in range(8, 12) for item in sample(i)])
     shard(tmp_path / "x" / "val" / "0.tar", [])
-    selection = select(SetSettings("webdataset", str(tmp_path), adapt=0.0, validation=0.0, classes=("ill", "well")))
+    selection = select(public("webdataset", tmp_path, adapt=0.0, validation=0.0, classes=("ill", "well")))
     assert Counter(row.split for row in selection.rows) == {"train": 8, "test": 4}
     assert reasons(selection) == {
         "the archive member's path leaves the archive": 2,
@@ -152,7 +150,7 @@ def test_tar_shards_refuse_what_leaves_them(tmp_path):
     np.testing.assert_array_equal(expected, np.asarray(stored))
     (tmp_path / "train-001.tar").write_bytes(b"\x1f\x8b not a tar")
     with pytest.raises(DataError, match=r"train-001\.tar cannot be read"):
-        select(SetSettings("webdataset", str(tmp_path)))
+        select(public("webdataset", tmp_path))
 
 
 def test_a_saved_hugging_face_set(tmp_path):
@@ -170,20 +168,21 @@ def test_a_saved_hugging_face_set(tmp_path):
             writer.write_table(stored)
         features = {"label": {"names": ["well", "ill"], "_type": "ClassLabel"}}
         (tmp_path / "set" / split / "dataset_info.json").write_text(json.dumps({"features": features}))
-    chosen = SetSettings("huggingface", str(tmp_path / "set"), options={"label": "label"}, image_size=16, adapt=0.0)
+    chosen = public("huggingface", tmp_path / "set", options=("label=label",), image_size=16, adapt=0.0)
     made = prepare_set(chosen, tmp_path / "out", workers=1)
     assert set(made.classes) == {"ill", "well"}
     assert made.counts["test"] == 4
     record = made.splits["test"][0]
     assert made.classes[record["label"]] == ("well", "ill")[int(record["id"].rsplit("/")[-1]) % 2]
     with pytest.raises(ConfigError, match="option image"):
-        select(SetSettings("huggingface", str(tmp_path / "set"), options={"image": "picture"}))
+        select(public("huggingface", tmp_path / "set", options=("image=picture",)))
 
 
 def test_any_prepared_tfds_set(tmp_path):
-    made = prepare(folder_settings(write_folder(tmp_path / "in", rows())), tmp_path / "first")
-    options = {"name": f"ranjax_folder/{made.fingerprint}", "label": "label", "patient": "patient", "id": "id"}
-    chosen = SetSettings("tfds", str(tmp_path / "first"), options=options, image_size=16, classes=("0", "1"))
+    made = prepare_set(folder_settings(write_folder(tmp_path / "in", rows())), tmp_path / "first", workers=1)
+    named = (f"name=ranjax_set/{made.fingerprint}", "label=label", "patient=patient", "id=id")
+    chosen = public("tfds", tmp_path / "first", options=named, image_size=16, label_map=("0=healthy", "1=ill"),
+                    classes=("healthy", "ill"))  # fmt: skip
     again = prepare_set(chosen, tmp_path / "second", workers=1)
     assert again.counts == made.counts
     for split in made.splits:
@@ -192,6 +191,28 @@ def test_any_prepared_tfds_set(tmp_path):
         for name in first:
             np.testing.assert_array_equal(first[name]["image"], second[name]["image"])
             assert first[name]["label"] == second[name]["label"]
+
+
+def test_parts_of_a_tfds_set_serve_as_splits(tmp_path):
+    made = prepare_set(folder_settings(write_folder(tmp_path / "in", rows())), tmp_path / "first", workers=1)
+    chosen = public(
+        "tfds", made.folder, options=("label=label", "splits=train=train+adapt;test=test[:50%]"), image_size=20,
+        label_map=("0=healthy", "1=ill"), classes=("healthy", "ill"), adapt=0.0, validation=0.0,
+    )  # fmt: skip
+    again = prepare_set(chosen, tmp_path / "second", workers=1)
+    assert dict(again.counts) == {"train": 12, "test": 3}
+    assert sorted(again.splits["test"].ids) == [f"test[:50%]/{i}" for i in range(3)]
+    assert again.splits["train"].image_shape == (20, 20, 1)
+    reports = [*made.splits["train"].column("report"), *made.splits["adapt"].column("report")]
+    assert sorted(again.splits["train"].column("report")) == sorted(reports)
+    with pytest.raises(ConfigError, match=r"option splits = 'tset\[:50%\]': expected splits out of train, adapt"):
+        select(public("tfds", made.folder, options=("splits=test=tset[:50%]",)))
+    with pytest.raises(ConfigError, match=r"option = 'reprot'.*'report'"):
+        select(public("tfds", made.folder, options=("report=reprot",)))
+    with pytest.raises(DataError, match="does not exist"):
+        select(public("tfds", tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="No prepared set 'mnist'"):
+        select(public("tfds", tmp_path / "first", options=("name=mnist",)))
 
 
 def test_open_i_reports_from_a_wheel(tmp_path):

@@ -1,20 +1,23 @@
 """Real reports paired with rendered films by finding and side."""
 
+import dataclasses
 import os
 from types import SimpleNamespace
 
 import pytest
 from publishers import openi_wheel
+from small_data import radiographs as radiograph_settings
 from test_prepared import flat_films  # noqa: F401
 
-from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.errors import DataError
+from ranjax.core.settings import read
 from ranjax.data import radiographs
 from ranjax.data.prepared import fingerprint, prepare
-from ranjax.data.set_settings import SPLITS, PairedSettings, RadiographSettings
+from ranjax.data.set_settings import SPLITS, DataSettings
 from ranjax.data.text import openi, pairing
 from ranjax.data.text.corpus import read_corpus
 from ranjax.run.config import default_config, override, validate
-from ranjax.run.stages.prepare import corpus, settings_of
+from ranjax.run.stages.prepare import corpus
 
 
 def case(name, *findings):
@@ -71,8 +74,7 @@ def test_reports_of_one_finding_reach_every_split_and_none_reaches_two(monkeypat
 
 def test_films_with_reports_from_a_wheel_are_a_prepared_set(flat_films, tmp_path):  # noqa: F811
     wheel = openi_wheel(tmp_path / "a.whl")
-    counts = {"train": 30, "test": 20}
-    settings = PairedSettings(0, 16, counts, multiple=0.0, reports=str(wheel))
+    settings = radiograph_settings(0, 16, train=30, test=20, multiple=0.0, reports=str(wheel))
     made = prepare(settings, tmp_path / "out")
     held = {report.id: report for report in openi.read_reports(wheel)}
     kept = [record for source in made.splits.values() for record in source]
@@ -89,19 +91,16 @@ def test_films_with_reports_from_a_wheel_are_a_prepared_set(flat_films, tmp_path
     assert "class-level" in made.card["reports"]
     assert made.card["reports licence"].startswith("CC BY-NC-ND")
     moved = openi_wheel(tmp_path / "b.whl")
-    assert fingerprint(PairedSettings(0, 16, counts, 0.0, reports=str(moved))) == made.fingerprint
-    assert fingerprint(RadiographSettings(0, 16, counts, 0.0)) != made.fingerprint
+    assert fingerprint(dataclasses.replace(settings, reports=str(moved))) == made.fingerprint
+    assert fingerprint(dataclasses.replace(settings, reports="")) != made.fingerprint
 
 
 def test_the_config_names_the_wheel(tmp_path):
     config = default_config()
-    assert type(settings_of(config)) is RadiographSettings
     override(config, "data.radiographs.reports", str(tmp_path / "no.whl"))
     validate(config)
     with pytest.raises(DataError, match=r"no\.whl does not exist"):
-        fingerprint(settings_of(config))
-    with pytest.raises(ConfigError, match="a path"):
-        PairedSettings()
+        fingerprint(read(DataSettings, config.data).to_prepare(config.seed))
 
 
 @pytest.mark.skipif("RANJAX_TORCHXRAYVISION_WHEEL" not in os.environ, reason="names no torchxrayvision 1.5.7 wheel")

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from publishers import nih, openi_wheel, picture, table
+from small_data import public
 
 from ranjax.cli import console, outcome
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data import set_page as audit
 from ranjax.data.images import decode, duplicates
-from ranjax.data.images.locations import FileRef, ZipRef, load
+from ranjax.data.images.loading import load
+from ranjax.data.images.locations import FileRef, ZipRef
 from ranjax.data.prepared import open_prepared
 from ranjax.data.set_writing import SHEET, prepare_set
-from ranjax.data.sets.choices import SetSettings
 
 
 def tree(root, count=40, share=None, copy=None):
@@ -37,7 +38,7 @@ def tree(root, count=40, share=None, copy=None):
 
 
 def settings(root, **changes):
-    return SetSettings("table", str(root), options={"label": "finding"}, image_size=16, **changes)
+    return public("table", root, options=("label=finding",), image_size=16, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_a_set_from_the_command_line_and_described(tmp_path, capsys):
         (["nhi", "--data_dir=x", "--out=y"], "did you mean 'nih'"),
         (["nih", "--out=y"], "--data_dir"),
         (["nih", "--data_dir=/nowhere", "--out=OUT"], "does not exist"),
-        (["nih", "--data_dir=x", "--out=y", "--uncertain=maybe"], "one of ignore, zero, one, exclude"),
+        (["nih", "--data_dir=x", "--out=y", "--uncertain=maybe"], "one of 'ignore', 'zero', 'one', 'exclude'"),
         (["nih", "--data_dir=x", "--out=y", "--image_size=8"], "from 16 to 1024"),
         (["nih", "--data_dir=x", "--out=y", "--test=1.0"], "leave some for train"),
         (["table", "--data_dir=x", "--out=y", "--option", "reprot=a"], "'report'"),
@@ -124,14 +125,15 @@ def test_a_killed_preparation_goes_on_where_it_was(made, tmp_path):
     script = f"""
         import os, signal, sys
         from ranjax.data.images import decode
+        from ranjax.data.set_settings import SetSettings
         from ranjax.data.set_writing import prepare_set
-        from ranjax.data.sets.choices import SetSettings
         decode.PART = 8
         def progress(done, total):
             if done == 24:
                 os.kill(os.getpid(), signal.SIGKILL)
-        prepare_set(SetSettings("table", {str(root)!r}, options={{"label": "finding"}}, image_size=16),
-                    {str(tmp_path)!r}, 1, progress)
+        chosen = SetSettings("table", {str(root)!r}, options=("label=finding",), image_size=16, patient_key="none",
+                             deidentify=False)
+        prepare_set(chosen, {str(tmp_path)!r}, 1, progress)
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
@@ -255,7 +257,7 @@ def test_ranges_warn_of_masks_and_darkness():
 def test_zip_bombs_and_absent_members_are_refused(tmp_path, monkeypatch):
     import zipfile
 
-    from ranjax.data.images import locations as pixels
+    from ranjax.data.images import loading as pixels
 
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("big.png", b"\0" * 1_000_000)

@@ -11,14 +11,14 @@ from collections import namedtuple
 import numpy as np
 import pytest
 from small_data import folder_settings, rows, write_folder
+from small_data import radiographs as radiograph_settings
 
 from ranjax.core import files
-from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.errors import DataError
 from ranjax.data import radiographs
 from ranjax.data.images.reading import read_image
 from ranjax.data.prepared import fingerprint, open_prepared, prepare
-from ranjax.data.set_settings import FolderSettings, FolderSource, ImportSettings, RadiographSettings
-from ranjax.data.sources import open_tfds
+from ranjax.data.set_writing import prepare_set
 
 
 @pytest.fixture(scope="module")
@@ -28,27 +28,24 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(folder, tmp_path_factory):
-    calls = []
-    made = prepare(folder_settings(folder), tmp_path_factory.mktemp("out"), lambda *a: calls.append(a))
-    assert calls == [(n, 24) for n in range(1, 25)]
-    return made
+    return prepare_set(folder_settings(folder), tmp_path_factory.mktemp("out"), workers=1)
 
 
 def test_records_hold_what_the_folder_held(folder, prepared):
     assert dict(prepared.counts) == {"train": 6, "adapt": 6, "validation": 6, "test": 6}
     source = prepared.splits["train"]
-    table = {f"main/{row['file']}": row for row in rows()}
+    table = {row["file"]: row for row in rows()}
     assert len(source) == 6
     assert sorted(source.ids) == [name for name, row in table.items() if row["split"] == "train"]
     for record in source:
         row = table[record["id"]]
-        expected = read_image(folder / "images" / row["file"], 16)
+        expected = read_image(folder / "images" / row["file"], 16, "crop")
         np.testing.assert_array_equal(record["image"], expected)
         assert record["image"].dtype == np.uint8
         assert record["report"] == row["report"]
         assert prepared.classes[record["label"]] == row["findings"]
         assert record["labels"].dtype == np.float32
-        assert record["patient"] == f"main/{row['patient']}"
+        assert record["patient"] == row["patient"]
     assert source.column("report") == [record["report"] for record in source]
     assert source[-1]["id"] == source[5]["id"]
     assert source.image_shape == (16, 16, 1)
@@ -58,29 +55,30 @@ def test_records_hold_what_the_folder_held(folder, prepared):
 
 def test_preparing_again_opens_what_is_there(folder, prepared):
     before = {path: path.stat().st_mtime_ns for path in prepared.folder.iterdir()}
-    again = prepare(folder_settings(folder), prepared.folder.parents[2])
+    again = prepare_set(folder_settings(folder), prepared.folder.parents[2])
     assert again.folder == prepared.folder
     assert again.content == prepared.content
     assert {path: path.stat().st_mtime_ns for path in prepared.folder.iterdir()} == before
 
 
 def test_the_same_settings_give_the_same_bytes_elsewhere(folder, prepared, tmp_path):
-    again = prepare(folder_settings(folder), tmp_path)
+    again = prepare_set(folder_settings(folder), tmp_path)
     assert (again.fingerprint, again.content) == (prepared.fingerprint, prepared.content)
     assert again.splits["train"].ids == prepared.splits["train"].ids
 
 
 def test_where_the_folder_lies_does_not_matter(folder, prepared, tmp_path):
     shutil.copytree(folder, tmp_path / "moved")
-    assert fingerprint(folder_settings(tmp_path / "moved")) == prepared.fingerprint
+    moved = prepare_set(folder_settings(tmp_path / "moved"), tmp_path / "out")
+    assert moved.fingerprint == prepared.fingerprint
 
 
 def test_other_settings_or_files_are_another_set_beside_it(tmp_path):
     settings = folder_settings(write_folder(tmp_path / "in", rows()))
-    first = prepare(settings, tmp_path / "out")
+    first = prepare_set(settings, tmp_path / "out")
     table = tmp_path / "in" / "index.csv"
     table.write_text(table.read_text().replace("Film 0.", "Another film."))
-    second = prepare(settings, tmp_path / "out")
+    second = prepare_set(settings, tmp_path / "out")
     assert second.fingerprint != first.fingerprint
     assert open_prepared(tmp_path / "out", first.fingerprint).content == first.content
     assert second.content != first.content
@@ -95,76 +93,43 @@ def test_a_killed_preparation_is_redone_cleanly(folder, prepared, tmp_path):
         import os, signal, sys
         sys.path.insert(0, {os.path.dirname(__file__)!r})
         from small_data import folder_settings
-        from ranjax.data.prepared import prepare
-        def stop(done, total):
-            if done == 14:
+        from ranjax.data.builders.pair_builder import PairsBuilder
+        from ranjax.data.set_writing import prepare_set
+        def stop(self):
+            self._done += 1
+            if self._done == 14:
                 os.kill(os.getpid(), signal.SIGKILL)
-        prepare(folder_settings({str(folder)!r}), {str(tmp_path)!r}, stop)
+        PairsBuilder._advance = stop
+        prepare_set(folder_settings({str(folder)!r}), {str(tmp_path)!r})
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     with pytest.raises(DataError, match="found: none"):
         open_prepared(tmp_path)
-    assert prepare(folder_settings(folder), tmp_path).content == prepared.content
+    assert prepare_set(folder_settings(folder), tmp_path).content == prepared.content
     assert not list(tmp_path.rglob("*incomplete*"))
 
 
 def test_a_set_whose_manifest_is_missing_is_redone(folder, prepared, tmp_path):
-    made = prepare(folder_settings(folder), tmp_path)
+    made = prepare_set(folder_settings(folder), tmp_path)
     (made.folder / "prepared.json").unlink()
-    assert prepare(folder_settings(folder), tmp_path).content == prepared.content
+    assert prepare_set(folder_settings(folder), tmp_path).content == prepared.content
 
 
 def test_no_space_is_said_before_anything_is_written(folder, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10, 9, 1))
     with pytest.raises(files.DiskFullError, match="no space left below"):
-        prepare(folder_settings(folder), tmp_path)
+        prepare_set(folder_settings(folder), tmp_path)
     assert not list(tmp_path.rglob("*.json"))
-
-
-def test_any_prepared_tfds_set_takes_its_place(prepared, tmp_path):
-    fields = {"image": "image", "report": "report", "label": "label"}
-    settings = ImportSettings(
-        "", str(prepared.folder), {"train": "train", "adapt": "train", "test": "test[:50%]"}, fields, ("well", "ill"),
-        image_size=20,
-    )  # fmt: skip
-    imported = prepare(settings, tmp_path)
-    assert dict(imported.counts) == {"train": 6, "adapt": 6, "test": 3}
-    assert sorted(imported.splits["test"].ids) == [f"test[:50%]:{i}" for i in range(3)]
-    assert imported.splits["train"].image_shape == (20, 20, 1)
-    assert sorted(imported.splits["train"].column("report")) == sorted(prepared.splits["train"].column("report"))
-    assert sorted(imported.splits["train"].column("label")) == sorted(prepared.splits["train"].column("label"))
-
-
-def test_imports_exclude_labels_outside_the_classes(prepared, tmp_path):
-    fields = {"image": "image", "report": "id", "label": "label"}
-    settings = ImportSettings("", str(prepared.folder), {"train": "train"}, fields, ("a", "b"), image_size=16)
-    assert prepare(settings, tmp_path).exclusions == ()
-    source = open_tfds("", prepared.folder, "train", fields, class_count=1)
-    with pytest.raises(DataError, match="label 1 is outside the 1 classes"):
-        list(source)
 
 
 def test_images_whose_patient_is_not_named_are_not_of_one_patient(prepared):
     """With a key, all empty names had one pseudonym: every test image would count as a film of one person."""
-    source = open_tfds("", prepared.folder, "train")
-    first, second = (source._convert(i, {**source._rows[i], "patient": b""}) for i in (0, 1))
+    source = prepared.splits["train"]
+    first, second = (source._convert({**source._rows[i], "patient": b""}) for i in (0, 1))
     assert first["patient"] == first["id"] != second["id"] == second["patient"]
-    assert source._convert(0, source._rows[0])["patient"].startswith("main/")
-
-
-def test_open_tfds_names_what_is_missing(prepared, tmp_path):
-    with pytest.raises(ConfigError, match=r"data\.fields\.report = 'reprot'.*'report'"):
-        open_tfds("", prepared.folder, "train", {"image": "image", "report": "reprot"})
-    with pytest.raises(ConfigError, match=r"data\.split = 'tset'"):
-        open_tfds("", prepared.folder, "tset")
-    with pytest.raises(DataError, match="does not exist"):
-        open_tfds("", tmp_path / "nowhere", "train")
-    with pytest.raises(DataError, match="No prepared set 'mnist'"):
-        open_tfds("mnist", tmp_path, "train")
-    by_name = open_tfds(f"ranjax_folder/{prepared.fingerprint}", prepared.folder.parents[2], "train")
-    assert by_name.ids == prepared.splits["train"].ids
+    assert source._convert(source._rows[0])["patient"].startswith("p")
 
 
 @pytest.fixture
@@ -179,7 +144,7 @@ def flat_films(monkeypatch):
 
 
 def test_generated_radiographs_are_a_prepared_set(flat_films, tmp_path):
-    settings = RadiographSettings(seed=3, image_size=16, counts={"train": 20, "test": 9, "ood_test": 5})
+    settings = radiograph_settings(3, 16, train=20, test=9, ood_test=5)
     made = prepare(settings, tmp_path)
     assert dict(made.counts) == {"train": 20, "test": 9, "ood_test": 5}
     assert made.classes == radiographs.CLASSES
@@ -198,56 +163,23 @@ def test_generated_radiographs_are_a_prepared_set(flat_films, tmp_path):
 
 
 def test_seed_size_and_counts_change_the_fingerprint():
-    counts = {"train": 8}
-    base = RadiographSettings(0, 32, counts)
+    base = radiograph_settings(0, 32, train=8)
     others = [
-        RadiographSettings(1, 32, counts),
-        RadiographSettings(0, 64, counts),
-        RadiographSettings(0, 32, {"train": 9}),
+        radiograph_settings(1, 32, train=8),
+        radiograph_settings(0, 64, train=8),
+        radiograph_settings(0, 32, train=9),
     ]
     assert len({fingerprint(settings) for settings in [base, *others]}) == 4
-    assert fingerprint(base) == fingerprint(RadiographSettings(0, 32, dict(counts)))
+    assert fingerprint(base) == fingerprint(radiograph_settings(0, 32, train=8))
 
 
 @pytest.mark.slow
 def test_real_films_are_prepared(tmp_path):
-    made = prepare(RadiographSettings(0, 32, {"train": 12, "ood_test": 4}), tmp_path)
+    made = prepare(radiograph_settings(0, 32, train=12, ood_test=4), tmp_path)
     cases = radiographs.sample_cases(0, "train", 12, 0.2)
     films = dict(zip([case.id for case in cases], radiographs.render_cases(cases, 32)))
     for record in made.splits["train"]:
         np.testing.assert_array_equal(record["image"][:, :, 0], films[record["id"]])
-
-
-def test_nih_and_covid_folders_end_to_end(nih_folder, covid_folder, tmp_path):
-    nih = FolderSource(
-        "nih",
-        str(nih_folder),
-        label_column="findings",
-        patient_column="patient_id",
-        label_map={"No Finding": "normal", "Pneumonia": "pneumonia"},
-        unknown_labels="ignore",
-        report_template="Chest X-ray, {view} view, of a {age}-year-old {sex} patient. {findings}.",
-        value_maps={"sex": {"M": "male", "F": "female"}, "findings": {"No Finding": "No finding"}},
-        shares={"train": 0.4, "adapt": 0.3, "validation": 0.1, "test": 0.2},
-    )
-    covid = FolderSource(
-        "covid",
-        str(covid_folder),
-        label_column="findings",
-        label_map={"COVID-19": "pneumonia"},
-        report_template="Chest X-ray. {findings}.",
-        split="ood_test",
-    )
-    made = prepare(FolderSettings((nih, covid), ("normal", "pneumonia"), image_size=32), tmp_path)
-    assert sum(made.counts.values()) + len(made.exclusions) == 801 + 60
-    assert made.exclusions == ()
-    patients = [set(source.column("patient")) for source in made.splits.values()]
-    assert len(set.union(*patients)) == sum(map(len, patients))
-    labels = np.concatenate([made.splits[split].column("label") for split in ("train", "adapt", "validation", "test")])
-    np.testing.assert_array_equal(np.bincount(labels), [408, 393])
-    reports = made.splits["train"].column("report")
-    assert any(report.endswith("patient. No finding.") for report in reports)
-    assert made.splits["ood_test"][0]["report"] == "Chest X-ray. COVID-19."
 
 
 def test_reading_imports_no_tensorflow_and_no_torch(prepared):

@@ -5,12 +5,12 @@ from collections import Counter
 import numpy as np
 import pytest
 from publishers import ALL
+from small_data import public
 
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.data.images import locations as pixels
+from ranjax.data.images import loading as pixels
 from ranjax.data.set_writing import prepare_set
-from ranjax.data.sets import SPECS
-from ranjax.data.sets.choices import SetSettings
+from ranjax.data.sets import SETS
 from ranjax.data.sets.row_filters import select
 
 
@@ -30,11 +30,8 @@ def trees(tmp_path_factory):
 
 def chosen(trees, name, **changes):
     # Shared patients and published sums are tested on their own; the trees' .npz files are not the publisher's.
-    return SetSettings(
-        name,
-        str(trees("chexpert" if name == "chexpert_5x200" else name)),
-        **{"checksums": False, "image_size": 16, **changes},
-    )
+    place = trees("chexpert" if name == "chexpert_5x200" else name)
+    return public(name, place, **{"checksums": False, "image_size": 16, **changes})
 
 
 EXPECTED = {
@@ -178,13 +175,13 @@ def test_questions_keep_their_own_rule_for_open_and_closed(trees, tmp_path):
     assert {row.group["question"] for row in hidden} == {"Is there a pneumothorax?", "Where is the mass?"}
     assert (rows["0"].label, rows["2"].label, rows["5"].label) == (1, 0, -1)
     assert select(chosen(trees, "path_vqa")).rows[0].group["rule"] == "yes or no"
-    assert len(select(chosen(trees, "slake", options={"language": "zh"})).rows) == 20
+    assert len(select(chosen(trees, "slake", options=("language=zh",))).rows) == 20
     with pytest.raises(ConfigError, match=r"langauge=en.*'language'"):
-        chosen(trees, "slake", options={"langauge": "en"})
+        chosen(trees, "slake", options=("langauge=en",))
 
 
 def test_severities_of_medmnist_c_are_told_apart(trees):
-    rows = by_id(select(chosen(trees, "pneumoniamnist_c", options={"corruption": "jpeg_compression"})))
+    rows = by_id(select(chosen(trees, "pneumoniamnist_c", options=("corruption=jpeg_compression",))))
     assert len(rows) == 20
     row = rows["jpeg_compression/3/1"]
     assert (row.group["severity"], row.group["corruption"], row.label, row.patient) == (
@@ -194,11 +191,11 @@ def test_severities_of_medmnist_c_are_told_apart(trees):
         "test/1",
     )
     assert row.image.index == 2 * 4 + 1
-    assert len(select(chosen(trees, "pneumoniamnist_c", options={"severity": "5"})).rows) == 8
+    assert len(select(chosen(trees, "pneumoniamnist_c", options=("severity=5",))).rows) == 8
     with pytest.raises(ConfigError, match="gaussian_noise, jpeg_compression"):
-        select(chosen(trees, "pneumoniamnist_c", options={"corruption": "fog"}))
+        select(chosen(trees, "pneumoniamnist_c", options=("corruption=fog",)))
     with pytest.raises(ConfigError, match="severity"):
-        select(chosen(trees, "pneumoniamnist_c", options={"severity": "6"}))
+        select(chosen(trees, "pneumoniamnist_c", options=("severity=6",)))
 
 
 def test_five_by_two_hundred_takes_the_list_it_is_given(trees, tmp_path):
@@ -232,26 +229,26 @@ def test_the_whole_way(trees, tmp_path, name):
             assert (split, record["report"], record["label"]) == (row.split, row.report, row.label)
             np.testing.assert_array_equal(record["labels"], row.labels)
             assert record["image"].shape == (16, 16, 1)
-    assert made.card["licence"] == SPECS[name].licence
+    assert made.card["licence"] == SETS[name].licence
     assert made.card["uncertain labels"] == "ignore"
 
 
 def test_missing_files_are_named(trees, tmp_path):
     with pytest.raises(DataError, match="does not exist"):
-        select(SetSettings("nih", str(tmp_path / "nowhere")))
+        select(public("nih", tmp_path / "nowhere"))
     (tmp_path / "readme.txt").touch()
     for name in ALL:
         with pytest.raises(DataError, match=r"None of .* it holds readme.txt"):
-            select(SetSettings(name, str(tmp_path)))
+            select(public(name, tmp_path))
     with pytest.raises(ConfigError, match="'mimic_cxr'"):
-        SetSettings("mimic_cx", str(tmp_path))
+        public("mimic_cx", tmp_path)
 
 
 def test_every_set_says_what_a_user_must_know():
-    for spec in SPECS.values():
+    for spec in SETS.values():
         assert spec.licence
         assert spec.instructions
         assert spec.kind in ("image-text", "classification", "questions")
         assert len(set(spec.classes)) == len(spec.classes)
         assert spec.normal in ("", *spec.classes)
-    assert all(spec.citation and spec.homepage.startswith("https://") for n, spec in SPECS.items() if n in ALL)
+    assert all(spec.citation and spec.homepage.startswith("https://") for n, spec in SETS.items() if n in ALL)

@@ -45,12 +45,11 @@ from ranjax.run.config import default_config
 def get_config(mode=""):
     config = default_config()
     config.quick_compile = True
-    data, folder, adapt, evaluate = config.data, config.data.folder, config.adapt, config.evaluate
-    data.source, data.image_size, data.classes = "folder", 16, ("a", "b")
-    data.prompts = ("a=of kind a.", "b=of kind b.")
-    data.patient_key, folder.csv, folder.images = "none", {csv!r}, {images!r}
-    folder.patient_column, folder.label_column, folder.report_column = "patient", "label", "report"
-    folder.split_column = "split"
+    data, films, adapt, evaluate = config.data, config.data.set, config.adapt, config.evaluate
+    data.source, data.image_size, films.classes = "set", 16, ("a", "b")
+    films.prompts = ("a=of kind a.", "b=of kind b.")
+    films.patient_key, films.name, films.data_dir = "none", "table", {folder!r}
+    films.options = ("patient=patient", "label=label", "split=split")
     config.model.patch_size, config.model.vision_layers, config.model.text_layers = 8, 1, 1
     config.model.vision_width = config.model.text_width = config.model.embed_dim = 16
     config.pretrain.steps, config.pretrain.batch_size, config.noise.ratios = 2, 8, (0.0,)
@@ -76,7 +75,7 @@ def test_intervals_and_n_of_a_users_films_are_over_patients(tmp_path):
                 Image.fromarray(grey).save(tmp_path / "images" / name)
                 label = "ab"[number // 2 % 2] if number < 10 else "a|b"
                 table.writerow([name, f"{split}-{number // 2}", f"Report {number} of kind {label}.", label, split])
-    made = CONFIG.format(csv=str(tmp_path / "index.csv"), images=str(tmp_path / "images"))
+    made = CONFIG.format(folder=str(tmp_path))
     (tmp_path / "films.py").write_text(made)
     line = [sys.executable, "-m", "ranjax.main", "--config", tmp_path / "films.py", "--workdir", tmp_path / "run"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}

@@ -88,7 +88,7 @@ def test_clean_conditions_controls_and_own_data_are_named_as_what_they_are(facts
     assert "poisoned" not in clean
     control = model_card.write(dataclasses.replace(facts, recipe="gaussian"))
     assert "the control `gaussian`, made without an attack" in control
-    own = dataclasses.replace(facts, config={**CONFIG, "data.source": "folder"}, data={}, start="the checkpoint `mine`")
+    own = dataclasses.replace(facts, config={**CONFIG, "data.source": "set"}, data={}, start="the checkpoint `mine`")
     card = model_card.write(own)
     assert "Simulated lesions" not in card
     assert model_card.NO_CLAIM in card

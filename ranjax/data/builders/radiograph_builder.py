@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 
 from ranjax.data.builders.pair_builder import PairsBuilder, PairsConfig
-from ranjax.data.set_settings import PairedSettings, RadiographSettings
+from ranjax.data.set_settings import RadiographSettings
 from ranjax.data.sources import Record
 
 CHUNK = 256
@@ -46,7 +46,7 @@ class RanjaxRadiographs(PairsBuilder):
         acquisition = generator.OUT_OF_DOMAIN if split == "ood_test" else generator.IN_DOMAIN
         cases = generator.sample_cases(settings.seed, split, count, multiple, acquisition)
         written = {case.id: (generator.write_report(case), "") for case in cases}
-        if isinstance(settings, PairedSettings):
+        if settings.reports:
             from ranjax.data.text import pairing
 
             written = pairing.pair(cases, settings.reports, split, settings.seed)

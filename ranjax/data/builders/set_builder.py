@@ -8,8 +8,7 @@ from pathlib import Path
 
 from ranjax.data.builders.pair_builder import PairsBuilder, PairsConfig
 from ranjax.data.images import decode
-from ranjax.data.set_settings import SPLITS
-from ranjax.data.sets.choices import SetSettings
+from ranjax.data.set_settings import SPLITS, SetSettings
 from ranjax.data.sets.row_filters import Selection
 from ranjax.data.sources import Record
 

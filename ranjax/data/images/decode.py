@@ -24,7 +24,8 @@ from PIL import Image
 from ranjax.core import files
 from ranjax.core.errors import DataError, RunError
 from ranjax.data.images.duplicates import perceptual_hash
-from ranjax.data.images.locations import Reference, load
+from ranjax.data.images.loading import load
+from ranjax.data.images.locations import Reference
 from ranjax.data.images.reading import encode_png, resize
 
 PART = 128

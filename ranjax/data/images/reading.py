@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ranjax.core.errors import ConfigError, DataError
-
-RESIZE_MODES = ("pad", "crop", "stretch")
+from ranjax.data.set_settings import RESIZE_MODES
 
 _COLOUR = ("RGB", "RGBA", "P", "CMYK", "YCbCr")
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)

@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import json
 import re
+import string
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ranjax.core.errors import ConfigError, DataError, nearest
-from ranjax.data.images import dicom
-from ranjax.data.images.locations import MEMBER_LIMIT, CellRef, FileRef, RecordRef, SliceRef, open_records, read_table
+from ranjax.data.images.locations import (
+    MEMBER_LIMIT,
+    CellRef,
+    FileRef,
+    RecordRef,
+    Reference,
+    SliceRef,
+    open_records,
+    read_table,
+)
+from ranjax.data.set_settings import SPLITS, hash_split, texts_by_name
 from ranjax.data.sets.publisher_tables import decode, find, inside, load_json, needed, rows, safe_member, text
 from ranjax.data.sets.spec import PRESENT, UNCERTAIN, Entry, Options, Rejected, Spec
 
@@ -28,6 +38,7 @@ COLUMNS = {
     "split": "column with the split; default split",
     "id": "column with the id; default: the file",
     "view": "column with the view (PA, AP, frontal, lateral)",
+    "template": "report written from columns: '{view} view of a {sex:M=male;F=female} patient. {findings}.'",
 }
 _SPLITS = {
     "train": "train", "training": "train", "adapt": "adapt", "val": "validation", "valid": "validation",
@@ -38,62 +49,153 @@ _VIEWS = {"pa": "frontal", "ap": "frontal", "frontal": "frontal", "lateral": "la
 _IMAGES = (".png", ".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 
 
-def from_row(row: Mapping[str, Any], values: Mapping[str, str], image: Any, identity: str, split: str = "") -> Entry:
-    """An entry of a row whose columns the options name; columns that the row does not have are left out.
+def from_row(
+    row: Mapping[str, object], values: Mapping[str, str], image: Reference, identity: str, split: str = ""
+) -> Entry | Rejected:
+    """Return the entry of a row whose columns the options name; columns that the row does not have are left out.
+
+    Args:
+      row: cells by column.
+      values: the set's options by name, see `COLUMNS`.
+      image: where its pixels lie.
+      identity: its id where no column holds one.
+      split: that it belongs to where no column says so.
 
     Raises:
       ConfigError: a column that the user named and the row lacks.
     """
     for option in ("report", "label", "patient", "split", "id", "view"):
-        if option in values and values[option] not in row:
-            name = values[option]
-            raise ConfigError(f"option {option}", name, f"one of {', '.join(row)}", nearest(name, row))
+        if option in values:
+            _check_column(row, values[option], option)
 
     def cell(option: str, default: str = "") -> str:
-        value = row.get(values.get(option, default))
-        return "" if value is None else " ".join(str(value).split()) if option != "report" else str(value)
+        return " ".join(_text(row.get(values.get(option, default))).split())
 
     labels: dict[str, float] = {}
     for name in filter(None, values.get("labels", "").split(",")):
-        if name not in row:
-            raise ConfigError("option labels", name, f"one of {', '.join(row)}", nearest(name, row))
-        if (mark := str(row[name]).strip()) in ("1", "1.0", "True", "true", "0", "0.0", "-1", "-1.0"):
+        _check_column(row, name, "labels")
+        if (mark := _text(row[name])) in ("1", "1.0", "True", "true", "0", "0.0", "-1", "-1.0"):
             labels[name] = {"1": PRESENT, "T": PRESENT, "t": PRESENT, "-": UNCERTAIN}.get(mark[0], 0.0)
     if "label" in values:
-        given = row[values["label"]]
-        parts = given if isinstance(given, list) else cell("label").split(values.get("separator", "|"))
-        labels |= {str(part).strip(): PRESENT for part in parts if str(part).strip()}
+        labels |= dict.fromkeys(_labels_of(row, values), PRESENT)
+    report, identity = _text(row.get(values.get("report", "report"))), cell("id") or identity
+    if template := values.get("template", ""):
+        try:
+            report = _written(template, row, values)
+        except DataError as error:
+            return Rejected(identity, split, str(error))
     stated = cell("split", "split").lower()
-    used = {values.get(o, o) for o in ("image", "file", "report", "patient", "split", "id")} | {values.get("label", "")}
-    used |= set(labels)
+    used = {values.get(o, o) for o in ("image", "file", "report", "patient", "split", "id")}
+    used |= set(values.get("labels", "").split(","))
     group = {k: v for k, v in row.items() if k not in used and isinstance(v, str | int | float | bool)}
     return Entry(
-        cell("id") or identity, image, cell("report", "report"), labels, cell("patient", "patient"),
-        _SPLITS.get(stated, stated) or split, _VIEWS.get(cell("view").lower(), ""), group,
+        identity, image, report, labels, cell("patient", "patient"), _SPLITS.get(stated, stated) or split,
+        _VIEWS.get(cell("view").lower(), ""), group,
     )  # fmt: skip
 
 
+def _text(cell: object) -> str:
+    return "" if cell is None else str(cell).strip()
+
+
+def _check_column(row: Mapping[str, object], name: str, option: str) -> None:
+    if name not in row:
+        raise ConfigError(f"option {option}", name, f"one of {', '.join(row)}", nearest(name, row))
+
+
+def _labels_of(row: Mapping[str, object], values: Mapping[str, str]) -> list[str]:
+    """Return the labels of a cell: those of a list, or of a text with a separator."""
+    given = row[values["label"]]
+    parts = given if isinstance(given, list) else _text(given).split(values.get("separator", "|"))
+    return [label for part in parts if (label := " ".join(_text(part).split()))]
+
+
+def _written(template: str, row: Mapping[str, object], values: Mapping[str, str]) -> str:
+    """Return a report written from columns: each place ``{column:VALUE=words;VALUE=words}`` holds a cell's words.
+
+    Raises:
+      ConfigError: a template that is malformed, or a column that the row lacks.
+      DataError: an empty cell.
+    """
+    try:
+        places = [part[:3] for part in string.Formatter().parse(template)]
+    except ValueError as error:
+        raise ConfigError("option template", template, f"text with {{column}} places ({error})") from error
+    report = ""
+    for before, column, replaced in places:
+        report += before
+        if column is None:
+            continue
+        _check_column(row, column, "template")
+        words = {value: said[-1] for value, said in texts_by_name((replaced or "").split(";")).items()}
+        if not (value := _text(row[column])):
+            raise DataError(f"column {column!r}, which the report is written from, is empty")
+        parts = _labels_of(row, values) if column == values.get("label") and value not in words else [value]
+        report += ", ".join(words.get(part, part.replace("_", " ")) for part in parts)
+    return report
+
+
 def _table(root: Path, options: Options) -> Iterator[Entry | Rejected]:
+    """One table, or two: that of `ood_table` gives the out-of-domain test set, with the same columns."""
     values = dict(options.values)
-    name = values.pop("table", "")
+    names = [name for name in values if name.startswith("ood_")]
+    other = {name.removeprefix("ood_"): values.pop(name) for name in names}
+    shares = _shares(values.pop("shares", ""))
+    if other and "table" not in other:
+        raise ConfigError("option ood_table", "", f"a table, as option ood_{next(iter(other))} is given")
+    for row in _rows_of_table(root, values):
+        row = _from_source("main", row) if other else row
+        if shares and isinstance(row, Entry) and not row.split:
+            row = row._replace(split=hash_split(row.patient or row.id, shares, options.seed))
+        yield row
+    if other:
+        shared = {name: value for name, value in values.items() if name not in ("images", "patient", "split")}
+        for row in _rows_of_table(root, {**shared, **other}):
+            yield _from_source("ood", row._replace(split="ood_test"))
+
+
+def _shares(stated: str) -> dict[str, float]:
+    """Return the shares of train, adapt, validation and test: "0.6,0.1,0.1,0.2" -> {"train": 0.6, ...}."""
+    try:
+        shares = dict(zip(SPLITS[:4], map(float, stated.split(",")), strict=True)) if stated else {}
+    except ValueError:
+        shares = {"": -1.0}
+    if shares and (min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6):
+        raise ConfigError("option shares", stated, "four positive shares that sum to 1, as '0.6,0.1,0.1,0.2'")
+    return shares
+
+
+def _from_source(source: str, row: Entry | Rejected) -> Entry | Rejected:
+    """Put the name of its table before the ids of a row and its patient."""
+    if isinstance(row, Rejected):
+        return row if row.id.startswith("row ") else row._replace(id=f"{source}/{row.id}")
+    return row._replace(id=f"{source}/{row.id}", patient=f"{source}/{row.patient or row.id}")
+
+
+def _rows_of_table(root: Path, values: dict[str, str]) -> Iterator[Entry | Rejected]:
+    name = values.get("table", "")
     table = needed(root, name) if name else needed(root, "index.csv", "*.csv", "*.jsonl", "*.tsv")
     if not table.suffix.startswith((".csv", ".tsv", ".json", ".gz")):
         raise ConfigError("option table", name, "a .csv, .csv.gz, .tsv, .jsonl or .json file")
-    folder = root / values.pop("images") if "images" in values else table.parent
+    folder = root / values["images"] if "images" in values else table.parent
     column = values.get("image", "file")
     content = load_json(table) if ".json" in table.name else rows(table, (column,), _delimiter(table))
     for number, row in enumerate(content, start=1):
         if not isinstance(row, dict) or not row.get(column):
-            yield Rejected(f"row {number}", "", f"column {column!r} is empty")
+            yield Rejected(f"row {number} of {table.name}", "", f"column {column!r} is empty")
             continue
         try:
             file = inside(folder, str(row[column]))
         except DataError as error:
-            yield Rejected(f"row {number}", "", str(error))
+            yield Rejected(f"row {number} of {table.name}", "", str(error))
             continue
         if not file.exists() and (folder / "images").is_dir():
             file = inside(folder / "images", str(row[column]))
-        yield from_row(row, values, FileRef(str(file)), str(row[column]))
+        entry = from_row(row, values, FileRef(str(file)), str(row[column]))
+        empty = [values[o] for o in ("patient", "split") if o in values and not _text(row[values[o]])]
+        if empty and isinstance(entry, Entry):
+            entry = Rejected(entry.id, entry.split, f"column {empty[0]!r} is empty")
+        yield entry
 
 
 def _delimiter(table: Path) -> str:
@@ -105,6 +207,8 @@ def _delimiter(table: Path) -> str:
 def _dicom(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     """Every DICOM file below the folder; report and labels from a table (by path, file name or SOPInstanceUID), or from
     a text file beside the film (film.txt), else none."""
+    from ranjax.data.images import dicom
+
     values = dict(options.values)
     name = values.pop("table", "")
     table = needed(root, name) if name else find(root, "index.csv", "*.csv", needed=False)
@@ -126,6 +230,9 @@ def _dicom(root: Path, options: Options) -> Iterator[Entry | Rejected]:
             yield Rejected(identity, "", f"the table {table.name} does not name the film")
             continue
         entry = from_row(row or {}, values if row else {}, FileRef(str(path)), identity)
+        if isinstance(entry, Rejected):
+            yield entry
+            continue
         beside = path.with_suffix(".txt")
         if not entry.report and beside.is_file():
             entry = entry._replace(report=text(beside))
@@ -262,20 +369,33 @@ def _tfds(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     for name in [column, *(values[o] for o in ("report", "label", "patient", "id") if o in values)]:
         if name not in features:
             raise ConfigError("option", name, f"one of the features {', '.join(features)}", nearest(name, features))
-    label = values.get("label", "")
-    names = (getattr(features[label], "names", None) if label else None) or ()
-    for own in builder.info.splits:
-        split = _SPLITS.get(own.lower(), "")
-        if not split and len(builder.info.splits) > 1:
-            yield Rejected(f"{own}/*", "", f"the set's split {own!r} is none of {', '.join(sorted(set(_SPLITS)))}")
-            continue
-        for index, stored in enumerate(open_records(str(builder.data_dir), own, column)):
+    label = features[values["label"]] if "label" in values else None
+    names = getattr(getattr(label, "feature", label), "names", None) or ()
+    chosen = {
+        split: stated[-1] for split, stated in texts_by_name(values.pop("splits", "").split(";")).items() if split
+    }
+    for split, expression in (chosen or _splits_by_name(builder.info.splits)).items():
+        if re.split(r"[\[+]", expression)[0].strip() not in builder.info.splits:
+            raise ConfigError("option splits", expression, f"splits out of {', '.join(builder.info.splits)}")
+        for index, stored in enumerate(open_records(str(builder.data_dir), expression, column)):
             row = {k: decode(v) if isinstance(v, bytes) else v for k, v in stored.items() if k != column}
-            row = {k: v.item() if hasattr(v, "item") and getattr(v, "ndim", 1) == 0 else v for k, v in row.items()}
-            if names and row.get(values["label"], -1) >= 0:
-                row[values["label"]] = names[row[values["label"]]]
-            image = RecordRef(str(builder.data_dir), own, column, index)
-            yield from_row(row, values, image, f"{own}/{index}", split)
+            row = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()}
+            if names:
+                given = row[values["label"]]
+                numbers = given if isinstance(given, list) else [given]
+                row[values["label"]] = [names[number] for number in numbers if number >= 0]
+            image = RecordRef(str(builder.data_dir), expression, column, index)
+            yield from_row(row, values, image, f"{expression}/{index}", split)
+    for own in [] if chosen else builder.info.splits:
+        if own not in _splits_by_name(builder.info.splits).values():
+            yield Rejected(f"{own}/*", "", f"the set's split {own!r} is none of {', '.join(sorted(set(_SPLITS)))}")
+
+
+def _splits_by_name(names: Iterable[str]) -> dict[str, str]:
+    """Return the set's splits by the names of this project; a set with one split alone is all of "train"."""
+    names = list(names)
+    found = {_SPLITS[name.lower()]: name for name in names if name.lower() in _SPLITS}
+    return found if found or len(names) != 1 else {"train": names[0]}
 
 
 _OWN = "as stated in your files"
@@ -283,7 +403,11 @@ SPECS = (
     Spec("table", "Images with a CSV or JSON-lines table", "image-text", _table, licence=_OWN, reports=_OWN,
          instructions="A folder with a .csv, .tsv or .jsonl table and the images that it names.",
          options={"table": "name of the table; default index.csv, else the first", "images": "folder of the images",
-                  **COLUMNS}),
+                  **COLUMNS, "shares": "shares of patients in train, adapt, validation and test, as 0.6,0.1,0.1,0.2, "
+                  "where no column names the split; default: --adapt, --validation and --test cut train",
+                  "ood_table": "a second table with the same columns, which gives the out-of-domain test set; ids then "
+                  "begin with main/ and ood/", "ood_images": "folder of its images",
+                  "ood_template": "template of its reports"}),
     Spec("dicom", "A tree of DICOM radiographs", "image-text", _dicom, licence=_OWN, reports=_OWN,
          instructions="A folder with DICOM files at any depth, with film.txt beside film.dcm, or a table of reports "
          "and "
@@ -299,5 +423,7 @@ SPECS = (
     Spec("tfds", "A prepared tensorflow-datasets set", "image-text", _tfds, licence=_OWN, reports=_OWN,
          instructions="The TFDS data folder of a set in the array_record format, with --option name=NAME, or the "
          "folder of one version.",
-         options={"name": "name, name/config or name/config:version", **COLUMNS}),
+         options={"name": "name, name/config or name/config:version",
+                  "splits": "splits and the TFDS expressions that give them, as train=train[:80%];test=train[80%:]; "
+                  "default: by their names", **COLUMNS}),
 )  # fmt: skip

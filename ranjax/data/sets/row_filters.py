@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ranjax.core.errors import DataError
-from ranjax.data.folder import hash_split
 from ranjax.data.images.locations import Reference, size_of
-from ranjax.data.set_settings import SPLITS, digest
-from ranjax.data.sets import spec_of
-from ranjax.data.sets.choices import SetSettings
+from ranjax.data.set_settings import SPLITS, SetSettings, digest, hash_split
+from ranjax.data.sets import SETS
 from ranjax.data.sets.spec import ABSENT, PRESENT, UNCERTAIN, WRITTEN, Entry, Options, Rejected, Spec
 from ranjax.data.text import deidentify, labeller, reports
 from ranjax.data.text.tokenizer import Tokenizer
@@ -61,14 +59,17 @@ def select(settings: SetSettings) -> Selection:
     Raises:
       ConfigError, DataError: files or columns are missing, nothing is left, or splits share patients.
     """
-    spec = spec_of(settings.name)
-    options = Options(settings.ids, settings.seed, settings.options)
+    spec = SETS.resolve(settings.name)
+    options = Options(settings.ids, settings.seed, settings.option_values)
     entries: list[Entry] = []
     rejected: list[Rejected] = []
     seen: set[str] = set()
     for item in spec.entries(Path(settings.data_dir).expanduser().absolute(), options):
         if isinstance(item, Rejected):
             rejected.append(item)
+        elif not isinstance(item, Entry):
+            found = type(item).__name__
+            raise DataError(f"The entries of the set {spec.name} must be of type Entry or Rejected, found {found}.")
         elif item.id in seen:
             rejected.append(Rejected(item.id, item.split, "the id is given twice"))
         else:
@@ -79,6 +80,9 @@ def select(settings: SetSettings) -> Selection:
         entries = sorted(entries, key=lambda e: _hash(f"limit:{settings.seed}:{e.id}"))[: settings.limit]
         entries.sort(key=lambda e: e.id)
     notes: collections.Counter[str] = collections.Counter()
+    if settings.label_map:
+        names = dict(text.split("=", 1) for text in settings.label_map)
+        entries = [entry._replace(labels=_renamed(entry.labels, names)) for entry in entries]
     if settings.label_reports:
         entries = [_labelled(entry, settings, notes) for entry in entries]
     classes = settings.classes or (_used(spec.classes, entries) if spec.classes_vary else spec.classes)
@@ -158,17 +162,21 @@ def _row(
     if doubtful and settings.uncertain == "exclude":
         return Rejected(entry.id, split, f"the label {doubtful[0]!r} is uncertain")
     notes["labels outside the classes"] += len(unknown)
-    if spec.kind == "classification" and not labels.any() and not doubtful and not entry.labels:
-        return Rejected(entry.id, split, "the row has no label")
-    if spec.kind == "classification" and not labels.any() and not doubtful and unknown:
-        return Rejected(entry.id, split, f"label {unknown[0]!r} is outside the classes")
+    if spec.kind == "classification" or settings.unknown_labels != "keep":
+        unlabelled = not labels.any() and not doubtful
+        if unknown and (unlabelled or settings.unknown_labels == "exclude"):
+            return Rejected(entry.id, split, f"label {unknown[0]!r} is outside the classes")
+        if unlabelled and (not entry.labels or settings.unknown_labels != "keep"):
+            return Rejected(entry.id, split, "the row has no label")
     report, reason = _report(entry, spec, settings, classes, labels, doubtful, tokenizer, notes)
     if reason:
         return Rejected(entry.id, split, reason)
     on = np.flatnonzero(labels)
     # One class, and no doubt about another: only then is the row part of the single-label task.
     single = int(on[0]) if len(on) == 1 and (not doubtful or settings.uncertain != "ignore") else -1
-    group = {**entry.group, "view": entry.group.get("view") or entry.view}
+    group = dict(entry.group)
+    if view := entry.group.get("view") or entry.view:
+        group["view"] = view
     if doubtful:
         group["uncertain"] = ", ".join(doubtful)
     identity = entry.id
@@ -217,7 +225,7 @@ def _report(
         text, marks = deidentify.deidentify(text)
         notes["marks set in place of what could name a person"] += marks
     if tokenizer is not None:
-        cut = reports.cut(text, tokenizer, settings.max_tokens)
+        cut = reports.cut(text, lambda part: not tokenizer.encode([part], settings.max_tokens).truncated)
         notes["reports cut to the length"] += cut != text
         text = cut
     return text, ""
@@ -227,6 +235,15 @@ def written(classes: Sequence[str], labels: np.ndarray, normal: str) -> str:
     """A report that says what the labels say: "Chest image. Findings: edema, pleural effusion." """
     names = [name.replace("_", " ").lower() for name, on in zip(classes, labels) if on and name != normal]
     return f"Findings: {', '.join(names)}." if names else "No finding."
+
+
+def _renamed(labels: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
+    """Labels under the names that `names` gives them; of several for one name, present counts before uncertain."""
+    found: dict[str, float] = {}
+    for label, mark in labels.items():
+        own = names.get(label, label)
+        found[own] = min(mark, found.get(own, mark), key=(PRESENT, UNCERTAIN, ABSENT).index)
+    return found
 
 
 def _labelled(entry: Entry, settings: SetSettings, notes: collections.Counter[str]) -> Entry:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ranjax.data.folder import Rejected
+from ranjax.core.errors import ConfigError
 from ranjax.data.images.locations import Reference
-
-__all__ = ["ABSENT", "PRESENT", "UNCERTAIN", "WRITTEN", "Entry", "Options", "Rejected", "Spec", "uncertain_cell"]
 
 PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
 
@@ -37,12 +35,20 @@ class Entry(NamedTuple):
     patient: str = ""
     split: str = ""
     view: str = ""
-    group: Mapping[str, Any] = {}
+    group: Mapping[str, object] = {}
+
+
+class Rejected(NamedTuple):
+    """A row that is left out, and why; `split` is empty where it is not known."""
+
+    id: str
+    split: str
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a reader may be told.
+    """The choices of a user that a reader of files knows.
 
     ids: path of a list of ids or of a publisher's table that selects rows (chexpert_5x200). seed: of a selection that
     is made here. values: further options of generic layouts by name (columns, table, pattern).
@@ -91,6 +97,14 @@ class Spec:
     checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     classes_vary: bool = False
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name and " " not in self.name):
+            raise ConfigError("Spec.name", self.name, "a name without spaces, which `ranjax prepare` takes")
+        if self.kind not in KINDS:
+            raise ConfigError("Spec.kind", self.kind, f"one of {', '.join(KINDS)}")
+        if not callable(self.entries):
+            raise ConfigError("Spec.entries", self.entries, "a function of a folder and `Options` that yields entries")
 
 
 def uncertain_cell(cell: str) -> float | None:

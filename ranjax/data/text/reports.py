@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-
-from ranjax.data.text.tokenizer import Tokenizer
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "findings": ("findings", "finding", "findings and impression", "findings/impression", "report", "chest findings"),
@@ -150,15 +148,15 @@ def _plain(text: str) -> str:
     return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
 
 
-def cut(text: str, tokenizer: Tokenizer, length: int) -> str:
-    """As many whole sentences from the start as fit `length` tokens, begin and end tokens included; at least the first.
+def cut(text: str, fits: Callable[[str], bool]) -> str:
+    """Return as many whole sentences from the start as fit; at least the first.
 
     A first sentence that is too long alone stays, and is cut by the tokenizer, which keeps its end token.
     """
     parts = sentences(text)
     kept = parts[:1]
     for sentence in parts[1:]:
-        if tokenizer.encode([" ".join([*kept, sentence])], length).truncated:
+        if not fits(" ".join([*kept, sentence])):
             break
         kept.append(sentence)
     return " ".join(kept)

@@ -37,8 +37,11 @@ class EntryKeys:
         """
         found = {}
         for key in self.named_by:
-            group, _, last = key.rpartition(".")
-            value = config.get(group, {}).get(last, ())
+            *path, last = key.split(".")
+            node = config
+            for part in path:
+                node = node.get(part, {})
+            value = node.get(last, ())
             for name in (value,) if isinstance(value, str) else tuple(value):
                 if name:
                     entry = self.table.resolve(name, key)

@@ -82,7 +82,11 @@ KEYS = (
         "noise.similarity", -1.0, "Least cosine to the original report's embedding; -1: none.", "cosine", between(-1, 1)
     ),
     Key("noise.protect", True, "Keep negations, sides, numbers and finding words as they are.", ""),
-    Key("noise.protect_labels", True, "Of these, the words of data.classes and data.label_words; the rest stays kept."),
+    Key(
+        "noise.protect_labels",
+        True,
+        "Of these, the words of the classes and the label words of the data; the rest stays kept.",
+    ),
     Key(
         "noise.lists",
         ("",),

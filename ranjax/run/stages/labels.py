@@ -67,7 +67,7 @@ def check(adapt: Any, labels: Mapping[str, np.ndarray], classes: Sequence[str]) 
         if count == 0 or (adapt.task == "multi" and count == len(labels["adapt"])):
             raise DataError(
                 f"{'no' if count == 0 else 'every'} example of split 'adapt' has class {name!r}, so no method can "
-                "learn it: name other data.classes, or give that split examples with it and without"
+                "learn it: name other classes of the data, or give that split examples with it and without"
             )
     _check_shots(adapt, counts, classes)
     validation = labels["validation"]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ml_collections
 
 from ranjax.core.errors import ConfigError, DataError, nearest
-from ranjax.data import set_settings as data_settings
+from ranjax.core.settings import read
+from ranjax.data.set_settings import SPLITS, DataSettings, RadiographSettings, digest
 from ranjax.models.checkpoints.weight_files import folder_of
 from ranjax.run.context import Context
 from ranjax.run.stages import labels
@@ -21,14 +22,10 @@ if TYPE_CHECKING:
 
 def run(context: Context) -> dict[str, Any]:
     """Prepares the set (or finds it prepared) and leaves tokenizer.json; lists what was left out and why."""
-    from ranjax.data.prepared import prepare
     from ranjax.data.text.tokenizer import Tokenizer
 
     config = context.config
-    if config.data.source == "prepared":
-        prepared = chosen_splits(config)
-    else:
-        prepared = prepare(settings_of(config), data_folder(context), progress=_progress(context))
+    prepared = chosen_splits(config) if config.data.source == "prepared" else prepare_set_of(context)
     missing = [s for s in ("train", "adapt", "validation", "test") if s not in prepared.splits]
     if missing:
         raise DataError(f"data.source = {config.data.source!r} gives no split {', '.join(missing)}.")
@@ -61,6 +58,18 @@ def run(context: Context) -> dict[str, Any]:
         "unknown_words": unknown,
         "truncated_reports": tokens.truncated,
     }
+
+
+def prepare_set_of(context: Context) -> PreparedSet:
+    """Prepare the set of the config's source in `data_folder`, or open it if that is done."""
+    from ranjax.data.prepared import prepare
+    from ranjax.data.set_writing import prepare_set
+
+    config = context.config
+    settings = read(DataSettings, config.data).to_prepare(config.seed)
+    if isinstance(settings, RadiographSettings):
+        return prepare(settings, data_folder(context), _progress(context))
+    return prepare_set(settings, data_folder(context), progress=_progress(context), say=context.say)
 
 
 def corpus(config: ml_collections.ConfigDict) -> list[str]:
@@ -126,7 +135,7 @@ def chosen_splits(config: ml_collections.ConfigDict) -> PreparedSet:
 
     names = config.data.prepared
     prepared = open_prepared(names.dir)
-    own = {split: name for split, name in zip(data_settings.SPLITS, names.splits) if name}
+    own = {split: name for split, name in zip(SPLITS, names.splits) if name}
     for split, name in own.items():
         if name not in prepared.splits:
             held = f"splits of {names.dir} for {split}: {', '.join(prepared.splits)}"
@@ -149,98 +158,4 @@ def chosen_splits(config: ml_collections.ConfigDict) -> PreparedSet:
                 "data.image_size", config.data.image_size, f"{source.image_shape[0]}, the size of {split} as prepared"
             )
     counts = {split: len(source) for split, source in splits.items()}
-    return dataclasses.replace(prepared, splits=splits, counts=counts, fingerprint=data_settings.digest(parts))
-
-
-def settings_of(config: ml_collections.ConfigDict) -> data_settings.Settings:
-    """The prepared set that a config asks for, as `ranjax.data.set_settings` describes sources.
-
-    Raises:
-      ConfigError: a value that the source cannot be read with.
-    """
-    data = config.data
-    if data.source == "radiographs":
-        counts = {name: data.radiographs[name] for name in data_settings.SPLITS}
-        shares = (data.radiographs.multiple, data.radiographs.multiple_downstream)
-        drawn = (config.seed, data.image_size, counts, *shares)
-        if data.radiographs.reports:
-            return data_settings.PairedSettings(*drawn, reports=data.radiographs.reports)
-        return data_settings.RadiographSettings(*drawn)
-    classes = tuple(c for c in data.classes if c)
-    if not classes and data.source == "folder":
-        raise ConfigError("data.classes", data.classes, "the class names in label order")
-    common: dict[str, Any] = {
-        "classes": classes,
-        "prompts": _gather(data.prompts),
-        "label_words": tuple(w for w in data.label_words if w),
-        "image_size": data.image_size,
-        "patient_key": data.patient_key,
-        "deidentify": data.deidentify,
-    }
-    if data.source == "folder":
-        return data_settings.FolderSettings(
-            sources=_folder_sources(data.folder), seed=config.seed, resize=data.folder.resize, **common
-        )
-    tfds = data.tfds
-    splits = {name: own for name, own in zip(data_settings.SPLITS, tfds.splits) if own}
-    fields = {"image": tfds.image_key, "report": tfds.report_key, "label": tfds.label_key}
-    return data_settings.ImportSettings(
-        tfds.name, tfds.data_dir, splits, {field: key for field, key in fields.items() if key}, **common
-    )
-
-
-def _folder_sources(folder: ml_collections.ConfigDict) -> tuple[data_settings.FolderSource, ...]:
-    columns: dict[str, Any] = {
-        "file_column": folder.file_column,
-        "label_column": folder.label_column,
-        "label_separator": folder.label_separator,
-        "label_map": dict(text.split("=", 1) for text in folder.label_map if text),
-        "unknown_labels": folder.unknown_labels,
-    }
-    splits: dict[str, Any] = {"patient_column": folder.patient_column or None}
-    if folder.split_column:
-        splits["split_column"] = folder.split_column
-    else:
-        splits["shares"] = dict(zip(data_settings.SPLITS, folder.shares))
-    sources = [_folder_source("main", folder.csv, folder.images, folder, folder.report_template, {**columns, **splits})]
-    if folder.ood_csv:
-        template = folder.ood_report_template or folder.report_template
-        place = {**columns, "split": "ood_test"}
-        sources.append(_folder_source("ood", folder.ood_csv, folder.ood_images, folder, template, place))
-    return tuple(sources)
-
-
-def _folder_source(
-    name: str, csv: str, images: str, folder: ml_collections.ConfigDict, template: str, rest: Mapping[str, Any]
-) -> data_settings.FolderSource:
-    table = Path(csv).expanduser().absolute()
-    return data_settings.FolderSource(
-        name=name,
-        root=str(table.parent),
-        csv=table.name,
-        images=str(Path(images).expanduser().absolute()) if images else "",
-        report_column=folder.report_column or None,
-        report_template=None if folder.report_column else template,
-        value_maps=_value_maps(folder.words),
-        **rest,
-    )
-
-
-def _value_maps(texts: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """("sex:M=male",) -> {"sex": {"M": "male"}}."""
-    found: dict[str, dict[str, str]] = {}
-    for text in filter(None, texts):
-        place, _, words = text.partition("=")
-        column, colon, value = place.partition(":")
-        if not colon:
-            raise ConfigError("data.folder.words", text, "texts of the form 'column:value=words'")
-        found.setdefault(column, {})[value] = words
-    return found
-
-
-def _gather(texts: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """("a=x", "a=y") -> {"a": ("x", "y")}."""
-    found: dict[str, tuple[str, ...]] = {}
-    for name, text in (text.split("=", 1) for text in texts if text):
-        found[name] = (*found.get(name, ()), text)
-    return found
+    return dataclasses.replace(prepared, splits=splits, counts=counts, fingerprint=digest(parts))
