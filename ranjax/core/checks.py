@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,14 @@ def pixel_step(value: Any) -> str:
 def ratios(value: tuple[float, ...]) -> str:
     good = len(value) > 0 and value[0] == 0.0 and all(a < b for a, b in itertools.pairwise(value)) and value[-1] <= 1.0
     return "" if good else "shares from 0 to 1 that rise and begin with 0.0 (the clean run is the surrogate)"
+
+
+def texts_by_name(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return texts of the form NAME=TEXT by name: ("a=x", "a=y") -> {"a": ("x", "y")}."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, _, text in (text.partition("=") for text in texts):
+        found[name] = (*found.get(name, ()), text)
+    return found
 
 
 def maps(value: tuple[str, ...]) -> str:

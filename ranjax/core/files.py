@@ -74,6 +74,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
+def digest(value: object) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's content, as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:

@@ -25,9 +25,11 @@ import absl.logging
 
 from ranjax.core import files
 from ranjax.core.errors import DataError
-from ranjax.data.set_settings import SPLITS, RadiographSettings, digest
+from ranjax.core.files import digest
+from ranjax.data.set_settings import RadiographSettings
 from ranjax.data.sources import Source, open_splits
 from ranjax.data.space import no_space, require_space
+from ranjax.data.splits import SPLITS
 
 MANIFEST = "prepared.json"
 Progress = Callable[[int, int], Any]

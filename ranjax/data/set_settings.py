@@ -6,47 +6,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
 
-from ranjax.core.checks import at_least, between, maps, one_of
+from ranjax.core.checks import at_least, between, maps, one_of, texts_by_name
 from ranjax.core.errors import ConfigError, nearest
+from ranjax.core.files import digest
 from ranjax.core.settings import group, setting
+from ranjax.data.images import RESIZE_MODES
+from ranjax.data.sets import SETS
+from ranjax.data.splits import SPLITS
 from ranjax.data.text.reports import SECTIONS
-
-SPLITS = ("train", "adapt", "validation", "test", "ood_test")
-"""Upstream pairs, labelled downstream training data, model selection, test, and the test under other acquisition."""
-
-RESIZE_MODES = ("crop", "pad", "stretch")
-
-
-def digest(value: object) -> str:
-    """Return 16 hexadecimal digits of the SHA-256 of `value` as canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def hash_split(patient: str, shares: Mapping[str, float], seed: int) -> str:
-    """Return the split of a patient: a keyed hash in [0, 1) against the cumulated shares.
-
-    A patient's split depends on nothing else, so rows that are added later move nobody.
-    """
-    key = hashlib.blake2b(f"split:{seed}:{patient}".encode(), digest_size=8).digest()
-    place, edge = int.from_bytes(key, "little") / 2**64, 0.0
-    for split, share in shares.items():
-        edge += share
-        if place < edge:
-            return split
-    return list(shares)[-1]
-
-
-def texts_by_name(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Gather texts of the form NAME=TEXT by name: ("a=x", "a=y") -> {"a": ("x", "y")}."""
-    found: dict[str, tuple[str, ...]] = {}
-    for name, _, text in (text.partition("=") for text in texts):
-        found[name] = (*found.get(name, ()), text)
-    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,8 +155,6 @@ class SetSettings:
                 object.__setattr__(self, field.name, tuple(filter(None, value)))
             if expected := field.metadata["check"](value):
                 raise ConfigError(field.name, value, expected)
-        from ranjax.data.sets import SETS
-
         known = SETS.resolve(self.name).options
         for name, value in self.option_values.items():
             if name not in known:
@@ -222,8 +188,6 @@ class SetSettings:
           rows: hash of the selected rows, see `row_filters.digest_of`. They tell all that matters of the files: where
             these lie does not.
         """
-        from ranjax.data.sets import SETS
-
         stated = dataclasses.asdict(self)
         for name in ("data_dir", "ids", "patient_key", "tokenizer", "checksums"):
             del stated[name]

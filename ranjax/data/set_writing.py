@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ranjax.core import files
+from ranjax.core.checks import texts_by_name
 from ranjax.core.errors import DataError
 from ranjax.data import set_page as audit
 from ranjax.data.images import decode, duplicates
 from ranjax.data.prepared import PreparedSet, Progress, open_or_write, quiet_tfds, write_manifest, write_records
-from ranjax.data.set_settings import SetSettings, texts_by_name
+from ranjax.data.row_filters import Row, Selection, digest_of, select
+from ranjax.data.set_settings import SetSettings
 from ranjax.data.sets import SETS
-from ranjax.data.sets.row_filters import Row, Selection, digest_of, select
 from ranjax.data.space import no_space, require_space
 from ranjax.data.text.deidentify import PUBLIC
 

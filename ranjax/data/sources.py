@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ranjax.core.errors import DataError
+from ranjax.data.images.locations import tfds_builder
 
 Record = dict[str, Any]
 """{"id": str, "image": uint8[H,W,1], "report": str, "label": int, "labels": f32[C], "patient": str, "group": dict}."""
@@ -92,7 +91,7 @@ class PreparedSource(Source):
         return len(self._rows)
 
     def record(self, index: int) -> Record:
-        from ranjax.data.images.reading import decode_png
+        from ranjax.data.images.reading import decode_png  # here, as columns of text need no Pillow
 
         if self._records is not None and index in self._records:
             return dict(self._records[index])
@@ -132,35 +131,3 @@ def open_splits(folder: Path, splits: Iterable[str]) -> dict[str, Source]:
     """
     builder = tfds_builder("", folder)
     return {split: PreparedSource(builder, split) for split in splits}
-
-
-def tfds_builder(name: str, data_dir: str | os.PathLike[str]) -> Any:
-    """Return a read-only TFDS builder from files alone; no dataset code is imported.
-
-    Args:
-      name: "name", "name/config" or "name/config:version"; or "" where `data_dir` is the folder of one version.
-      data_dir: the TFDS data folder.
-
-    Raises:
-      DataError: no such prepared set, or one that was not written as array_record.
-    """
-    import tensorflow_datasets as tfds
-
-    folder = Path(data_dir).expanduser().absolute()
-    if not folder.is_dir():
-        raise DataError(f"The data folder {folder} does not exist.")
-    try:
-        if (folder / "dataset_info.json").is_file():
-            builder = tfds.builder_from_directory(os.fspath(folder))
-        else:
-            builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=os.fspath(folder))
-    except (tfds.core.DatasetNotFoundError, FileNotFoundError) as error:
-        present = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        raise DataError(f"No prepared set {name!r} in {folder}; it holds {present or 'nothing'}.") from error
-    file_format = builder.info.file_format
-    if file_format is None or file_format.value != "array_record":
-        raise DataError(
-            f"The set in {builder.data_dir} is stored as {getattr(file_format, 'value', None)}; only array_record can "
-            "be read at random without TensorFlow. Prepare it with file_format='array_record'."
-        )
-    return builder

@@ -26,8 +26,8 @@ import numpy as np
 
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.files import digest
 from ranjax.core.pixels import GRID, to_float
-from ranjax.data.set_settings import digest
 from ranjax.data.space import no_space, require_space
 
 # Float error of a crafted pixel, in steps of the grid: x + eps rounds to within 6e-8, which is 0.004 steps.

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ranjax.data.set_settings import SPLITS, RadiographSettings, SetSettings
+from ranjax.data.set_settings import RadiographSettings, SetSettings
 from ranjax.data.sources import ListSource
+from ranjax.data.splits import SPLITS
 
 FINDINGS = ("no effusion", "left effusion", "right mass", "small nodule", "clear lungs")
 

@@ -14,8 +14,8 @@ from small_data import folder_settings, public, rows, write_folder
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.images.loading import load
+from ranjax.data.row_filters import select
 from ranjax.data.set_writing import prepare_set
-from ranjax.data.sets.row_filters import select
 from ranjax.data.text import openi
 
 

@@ -13,7 +13,8 @@ from ranjax.core.errors import DataError
 from ranjax.core.settings import read
 from ranjax.data import radiographs
 from ranjax.data.prepared import fingerprint, prepare
-from ranjax.data.set_settings import SPLITS, DataSettings
+from ranjax.data.set_settings import DataSettings
+from ranjax.data.splits import SPLITS
 from ranjax.data.text import openi, pairing
 from ranjax.data.text.corpus import read_corpus
 from ranjax.run.config import default_config, override, validate

@@ -9,9 +9,9 @@ from small_data import public
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.images import loading as pixels
+from ranjax.data.row_filters import select
 from ranjax.data.set_writing import prepare_set
 from ranjax.data.sets import SETS
-from ranjax.data.sets.row_filters import select
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from PIL import Image
 from small_data import folder_settings, rows, write_folder
 
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.data.set_settings import hash_split
+from ranjax.data.row_filters import select
 from ranjax.data.set_writing import prepare_set
-from ranjax.data.sets.row_filters import select
+from ranjax.data.splits import hash_split
 
 
 def test_a_missing_column_is_named_with_those_present_and_the_nearest(tmp_path):

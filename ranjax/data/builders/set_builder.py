@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ranjax.data.builders.pair_builder import PairsBuilder, PairsConfig
 from ranjax.data.images import decode
-from ranjax.data.set_settings import SPLITS, SetSettings
-from ranjax.data.sets.row_filters import Selection
+from ranjax.data.row_filters import Selection
+from ranjax.data.set_settings import SetSettings
 from ranjax.data.sources import Record
+from ranjax.data.splits import SPLITS
 
 
 class RanjaxSet(PairsBuilder):

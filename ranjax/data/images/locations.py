@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,40 @@ def open_records(path: str, split: str, image: str) -> Any:
     """A split of a prepared TFDS set by position, with encoded images as bytes; without TensorFlow."""
     import tensorflow_datasets as tfds
 
-    from ranjax.data.sources import tfds_builder
-
     builder = tfds_builder("", path)
     return builder.as_data_source(split=split, decoders={image: tfds.decode.SkipDecoding()})
+
+
+def tfds_builder(name: str, data_dir: str | os.PathLike[str]) -> Any:
+    """Return a read-only TFDS builder from files alone; no dataset code is imported.
+
+    Args:
+      name: "name", "name/config" or "name/config:version"; or "" where `data_dir` is the folder of one version.
+      data_dir: the TFDS data folder.
+
+    Raises:
+      DataError: no such prepared set, or one that was not written as array_record.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = Path(data_dir).expanduser().absolute()
+    if not folder.is_dir():
+        raise DataError(f"The data folder {folder} does not exist.")
+    try:
+        if (folder / "dataset_info.json").is_file():
+            builder = tfds.builder_from_directory(os.fspath(folder))
+        else:
+            builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=os.fspath(folder))
+    except (tfds.core.DatasetNotFoundError, FileNotFoundError) as error:
+        present = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        raise DataError(f"No prepared set {name!r} in {folder}; it holds {present or 'nothing'}.") from error
+    file_format = builder.info.file_format
+    if file_format is None or file_format.value != "array_record":
+        raise DataError(
+            f"The set in {builder.data_dir} is stored as {getattr(file_format, 'value', None)}; only array_record can "
+            "be read at random without TensorFlow. Prepare it with file_format='array_record'."
+        )
+    return builder
 
 
 @functools.lru_cache(maxsize=2)

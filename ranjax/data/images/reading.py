@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.data.set_settings import RESIZE_MODES
+from ranjax.data.images import RESIZE_MODES
 
 _COLOUR = ("RGB", "RGBA", "P", "CMYK", "YCbCr")
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)

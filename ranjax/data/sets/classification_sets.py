@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ranjax.data.images.locations import FileRef
-from ranjax.data.sets.publisher_tables import files_below, find, needed, rows, text
+from ranjax.data.publisher_tables import files_below, find, needed, rows, text
 from ranjax.data.sets.spec import ABSENT, PRESENT, WRITTEN, Entry, Options, Rejected, Spec, uncertain_cell
 
 PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ranjax.core.checks import texts_by_name
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.data.images.locations import (
     MEMBER_LIMIT,
@@ -23,10 +24,11 @@ from ranjax.data.images.locations import (
     SliceRef,
     open_records,
     read_table,
+    tfds_builder,
 )
-from ranjax.data.set_settings import SPLITS, hash_split, texts_by_name
-from ranjax.data.sets.publisher_tables import decode, find, inside, load_json, needed, rows, safe_member, text
+from ranjax.data.publisher_tables import decode, find, inside, load_json, needed, rows, safe_member, text
 from ranjax.data.sets.spec import PRESENT, UNCERTAIN, Entry, Options, Rejected, Spec
+from ranjax.data.splits import SPLITS, hash_split
 
 COLUMNS = {
     "image": "column with the image's file, below the table's folder or --option images=FOLDER; default file",
@@ -361,8 +363,6 @@ def _class_names(file: Path, table: Any, label: str) -> list[str]:
 
 def _tfds(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     """Any set that tensorflow-datasets prepared as array_record."""
-    from ranjax.data.sources import tfds_builder
-
     values = dict(options.values)
     builder = tfds_builder(values.pop("name", ""), root)
     features, column = builder.info.features, values.get("image", "image")

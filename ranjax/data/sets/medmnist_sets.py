@@ -12,7 +12,7 @@ import numpy as np
 
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.data.images.locations import ArrayRef, load_arrays
-from ranjax.data.sets.publisher_tables import needed
+from ranjax.data.publisher_tables import needed
 from ranjax.data.sets.spec import ABSENT, PRESENT, WRITTEN, Entry, Options, Rejected, Spec
 
 

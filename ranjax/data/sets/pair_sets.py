@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ranjax.core.errors import DataError
 from ranjax.data.images.locations import FileRef
+from ranjax.data.publisher_tables import decode, files_below, find, needed, rows, text
 from ranjax.data.sets.classification_sets import CHEXPERT_CLASSES
-from ranjax.data.sets.publisher_tables import decode, files_below, find, needed, rows, text
 from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, Spec, uncertain_cell
 from ranjax.data.text import openi
 

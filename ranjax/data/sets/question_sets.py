@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ranjax.core.errors import DataError
 from ranjax.data.images.locations import CellRef, FileRef, Reference, read_table
-from ranjax.data.sets.publisher_tables import inside, load_json, needed
+from ranjax.data.publisher_tables import inside, load_json, needed
 from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, Spec
 
 ANSWERS = ("no", "yes")

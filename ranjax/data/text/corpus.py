@@ -21,7 +21,7 @@ def read_corpus(path: Path) -> list[str]:
     """
     path = Path(path).expanduser()
     if path.suffix == ".txt":
-        from ranjax.data.sets.publisher_tables import text
+        from ranjax.data.publisher_tables import text
 
         found = text(path).splitlines()
     else:

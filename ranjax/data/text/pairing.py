@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ranjax.data.set_settings import digest
+from ranjax.core.files import digest
 from ranjax.data.text import openi, reports
 from ranjax.data.text.deidentify import deidentify
 

@@ -21,8 +21,8 @@ from ranjax.attacks.text.restore import restore
 from ranjax.attacks.text.substitution import Substitution, needed_length
 from ranjax.core import files, keys
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.files import digest
 from ranjax.core.pixels import to_float
-from ranjax.data.set_settings import digest
 from ranjax.data.store import StoreWriter
 from ranjax.data.text.tokenizer import Tokenizer
 from ranjax.evaluation import retrieval

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import ml_collections
 
 from ranjax.core.errors import ConfigError, DataError, nearest
+from ranjax.core.files import digest
 from ranjax.core.settings import read
-from ranjax.data.set_settings import SPLITS, DataSettings, RadiographSettings, digest
+from ranjax.data.set_settings import DataSettings, RadiographSettings
+from ranjax.data.splits import SPLITS
 from ranjax.models.checkpoints.weight_files import folder_of
 from ranjax.run.context import Context
 from ranjax.run.stages import labels

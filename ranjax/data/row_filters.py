@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ranjax.core.errors import DataError
+from ranjax.core.files import digest
 from ranjax.data.images.locations import Reference, size_of
-from ranjax.data.set_settings import SPLITS, SetSettings, digest, hash_split
+from ranjax.data.set_settings import SetSettings
 from ranjax.data.sets import SETS
 from ranjax.data.sets.spec import ABSENT, PRESENT, UNCERTAIN, WRITTEN, Entry, Options, Rejected, Spec
+from ranjax.data.splits import SPLITS, hash_split
 from ranjax.data.text import deidentify, labeller, reports
 from ranjax.data.text.tokenizer import Tokenizer
 
