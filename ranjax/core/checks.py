@@ -1,4 +1,4 @@
-"""What a configuration key is, and the checks that its value passes."""
+"""Configuration keys, and checks of their values."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from typing import Any
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.core.pixels import pixel_units
 
+Value = bool | int | float | str | tuple[bool | int | float | str, ...]
+"""What a configuration key holds."""
 Check = Callable[[Any], str]
-"""Returns an empty string for an allowed value, else words that say what is allowed."""
+"""Takes a value of the key's type; returns "" for a valid one, else words that read well after "expected"."""
 
 
-def at_least(low: float) -> Check:
+def at_least(low: int | float) -> Check:
     return lambda v: "" if v >= low else f"a number of at least {low}"
 
 
-def above(low: float) -> Check:
+def above(low: int | float) -> Check:
     return lambda v: "" if v > low else f"a number above {low}"
 
 
-def between(low: float, high: float) -> Check:
+def between(low: int | float, high: int | float) -> Check:
     return lambda v: "" if low <= v <= high else f"a number from {low} to {high}"
 
 
-def share_of(value: float) -> str:
-    """A share of something that leaves some of it."""
-    return "" if 0 < value <= 1 else "above 0 and at most 1"
+def share_of(value: int | float) -> str:
+    """Check a share of which something is left."""
+    return "" if 0 < value <= 1 else "a number above 0 and at most 1"
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """The check of a value out of `choices`."""
+    """Check that a value is one of `choices`."""
 
-    choices: tuple[Any, ...]
+    choices: tuple[Value, ...]
 
-    def __call__(self, value: Any) -> str:
+    def __call__(self, value: object) -> str:
         return "" if value in self.choices else self.stated + _nearest_choice(value, self.choices)
 
     @property
@@ -49,7 +51,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class SomeOf:
-    """The check of a tuple of different names out of `choices`, `needed` among them where it is given."""
+    """Check a tuple of different names out of `choices`, which holds `needed` where that is given."""
 
     choices: tuple[str, ...]
     needed: str = ""
@@ -64,7 +66,7 @@ class SomeOf:
         return "a tuple of different names out of " + ", ".join(map(repr, self.choices))
 
 
-def one_of(*choices: Any) -> Check:
+def one_of(*choices: Value) -> Check:
     return OneOf(choices)
 
 
@@ -73,7 +75,7 @@ def some_of(*choices: str, needed: str = "") -> Check:
 
 
 def patterns(value: tuple[str, ...]) -> str:
-    """Regular expressions, at least one."""
+    """Check regular expressions, of which there must be one."""
     try:
         compiled = [re.compile(v) for v in value if v]
     except re.error as error:
@@ -81,8 +83,8 @@ def patterns(value: tuple[str, ...]) -> str:
     return "" if compiled else "at least one regular expression on parameters' paths, e.g. ('^vision/', 'projection')"
 
 
-def epsilon(value: Any) -> str:
-    """Pixel units, 0 to 1, as a number or as text such as "8/255"."""
+def epsilon(value: str | int | float) -> str:
+    """Check pixel units, 0 to 1: a number, or text such as "8/255"."""
     try:
         good = 0.0 <= pixel_units(value) <= 1.0
     except ValueError:
@@ -90,8 +92,8 @@ def epsilon(value: Any) -> str:
     return "" if good else 'pixel units from 0 to 1, e.g. "8/255" or "0.03" (not 0 to 255)'
 
 
-def pixel_step(value: Any) -> str:
-    """Like `epsilon`, above 0: an attack with a step of 0 stays where it starts."""
+def pixel_step(value: str | int | float) -> str:
+    """Check pixel units above 0: an attack with a step of 0 stays where it starts."""
     return epsilon(value) or ("" if pixel_units(value) > 0 else 'pixel units above 0, e.g. "2/255"')
 
 
@@ -112,16 +114,16 @@ def maps(value: tuple[str, ...]) -> str:
     return "" if all("=" in v for v in value if v) else "texts of the form 'name=value'"
 
 
-def anything(value: Any) -> str:
+def anything(value: object) -> str:
     return ""
 
 
 @dataclass(frozen=True)
 class Key:
-    """One configuration key. `check` looks at a value of the default's type."""
+    """One configuration key; `check` takes a value of the default's type."""
 
     name: str
-    default: Any
+    default: Value
     meaning: str
     unit: str = ""
     check: Check = anything
@@ -136,8 +138,10 @@ def check_value(key: Key, value: object) -> None:
     kind = type(key.default)
     if not _is_of(kind, value):
         raise ConfigError(key.name, value, f"a value of type {kind.__name__}")
-    if isinstance(value, tuple) and not all(_is_of(type(key.default[0]), element) for element in value):
-        raise ConfigError(key.name, value, f"values of type {type(key.default[0]).__name__}, like {key.default!r}")
+    if isinstance(key.default, tuple) and isinstance(value, tuple):
+        element = type(key.default[0])
+        if not all(_is_of(element, item) for item in value):
+            raise ConfigError(key.name, value, f"values of type {element.__name__}, like {key.default!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(key.name, value, key.check(value) or "a finite number")
     if expected := key.check(value):
@@ -149,7 +153,7 @@ def _is_of(kind: type, value: object) -> bool:
     return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
 
 
-def _nearest_choice(value: Any, choices: tuple[Any, ...]) -> str:
+def _nearest_choice(value: object, choices: tuple[Value, ...]) -> str:
     if not isinstance(value, str):
         return ""
     hint = nearest(value, [c for c in choices if isinstance(c, str)])

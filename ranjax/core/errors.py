@@ -1,4 +1,4 @@
-"""The errors a user can cause, each naming what was given and what is allowed."""
+"""Errors that a user can cause; each names what was found and what is expected."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ class DataError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run cannot go on as it is, though its config is well-formed: no memory, figures that are not finite, a worker
-    that died. What was saved remains; the message says what to change."""
+    """A run cannot go on, though its config is valid: no memory, figures that are not finite, a worker that died.
+
+    What was saved remains; the message says what to change.
+    """
 
 
 class StuckError(RunError):
-    """A thread of this process waits for what never comes, and will not end: leave by `os._exit`, which joins none."""
+    """A thread of this process waits for something that never comes: leave by `os._exit`, which joins no thread."""
 
 
 class OtherProcessError(RuntimeError):
-    """Process 0 could not finish what the others wait for. `refused`: its input was bad."""
+    """Process 0 failed while the others waited for it; `refused` says that its input was bad."""
 
     def __init__(self, refused: bool):
         self.refused = refused

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, no quota, or no file as large as that."""
 
@@ -20,7 +22,7 @@ class DiskFullError(OSError):
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes `data` to `path` atomically: a reader sees the old file or the whole new one.
+    """Write `data` to `path` atomically: a reader sees the old file or the whole new one.
 
     Raises:
       DiskFullError: if the disk or quota is full; names the file and the bytes needed.
@@ -30,24 +32,24 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """`write_bytes` of UTF-8 text."""
+    """Write UTF-8 text as `write_bytes` does."""
     write_bytes(path, text.encode())
 
 
-def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = 2) -> None:
-    """`write_bytes` of JSON. NaN and infinity are refused (ValueError): no other reader would accept them."""
+def write_json(path: str | os.PathLike[str], value: object, indent: int | None = 2) -> None:
+    """Write JSON as `write_bytes` does. NaN and infinity raise ValueError: no other reader would accept them."""
     write_text(path, json_text(value, indent))
 
 
-def json_text(value: Any, indent: int | None = 2) -> str:
-    """JSON as `write_json` writes it."""
+def json_text(value: object, indent: int | None = 2) -> str:
+    """Return JSON as `write_json` writes it."""
     return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def write_tensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: dict[str, str] | None = None
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None
 ) -> None:
-    """Writes NumPy arrays to `path` as safetensors, atomically like `write_bytes`.
+    """Write NumPy arrays to `path` as safetensors, atomically like `write_bytes`.
 
     Raises:
       DiskFullError: as `write_bytes`.
@@ -59,7 +61,7 @@ def write_tensors(
         try:
             save_file(dict(tensors), beside, metadata=metadata)
         except SafetensorError as error:
-            # The library says what the system said, in words alone.
+            # The library passes on the words of the system, without its number.
             number = next((n for n in (*FULL, errno.EROFS) if os.strerror(n) in str(error)), None)
             if number is None:
                 raise
@@ -67,7 +69,7 @@ def write_tensors(
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Reads a JSON file. Raises ValueError naming the file if it is not valid JSON."""
+    """Read a JSON file; raise ValueError, naming the file, if it is not valid JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -81,14 +83,16 @@ def digest(value: object) -> str:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's content, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's content, as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hashes(folder: str | os.PathLike[str], skip: Collection[str] = ()) -> dict[str, str]:
-    """SHA-256 of every file below `folder` by its relative path, in order; neither of files or subfolders whose path
-    is in `skip`, nor of hidden files."""
+    """Return the SHA-256 of every file below `folder` by its relative path, in order.
+
+    Hidden files are left out, and files and subfolders whose relative path is in `skip`.
+    """
     folder = Path(folder)
     found = {}
     for path in sorted(folder.rglob("*")):
@@ -99,9 +103,9 @@ def hashes(folder: str | os.PathLike[str], skip: Collection[str] = ()) -> dict[s
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> int:
-    """Removes what a killed process left half-written below `folder`, and says how many files that were.
+    """Remove the half-written files of a killed process below `folder`, and return their number.
 
-    Only for who holds the folder alone: what another process is writing would go as well.
+    Call it only while this process holds the folder alone: files that another process is writing would go as well.
     """
     found = [path for path in Path(folder).rglob(".*.tmp") if path.is_file()]
     for path in found:
@@ -111,7 +115,7 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> int:
 
 @contextmanager
 def no_space(path: str | os.PathLike[str], needed: int | None = None) -> Iterator[None]:
-    """Turns "no space left" inside the block into a DiskFullError that names the file and what it needs."""
+    """Turn "no space left" inside the block into a DiskFullError that names the file and what it needs."""
     try:
         yield
     except OSError as error:
@@ -123,7 +127,7 @@ def no_space(path: str | os.PathLike[str], needed: int | None = None) -> Iterato
 
 @contextmanager
 def _beside(path: str | os.PathLike[str], size: int) -> Iterator[Path]:
-    """A place beside `path` to write to; what stands there at the end goes to the disk and takes the path's name."""
+    """Yield a place beside `path` to write to; at the end it is flushed to the disk and takes the name of `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,4 +1,4 @@
-"""One process at a time on a workdir, and who that is."""
+"""A lock that lets one process at a time work on a workdir, and names it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ranjax.core.errors import ConfigError
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Holds the workdir for this process; the lock goes with the process, however it ends.
+    """Hold the workdir for this process; the lock goes with the process, however it ends.
 
     Raises:
       ConfigError: another process holds it (named by pid and host), or the folder cannot be written.
@@ -32,7 +32,7 @@ def locked(workdir: Path) -> Iterator[None]:
         except OSError:
             handle.seek(0)
             owner = handle.read().strip() or "another process"
-            raise ConfigError("--workdir", str(workdir), f"a folder no other run uses; {owner} holds it") from None
+            raise ConfigError("--workdir", str(workdir), f"a folder that no other run uses; {owner} holds it") from None
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}")
         handle.flush()

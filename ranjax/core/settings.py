@@ -12,9 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ranjax.core.checks import Check, Key, anything, check_value
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+else:
+    DataclassInstance = object
 
 T = TypeVar("T")
 
@@ -38,7 +43,7 @@ def group(settings: Callable[[], T]) -> T:
     return field
 
 
-def keys_of(prefix: str, settings: Any) -> tuple[Key, ...]:
+def keys_of(prefix: str, settings: DataclassInstance | type[DataclassInstance]) -> tuple[Key, ...]:
     """Return the configuration keys of a settings dataclass, or of an instance, whose values are then the defaults.
 
     Raises:
@@ -53,38 +58,33 @@ def keys_of(prefix: str, settings: Any) -> tuple[Key, ...]:
         elif "meaning" not in field.metadata:
             raise TypeError(f"{type(instance).__name__}.{field.name}: expected setting(default, meaning, ...)")
         else:
-            found.append(Key(name, value, field.metadata["meaning"], field.metadata["unit"], field.metadata["check"]))
+            found.append(Key(name, value, **field.metadata))
     return tuple(found)
 
 
-def read(settings: Any, node: Mapping[str, Any]) -> Any:
+def read(settings: T | type[T], node: Mapping[str, Any]) -> T:
     """Return a settings dataclass, or a copy of an instance, with the values that `node` holds; nested groups too.
 
     Args:
       settings: the class or an instance.
       node: a mapping or ConfigDict from the names of fields to values. Fields that it lacks keep their value.
     """
-    instance = settings() if isinstance(settings, type) else settings
-    values: dict[str, Any] = {}
+    instance = cast("DataclassInstance", settings() if isinstance(settings, type) else settings)
+    values: dict[str, object] = {}
     for field in dataclasses.fields(instance):
         if field.name in node:
             now, given = getattr(instance, field.name), node[field.name]
             values[field.name] = read(now, given) if dataclasses.is_dataclass(now) else given
-    return dataclasses.replace(instance, **values)
+    return cast(T, dataclasses.replace(instance, **values))
 
 
-def settings_of(config: type) -> object:
-    """Return the fields of a dataclass that `setting` declares, as an instance of a dataclass of their own."""
-    fields = [field for field in dataclasses.fields(config) if "meaning" in field.metadata]
-    declared = [(f.name, f.type, dataclasses.field(default=f.default, metadata=f.metadata)) for f in fields]
-    return dataclasses.make_dataclass(f"{config.__name__}Settings", declared, frozen=True)()
-
-
-def check_settings(prefix: str, config: Any) -> None:
+def check_settings(prefix: str, config: DataclassInstance) -> None:
     """Check the fields of a dataclass that `setting` declares, with the checks declared there.
 
     Raises:
       ConfigError: the first field, as ``prefix.field``, whose value is of another type or refused.
     """
-    for key in keys_of(prefix, settings_of(type(config))):
-        check_value(key, getattr(config, key.name.rpartition(".")[2]))
+    for field in dataclasses.fields(config):
+        if "meaning" in field.metadata:
+            default: Any = field.default
+            check_value(Key(f"{prefix}.{field.name}", default, **field.metadata), getattr(config, field.name))

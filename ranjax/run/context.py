@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ml_collections
 import numpy as np
@@ -17,6 +17,11 @@ import numpy as np
 from ranjax.core import files
 from ranjax.run.plan import StageRun, config_of, fingerprints, plan
 from ranjax.training import hosts
+
+if TYPE_CHECKING:  # a plan needs no JAX
+    from jax.sharding import Mesh
+else:
+    Mesh = object
 
 T = TypeVar("T")
 PARTS = "parts"
@@ -47,7 +52,7 @@ class Context:
     stage_run: StageRun
     plan: tuple[StageRun, ...]
     fingerprint: str
-    mesh: Any
+    mesh: Mesh
     stop: Callable[[], bool]
     say: Callable[[str], None]
     shared: dict[Hashable, Any] = field(default_factory=dict)
@@ -124,7 +129,7 @@ class Context:
 
 
 def context_of(
-    config: ml_collections.ConfigDict, workdir: Path, run: StageRun, mesh: Any, shared: dict[Hashable, Any]
+    config: ml_collections.ConfigDict, workdir: Path, run: StageRun, mesh: Mesh, shared: dict[Hashable, Any]
 ) -> Context:
     """Return the context that `run` of a finished workdir was given, to read it again; it never stops and is silent."""
     runs = plan(config)

@@ -1,4 +1,4 @@
-"""What a run says about itself while it works: ``status.json`` in its workdir, for `ranjax.status` and for schedulers.
+"""The file ``status.json`` that a run writes into its workdir while it works, for ``ranjax status`` and schedulers.
 
     {"state": "running", "process": 4711, "host": "...", "started": "...", "updated": "...", "run": "pretrain/clean",
      "place": [2, 9], "work": {"name", "done", "total", "unit", "rate", "metrics"}, "said": "..."}
@@ -18,33 +18,35 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.training.progress import ProgressUpdate
 
 FILE = "status.json"
 INTERVAL = 5.0
-"""Seconds between two writings: who reads knows of a run on another host that it lives if the last is not older."""
+"""Seconds between two writings; a run on another host counts as alive while its status is recent."""
 
 
 class Heartbeat:
-    """Writes status.json: at once where the run comes to another place or ends, and every `INTERVAL` seconds.
+    """Write status.json: at once when the run enters a stage or ends, and every `INTERVAL` seconds.
 
-    A context manager around the run's work; an exception that passes is written down as its end. A disk that is full or
-    cannot be written does not stop the run here: whatever needs the space says so itself.
+    A context manager around the work of a run; an exception that passes through is written down as its end. A full or
+    read-only disk does not stop the run here: the code that needs the space reports it.
     """
 
     def __init__(self, workdir: Path, stopped: type[BaseException]):
-        """Args:
-        workdir: of the run.
-        stopped: the exception that says that a stop was asked for.
+        """Prepare to write into a workdir.
+
+        Args:
+          workdir: of the run.
+          stopped: the exception that says that a stop was asked for.
         """
         self.path, self._stopped = workdir / FILE, stopped
         self._ended = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._writing = threading.Lock()
-        self.content: dict[str, Any] = {
+        self.content: dict[str, object] = {
             "state": "running",
             "process": os.getpid(),
             "host": socket.gethostname(),
@@ -77,18 +79,18 @@ class Heartbeat:
         self._write()
 
     def at(self, run_id: str, number: int, count: int) -> None:
-        """The run begins its stage run `run_id`, the `number`-th of `count`."""
+        """Record that the stage run `run_id` begins, the `number`-th of `count`."""
         self.content |= {"run": run_id, "place": [number, count], "work": None}
         self._write()
 
-    def work(self, standing: Any) -> None:
-        """Takes a `progress.ProgressUpdate`."""
+    def work(self, standing: ProgressUpdate) -> None:
+        """Record how far the running work is."""
         # JSON has no NaN; the run itself stops because of one.
         metrics = {name: value for name, value in standing.metrics.items() if math.isfinite(value)}
         self.content["work"] = standing._asdict() | {"metrics": metrics}
 
     def wrap(self, say: Callable[[str], None]) -> Callable[[str], None]:
-        """`say`, remembering the last line."""
+        """Return `say`, made to remember the last line."""
 
         def both(line: str) -> None:
             say(line)

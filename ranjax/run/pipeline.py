@@ -1,33 +1,32 @@
-"""Carries out a plan (`ranjax.run.plan`): what each stage is given, and which are done.
+"""Carry out a plan (`ranjax.run.plan`): skip the stage runs that are done, and run the others.
 
-A stage run (say ``pretrain/coattack_10``) owns one folder of the workdir. Before it starts, ``stage.json`` there says
-what decides its outcome: the config keys it reads and the fingerprints of what it stands on. When it is done,
-``manifest.json`` is written last, by rename; a folder without one is unfinished and is taken up again. Same
-fingerprint: skipped. Another fingerprint: refused, naming the keys that differ, or set aside on request.
+A stage run (say ``pretrain/coattack_10``) owns one folder of the workdir. Before it starts, ``stage.json`` there lists
+everything that decides its outcome: its config keys and the fingerprints of its inputs. When it is done,
+``manifest.json`` is written last, by rename; a folder without one is unfinished and is resumed. Same fingerprint:
+skipped. Another fingerprint: refused, naming the keys that differ, or set aside on request.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, RunError
 from ranjax.core.lock import locked
 from ranjax.run import config as configs
 from ranjax.run import heartbeat
-from ranjax.run.context import PARTS, Context, Stopped
+from ranjax.run.context import PARTS, Context, Mesh, Stopped
 from ranjax.run.plan import StageRun, config_of, conflicts, decided_by, fingerprints, plan
 from ranjax.run.stages import memory
-from ranjax.training import hosts, progress
+from ranjax.training import hosts, profiling, progress
 
 NOT_LISTED = (
     PARTS,
@@ -42,18 +41,18 @@ NOT_LISTED = (
     "profile",
     "encoder/README.md",
 )
-"""What a manifest does not list: stores and checkpoints carry hashes of their own, logs are no result, and the report
-writes an encoder's card anew with its figures."""
+"""Files and folders that a manifest does not list: stores and checkpoints carry hashes of their own, logs are no
+result, and the report writes an encoder's card again with its figures."""
 
 
 ALONE = ("prepare", "report")
-"""Stages that process 0 carries out while the others of a run of several processes wait."""
+"""Stages that process 0 carries out alone while other processes of the run wait."""
 
 
 def refuse_or_set_aside(
-    config: ml_collections.ConfigDict, workdir: Path, runs: tuple[StageRun, ...], redo: bool, say: Callable[[str], None]
+    config: ConfigDict, workdir: Path, runs: tuple[StageRun, ...], redo: bool, say: Callable[[str], None]
 ) -> None:
-    """Refuses a workdir of another config; with `redo`, moves the folders that differ to ``superseded/`` instead."""
+    """Refuse a workdir of another config; with `redo`, move the folders that differ to ``superseded/`` instead."""
     differing = conflicts(config, workdir, runs)
     if not differing:
         return
@@ -76,20 +75,20 @@ def refuse_or_set_aside(
 
 
 def execute(
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     workdir: Path,
     *,
-    mesh: Any,
+    mesh: Mesh,
     stop: Callable[[], bool],
     say: Callable[[str], None],
     redo: bool = False,
     until: str = "",
 ) -> Path:
-    """Runs what is not done yet, in order, and returns the path of the report's page.
+    """Carry out the stage runs that are not done yet, in order, and return the path of the report's page.
 
-    With several processes (`training.hosts`) all of them call this with one workdir that all of them see. Process 0
-    holds the lock, decides what is done and writes manifests and tables; at the border of every stage they wait for
-    each other, so that what one wrote lies there when another reads it.
+    Several processes (`training.hosts`) all call this with one workdir that all of them see. Process 0 holds the lock,
+    decides which stage runs are done, and writes manifests and tables. They wait for each other at the end of every
+    stage, so that one finds the files that another wrote.
 
     Args:
       config: a resolved, validated config.
@@ -127,8 +126,8 @@ def execute(
     return workdir / "report" / "index.html"
 
 
-def _refuse_early(config: ml_collections.ConfigDict, workdir: Path, runs: Sequence[StageRun]) -> None:
-    """Looks at the files that later stages read, which would else be refused hours later."""
+def _refuse_early(config: ConfigDict, workdir: Path, runs: Sequence[StageRun]) -> None:
+    """Check the files that later stages read, which would otherwise be refused hours later."""
     if any(run.stage == "craft" and not (workdir / run.id / "manifest.json").exists() for run in runs):
         from ranjax.run.stages import word_candidates as candidates
 
@@ -136,21 +135,18 @@ def _refuse_early(config: ml_collections.ConfigDict, workdir: Path, runs: Sequen
 
 
 def _carry_out(
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     workdir: Path,
     runs: tuple[StageRun, ...],
     count: int,
-    mesh: Any,
+    mesh: Mesh,
     stop: Callable[[], bool],
     say: Callable[[str], None],
     begins: Callable[[str, int, int], None],
 ) -> None:
-    """The first `count` of `runs` that are not done yet, each until its manifest is written."""
-    # Brings JAX with it, which a plan has no need of.
-    from ranjax.training import profiling
-
+    """Carry out those of the first `count` runs that are not done yet, each until its manifest is written."""
     expected = fingerprints(config, runs)
-    shared: dict[str, Any] = {}
+    shared: dict[Hashable, Any] = {}
     for number, run in enumerate(runs[:count], start=1):
         folder = workdir / run.id
         title = f"[{number}/{len(runs)}] {run.id}"
@@ -158,6 +154,7 @@ def _carry_out(
             say(f"{title}: done before, skipped")
             shared.setdefault("skipped", set()).add(run.id)
             continue
+        # What decides the outcome is on the disk before the work begins.
         record = {"fingerprint": expected[run.id], "config": decided_by(config, run), "stage": run.stage}
         hosts.first_does(functools.partial(files.write_json, folder / "stage.json", record))
         if stop():
@@ -180,10 +177,6 @@ def _carry_out(
         say(f"{title}: done in {seconds:.1f} s")
 
 
-def _finish(folder: Path, record: Mapping[str, Any], outcome: Any, seconds: float) -> None:
-    content = {"files": files.hashes(folder, skip=NOT_LISTED)}
-    files.write_json(folder / "manifest.json", {**record, **_plain(outcome), **content, "seconds": seconds})
-
-
-def _plain(outcome: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(dict(outcome)))
+def _finish(folder: Path, record: Mapping[str, object], outcome: Mapping[str, object] | None, seconds: float) -> None:
+    content = {"files": files.hashes(folder, skip=NOT_LISTED), "seconds": seconds}
+    files.write_json(folder / "manifest.json", {**record, **(outcome or {}), **content})

@@ -1,8 +1,8 @@
-"""Out of memory in words: what was asked for, how large the work is, and the keys that make it smaller."""
+"""An explanation of "out of memory": the work, its size, and the keys that make it smaller."""
 
 from __future__ import annotations
 
-from typing import Any
+from ml_collections import ConfigDict
 
 from ranjax.run import config as configs
 
@@ -12,18 +12,18 @@ LOWER = {
     "adapt": ("evaluate.batch_size", "adapt.tune_batch_size", "adapt.batch_size"),
     "evaluate": ("evaluate.batch_size", "evaluate.attacked_examples", "model.compute_dtype"),
 }
-"""At least three keys of each stage that lower what it needs; those first that leave its results as they are."""
+"""At least three keys of each stage that lower its memory; keys that leave its results as they are come first."""
 EVERYWHERE = ("data.image_size", "evaluate.batch_size", "pretrain.batch_size")
 _SMALLER = {"model.remat": "True", "model.compute_dtype": "bfloat16"}
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a device (XLA's RESOURCE_EXHAUSTED) or on the host."""
+    """Return whether memory ran out, on a device (XLA's RESOURCE_EXHAUSTED) or on the host."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error))
 
 
-def explain(error: BaseException, stage: str, run_id: str, config: Any) -> str:
-    """One text that says which stage ran out, with what batch and sizes, and which keys (at least three) lower it.
+def explain(error: BaseException, stage: str, run_id: str, config: ConfigDict) -> str:
+    """Return a text that names the stage, its batch and sizes, and at least three keys that lower its memory.
 
     Args:
       error: for which `is_exhausted` holds.
