@@ -73,7 +73,7 @@ def get_config(mode=""):
         adapt.methods = ("lp", "ran", "ran_lora", "tecoa", "ttc", "ran_without_mse")
         adapt.seeds, adapt.epochs, adapt.attack_steps = 2, 2, 1
         adapt.search_rates, adapt.search_strengths = (1.0,), (0.3, 1.0)
-        adapt.tune_epochs, adapt.tune_batch_size = 1, 32
+        adapt.tower.epochs, adapt.tower.batch_size = 1, 32
         evaluate.steps, evaluate.apgd_steps, evaluate.restarts = 2, 3, 1
         evaluate.attacks, evaluate.radii, evaluate.attacked_splits = ("pgd", "apgd_ce"), ("1/255",), ("test",)
         evaluate.attacked_examples = evaluate.batch_size = evaluate.corruption_examples = evaluate.pairs = 8

@@ -1,12 +1,14 @@
 """The configuration: every key documented and checked, wrong values refused with key, value, what is allowed."""
 
+import dataclasses
 import re
 
 import pytest
 
 from ranjax.core.errors import ConfigError
+from ranjax.methods.table import settings_of
 from ranjax.run import config as configs
-from ranjax.run.stages import adapted_encoder as adapted
+from ranjax.run.schema import adapt_keys
 
 
 @pytest.fixture
@@ -59,11 +61,11 @@ def test_override_reads_text_as_the_keys_type(config, name, text, expected):
         ("data.image_size", "inf", "a whole number"),
         ("pretrain.learning_rate", "nan", "above 0"),
         ("pretrain.learning_rate", "inf", "a finite number"),
-        ("adapt.mse", "inf", "a finite number"),
+        ("adapt.ran.mse", "inf", "a finite number"),
         ("adapt.step", "0", "above 0"),
         ("seed", "1e20", "from 0 to 4294967295"),
         ("pretrain.trainable", "('vision/(',)", "regular expressions"),
-        ("adapt.lora_targets", "('',)", "at least one regular expression"),
+        ("adapt.lora.targets", "('',)", "at least one regular expression"),
     ],
 )
 def test_what_is_not_allowed_is_refused_with_key_value_and_what_is(config, name, text, words):
@@ -76,15 +78,25 @@ def test_what_is_not_allowed_is_refused_with_key_value_and_what_is(config, name,
 @pytest.mark.parametrize(
     ("keys", "named", "words"),
     [
-        ({"adapt.mse": "0", "adapt.methods": "ran,ran_without_mse"}, "adapt.methods", "here adapt.mse = 0.0"),
+        ({"adapt.ran.mse": "0", "adapt.methods": "ran,ran_without_mse"}, "adapt.methods", "here adapt.ran.mse = 0.0"),
         ({"adapt.filter": "0", "adapt.methods": "ran_without_filter"}, "adapt.methods", "here adapt.filter = 0.0"),
         ({"adapt.filter": "0", "adapt.methods": "lp,lp_filter"}, "adapt.filter", "holds 'lp_filter'"),
-        ({"adapt.defence_ce": "0", "adapt.methods": "at"}, "adapt.defence_ce", "whose whole loss it is"),
         (
-            {"adapt.mse": "0", "adapt.methods": "ran_lora", "adapt.lora_terms": "mse"},
-            "adapt.lora_terms",
-            "as ran_lora has no other",
+            {"adapt.methods": "ran_lora_without_mse"},
+            "adapt.methods",
+            "a part that RAN (LoRA) has to leave out; here adapt.ran_lora.mse = 0.0",
         ),
+        (
+            {"adapt.methods": "ran_lora", "adapt.ran_lora.defence_ce": "0", "adapt.ran_lora.defence_kl": "0"},
+            "adapt.methods",
+            "at least one weight above 0 among adapt.ran_lora",
+        ),
+        (
+            {"adapt.methods": "ran_lora_without_defence_kl", "adapt.ran_lora.defence_ce": "0"},
+            "adapt.methods",
+            "at least one weight above 0",
+        ),
+        ({"adapt.methods": "lp,zero_shot"}, "adapt.methods", "'zero_shot' is evaluated without it"),
     ],
 )
 def test_a_method_that_lacks_what_it_is_about_is_refused(config, keys, named, words):
@@ -96,7 +108,7 @@ def test_a_method_that_lacks_what_it_is_about_is_refused(config, keys, named, wo
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("noise.ratios", ("0.1",)), ("adapt.search_rates", (True,)), ("adapt.lora_targets", (1,))]
+    ("key", "value"), [("noise.ratios", ("0.1",)), ("adapt.search_rates", (True,)), ("adapt.lora.targets", (1,))]
 )
 def test_a_tuple_of_another_type_is_refused(config, key, value):
     config.update_from_flattened_dict({key: value})
@@ -121,20 +133,26 @@ def test_sizes_that_given_weights_decide_are_named_and_no_others(config):
     assert [note.split()[0] for note in configs.notes(config)] == ["model.text_layers", "model.vision_width"]
 
 
-def test_ran_in_loras_scope_has_the_terms_that_the_config_names(config):
-    assert adapted.tuned_of(config.adapt, "ran") is None
-    config.adapt.ran_scope, config.adapt.lora_terms = "lora", ("ce", "defence_ce", "defence_kl")
-    config.adapt.methods = ("lp", "ran", "ran_without_defence_kl", "ran_without_filter")
+def test_a_variant_has_its_bases_settings_but_for_what_it_changes(config):
+    config.adapt.ran_lora.ce, config.adapt.ran.cov, config.adapt.lp.learning_rate = 1.0, 0.5, 0.25
+    config.adapt.methods = ("lp", "lp_filter", "ran_wide", "ran_without_mse", "ran_lora", "ran_lora_without_defence_kl")
     configs.validate(config)
-    whole, less, unfiltered = (adapted.tuned_of(config.adapt, name) for name in config.adapt.methods[1:])
-    assert whole.without == ("mse", "cov", "svd", "defence_consistency")
-    assert set(less.without) - set(whole.without) == {"defence_kl"}
-    assert (whole.filtered, unfiltered.filtered) == (True, False)
-    assert whole == adapted.tuned_of(config.adapt, "ran_lora")
-    config.adapt.methods = ("lp", "ran_without_mse")
-    with pytest.raises(ConfigError, match=r"one of several adapt\.lora_terms") as error:
-        configs.validate(config)
-    assert error.value.key == "adapt.methods"
+    lp, filtered, wide, ablated, whole, less = (settings_of(config.adapt, name) for name in config.adapt.methods)
+    assert filtered == dataclasses.replace(lp, filtered=True)
+    assert lp.learning_rate == 0.25
+    assert (wide.cov, wide.head, wide.learning_rate) == (0.5, "residual", 1e-3)
+    assert (ablated.cov, ablated.mse) == (0.5, 0.0)
+    assert less == dataclasses.replace(whole, defence_kl=0.0)
+    assert list(whole.terms) == ["ce", "defence_ce", "defence_kl"]
+
+
+@pytest.mark.parametrize(("old", "new"), sorted(adapt_keys.RENAMED.items()))
+def test_an_old_key_of_a_method_is_refused_with_its_new_name(config, old, new):
+    with pytest.raises(ConfigError, match=re.escape(new)) as error:
+        configs.override(config, old, "1")
+    assert error.value.key == old
+    named = re.findall(r"adapt\.[a-z_.]+\b", new)
+    assert all(name in configs.BY_NAME or name == "adapt.methods" for name in named)
 
 
 def test_a_whole_checkpoint_and_a_text_tower_exclude_each_other(config):
@@ -182,7 +200,7 @@ def test_describe_lists_every_key_with_its_value_and_meaning(config):
         assert key.meaning in text
     choices = text.split("adapt.class_weights = ")[1].splitlines()[2]
     assert choices == "    Allowed: one of 'none', 'balanced'."
-    assert "names out of 'lp', 'lp_filter', 'mlp'" in text.split("adapt.methods = ")[1].splitlines()[2]
+    assert "names out of 'zero_shot', 'lp', 'lp_filter', 'mlp'" in text.split("adapt.methods = ")[1].splitlines()[2]
     assert f"pretrain.steps = 77  [steps]  (default {configs.BY_NAME['pretrain.steps'].default})" in text
 
 

@@ -12,7 +12,7 @@ from ranjax.cli import console
 from ranjax.models.checkpoints.naming import paths
 from ranjax.run import config as configs
 from ranjax.run import pipeline
-from ranjax.run.stages.adapted_encoder import load_tuned
+from ranjax.run.stages.adapt_outputs import load_tower
 from ranjax.training.devices import make_mesh
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ def made(tmp_path_factory):
     config.noise.ratios = (0.0,)
     config.adapt.methods = ("lora", "fft", "lp_filter")
     config.adapt.seeds = 2
-    config.adapt.tune_epochs, config.adapt.tune_batch_size, config.adapt.tuned_seeds = 1, 20, 2
+    config.adapt.tower.epochs, config.adapt.tower.batch_size, config.adapt.tower.seeds = 1, 20, 2
     configs.validate(config)
     pipeline.execute(config, workdir, mesh=make_mesh(1), stop=lambda: False, say=lambda line: None, until="adapt")
     return workdir
@@ -44,7 +44,7 @@ def test_lora_is_merged_and_the_round_trip_is_bit_equal(made, tmp_path, capsys):
     assert "the run has no results.json yet" in capsys.readouterr().out
     functions, params, _ = models.load(out)
     _, base, _ = models.load(made / "pretrain" / "clean" / "encoder")
-    adapters = jax.tree.map(lambda x: x[1], load_tuned(made / "adapt" / "clean", "lora")["encoder"])
+    adapters = jax.tree.map(lambda x: x[1], load_tower(made / "adapt" / "clean", "lora")["encoder"])
     merged, replaced = models.lora.merge(base, adapters)
     jax.tree.map(np.testing.assert_array_equal, params, merged)
     jax.tree.map(np.testing.assert_array_equal, models.lora.unmerge(params, replaced), base)
@@ -61,7 +61,7 @@ def test_lora_is_merged_and_the_round_trip_is_bit_equal(made, tmp_path, capsys):
 def test_a_fully_tuned_tower_is_what_was_trained(made, tmp_path):
     assert console.call(["export", str(made), "--method", "fft", "--out", str(tmp_path / "fft")]) == 0
     _, params, _ = models.load(tmp_path / "fft")
-    trained = paths(jax.tree.map(lambda x: x[0], load_tuned(made / "adapt" / "clean", "fft")["encoder"]))
+    trained = paths(jax.tree.map(lambda x: x[0], load_tower(made / "adapt" / "clean", "fft")["encoder"]))
     assert len(trained) > 10
     for path, leaf in trained.items():
         np.testing.assert_array_equal(paths(params)[path], leaf)

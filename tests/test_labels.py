@@ -97,7 +97,7 @@ def test_what_adapt_cannot_do_is_refused_before_an_condition_is_trained(tmp_path
     with pytest.raises(ConfigError, match="split 'adapt' has no more examples of class") as error:
         run("pretrain")
     assert error.value.key == "adapt.shots"
-    config.adapt.shots, config.adapt.methods, config.adapt.lora_rank = 0, ("lora",), 999
-    with pytest.raises(ConfigError, match=r"adapt\.lora_rank = 999") as error:
+    config.adapt.shots, config.adapt.methods, config.adapt.lora.rank = 0, ("lora",), 999
+    with pytest.raises(ConfigError, match=r"adapt\.lora\.rank = 999") as error:
         run("pretrain")
     assert not (tmp_path / "pretrain" / "clean" / "checkpoints").exists()

@@ -29,7 +29,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ranjax.methods.head_training import METHODS, Examples, Fit, fit_heads
+from ranjax.methods.head_inputs import Examples
+from ranjax.methods.head_training import fit_heads
+from ranjax.methods.method_settings import Fit
+from ranjax.methods.table import METHODS
 from ranjax.training import cpu, devices
 
 METHODS_TIMED = ("lp", "mlp", "nmtune", "ran")
@@ -46,7 +49,7 @@ def make_features(seed: int, count: int, width: int, classes: int, ratios: int) 
 
 def time_method(options: argparse.Namespace, name: str, train: Examples, validation: Examples) -> dict[str, Any]:
     """Seconds of all ratios and seeds of one method, for `options.epochs`."""
-    timed = options.timed_epochs if METHODS[name].head == "residual" else options.epochs
+    timed = options.timed_epochs if METHODS[name].settings.head == "residual" else options.epochs
     settings = Fit(epochs=timed, batch_size=options.batch, parallel=options.parallel)
 
     mesh = None if options.one_device else devices.make_mesh()
@@ -54,7 +57,7 @@ def time_method(options: argparse.Namespace, name: str, train: Examples, validat
     def run() -> float:
         start = time.perf_counter()
         arguments = {"classes": options.classes, "seeds": range(options.seeds), "settings": settings, "mesh": mesh}
-        jax.block_until_ready(fit_heads([METHODS[name]], train, validation, **arguments).variables)
+        jax.block_until_ready(fit_heads([METHODS[name].settings], train, validation, **arguments).variables)
         return time.perf_counter() - start
 
     first, second = run(), run()

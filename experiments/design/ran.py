@@ -32,8 +32,10 @@ from ranjax.core import files
 from ranjax.core.pixels import pixel_units, to_float
 from ranjax.evaluation import statistics
 from ranjax.evaluation.white_box import WhiteBox
-from ranjax.methods.head_training import METHODS, Fit, Method, fit_heads, predict
-from ranjax.methods.tower_methods import TUNED, Images, Tune, Tuned, encoder_of, head_of
+from ranjax.methods.head_training import fit_heads, predict
+from ranjax.methods.method_settings import TERMS, Fit, HeadTraining, TowerTraining
+from ranjax.methods.table import settings_of
+from ranjax.methods.tower_methods import Images, TowerFit, encoder_of, head_of, tower_fit
 from ranjax.methods.tower_training import tune
 from ranjax.models.heads import HEADS
 from ranjax.objectives.robust import class_logits
@@ -41,13 +43,11 @@ from ranjax.run import config as configs
 from ranjax.run import plan as planning
 from ranjax.run.context import context_of
 from ranjax.run.stages import adapt
-from ranjax.run.stages import adapted_encoder as adapted
 from ranjax.run.stages import inputs as common
-from ranjax.run.stages import search_grid as adapt_search
 from ranjax.training.devices import make_mesh
 from ranjax.training.row_map import RowMap
 
-TERMS = ("mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl")
+OPTIONAL = TERMS[1:]
 
 
 def main() -> int:
@@ -120,7 +120,7 @@ class Bench:
         """The encoder behind a filter of this width; 0: none."""
         with self.config.unlocked():
             self.config.adapt.filter = float(sigma)
-        return adapted.behind_filter(self.config.adapt, self.params) if sigma else self.params
+        return adapt.behind_filter(self.config.adapt, self.params) if sigma else self.params
 
     def examples(self, source: str, sigma: float) -> Any:
         """Cached features behind a filter, clean and attacked by `adapt.defence_source`."""
@@ -153,7 +153,7 @@ class Bench:
             found[radius] = one.correct
         return found
 
-    def fitted(self, name: str, method: Method, source: str, sigma: float) -> Line:
+    def fitted(self, name: str, method: HeadTraining, source: str, sigma: float) -> Line:
         """A head on cached features."""
         examples = self.examples(source, sigma)
         settings = Fit(self.config.adapt.epochs, self.config.adapt.batch_size)
@@ -179,7 +179,7 @@ class Bench:
 
     def filter(self) -> Iterator[Line]:
         """How wide the filter should be, and what it is worth alone."""
-        ran, rate = METHODS["ran"], adapted.method_of(self.config.adapt, "lp")
+        ran, rate = (settings_of(self.config.adapt, name) for name in ("ran", "lp"))
         for sigma in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0):
             for name, method in (("LP", rate), ("RAN", ran)):
                 if self.wanted(f"{name}, filter {sigma}"):
@@ -187,28 +187,27 @@ class Bench:
 
     def heads(self) -> Iterator[Line]:
         """RAN on cached features: its terms, its head, where attacked features come from."""
-        adapt_ = self.config.adapt
-        sigma, ran = float(adapt_.filter), METHODS["ran"]
-        variants: list[tuple[str, str, float, Method]] = [
-            ("LP", "probe", 0.0, adapted.method_of(adapt_, "lp")),
-            ("MLP", "probe", 0.0, METHODS["mlp"]),
-            ("NMTune", "probe", 0.0, METHODS["nmtune"]),
-            ("AT", "probe", 0.0, METHODS["at"]),
-            ("LP behind the filter", "probe", sigma, adapted.method_of(adapt_, "lp")),
-            ("NMTune behind the filter", "probe", sigma, METHODS["nmtune"]),
-            ("AT behind the filter", "probe", sigma, METHODS["at"]),
+        sigma = float(self.config.adapt.filter)
+        names = ("lp", "mlp", "nmtune", "at", "ran")
+        lp, mlp, nmtune, at, ran = (settings_of(self.config.adapt, name) for name in names)
+        variants: list[tuple[str, str, float, HeadTraining]] = [
+            ("LP", "probe", 0.0, lp),
+            ("MLP", "probe", 0.0, mlp),
+            ("NMTune", "probe", 0.0, nmtune),
+            ("AT", "probe", 0.0, at),
+            ("LP behind the filter", "probe", sigma, lp),
+            ("NMTune behind the filter", "probe", sigma, nmtune),
+            ("AT behind the filter", "probe", sigma, at),
             ("RAN", "probe", sigma, ran),
             ("RAN without filter", "probe", 0.0, ran),
             ("RAN, attacks on the encoder alone", "encoder", sigma, ran),
         ]
-        for term in TERMS:
-            if getattr(ran.weights, term):
-                weights = ran.weights._replace(**{term: 0.0})
-                variants.append((f"RAN without {term}", "probe", sigma, dataclasses.replace(ran, weights=weights)))
+        for term in OPTIONAL:
+            if getattr(ran, term):
+                variants.append((f"RAN without {term}", "probe", sigma, dataclasses.replace(ran, **{term: 0.0})))
         for term, weight in (("mse", 1.0), ("cov", 0.04), ("svd", 0.001), ("defence_consistency", 1.0)):
-            if not getattr(ran.weights, term):
-                weights = ran.weights._replace(**{term: weight})
-                with_term = dataclasses.replace(ran, weights=weights, head="narrow", learning_rate=3e-3)
+            if not getattr(ran, term):
+                with_term = dataclasses.replace(ran, **{term: weight}, head="narrow", learning_rate=3e-3)
                 variants.append((f"RAN, narrow head, with {term}", "probe", sigma, with_term))
         for head, rate in (("linear", 1e-2), ("narrow", 3e-3), ("residual", 1e-3)):
             variants.append(
@@ -221,8 +220,7 @@ class Bench:
     def schedule(self) -> Iterator[Line]:
         """How long RAN's head is to be trained, and how often the singular-value term is taken."""
         sigma, source = float(self.config.adapt.filter), self.config.adapt.defence_source
-        ran = adapted.method_of(self.config.adapt, "ran")
-        lp = adapted.method_of(self.config.adapt, "lp_filter")
+        ran, lp = (settings_of(self.config.adapt, name) for name in ("ran", "lp_filter"))
         variants = [("LP behind the filter", lp)]
         for share, rate, every in itertools.product((1.0, 1 / 2, 1 / 3), (1, 2, 3), (1, 8)):
             name = f"RAN, {share:.2f} of the epochs, rate x {rate}, svd every {every}"
@@ -234,28 +232,28 @@ class Bench:
 
     def scopes(self) -> Iterator[Line]:
         """Variants that attack encoder and head on the fly."""
-        ran = TUNED["ran_lora"]
-        base = adapt_search.tune_settings(self.config.adapt, ran, adapt_search.Variant(1.0, 1.0))
+        names = ("lora", "at_lora", "ran_live", "tecoa")
+        lora, at, live, tecoa = (settings_of(self.config.adapt, name) for name in names)
+        ran, base = self.all_terms(), tower_fit(self.config.adapt)
         plain = dataclasses.replace(ran, filtered=False)
-        at = TUNED["at_lora"]
-        variants: list[tuple[str, Tuned, Tune]] = [
-            ("LoRA", TUNED["lora"], base),
+        variants: list[tuple[str, TowerTraining, TowerFit]] = [
+            ("LoRA", lora, base),
             ("AT (LoRA)", at, base),
             ("AT (LoRA) behind the filter", dataclasses.replace(at, filtered=True), base),
             ("RAN (LoRA)", ran, base),
             ("RAN (LoRA) without filter", plain, base),
-            ("RAN (live head)", TUNED["ran_live"], base),
+            ("RAN (live head)", live, base),
         ]
-        for term in TERMS:
-            if getattr(base.weights, term):
-                variants.append((f"RAN (LoRA) without {term}", dataclasses.replace(ran, without=(term,)), base))
+        for term in OPTIONAL:
+            if getattr(ran, term):
+                variants.append((f"RAN (LoRA) without {term}", dataclasses.replace(ran, **{term: 0.0}), base))
         variants += [
             ("RAN (LoRA), filter 2.5", ran, dataclasses.replace(base, sigma=2.5)),
             ("RAN (LoRA), 1 attack step", ran, dataclasses.replace(base, attack=PGD(base.attack.epsilon, "5/255", 1))),
             ("RAN (LoRA), 5 epochs", ran, dataclasses.replace(base, epochs=5)),
             ("RAN (LoRA), 20 epochs", ran, dataclasses.replace(base, epochs=20)),
-            ("RAN (LoRA), rank 1", ran, dataclasses.replace(base, rank=1)),
-            ("TeCoA", TUNED["tecoa"], base),
+            ("RAN (LoRA), rank 1", dataclasses.replace(ran, rank=1), base),
+            ("TeCoA", tecoa, base),
         ]
         for name, method, settings in variants:
             if self.wanted(name):
@@ -263,8 +261,8 @@ class Bench:
 
     def objectives(self) -> Iterator[Line]:
         """What RAN minimises in LoRA's scope; every variant behind the filter, with the same attacks in training."""
-        ran, at = TUNED["ran_lora"], TUNED["at_lora_filter"]
-        base = adapt_search.tune_settings(self.config.adapt, ran, adapt_search.Variant(1.0, 1.0))
+        ran, at = self.all_terms(), settings_of(self.config.adapt, "at_lora_filter")
+        base = tower_fit(self.config.adapt)
         longer = dataclasses.replace(base, attack=dataclasses.replace(base.attack, steps=3))
         bare = {"mse": 0.0, "cov": 0.0, "svd": 0.0}
         alone = {**bare, "defence_consistency": 0.0, "defence_kl": 0.0}
@@ -278,16 +276,21 @@ class Bench:
             "CE under attack, KL 1": {**alone, "ce": 0.0, "defence_kl": 1.0},
             "TRADES-like, KL 6": {**alone, "defence_ce": 0.0, "defence_kl": 6.0},
         }
-        variants: list[tuple[str, Tuned, Tune]] = [("AT", at, base), ("AT, 3 attack steps", at, longer)]
+        variants: list[tuple[str, TowerTraining, TowerFit]] = [("AT", at, base), ("AT, 3 attack steps", at, longer)]
         for name, change in changes.items():
-            weights = base.weights._replace(**change)
-            variants.append((f"RAN, {name}", ran, dataclasses.replace(base, weights=weights)))
+            variants.append((f"RAN, {name}", dataclasses.replace(ran, **change), base))
         variants.append(("RAN, 3 attack steps", ran, longer))
         for name, method, settings in variants:
             if self.wanted(name):
                 yield self.tuned(name, method, settings)
 
-    def tuned(self, name: str, method: Tuned, settings: Tune) -> Line:
+    def all_terms(self) -> TowerTraining:
+        """RAN in LoRA's scope with every term, each with the weight that RAN's head gives it."""
+        head = settings_of(self.config.adapt, "ran")
+        lora = settings_of(self.config.adapt, "ran_lora")
+        return dataclasses.replace(lora, **{term: getattr(head, term) for term in TERMS})
+
+    def tuned(self, name: str, method: TowerTraining, settings: TowerFit) -> Line:
         if "clean" not in self.sources:
             self.sources["clean"] = adapt._examples(self.context, self.functions, self.params, self.splits, False)
         held = [

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from ranjax.core.errors import ConfigError, DataError, nearest
+from ranjax.core.settings import keys_of
 from ranjax.methods import selection
-from ranjax.methods.head_methods import Examples, Fit, Method
-from ranjax.models.heads import HEADS
-from ranjax.objectives.rectification import DEFENCE, Weights
+from ranjax.methods.method_settings import Fit, HeadTraining
+from ranjax.objectives.rectification import DEFENCE
 
 
-def check_settings(methods: Sequence[Method], seeds: Sequence[int], settings: Fit, classes: int) -> None:
+class Examples(NamedTuple):
+    """Cached features of a split.
+
+    Attributes:
+      features: f32[N, D], or f32[R, N, D] of R encoders.
+      labels: i32[N] in [0, C), or multi-hot [N, C].
+      attacked: the same examples' features under attack, shape of `features`, or None.
+    """
+
+    features: Any
+    labels: Any
+    attacked: Any = None
+
+
+def check_settings(methods: Sequence[HeadTraining], seeds: Sequence[int], settings: Fit, classes: int) -> None:
     """Raises ConfigError, naming the setting, where one is refused."""
     if not isinstance(settings, Fit):
         raise ConfigError("settings", settings, "a Fit, e.g. Fit(epochs=30)")
-    if isinstance(methods, (str, Mapping, Method)) or not all(isinstance(method, Method) for method in methods):
-        raise ConfigError("methods", methods, "a list of Method, e.g. [METHODS['lp'], METHODS['mlp']]")
+    listed = isinstance(methods, Sequence) and not isinstance(methods, str)
+    if not listed or not all(isinstance(method, HeadTraining) for method in methods):
+        raise ConfigError("methods", methods, "a list of HeadTraining, e.g. [METHODS['lp'].settings]")
     if not methods:
         raise ConfigError("methods", methods, "at least one method")
     if isinstance(seeds, (str, int)) or not all(_is_whole(seed) for seed in seeds):
@@ -29,7 +44,9 @@ def check_settings(methods: Sequence[Method], seeds: Sequence[int], settings: Fi
         raise ConfigError("seeds", seeds, "at least one, all different")
     check_whole("classes", classes, 2 - settings.multi_label, "; 1 is allowed where multi_label")
     for index, method in enumerate(methods):
-        _check_method(f"methods[{index}]", method)
+        check_fields(f"methods[{index}]", method)
+        if not method.terms:
+            raise ConfigError(f"methods[{index}]", method, "at least one weight above 0: there is no loss without")
         for name in ("head", "top_k", "svd_every", "epochs_share"):
             if getattr(method, name) != getattr(methods[0], name):
                 allowed = f"{getattr(methods[0], name)!r}, as methods[0] has: one call fits methods of one {name}"
@@ -50,10 +67,10 @@ def check_whole(key: str, value: Any, least: int, why: str = "") -> None:
         raise ConfigError(key, value, f"a whole number of at least {least}{why}")
 
 
-def check_finite(key: str, value: float, above_zero: bool = False) -> None:
-    """Raises ConfigError where a value is no finite number, or below 0 (or 0, where it must lie above)."""
-    if not (is_finite(value) and (value > 0 if above_zero else value >= 0)):
-        raise ConfigError(key, value, "a finite number above 0" if above_zero else "a finite number, 0 or more")
+def check_finite(key: str, value: float) -> None:
+    """Raise ConfigError where a value is no finite number of at least 0."""
+    if not (is_finite(value) and value >= 0):
+        raise ConfigError(key, value, "a finite number, 0 or more")
 
 
 def is_finite(value: Any) -> bool:
@@ -66,23 +83,23 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _check_method(key: str, method: Method) -> None:
-    if method.head not in HEADS:
-        raise ConfigError(f"{key}.head", method.head, f"one of {', '.join(HEADS)}", nearest(method.head, HEADS))
-    if not isinstance(method.weights, Weights):
-        raise ConfigError(f"{key}.weights", method.weights, "a Weights, e.g. Weights(ce=1.0, mse=1.0)")
-    for name, value in zip(Weights._fields, method.weights):
-        check_finite(f"{key}.weights.{name}", value)
-    if not any(method.weights):
-        raise ConfigError(f"{key}.weights", method.weights, "at least one above 0: there is no loss without")
-    check_finite(f"{key}.learning_rate", method.learning_rate, above_zero=True)
-    check_finite(f"{key}.weight_decay", method.weight_decay)
-    check_whole(f"{key}.top_k", method.top_k, 1)
-    check_whole(f"{key}.svd_every", method.svd_every, 1)
-    if not (is_finite(method.epochs_share) and 0 < method.epochs_share <= 1):
-        raise ConfigError(f"{key}.epochs_share", method.epochs_share, "above 0 and at most 1")
-    if not (is_finite(method.attacked_share) and 0 <= method.attacked_share <= 1):
-        raise ConfigError(f"{key}.attacked_share", method.attacked_share, "from 0 to 1")
+def check_fields(key: str, settings: Any) -> None:
+    """Check every field of a settings dataclass by its type and by the check that it declares.
+
+    Raises:
+      ConfigError: names the field, e.g. ``methods[0].learning_rate``.
+    """
+    words = {int: "a whole number", float: "a finite number", bool: "True or False", tuple: "a tuple of texts"}
+    for field in keys_of(key, type(settings)):
+        value, kind = getattr(settings, field.name.rpartition(".")[2]), type(field.default)
+        if kind in (int, float):
+            fits = _is_whole(value) if kind is int else is_finite(value)
+        else:
+            # Pixel units may be a number in place of a text: the field's own check says whether they are.
+            fits = isinstance(value, (str, int, float) if kind is str else kind)
+        expected = field.check(value) if fits else ""
+        if expected or not fits:
+            raise ConfigError(field.name, value, expected or words.get(kind, "a text"))
 
 
 def _check_class_weights(weights: Any, classes: int) -> None:
@@ -94,7 +111,7 @@ def _check_class_weights(weights: Any, classes: int) -> None:
 
 
 def prepare(
-    methods: Sequence[Method], train: Examples, validation: Examples, classes: int, multi_label: bool
+    methods: Sequence[HeadTraining], train: Examples, validation: Examples, classes: int, multi_label: bool
 ) -> tuple[Examples, Examples, tuple[str, ...]]:
     """Both splits as f32[R, N, D] and i32[N] or f32[N, C], checked, and notes on what they lack but can do without.
 
@@ -104,9 +121,8 @@ def prepare(
     """
     for index, method in enumerate(methods):
         for name in DEFENCE:
-            if getattr(method.weights, name) and train.attacked is None:
-                key = f"methods[{index}].weights.{name}"
-                raise ConfigError(key, getattr(method.weights, name), "0 where train.attacked is None")
+            if getattr(method, name) and train.attacked is None:
+                raise ConfigError(f"methods[{index}].{name}", getattr(method, name), "0 where train.attacked is None")
         if method.attacked_share and validation.attacked is None:
             key = f"methods[{index}].attacked_share"
             raise ConfigError(key, method.attacked_share, "0 where validation.attacked is None")

@@ -1,6 +1,7 @@
 """Frozen-feature training: encoders x methods x seeds of one head shape as one compiled program.
 
-    fitted = fit_heads([METHODS["mlp"], METHODS["nmtune"]], train, validation, classes=5, seeds=range(5))
+    methods = [METHODS["mlp"].settings, METHODS["nmtune"].settings]
+    fitted = fit_heads(methods, train, validation, classes=5, seeds=range(5))
     z, logits = predict(fitted.head, fitted.select(1, 0), features)
 
 Each run is AdamW on shuffled batches of cached features, with a cosine schedule, and keeps the parameters of its best
@@ -13,7 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,17 +24,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.keys import stream
-from ranjax.methods import head_inputs as adapt_input
-from ranjax.methods import selection
-from ranjax.methods.head_methods import METHODS, Examples, Fit, Method
+from ranjax.methods import head_inputs, selection
+from ranjax.methods.head_inputs import Examples
+from ranjax.methods.method_settings import Fit, HeadTraining
 from ranjax.models.heads import HEADS, LinearHead, ResidualHead
 from ranjax.objectives import classification, rectification
 from ranjax.objectives.rectification import Weights
 from ranjax.training import cpu, devices
 
-__all__ = ["HEADS", "METHODS", "Examples", "Fit", "FittedHeads", "Method", "Weights", "fit_heads", "predict"]
 
-Head = LinearHead | ResidualHead
+class Head(Protocol):
+    """A head's shape, e.g. one of `ranjax.models.heads`; hashable."""
+
+    @property
+    def features(self) -> int: ...
+
+    @property
+    def classes(self) -> int: ...
+
+    def apply(self, params: Any, stats: Any, features: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class FittedHeads:
 class _Plan(NamedTuple):
     """What a program is compiled for."""
 
-    head: Head
+    head: LinearHead | ResidualHead
     settings: Fit
     batch: int
     terms: frozenset[str]
@@ -99,7 +108,7 @@ class _Runs(NamedTuple):
 
 @cpu.one_lapack_thread()
 def fit_heads(
-    methods: Sequence[Method],
+    methods: Sequence[HeadTraining],
     train: Examples,
     validation: Examples,
     *,
@@ -137,17 +146,17 @@ def fit_heads(
         a validation split with one class only.
     """
     settings = settings or Fit()
-    adapt_input.check_settings(methods, seeds, settings, classes)
+    head_inputs.check_settings(methods, seeds, settings, classes)
     seeds = [int(seed) for seed in seeds]
-    train = adapt_input.as_named("train", Examples, train)
-    validation = adapt_input.as_named("validation", Examples, validation)
+    train = head_inputs.as_named("train", Examples, train)
+    validation = head_inputs.as_named("validation", Examples, validation)
     one_encoder = np.ndim(train.features) == 2
-    train, validation, notes = adapt_input.prepare(methods, train, validation, classes, settings.multi_label)
+    train, validation, notes = head_inputs.prepare(methods, train, validation, classes, settings.multi_label)
     encoders, examples, width = train.features.shape
 
     shape = (encoders, len(methods), len(seeds))
     count = int(np.prod(shape))
-    terms = frozenset(term for term in Weights._fields if any(getattr(m.weights, term) for m in methods))
+    terms = frozenset(term for term in Weights._fields if any(getattr(method, term) for method in methods))
     plan = _Plan(
         head=HEADS[methods[0].head](width, classes),
         settings=replace(settings, epochs=max(1, round(methods[0].epochs_share * settings.epochs))),
@@ -186,13 +195,16 @@ def fit_heads(
     )
 
 
-def predict(head: Head, variables: dict[str, Any], features: Any) -> tuple[jax.Array, jax.Array]:
+def predict(
+    head: Head, variables: dict[str, Any], features: Any, leading: int | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Applies a head, or each of many, with its running statistics.
 
     Args:
       head: of `FittedHeads`.
       variables: {"params", "stats"}, with any leading axes.
       features: f32[N, D].
+      leading: how many leading axes the variables have; None: seen from those of a head of `HEADS`.
 
     Returns:
       (z f32[..., N, D], logits f32[..., N, C]).
@@ -203,8 +215,8 @@ def predict(head: Head, variables: dict[str, Any], features: Any) -> tuple[jax.A
     features = jnp.asarray(features, jnp.float32)
     if features.ndim != 2 or features.shape[1] != head.features:
         raise DataError(f"features have shape {features.shape}, the head takes [N, {head.features}]")
-    bias = variables["params"]["classifier"]["bias"]
-    return _predict(head, bias.ndim - 1, variables, features)
+    axes = variables["params"]["classifier"]["bias"].ndim - 1 if leading is None else leading
+    return _predict(head, axes, variables, features)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -214,7 +226,7 @@ def _predict(head: Head, leading: int, variables: dict[str, Any], features: jax.
 
     if leading == 0:
         return apply(variables)
-    axes = variables["params"]["classifier"]["bias"].shape[:leading]
+    axes = jax.tree.leaves(variables)[0].shape[:leading]
     flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[leading:])), variables)
     return jax.tree.map(lambda x: x.reshape(axes + x.shape[1:]), lax.map(apply, flat))
 
@@ -355,7 +367,7 @@ def _chunked_logits(head: Head, variables: Any, features: jax.Array, chunk: int 
     return lax.map(apply, padded).reshape(-1, head.classes)[:count]
 
 
-def _make_runs(methods: Sequence[Method], seeds: Sequence[int], shape: tuple[int, int, int]) -> _Runs:
+def _make_runs(methods: Sequence[HeadTraining], seeds: Sequence[int], shape: tuple[int, int, int]) -> _Runs:
     encoder, method, seed = (index.ravel() for index in np.indices(shape))
 
     def of_method(values: Sequence[float]) -> jax.Array:
@@ -366,7 +378,7 @@ def _make_runs(methods: Sequence[Method], seeds: Sequence[int], shape: tuple[int
 
     return _Runs(
         encoder=jnp.asarray(encoder, jnp.int32),
-        weights=Weights(*(of_method([getattr(m.weights, term) for m in methods]) for term in Weights._fields)),
+        weights=Weights(*(of_method([getattr(m, term) for m in methods]) for term in Weights._fields)),
         learning_rate=of_method([m.learning_rate for m in methods]),
         weight_decay=of_method([m.weight_decay for m in methods]),
         attacked_share=of_method([m.attacked_share for m in methods]),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ranjax.core.checks import above, at_least, between, epsilon, one_of, patterns, share_of
+from ranjax.core import checks
+from ranjax.core.checks import above, at_least, between, one_of, patterns, share_of
 from ranjax.core.settings import setting
 
 TERMS = ("ce", "mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl")
@@ -124,11 +125,11 @@ class TowerTraining(Objective):
 
 
 @dataclass(frozen=True)
-class Counterattack:
+class TTC:
     """Settings of `ranjax.methods.test_time.counterattack` (TTC)."""
 
-    epsilon: str | float = setting("4/255", "Radius of its ball.", "pixel units", epsilon)
-    step: str | float = setting("1/255", "Step of its gradient ascent.", "pixel units", epsilon)
+    epsilon: str | float = setting("4/255", "Radius of its ball.", "pixel units", checks.epsilon)
+    step: str | float = setting("1/255", "Step of its gradient ascent.", "pixel units", checks.epsilon)
     steps: int = setting(2, "Steps of its gradient ascent.", "steps", at_least(0))
     threshold: float = setting(
         0.2, "Images whose embedding moves by this share or more under noise keep the noise alone.", "share", _weight

@@ -12,7 +12,7 @@ from typing import Any
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.core.registry import Table, check_entry
 from ranjax.core.settings import read
-from ranjax.methods.method_settings import TERMS, Counterattack, HeadTraining, TowerTraining
+from ranjax.methods.method_settings import TERMS, TTC, HeadTraining, TowerTraining
 
 NEEDS = ("attacked", "filter", "questions", "single_label")
 
@@ -34,7 +34,7 @@ class Method:
       name: as the config and results.json have it.
       label: as a page has it.
       settings: an instance of a frozen dataclass of `ranjax.core.settings.setting` fields; None: nothing to set.
-        `HeadTraining` is trained by `fit_heads`, `TowerTraining` by `tune`, `Counterattack` changes images at test
+        `HeadTraining` is trained by `fit_heads`, `TowerTraining` by `tune`, `TTC` changes images at test
         time; any other kind is a head on frozen features that brings `fit` and `predict`.
       keys: the fields that are configuration keys ``adapt.<name>.<field>``; None: all.
       fit: ``(train, validation, settings, *, classes, seeds, shared) -> variables``: two `Examples`, the settings, C,
@@ -65,7 +65,7 @@ class Method:
     @property
     def family(self) -> str:
         """One of "zero_shot", "head", "tower", "test_time"."""
-        kinds = ((type(None), "zero_shot"), (TowerTraining, "tower"), (Counterattack, "test_time"))
+        kinds = ((type(None), "zero_shot"), (TowerTraining, "tower"), (TTC, "test_time"))
         return next((family for kind, family in kinds if isinstance(self.settings, kind)), "head")
 
     def variant(self, name: str, label: str, style: Style | None = None, **others: Any) -> Method:
@@ -288,7 +288,7 @@ METHODS: Table[Method] = Table(
         Method(
             "ttc",
             "TTC",
-            Counterattack(),
+            TTC(),
             style=Style("#56B4E9", "*", _DASH_DOTTED),
             needs=("single_label",),
             source="Xing et al. 2025, arXiv 2503.03613",

@@ -12,38 +12,16 @@ may move more or less than 0.2 under the same noise, and then all images or none
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ranjax.core.errors import ConfigError, DataError
-
-
-@dataclass(frozen=True)
-class TTC:
-    """Settings of `counterattack`.
-
-    Attributes:
-      epsilon: Linf radius in pixel units.  step_size: likewise.  steps: gradient steps.
-      threshold: images whose tau is at or above it keep the noise alone.
-      beta: iterate i of 0..steps (0 is the noise) is weighted by exp(beta * i) in the final average.
-    """
-
-    epsilon: float = 4 / 255
-    step_size: float = 1 / 255
-    steps: int = 2
-    threshold: float = 0.2
-    beta: float = 2.0
-
-    def __post_init__(self) -> None:
-        for name in ("epsilon", "step_size", "threshold"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(name, getattr(self, name), "0 or more")
-        if self.steps < 0:
-            raise ConfigError("steps", self.steps, "0 or more")
+from ranjax.core.errors import DataError
+from ranjax.core.pixels import pixel_units
+from ranjax.methods.head_inputs import check_fields
+from ranjax.methods.method_settings import TTC
 
 
 class Counterattack(NamedTuple):
@@ -69,25 +47,28 @@ def counterattack(
       keys: key[B]: an image's noise does not depend on its batch.
 
     Raises:
+      ConfigError: a setting.
       DataError: keys that are not one per image.
     """
+    check_fields("settings", settings)
+    epsilon, size = pixel_units(settings.epsilon), pixel_units(settings.step)
     if keys.shape != images.shape[:1]:
         raise DataError(f"keys have shape {keys.shape}, {images.shape[:1]} is needed, one per image")
     fixed = lax.stop_gradient(images)
     before = features_fn(fixed)
 
     def inside(delta: jax.Array) -> jax.Array:
-        return jnp.clip(fixed + jnp.clip(delta, -settings.epsilon, settings.epsilon), 0, 1) - fixed
+        return jnp.clip(fixed + jnp.clip(delta, -epsilon, epsilon), 0, 1) - fixed
 
     def draw(key: jax.Array) -> jax.Array:
-        return jax.random.uniform(key, images.shape[1:], images.dtype, -settings.epsilon, settings.epsilon)
+        return jax.random.uniform(key, images.shape[1:], images.dtype, -epsilon, epsilon)
 
     def square_shift(delta: jax.Array) -> jax.Array:
         return jnp.sum(jnp.square(features_fn(fixed + delta) - before), axis=1)
 
     def step(delta: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         gradient = jax.grad(lambda d: jnp.sum(square_shift(d)))(delta)
-        delta = inside(delta + settings.step_size * jnp.sign(gradient))
+        delta = inside(delta + size * jnp.sign(gradient))
         return delta, delta
 
     start = inside(jax.vmap(draw)(keys))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,16 +12,22 @@ import numpy as np
 from ranjax.attacks.pgd import PGD
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.methods import selection
-from ranjax.methods.head_inputs import as_named, check_classes, check_finite, check_labels, check_whole, is_finite
-from ranjax.methods.tower_methods import Images, Task, Tune, Tuned
+from ranjax.methods.head_inputs import (
+    as_named,
+    check_classes,
+    check_fields,
+    check_finite,
+    check_labels,
+    check_whole,
+    is_finite,
+)
+from ranjax.methods.method_settings import TowerTraining
+from ranjax.methods.tower_methods import Images, Task, TowerFit
 from ranjax.models import input_filter
 from ranjax.models.dual_encoder import DualEncoderFunctions
 from ranjax.models.heads import HEADS
-from ranjax.objectives.rectification import Weights
 
-SCOPES = ("head", "lora", "full")
 BY_HEAD = ("clean", "at", "ran")
-BY_PROMPTS = ("tecoa", "fare", "pmg_aft")
 
 
 def as_images(split: str, given: Any) -> Images:
@@ -40,12 +45,12 @@ def as_task(given: Any) -> Task:
 def check(
     functions: Any,
     params: Mapping[str, Any],
-    method: Tuned,
+    method: TowerTraining,
     train: Images,
     validation: Images,
     task: Task,
     seed: int,
-    settings: Tune,
+    settings: TowerFit,
 ) -> tuple[str, ...]:
     """Return notes on what the validation split lacks; arguments as of `ranjax.methods.tower_training.tune`.
 
@@ -53,8 +58,8 @@ def check(
       ConfigError: the encoder, the method, a setting or the seed, by its name.
       DataError: images, labels, embeddings or prompts, by split.
     """
-    if not isinstance(settings, Tune):
-        raise ConfigError("settings", settings, "a Tune, e.g. Tune(epochs=5)")
+    if not isinstance(settings, TowerFit):
+        raise ConfigError("settings", settings, "a TowerFit, e.g. TowerFit(epochs=5)")
     _check_method(method, settings)
     _check_settings(settings)
     check_whole("seed", seed, 0)
@@ -102,48 +107,30 @@ def _check_foreign(functions: Any, params: Mapping[str, Any], shape: Any, width:
         raise ConfigError("method.filtered", True, allowed)
 
 
-def _check_method(method: Tuned, settings: Tune) -> None:
-    if not isinstance(method, Tuned):
-        raise ConfigError("method", method, "a Tuned, e.g. TUNED['lora']")
-    _one_of("method.scope", method.scope, SCOPES)
-    _one_of("method.objective", method.objective, (*BY_HEAD, *BY_PROMPTS))
+def _check_method(method: TowerTraining, settings: TowerFit) -> None:
+    if not isinstance(method, TowerTraining):
+        raise ConfigError("method", method, "a TowerTraining, e.g. METHODS['lora'].settings")
+    check_fields("method", method)
     heads = tuple(HEADS) if method.objective in BY_HEAD else ("prompts",)
     if method.head not in heads:
-        allowed = f"one of {', '.join(heads)} where method.objective = {method.objective!r}"
-        raise ConfigError("method.head", method.head, allowed, nearest(method.head, heads))
+        expected = f"one of {', '.join(heads)} where method.objective = {method.objective!r}"
+        raise ConfigError("method.head", method.head, expected, nearest(method.head, heads))
     if method.head == "prompts" and settings.multi_label:
         raise ConfigError("multi_label", True, "False where prompts classify: they compete for one label")
-    unknown = [term for term in method.without if term not in Weights._fields]
-    if unknown:
-        raise ConfigError("method.without", unknown[0], f"some of {', '.join(Weights._fields)}")
-    left = [term for term, weight in settings.weights._asdict().items() if weight and term not in method.without]
-    if method.objective == "ran" and not left:
-        raise ConfigError("method.without", method.without, "to leave at least one term with a weight above 0")
+    if method.objective == "ran" and not method.terms:
+        raise ConfigError("method", method, "at least one weight above 0")
 
 
-def _check_settings(settings: Tune) -> None:
+def _check_settings(settings: TowerFit) -> None:
     check_whole("epochs", settings.epochs, 1)
     # The key as the command line has it: a batch is set there.
-    check_whole("adapt.tune_batch_size", settings.batch_size, 2)
-    check_whole("rank", settings.rank, 1)
-    check_whole("top_k", settings.top_k, 1)
+    check_whole("adapt.tower.batch_size", settings.batch_size, 2)
     if not isinstance(settings.attack, PGD):
         raise ConfigError("attack", settings.attack, "an image.PGD, e.g. PGD('4/255', '2/255', 2, keep='last')")
-    if not isinstance(settings.weights, Weights):
-        raise ConfigError("weights", settings.weights, "a Weights, e.g. METHODS['ran'].weights")
-    for name in ("learning_rate", "lora_rate", "head_rate"):
-        check_finite(name, getattr(settings, name), above_zero=True)
-    weights = {f"weights.{term}": weight for term, weight in settings.weights._asdict().items()}
-    numbers = {name: getattr(settings, name) for name in ("weight_decay", "pull", "sigma")}
-    for name, value in (weights | numbers).items():
-        check_finite(name, value)
-    _one_of("metric", settings.metric, selection.METRICS)
-    for name in ("trainable", "targets"):
-        for pattern in getattr(settings, name):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ConfigError(name, pattern, f"a regular expression ({error})") from error
+    check_finite("sigma", settings.sigma)
+    if settings.metric not in selection.METRICS:
+        expected = f"one of {', '.join(selection.METRICS)}"
+        raise ConfigError("metric", settings.metric, expected, nearest(str(settings.metric), selection.METRICS))
 
 
 def _check_task(task: Task, width: int, by_prompts: bool) -> int:
@@ -183,8 +170,3 @@ def _check_split(name: str, split: Images, classes: int, width: int, multi_label
     bad = np.flatnonzero(~np.isfinite(original).all(axis=1))
     if bad.size:
         raise DataError(f"{name} features hold a number that is not finite (row {bad[0]}; {bad.size} rows in all)")
-
-
-def _one_of(key: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(key, value, f"one of {', '.join(allowed)}", nearest(str(value), allowed))

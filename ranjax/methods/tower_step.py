@@ -18,7 +18,8 @@ from jax.sharding import Mesh
 from ranjax.attacks import losses
 from ranjax.attacks import pgd as image_attacks
 from ranjax.core.pixels import as_float
-from ranjax.methods.tower_methods import Images, Task, Tune, Tuned, adapters, encoder_of, head_of
+from ranjax.methods.method_settings import TowerTraining
+from ranjax.methods.tower_methods import Images, Task, TowerFit, adapters, encoder_of, head_of
 from ranjax.models import input_filter
 from ranjax.models.trainable import partition, select
 from ranjax.objectives import classification, rectification, robust
@@ -50,7 +51,9 @@ class Program(NamedTuple):
 
 
 @functools.lru_cache(maxsize=32)
-def program(functions: Any, method: Tuned, settings: Tune, classes: int, examples: int, mesh: Mesh) -> Program:
+def program(
+    functions: Any, method: TowerTraining, settings: TowerFit, classes: int, examples: int, mesh: Mesh
+) -> Program:
     """Compiled once for all seeds and upstream conditions of one shape; the mesh's size divides the batch."""
     head = head_of(method, functions.config.embed_dim, classes)
     optimizer = _optimizer(method, settings, examples)
@@ -58,9 +61,9 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
     def start(params: Any, key: jax.Array) -> Any:
         encoder: dict[str, Any] = {}
         if method.scope == "lora":
-            encoder = adapters(params, settings, jax.random.fold_in(key, 1))
+            encoder = adapters(params, method, jax.random.fold_in(key, 1))
         elif method.scope == "full":
-            encoder = partition(params, select(params, settings.trainable, "adapt.tune_trainable"))[0]
+            encoder = partition(params, select(params, method.trainable, "method.trainable"))[0]
         if method.filtered and settings.sigma:
             encoder = {**encoder, input_filter.NAME: input_filter.gaussian(settings.sigma)}
         trained: dict[str, Any] = {"encoder": jax.tree.map(jnp.asarray, encoder)}
@@ -102,17 +105,16 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
             # The general pull compares both models on x', as the public code does.
             sides = (features(hurt), features(as_float(batch.images)), features(hurt, params))
             bad, clean, original = (robust.class_logits(f, task.prompts, task.scale) for f in sides)
-            return robust.pmg_aft(bad, clean, original, batch.labels, settings.pull, settings.pull), stats
+            return robust.pmg_aft(bad, clean, original, batch.labels, method.pull, method.pull), stats
         if method.objective == "at":
             _, logits, stats = applied(features(hurt), True, stats)
             return classification.loss(logits, batch.labels, task.weights, settings.multi_label), stats
-        weights = settings.weights._replace(**dict.fromkeys(method.without, 0.0))
         z, logits, stats = applied(features(as_float(batch.images)), True, stats)
         if method.objective == "clean":
             return classification.loss(logits, batch.labels, task.weights, settings.multi_label), stats
         bad = applied(features(hurt), False, stats)[:2]
         total, _ = rectification.objective(
-            weights,
+            Weights(**{term: getattr(method, term) for term in Weights._fields}),
             batch.original,
             z,
             logits,
@@ -120,8 +122,8 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
             bad,
             class_weights=task.weights,
             multi_label=settings.multi_label,
-            top_k=settings.top_k,
-            terms=used(weights),
+            top_k=method.top_k,
+            terms=frozenset(method.terms),
         )
         return total, stats
 
@@ -131,7 +133,7 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
         rows = batch.labels.shape[0]
         keys = jax.random.split(key, rows * mesh.size)
         keys = jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index(AXIS) * rows, rows)
-        hurt = attacked(params, task, trained, batch, keys) if method.attacks else None
+        hurt = attacked(params, task, trained, batch, keys) if method.uses_attacked else None
         batch = Images(batch.images, _whole(batch.labels), _whole(batch.original))
         moving = moving_of(trained)
         (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(moving, trained, params, task, batch, hurt)
@@ -150,7 +152,7 @@ def program(functions: Any, method: Tuned, settings: Tune, classes: int, example
         encoder = encoder_of(method, params, trained)
         classify = logits_of(functions, method, head)
         sides = [as_float(batch.images)]
-        if method.attacks:
+        if method.uses_attacked:
             sides.append(attacked(params, task, trained, batch, keys))
         return None, _whole(jnp.stack([classify(encoder, task, trained, x) for x in sides], axis=1))
 
@@ -164,7 +166,7 @@ def _whole(rows: jax.Array) -> jax.Array:
     return jax.lax.all_gather(rows, AXIS, tiled=True)
 
 
-def logits_of(functions: Any, method: Tuned, head: Any) -> Callable[..., jax.Array]:
+def logits_of(functions: Any, method: TowerTraining, head: Any) -> Callable[..., jax.Array]:
     """``(encoder, task, trained, images f32[B, H, W, C]) -> logits f32[B, C]``, as deployed."""
 
     def classify(encoder: Any, task: Task, trained: Any, images: jax.Array) -> jax.Array:
@@ -174,11 +176,6 @@ def logits_of(functions: Any, method: Tuned, head: Any) -> Callable[..., jax.Arr
         return head.apply(trained["head"]["params"], trained["head"]["stats"], features, False)[1]
 
     return classify
-
-
-def used(weights: Weights) -> frozenset[str]:
-    """The terms with a weight other than 0."""
-    return frozenset(name for name, weight in weights._asdict().items() if weight)
 
 
 def moving_of(trained: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,14 +189,13 @@ def _with(trained: Mapping[str, Any], moving: Mapping[str, Any]) -> dict[str, An
     return {"encoder": {**trained["encoder"], **moving["encoder"]}, **head}
 
 
-def _optimizer(method: Tuned, settings: Tune, examples: int) -> optax.GradientTransformation:
+def _optimizer(method: TowerTraining, settings: TowerFit, examples: int) -> optax.GradientTransformation:
     steps = max(1, examples // settings.batch_size * settings.epochs)
 
     def adamw(rate: float) -> optax.GradientTransformation:
-        return optax.adamw(optax.cosine_decay_schedule(rate, steps), weight_decay=settings.weight_decay)
+        return optax.adamw(optax.cosine_decay_schedule(rate, steps), weight_decay=method.weight_decay)
 
-    rate = settings.lora_rate if method.scope == "lora" else settings.learning_rate
-    groups = {"encoder": adamw(rate), "head": adamw(settings.head_rate)}
+    groups = {"encoder": adamw(method.learning_rate), "head": adamw(method.head_learning_rate)}
 
     def labels(tree: Mapping[str, Any]) -> dict[str, Any]:
         return {name: jax.tree.map(functools.partial(_constant, name), part) for name, part in tree.items()}

@@ -1,7 +1,8 @@
 """Fine-tuning that reaches into the image tower: every method as one loop, told apart by scope, head and objective.
 
-    found = tune(functions, params, TUNED["at_lora"], train, validation, task, seed=0, settings=Tune())
-    encoder = encoder_of(TUNED["at_lora"], params, found.trained)
+    method = METHODS["at_lora"].settings
+    found = tune(functions, params, method, train, validation, task, seed=0, settings=TowerFit())
+    encoder = encoder_of(method, params, found.trained)
 
 Images pass through the tower at every step, and attacked ones are made on the fly against the tower and the head as
 they stand. What is trained is a small tree of its own: LoRA adapters, or the image tower with its projection.
@@ -21,10 +22,9 @@ from jax.sharding import Mesh
 
 from ranjax.core.errors import DataError
 from ranjax.core.keys import stream
-from ranjax.methods import selection
-from ranjax.methods import tower_inputs as tune_input
-from ranjax.methods import tower_step as tune_step
-from ranjax.methods.tower_methods import Images, Task, Tune, Tuned
+from ranjax.methods import selection, tower_inputs, tower_step
+from ranjax.methods.method_settings import TowerTraining
+from ranjax.methods.tower_methods import Images, Task, TowerFit
 from ranjax.objectives import classification
 from ranjax.training import cpu
 from ranjax.training.devices import make_mesh, replicate, shard_batch
@@ -35,14 +35,14 @@ class Diverged(DataError):
     """The loss of a fit is no longer finite."""
 
 
-class Outcome(NamedTuple):
-    """What `tune` found.
+class TowerOutcome(NamedTuple):
+    """The result of `tune`.
 
     Attributes:
       trained: {"encoder": adapters or arrays (none in scope "head"), "head": {"params", "stats"} (absent for prompts)},
         of the best epoch; the filter, which is fixed, stands in "encoder" where there is one.
       chosen: that epoch, from 0.
-      history: validation figure (`Tune.metric`) by epoch: the mean of clean and attacked for methods with attacks.
+      history: validation figure (`TowerFit.metric`) by epoch: the mean of clean and attacked for methods with attacks.
       losses: mean training loss by epoch.
       share: trained numbers, those of the head included, as a share of the encoder's.
     """
@@ -58,16 +58,16 @@ class Outcome(NamedTuple):
 def tune(
     functions: Any,
     params: Mapping[str, Any],
-    method: Tuned,
+    method: TowerTraining,
     train: Images,
     validation: Images,
     task: Task,
     *,
     seed: int,
-    settings: Tune,
+    settings: TowerFit,
     mesh: Mesh | None = None,
     check_stop: Callable[[str], None] = lambda where: None,
-) -> Outcome:
+) -> TowerOutcome:
     """Trains one method with one seed and keeps its best epoch by the validation split.
 
     Deterministic in its arguments, and the same on any number of devices within float tolerance. The batch is split
@@ -75,10 +75,10 @@ def tune(
 
     Args:
       functions: an encoder: hashable, with ``image_features(params, images f32[B, H, W, C]) -> f32[B, D]`` and D as
-        ``config.embed_dim``. For methods that are `filtered`, one of other people's begins with
-        :func:`ranjax.models.input_filter.apply` where `params` hold it.
-      params: its parameters, a nested dict of arrays; ``Tune.targets`` and ``Tune.trainable`` choose by their paths.
-      method: of `TUNED`, or another.
+        `config.embed_dim`. For methods that are `filtered`, one of your own begins with
+        `ranjax.models.input_filter.apply` where `params` hold it.
+      params: its parameters, a nested dict of arrays; `method.targets` and `method.trainable` choose by their paths.
+      method: the settings of an entry of `METHODS`, or your own.
       train, validation: `Images`, of which a plain tuple will do.
       task: `Task`, or a plain tuple. Methods with a head of their own take the number of classes from its prompts, and
         nothing else.
@@ -93,15 +93,15 @@ def tune(
       Diverged: a loss that is no longer finite, or outputs that are after no epoch; names the learning rates.
       ConfigError: a method, setting or seed that is refused, by its name; a batch of fewer than two images.
     """
-    train, validation = (tune_input.as_images(*x) for x in (("train", train), ("validation", validation)))
-    task = tune_input.as_task(task)
-    tune_input.check(functions, params, method, train, validation, task, seed, settings)
+    train, validation = (tower_inputs.as_images(*x) for x in (("train", train), ("validation", validation)))
+    task = tower_inputs.as_task(task)
+    tower_inputs.check(functions, params, method, train, validation, task, seed, settings)
     classes = len(task.prompts)
     settings = replace(settings, batch_size=min(settings.batch_size, len(train.labels)))
     mesh = _dividing(mesh, settings.batch_size)
-    program = tune_step.program(functions, method, settings, classes, len(train.labels), mesh)
+    program = tower_step.program(functions, method, settings, classes, len(train.labels), mesh)
     key = stream(seed, "adapt/tune")
-    state = replicate(tune_step.State(params, task, *program.start(params, key)), mesh)
+    state = replicate(tower_step.State(params, task, *program.start(params, key)), mesh)
     best: tuple[float, float, int, Any] = (-np.inf, -np.inf, -1, None)
     history, means = [], []
     for epoch in range(settings.epochs):
@@ -119,26 +119,23 @@ def tune(
         means.append(float(np.mean(jax.device_get(summed))))
         if not np.isfinite(means[-1]):
             where = f"the loss is {means[-1]} in epoch {epoch + 1}"
-            raise Diverged(_diverged(method, settings, where))
+            raise Diverged(_diverged(method, where))
         figure, loss = _judged(program, state, validation, jax.random.fold_in(key, 2**20), settings, mesh)
         history.append(figure)
         if (figure, -loss) > best[:2]:
             best = (figure, -loss, epoch, jax.device_get(state.trained))
     if best[3] is None:
-        raise Diverged(_diverged(method, settings, "the outputs on the validation split are finite after no epoch"))
+        raise Diverged(_diverged(method, "the outputs on the validation split are finite after no epoch"))
     total = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
-    share = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tune_step.moving_of(best[3]))) / total
-    return Outcome(best[3], best[2], history, means, share)
+    share = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tower_step.moving_of(best[3]))) / total
+    return TowerOutcome(best[3], best[2], history, means, share)
 
 
-def _diverged(method: Tuned, settings: Tune, what: str) -> str:
-    keys = {"lora": "lora_learning_rate", "full": "tune_learning_rate"}
-    rates = {"lora": settings.lora_rate, "full": settings.learning_rate}
-    used = {f"adapt.{keys[method.scope]}": rates[method.scope]} if method.scope in keys else {}
-    if method.head != "prompts":
-        used["adapt.lp_learning_rate"] = settings.head_rate
-    stated = " and ".join(f"{key} = {rate:g}" for key, rate in used.items())
-    return f"{what} with {stated}: lower {'one of them' if len(used) > 1 else 'it'}"
+def _diverged(method: TowerTraining, what: str) -> str:
+    rates = [] if method.scope == "head" else ["learning_rate"]
+    rates += [] if method.head == "prompts" else ["head_learning_rate"]
+    stated = " and ".join(f"{name} = {getattr(method, name):g}" for name in rates)
+    return f"{what} with {stated}: lower {'one of them' if len(rates) > 1 else 'it'}"
 
 
 def _dividing(mesh: Mesh | None, batch_size: int) -> Mesh:
@@ -150,7 +147,7 @@ def _dividing(mesh: Mesh | None, batch_size: int) -> Mesh:
 
 
 def _judged(
-    program: tune_step.Program, state: Any, split: Images, key: jax.Array, settings: Tune, mesh: Mesh
+    program: tower_step.Program, state: Any, split: Images, key: jax.Array, settings: TowerFit, mesh: Mesh
 ) -> tuple[float, float]:
     """Figure and loss on a split, means over clean and attacked images, in batches of one shape."""
     count = len(split.labels)

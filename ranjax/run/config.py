@@ -20,7 +20,7 @@ from typing import Any
 import ml_collections
 
 from ranjax.core import files
-from ranjax.core.checks import Key, OneOf, SomeOf, check_value
+from ranjax.core.checks import Key, check_value
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.run.schema import GROUPS, TABLES
 from ranjax.run.schema.adapt_keys import METHODS
@@ -284,6 +284,6 @@ def describe(config: ml_collections.ConfigDict) -> str:
         shown = f"{name} = {value!r}" + (f"  [{key.unit}]" if key.unit else "")
         default = "" if value == key.default else f"  (default {key.default!r})"
         lines.append(f"{shown}{default}\n    {key.meaning}")
-        if isinstance(key.check, (OneOf, SomeOf)):
-            lines.append(f"    Allowed: {key.check.stated}.")
+        if stated := getattr(key.check, "stated", ""):
+            lines.append(f"    Allowed: {stated}.")
     return "\n".join(lines)

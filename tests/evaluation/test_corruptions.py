@@ -11,7 +11,8 @@ import scipy.ndimage
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.evaluation import corruptions
-from ranjax.methods.test_time import TTC, counterattack
+from ranjax.methods.method_settings import TTC
+from ranjax.methods.test_time import counterattack
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +98,9 @@ def test_bad_input_is_named(images, keys):
         corruptions.corrupt("blur", 6, images, keys)
     with pytest.raises(DataError, match=r"\[B, H, W, C\]"):
         corruptions.corrupt("blur", 1, images[0], keys)
-    with pytest.raises(ConfigError, match="epsilon"):
-        TTC(epsilon=-0.1)
-    with pytest.raises(ConfigError, match="steps"):
-        TTC(steps=-1)
+    for name, value in (("epsilon", -0.1), ("step", -0.1), ("steps", -1), ("threshold", -1.0), ("beta", np.nan)):
+        with pytest.raises(ConfigError, match=f"settings.{name} = {value}"):
+            counterattack(lambda x: x.reshape(4, -1), images, keys, TTC(**{name: value}))
     with pytest.raises(DataError, match="one per image"):
         counterattack(lambda x: x.reshape(4, -1), images, keys[:2], TTC())
 
@@ -113,7 +113,7 @@ def test_counterattack_on_a_linear_encoder(images, keys):
     @functools.partial(jax.jit, static_argnums=2)
     def run(x, k, threshold):
         def defend(y):
-            settings = TTC(epsilon=0.04, step_size=0.01, steps=2, beta=2.0, threshold=threshold)
+            settings = TTC(epsilon=0.04, step=0.01, steps=2, beta=2.0, threshold=threshold)
             return counterattack(lambda v: v.reshape(v.shape[0], -1) @ matrix, y, k, settings)
 
         return defend(x), jax.grad(lambda y: jnp.sum(defend(y).images * 3.0))(x)

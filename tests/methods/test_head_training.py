@@ -14,8 +14,10 @@ from ranjax.core.keys import stream
 from ranjax.methods import head_inputs as adapt_input
 from ranjax.methods import head_training as adapt
 from ranjax.methods import selection
-from ranjax.methods.head_inputs import prepare
-from ranjax.methods.head_training import METHODS, Examples, Fit, Method, Weights, fit_heads, predict
+from ranjax.methods.head_inputs import Examples, prepare
+from ranjax.methods.head_training import fit_heads, predict
+from ranjax.methods.method_settings import TERMS, Fit, HeadTraining
+from ranjax.methods.table import METHODS
 from ranjax.objectives import rectification
 from ranjax.training.devices import make_mesh
 
@@ -23,10 +25,10 @@ WIDTH, CLASSES, TRAIN, VALIDATION = 6, 3, 44, 31
 EPOCHS = 12
 FIT = Fit(epochs=EPOCHS, batch_size=8)
 # In NMTune's head and on its schedule: one program for all.
-RAN = dataclasses.replace(METHODS["ran"], head="residual", learning_rate=1e-3, svd_every=1, epochs_share=1.0)
-GROUP = [METHODS["mlp"], METHODS["nmtune"], RAN]
+RAN = dataclasses.replace(METHODS["ran"].settings, head="residual", learning_rate=1e-3, svd_every=1, epochs_share=1.0)
+GROUP = [METHODS["mlp"].settings, METHODS["nmtune"].settings, RAN]
 # A weight under which it would show if the term came at another step, or once too often.
-LAZY = dataclasses.replace(RAN, svd_every=3, epochs_share=0.5, weights=RAN.weights._replace(svd=2.0))
+LAZY = dataclasses.replace(RAN, svd_every=3, epochs_share=0.5, svd=2.0)
 
 
 def make_split(seed, count, spread=1.0):
@@ -64,7 +66,7 @@ def test_linear_probe_equals_a_plain_numpy_loop(splits):
     train, validation = splits
     weights = (1.0, 2.0, 0.5)
     settings = dataclasses.replace(FIT, class_weights=weights)
-    methods = [METHODS["lp"], METHODS["lp"]]
+    methods = [METHODS["lp"].settings, METHODS["lp"].settings]
     got = fit_heads(methods, train, validation, classes=CLASSES, seeds=[3], settings=settings)
 
     start, _ = got.head.init(stream(3, "adapt/init"))
@@ -118,7 +120,7 @@ def assert_equals_a_plain_loop(splits, fitted, method, settings, epochs):
         def loss(params):
             z, logits, new = head.apply(params, stats, f, True)
             attacked_outputs = head.apply(params, new, attacked, False)[:2]
-            weights = settings.weights._replace(svd=svd)
+            weights = rectification.Weights(**{term: getattr(settings, term) for term in TERMS})._replace(svd=svd)
             return rectification.objective(weights, f, z, logits, labels, attacked_outputs)[0], new
 
         (_, new), gradients = jax.value_and_grad(loss, has_aux=True)(params)
@@ -130,7 +132,7 @@ def assert_equals_a_plain_loop(splits, fitted, method, settings, epochs):
     for epoch in range(epochs):
         for rows in epoch_order(7, epoch):
             every = settings.svd_every
-            svd = jnp.float32(every * settings.weights.svd if count % every == 0 else 0.0)
+            svd = jnp.float32(every * settings.svd if count % every == 0 else 0.0)
             count += 1
             params, stats, state = step(
                 params,
@@ -157,7 +159,7 @@ def test_shapes_and_the_chosen_epoch(splits, fitted):
     _, validation = splits
     assert fitted.history.shape == fitted.clean_history.shape == fitted.attacked_history.shape == (3, 2, EPOCHS)
     assert fitted.chosen.shape == (3, 2)
-    assert set(fitted.losses) == set(Weights._fields)
+    assert set(fitted.losses) == set(TERMS)
     assert fitted.losses["svd"].shape == (3, 2, EPOCHS)
     best = np.take_along_axis(fitted.history, fitted.chosen[..., None], axis=-1)[..., 0]
     np.testing.assert_array_equal(best, fitted.history.max(-1))
@@ -174,7 +176,7 @@ def test_shapes_and_the_chosen_epoch(splits, fitted):
 def test_a_run_does_not_depend_on_its_company(splits, fitted):
     """Alone, or side by side with the others, or without the terms it does not use: the same head."""
     train, validation = splits
-    alone = fit_heads([METHODS["nmtune"]], *splits, classes=CLASSES, seeds=[7], settings=FIT)
+    alone = fit_heads([METHODS["nmtune"].settings], *splits, classes=CLASSES, seeds=[7], settings=FIT)
     assert "defence_ce" not in alone.losses
     assert_same_head(fitted.head, alone.select(0, 0), fitted.select(1, 1))
     side_by_side = fit_heads(
@@ -203,13 +205,13 @@ def test_encoders_are_one_more_axis_and_nothing_compiles_twice(splits, fitted):
         for a, b in zip(splits, other)
     ]
     run = functools.partial(fit_heads, classes=CLASSES, settings=FIT)
-    stacked = run([METHODS["mlp"]], *both, seeds=[0])
+    stacked = run([METHODS["mlp"].settings], *both, seeds=[0])
     assert stacked.history.shape == (2, 1, 1, EPOCHS)
     assert_same_head(fitted.head, stacked.select(0, 0, 0), fitted.select(0, 0))
     compiled = adapt._fit._cache_size()
-    changed = dataclasses.replace(METHODS["mlp"], weights=Weights(ce=0.7), learning_rate=3e-3, weight_decay=0.0)
+    changed = dataclasses.replace(METHODS["mlp"].settings, ce=0.7, learning_rate=3e-3, weight_decay=0.0)
     run([changed], *(Examples(x.features[::-1], x.labels) for x in both), seeds=[9])
-    swapped = run([METHODS["mlp"]], *(Examples(x.features[::-1], x.labels) for x in both), seeds=[0])
+    swapped = run([METHODS["mlp"].settings], *(Examples(x.features[::-1], x.labels) for x in both), seeds=[0])
     assert adapt._fit._cache_size() == compiled
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[1]), stacked.variables, swapped.variables)
 
@@ -245,7 +247,7 @@ def test_multi_label_with_balanced_weights():
 
     train, validation = make(90), make(50)
     settings = Fit(epochs=30, batch_size=16, multi_label=True, metric="auroc", class_weights="balanced")
-    lp = dataclasses.replace(METHODS["lp"], learning_rate=0.1)
+    lp = dataclasses.replace(METHODS["lp"].settings, learning_rate=0.1)
     got = fit_heads([lp], train, validation, classes=3, seeds=range(5), settings=settings)
     np.testing.assert_allclose(got.history.max(-1), 1.0, atol=1e-6)
     assert got.notes == ()
@@ -267,7 +269,7 @@ def test_more_validation_rows_than_a_chunk_holds(fitted):
 def test_a_class_without_validation_examples_is_noted(splits):
     train, validation = splits
     few = Examples(validation.features, np.arange(VALIDATION) % 2)
-    _, _, notes = adapt_input.prepare([METHODS["lp"]], train, few, CLASSES, False)
+    _, _, notes = adapt_input.prepare([METHODS["lp"].settings], train, few, CLASSES, False)
     assert notes == ("class 2 has no validation examples and does not count there",)
 
 
@@ -301,17 +303,23 @@ BAD_DATA = {
 def test_bad_data_is_named(splits, case):
     change, word = BAD_DATA[case]
     with pytest.raises(DataError, match=word):
-        fit_heads([METHODS["mlp"]], *change(*splits), classes=CLASSES, seeds=[0], settings=FIT)
+        fit_heads([METHODS["mlp"].settings], *change(*splits), classes=CLASSES, seeds=[0], settings=FIT)
 
 
 BAD_SETTINGS = {
-    "mixed heads": ({"methods": [METHODS["lp"], METHODS["mlp"]]}, r"methods\[1\].head"),
-    "mixed top_k": ({"methods": [METHODS["mlp"], dataclasses.replace(METHODS["mlp"], top_k=5)]}, "top_k"),
-    "mixed schedules": ({"methods": [METHODS["mlp"], dataclasses.replace(METHODS["mlp"], svd_every=2)]}, "svd_every"),
-    "no step": ({"methods": [Method(svd_every=0)]}, r"methods\[0\].svd_every"),
-    "no epochs": ({"methods": [Method(epochs_share=0.0)]}, "epochs_share"),
-    "unknown head": ({"methods": [Method(head="deep")]}, "one of linear, residual, narrow"),
-    "negative weight": ({"methods": [Method(weights=Weights(svd=-1.0))]}, r"methods\[0\].weights.svd"),
+    "mixed heads": ({"methods": [METHODS["lp"].settings, METHODS["mlp"].settings]}, r"methods\[1\].head"),
+    "mixed top_k": (
+        {"methods": [METHODS["mlp"].settings, dataclasses.replace(METHODS["mlp"].settings, top_k=5)]},
+        "top_k",
+    ),
+    "mixed schedules": (
+        {"methods": [METHODS["mlp"].settings, dataclasses.replace(METHODS["mlp"].settings, svd_every=2)]},
+        "svd_every",
+    ),
+    "no step": ({"methods": [HeadTraining(svd_every=0)]}, r"methods\[0\].svd_every"),
+    "no epochs": ({"methods": [HeadTraining(epochs_share=0.0)]}, "epochs_share"),
+    "unknown head": ({"methods": [HeadTraining(head="deep")]}, "one of 'linear', 'residual', 'narrow'"),
+    "negative weight": ({"methods": [HeadTraining(svd=-1.0)]}, r"methods\[0\].svd"),
     "no methods": ({"methods": []}, "methods"),
     "seeds twice": ({"seeds": [1, 1]}, "all different"),
     "no seeds": ({"seeds": []}, "at least one"),
@@ -319,27 +327,30 @@ BAD_SETTINGS = {
     "batch": ({"settings": Fit(batch_size=1)}, "two rows"),
     "epochs": ({"settings": Fit(epochs=0)}, "epochs"),
     "class weights": ({"settings": Fit(class_weights=(1.0, 2.0))}, "3 finite numbers"),
-    "learning rate": ({"methods": [Method(learning_rate=0.0)]}, "learning_rate"),
-    "share": ({"methods": [Method(attacked_share=2.0)]}, "from 0 to 1"),
-    "all methods at once": ({"methods": METHODS}, "a list of Method"),
-    "a name for a method": ({"methods": ["lp"]}, "a list of Method"),
+    "learning rate": ({"methods": [HeadTraining(learning_rate=0.0)]}, "learning_rate"),
+    "share": ({"methods": [HeadTraining(attacked_share=2.0)]}, "from 0 to 1"),
+    "all methods at once": ({"methods": METHODS}, "a list of HeadTraining"),
+    "a name for a method": ({"methods": ["lp"]}, "a list of HeadTraining"),
     "one seed": ({"seeds": 3}, "a list of whole numbers"),
     "half a seed": ({"seeds": [0.5]}, "a list of whole numbers"),
     "half an epoch": ({"settings": Fit(epochs=1.5)}, "epochs = 1.5"),
     "no Fit": ({"settings": {"epochs": 2}}, "settings = .* a Fit"),
     "no class weights": ({"settings": Fit(class_weights=None)}, "class_weights = None"),
     "words for class weights": ({"settings": Fit(class_weights=("a", "b", "c"))}, "3 finite numbers"),
-    "a word for a rate": ({"methods": [Method(learning_rate="1e-3")]}, r"methods\[0\].learning_rate = '1e-3'"),
-    "a share of None": ({"methods": [Method(attacked_share=None)]}, "attacked_share = None"),
-    "no Weights": ({"methods": [Method(weights={"ce": 1.0})]}, r"methods\[0\].weights = .* a Weights"),
-    "no loss": ({"methods": [Method(weights=Weights(ce=0.0))]}, "at least one above 0"),
+    "a word for a rate": ({"methods": [HeadTraining(learning_rate="1e-3")]}, r"methods\[0\].learning_rate = '1e-3'"),
+    "a share of None": ({"methods": [HeadTraining(attacked_share=None)]}, "attacked_share = None"),
+    "words for a weight": (
+        {"methods": [HeadTraining(mse="one")]},
+        r"methods\[0\].mse = 'one': expected a finite number",
+    ),
+    "no loss": ({"methods": [HeadTraining(ce=0.0)]}, "at least one weight above 0"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_SETTINGS)
 def test_bad_settings_are_named(splits, case):
     change, word = BAD_SETTINGS[case]
-    arguments = {"methods": [METHODS["mlp"]], "seeds": [0], "settings": FIT, **change}
+    arguments = {"methods": [METHODS["mlp"].settings], "seeds": [0], "settings": FIT, **change}
     methods = arguments.pop("methods")
     with pytest.raises(ConfigError, match=word):
         fit_heads(methods, *splits, classes=CLASSES, **arguments)
@@ -347,24 +358,24 @@ def test_bad_settings_are_named(splits, case):
 
 def test_attacked_features_must_be_there_where_a_method_needs_them(splits):
     train, validation = splits
-    with pytest.raises(ConfigError, match=r"methods\[0\].weights.defence_ce"):
-        fit_heads([METHODS["ran"]], train._replace(attacked=None), validation, classes=CLASSES, seeds=[0])
+    with pytest.raises(ConfigError, match=r"methods\[0\].defence_ce"):
+        fit_heads([METHODS["ran"].settings], train._replace(attacked=None), validation, classes=CLASSES, seeds=[0])
     with pytest.raises(ConfigError, match="attacked_share"):
-        fit_heads([METHODS["ran"]], train, validation._replace(attacked=None), classes=CLASSES, seeds=[0])
+        fit_heads([METHODS["ran"].settings], train, validation._replace(attacked=None), classes=CLASSES, seeds=[0])
 
 
 def test_a_run_that_diverges_is_named(splits):
-    wild = dataclasses.replace(METHODS["lp"], learning_rate=1e38)
+    wild = dataclasses.replace(METHODS["lp"].settings, learning_rate=1e38)
     settings = dataclasses.replace(FIT, class_weights=(1.0, 1.0, 1.0))
     with pytest.raises(ConfigError, match=r"methods\[1\].learning_rate"):
-        fit_heads([METHODS["lp"], wild], *splits, classes=CLASSES, seeds=[0], settings=settings)
+        fit_heads([METHODS["lp"].settings, wild], *splits, classes=CLASSES, seeds=[0], settings=settings)
 
 
 def test_a_search_keeps_what_diverged_and_says_so(splits):
-    wild = dataclasses.replace(METHODS["lp"], learning_rate=1e38)
+    wild = dataclasses.replace(METHODS["lp"].settings, learning_rate=1e38)
     settings = dataclasses.replace(FIT, class_weights=[1.0, 1.0, 1.0])  # the list is as good as the tuple above
     fitted = fit_heads(
-        [METHODS["lp"], wild], *splits, classes=CLASSES, seeds=[0], settings=settings, keep_diverged=True
+        [METHODS["lp"].settings, wild], *splits, classes=CLASSES, seeds=[0], settings=settings, keep_diverged=True
     )
     assert fitted.chosen[0, 0] >= 0 == 1 + fitted.chosen[1, 0]
     assert np.isneginf(fitted.history[1]).all()
@@ -374,12 +385,12 @@ def test_a_search_keeps_what_diverged_and_says_so(splits):
 def test_features_may_be_bfloat16_and_must_fit_float32(splits):
     train, validation = splits
     halves = train._replace(features=jnp.asarray(train.features, jnp.bfloat16))
-    taken = prepare([METHODS["lp"]], halves, validation, CLASSES, False)[0].features
+    taken = prepare([METHODS["lp"].settings], halves, validation, CLASSES, False)[0].features
     assert taken.dtype == jnp.float32
     assert np.array_equal(taken[0], np.asarray(halves.features, np.float32))
     huge = train._replace(features=np.asarray(train.features, np.float64) * 1e300)
     with pytest.raises(DataError, match="more than float32 can hold"):
-        fit_heads([METHODS["lp"]], huge, validation, classes=CLASSES, seeds=[0], settings=FIT)
+        fit_heads([METHODS["lp"].settings], huge, validation, classes=CLASSES, seeds=[0], settings=FIT)
 
 
 @pytest.mark.parametrize("index", [(4, 0), (0, 2), (-5,), (0, 0, 0)])

@@ -15,6 +15,8 @@ from ranjax.evaluation import metrics
 from ranjax.methods import tower_inputs as tune_input
 from ranjax.methods import tower_methods as tuned
 from ranjax.methods import tower_step as tune_step
+from ranjax.methods.method_settings import TERMS
+from ranjax.methods.table import METHODS
 from ranjax.methods.tower_training import Diverged, _dividing, tune
 from ranjax.models import DualEncoder, DualEncoderConfig, input_filter, split
 from ranjax.objectives import robust
@@ -49,10 +51,16 @@ def splits(encoder):
     return make(48), make(24)
 
 
-SETTINGS = tuned.Tune(
-    epochs=4, batch_size=16, learning_rate=3e-3, lora_rate=1e-2, head_rate=3e-2, rank=2,
-    attack=image_attacks.PGD("2/255", "1/255", 2),
-)  # fmt: skip
+SETTINGS = tuned.TowerFit(epochs=4, batch_size=16, attack=image_attacks.PGD("2/255", "1/255", 2))
+TUNED = {
+    name: dataclasses.replace(
+        method.settings,
+        learning_rate=1e-2 if method.settings.scope == "lora" else 3e-3,
+        head_learning_rate=3e-2,
+    )
+    for name, method in METHODS.items()
+    if method.family == "tower" and not method.leaves_out
+}
 
 
 def task():
@@ -61,7 +69,7 @@ def task():
 
 
 def fit(encoder, splits, name, settings=SETTINGS, seed=0, mesh=None):
-    return tune(*encoder, tuned.TUNED[name], *splits, task(), seed=seed, settings=settings, mesh=mesh)
+    return tune(*encoder, TUNED[name], *splits, task(), seed=seed, settings=settings, mesh=mesh)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +81,7 @@ def test_lora_learns_the_task_and_moves_the_image_tower_alone(encoder, splits, l
     functions, params = encoder
     assert max(lora.history) > 0.7
     assert lora.losses[-1] < lora.losses[0]
-    merged = tuned.encoder_of(tuned.TUNED["lora"], params, lora.trained)
+    merged = tuned.encoder_of(TUNED["lora"], params, lora.trained)
     moved = {
         "/".join(str(k.key) for k in path)
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(merged), jax.tree.leaves(params))
@@ -81,8 +89,8 @@ def test_lora_learns_the_task_and_moves_the_image_tower_alone(encoder, splits, l
     }
     assert moved
     assert all(name.startswith("vision/") and name.endswith("/kernel") for name in moved)
-    head = tuned.head_of(tuned.TUNED["lora"], 8, CLASSES)
-    classify = tune_step.logits_of(functions, tuned.TUNED["lora"], head)
+    head = tuned.head_of(TUNED["lora"], 8, CLASSES)
+    classify = tune_step.logits_of(functions, TUNED["lora"], head)
     images = jnp.asarray(splits[1].images, jnp.float32) / 255
     right = np.argmax(classify(merged, task(), lora.trained, images), 1) == splits[1].labels
     assert right.mean() == pytest.approx(lora.history[lora.chosen])
@@ -94,8 +102,8 @@ def test_an_epoch_is_chosen_by_the_metric_that_is_asked_for(encoder, splits, lor
     assert found.losses == lora.losses  # trained alike
     assert found.history != lora.history
     functions, params = encoder
-    merged = tuned.encoder_of(tuned.TUNED["lora"], params, found.trained)
-    classify = tune_step.logits_of(functions, tuned.TUNED["lora"], tuned.head_of(tuned.TUNED["lora"], 8, CLASSES))
+    merged = tuned.encoder_of(TUNED["lora"], params, found.trained)
+    classify = tune_step.logits_of(functions, TUNED["lora"], tuned.head_of(TUNED["lora"], 8, CLASSES))
     images = jnp.asarray(splits[1].images, jnp.float32) / 255
     logits = classify(merged, task(), found.trained, images)
     assert metrics.macro_auroc(np.asarray(jax.nn.softmax(logits)), splits[1].labels) == pytest.approx(
@@ -120,15 +128,15 @@ def test_wrong_input_is_refused(encoder, splits):
     broken[3, 1] = np.nan
     with pytest.raises(DataError, match=r"train features hold a number that is not finite \(row 3; 1 rows"):
         fit(encoder, (train._replace(original=broken), validation), "lora")
-    with pytest.raises(ConfigError, match=r"adapt\.tune_batch_size = 1"):
+    with pytest.raises(ConfigError, match=r"adapt\.tower\.batch_size = 1"):
         fit(encoder, splits, "lora", dataclasses.replace(SETTINGS, batch_size=1))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in tuned.TUNED if name != "lora"])
+@pytest.mark.parametrize("name", [name for name in TUNED if name != "lora"])
 def test_every_method_lowers_its_loss_within_its_scope(encoder, splits, name):
     functions, params = encoder
-    found, method = fit(encoder, splits, name), tuned.TUNED[name]
+    found, method = fit(encoder, splits, name), TUNED[name]
     assert found.losses[-1] < found.losses[0]
     merged = tuned.encoder_of(method, params, found.trained)
     same = {top: all(map(np.array_equal, *map(jax.tree.leaves, (merged[top], params[top])))) for top in params}
@@ -149,12 +157,12 @@ def test_several_labels_are_learned_attacked_and_weighted(encoder, splits):
     settings = dataclasses.replace(SETTINGS, multi_label=True, sigma=0.0)
     hot = [part._replace(labels=np.eye(CLASSES, dtype=np.float32)[part.labels]) for part in splits]
     weighted = task()._replace(weights=jnp.full(CLASSES, CLASSES - 1.0))
-    found = tune(*encoder, tuned.TUNED["ran_live"], *hot, weighted, seed=0, settings=settings)
+    found = tune(*encoder, TUNED["ran_live"], *hot, weighted, seed=0, settings=settings)
     assert found.losses[-1] < found.losses[0]
     assert 0 <= min(found.history) <= max(found.history) <= 1  # shares of single answers
     lacking = hot[0]._replace(labels=hot[0].labels * np.float32([1, 1, 0]))
     with pytest.raises(DataError, match="class 2 has no positive training examples"):
-        tune(*encoder, tuned.TUNED["ran_lora"], lacking, hot[1], weighted, seed=0, settings=settings)
+        tune(*encoder, TUNED["ran_lora"], lacking, hot[1], weighted, seed=0, settings=settings)
 
 
 @pytest.mark.slow
@@ -164,7 +172,7 @@ def test_two_devices_find_what_one_finds(encoder, splits, name):
     one, two = (fit(encoder, splits, name, settings, mesh=make_mesh(count)) for count in (1, 2))
     np.testing.assert_allclose(two.losses, one.losses, rtol=1e-5)
     assert two.history == one.history
-    if tuned.TUNED[name].scope != "full":
+    if TUNED[name].scope != "full":
         # In a whole tower some gradients are 0 but for rounding, as those of keys' biases, which Adam blows up.
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), two.trained, one.trained)
 
@@ -185,21 +193,20 @@ BAD = {
     "prompts' width": ({"task": lambda x: x._replace(prompts=x.prompts[:, :3])}, DataError, r"\[classes, 8\]"),
     "NaN prompts": ({"task": lambda x: x._replace(prompts=x.prompts * np.nan)}, DataError, "prompts hold"),
     "class weights": ({"task": lambda x: x._replace(weights=np.ones(2))}, ConfigError, "3 finite numbers"),
-    "scope": ({"method": R(tuned.TUNED["lora"], scope="loar")}, ConfigError, "did you mean 'lora'"),
-    "objective": ({"method": R(tuned.TUNED["lora"], objective="x")}, ConfigError, "one of clean"),
-    "head": ({"method": R(tuned.TUNED["fft"], head="prompts")}, ConfigError, "method.head = 'prompts'"),
-    "no such term": ({"method": R(tuned.TUNED["ran_lora"], without=("mze",))}, ConfigError, "'mze'"),
-    "no term": ({"method": R(tuned.TUNED["ran_lora"], without=tuned.Weights._fields)}, ConfigError, "at least one"),
-    "a name": ({"method": "lora"}, ConfigError, r"TUNED\['lora'\]"),
+    "scope": ({"method": R(TUNED["lora"], scope="loar")}, ConfigError, "did you mean 'lora'"),
+    "objective": ({"method": R(TUNED["lora"], objective="x")}, ConfigError, "one of 'clean'"),
+    "head": ({"method": R(TUNED["fft"], head="prompts")}, ConfigError, "method.head = 'prompts'"),
+    "no term": ({"method": R(TUNED["ran_lora"], **dict.fromkeys(TERMS, 0.0))}, ConfigError, "at least one"),
+    "a name": ({"method": "lora"}, ConfigError, r"METHODS\['lora'\]"),
     "epochs": ({"settings": R(SETTINGS, epochs=0)}, ConfigError, "epochs = 0"),
-    "rate": ({"settings": R(SETTINGS, lora_rate=-1.0)}, ConfigError, "lora_rate = -1.0"),
-    "weight": ({"settings": R(SETTINGS, pull=float("nan"))}, ConfigError, "pull = nan"),
+    "rate": ({"method": R(TUNED["lora"], learning_rate=-1.0)}, ConfigError, "learning_rate = -1.0"),
+    "weight": ({"method": R(TUNED["pmg_aft"], pull=float("nan"))}, ConfigError, "pull = nan"),
     "metric": ({"settings": R(SETTINGS, metric="auc")}, ConfigError, "did you mean 'auroc'"),
-    "pattern": ({"settings": R(SETTINGS, targets=("(",))}, ConfigError, "a regular expression"),
+    "pattern": ({"method": R(TUNED["lora"], targets=("(",))}, ConfigError, "regular expressions"),
     "seed": ({"seed": 0.5}, ConfigError, "seed = 0.5"),
-    "no Tune": ({"settings": {"epochs": 2}}, ConfigError, "settings = .* a Tune"),
+    "no TowerFit": ({"settings": {"epochs": 2}}, ConfigError, "settings = .* a TowerFit"),
     "no attack": ({"settings": R(SETTINGS, attack=None)}, ConfigError, "attack = None"),
-    "a word for a rate": ({"settings": R(SETTINGS, lora_rate="1e-3")}, ConfigError, "lora_rate = '1e-3'"),
+    "a word for a rate": ({"method": R(TUNED["lora"], learning_rate="1e-3")}, ConfigError, "learning_rate = '1e-3'"),
     "no embeddings": (
         {"train": lambda x: tuple(x[:2])},
         DataError,
@@ -209,19 +216,19 @@ BAD = {
     "words for weights": ({"task": lambda x: x._replace(weights="balanced")}, ConfigError, "weights = 'balanced'"),
     "sizes": ({"validation": lambda x: x._replace(images=x.images[:, :4])}, DataError, "one shape is needed"),
     "0 for prompts": (
-        {"method": tuned.TUNED["tecoa"], "task": lambda x: x._replace(prompts=x.prompts * 0)},
+        {"method": TUNED["tecoa"], "task": lambda x: x._replace(prompts=x.prompts * 0)},
         DataError,
         "class 0 is 0 throughout",
     ),
-    "target": ({"settings": R(SETTINGS, targets="^vison/")}, ConfigError, r"adapt\.lora_targets = '\^vison/'"),
-    "rank": ({"settings": R(SETTINGS, rank=99)}, ConfigError, r"adapt\.lora_rank = 99"),
+    "target": ({"method": R(TUNED["lora"], targets="^vison/")}, ConfigError, r"method\.targets = '\^vison/'"),
+    "rank": ({"method": R(TUNED["lora"], rank=99)}, ConfigError, r"method\.rank = 99"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_does_not_fit_is_refused_by_name_before_anything_compiles(encoder, splits, case):
     change, kind, words = BAD[case]
-    given = {"method": tuned.TUNED["lora"], "train": splits[0], "validation": splits[1], "task": task(), "seed": 0}
+    given = {"method": TUNED["lora"], "train": splits[0], "validation": splits[1], "task": task(), "seed": 0}
     given |= {"settings": SETTINGS}
     for name, new in change.items():
         given[name] = new(given[name]) if callable(new) else new
@@ -247,7 +254,7 @@ def test_an_encoder_of_other_people_is_taken_where_it_is_one(splits):
     kernel = jnp.asarray(np.random.default_rng(2).normal(size=(SIZE * SIZE, 8)), jnp.float32)
 
     def check(functions, name="ran_live", kernel=kernel):
-        return tune_input.check(functions, {"kernel": kernel}, tuned.TUNED[name], *splits, task(), 0, SETTINGS)
+        return tune_input.check(functions, {"kernel": kernel}, TUNED[name], *splits, task(), 0, SETTINGS)
 
     assert check(Foreign(filters=True)) == ()
     assert check(Foreign(filters=False), "lora") == ()
@@ -263,12 +270,13 @@ def test_an_encoder_of_other_people_is_taken_where_it_is_one(splits):
 def test_a_fit_that_diverges_names_its_rates(encoder, splits):
     functions, params = encoder
     broken = jax.tree.map(lambda x: x * jnp.nan, params)
-    with pytest.raises(Diverged, match=r"adapt\.lora_learning_rate = 0\.01 and adapt\.lp_learning_rate = 0\.03: lower"):
+    with pytest.raises(Diverged, match=r"learning_rate = 0\.01 and head_learning_rate = 0\.03: lower"):
         fit((functions, broken), splits, "lora")
 
 
 @pytest.mark.slow
 def test_a_fit_whose_only_step_diverges_is_told_by_its_outputs(encoder, splits):
-    settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=48, lora_rate=1e30)
-    with pytest.raises(Diverged, match=r"finite after no epoch with adapt\.lora_learning_rate = 1e\+30"):
-        fit(encoder, splits, "lora", settings)
+    settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=48)
+    method = dataclasses.replace(TUNED["lora"], learning_rate=1e30)
+    with pytest.raises(Diverged, match=r"finite after no epoch with learning_rate = 1e\+30"):
+        tune(*encoder, method, *splits, task(), seed=0, settings=settings)

@@ -1,31 +1,20 @@
-"""Keys of the light-weight fine-tuning."""
+"""Keys of the light-weight fine-tuning; the settings of a method are keys of its own, `adapt.<method>.<setting>`."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ml_collections import ConfigDict
 
-from ranjax.core.checks import (
-    Key,
-    above,
-    at_least,
-    between,
-    epsilon,
-    one_of,
-    patterns,
-    pixel_step,
-    share_of,
-    some_of,
-)
+from ranjax.core.checks import at_least, between, epsilon, one_of, pixel_step, share_of
 from ranjax.core.errors import ConfigError
-
-ONE_SIDED = ("lp_image", "lp_question")
-"""Methods that see one side of a set of questions."""
-HEADS = ("lp", "lp_filter", "mlp", "nmtune", "ran", "ran_wide", "at", *ONE_SIDED)
-TERMS = ("ce", "mse", "cov", "svd", "defence_ce", "defence_consistency", "defence_kl")
-ABLATIONS = tuple(f"ran_without_{part}" for part in (*TERMS[1:], "filter"))
-TUNED = ("lora", "fft", "at_lora", "lora_filter", "at_lora_filter", "ran_lora", "ran_live", "tecoa", "fare", "pmg_aft")
-TEST_TIME = ("ttc",)
-METHODS = (*HEADS, *TUNED, *TEST_TIME, *ABLATIONS)
+from ranjax.core.settings import group, keys_of, setting
+from ranjax.methods.method_settings import TERMS, TowerTraining
+from ranjax.methods.search import key_prefix
+from ranjax.methods.table import METHODS, Method, selected, settings_of
+from ranjax.run.schema.entry_keys import EntryKeys, EntryNames
 
 
 def _factors(value: tuple[float, ...]) -> str:
@@ -33,180 +22,157 @@ def _factors(value: tuple[float, ...]) -> str:
     return "" if good else "different factors above 0, e.g. (0.3, 1.0, 3.0)"
 
 
-FILTERED = ("lp_filter", "lora_filter", "at_lora_filter")
-"""Methods that differ from another one by the filter alone."""
-BY_PROMPTS = ("tecoa", "fare", "pmg_aft", "ttc")
-"""Methods that classify by the classes' prompts, which compete for one label an image."""
+@dataclass(frozen=True)
+class Tower:
+    """What all methods that tune the image tower share."""
 
-KEYS = (
-    Key(
-        "adapt.task",
+    seeds: int = setting(1, "Fits of each method that tunes the image tower.", "seeds", at_least(1))
+    epochs: int = setting(10, "Passes over the labelled images of such a method.", "epochs", at_least(1))
+    batch_size: int = setting(64, "Images a step of such a method.", "images", at_least(2))
+    step: str = setting("2/255", "Step of the PGD against encoder and head on the fly.", "pixel units", pixel_step)
+    attack_steps: int = setting(2, "Steps of that PGD.", "steps", at_least(1))
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """What all methods share."""
+
+    task: str = setting(
         "single",
         "Labels of an image: one (softmax; images with several findings are left out), or any number (sigmoid; all).",
         "",
         one_of("single", "multi"),
-    ),
-    Key(
-        "adapt.methods",
+    )
+    methods: tuple[str, ...] = setting(
         ("lp", "mlp", "nmtune", "lp_filter", "ran"),
         "Methods to fit and compare.",
         "",
-        some_of(*METHODS),
-    ),
-    Key("adapt.seeds", 5, "Heads of each method, with seeds 0, 1, ...", "seeds", at_least(1)),
-    Key("adapt.epochs", 15, "Passes over the labelled features.", "epochs", at_least(1)),
-    Key("adapt.batch_size", 64, "Features a step.", "features", at_least(2)),
-    Key("adapt.learning_rate", 1e-3, "AdamW's for heads of NMTune's width (cosine to 0).", "", above(0)),
-    Key("adapt.lp_learning_rate", 1e-2, "AdamW's for LP, RAN and heads of tuned encoders.", "", above(0)),
-    Key("adapt.weight_decay", 1e-4, "AdamW's.", "", at_least(0)),
-    Key(
-        "adapt.metric",
+        EntryNames(METHODS),
+    )
+    seeds: int = setting(5, "Heads of each method, with seeds 0, 1, ...", "seeds", at_least(1))
+    epochs: int = setting(15, "Passes over the labelled features.", "epochs", at_least(1))
+    batch_size: int = setting(64, "Features a step.", "features", at_least(2))
+    metric: str = setting(
         "accuracy",
         "Validation metric that chooses epoch and search.",
         "",
         one_of("accuracy", "balanced_accuracy", "auroc"),
-    ),
-    Key(
-        "adapt.class_weights",
+    )
+    class_weights: str = setting(
         "none",
         "Weights of the classes in cross-entropy; methods that classify by prompts take none.",
         "",
         one_of("none", "balanced"),
-    ),
-    Key("adapt.shots", 0, "Labelled examples of each class; 0: all.", "examples", at_least(0)),
-    Key("adapt.share", 1.0, "Share of the labelled examples of each class.", "share", share_of),
-    Key("adapt.search_rates", (1.0,), "Factors on each method's learning rate that the search tries.", "", _factors),
-    Key(
-        "adapt.search_strengths",
+    )
+    shots: int = setting(0, "Labelled examples of each class; 0: all.", "examples", at_least(0))
+    share: float = setting(1.0, "Share of the labelled examples of each class.", "share", share_of)
+    search_rates: tuple[float, ...] = setting(
+        (1.0,), "Factors on each method's learning rate that the search tries.", "", _factors
+    )
+    search_strengths: tuple[float, ...] = setting(
         (1.0,),
         "Factors that the search tries on the weights of a method's own terms, or where it has none, on its decay.",
         "",
         _factors,
-    ),
-    Key("adapt.mse", 1.0, "Weight of the consistency term (NMTune and RAN).", "", at_least(0)),
-    Key("adapt.cov", 0.04, "Weight of the covariance term (NMTune and RAN).", "", at_least(0)),
-    Key("adapt.svd", 0.001, "Weight of the dominant-singular-value term (NMTune and RAN).", "", at_least(0)),
-    Key("adapt.top_k", 1, "Singular values counted as dominant.", "values", at_least(1)),
-    Key("adapt.defence_ce", 1.0, "RAN: weight of cross-entropy on attacked features.", "", at_least(0)),
-    Key("adapt.defence_consistency", 1.0, "RAN: weight of feature consistency under attack.", "", at_least(0)),
-    Key("adapt.defence_kl", 1.0, "RAN: weight of prediction consistency under attack.", "", at_least(0)),
-    Key(
-        "adapt.ran_svd_every",
-        8,
-        "RAN's head: the singular-value term is taken every so many steps, and counts as many times.",
-        "steps",
-        at_least(1),
-    ),
-    Key("adapt.ran_epochs_share", 0.5, "RAN's head: share of adapt.epochs that it trains for.", "share", share_of),
-    Key(
-        "adapt.defence_source",
+    )
+    defence_source: str = setting(
         "encoder",
         "What cached defence examples attack: the frozen encoder's features (no label), or it and a linear probe.",
         "",
         one_of("encoder", "probe"),
-    ),
-    Key(
-        "adapt.ran_scope",
-        "head",
-        "What RAN trains: a head on cached features, or adapters in the image tower and a head.",
-        "",
-        one_of("head", "lora"),
-    ),
-    Key(
-        "adapt.lora_terms",
-        ("defence_ce", "defence_kl"),
-        "RAN's terms in LoRA's scope, each with its weight above (ce: 1).",
-        "",
-        some_of(*TERMS),
-    ),
-    Key(
-        "adapt.filter",
+    )
+    filter: float = setting(
         1.5,
-        "RAN: standard deviation of the fixed Gaussian low-pass filter in front of the image tower; 0: none.",
+        "Standard deviation of the fixed Gaussian low-pass filter of RAN and others in front of the tower; 0: none.",
         "pixels",
         between(0, 64),
-    ),
-    Key("adapt.epsilon", "4/255", "Radius of the ball of defence examples.", "pixel units", epsilon),
-    Key("adapt.step", "1/255", "Step of their PGD.", "pixel units", pixel_step),
-    Key("adapt.attack_steps", 5, "Steps of their PGD.", "steps", at_least(1)),
-    Key("adapt.tuned_seeds", 1, "Fits of each method that reaches into the encoder.", "seeds", at_least(1)),
-    Key("adapt.tune_epochs", 10, "Passes over the labelled images of such a method.", "epochs", at_least(1)),
-    Key("adapt.tune_batch_size", 64, "Images a step of such a method.", "images", at_least(2)),
-    Key("adapt.tune_step", "2/255", "Step of the PGD against encoder and head on the fly.", "pixel units", pixel_step),
-    Key("adapt.tune_attack_steps", 2, "Steps of that PGD.", "steps", at_least(1)),
-    Key("adapt.tune_learning_rate", 1e-4, "AdamW's for a whole image tower.", "", above(0)),
-    Key("adapt.lora_learning_rate", 3e-3, "AdamW's for LoRA's adapters.", "", above(0)),
-    Key("adapt.lora_rank", 2, "Rank of LoRA's adapters.", "", at_least(1)),
-    Key(
-        "adapt.lora_targets",
-        (r"^vision/.*blocks/.*/(attention|mlp)/[^/]+/kernel$",),
-        "Regular expressions on the paths of the kernels that get an adapter.",
-        "",
-        patterns,
-    ),
-    Key(
-        "adapt.tune_trainable",
-        ("^vision/", "^visual_projection/"),
-        "Regular expressions on the paths of what methods of full scope train.",
-        "",
-        patterns,
-    ),
-)
+    )
+    epsilon: str = setting("4/255", "Radius of the ball of defence examples.", "pixel units", epsilon)
+    step: str = setting("1/255", "Step of their PGD.", "pixel units", pixel_step)
+    attack_steps: int = setting(5, "Steps of their PGD.", "steps", at_least(1))
+    tower: Tower = group(Tower)
+
+
+KEYS = keys_of("adapt", Adapt)
+TABLES = (EntryKeys(METHODS, ("adapt.methods",), "adapt", reserved=("tower",)),)
+
+_TUNED = ("fft", "tecoa", "fare", "pmg_aft")
+RENAMED = {
+    "adapt.learning_rate": "adapt.mlp.learning_rate, adapt.nmtune.learning_rate or adapt.at.learning_rate",
+    "adapt.lp_learning_rate": "adapt.lp.learning_rate, adapt.ran.learning_rate or, e.g., adapt.lora.head_learning_rate",
+    "adapt.weight_decay": "adapt.METHOD.weight_decay, e.g. adapt.lp.weight_decay",
+    **{f"adapt.{name}": f"adapt.nmtune.{name} or adapt.ran.{name}" for name in ("mse", "cov", "svd", "top_k")},
+    **{f"adapt.{term}": f"adapt.ran.{term}" for term in TERMS if "defence" in term},
+    "adapt.ran_svd_every": "adapt.ran.svd_every",
+    "adapt.ran_epochs_share": "adapt.ran.epochs_share",
+    "adapt.ran_scope": "the method 'ran_lora' in adapt.methods",
+    "adapt.lora_terms": "the weights " + ", ".join(f"adapt.ran_lora.{term}" for term in TERMS),
+    "adapt.lora_learning_rate": "adapt.lora.learning_rate, adapt.at_lora.learning_rate or adapt.ran_lora.learning_rate",
+    "adapt.lora_rank": "adapt.lora.rank, adapt.at_lora.rank or adapt.ran_lora.rank",
+    "adapt.lora_targets": "adapt.lora.targets, adapt.at_lora.targets or adapt.ran_lora.targets",
+    "adapt.tuned_seeds": "adapt.tower.seeds",
+    "adapt.tune_epochs": "adapt.tower.epochs",
+    "adapt.tune_batch_size": "adapt.tower.batch_size",
+    "adapt.tune_step": "adapt.tower.step",
+    "adapt.tune_attack_steps": "adapt.tower.attack_steps",
+    "adapt.tune_learning_rate": " or ".join(f"adapt.{name}.learning_rate" for name in _TUNED),
+    "adapt.tune_trainable": " or ".join(f"adapt.{name}.trainable" for name in _TUNED),
+}
 
 
 def check(config: ConfigDict) -> None:
-    """Raises a ConfigError where keys do not fit each other."""
+    """Check that keys fit each other.
+
+    Raises:
+      ConfigError: names the key to change.
+    """
     adapt = config.adapt
     if adapt.shots and adapt.share < 1:
         raise ConfigError("adapt.share", adapt.share, f"1.0 where adapt.shots = {adapt.shots}: one of the two")
-    _check_ablations(adapt)
-    _check_terms(adapt)
-    one_sided = [name for name in adapt.methods if name in ONE_SIDED]
-    if one_sided and config.data.source != "prepared":
-        raise ConfigError("adapt.methods", one_sided, "methods for a prepared set of questions where there is one")
-    if adapt.task == "multi":
-        _check_multi(config)
+    methods = selected(adapt.methods)
+    if "zero_shot" in methods or len(methods) < len(adapt.methods):
+        raise ConfigError("adapt.methods", adapt.methods, "each method once; 'zero_shot' is evaluated without it")
+    for name, method in methods.items():
+        _check_parts(adapt, name, method)
+    _check_needs(config, methods)
 
 
-def _check_ablations(adapt: ConfigDict) -> None:
-    """Refuses to leave out what RAN has not, or all that it has."""
-    left = {name: name.removeprefix("ran_without_") for name in adapt.methods if name in ABLATIONS}
-    for name, part in left.items():
-        in_lora = adapt.ran_scope == "lora" and part != "filter"
-        if in_lora and (part not in adapt.lora_terms or len(adapt.lora_terms) == 1):
-            allowed = (
-                f"ran_without_ one of several adapt.lora_terms = {adapt.lora_terms} where adapt.ran_scope = 'lora'"
-            )
-            raise ConfigError("adapt.methods", name, allowed)
-        if not adapt[part]:
-            allowed = f"a part that RAN has to leave out; here adapt.{part} = {adapt[part]!r}"
-            raise ConfigError("adapt.methods", name, allowed)
-
-
-def _check_terms(adapt: ConfigDict) -> None:
-    """Refuses methods of which the weights leave no loss, and a filter's own methods where there is no filter."""
-    filtered = [name for name in adapt.methods if name in FILTERED]
-    if filtered and not adapt.filter:
-        raise ConfigError("adapt.filter", adapt.filter, f"above 0 where adapt.methods holds {filtered[0]!r}")
-    if "at" in adapt.methods and not adapt.defence_ce:
-        raise ConfigError("adapt.defence_ce", 0.0, "above 0 where adapt.methods holds 'at', whose whole loss it is")
-    in_lora = [name for name in adapt.methods if name == "ran_lora" or (name == "ran" and adapt.ran_scope == "lora")]
-    weighed = [term for term in adapt.lora_terms if term == "ce" or adapt[term]]
-    if in_lora and not weighed:
-        raise ConfigError(
-            "adapt.lora_terms", adapt.lora_terms, f"at least one with a weight above 0, as {in_lora[0]} has no other"
+def _check_parts(adapt: ConfigDict, name: str, method: Method) -> None:
+    """Refuse to leave out a part that a method lacks, and weights that leave no loss."""
+    settings, prefix, part = settings_of(adapt, name), key_prefix(name), method.leaves_out
+    if part:
+        key, value = (
+            ("adapt.filter", adapt.filter) if part == "filter" else (f"{prefix}.{part}", adapt[method.variant_of][part])
         )
+        if not value:
+            base = METHODS[method.variant_of].label
+            raise ConfigError("adapt.methods", name, f"a part that {base} has to leave out; here {key} = {value!r}")
+    if isinstance(settings, TowerTraining) and settings.objective == "ran" and not settings.terms:
+        expected = f"a method with at least one weight above 0 among {prefix}.{{{','.join(TERMS)}}}"
+        raise ConfigError("adapt.methods", name, expected)
 
 
-def _check_multi(config: ConfigDict) -> None:
-    """Refuses what is defined for one label an image only."""
+def _check_needs(config: ConfigDict, methods: Mapping[str, Method]) -> None:
+    """Refuse methods that need what the task, the data or the config lacks."""
     adapt, evaluate = config.adapt, config.evaluate
-    prompted = [name for name in adapt.methods if name in BY_PROMPTS]
-    if prompted:
-        raise ConfigError("adapt.methods", prompted, "methods with a head of their own where adapt.task = 'multi'")
+
+    def in_need(what: str) -> list[str]:
+        return [name for name, method in methods.items() if what in method.needs]
+
+    if in_need("filter") and not adapt.filter:
+        needing = in_need("filter")[0]
+        raise ConfigError("adapt.filter", adapt.filter, f"above 0 where adapt.methods holds {needing!r}")
+    if in_need("questions") and config.data.source != "prepared":
+        expected = "methods that need no prepared set of questions"
+        raise ConfigError("adapt.methods", in_need("questions"), expected)
+    if adapt.task != "multi":
+        return
+    if in_need("single_label"):
+        expected = "methods with a head of their own where adapt.task = 'multi'"
+        raise ConfigError("adapt.methods", in_need("single_label"), expected)
     if "apgd_dlr" in evaluate.attacks:
-        allowed = "'pgd' and 'apgd_ce' where adapt.task = 'multi': the DLR loss takes one label"
-        raise ConfigError("evaluate.attacks", evaluate.attacks, allowed)
+        expected = "'pgd' and 'apgd_ce' where adapt.task = 'multi': the DLR loss takes one label"
+        raise ConfigError("evaluate.attacks", evaluate.attacks, expected)
     if evaluate.prompt_words:
-        allowed = "0 where adapt.task = 'multi': prompts compete for one label"
-        raise ConfigError("evaluate.prompt_words", evaluate.prompt_words, allowed)
+        expected = "0 where adapt.task = 'multi': prompts compete for one label"
+        raise ConfigError("evaluate.prompt_words", evaluate.prompt_words, expected)

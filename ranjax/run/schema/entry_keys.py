@@ -14,6 +14,21 @@ from ranjax.core.settings import keys_of
 
 
 @dataclasses.dataclass(frozen=True)
+class EntryNames:
+    """The check of a key that holds names of entries of `table`, each once; whether they exist is seen elsewhere."""
+
+    table: Table
+
+    def __call__(self, value: tuple[str, ...]) -> str:
+        return "" if value and len(set(value)) == len(value) else self.stated
+
+    @property
+    def stated(self) -> str:
+        names = ", ".join(map(repr, self.table))
+        return f"a tuple of different names out of {names}, or your own {self.table.kind}s as 'module:NAME'"
+
+
+@dataclasses.dataclass(frozen=True)
 class EntryKeys:
     """The keys `named_by` hold names of entries of `table`; their settings are the keys ``prefix.ENTRY.SETTING``.
 
@@ -22,12 +37,14 @@ class EntryKeys:
       named_by: keys whose value is a name, or a tuple of names; "" names nothing.
       prefix: of the settings' keys, e.g. "evaluate".
       settings: by an entry's name, settings that replace the entry's own as the defaults here.
+      reserved: names that no entry may have, e.g. of nested groups of keys below `prefix`.
     """
 
     table: Table
     named_by: tuple[str, ...]
     prefix: str
     settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    reserved: tuple[str, ...] = ()
 
     def named(self, config: ConfigDict) -> Iterator[Named]:
         """Yield the entries that a config names, each once; one from outside joins the table.
@@ -54,9 +71,11 @@ class EntryKeys:
         return {name: source for name in names if (source := self.table.source_of(name))}
 
     def keys(self, entry: Named) -> tuple[Key, ...]:
-        """Return the keys of an entry's settings, none where it has no settings."""
+        """Return the keys of an entry's settings: those that its own `keys` names, where it has such a field."""
         settings = self.settings.get(entry.name, getattr(entry, "settings", None))
-        return () if settings is None else keys_of(f"{self.prefix}.{entry.name}", settings)
+        found = () if settings is None else keys_of(f"{self.prefix}.{entry.name}", settings)
+        chosen = getattr(entry, "keys", None)
+        return found if chosen is None else tuple(key for key in found if key.name.rpartition(".")[2] in chosen)
 
     def built_in_keys(self) -> Iterator[Key]:
         """Yield the keys of all built-in entries' settings."""
@@ -64,6 +83,7 @@ class EntryKeys:
 
     def check_name(self, entry: Named, taken: ConfigDict) -> None:
         """Raise ConfigError where `prefix.ENTRY` is a key of its own, e.g. an attack called "batch_size"."""
-        if entry.name in taken and not isinstance(taken[entry.name], ConfigDict):
+        is_key = entry.name in taken and not isinstance(taken[entry.name], ConfigDict)
+        if is_key or entry.name in self.reserved:
             expected = f"another name: {self.prefix}.{entry.name} is a key"
             raise ConfigError(f"{type(entry).__name__}.name", entry.name, expected)

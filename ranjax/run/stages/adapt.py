@@ -1,11 +1,11 @@
-"""Adapt: every method and seed on one upstream condition's encoder; heads from cached features, tuned ones from images."""
+"""Adapt: every method and seed on one upstream condition's encoder; heads on cached features, towers on images."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,53 +16,74 @@ from ranjax.attacks import pgd as image_attacks
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.pixels import as_float
+from ranjax.core.settings import read
 from ranjax.evaluation import zero_shot
 from ranjax.evaluation.questions import BOTH
-from ranjax.methods.head_inputs import check_classes
-from ranjax.methods.head_training import METHODS, Examples, Fit, Method, class_weights_of, fit_heads
-from ranjax.methods.tower_methods import Images, Task, Tuned, describe_scope
-from ranjax.methods.tower_training import Diverged, Outcome, tune
+from ranjax.methods import own_head, search
+from ranjax.methods.head_inputs import Examples, check_classes
+from ranjax.methods.head_training import class_weights_of, fit_heads
+from ranjax.methods.method_settings import Fit, HeadTraining, TowerTraining
+from ranjax.methods.table import METHODS, Method, selected, settings_of
+from ranjax.methods.tower_methods import Images, Task, describe_scope, tower_fit
+from ranjax.methods.tower_training import Diverged, TowerOutcome, tune
 from ranjax.models import input_filter
 from ranjax.run.context import Context
-from ranjax.run.schema.adapt_keys import TEST_TIME
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import labels
-from ranjax.run.stages import search_grid as adapt_search
-from ranjax.run.stages.adapted_encoder import FILE, behind_filter, method_of, rate_key, tuned_of, uses_attacked
+from ranjax.run.stages.adapt_outputs import FILE
 from ranjax.training import devices, hosts, metrics_log
 from ranjax.training.progress import Progress
 
 
+class Features(NamedTuple):
+    """Which cached features a head is given: behind the filter or not, and of a set of questions, which of the two."""
+
+    filtered: bool = False
+    modality: str = BOTH
+
+
+def features_for(adapt: Any, settings: Any) -> Features:
+    """Return the features that a method's settings ask for; without a width, `adapt.filter`, there is no filter."""
+    filtered = getattr(settings, "filtered", False) and adapt.filter > 0
+    return Features(filtered, getattr(settings, "modality", BOTH))
+
+
+def _uses_attacked(name: str, settings: Any) -> bool:
+    return "attacked" in METHODS[name].needs or getattr(settings, "uses_attacked", False)
+
+
 def run(context: Context) -> dict[str, Any]:
-    """Leaves heads.safetensors and tuned/METHOD.safetensors (paths, with a leading axis of seeds), and the choices."""
+    """Leave heads.safetensors and tuned/METHOD.safetensors (paths, with a leading axis of seeds), and the choices."""
     config, data = context.config, common.data(context)
     functions, params = common.encoder(context, context.stage_run.condition)
     train, validation = data.task_split("adapt"), data.task_split("validation")
     if config.adapt.shots or config.adapt.share < 1:
         train = train.take(labels.chosen(config.adapt, config.seed, train.ids, train.labels, data.classes))
     splits = {"adapt": train, "validation": validation}
-    tuned = {name: found for name in config.adapt.methods if (found := tuned_of(config.adapt, name)) is not None}
-    cached = {
-        name: method_of(config.adapt, name) for name in config.adapt.methods if name in METHODS and name not in tuned
-    }
-    _check_sees(cached, data)
+    methods = selected(config.adapt.methods)
+    settings = {name: settings_of(config.adapt, name) for name in methods}
+    heads = {name: settings[name] for name, method in methods.items() if method.family == "head"}
+    wanted = {name: features_for(config.adapt, given) for name, given in heads.items()}
+    _check_questions(wanted, data)
+
+    # Heads: features are cached once for all methods that take the same ones.
     summary: dict[str, Any] = {}
     tensors: dict[str, np.ndarray] = {}
     lines: list[str] = []
-    examples: dict[tuple[bool, str], dict[str, Examples]] = {}
-    for names in _of_one_program(cached):
+    examples: dict[Features, dict[str, Examples]] = {}
+    for names in _of_one_program(heads, wanted):
         context.check_stop("before " + ", ".join(names))
-        group = {name: cached[name] for name in names}
-        filtered, sees = given = group[names[0]].filtered, group[names[0]].sees
+        group, given = {name: heads[name] for name in names}, wanted[names[0]]
         if given not in examples:
-            with_attack = any(uses_attacked(m) for m in cached.values() if (m.filtered, m.sees) == given)
-            front = behind_filter(config.adapt, params) if filtered else params
-            examples[given] = _examples(context, functions, front, splits, with_attack, sees)
-        for name, heads, facts, curves in _fit(context, group, examples[given]):
-            if filtered:
+            with_attack = any(_uses_attacked(name, heads[name]) for name in heads if wanted[name] == given)
+            front = behind_filter(config.adapt, params) if given.filtered else params
+            examples[given] = _examples(context, functions, front, splits, with_attack, given.modality)
+        for name, variables, facts, curves in _fit(context, group, examples[given]):
+            if given.filtered:
                 taps = input_filter.gaussian(config.adapt.filter)
-                heads["encoder"] = {input_filter.NAME: jax.tree.map(lambda x: np.stack([x] * config.adapt.seeds), taps)}
-            tensors |= _flat(heads, name)
+                stacked = jax.tree.map(lambda x: np.stack([x] * config.adapt.seeds), taps)
+                variables = {**variables, "encoder": {input_filter.NAME: stacked}}
+            tensors |= _flat(variables, name)
             summary[name] = facts
             lines += [json.dumps({"method": name, "epoch": epoch, **row}) for epoch, row in enumerate(curves, start=1)]
 
@@ -71,116 +92,173 @@ def run(context: Context) -> dict[str, Any]:
         files.write_tensors(context.folder / FILE, tensors)
 
     hosts.first_does(write)
-    own = (False, BOTH)
-    # A tower is trained on images alone: its methods are blind to questions.
-    if tuned and (data.asks or own not in examples):
-        blind = {name: split._replace(asked=None) for name, split in splits.items()}
-        examples[own] = _examples(context, functions, params, blind, False)
-    for name in config.adapt.methods:
-        if name in tuned:
-            summary[name] = _tuned(context, name, tuned[name], train, validation, examples[own])
-        elif name in TEST_TIME:
-            summary[name] = {"trained": 0}
+
+    # Towers: a tower is trained on images alone, so its methods do not see questions.
+    towers = [name for name, method in methods.items() if method.family == "tower"]
+    if towers and (data.has_questions or Features() not in examples):
+        without = {name: split._replace(questions=None) for name, split in splits.items()}
+        examples[Features()] = _examples(context, functions, params, without, False)
+    for name in methods:
+        if name in towers:
+            summary[name] = _tune(context, name, settings[name], train, validation, examples[Features()])
+        summary.setdefault(name, {"trained": 0})
     width = int(functions.config.embed_dim)
-    # In the order of the config, which is that of every table.
     chosen = {"examples": len(train.ids), "shots": config.adapt.shots, "share": config.adapt.share}
-    ordered = {name: summary[name] | {"data": chosen} for name in config.adapt.methods}
+    # In the order of the config, which is that of every table.
+    ordered = {name: summary[name] | {"data": chosen} | _looks(method) for name, method in methods.items()}
     return {"methods": ordered, "classes": list(data.classes), "width": width, "examples": len(train.ids)}
 
 
-def _check_sees(methods: Mapping[str, Method], data: common.Data) -> None:
-    one_sided = [name for name, method in methods.items() if method.sees != BOTH]
-    if one_sided and not data.asks:
+def _looks(method: Method) -> dict[str, Any]:
+    """The label and style of a method from outside, which a page that is made elsewhere cannot look up."""
+    if METHODS.source_of(method.name) is None:
+        return {}
+    return {"label": method.label, "style": method.style and dataclasses.asdict(method.style)}
+
+
+def behind_filter(adapt: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an encoder's parameters with the config's filter in front."""
+    return {**params, input_filter.NAME: input_filter.gaussian(adapt.filter)}
+
+
+def fit_of(adapt: Any) -> Fit:
+    """Return what all heads share, out of the config's group `adapt`."""
+    return read(Fit(multi_label=adapt.task == "multi"), adapt)
+
+
+def _check_questions(methods: Mapping[str, Features], data: common.Data) -> None:
+    one_sided = [name for name, given in methods.items() if given.modality != BOTH]
+    if one_sided and not data.has_questions:
         raise ConfigError("adapt.methods", one_sided, "methods of an image alone: this is no set of questions")
-    if data.asks and data.split("validation").asked is None:
+    if data.has_questions and data.split("validation").questions is None:
         raise DataError("the labelled split asks questions about its images, the validation split does not")
 
 
-def _fit(context: Context, methods: Mapping[str, Method], examples: Mapping[str, Examples]) -> Any:
-    """(name, heads, facts, curves) of every method, each at the point of the grid that validates best over its seeds.
+class _FittedGroup(NamedTuple):
+    """Heads of several settings: `variables` of each, `history` and `chosen` [settings, seeds, ...], curves of each."""
+
+    variables: list[Any]
+    history: np.ndarray
+    chosen: np.ndarray
+    curves: list[dict[str, np.ndarray]]
+    notes: tuple[str, ...]
+
+
+def _fit_group(context: Context, methods: Sequence[tuple[str, Any]], examples: Mapping[str, Examples]) -> _FittedGroup:
+    """Fit heads by their own `fit`, or those of `HeadTraining` together as one program."""
+    config, classes = context.config.adapt, len(common.data(context).classes)
+    train, validation = examples["adapt"], examples["validation"]
+    shared, seeds = fit_of(config), range(config.seeds)
+    if isinstance(methods[0][1], HeadTraining):
+        fitted = fit_heads(
+            [settings for _, settings in methods],
+            train,
+            validation,
+            classes=classes,
+            seeds=seeds,
+            settings=shared,
+            mesh=devices.local_mesh(context.mesh),
+            keep_diverged=True,
+        )
+        terms = {"validation": fitted.history, **fitted.losses}
+        curves = [{term: values[i] for term, values in terms.items()} for i in range(len(methods))]
+        variables = [fitted.select(i) for i in range(len(methods))]
+        return _FittedGroup(variables, fitted.history, fitted.chosen, curves, fitted.notes)
+    notes = check_classes(train.labels, validation.labels, classes, shared.multi_label)
+    found = [
+        own_head.fit(METHODS[name], settings, train, validation, classes=classes, seeds=seeds, shared=shared)
+        for name, settings in methods
+    ]
+    history = np.stack([score for _, score in found])[..., None]
+    curves = [{"validation": scores} for scores in history]
+    variables = [{"params": params, "stats": {}} for params, _ in found]
+    return _FittedGroup(variables, history, np.where(np.isfinite(history[..., 0]), 0, -1), curves, notes)
+
+
+def _fit(
+    context: Context, methods: Mapping[str, Any], examples: Mapping[str, Examples]
+) -> Iterator[tuple[str, Any, dict[str, Any], list[dict[str, float]]]]:
+    """Yield (name, variables, facts, curves) of every method, at the point of the grid that validates best.
 
     Curves are by epoch: the validation figure and every term of the loss, as means over the seeds.
     """
-    config, classes = context.config.adapt, len(common.data(context).classes)
-    points, seeds = adapt_search.grid(config), range(config.seeds)
-    multi_label = config.task == "multi"
-    settings = Fit(config.epochs, config.batch_size, config.metric, multi_label, config.class_weights)
-    every = [adapt_search.varied(method, point) for method in methods.values() for point in points]
-    train, validation = examples["adapt"], examples["validation"]
-    own = devices.local_mesh(context.mesh)
-    fitted = fit_heads(
-        every, train, validation, classes=classes, seeds=seeds, settings=settings, mesh=own, keep_diverged=True
-    )
-    best = fitted.history.max(axis=-1).reshape(len(methods), len(points), len(seeds))
-    for number, name in enumerate(methods):
+    config = context.config.adapt
+    points = search.grid(config.search_rates, config.search_strengths)
+    every = [(name, search.varied(settings, point)) for name, settings in methods.items() for point in points]
+    fitted = _fit_group(context, every, examples)
+    best = fitted.history.max(axis=-1).reshape(len(methods), len(points), config.seeds)
+    for number, (name, first) in enumerate(methods.items()):
         scores = best[number].mean(axis=-1)
         if not np.isfinite(scores).any():
-            first = methods[name]
             factors = f" (times {config.search_rates})" if len(config.search_rates) > 1 else ""
-            raise ConfigError(
-                f"adapt.{rate_key(first)}", first.learning_rate, f"a value with which {name} stays finite{factors}"
-            )
+            key, rate = f"{search.key_prefix(name)}.learning_rate", getattr(first, "learning_rate", None)
+            raise ConfigError(key, rate, f"a value with which {name} stays finite{factors}")
         taken = int(scores.argmax())
         index = number * len(points) + taken
-        method, found = every[index], best[number, taken]
-        context.say(
-            f"  {name}: {'clean and attacked' if method.attacked_share else 'clean'} validation {config.metric} "
-            f"{found.mean():.3f} over {len(found)} seeds"
-        )
+        settings, found = every[index][1], best[number, taken]
+        sides = "clean and attacked" if getattr(settings, "attacked_share", 0) else "clean"
+        context.say(f"  {name}: {sides} validation {config.metric} {found.mean():.3f} over {len(found)} seeds")
         facts = {
-            "settings": dataclasses.asdict(method) | {"weights": method.weights._asdict()},
+            "settings": dataclasses.asdict(settings),
             "chosen_epochs": fitted.chosen[index].tolist(),
             "validation": found.tolist(),
             "notes": list(fitted.notes),
         }
-        if len(points) > 1:
-            facts["search"] = adapt_search.searched(points, scores, taken)
-            for note in adapt_search.diverged(name, points, scores):
-                context.say(f"  {note}")
-                facts["notes"].append(note)
-        terms = {"validation": fitted.history, **fitted.losses}
-        means = {term: values[index].mean(axis=0).tolist() for term, values in terms.items()}
-        curves = [dict(zip(means, row)) for row in zip(*means.values())]
-        yield name, fitted.select(index), facts, curves
+        _note_search(context, facts, name, points, scores, taken)
+        means = {term: values.mean(axis=0).tolist() for term, values in fitted.curves[index].items()}
+        yield name, fitted.variables[index], facts, [dict(zip(means, row)) for row in zip(*means.values())]
 
 
-def _tuned(
+def _note_search(
+    context: Context, facts: dict[str, Any], name: str, points: Sequence[search.Variant], scores: Any, taken: int
+) -> None:
+    """Add to the facts what the search tried, where there was one, and which points diverged."""
+    for note in search.divergence_notes(name, points, scores):
+        context.say(f"  {note}")
+        facts["notes"].append(note)
+    if len(points) > 1:
+        facts["search"] = search.search_record(points, scores, taken)
+
+
+def _tune(
     context: Context,
     name: str,
-    method: Tuned,
+    method: TowerTraining,
     train: common.Split,
     validation: common.Split,
     examples: Mapping[str, Examples],
 ) -> dict[str, Any]:
-    """Fits one method that reaches into the encoder; what an interrupted run finished is kept."""
+    """Fit one method that tunes the tower; finished work of an interrupted run is kept."""
     place = context.folder / "tuned"
     if hosts.agree((place / f"{name}.json").exists()):
         return files.read_json(place / f"{name}.json")
-    config, points = context.config.adapt, adapt_search.grid(context.config.adapt)
+    config = context.config.adapt
+    points, settings = search.grid(config.search_rates, config.search_strengths), tower_fit(config)
     functions, params = common.encoder(context, context.stage_run.condition)
-    held = [
+    splits = [
         Images(split.images, split.labels, np.asarray(examples[part].features))
         for part, split in (("adapt", train), ("validation", validation))
     ]
-    multi_label, classes = config.task == "multi", len(common.data(context).classes)
     # Before the weights, which a class without examples has none of.
-    notes = list(check_classes(train.labels, validation.labels, classes, multi_label))
-    weights = class_weights_of(train.labels, classes, config.class_weights, multi_label)
+    classes = len(common.data(context).classes)
+    notes = check_classes(train.labels, validation.labels, classes, settings.multi_label)
+    weights = class_weights_of(train.labels, classes, config.class_weights, settings.multi_label)
     task = task_of(context, functions, params)._replace(weights=weights)
     context.say(f"  {name}, of the encoder:")
-    for line in describe_scope(method, params, adapt_search.tune_settings(config, method, points[0])).splitlines():
+    for line in describe_scope(method, params, search.key_prefix(name)).splitlines():
         context.say(f"    {line}")
+
+    # Every point of the grid with every seed; a point that diverges does not end the search.
     mesh = devices.local_mesh(context.mesh)  # several processes all find the same, each by itself
-    outcomes: list[list[Outcome]] = []
+    outcomes: list[list[TowerOutcome]] = []
     scores: list[float] = []
     failures: list[Diverged] = []
     for point in points:
-        settings = adapt_search.tune_settings(config, method, point)
         try:
             fits = [
-                tune(functions, params, method, *held, task, seed=seed, settings=settings, mesh=mesh,
-                     check_stop=lambda where: context.check_stop(f"{name}: {where}"))
-                for seed in range(config.tuned_seeds)
+                tune(functions, params, search.varied(method, point), *splits, task, seed=seed, settings=settings,
+                     mesh=mesh, check_stop=lambda where: context.check_stop(f"{name}: {where}"))
+                for seed in range(config.tower.seeds)
             ]  # fmt: skip
         except Diverged as error:
             failures.append(error)
@@ -189,27 +267,23 @@ def _tuned(
         scores.append(float(np.mean([max(one.history) for one in fits])) if fits else -np.inf)
     if len(failures) == len(points):
         raise DataError(f"{name}: {failures[0]}") from failures[0]
-    for note in adapt_search.diverged(name, points, scores):
-        context.say(f"  {note}")
-        notes.append(note)
     taken = int(np.argmax(scores))
     fits = outcomes[taken]
-    tensors = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *[one.trained for one in fits])
-    context.say(
-        f"  {name}: {'clean and attacked' if method.attacks else 'clean'} validation {config.metric} "
-        f"{scores[taken]:.3f} "
-        f"over {len(fits)} seeds; {100 * fits[0].share:.2f} % of the encoder's parameters trained"
-    )
-    facts = {
-        "settings": dataclasses.asdict(method),
+    facts: dict[str, Any] = {
+        "settings": dataclasses.asdict(search.varied(method, points[taken])),
         "chosen_epochs": [one.chosen for one in fits],
         "validation": [max(one.history) for one in fits],
         "losses": [one.losses for one in fits],
         "share": fits[0].share,
-        "notes": notes,
+        "notes": list(notes),
     }
-    if len(points) > 1:
-        facts["search"] = adapt_search.searched(points, scores, taken)
+    _note_search(context, facts, name, points, scores, taken)
+    context.say(
+        f"  {name}: {'clean and attacked' if method.uses_attacked else 'clean'} validation {config.metric} "
+        f"{scores[taken]:.3f} "
+        f"over {len(fits)} seeds; {100 * fits[0].share:.2f} % of the encoder's parameters trained"
+    )
+    tensors = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *[one.trained for one in fits])
 
     def write() -> None:
         files.write_tensors(place / f"{name}.safetensors", _flat(tensors, ""))
@@ -235,12 +309,14 @@ def _examples(
     params: Any,
     splits: Mapping[str, common.Split],
     with_attack: bool,
-    sees: str = BOTH,
+    modality: str = BOTH,
 ) -> dict[str, Examples]:
     features = {name: common.image_features(context, functions, params, split.images) for name, split in splits.items()}
-    asked = {n: common.question_features(context, functions, params, split.asked) for n, split in splits.items()}
+    asked = {
+        name: common.question_features(context, functions, params, split.questions) for name, split in splits.items()
+    }
     clean = {
-        name: Examples(np.asarray(common.seen(features[name], asked[name], sees)), split.labels)
+        name: Examples(np.asarray(common.head_input(features[name], asked[name], modality)), split.labels)
         for name, split in splits.items()
     }
     if not with_attack:
@@ -251,7 +327,7 @@ def _examples(
 
     def attacked_features(shared: Any, rows: Any) -> jax.Array:
         params, head = shared
-        raw, clean, labels, keys, asked = rows
+        raw, clean, labels, keys, questions = rows
         images = as_float(raw)
 
         def away(x: jax.Array) -> jax.Array:
@@ -259,12 +335,12 @@ def _examples(
             if head is None:
                 return jnp.sum((found - clean) ** 2, axis=-1)
             each = losses.binary_cross_entropy if config.task == "multi" else losses.cross_entropy
-            return each(common.seen(found, asked, sees) @ head["kernel"] + head["bias"][None], labels)
+            return each(common.head_input(found, questions, modality) @ head["kernel"] + head["bias"][None], labels)
 
-        moved = image_attacks.pgd(away, images, keys, settings).images
-        return common.seen(functions.image_features(params, moved), asked, sees)
+        attacked = image_attacks.pgd(away, images, keys, settings).images
+        return common.head_input(functions.image_features(params, attacked), questions, modality)
 
-    run_rows = common.row_map(context, ("attacked_features", functions, probe is None, sees), attacked_features)
+    run_rows = common.row_map(context, ("attacked_features", functions, probe is None, modality), attacked_features)
     found = {}
     for name, split in splits.items():
         keys = common.example_keys(context, "adapt/defence", split.ids)
@@ -284,22 +360,25 @@ def _probe(context: Context, examples: Mapping[str, Examples]) -> Any:
     """The linear probe that cached defence examples are made against."""
     config = context.config.adapt
     fitted = fit_heads(
-        [method_of(config, "lp")],
+        [settings_of(config, "lp")],
         *(examples[name] for name in ("adapt", "validation")),
         classes=len(common.data(context).classes),
         seeds=[0],
-        settings=Fit(config.epochs, config.batch_size, config.metric, config.task == "multi", config.class_weights),
+        settings=fit_of(config),
     )
     return fitted.select(0, 0)["params"]["classifier"]
 
 
-def _of_one_program(methods: Mapping[str, Method]) -> list[list[str]]:
+def _of_one_program(heads: Mapping[str, Any], wanted: Mapping[str, Features]) -> list[list[str]]:
     """Names of methods that one compiled program trains together: one head shape, RAN with its ablations and AT."""
     groups: dict[Any, list[str]] = {}
-    for name, method in methods.items():
-        terms = "defence" if uses_attacked(method) else tuple(bool(w) for w in method.weights)
-        schedule = (method.top_k, method.svd_every, method.epochs_share)
-        groups.setdefault((method.head, schedule, method.filtered, method.sees, terms), []).append(name)
+    for name, settings in heads.items():
+        if isinstance(settings, HeadTraining):
+            terms = "defence" if settings.uses_attacked else tuple(settings.terms)
+            schedule = (settings.top_k, settings.svd_every, settings.epochs_share)
+            groups.setdefault((settings.head, schedule, wanted[name], terms), []).append(name)
+        else:
+            groups[name] = [name]
     return list(groups.values())
 
 

@@ -12,14 +12,16 @@ from safetensors.numpy import save_file
 from ranjax import models
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError, nearest
-from ranjax.methods.head_methods import METHODS
+from ranjax.evaluation.questions import BOTH
+from ranjax.methods.method_settings import HeadTraining, TowerTraining
+from ranjax.methods.table import METHODS, selected, settings_of
 from ranjax.methods.tower_methods import FROZEN, encoder_of
 from ranjax.models import input_filter
 from ranjax.report import model_card
 from ranjax.run.context import Context
 from ranjax.run.stages import cards
 from ranjax.run.stages import inputs as common
-from ranjax.run.stages.adapted_encoder import load_heads, load_tuned, tuned_of
+from ranjax.run.stages.adapt_outputs import load_heads, load_tower
 
 HEAD, HEAD_FACTS = "head.safetensors", "head.json"
 
@@ -61,19 +63,20 @@ def export(
     _check(context, condition, method, out)
     functions, params = common.encoder(context, condition)
     trained = _trained(context, condition, method, seed) if method else {}
-    tuned = tuned_of(context.config.adapt, method)
+    settings = settings_of(context.config.adapt, method) if method else None
     adapted = dict(params)
     if trained.get("encoder"):
-        adapted = encoder_of(tuned or FROZEN, params, trained)
+        adapted = encoder_of(settings if isinstance(settings, TowerTraining) else FROZEN, params, trained)
     # Of the model as it was adapted and attacked, but nothing that the layout knows.
     front = adapted.pop(input_filter.NAME, None)
     source = common.encoder_folder(context, condition)
     models.save(out, functions, jax.device_get(adapted))
     common.data(context).tokenizer.save(out / "tokenizer.json")
     if trained.get("head"):
-        kind = tuned.head if tuned else METHODS[method].head
-        sees = "" if tuned or not common.data(context).asks else METHODS[method].sees
-        _write_head(out, method, kind, trained["head"], front, common.data(context), sees)
+        kind = settings.head if isinstance(settings, (HeadTraining, TowerTraining)) else f"the predict of {method}"
+        asks = common.data(context).has_questions and not isinstance(settings, TowerTraining)
+        modality = getattr(settings, "modality", BOTH) if asks else ""
+        _write_head(out, method, kind, trained["head"], front, common.data(context), modality)
     pairs = zip(jax.tree.leaves(adapted), jax.tree.leaves(dict(params)), strict=True)
     changed = sum(not np.array_equal(a, b) for a, b in pairs)
     facts = cards.facts(context, condition, source, int(sum(np.size(x) for x in jax.tree.leaves(adapted))), results)
@@ -93,9 +96,8 @@ def _check(context: Context, condition: str, method: str, out: Path) -> None:
         )
     if method:
         done = context.folder_of(f"adapt/{condition}") / "manifest.json"
-        known = [
-            name for name in context.config.adapt.methods if tuned_of(context.config.adapt, name) or name in METHODS
-        ]
+        methods = selected(context.config.adapt.methods)
+        known = [name for name, entry in methods.items() if entry.family in ("head", "tower")]
         if method not in known:
             raise ConfigError("--method", method, f"a method of this run: {', '.join(known)}", nearest(method, known))
         if not done.is_file():
@@ -109,8 +111,8 @@ def _check(context: Context, condition: str, method: str, out: Path) -> None:
 def _trained(context: Context, condition: str, method: str, seed: int) -> dict[str, Any]:
     """{"encoder", "head"} of one seed, either absent where the method trains none."""
     folder = context.folder_of(f"adapt/{condition}")
-    if tuned_of(context.config.adapt, method):
-        every = load_tuned(folder, method)
+    if METHODS[method].family == "tower":
+        every = load_tower(folder, method)
     else:
         head = load_heads(folder)[method]
         every = {"encoder": head.pop("encoder", {}), "head": head}
@@ -124,7 +126,7 @@ _ASKED = {"both": "[w i, w t, w w i t]", "image": "w i", "question": "w t"}
 """Of a set of questions, what `questions.fuse` gives a head."""
 
 
-def _write_head(out: Path, method: str, kind: str, head: Any, front: Any, data: common.Data, sees: str) -> None:
+def _write_head(out: Path, method: str, kind: str, head: Any, front: Any, data: common.Data, modality: str) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(head if front is None else {**head, input_filter.NAME: front})
     tensors = {"/".join(str(k.key) for k in path): np.ascontiguousarray(leaf) for path, leaf in leaves}
     save_file(tensors, out / HEAD)
@@ -132,9 +134,9 @@ def _write_head(out: Path, method: str, kind: str, head: Any, front: Any, data: 
     said["output"] = (
         "a logit a class, sigmoid: any number may be right" if data.multi_label else "logits, softmax: one is right"
     )
-    if sees:
+    if modality:
         made = "i and t the unit embeddings of image and question, w the root of their width, products entry by entry"
-        said["input"] = f"{_ASKED[sees]}, {made}"
+        said["input"] = f"{_ASKED[modality]}, {made}"
     if front is not None:
         said[input_filter.NAME] = (
             "images in [0, 1] are first correlated with these taps along rows and columns, edge pixels repeating"
@@ -147,10 +149,10 @@ def _adaptation(
 ) -> list[str]:
     if not method:
         return []
-    facts, tuned = context.manifest_of(f"adapt/{condition}")["methods"][method], tuned_of(context.config.adapt, method)
-    source = tuned.source if tuned else "a head on frozen features"
+    facts, entry = context.manifest_of(f"adapt/{condition}")["methods"][method], METHODS[method]
+    source = entry.source if entry.family == "tower" else "a head on frozen features"
     told = [f"Adapted by `{method}`, seed {seed} ({source}); {changed} of the encoder's arrays changed."]
-    if tuned and tuned.scope == "lora":
+    if getattr(entry.settings, "scope", "") == "lora":
         told.append("LoRA's adapters are merged into the kernels: `transformers` loads them as they are.")
     if "share" in facts:
         told.append(f"Trained: {100 * facts['share']:.2f} % as many numbers as the encoder has, the head's included.")

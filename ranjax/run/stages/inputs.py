@@ -32,14 +32,14 @@ class Split(NamedTuple):
     """One split in memory: ids, images u8[N, H, W, 1], reports, labels.
 
     Labels are i32[N] (-1: not of the single-label task), or multi-hot f32[N, C] as a multi-label task has them.
-    Of a set of questions, `asked` is the question about each image; elsewhere None.
+    Of a set of questions, `questions` is the question about each image; elsewhere None.
     """
 
     ids: list[str]
     images: np.ndarray
     reports: list[str]
     labels: np.ndarray
-    asked: list[str] | None = None
+    questions: list[str] | None = None
 
     def task(self) -> Split:
         """The examples that belong to the single-label task."""
@@ -52,7 +52,7 @@ class Split(NamedTuple):
             self.images[index],
             [self.reports[i] for i in chosen],
             self.labels[index],
-            None if self.asked is None else [self.asked[i] for i in chosen],
+            None if self.questions is None else [self.questions[i] for i in chosen],
         )
 
 
@@ -70,9 +70,9 @@ class Data:
         return tuple(self.prepared.classes)
 
     @property
-    def asks(self) -> bool:
+    def has_questions(self) -> bool:
         """Whether this is a set of questions about images."""
-        return self.split("adapt").asked is not None
+        return self.split("adapt").questions is not None
 
     def split(self, name: str) -> Split:
         cache = self.__dict__.setdefault("_splits", {})
@@ -202,9 +202,9 @@ def question_features(context: Context, functions: Any, params: Any, asked: Sequ
     return features[[place[text] for text in asked]]
 
 
-def seen(features: Any, asked: Any, sees: str) -> Any:
-    """What a head is given: image features [N, D]; of a set of questions, joined with those of the questions."""
-    return features if asked is None else questions.fuse(features, asked, sees)
+def head_input(features: Any, asked: Any, modality: str) -> Any:
+    """Return what a head is given: image features [N, D]; of a set of questions, joined with those of the questions."""
+    return features if asked is None else questions.fuse(features, asked, modality)
 
 
 def craft_pairs(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.methods import few_shot
-from ranjax.run.schema.adapt_keys import TEST_TIME
+from ranjax.methods.table import selected
 
 TESTS = ("test", "ood_test")
 
@@ -60,7 +60,7 @@ def check(adapt: Any, labels: Mapping[str, np.ndarray], classes: Sequence[str]) 
         if not len(found):
             wanted = "of the task" if adapt.task == "multi" else f"with exactly one of the classes {tuple(classes)}"
             raise DataError(f"split {split!r} has no example {wanted}")
-    if all(name in TEST_TIME for name in adapt.methods):
+    if not _trains(adapt):
         return
     counts = labels["adapt"].sum(0)
     for count, name in zip(counts, classes):
@@ -79,6 +79,11 @@ def check(adapt: Any, labels: Mapping[str, np.ndarray], classes: Sequence[str]) 
         raise DataError(
             f"split 'validation' has examples of class {seen[0]!r} alone; choosing epochs needs two classes"
         )
+
+
+def _trains(adapt: Any) -> bool:
+    """Whether some method learns from labels: those at test time do not."""
+    return any(method.family != "test_time" for method in selected(adapt.methods).values())
 
 
 def _check_shots(adapt: Any, counts: np.ndarray, classes: Sequence[str]) -> None:
@@ -101,7 +106,7 @@ def check_chosen(adapt: Any, seed: int, ids: Sequence[str], labels: np.ndarray, 
     """
     rows = chosen(adapt, seed, ids, labels, classes)
     every = np.flatnonzero(labels[rows].all(axis=0))
-    if every.size and not all(name in TEST_TIME for name in adapt.methods):
+    if every.size and _trains(adapt):
         key, value = ("adapt.shots", adapt.shots) if adapt.shots else ("adapt.share", adapt.share)
         allowed = f"more: every example that it leaves ({len(rows)}) has class {classes[every[0]]!r}"
         raise ConfigError(key, value, allowed)

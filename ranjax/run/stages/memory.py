@@ -9,7 +9,7 @@ from ranjax.run import config as configs
 LOWER = {
     "pretrain": ("pretrain.accumulate", "model.remat", "pretrain.batch_size", "model.compute_dtype"),
     "craft": ("noise.batch_size", "noise.top_k", "model.compute_dtype"),
-    "adapt": ("evaluate.batch_size", "adapt.tune_batch_size", "adapt.batch_size"),
+    "adapt": ("evaluate.batch_size", "adapt.tower.batch_size", "adapt.batch_size"),
     "evaluate": ("evaluate.batch_size", "evaluate.attacked_examples", "model.compute_dtype"),
 }
 """At least three keys of each stage that lower its memory; keys that leave its results as they are come first."""

@@ -17,6 +17,7 @@ from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.batches import Batches
 from ranjax.data.images.augment import Augmentation
 from ranjax.data.sources import Source
+from ranjax.methods import search
 from ranjax.models import DualEncoder, DualEncoderConfig, ViTConfig, load, resize_positions, save, split
 from ranjax.models.checkpoints.assemble import beside_bert
 from ranjax.models.checkpoints.weight_files import folder_of
@@ -26,7 +27,6 @@ from ranjax.run import config as configs
 from ranjax.run.context import Context, Stopped
 from ranjax.run.stages import cards, labels
 from ranjax.run.stages import inputs as common
-from ranjax.run.stages import search_grid as adapt_search
 from ranjax.training import devices, fsdp, hosts, loop, profiling
 from ranjax.training.checkpoints import Checkpoints
 from ranjax.training.contrastive_step import Program, held_out_loss, program
@@ -45,7 +45,7 @@ def run(context: Context) -> dict[str, Any]:
     # Prepare said so before; a config of other methods or shots may have come since, and hours would be lost.
     labels.refuse(config, data.prepared)
     functions, params = first_weights(context)
-    adapt_search.check_scopes(config.adapt, params)
+    search.check_scopes(config.adapt, params)
     trainable = select(params, [pattern for pattern in settings.trainable if pattern], "pretrain.trainable")
     for line in describe_trainable(params, trainable).splitlines():
         context.say(f"  {line}")

@@ -7,7 +7,6 @@ import numpy as np
 from ranjax.evaluation import bootstrap as resampled
 from ranjax.evaluation import groups, questions, statistics
 from ranjax.evaluation.result_rows import draws, interval_row, of_rarest
-from ranjax.methods.test_time import TTC
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation.evaluated_encoder import Subject
 from ranjax.run.stages.evaluation.result_record import FINDINGS, GROUPS, TASK, Record
@@ -33,7 +32,8 @@ def classify(subject: Subject, record: Record, split: str) -> None:
         record.levels(labels)
     record.compare(TASK, split, "none", hits)
     for name in (name for name, method in subject.methods.items() if method.random):
-        _say_what_is_pushed(record, split, name, subject.pushed(name, examples.images))
+        threshold = subject.methods[name].settings.threshold
+        _say_what_is_pushed(record, split, name, subject.pushed(name, examples.images), threshold)
     known = subject.records(split)
     config = subject.config
     for column in groups.columns(known, [name for name in config.groups if name]):
@@ -44,10 +44,10 @@ def classify(subject: Subject, record: Record, split: str) -> None:
             record.rows += groups.group_rows(cell, found, names, column, *drawn)
 
 
-def _say_what_is_pushed(record: Record, split: str, method: str, pushed: np.ndarray) -> None:
+def _say_what_is_pushed(record: Record, split: str, method: str, pushed: np.ndarray, threshold: float) -> None:
     """A note on how many clean images a counterattack moves: its threshold is for another encoder than this one."""
     told = ", so it does not tell images apart here" if pushed.all() or not pushed.any() else ""
-    few = f"by less than {TTC().threshold:g} of its length (its authors' threshold, for CLIP at 224 pixels)"
+    few = f"by less than {threshold:g} of its length (its authors' threshold, for CLIP at 224 pixels)"
     moved = f"{method} pushes {pushed.sum()} of {len(pushed)} clean images away"
     record.notes.append(f"{split}: {moved}, those whose embedding moves under noise {few}{told}")
 
@@ -55,7 +55,7 @@ def _say_what_is_pushed(record: Record, split: str, method: str, pushed: np.ndar
 def _say_what_is_seen(subject: Subject, record: Record, split: str, examples: common.Split) -> None:
     """Notes of a set of questions: who answers without the question, and what the question alone is worth."""
     if split == "test":
-        blind = [name for name, method in subject.methods.items() if not method.sees]
+        blind = [name for name, method in subject.methods.items() if not method.modality]
         blind += [] if subject.multi_label else ["zero_shot"]
         if blind:
             record.notes.append(f"answered from the picture without its question: {', '.join(blind)}")
@@ -64,7 +64,7 @@ def _say_what_is_seen(subject: Subject, record: Record, split: str, examples: co
     known = subject.data.task_split("adapt")
     sides = [
         questions.Questions(
-            np.arange(len(s.ids)), s.asked or [], [subject.classes[c] for c in s.labels], ["any"] * len(s.ids)
+            np.arange(len(s.ids)), s.questions or [], [subject.classes[c] for c in s.labels], ["any"] * len(s.ids)
         )
         for s in (known, examples)
     ]

@@ -72,7 +72,7 @@ def declare(subject: Subject, record: Record, split: str) -> None:
     for task in (FINDINGS, RETRIEVAL, CAPTIONS, ATTACKED_PAIRS):
         record.belong(task, split, of_all)
     pictures = len(np.unique(_pictures(subject, split)))
-    what = "questions" if subject.data.asks else "images"
+    what = "questions" if subject.data.has_questions else "images"
     who = "patients" if independent < pictures else "pictures"
     alone = len(np.unique(of_task))
     if alone < len(of_task):

@@ -14,65 +14,79 @@ from ranjax.core.errors import DataError
 from ranjax.core.keys import stream
 from ranjax.core.pixels import as_float
 from ranjax.evaluation import zero_shot
-from ranjax.evaluation.questions import fused_width
-from ranjax.methods.head_training import HEADS, METHODS, predict
-from ranjax.methods.test_time import TTC, counterattack
-from ranjax.methods.tower_methods import FROZEN, Tuned, encoder_of, head_of
+from ranjax.evaluation.questions import BOTH, fused_width
+from ranjax.methods.head_training import predict
+from ranjax.methods.method_settings import TTC, TowerTraining
+from ranjax.methods.own_head import OwnHead, check_predict
+from ranjax.methods.table import METHODS, selected, settings_of
+from ranjax.methods.test_time import counterattack
+from ranjax.methods.tower_methods import FROZEN, encoder_of, head_of
+from ranjax.models.heads import HEADS
 from ranjax.run.context import Context
 from ranjax.run.stages import inputs as common
-from ranjax.run.stages.adapted_encoder import load_heads, load_tuned, tuned_of
+from ranjax.run.stages.adapt_outputs import load_heads, load_tower
 from ranjax.training.row_map import RowMap
 
 
-class Method:
+class Deployed:
     """What one method deploys: heads on the frozen encoder, an encoder of its own with or without a head, or neither.
 
     Attributes:
       name: of the method.
-      head: with ``apply``, or None where the classes' prompts classify.
+      settings: of the method, as the config has them.
+      head: with `apply`, or None where the classes' prompts classify.
       variables: {"params", "stats"} of the head with a leading axis of seeds; None without a head.
       encoders: what was trained of the encoder, with a leading axis of seeds; None: the frozen encoder.
       seeds: how many there are.
-      tuned: what `encoders` are to the encoder.
       random: whether it answers by a draw, so that an attack has to go through several.
-      sees: of a set of questions, what it is given (`questions.BOTH`, ...); None: the image alone, as elsewhere.
+      modality: of a set of questions, what it is given (`questions.BOTH`, ...); None: the image alone, as elsewhere.
     """
 
     def __init__(
         self,
         name: str,
+        settings: Any,
         head: Any = None,
         variables: Any = None,
         encoders: Any = None,
-        seeds: int = 0,
-        random: bool = False,
-        tuned: Tuned = FROZEN,
-        sees: str | None = None,
+        modality: str | None = None,
     ):
-        self.tuned, self.sees = tuned, sees
-        self.name, self.head, self.variables, self.encoders, self.random = name, head, variables, encoders, random
-        leaves = jax.tree.leaves((variables, encoders))
-        self.seeds = seeds or int(leaves[0].shape[0])
+        self.name, self.settings, self.head, self.modality = name, settings, head, modality
+        self.variables, self.encoders, self.random = variables, encoders, isinstance(settings, TTC)
+        self.seeds = 1 if self.random else int(jax.tree.leaves((variables, encoders))[0].shape[0])
 
     def one(self, seed: int) -> Any:
-        """The head's variables of one seed."""
+        """Return the head's variables of one seed."""
         return jax.tree.map(lambda x: x[seed], self.variables)
 
     def encoder(self, params: Any, seed: int) -> Any:
-        """The encoder's parameters of one seed."""
+        """Return the encoder's parameters of one seed."""
         if self.encoders is None:
             return params
-        return encoder_of(self.tuned, params, {"encoder": jax.tree.map(lambda x: x[seed], self.encoders)})
+        scope = self.settings if isinstance(self.settings, TowerTraining) else FROZEN
+        return encoder_of(scope, params, {"encoder": jax.tree.map(lambda x: x[seed], self.encoders)})
 
 
-def check_head(name: str, variables: Any, width: int, classes: int) -> None:
-    """Raises DataError where a stored head takes other features, or gives other classes, than the encoder and task."""
-    found = tuple(variables["params"]["classifier"]["kernel"].shape[-2:])
-    if found != (width, classes):
-        raise DataError(
-            f"the head of {name!r} takes {found[0]} features and gives {found[1]} classes; the encoder gives {width}, "
-            f"and the task has {classes}: the adapt stage is of another encoder, run it again"
-        )
+def _deploy_head(name: str, settings: Any, variables: Any, width: int, classes: int, questions: bool) -> Deployed:
+    """A head on frozen features.
+
+    Raises:
+      DataError: it takes other features, or gives other classes, than the encoder and the task.
+    """
+    filters, modality = variables.pop("encoder", None), getattr(settings, "modality", BOTH) if questions else None
+    width, predict = fused_width(width, modality) if modality else width, METHODS[name].predict
+    if predict is None:
+        head: Any = HEADS[settings.head](width, classes)
+        found = tuple(variables["params"]["classifier"]["kernel"].shape[-2:])
+        if found != (width, classes):
+            raise DataError(
+                f"the head of {name!r} takes {found[0]} features and gives {found[1]} classes; the encoder gives "
+                f"{width}, and the task has {classes}: the adapt stage is of another encoder, run it again"
+            )
+    else:
+        head = OwnHead(predict, width, classes)
+        check_predict(name, head, jax.tree.map(lambda leaf: leaf[0], variables["params"]))
+    return Deployed(name, settings, head, variables, filters, modality)
 
 
 class Subject:
@@ -86,22 +100,19 @@ class Subject:
         self.functions, self.params = common.encoder(context, folder)
         width = self.functions.config.embed_dim
         place = context.folder_of(f"adapt/{folder}")
-        heads = load_heads(place)
-        self.methods: dict[str, Method] = {}
-        for name in context.config.adapt.methods:
-            if name in heads:
-                kind, sees = HEADS[METHODS[name].head], METHODS[name].sees if self.data.asks else None
-                filters = heads[name].pop("encoder", None)
-                head = kind(fused_width(width, sees) if sees else width, len(self.classes))
-                check_head(name, heads[name], head.features, head.classes)
-                self.methods[name] = Method(name, head, heads[name], filters, sees=sees)
-            elif tuned := tuned_of(context.config.adapt, name):
-                found = load_tuned(place, name)
-                head = head_of(tuned, width, len(self.classes))
-                encoders = found["encoder"] or None
-                self.methods[name] = Method(name, head, found.get("head"), encoders, tuned=tuned)
+        heads, classes = load_heads(place), len(self.classes)
+        self.methods: dict[str, Deployed] = {}
+        for name, method in selected(context.config.adapt.methods).items():
+            settings = settings_of(context.config.adapt, name)
+            if method.family == "head":
+                deployed = _deploy_head(name, settings, heads[name], width, classes, self.data.has_questions)
+            elif method.family == "tower":
+                found = load_tower(place, name)
+                head, encoders = head_of(settings, width, classes), found["encoder"] or None
+                deployed = Deployed(name, settings, head, found.get("head"), encoders)
             else:
-                self.methods[name] = Method(name, seeds=1, random=True)
+                deployed = Deployed(name, settings)
+            self.methods[name] = deployed
         self._features: dict[str, np.ndarray] = {}
         self._texts: jax.Array | None = None
 
@@ -149,16 +160,16 @@ class Subject:
         Raises:
           DataError: the heads were trained with questions, which this split has not.
         """
-        if not self.data.asks:
+        if not self.data.has_questions:
             return None
-        if examples.asked is None:
+        if examples.questions is None:
             raise DataError(f"split {split!r} asks no questions about its images, which the adapted heads were given")
-        return common.question_features(self.context, self.functions, self.params, examples.asked)
+        return common.question_features(self.context, self.functions, self.params, examples.questions)
 
     def beside(self, method: str, asked: np.ndarray | None) -> np.ndarray | None:
         """What `deployed(method)` takes beside images: the questions, where it sees them."""
         chosen = self.methods.get(method)
-        return asked if chosen is not None and chosen.sees else None
+        return asked if chosen is not None and chosen.modality else None
 
     def class_embeddings(self) -> jax.Array:
         """f32[C, D], the prompt ensemble of each class."""
@@ -205,7 +216,7 @@ class Subject:
         if seed is None and chosen.encoders is None and chosen.head is not None:
             if features is None:
                 features = common.image_features(self.context, self.functions, self.params, images)
-            z, logits = predict(chosen.head, chosen.variables, self._seen(chosen, features, asked))
+            z, logits = predict(chosen.head, chosen.variables, self._head_input(chosen, features, asked), leading=1)
             return np.asarray(z), np.asarray(logits)
         if seed is None:
             found = [self.outputs(method, images, features, one, asked) for one in range(chosen.seeds)]
@@ -218,11 +229,11 @@ class Subject:
             features = common.image_features(self.context, self.functions, self.params, images)
         if chosen.head is None:
             return features, self.zero_shot_logits(features)
-        z, logits = predict(chosen.head, chosen.one(seed), self._seen(chosen, features, asked))
+        z, logits = predict(chosen.head, chosen.one(seed), self._head_input(chosen, features, asked), leading=0)
         return np.asarray(z), np.asarray(logits)
 
-    def _seen(self, chosen: Method, features: Any, asked: Any) -> Any:
-        return common.seen(features, asked, chosen.sees) if chosen.sees else features
+    def _head_input(self, chosen: Deployed, features: Any, asked: Any) -> Any:
+        return common.head_input(features, asked, chosen.modality) if chosen.modality else features
 
     def _drawn(self, method: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(encoder features, logits) of one draw of a random method; the draw of a row depends on its place alone."""
@@ -242,13 +253,12 @@ class Subject:
 
     def pushed(self, method: str, images: np.ndarray) -> np.ndarray:
         """bool[N], which images the counterattack of a random method moves, in the draw that `outputs` takes."""
-        functions = self.functions
+        functions, settings = self.functions, self.methods[method].settings
 
         def rows_of(params: Any, rows: Any) -> Any:
             images, keys = rows
-            return counterattack(
-                functools.partial(functions.image_features, params), as_float(images), keys, TTC()
-            ).pushed
+            features = functools.partial(functions.image_features, params)
+            return counterattack(features, as_float(images), keys, settings).pushed
 
         run = common.row_map(self.context, ("pushed", functions, method), rows_of)
         return np.asarray(run(self.params, (images, self._draws(method, len(images)))))
@@ -261,11 +271,12 @@ class Subject:
         functions = self.functions
         chosen = None if method == "zero_shot" else self.methods[method]
         if chosen is not None and chosen.random:
+            settings = chosen.settings
 
             def countered(params: Any, images: jax.Array, keys: jax.Array) -> jax.Array:
                 encoder, classes = params
                 features = functools.partial(functions.image_features, encoder)
-                moved = counterattack(features, images, keys, TTC()).images
+                moved = counterattack(features, images, keys, settings).images
                 return zero_shot.logits(features(moved), classes, functions.logit_scale(encoder))
 
             return self.context.memoize(("deployed", functions, method), lambda: countered)
@@ -277,15 +288,15 @@ class Subject:
                 return zero_shot.logits(features, classes, functions.logit_scale(encoder))
 
             return self.context.memoize(("deployed", functions, "zero_shot"), lambda: by_text)
-        head, sees = chosen.head, chosen.sees
-        if sees:
+        head, modality = chosen.head, chosen.modality
+        if modality:
 
-            def told(params: Any, images: jax.Array) -> jax.Array:
+            def with_question(params: Any, images: jax.Array) -> jax.Array:
                 (encoder, own), asked = params
-                given = common.seen(functions.image_features(encoder, images), asked, sees)
+                given = common.head_input(functions.image_features(encoder, images), asked, modality)
                 return head.apply(own["params"], own["stats"], given, False)[1]
 
-            return self.context.memoize(("deployed", functions, head, sees), lambda: told)
+            return self.context.memoize(("deployed", functions, head, modality), lambda: with_question)
 
         def by_head(params: Any, images: jax.Array) -> jax.Array:
             features = functions.image_features(params[0], images)

@@ -7,7 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ranjax.evaluation import questions
-from ranjax.methods.head_training import METHODS, Examples, Fit, fit_heads, predict
+from ranjax.methods.head_inputs import Examples
+from ranjax.methods.head_training import fit_heads, predict
+from ranjax.methods.method_settings import Fit
+from ranjax.methods.table import METHODS
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation.clusters import owners
 from ranjax.run.stages.evaluation.evaluated_encoder import Subject
@@ -46,10 +49,10 @@ def answer(subject: Subject, record: Record, splits: tuple[str, ...]) -> None:
     for name in HEADS:
         subject.context.check_stop(f"fitting {name} to questions")
         seeds, own = range(count), devices.local_mesh(subject.context.mesh)
-        examples = {split: side.seen(METHODS[name].sees) for split, side in sides.items()}
+        examples = {split: side.examples(METHODS[name].settings.modality) for split, side in sides.items()}
         train, validation = examples[BEFORE], Examples(*(x[known] for x in examples[DURING][:2]))
         fitted = fit_heads(
-            [METHODS[name]], train, validation, classes=len(words), seeds=seeds, settings=settings, mesh=own
+            [METHODS[name].settings], train, validation, classes=len(words), seeds=seeds, settings=settings, mesh=own
         )
         for split in splits:
             logits = np.asarray(predict(fitted.head, fitted.select(0), examples[split].features)[1])
@@ -76,8 +79,8 @@ class _Sides(NamedTuple):
     asked: np.ndarray
     labels: np.ndarray
 
-    def seen(self, sees: str) -> Examples:
-        return Examples(np.asarray(questions.fuse(self.images, self.asked, sees)), self.labels)
+    def examples(self, modality: str) -> Examples:
+        return Examples(np.asarray(questions.fuse(self.images, self.asked, modality)), self.labels)
 
 
 def _sides(subject: Subject, split: str, asked: questions.Questions, words: list[str]) -> _Sides:

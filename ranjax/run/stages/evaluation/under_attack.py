@@ -13,7 +13,7 @@ from ranjax.attacks import pgd as image_attacks
 from ranjax.core import files
 from ranjax.core.pixels import pixel_units, to_float
 from ranjax.evaluation.white_box import Robustness, WhiteBox, survivors
-from ranjax.methods.head_methods import WITHOUT
+from ranjax.methods.table import METHODS
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation import feature_views as inside
 from ranjax.run.stages.evaluation.evaluated_encoder import Subject
@@ -139,7 +139,7 @@ def check_masking(subject: Subject, record: Record, split: str) -> None:
 
 def _suspects(subject: Subject, record: Record, split: str) -> list[str]:
     """The reference method, the one most accurate under attack, and those that answer by a draw."""
-    whole = [name for name in subject.methods if not name.startswith(WITHOUT)]
+    whole = [name for name in subject.methods if not METHODS[name].leaves_out]
     standing = {
         row["method"]: row["value"]
         for attack in (PGD, WORST)  # the second, where it is there, has the last word

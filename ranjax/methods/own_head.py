@@ -1,0 +1,105 @@
+"""Heads on frozen features that bring their own solver: `Method.fit` and `Method.predict`, with their results checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ranjax.core.errors import DataError
+from ranjax.methods import selection
+from ranjax.methods.head_inputs import Examples
+from ranjax.methods.method_settings import Fit
+from ranjax.methods.table import Method
+
+Variables = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class OwnHead:
+    """A `predict` in the form of `ranjax.models.heads`: `apply` of parameters, without batch statistics.
+
+    Attributes:
+      predict: ``(variables, features f32[N, D]) -> logits f32[N, C]``.
+      features: D.
+      classes: C.
+    """
+
+    predict: Callable[[Any, jax.Array], jax.Array]
+    features: int
+    classes: int
+
+    def apply(self, params: Any, stats: Any, features: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, Any]:
+        """Return (features, logits [B, C], stats) of features [B, D]; a head without a hidden layer, so z = f."""
+        return features, self.predict(params, features), stats
+
+
+def fit(
+    method: Method,
+    settings: object,
+    train: Examples,
+    validation: Examples,
+    *,
+    classes: int,
+    seeds: Sequence[int],
+    shared: Fit,
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Fit a method by its own `fit`, and score each seed on the validation split.
+
+    Returns:
+      (variables with a leading axis of seeds, f32[S]: the validation metric; the mean of clean and attacked where the
+      method needs attacked features; -inf where a logit is not finite).
+
+    Raises:
+      DataError: `fit` returned no nested dict of arrays with a leading axis of seeds, or `predict` no logits [N, C].
+    """
+    assert method.fit is not None
+    assert method.predict is not None
+    variables = method.fit(train, validation, settings, classes=classes, seeds=list(seeds), shared=shared)
+    _check_tree(method.name, variables, len(seeds))
+    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), variables)
+    head = OwnHead(method.predict, int(np.shape(train.features)[-1]), classes)
+    check_predict(method.name, head, jax.tree.map(lambda leaf: leaf[0], variables))
+    sides = [validation.features] + ([validation.attacked] if "attacked" in method.needs else [])
+    labels = jnp.asarray(validation.labels, jnp.float32 if shared.multi_label else jnp.int32)
+    scores = []
+    for side in sides:
+        logits = jax.vmap(method.predict, in_axes=(0, None))(variables, jnp.asarray(side, jnp.float32))
+        scores.append([selection.score(shared.metric, found, labels, shared.multi_label) for found in logits])
+    return variables, np.mean(np.asarray(scores, np.float32), axis=0)
+
+
+def check_predict(name: str, head: OwnHead, variables: Any) -> None:
+    """Check the shape that `predict` gives for one seed's variables.
+
+    Raises:
+      DataError: it is not [N, C], or `predict` fails on features [N, D].
+    """
+    wanted = (2, head.classes)
+    try:
+        rows = jax.ShapeDtypeStruct((2, head.features), jnp.float32)
+        found = jax.eval_shape(head.predict, variables, rows).shape
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"predict of method {name!r} failed on features [2, {head.features}] and its variables: {error}"
+        ) from error
+    if found != wanted:
+        raise DataError(
+            f"predict of method {name!r} gives {found} for features [2, {head.features}], {wanted} is needed"
+        )
+
+
+def _check_tree(name: str, variables: object, seeds: int) -> None:
+    if not isinstance(variables, Mapping) or not jax.tree.leaves(variables):
+        raise DataError(f"fit of method {name!r} returned a {type(variables).__name__}, a dict of arrays is needed")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        names = [getattr(part, "key", None) for part in path]
+        if not all(isinstance(part, str) and "/" not in part for part in names):
+            raise DataError(f"fit of method {name!r} returned a part called {names}, nested dicts of texts are needed")
+        if np.shape(leaf)[:1] != (seeds,):
+            shape = f"{np.shape(leaf)}, a leading axis of {seeds} seeds is needed"
+            raise DataError(f"fit of method {name!r} returned {'/'.join(names)} of shape {shape}")
