@@ -2,49 +2,43 @@
 
 Notation: ``f`` [B, D] are the features of the frozen encoder, ``z`` [B, D] what the light-weight head makes of them,
 ``x'`` attacked inputs. NMTune's three terms (Chen et al. 2024, "Understanding and Mitigating the Label Noise in
-Pre-training on Downstream Tasks", arXiv 2309.17002) are :func:`consistency`, :func:`covariance` and :func:`singular`.
-RAN, in this project's reconstruction, adds a cross-entropy on ``z(x')``, :func:`consistency` of ``z(x')`` and
-:func:`divergence` of its class probabilities, the last two against the clean ones without gradient.
-:func:`objective` is the weighted sum of all.
+Pre-training on Downstream Tasks", arXiv 2309.17002) are `consistency`, `covariance` and `singular`.
+RAN, in this project's reconstruction, adds a cross-entropy on ``z(x')``, `consistency` of ``z(x')`` and `divergence` of
+its class probabilities, the last two against the clean ones without gradient. `objective` is the weighted sum of all.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int
 
 from ranjax.core.math import unit
 from ranjax.objectives import classification
 
+Scalar = Float[Array, ""]
+
 
 class Weights(NamedTuple):
-    """Weight of each term, floats or scalar arrays; a term of weight 0 adds no value and no gradient, even if NaN."""
+    """The weight of each term; a term of weight 0 adds no value and no gradient, even if NaN."""
 
-    ce: jax.Array | float = 1.0
-    mse: jax.Array | float = 0.0
-    cov: jax.Array | float = 0.0
-    svd: jax.Array | float = 0.0
-    defence_ce: jax.Array | float = 0.0
-    defence_consistency: jax.Array | float = 0.0
-    defence_kl: jax.Array | float = 0.0
+    ce: Scalar | float = 1.0
+    mse: Scalar | float = 0.0
+    cov: Scalar | float = 0.0
+    svd: Scalar | float = 0.0
+    defence_ce: Scalar | float = 0.0
+    defence_consistency: Scalar | float = 0.0
+    defence_kl: Scalar | float = 0.0
 
 
 DEFENCE = ("defence_ce", "defence_consistency", "defence_kl")
 
 
-def consistency(z: jax.Array, f: jax.Array) -> jax.Array:
-    """L_MSE: mean over all B * D entries of ``(z/|z| - sg(f/|f|))^2``; no gradient reaches `f`.
-
-    Args:
-      z: f[B, D].
-      f: f[B, D], what `z` should stay close to.
-
-    Returns:
-      f[], at least 0.
+def consistency(z: Float[Array, "batch dim"], f: Float[Array, "batch dim"]) -> Scalar:
+    """Return L_MSE: the mean over all entries of ``(z/|z| - sg(f/|f|))^2``; no gradient reaches `f`.
 
     Raises:
       ValueError: the shapes differ.
@@ -54,19 +48,13 @@ def consistency(z: jax.Array, f: jax.Array) -> jax.Array:
     return jnp.mean(jnp.square(unit(z) - lax.stop_gradient(unit(f))))
 
 
-def covariance(z: jax.Array) -> jax.Array:
-    """L_COV: ``(1/D) sum_{i != j} C_ij^2`` with ``C = Zc^t Zc / (B - 1)``, Zc the columns less their means.
+def covariance(z: Float[Array, "batch dim"]) -> Scalar:
+    """Return L_COV: ``(1/D) sum_{i != j} C_ij^2`` with ``C = Zc^t Zc / (B - 1)``, Zc the columns less their means.
 
     For B <= D the sum over all i, j is taken from the smaller matrix ``Zc Zc^t``, whose squares have the same sum.
 
-    Args:
-      z: f[B, D], B >= 2.
-
-    Returns:
-      f[], at least 0 within rounding.
-
     Raises:
-      ValueError: `z` is no matrix or has one row, whose covariance does not exist.
+      ValueError: `z` is no matrix, or has one row: its covariance does not exist.
     """
     if z.ndim != 2 or z.shape[0] < 2:
         raise ValueError(f"covariance needs z of shape [B, D] with B >= 2, got {z.shape}")
@@ -80,21 +68,21 @@ def covariance(z: jax.Array) -> jax.Array:
     return off / (width * (rows - 1) ** 2)
 
 
-def singular(z: jax.Array, top_k: int = 1, centred: bool = False) -> jax.Array:
-    """L_SVD: ``- sum_{k <= K} sigma_k / sum_j sigma_j`` over the singular values of `z`.
+def singular(z: Float[Array, "batch dim"], top_k: int = 1, centred: bool = False) -> Scalar:
+    """Return L_SVD: ``- sum_{k <= K} sigma_k / sum_j sigma_j`` over the singular values of `z`.
 
     The paper's form is ``top_k=1`` on z as it is; its public code takes the mean of the first five ratios, which is
-    ``singular(z, 5) / 5``. Value and gradient come from the eigenvectors of the smaller Gram matrix, which is faster
-    than an SVD. The gradient is ``-(U_K V_K^t - s U V^t) / sum sigma``, s the negative of the value, over the singular
-    values above rounding: where zero or repeated ones leave no derivative, a subgradient; finite always.
+    ``singular(z, 5) / 5``. Value and gradient come from the eigenvectors of the smaller Gram matrix: twice as fast as an
+    SVD. The gradient is ``-(U_K V_K^t - s U V^t) / sum sigma``, s the negative of the value, over the singular values
+    above rounding: where zero or repeated ones leave no derivative, a subgradient; finite always.
 
     Args:
-      z: f[B, D].
+      z: the features.
       top_k: K >= 1, cut at min(B, D).
       centred: subtract the column means first.
 
     Returns:
-      f[] in [-1, 0); 0 with zero gradient for a zero matrix.
+      A value in [-1, 0); 0 with zero gradient for a zero matrix.
 
     Raises:
       ValueError: `z` is no matrix, or `top_k` is below 1.
@@ -105,63 +93,29 @@ def singular(z: jax.Array, top_k: int = 1, centred: bool = False) -> jax.Array:
         raise ValueError(f"singular needs top_k >= 1, got {top_k}")
     if centred:
         z = z - jnp.mean(z, axis=0, keepdims=True)
-    return _singular(top_k, z)
-
-
-def _thin_svd(z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(u [B, r], sigma [r] descending, vt [r, D]), r = min(B, D); singular values below rounding are cut to 0.
-
-    The square roots of the smaller Gram matrix' eigenvalues would lose half the digits. The lengths of the rows of
-    ``u^t z`` do not: they are the singular values to within rounding of the largest where eigenvectors are distinct.
-    """
     if z.shape[0] > z.shape[1]:
-        v, sigma, ut = _thin_svd(z.T)
-        return ut.T, sigma, v.T
-    _, vectors = jnp.linalg.eigh(z @ z.T)
-    rows = vectors.T @ z
-    length = jnp.sqrt(jnp.sum(rows * rows, axis=1))
-    order = jnp.argsort(-length)
-    vectors, rows, length = vectors[:, order], rows[order], length[order]
-    real = length > max(z.shape) * jnp.finfo(z.dtype).eps * length[0]
-    sigma = jnp.where(real, length, jnp.zeros_like(length))
-    vt = jnp.where(real[:, None], rows / jnp.where(real, length, jnp.ones_like(length))[:, None], jnp.zeros_like(rows))
-    return vectors, sigma, vt
-
-
-def _ratio_and_gradient(top_k: int, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        z = z.T
     # The ratio does not depend on the scale of z; dividing by the largest entry keeps the Gram matrix in range.
-    largest = jnp.max(jnp.abs(z))
-    scale = jnp.where(largest > 0, largest, jnp.ones_like(largest))
-    u, sigma, vt = _thin_svd(z / scale)
+    largest = lax.stop_gradient(jnp.max(jnp.abs(z)))
+    z = z / jnp.where(largest > 0, largest, jnp.ones_like(largest))
+    # With u constant, the length of u_k^t z has the gradient u_k v_k^t, which is that of sigma_k.
+    _, vectors = jnp.linalg.eigh(lax.stop_gradient(z @ z.T))
+    square = jnp.sum(jnp.square(vectors.T @ z), axis=1)
+    # Singular values below rounding are cut to 0, without gradient.
+    real = square > jnp.square(max(z.shape) * jnp.finfo(z.dtype).eps) * jnp.max(square)
+    sigma = jnp.where(real, jnp.sqrt(jnp.where(real, square, jnp.ones_like(square))), jnp.zeros_like(square))
     total = jnp.sum(sigma)
-    total = jnp.where(total > 0, total, jnp.ones_like(total))
-    top = jnp.arange(sigma.shape[0]) < top_k
-    ratio = jnp.sum(jnp.where(top, sigma, jnp.zeros_like(sigma))) / total
-    coefficients = (ratio - top.astype(z.dtype)) / total
-    gradient = (u * coefficients[None, :]) @ vt / scale
-    return -ratio, gradient
+    return -jnp.sum(jnp.sort(sigma)[-top_k:]) / jnp.where(total > 0, total, jnp.ones_like(total))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _singular(top_k: int, z: jax.Array) -> jax.Array:
-    return _ratio_and_gradient(top_k, z)[0]
-
-
-@_singular.defjvp
-def _singular_jvp(top_k: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    value, gradient = _ratio_and_gradient(top_k, primals[0])
-    return value, jnp.vdot(gradient, tangents[0])
-
-
-def divergence(clean: jax.Array, attacked: jax.Array, multi_label: bool = False) -> jax.Array:
-    """Mean over examples of KL(sg(p_clean) || p_attacked) of class probabilities, in nats.
+def divergence(
+    clean: Float[Array, "batch classes"], attacked: Float[Array, "batch classes"], multi_label: bool = False
+) -> Scalar:
+    """Return the mean over examples of KL(sg(p_clean) || p_attacked) of class probabilities, in nats.
 
     Args:
-      clean, attacked: logits f[B, C]; no gradient reaches `clean`.
+      clean, attacked: logits; no gradient reaches `clean`.
       multi_label: the mean over classes of C Bernoulli divergences (sigmoid) in place of one categorical (softmax).
-
-    Returns:
-      f[], at least 0 within rounding.
     """
     clean = lax.stop_gradient(clean)
     if multi_label:
@@ -172,7 +126,7 @@ def divergence(clean: jax.Array, attacked: jax.Array, multi_label: bool = False)
     return jnp.mean(classification.kl(clean, attacked))
 
 
-def _now_and_then(every: int, step: jax.Array | int, z: jax.Array, top_k: int) -> jax.Array:
+def _every_few_steps(every: int, step: Int[Array, ""] | int, z: Float[Array, "batch dim"], top_k: int) -> Scalar:
     if every == 1:
         return singular(z, top_k)
     due = jnp.asarray(step) % every == 0
@@ -181,46 +135,48 @@ def _now_and_then(every: int, step: jax.Array | int, z: jax.Array, top_k: int) -
 
 def objective(
     weights: Weights,
-    f: jax.Array,
-    z: jax.Array,
-    logits: jax.Array,
-    labels: jax.Array,
-    attacked: tuple[jax.Array, jax.Array] | None = None,
+    f: Float[Array, "batch dim"],
+    z: Float[Array, "batch dim"],
+    logits: Float[Array, "batch classes"],
+    labels: classification.Labels,
+    attacked: tuple[Float[Array, "batch dim"], Float[Array, "batch classes"]] | None = None,
     *,
-    class_weights: jax.Array | None = None,
+    class_weights: Float[Array, "classes"] | None = None,
     multi_label: bool = False,
     top_k: int = 1,
     svd_every: int = 1,
-    step: jax.Array | int = 0,
+    step: Int[Array, ""] | int = 0,
     terms: frozenset[str] = frozenset(Weights._fields),
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The weighted sum of all terms for one batch, and each term's own value.
+) -> tuple[Scalar, dict[str, Array]]:
+    """Return the weighted sum of all terms for one batch, and each term's own value.
 
     Args:
       weights: one scalar per term; may be traced (one program serves many methods).
-      f: f[B, D] frozen clean features.  z, logits: f[B, D], f[B, C] the head's output on them.
-      labels: i32[B], or f[B, C] multi-hot where `multi_label`.
+      f: frozen clean features.
+      z, logits: the head's output on them.
+      labels: one class an example, or multi-hot where `multi_label`.
       attacked: (z', logits') of the attacked features, or None, which leaves the defence terms out.
-      class_weights: f[C], see :mod:`ranjax.objectives.classification`.
-      top_k: of :func:`singular`.
-      svd_every, step: :func:`singular`, which costs more than the rest together, is taken where `step` is a multiple of
+      class_weights: see `ranjax.objectives.classification`.
+      top_k: of `singular`.
+      svd_every, step: `singular`, which costs more than the rest together, is taken where `step` is a multiple of
         `svd_every`, times `svd_every`, and is 0 without being computed elsewhere (lazy regularisation, Karras et al.
         2020, "Analyzing and Improving the Image Quality of StyleGAN", arXiv 1912.04958, section 3.1): the same on
         average over steps.
       terms: static; terms not named are not computed at all.
 
     Returns:
-      (f[] total, {term: f[]} unweighted values of the computed terms).
+      The total, and the unweighted values f[] of the computed terms by their names.
     """
 
-    def guarded(weight: jax.Array | float, x: jax.Array) -> jax.Array:
+    def guarded(weight: Scalar | float, x: Array) -> Array:
         # A zero weight alone does not stop a NaN, as 0 * NaN = NaN; this select's transpose does.
         return jnp.where(jnp.asarray(weight) != 0, x, lax.stop_gradient(x))
 
-    def classify(weight: jax.Array | float, scores: jax.Array) -> jax.Array:
+    def classify(weight: Scalar | float, scores: Array) -> Scalar:
         return classification.loss(guarded(weight, scores), labels, class_weights, multi_label)
 
-    values: dict[str, jax.Array] = {}
+    # The terms, each by itself.
+    values: dict[str, Array] = {}
     if "ce" in terms:
         values["ce"] = classify(weights.ce, logits)
     if "mse" in terms:
@@ -228,7 +184,7 @@ def objective(
     if "cov" in terms:
         values["cov"] = covariance(guarded(weights.cov, z))
     if "svd" in terms:
-        values["svd"] = _now_and_then(svd_every, step, guarded(weights.svd, z), top_k)
+        values["svd"] = _every_few_steps(svd_every, step, guarded(weights.svd, z), top_k)
     if attacked is not None:
         bad_z, bad_logits = attacked
         if "defence_ce" in terms:
@@ -237,6 +193,8 @@ def objective(
             values["defence_consistency"] = consistency(guarded(weights.defence_consistency, bad_z), z)
         if "defence_kl" in terms:
             values["defence_kl"] = divergence(logits, guarded(weights.defence_kl, bad_logits), multi_label)
+
+    # Their weighted sum.
     total = jnp.zeros((), z.dtype)
     for name, value in values.items():
         weight = jnp.asarray(getattr(weights, name), value.dtype)

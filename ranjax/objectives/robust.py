@@ -1,49 +1,54 @@
 """Objectives of robust fine-tuning: TeCoA, FARE and PMG-AFT, as pure functions of embeddings and logits.
 
-Each is minimised over the encoder on attacked inputs x'; who makes x' is the caller's choice, usually
-:mod:`ranjax.attacks.pgd` on the loss that the paper names.
+Each is minimised over the encoder on attacked inputs x'. The caller makes x', usually by `ranjax.attacks.pgd` on the
+loss that the paper names.
 """
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int
 
 from ranjax.core.math import unit
 from ranjax.objectives import classification
 
+Logits = Float[Array, "batch classes"]
+Scale = Float[Array, ""] | float
 
-def class_logits(images: jax.Array, classes: jax.Array, scale: jax.Array | float) -> jax.Array:
-    """``scale * cos(image, class)``; images f[B, D], classes f[C, D], the latter without gradient -> f[B, C]."""
+
+def class_logits(images: Float[Array, "batch dim"], classes: Float[Array, "classes dim"], scale: Scale) -> Logits:
+    """Return ``scale * cos(image, class)``; no gradient reaches `classes`."""
     return scale * (unit(images) @ lax.stop_gradient(unit(classes)).T)
 
 
-def tecoa(attacked: jax.Array, classes: jax.Array, labels: jax.Array, scale: jax.Array | float) -> jax.Array:
-    """TeCoA (Mao et al. 2023, arXiv 2212.07016): cross-entropy of attacked images against frozen class prompts.
+def tecoa(
+    attacked: Float[Array, "batch dim"],
+    classes: Float[Array, "classes dim"],
+    labels: Int[Array, "batch"],
+    scale: Scale,
+) -> Float[Array, ""]:
+    """Return TeCoA's loss (Mao et al. 2023, arXiv 2212.07016): cross-entropy against frozen class prompts, in nats.
 
     x' raises the same loss.
 
     Args:
-      attacked: f[B, D], image embeddings of x'.
-      classes: f[C, D], text embeddings of the classes; no gradient reaches them.
-      labels: i32[B].
+      attacked: image embeddings of x'.
+      classes: text embeddings of the classes; no gradient reaches them.
+      labels: in [0, classes).
       scale: exponentiated logit scale.
-
-    Returns:
-      f[], in nats.
     """
     return jnp.mean(classification.cross_entropy(class_logits(attacked, classes, scale), labels))
 
 
-def fare(attacked: jax.Array, original: jax.Array) -> jax.Array:
-    """FARE (Schlarmann et al. 2024, arXiv 2402.12336): ``mean_i ||phi(x'_i) - phi_0(x_i)||_2^2``; needs no label.
+def fare(attacked: Float[Array, "batch dim"], original: Float[Array, "batch dim"]) -> Float[Array, ""]:
+    """Return FARE's loss (Schlarmann et al. 2024, arXiv 2402.12336): ``mean_i ||phi(x'_i) - phi_0(x_i)||_2^2``.
 
-    x' raises the same distance.
+    x' raises the same distance. Labels are not needed.
 
     Args:
-      attacked: f[B, D], embeddings of x' by the encoder in training, not normalised.
-      original: f[B, D], embeddings of x by the encoder before training; no gradient reaches them.
+      attacked: embeddings of x' by the encoder in training, not normalised.
+      original: embeddings of x by the encoder before training; no gradient reaches them.
     """
     if attacked.shape != original.shape:
         raise ValueError(f"fare needs two arrays of one shape [B, D], got {attacked.shape} and {original.shape}")
@@ -51,16 +56,16 @@ def fare(attacked: jax.Array, original: jax.Array) -> jax.Array:
 
 
 def pmg_aft(
-    attacked: jax.Array,
-    clean: jax.Array,
-    original: jax.Array,
-    labels: jax.Array,
-    general: float = 1.0,
-    own: float = 1.0,
-) -> jax.Array:
-    """PMG-AFT (Wang et al. 2024, arXiv 2401.04350): cross-entropy on x' and two pulls on its class probabilities.
+    attacked: Logits,
+    clean: Logits,
+    original: Logits,
+    labels: Int[Array, "batch"],
+    general: Scale = 1.0,
+    own: Scale = 1.0,
+) -> Float[Array, ""]:
+    """Return PMG-AFT's loss (Wang et al. 2024, arXiv 2401.04350): cross-entropy on x' and two pulls.
 
-    ``CE(x', y) + general KL(p_0(x') || p(x')) + own KL(p(x) || p(x'))``: towards the model before training (p_0,
+    ``CE(x', y) + general KL(p_0(x') || p(x')) + own KL(p(x) || p(x'))`` pulls class probabilities towards the model before training (p_0,
     without gradient) and towards the model's own clean prediction, through which gradients do flow. Inputs and
     directions are those of the authors' public code (PMG_AFT.py, `train`: ``loss_advori`` compares both models on the
     attacked images). There cross-entropy is a mean over the batch but both divergences are sums, so that with its batch
@@ -68,11 +73,13 @@ def pmg_aft(
     L_clean``, and ``general = own = 256`` gives the code's weighting.
 
     Args:
-      attacked, clean, original: logits f[B, C] of x', of x, and of x' by the model before training.
-      labels: i32[B].
+      attacked, clean, original: logits of x', of x, and of x' by the model before training.
+      labels: in [0, classes).
       general, own: weights of the two pulls.
     """
     if not attacked.shape == clean.shape == original.shape:
-        raise ValueError(f"logits must have one shape, got {attacked.shape}, {clean.shape} and {original.shape}")
+        raise ValueError(
+            f"pmg_aft needs three arrays of one shape, got {attacked.shape}, {clean.shape} and {original.shape}"
+        )
     pull = general * classification.kl(lax.stop_gradient(original), attacked) + own * classification.kl(clean, attacked)
     return jnp.mean(classification.cross_entropy(attacked, labels) + pull)
