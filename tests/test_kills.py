@@ -13,8 +13,8 @@ import pytest
 
 from experiments.reliability import kills
 from ranjax.cli import console, outcome
-from ranjax.cli import status_command as status
 from ranjax.core import files
+from ranjax.run import run_status as status
 
 TINY = kills.ROOT / "experiments" / "reliability" / "tiny.py"
 BACKWARDS = r"""

@@ -12,8 +12,8 @@ import pytest
 
 from experiments.reliability import kills
 from ranjax.cli import console
-from ranjax.cli import status_command as status
 from ranjax.core import files
+from ranjax.run import run_status as status
 
 ROOT = Path(__file__).resolve().parents[1]
 RAN = str(ROOT / "configs" / "ran.py")

@@ -9,12 +9,12 @@ import sys
 import pytest
 
 from ranjax.cli import console, outcome
-from ranjax.cli import status_command as status
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.run import config as configs
 from ranjax.run import heartbeat
 from ranjax.run import plan as planning
+from ranjax.run import run_status as status
 from ranjax.run.context import Stopped
 from ranjax.training.progress import Progress
 
