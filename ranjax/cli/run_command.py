@@ -84,8 +84,6 @@ def _default_workdir(config_argument: str) -> Path:
 
 
 def _run(config: ConfigDict, workdir: Path, redo: bool, until: str, stop: Callable[[], bool]) -> int:
-    from ranjax.core import files
-    from ranjax.report.report_tables import terminal_table
     from ranjax.run import pipeline
     from ranjax.run.context import Stopped
     from ranjax.training import compile_cache, cpu, devices, hosts
@@ -116,7 +114,12 @@ def _run(config: ConfigDict, workdir: Path, redo: bool, until: str, stop: Callab
         say(f"stopped in {stopped}. Everything is saved; the same command goes on from here.")
         return outcome.STOPPED
     if hosts.first() and (not until or until == "report"):
-        say("")
-        say(terminal_table(files.read_json(workdir / "results.json")["rows"]))
-        say(f"report: {page}")
+        _show_results(workdir, page)
     return outcome.DONE
+
+
+def _show_results(workdir: Path, page: Path) -> None:
+    from ranjax.core import files
+    from ranjax.report.report_tables import terminal_table
+
+    print(f"\n{terminal_table(files.read_json(workdir / 'results.json')['rows'])}\nreport: {page}", flush=True)

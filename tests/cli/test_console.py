@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ranjax.cli import console, list_command, outcome
+from ranjax import main
+from ranjax.cli import console, list_command, outcome, run_command
 from ranjax.core.errors import DataError, OtherProcessError, RunError
+from ranjax.run import pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -126,3 +128,33 @@ def test_zsh_reads_its_completion_script():
     script = call("completion", "zsh").stdout + 'print -r -- "${_comps[ranjax]}"\n'
     done = subprocess.run(["zsh", "-f", "-c", script], capture_output=True, text=True, check=True)
     assert "_ranjax" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "until"),
+    [
+        (["craft"], "craft"),
+        (["adapt"], "adapt"),
+        (["evaluate"], "evaluate"),
+        (["run"], ""),
+        (["run", "--until=pretrain"], "pretrain"),
+    ],
+)
+def test_a_command_named_after_a_stage_is_a_run_until_that_stage(words, until, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(pipeline, "execute", lambda config, workdir, **options: asked.update(options, workdir=workdir))
+    monkeypatch.setattr(run_command, "_show_results", lambda workdir, page: None)
+    place = f"--workdir={tmp_path / 'run'}"
+    given = [*words, "--config", str(ROOT / "configs" / "ran.py"), place, "--config.compile_cache=off"]
+    assert console.call(given) == 0
+    assert asked["until"] == until
+    assert asked["workdir"] == tmp_path / "run"
+
+
+def test_the_former_command_runs_and_describes(monkeypatch):
+    called = []
+    monkeypatch.setattr(console, "call", called.append)
+    main.main(["--config", "configs/ran.py"])
+    main.main(["run", "--config", "configs/ran.py"])
+    main.main(["describe", "--config", "configs/ran.py"])
+    assert [words[0] for words in called] == ["run", "run", "describe"]
