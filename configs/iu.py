@@ -22,7 +22,7 @@ def get_config(mode=""):
             config.data.radiographs[split] = 96
         config.pretrain.steps, config.pretrain.log_every, config.pretrain.batch_size = 6, 3, 32
         config.model.vision_layers = config.model.text_layers = 1
-        config.noise.image_steps = config.adapt.attack_steps = config.evaluate.steps = 2
+        config.noise.pgd.steps = config.adapt.attack_steps = config.evaluate.pgd.steps = 2
         config.noise.ratios = (0.0, 0.3)
         config.adapt.seeds, config.adapt.epochs = 2, 3
         config.evaluate.attacked_examples, config.evaluate.bootstrap = 16, 100

@@ -68,13 +68,13 @@ def get_config(mode=""):
         config.model.vision_layers = config.model.text_layers = 1
         config.model.vision_width = config.model.text_width = config.model.embed_dim = 32
         noise.ratios, noise.controls, noise.control_ratios = (0.0, 0.3), ("gaussian",), (0.0,)
-        noise.image_steps, noise.max_words, noise.top_k = 2, 1, 2
+        noise.pgd.steps, noise.max_words, noise.top_k = 2, 1, 2
         noise.shard_size = noise.batch_size = 8
         adapt.methods = ("lp", "ran", "ran_lora", "tecoa", "ttc", "ran_without_mse")
         adapt.seeds, adapt.epochs, adapt.attack_steps = 2, 2, 1
         adapt.search_rates, adapt.search_strengths = (1.0,), (0.3, 1.0)
         adapt.tower.epochs, adapt.tower.batch_size = 1, 32
-        evaluate.steps, evaluate.apgd_steps, evaluate.restarts = 2, 3, 1
+        evaluate.pgd.steps, evaluate.apgd_ce.steps, evaluate.restarts = 2, 3, 1
         evaluate.attacks, evaluate.radii, evaluate.attacked_splits = ("pgd", "apgd_ce"), ("1/255",), ("test",)
         evaluate.attacked_examples = evaluate.batch_size = evaluate.corruption_examples = evaluate.pairs = 8
         evaluate.attacked_seeds, evaluate.draws, evaluate.smallest_group = 1, 2, 3

@@ -145,15 +145,15 @@ def test_the_same_command_again_changes_nothing_and_other_settings_are_refused(g
     assert console.call(["attack", *arguments(given, attacked, "--steps=4")]) == 2
     said = capsys.readouterr().err
     assert "--out = " in said
-    assert "a folder without a store of another plan (settings.steps 3 then, 4 now)" in said
+    assert "a folder without a store of another plan (settings.pgd.steps 3 then, 4 now)" in said
 
 
 @pytest.mark.parametrize(
     ("more", "table", "words"),
     [
         (["--recipe=cattack"], None, "did you mean 'coattack'"),
-        (["--epsilon=8"], None, "Written in 0-255? Divide by 255."),
-        (["--epsilon=-0.1"], None, "0 or more"),
+        (["--epsilon=8"], None, "not 0 to 255"),
+        (["--epsilon=-0.1"], None, "pixel units from 0 to 1"),
         (["--report_column=txt"], None, "did you mean 'text'"),
         (["--checkpoint=nowhere"], None, "neither a model folder"),
         ([], "image,text\nfilm0.jpg,\n", "line 2 of {table}: the report of 'film0.jpg' is empty"),
@@ -162,10 +162,10 @@ def test_the_same_command_again_changes_nothing_and_other_settings_are_refused(g
         (["--image_mode=rgb"], None, "grey for this checkpoint, which takes 1 channel(s)"),
         (["--masked_lm=nowhere"], None, "a folder with a BERT and its head"),
         (["--neighbours=0"], None, "at least 1"),
-        (["--lists=negation"], None, "--lists = 'negation': expected KIND=FILE, or KIND=off"),
+        (["--lists=negation"], None, "noise.lists = ('negation',): expected KIND=FILE or KIND=off"),
         (["--lists=negation=nowhere.txt"], None, "no word list 'nowhere.txt'"),
-        (["--text_search=importance"], None, "unless --masked_lm or --candidates name candidates"),
-        (["--seed=-1"], None, "0 to 2**32 - 1"),
+        (["--text_search=importance"], None, "'neighbours' or 'thesaurus' among them where noise.text_search"),
+        (["--seed=-1"], None, "a number from 0 to 4294967295"),
         ([], "image,text\nfilm0.jpg,a\nbroken.png,b\n", "image 'broken.png': the image is unreadable"),
         ([], "image,text\n../reports.csv,a\n", "is no file in"),
         ([], "image,text\n", "has no lines"),
@@ -221,8 +221,8 @@ def test_the_images_that_were_given_are_not_written_over(tmp_path):
 
 
 def test_reports_beyond_the_model_s_length_are_told(given):
-    victim = stage.load(given / "model")
-    notes = lambda *reports: stage.notes([attack_pairs.Pair("film0.jpg", reports)], victim)  # noqa: E731
+    surrogate = stage.load(given / "model").surrogate
+    notes = lambda *reports: stage.notes([attack_pairs.Pair("film0.jpg", reports)], surrogate)  # noqa: E731
     assert notes("dense opacity") == []
     assert ["1 of 2 reports are longer than the 24 tokens" in note for note in notes("dense " * 40, "clear")] == [True]
     assert ["of the words are unknown" in note for note in notes("dense foreign glyphs")] == [True]

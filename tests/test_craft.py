@@ -17,13 +17,13 @@ from ranjax.core import files
 from ranjax.core.pixels import GRID
 from ranjax.data import noisy_pairs as noise
 from ranjax.data.batches import Batches
+from ranjax.data.recipe_table import RECIPES
 from ranjax.data.store import NoisyStore, StoreWriter
 from ranjax.data.text.tokenizer import Tokenizer
 from ranjax.run import config as configs
 from ranjax.run import pipeline
 from ranjax.run import plan as planning
 from ranjax.run.context import Context, Stopped
-from ranjax.run.schema.noise_keys import ATTACKS, CONTROLS
 from ranjax.run.stages import craft, pretrain
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import word_candidates as candidates
@@ -31,6 +31,8 @@ from ranjax.training.devices import make_mesh, shard_batch
 from ranjax.training.loop import split_host
 
 EPSILON = 8 / 255
+CONTROLS = tuple(name for name, recipe in RECIPES.items() if recipe.kind == "control")
+ATTACKS = tuple(name for name, recipe in RECIPES.items() if recipe.kind == "attack")
 
 
 def tiny(**noise_keys):
@@ -44,7 +46,7 @@ def tiny(**noise_keys):
     config.model.patch_size = 16
     config.model.vision_width = config.model.text_width = config.model.embed_dim = 24
     config.noise.ratios = (0.0, 0.3)
-    config.noise.image_steps, config.noise.max_words, config.noise.top_k = 2, 1, 2
+    config.noise.pgd.steps, config.noise.max_words, config.noise.top_k = 2, 1, 2
     config.noise.shard_size = config.noise.batch_size = 2
     config.noise.update(noise_keys)
     configs.validate(config)
@@ -93,7 +95,7 @@ def test_noisy_pairs_are_those_that_the_highest_ratio_takes_with_all_of_their_pr
         told = noisy_pair["provenance"]
         assert {"loss_before", "loss_after", "norm", "words_changed", "queries", "success", "surrogate"} <= set(told)
         assert told["attack"] == "coattack"
-        assert told["settings"]["image_steps"] == 2
+        assert told["settings"]["pgd"] == {"step": "2/255", "steps": 2}
         assert told["surrogate"] == files.sha256(made / "pretrain/clean/encoder/model.safetensors")
         moved = np.abs(noisy_pair["image"].astype(np.float64) - noisy_pair["clean_image"] / 255.0).max()
         assert 0 < moved <= EPSILON + 1 / GRID
@@ -108,9 +110,8 @@ def test_recorded_losses_are_those_of_what_is_stored(made):
         data = common.data(context_of(tiny(controls=CONTROLS), made))
         tokens = data.encode([t["report"] for t in noisy_pairs])
         np.testing.assert_array_equal(tokens.ids, np.stack([t["tokens"] for t in noisy_pairs]))
-        found = craft.pair_losses(
-            context_of(tiny(controls=CONTROLS), made), np.stack([t["image"] for t in noisy_pairs]), tokens=tokens
-        )
+        images = np.stack([t["image"] for t in noisy_pairs])
+        found = craft.pair_losses(context_of(tiny(controls=CONTROLS), made), images, tokens)
         np.testing.assert_allclose(found, [t["provenance"]["loss_after"] for t in noisy_pairs], atol=2e-3)
 
 
@@ -305,7 +306,7 @@ def test_candidates_of_all_sources_are_intersected_and_importance_orders_the_wor
     assert (workdir / "craft" / "masked_lm" / "model.safetensors").exists()
     context = context_of(config, workdir)
     functions, params = common.encoder(context, "clean")
-    allowed = candidates.allowed(context, np.asarray(functions.token_table(params)))
+    allowed = candidates.of_run(context, np.asarray(functions.token_table(params)))
     near = {w: set(_listed(allowed.lexicon, i)) for i, w in enumerate(allowed.lexicon.words)}
     store, changed = store_of(workdir), 0
     reports = dict(zip(*(getattr(common.data(context).split("train"), n) for n in ("ids", "reports"))))
@@ -322,7 +323,8 @@ def test_candidates_of_all_sources_are_intersected_and_importance_orders_the_wor
 
 def test_label_words_alone_can_be_let_go(made):
     data = common.data(context_of(tiny(), made))
-    kept, free = (candidates.protected(data, tiny(protect_labels=on).noise) for on in (True, False))
+    stated = data.prepared.classes, data.prepared.label_words
+    kept, free = (candidates.protected(tiny(protect_labels=on).noise, *stated) for on in (True, False))
     label = data.prepared.label_words[0]
     assert kept(label)
     assert not free(label)
@@ -350,7 +352,7 @@ def test_a_thesaurus_allows_its_synonyms_alone(made, tmp_path):
     copy_of(made, workdir)
     context = context_of(config, workdir)
     functions, params = common.encoder(context, "clean")
-    lexicon = candidates.allowed(context, np.asarray(functions.token_table(params))).lexicon
+    lexicon = candidates.of_run(context, np.asarray(functions.token_table(params))).lexicon
     groups = [set(group) for group in constraints.read_groups(str(words))]
     for i, word in enumerate(lexicon.words):
         for other in _listed(lexicon, i):

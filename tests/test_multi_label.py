@@ -33,7 +33,7 @@ def get_config(mode=""):
     adapt.methods, adapt.seeds, adapt.epochs, adapt.attack_steps = ("lp", "ran", "ran_lora"), 2, 2, 1
     adapt.search_rates, adapt.defence_source = (1.0, 3.0), "probe"
     adapt.tower.epochs, adapt.tower.batch_size = 1, 16
-    evaluate.steps, evaluate.apgd_steps, evaluate.attacks, evaluate.radii = 2, 3, ("pgd", "apgd_ce"), ("1/255",)
+    evaluate.pgd.steps, evaluate.apgd_ce.steps, evaluate.attacks, evaluate.radii = 2, 3, ("pgd", "apgd_ce"), ("1/255",)
     evaluate.attacked_examples = evaluate.batch_size = evaluate.corruption_examples = evaluate.masking_examples = 8
     evaluate.smallest_group, evaluate.bootstrap = 3, 50
     return config

@@ -31,11 +31,11 @@ def get_config():
     config.model.vision_layers = config.model.text_layers = 1
     config.model.vision_width = config.model.text_width = config.model.embed_dim = 24
     config.noise.ratios = (0.0, 0.5)
-    config.noise.image_steps, config.noise.max_words, config.noise.top_k = 2, 1, 2
+    config.noise.pgd.steps, config.noise.max_words, config.noise.top_k = 2, 1, 2
     config.noise.shard_size, config.noise.batch_size = 8, 4
     config.adapt.methods = ("lp", "ran")
     config.adapt.seeds, config.adapt.epochs, config.adapt.attack_steps = 1, 1, 1
-    config.evaluate.steps, config.evaluate.attacked_examples, config.evaluate.batch_size = 2, 16, 8
+    config.evaluate.pgd.steps, config.evaluate.attacked_examples, config.evaluate.batch_size = 2, 16, 8
     config.evaluate.masking_examples, config.evaluate.bootstrap, config.evaluate.projected = 0, 20, 8
     config.report.examples = 1
     return config

@@ -37,7 +37,7 @@ def get_config(mode=""):
     evaluate = config.evaluate
     evaluate.attacked_seeds, evaluate.question_seeds, evaluate.radii = {attacked}, 1, ("1/255",)
     evaluate.batch_size, evaluate.bootstrap, evaluate.attacked_examples, evaluate.masking_examples = 32, 50, 32, 8
-    evaluate.steps, evaluate.attacks = 2, ("pgd",)
+    evaluate.pgd.steps, evaluate.attacks = 2, ("pgd",)
     return config
 """
 

@@ -15,11 +15,11 @@ def get_config():
     config.model.patch_size = 16
     config.model.vision_width = config.model.text_width = config.model.embed_dim = 24
     config.noise.ratios = (0.0, 0.3)
-    config.noise.image_steps, config.noise.max_words, config.noise.top_k = 2, 1, 2
+    config.noise.pgd.steps, config.noise.max_words, config.noise.top_k = 2, 1, 2
     config.noise.shard_size = config.noise.batch_size = 4
     config.adapt.methods = ("lp", "ran")
     config.adapt.seeds, config.adapt.epochs, config.adapt.attack_steps = 2, 2, 1
-    config.evaluate.steps, config.evaluate.attacked_examples, config.evaluate.batch_size = 2, 8, 8
+    config.evaluate.pgd.steps, config.evaluate.attacked_examples, config.evaluate.batch_size = 2, 8, 8
     config.evaluate.masking_examples, config.evaluate.masking_queries = 4, 4
     config.evaluate.bootstrap = 50
     config.report.examples = 2

@@ -16,9 +16,9 @@ from experiments.scale.chips import Chip
 from experiments.scale.towers import shape_of
 from ranjax.attacks.text.candidates import Table
 from ranjax.core.errors import ConfigError
+from ranjax.data.recipe_table import RECIPES
 from ranjax.models import DualEncoder, split
-from ranjax.run.schema.noise_keys import ATTACKS
-from ranjax.run.stages.craft import rows_attack
+from ranjax.run.stages.pair_program import pair_rows
 from ranjax.run.stages.pretrain import make_program
 from ranjax.training import devices
 from ranjax.training.row_map import RowMap
@@ -75,8 +75,8 @@ def pretrain_program(config: Any, count: int, vocab_size: int) -> Program:
     rows, length, side = config.pretrain.batch_size, config.text.max_length, shape.image_size
     batch = {
         "image": jax.ShapeDtypeStruct((rows, side, side, _channels(shape)), jnp.uint8),
-        "tokens": jax.ShapeDtypeStruct((rows, length), jnp.int32),
-        "mask": jax.ShapeDtypeStruct((rows, length), jnp.bool_),
+        "tokens": jax.ShapeDtypeStruct((rows, 1, length), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((rows, 1, length), jnp.bool_),
     }
     key = jax.eval_shape(lambda: jax.random.key(0))
     traced = made.step.trace(state, batch, key)
@@ -93,21 +93,21 @@ def craft_program(config: Any, count: int, vocab_size: int) -> Program:
       ConfigError: `noise.recipe` is a control, which attacks nothing.
     """
     noise = config.noise
-    if noise.recipe not in ATTACKS:
+    if RECIPES.resolve(noise.recipe).kind == "control":
         raise ConfigError("noise.recipe", noise.recipe, "an attack: controls cost no products")
     mesh = devices.make_mesh(count)
     shape = shape_of(config, vocab_size)
     functions, params = abstract_encoder(shape)
-    mapped = RowMap(rows_attack(functions, noise, noise.recipe, unk_id=3), mesh, noise.batch_size)
+    mapped = RowMap(pair_rows(functions, config, unk_id=3), mesh, noise.batch_size)
     rows, length, side = mapped.step, config.text.max_length, shape.image_size
     split = NamedSharding(mesh, PartitionSpec(devices.batch_axes(mesh)))
     whole = NamedSharding(mesh, PartitionSpec())
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
     batch = (
         jax.ShapeDtypeStruct((rows, side, side, _channels(shape)), jnp.uint8),
-        jax.ShapeDtypeStruct((rows, length), jnp.int32),
-        jax.ShapeDtypeStruct((rows, length), jnp.bool_),
-        jax.ShapeDtypeStruct((rows, length), jnp.int32),
+        jax.ShapeDtypeStruct((rows, 1, length), jnp.int32),
+        jax.ShapeDtypeStruct((rows, 1, length), jnp.bool_),
+        jax.ShapeDtypeStruct((rows, 1, length), jnp.int32),
         keys,
         (),
     )

@@ -26,7 +26,7 @@ from ranjax.attacks import input_checks as checks
 from ranjax.attacks import losses, projections
 from ranjax.attacks.ascent import ImageAttack, as_rows, fold
 from ranjax.attacks.compile import jitted
-from ranjax.attacks.pgd import PGD
+from ranjax.attacks.pgd import PGD, pgd
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.pixels import to_uint8
 
@@ -134,8 +134,9 @@ def check(
     images: Any,
     labels: Any,
     keys: jax.Array,
-    settings: PGD,
+    settings: Any,
     *,
+    attack: Callable[..., ImageAttack] = pgd,
     transferred: Any = None,
     queries: int = 200,
 ) -> MaskingReport:
@@ -153,7 +154,8 @@ def check(
       logits_fn: ``(params, images) -> logits f32[B, C]``, the whole deployed model. params: its parameters.
       images: f32[B, H, W, C] in [0, 1]. keys: key[B].
       labels: i32[B], or multi-hot [B, C] of 0 and 1.
-      settings: the attack whose robust accuracy is to be believed; a number above 0 as epsilon.
+      settings: of the attack whose robust accuracy is to be believed; a number above 0 as epsilon.
+      attack: ``(loss_fn, images, keys, settings) -> ImageAttack``.
       transferred: f32[B, H, W, C], adversarial images made on another model within the same ball; None leaves check 8
         out.
       queries: of the random search.
@@ -164,7 +166,7 @@ def check(
     """
     images = checks.validate_images(images)
     checks.validate_count(queries, "queries", 1)
-    if settings.targeted:
+    if getattr(settings, "targeted", False):
         raise ConfigError("targeted", True, "False: the check raises the loss of the label")
     if not isinstance(settings.epsilon, float) or settings.epsilon <= 0:
         raise ConfigError("epsilon", settings.epsilon, "a number above 0")
@@ -176,17 +178,19 @@ def check(
     again = np.asarray(logits_fn(params, images))
     right = _right(outputs, labels)
 
-    attack, search = _programs(logits_fn, replace(settings, epsilon=1.0, step_size=1.0), queries)
+    # PGD's step is free of its radius in the check at a huge radius, so it is not part of what is compiled.
+    general = replace(settings, epsilon=1.0, **({"step_size": 1.0} if isinstance(settings, PGD) else {}))
+    run, search = _programs(logits_fn, general, queries, attack)
 
     def at(radius: float, step_size: float | None = None) -> ImageAttack:
         chosen = settings.with_epsilon(radius)
-        if step_size is not None:
+        if step_size is not None and isinstance(chosen, PGD):
             chosen = replace(chosen, step_size=step_size)
-        return attack(params, images, keys, labels, settings=chosen)
+        return run(params, images, keys, labels, settings=chosen)
 
     whole = 1.0 if settings.norm == "linf" else float(images[0].size) ** 0.5
     results = [at(min(factor * settings.epsilon, whole)) for factor in (0.5, 1.0, 2.0)]
-    huge = at(whole, min(whole, 2.5 * whole / max(settings.steps, 1)))
+    huge = at(whole, min(whole, 2.5 * whole / max(getattr(settings, "steps", 1), 1)))
     white = results[1]
     standing = right & ~np.asarray(white.success)
 
@@ -218,7 +222,9 @@ def check(
 
 
 @functools.lru_cache(maxsize=16)
-def _programs(logits_fn: Logits, settings: PGD, queries: int) -> tuple[Callable[..., ImageAttack], Callable]:
+def _programs(
+    logits_fn: Logits, settings: Any, queries: int, attack: Callable[..., ImageAttack]
+) -> tuple[Callable[..., ImageAttack], Callable]:
     """The compiled gradient attack and random search; kept, so that a second check does not compile again."""
 
     def loss(params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -228,7 +234,11 @@ def _programs(logits_fn: Logits, settings: PGD, queries: int) -> tuple[Callable[
     def search(params, images, labels, keys, epsilon):
         return random_search(lambda x: logits_fn(params, x), images, labels, keys, epsilon, queries, settings.norm)
 
-    return jitted(loss, settings), jax.jit(search)
+    def unmasked(loss_fn: Any, images: jax.Array, keys: jax.Array, settings: Any, mask: None) -> ImageAttack:
+        del mask  # an attack need not take one
+        return attack(loss_fn, images, keys, settings)
+
+    return jitted(loss, settings, attack=unmasked), jax.jit(search)
 
 
 def _labels(labels: Any, count: int) -> jax.Array:

@@ -69,6 +69,7 @@ class Pairs(NamedTuple):
     similarity: float | None = None
     hide_id: int | None = None
     surrogate_fn: ImageEncoder | None = None
+    image_attack: Callable[..., image_lib.ImageAttack] = image_lib.pgd
 
     @property
     def captions(self) -> int:
@@ -110,11 +111,13 @@ class Pairs(NamedTuple):
         settings: image_lib.PGD,
         initial: jax.Array | None = None,
     ) -> image_lib.ImageAttack:
-        """PGD on ``loss(encoder)``, whose gradient is that of the surrogate encoder where there is one."""
-        surrogate = None if self.surrogate_fn is None else loss(self.surrogate_fn)
-        return image_lib.pgd(
-            loss(self.image_fn), self.images, self.keys, settings, surrogate=surrogate, initial=initial
-        )
+        """`image_attack` on ``loss(encoder)``, whose gradient is that of the surrogate encoder where there is one."""
+        given: dict[str, Any] = {"initial": initial}
+        if self.surrogate_fn is not None:
+            given["surrogate"] = loss(self.surrogate_fn)
+        # An attack need not take what is not used.
+        given = {name: value for name, value in given.items() if value is not None}
+        return self.image_attack(loss(self.image_fn), self.images, self.keys, settings, **given)
 
     def attack_image(
         self, captions: jax.Array, settings: image_lib.PGD, initial: jax.Array | None
@@ -124,7 +127,7 @@ class Pairs(NamedTuple):
 
     def keep_image(self, captions: jax.Array) -> image_lib.ImageAttack:
         """The clean images as the result of an attack."""
-        own = self._replace(surrogate_fn=None)
+        own = self._replace(surrogate_fn=None, image_attack=image_lib.pgd)
         return own.attack_image(captions, image_lib.PGD(0.0, 1.0, 0, start="none"), None)
 
     def result(self, image: image_lib.ImageAttack, attack: text.TextAttack) -> JointAttack:
@@ -247,10 +250,11 @@ def craft(
     image_settings: image_lib.PGD,
     text_settings: text.Substitution,
     candidates: Allowed,
-    recipe: str = "coattack",
+    recipe: str | Callable[..., JointAttack] = "coattack",
     similarity: float | None = None,
     hide_id: int | None = None,
     surrogate_fn: ImageEncoder | None = None,
+    image_attack: Callable[..., image_lib.ImageAttack] = image_lib.pgd,
     **options: Any,
 ) -> JointAttack:
     """Attacks B pairs by one of `RECIPES`; pure, for the caller's jit.
@@ -261,21 +265,24 @@ def craft(
       images: f32[B, H, W, C] in [0, 1].
       tokens: i32[B, L] or [B, C, L]; mask: bool, words: i32, of the same shape.
       keys: key[B], one per pair.
-      image_settings: of PGD. text_settings: of the substitution.
+      image_settings: of `image_attack`. text_settings: of the substitution.
       candidates: what may replace what; a `Candidates` has one row per caption, [B * C, ...].
-      recipe: "coattack", "sga", "sep", "sequential", "image_only" or "text_only".
+      recipe: "coattack", "sga", "sep", "sequential", "image_only" or "text_only"; or a function of yours,
+        ``(pairs, image_settings, text_settings, **options) -> JointAttack``.
       similarity: least cosine of a replaced caption's features to those of the original; None: no bound.
       hide_id: the token that hides a word: words are visited in the order of their importance (`importance.ranked`,
         which needs candidates with lists); None: guided by the gradient (`text.substitute`).
       surrogate_fn: an encoder whose gradient PGD follows in the place of `image_fn`'s, e.g. the same one computing in
         bfloat16; every loss that is returned is `image_fn`'s, but `image.trace`.
+      image_attack: ``(loss_fn, images, keys, image_settings) -> ImageAttack``; with `surrogate_fn` it is given
+        ``surrogate=`` as well.
       **options: of the recipe: `alpha` (coattack), `scales` and `noise` (sga), `initial` (sequential).
 
     Raises:
       ConfigError: unknown recipe, or an option that it does not have; targeted settings. ValueError: shapes that do not
         fit.
     """
-    if not isinstance(recipe, str) or recipe not in RECIPES:
+    if not callable(recipe) and (not isinstance(recipe, str) or recipe not in RECIPES):
         raise ConfigError("recipe", recipe, f"one of {sorted(RECIPES)}", nearest(str(recipe), RECIPES))
     if tokens.ndim not in (2, 3) or tokens.shape[0] != images.shape[0]:
         raise ValueError(f"tokens must be [B, L] or [B, C, L] for {images.shape[0]} images, got shape {tokens.shape}")
@@ -284,9 +291,10 @@ def craft(
         raise ValueError(f"tokens, mask and words must be of one shape, got {shapes}")
     if getattr(image_settings, "targeted", False):
         raise ConfigError("targeted", True, "False: a pair is driven apart, there is no target")
-    known = [name for name in inspect.signature(RECIPES[recipe]).parameters if name not in _GIVEN]
+    attack_pairs = recipe if callable(recipe) else RECIPES[recipe]
+    known = [name for name in inspect.signature(attack_pairs).parameters if name not in _GIVEN]
     for name in options:
-        if name not in known:
+        if isinstance(recipe, str) and name not in known:
             raise ConfigError(f"options of {recipe}", name, f"some of {known}", nearest(name, known))
     lead = tokens.shape[:-1]
     captions, real, slots = (x.reshape(-1, tokens.shape[-1]) for x in (tokens, mask, words))
@@ -303,8 +311,9 @@ def craft(
         similarity,
         hide_id,
         surrogate_fn,
+        image_attack,
     )
-    result = RECIPES[recipe](pairs, image_settings, text_settings, **options)
+    result = attack_pairs(pairs, image_settings, text_settings, **options)
     attack = result.text._asdict()
     trace = attack.pop("trace")
     shaped = {name: x.reshape(lead + x.shape[1:]) for name, x in attack.items()}

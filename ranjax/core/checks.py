@@ -58,7 +58,8 @@ class SomeOf:
 
     def __call__(self, value: tuple[str, ...]) -> str:
         if not (len(value) > 0 and all(x in self.choices for x in value) and len(set(value)) == len(value)):
-            return self.stated
+            unknown = next((x for x in value if x not in self.choices), None)
+            return self.stated + _nearest_choice(unknown, self.choices)
         return "" if not self.needed or self.needed in value else f"a tuple that holds {self.needed!r}"
 
     @property

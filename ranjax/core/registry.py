@@ -108,7 +108,8 @@ class Table(Mapping[str, T], Generic[T]):
 
     def expected(self) -> str:
         """Return words that name what the key takes."""
-        return f"a {self.kind} ({', '.join(self._entries)}), or your own as module:NAME"
+        article = "an" if self.kind[0] in "aeiou" else "a"
+        return f"{article} {self.kind} ({', '.join(self._entries)}), or your own as module:NAME"
 
     def _load(self, name: str, key: str) -> object:
         module_name, _, attribute = name.partition(":")

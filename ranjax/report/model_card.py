@@ -142,10 +142,14 @@ def _noise(facts: Facts) -> str:
     config, share = facts.config, f"{100 * facts.ratio:g} % of the pairs"
     if facts.recipe in _WITHOUT_ATTACK:
         return f"{share} replaced by noisy pairs of the control `{facts.recipe}`, made without an attack."
+    attack = config["noise.image_attack"]
+    settings = "".join(
+        f", {name.rpartition('.')[2]} {value}" for name, value in config.items() if name.startswith(f"noise.{attack}.")
+    )
     return (
         f"{share} replaced by adversarial pairs, recipe `{facts.recipe}`, made against this run's clean encoder: "
-        f"images within {config['noise.image_epsilon']} (Linf, {config['noise.image_steps']} steps of "
-        f"{config['noise.image_step']}), words changed in a report: at most {config['noise.max_words']}. "
+        f"images within {config['noise.image_epsilon']} (Linf; {attack}{settings}), words changed in a report: at most "
+        f"{config['noise.max_words']}. "
         "**This encoder was trained on poisoned pairs on purpose**, to study what that does."
     )
 

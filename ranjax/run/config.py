@@ -44,13 +44,13 @@ __all__ = [
 
 RENAMED: dict[str, str] = {old: new for group in GROUPS for old, new in getattr(group, "RENAMED", {}).items()}
 """Keys of earlier versions and what they are called now; they are refused, with the new name."""
-KEYS: tuple[Key, ...] = tuple(
-    key
+BY_NAME: dict[str, Key] = {
+    key.name: key
     for group in GROUPS
     for key in (*group.KEYS, *(key for table in getattr(group, "TABLES", ()) for key in table.built_in_keys()))
-)
+}
 """The keys that every config has: settings of entries from outside come with the config that names these."""
-BY_NAME = {key.name: key for key in KEYS}
+KEYS: tuple[Key, ...] = tuple(BY_NAME.values())
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -81,7 +81,7 @@ def keys_of_config(config: ml_collections.ConfigDict) -> dict[str, Key]:
     """
     found = dict(BY_NAME)
     for table in TABLES:
-        for entry in table.named(config):
+        for entry in table.named(config).values():
             found.update((key.name, key) for key in table.keys(entry))
     return found
 
@@ -94,7 +94,7 @@ def add_settings(config: ml_collections.ConfigDict) -> None:
     """
     with config.unlocked():
         for table in TABLES:
-            for entry in table.named(config):
+            for entry in table.named(config).values():
                 table.check_name(entry, config[table.prefix])
         for key in keys_of_config(config).values():
             _add(config, key)
@@ -174,8 +174,6 @@ def override(config: ml_collections.ConfigDict, name: str, text: str) -> None:
 def resolve(path_and_argument: str, overrides: Iterable[tuple[str, str]] = ()) -> ml_collections.ConfigDict:
     """Return the valid config of a file, with keys set from text.
 
-    Keys that name entries of tables are set first, as these bring keys of their own; the order does not matter.
-
     Args:
       path_and_argument: as `load`.
       overrides: (key, text), e.g. [("pretrain.steps", "500")].
@@ -184,11 +182,16 @@ def resolve(path_and_argument: str, overrides: Iterable[tuple[str, str]] = ()) -
       ConfigError: as `load`, `override` and `validate`.
     """
     config = load(path_and_argument)
+    override_all(config, overrides)
+    validate(config)
+    return config
+
+
+def override_all(config: ml_collections.ConfigDict, overrides: Iterable[tuple[str, str]]) -> None:
+    """Set several keys as `override`, in any order: those that name entries of tables first, as these bring keys."""
     names = {name for table in TABLES for name in table.named_by}
     for key, text in sorted(overrides, key=lambda item: item[0] not in names):
         override(config, key, text)
-    validate(config)
-    return config
 
 
 def _parse(key: Key, text: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import ml_collections
 
 from ranjax.core import files
+from ranjax.data.recipe_table import RECIPES
 from ranjax.run import config as configs
 from ranjax.run.schema import TABLES
 
@@ -59,8 +60,9 @@ def _stage(name: str) -> Callable[[Any], dict[str, Any]]:
 
 
 def recipes(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """`noise.recipe` and then the controls that get conditions of their own."""
-    return (config.noise.recipe, *(name for name in config.noise.controls if name))
+    """Return the names of `noise.recipe` and then of the recipes that get conditions of their own."""
+    controls = RECIPES.names_of([name for name in config.noise.controls if name], "noise.controls")
+    return RECIPES.resolve(config.noise.recipe).name, *controls
 
 
 def plan(config: ml_collections.ConfigDict) -> tuple[StageRun, ...]:
@@ -76,7 +78,7 @@ def plan(config: ml_collections.ConfigDict) -> tuple[StageRun, ...]:
     noisy = [r for r in config.noise.ratios if r > 0]
     conditions = [("clean", 0.0, "")]
     for recipe in recipes(config) if noisy else ():
-        own = "" if recipe == config.noise.recipe else recipe
+        own = "" if recipe == recipes(config)[0] else recipe
         needs = ("prepare", "pretrain/clean")
         runs.append(StageRun("craft", own, max(noisy), needs, (*common, "noise"), _stage("craft"), recipe))
         chosen = [r for r in config.noise.control_ratios if r > 0] if own else []
@@ -176,9 +178,10 @@ def conflicts(config: ml_collections.ConfigDict, workdir: Path, runs: tuple[Stag
 
 
 def config_of(config: ml_collections.ConfigDict, run: StageRun) -> ml_collections.ConfigDict:
-    """Return the config as the condition of another recipe reads it."""
-    if run.recipe in ("", config.noise.recipe):
+    """Return the config as a stage run reads it: `noise.recipe` is the name of the recipe of its condition."""
+    name = run.recipe or recipes(config)[0]
+    if name == config.noise.recipe:
         return config
     own = config.copy_and_resolve_references()
-    own.noise.recipe = run.recipe
+    own.noise.recipe = name
     return own

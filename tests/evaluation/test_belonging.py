@@ -54,7 +54,7 @@ def get_config(mode=""):
     config.model.vision_width = config.model.text_width = config.model.embed_dim = 16
     config.pretrain.steps, config.pretrain.batch_size, config.noise.ratios = 2, 8, (0.0,)
     adapt.methods, adapt.seeds, adapt.epochs, adapt.attack_steps = ("lp", "nmtune"), 2, 2, 1
-    evaluate.steps, evaluate.attacks, evaluate.radii, evaluate.masking_examples = 2, ("pgd",), ("",), 0
+    evaluate.pgd.steps, evaluate.attacks, evaluate.radii, evaluate.masking_examples = 2, ("pgd",), ("",), 0
     evaluate.attacked_examples, evaluate.smallest_group, evaluate.bootstrap = 8, 3, 50
     return config
 """

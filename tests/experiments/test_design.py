@@ -57,7 +57,7 @@ def test_a_name_that_is_gone_is_found():
 @pytest.mark.slow
 def test_the_design_runs_with_a_filter_a_scope_and_an_objective(tmp_path, monkeypatch, capsys):
     config = configs.load(f"{ROOT}/configs/ran.py:smoke")
-    for key in ("noise.image_steps", "adapt.epochs", "adapt.attack_steps", "adapt.tower.epochs", "evaluate.steps"):
+    for key in ("noise.pgd.steps", "adapt.epochs", "adapt.attack_steps", "adapt.tower.epochs", "evaluate.pgd.steps"):
         configs.override(config, key, "1")
     for key in ("pretrain.steps", "pretrain.checkpoint_every", "pretrain.log_every"):
         configs.override(config, key, "2")

@@ -8,8 +8,14 @@ from ranjax.data.radiographs.data_card import DATA_CARD
 from ranjax.report import model_card
 
 CONFIG = {
-    **{"data.source": "radiographs", "seed": 3, "noise.image_epsilon": "8/255", "noise.image_steps": 10},
-    **{"noise.image_step": "2/255", "noise.max_words": 2, "pretrain.steps": 260, "pretrain.batch_size": 64},
+    **{"data.source": "radiographs", "seed": 3, "noise.image_epsilon": "8/255", "noise.image_attack": "pgd"},
+    **{
+        "noise.pgd.step": "2/255",
+        "noise.pgd.steps": 10,
+        "noise.max_words": 2,
+        "pretrain.steps": 260,
+        "pretrain.batch_size": 64,
+    },
     "pretrain.learning_rate": 1e-3,
 }
 
@@ -41,7 +47,7 @@ def test_a_card_says_data_ratio_attack_tokenizer_licence_use_and_limits(facts):
         "Simulated lesions, one real patient, no clinical claim.",
         "train 1024, test 384",
         "30 % of the pairs replaced by adversarial pairs, recipe `coattack`",
-        "within 8/255 (Linf, 10 steps of 2/255), words changed in a report: at most 2",
+        "within 8/255 (Linf; pgd, step 2/255, steps 10), words changed in a report: at most 2",
         "trained on poisoned pairs on purpose",
         "1,234,567 parameters",
         "id `0123abcd`",

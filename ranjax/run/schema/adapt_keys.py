@@ -170,9 +170,6 @@ def _check_needs(config: ConfigDict, methods: Mapping[str, Method]) -> None:
     if in_need("single_label"):
         expected = "methods with a head of their own where adapt.task = 'multi'"
         raise ConfigError("adapt.methods", in_need("single_label"), expected)
-    if "apgd_dlr" in evaluate.attacks:
-        expected = "'pgd' and 'apgd_ce' where adapt.task = 'multi': the DLR loss takes one label"
-        raise ConfigError("evaluate.attacks", evaluate.attacks, expected)
     if evaluate.prompt_words:
         expected = "0 where adapt.task = 'multi': prompts compete for one label"
         raise ConfigError("evaluate.prompt_words", evaluate.prompt_words, expected)

@@ -1,13 +1,16 @@
 """Keys of the evaluation."""
 
+from dataclasses import dataclass
+
 from ml_collections import ConfigDict
 
-from ranjax.core.checks import Key, at_least, epsilon, pixel_step, some_of
+from ranjax.attacks.attack_table import ATTACKS, raises_any_loss
+from ranjax.core.checks import at_least, epsilon, some_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import pixel_units
-
-ATTACKS = ("pgd", "apgd_ce", "apgd_dlr")
-PAIR_ATTACKS = ("image_only", "text_only", "sep", "sequential", "coattack", "sga")
+from ranjax.core.settings import keys_of, setting
+from ranjax.data.recipe_table import RECIPES, is_attack
+from ranjax.run.schema.entry_keys import EntryKeys, EntryNames
 
 
 def _radii(value: tuple[str, ...]) -> str:
@@ -15,68 +18,65 @@ def _radii(value: tuple[str, ...]) -> str:
     return "" if good else "different radii above 0 in pixel units, e.g. ('1/255', '2/255', '8/255')"
 
 
-def _names(*known: str) -> object:
-    def check(value: tuple[str, ...]) -> str:
-        good = all(v in ("", *known) for v in value) and len(set(value)) == len(value)
-        return "" if good else "different names out of " + ", ".join(map(repr, known))
+@dataclass(frozen=True)
+class Evaluate:
+    """How adapted encoders are judged: clean, attacked, corrupted, by retrieval."""
 
-    return check
-
-
-KEYS = (
-    Key("evaluate.epsilon", "4/255", "Radius of the white-box attack.", "pixel units", epsilon),
-    Key("evaluate.step", "1/255", "Step of the white-box PGD.", "pixel units", pixel_step),
-    Key("evaluate.steps", 10, "Steps of the white-box PGD.", "steps", at_least(1)),
-    Key("evaluate.restarts", 1, "Random restarts; the worst counts.", "restarts", at_least(1)),
-    Key(
-        "evaluate.attacks",
+    attacks: tuple[str, ...] = setting(
         ("pgd",),
-        "Attacks whose worst case is the robust accuracy; pgd must be one of them.",
-        "",
-        some_of(*ATTACKS, needed="pgd"),
-    ),
-    Key("evaluate.apgd_steps", 20, "Steps of APGD.", "steps", at_least(1)),
-    Key("evaluate.radii", ("",), "Further radii, for the curve of robust accuracy.", "pixel units", _radii),
-    Key("evaluate.attacked_splits", ("test",), "Splits that are attacked.", "", some_of("test", "ood_test")),
-    Key("evaluate.attacked_seeds", 1, "How many of the heads are attacked.", "seeds", at_least(0)),
-    Key("evaluate.attacked_examples", 128, "Test images that are attacked; 0 takes all.", "images", at_least(0)),
-    Key("evaluate.draws", 4, "Draws of a random defence that each step of an attack averages.", "draws", at_least(1)),
-    Key("evaluate.masking_examples", 24, "Test images of the masking checks; 0: no checks.", "images", at_least(0)),
-    Key("evaluate.masking_queries", 30, "Forward passes of their random search.", "queries", at_least(1)),
-    Key("evaluate.prompt_words", 0, "Words of each zero-shot prompt that an attack may change.", "words", at_least(0)),
-    Key(
-        "evaluate.pair_attacks",
+        "Attacks on images, by name or module:NAME; their worst case is the robust accuracy, the first is the one that "
+        "rows and masking checks show by itself. Settings of each: evaluate.ATTACK.SETTING.",
+        check=EntryNames(ATTACKS),
+    )
+    epsilon: str = setting("4/255", "Radius of the white-box attacks.", "pixel units", epsilon)
+    restarts: int = setting(1, "Random restarts of each attack; the worst counts.", "restarts", at_least(1))
+    radii: tuple[str, ...] = setting(("",), "Further radii, for the curve of robust accuracy.", "pixel units", _radii)
+    attacked_splits: tuple[str, ...] = setting(
+        ("test",), "Splits that are attacked.", check=some_of("test", "ood_test")
+    )
+    attacked_seeds: int = setting(1, "How many of the heads are attacked.", "seeds", at_least(0))
+    attacked_examples: int = setting(128, "Test images that are attacked; 0 takes all.", "images", at_least(0))
+    draws: int = setting(4, "Draws of a random defence that each step of an attack averages.", "draws", at_least(1))
+    masking_examples: int = setting(24, "Test images of the masking checks; 0: no checks.", "images", at_least(0))
+    masking_queries: int = setting(30, "Forward passes of their random search.", "queries", at_least(1))
+    prompt_words: int = setting(0, "Words of each zero-shot prompt that an attack may change.", "words", at_least(0))
+    pair_attacks: tuple[str, ...] = setting(
         ("",),
         "Attacks on image-report pairs that retrieval is tried under, e.g. ('text_only', 'coattack').",
-        "",
-        _names(*PAIR_ATTACKS),
-    ),
-    Key("evaluate.pairs", 128, "Test pairs of those attacks, which are also the gallery.", "pairs", at_least(2)),
-    Key("evaluate.pair_words", 3, "Words of a report that they may change.", "words", at_least(0)),
-    Key("evaluate.captions", 1, "Captions an image in retrieval; above 1: its report's sentences.", "", at_least(1)),
-    Key(
-        "evaluate.groups",
+        check=EntryNames(RECIPES),
+    )
+    image_attack: str = setting("pgd", "Attack on the images of those pairs, with evaluate.epsilon.")
+    pairs: int = setting(128, "Test pairs of those attacks, which are also the gallery.", "pairs", at_least(2))
+    pair_words: int = setting(3, "Words of a report that they may change.", "words", at_least(0))
+    captions: int = setting(1, "Captions an image in retrieval; above 1: its report's sentences.", check=at_least(1))
+    groups: tuple[str, ...] = setting(
         ("",),
         "Columns to group accuracy by; empty: of side, severity, sex, age and view those that the records carry.",
         "columns",
-    ),
-    Key(
-        "evaluate.smallest_group",
-        10,
-        "Images, or patients where several are of one, that a group needs to count.",
-        "",
-        at_least(1),
-    ),
-    Key("evaluate.corruption_examples", 0, "Test images corrupted in 5 ways and strengths; 0: none.", "", at_least(0)),
-    Key("evaluate.question_seeds", 0, "Heads that answer questions; 0: no questions.", "", at_least(0)),
-    Key("evaluate.projected", 96, "Test images whose features are drawn in a plane.", "images", at_least(0)),
-    Key("evaluate.batch_size", 64, "Images at a time on each device.", "images", at_least(1)),
-    Key("evaluate.bootstrap", 1000, "Resamples behind each 95 % interval.", "resamples", at_least(10)),
-)
+    )
+    smallest_group: int = setting(
+        10, "Images, or patients where several are of one, that a group needs to count.", check=at_least(1)
+    )
+    corruption_examples: int = setting(0, "Test images corrupted in 5 ways and strengths; 0: none.", check=at_least(0))
+    question_seeds: int = setting(0, "Heads that answer questions; 0: no questions.", check=at_least(0))
+    projected: int = setting(96, "Test images whose features are drawn in a plane.", "images", at_least(0))
+    batch_size: int = setting(64, "Images at a time on each device.", "images", at_least(1))
+    bootstrap: int = setting(1000, "Resamples behind each 95 % interval.", "resamples", at_least(10))
+
+
+KEYS = keys_of("evaluate", Evaluate)
+IMAGE_ATTACKS = EntryKeys(ATTACKS, ("evaluate.attacks", "evaluate.image_attack"), "evaluate")
+PAIR_ATTACKS = EntryKeys(RECIPES, ("evaluate.pair_attacks",), "evaluate", accepts=is_attack)
+TABLES = (IMAGE_ATTACKS, PAIR_ATTACKS)
+RENAMED = {
+    "evaluate.step": "evaluate.pgd.step",
+    "evaluate.steps": "evaluate.pgd.steps",
+    "evaluate.apgd_steps": "evaluate.apgd_ce.steps and evaluate.apgd_dlr.steps",
+}
 
 
 def check(config: ConfigDict) -> None:
-    """Raises a ConfigError where keys do not fit each other."""
+    """Raise a ConfigError where keys do not fit each other."""
     evaluate = config.evaluate
     if evaluate.question_seeds and config.data.source not in ("radiographs", "prepared"):
         raise ConfigError(
@@ -88,3 +88,19 @@ def check(config: ConfigDict) -> None:
     radii = [pixel_units(v) for v in evaluate.radii if v]
     if radii and pixel_units(evaluate.epsilon) == 0:
         raise ConfigError("evaluate.epsilon", evaluate.epsilon, "above 0 where evaluate.radii are given")
+    if not any(evaluate.attacks):
+        raise ConfigError("evaluate.attacks", evaluate.attacks, "at least one attack")
+    for attack in IMAGE_ATTACKS.named(config, "evaluate.attacks").values():
+        if config.adapt.task == "multi" and "single_label" in attack.needs:
+            expected = f"attacks without {attack.name!r} where adapt.task = 'multi': its loss takes one label"
+            raise ConfigError("evaluate.attacks", evaluate.attacks, expected)
+        attack.check(IMAGE_ATTACKS.settings_of(config, attack), restarts=evaluate.restarts, prefix="evaluate")
+    for attack in IMAGE_ATTACKS.named(config, "evaluate.image_attack").values():
+        if expected := raises_any_loss(attack):
+            raise ConfigError("evaluate.image_attack", evaluate.image_attack, expected)
+        attack.check(IMAGE_ATTACKS.settings_of(config, attack), prefix="evaluate")
+
+
+def notes(config: ConfigDict) -> list[str]:
+    """Return what a config sets in vain."""
+    return [note for table in TABLES for note in table.unused(config)]

@@ -1,123 +1,180 @@
 """Keys of the upstream noise: ratios, the attack that makes the noisy pairs."""
 
+import dataclasses
+from dataclasses import dataclass
+
 from ml_collections import ConfigDict
 
-from ranjax.core.checks import Key, at_least, between, epsilon, one_of, pixel_step, ratios, some_of
+from ranjax.attacks.attack_table import ATTACKS, PGDSettings, raises_any_loss
+from ranjax.core import checks
+from ranjax.core.checks import at_least, between, one_of, some_of
 from ranjax.core.errors import ConfigError
+from ranjax.core.pixels import pixel_units
+from ranjax.core.settings import keys_of, setting
+from ranjax.data.recipe_table import RECIPES
+from ranjax.run.schema.entry_keys import EntryKeys, EntryNames
 
-ATTACKS = ("coattack", "sga", "sep", "sequential", "image_only", "text_only")
-CONTROLS = ("gaussian", "caption_shuffle")
-RECIPES = (*ATTACKS, *CONTROLS)
 KINDS = ("negation", "laterality", "stop_words", "numbers", "units")
 CANDIDATES = ("vocabulary", "masked_lm", "neighbours", "thesaurus")
 
-KEYS = (
-    Key("noise.ratios", (0.0, 0.1, 0.3), "Shares of the upstream pairs that are adversarial.", "shares", ratios),
-    Key(
-        "noise.recipe", "coattack", "Which attack, or control without one, makes the noisy pairs.", "", one_of(*RECIPES)
-    ),
-    Key(
-        "noise.controls",
+
+def _l2_radius(value: str) -> str:
+    try:
+        good = value == "" or 0 < pixel_units(value) < float("inf")
+    except ConfigError:
+        good = False
+    return "" if good else "a length above 0, or nothing for an Linf ball"
+
+
+def _lists(value: tuple[str, ...]) -> str:
+    named = [item.partition("=") for item in value if item]
+    good = all(kind in KINDS and path for kind, _, path in named)
+    return "" if good else f"KIND=FILE or KIND=off, with a kind of {', '.join(KINDS)}"
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Which pairs are noisy, and the search that makes them."""
+
+    ratios: tuple[float, ...] = setting(
+        (0.0, 0.1, 0.3), "Shares of the upstream pairs that are adversarial.", "shares", checks.ratios
+    )
+    recipe: str = setting(
+        "coattack", "Attack, or control without one, that makes the noisy pairs: a name, or yours as module:NAME."
+    )
+    controls: tuple[str, ...] = setting(
         ("",),
         "Further recipes, each with conditions of its own, e.g. ('gaussian', 'caption_shuffle').",
         "",
-        lambda v: "" if all(x in ("", *RECIPES) for x in v) else "names out of " + ", ".join(map(repr, RECIPES)),
-    ),
-    Key(
-        "noise.control_ratios",
+        EntryNames(RECIPES),
+    )
+    control_ratios: tuple[float, ...] = setting(
         (0.0,),
         "Ratios of the controls' conditions, some of noise.ratios; (0.0,): all of them.",
         "shares",
-        ratios,
-    ),
-    Key("noise.image_epsilon", "8/255", "Radius of the Linf ball.", "pixel units", epsilon),
-    Key("noise.image_step", "2/255", "Step of PGD.", "pixel units", pixel_step),
-    Key("noise.image_steps", 10, "Steps of PGD.", "steps", at_least(0)),
-    Key(
-        "noise.gradient_dtype",
+        checks.ratios,
+    )
+    image_attack: str = setting(
+        "pgd", "Attack on the images of pairs, by name or module:NAME; its settings are noise.ATTACK.SETTING."
+    )
+    image_epsilon: str = setting("8/255", "Radius of the Linf ball around each image.", "pixel units", checks.epsilon)
+    l2_epsilon: str = setting(
+        "", "Radius of an L2 ball in place of the Linf one: the length of all pixels' changes.", "", _l2_radius
+    )
+    restarts: int = setting(1, "Random starts of the attack on images; the worst is kept.", "starts", at_least(1))
+    gradient_dtype: str = setting(
         "float32",
-        "What PGD's gradients are computed in; the losses that are recorded are float32 either way.",
-        "",
-        one_of("float32", "bfloat16"),
-    ),
-    Key("noise.max_words", 3, "Words that may change in a report.", "words", at_least(0)),
-    Key(
-        "noise.share",
+        "Precision of the gradients of the attack on images; the losses that are recorded are float32 either way.",
+        check=one_of("float32", "bfloat16"),
+    )
+    max_words: int = setting(3, "Words that may change in a report.", "words", at_least(0))
+    share: float = setting(
         1.0,
         "Words that may change as a share of a report's words, rounded up; noise.max_words holds as well.",
         "share",
         between(0, 1),
-    ),
-    Key(
-        "noise.max_queries",
+    )
+    max_queries: int = setting(
         0,
         "Forward passes on changed texts that a search may spend on a report (SGA searches twice); 0: no bound.",
         "passes",
         at_least(0),
-    ),
-    Key("noise.top_k", 8, "Substitutions re-scored by a true forward pass each round.", "candidates", at_least(1)),
-    Key("noise.beam", 1, "Texts kept from round to round; 1 is greedy.", "texts", at_least(1)),
-    Key(
-        "noise.text_search",
+    )
+    top_k: int = setting(8, "Substitutions re-scored by a true forward pass each round.", "candidates", at_least(1))
+    beam: int = setting(1, "Texts kept from round to round; 1 is greedy.", "texts", at_least(1))
+    text_search: str = setting(
         "gradient",
         "Words in the order of their first-order gain, or of their importance (as BERT-Attack; needs candidate lists).",
-        "",
-        one_of("gradient", "importance"),
-    ),
-    Key(
-        "noise.candidates",
+        check=one_of("gradient", "importance"),
+    )
+    candidates: tuple[str, ...] = setting(
         ("vocabulary",),
-        "Where replacements come from; with several, what all of them allow.",
-        "",
-        some_of(*CANDIDATES),
-    ),
-    Key("noise.masked_lm", "corpus", "Folder of a BERT with its head; 'corpus': a small one is trained here.", "path"),
-    Key("noise.masked_lm_k", 10, "Words that the masked language model proposes for a word.", "words", at_least(1)),
-    Key("noise.masked_lm_steps", 400, "Steps of the one that is trained here.", "steps", at_least(1)),
-    Key("noise.neighbours", 50, "Nearest words in the surrogate's token embedding.", "words", at_least(1)),
-    Key("noise.neighbour_cosine", 0.0, "Least cosine of such a neighbour.", "cosine", between(-1, 1)),
-    Key("noise.thesaurus", "radiology_synonyms", "Bundled list or file of groups of synonyms.", "name or path"),
-    Key("noise.same_class", False, "Replace a word by one of its own class, where both are known."),
-    Key(
-        "noise.similarity", -1.0, "Least cosine to the original report's embedding; -1: none.", "cosine", between(-1, 1)
-    ),
-    Key("noise.protect", True, "Keep negations, sides, numbers and finding words as they are.", ""),
-    Key(
-        "noise.protect_labels",
-        True,
-        "Of these, the words of the classes and the label words of the data; the rest stays kept.",
-    ),
-    Key(
-        "noise.lists",
+        "Where replacements come from; with several, the words that all of them allow.",
+        check=some_of(*CANDIDATES),
+    )
+    masked_lm: str = setting("corpus", "Folder of a BERT with its head; 'corpus': a small one is trained here.", "path")
+    masked_lm_k: int = setting(10, "Words that the masked language model proposes for a word.", "words", at_least(1))
+    masked_lm_steps: int = setting(400, "Steps of the one that is trained here.", "steps", at_least(1))
+    neighbours: int = setting(50, "Nearest words in the surrogate's token embedding.", "words", at_least(1))
+    neighbour_cosine: float = setting(0.0, "Least cosine of such a neighbour.", "cosine", between(-1, 1))
+    thesaurus: str = setting("radiology_synonyms", "Bundled list or file of groups of synonyms.", "name or path")
+    same_class: bool = setting(False, "Replace a word by one of its own class, where both are known.")
+    similarity: float = setting(
+        -1.0, "Least cosine to the original report's embedding; -1: none.", "cosine", between(-1, 1)
+    )
+    protect: bool = setting(True, "Keep negations, sides, numbers and finding words as they are.")
+    protect_labels: bool = setting(
+        True, "Of these, the words of the classes and the label words of the data; the rest stays kept."
+    )
+    lists: tuple[str, ...] = setting(
         ("",),
-        "Files in place of the bundled lists of protected words, e.g. ('negation=mine.txt', 'laterality=sides.txt').",
+        "Files in place of the bundled lists of protected words, e.g. ('negation=mine.txt', 'laterality=off').",
         "kind=path",
-        lambda v: (
-            "" if all(x == "" or (x.partition("=")[0] in KINDS and "=" in x) for x in v) else f"kind=path, of {KINDS}"
-        ),
-    ),
-    Key("noise.batch_size", 64, "Pairs attacked at a time on each device.", "pairs", at_least(1)),
-    Key(
-        "noise.shard_size",
-        256,
-        "Pairs a shard of the noisy store; a finished shard is never redone.",
-        "pairs",
-        at_least(1),
-    ),
+        _lists,
+    )
+    batch_size: int = setting(64, "Pairs attacked at a time on each device.", "pairs", at_least(1))
+    shard_size: int = setting(
+        256, "Pairs a shard of the noisy store; a finished shard is never redone.", "pairs", at_least(1)
+    )
+
+
+KEYS = keys_of("noise", Noise)
+IMAGE_ATTACKS = EntryKeys(
+    ATTACKS, ("noise.image_attack",), "noise", {"pgd": PGDSettings(step="2/255")}, accepts=raises_any_loss
 )
+RECIPE_KEYS = EntryKeys(RECIPES, ("noise.recipe", "noise.controls"), "noise")
+TABLES = (IMAGE_ATTACKS, RECIPE_KEYS)
+RENAMED = {"noise.image_step": "noise.pgd.step", "noise.image_steps": "noise.pgd.steps"}
+NOT_IN_A_PAIR = ("ratios", "recipe", "controls", "control_ratios", "batch_size", "shard_size")
+"""Keys of `noise` that do not decide what a noisy pair looks like, or that are recorded apart."""
 
 
 def check(config: ConfigDict) -> None:
-    """Raises a ConfigError where keys do not fit each other."""
-    controls = [name for name in config.noise.controls if name]
-    if len({config.noise.recipe, *controls}) <= len(controls):
-        raise ConfigError("noise.controls", config.noise.controls, "different recipes, noise.recipe not among them")
-    unknown = [ratio for ratio in config.noise.control_ratios if ratio not in config.noise.ratios]
+    """Raise a ConfigError where keys do not fit each other."""
+    noise = config.noise
+    recipes = RECIPE_KEYS.named(config)
+    if len(recipes) < 1 + sum(map(bool, noise.controls)):
+        raise ConfigError("noise.controls", noise.controls, "different recipes, noise.recipe not among them")
+    unknown = [ratio for ratio in noise.control_ratios if ratio not in noise.ratios]
     if unknown:
-        raise ConfigError("noise.control_ratios", unknown[0], f"of noise.ratios {tuple(config.noise.ratios)}")
-    attacked = [name for name in (config.noise.recipe, *controls) if name in ATTACKS and name != "text_only"]
-    if len(config.noise.ratios) > 1 and attacked and config.noise.image_steps == 0:
-        raise ConfigError("noise.image_steps", 0, f"at least 1 where {attacked[0]} attacks images")
-    if config.noise.text_search == "importance" and config.noise.candidates == ("vocabulary",):
-        allowed = "'masked_lm', 'neighbours' or 'thesaurus' among them where noise.text_search = 'importance'"
-        raise ConfigError("noise.candidates", config.noise.candidates, allowed)
+        raise ConfigError("noise.control_ratios", unknown[0], f"some of noise.ratios {tuple(noise.ratios)}")
+    if noise.text_search == "importance" and noise.candidates == ("vocabulary",):
+        expected = "'masked_lm', 'neighbours' or 'thesaurus' among them where noise.text_search = 'importance'"
+        raise ConfigError("noise.candidates", noise.candidates, expected)
+    controls = [recipe.name for recipe in recipes.values() if recipe.kind == "control" and "image" in recipe.changes]
+    if noise.l2_epsilon and controls:
+        raise ConfigError("noise.l2_epsilon", noise.l2_epsilon, f"nothing with the control {controls[0]!r}")
+    for attack in IMAGE_ATTACKS.named(config).values():
+        if noise.l2_epsilon and "l2" not in attack.takes:
+            raise ConfigError("noise.l2_epsilon", noise.l2_epsilon, f"nothing with the attack {attack.name!r}")
+        settings = IMAGE_ATTACKS.settings_of(config, attack)
+        attack.check(settings, norm=ball(config)[0], restarts=noise.restarts, prefix="noise")
+        if noise.gradient_dtype != "float32" and "surrogate" not in attack.takes:
+            raise ConfigError(
+                "noise.gradient_dtype", noise.gradient_dtype, f"'float32' with the attack {attack.name!r}"
+            )
+
+
+def notes(config: ConfigDict) -> list[str]:
+    """Return what a config sets in vain."""
+    return [note for table in TABLES for note in table.unused(config)]
+
+
+def ball(config: ConfigDict) -> tuple[str, float]:
+    """Return the norm and the radius in pixels of the ball around each image."""
+    noise = config.noise
+    return ("l2", pixel_units(noise.l2_epsilon)) if noise.l2_epsilon else ("linf", pixel_units(noise.image_epsilon))
+
+
+def recorded(config: ConfigDict) -> dict[str, object]:
+    """Return the settings that decide what a noisy pair looks like, as plain JSON, for its provenance."""
+    noise = config.noise
+    names = [field.name for field in dataclasses.fields(Noise) if field.name not in NOT_IN_A_PAIR]
+    found = {name: list(noise[name]) if isinstance(noise[name], tuple) else noise[name] for name in names}
+    for table, key in ((IMAGE_ATTACKS, "noise.image_attack"), (RECIPE_KEYS, "noise.recipe")):
+        for entry in table.named(config, key).values():
+            if (settings := table.settings_of(config, entry)) is not None:
+                found[entry.name] = dataclasses.asdict(settings)
+            if source := table.table.source_of(entry.name):
+                found[f"source of {entry.name}"] = source
+    return found

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,12 +117,17 @@ def image(folder: Path, name: str, size: int, mode: str, colour: bool) -> np.nda
         raise DataError(f"image {name!r}: {error}") from error
 
 
-def check_images(folder: Path, pairs: Sequence[Pair], size: int, arguments: argparse.Namespace) -> None:
-    """Raises DataError that names up to five images that cannot be read, lest the last of many stops a long run."""
+def check_images(pairs: Sequence[Pair], read: Callable[[str], object]) -> None:
+    """Raise DataError that names up to five images that cannot be read, lest the last of many stops a long run.
+
+    Args:
+      pairs: with the images.
+      read: reads one by its name, see `image`.
+    """
     faults = []
     for pair in pairs:
         try:
-            image(folder, pair.id, size, arguments.resize, arguments.image_mode == "rgb")
+            read(pair.id)
         except DataError as error:
             faults.append(str(error))
     if faults:

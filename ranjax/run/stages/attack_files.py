@@ -1,56 +1,75 @@
-"""An attack on images and reports that a user brings, with a checkpoint that a user brings; see `ranjax.attack`."""
+"""The crafting attack on images, reports and a checkpoint that a user brings; see `ranjax attack`."""
 
 from __future__ import annotations
 
-import argparse
-import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
 
 from ranjax import models
-from ranjax.attacks import pairs as joint
-from ranjax.attacks.pgd import PGD
 from ranjax.attacks.success import attack_success
-from ranjax.attacks.text import candidates
+from ranjax.attacks.text import candidates, constraints
 from ranjax.attacks.text.restore import restore
-from ranjax.attacks.text.substitution import Substitution, needed_length
 from ranjax.core import files, keys
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.files import digest
-from ranjax.core.pixels import to_float
-from ranjax.data.store import StoreWriter
-from ranjax.data.text.tokenizer import Tokenizer
+from ranjax.core.pixels import as_float
+from ranjax.data.recipe_table import RECIPES
+from ranjax.data.store import NoisyStore, StoreWriter
+from ranjax.data.text.tokenizer import Tokenizer, Tokens
 from ranjax.evaluation import retrieval
-from ranjax.run.stages import attack_file_pairs as attack_pairs
-from ranjax.run.stages import attack_file_words as attack_words
+from ranjax.run.schema import noise_keys
+from ranjax.run.stages import attack_file_pairs, word_candidates
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.attack_file_pairs import Pair
-from ranjax.run.stages.word_candidates import Allowed, proposer_of
-from ranjax.run.stages.word_candidates import lm_rows as lm_rows_of
+from ranjax.run.stages.pair_program import PairProgram, Surrogate
 from ranjax.training import devices
 from ranjax.training.progress import Progress
 from ranjax.training.row_map import RowMap
 
-SHARD = 64
-"""Pairs that are saved at a time, and so the most that a cut loses; not tied to the devices at hand."""
+
+@dataclass(frozen=True)
+class Given:
+    """What a user brings beside a config: where the images are and how they are read, and words.
+
+    Attributes:
+      images: folder of the images.
+      out: folder of the results.
+      image_mode: "grey" or "rgb".
+      resize: how an image gets the size of the checkpoint, one of `data.images.reading.RESIZE_MODES`.
+      labels: words of findings, which stay as they are.
+      words_from: a list of words to replace by, besides those of the reports; None: none.
+    """
+
+    images: Path
+    out: Path
+    image_mode: str = "grey"
+    resize: str = "pad"
+    labels: tuple[str, ...] = ()
+    words_from: Path | None = None
+
+    def image(self, name: str, size: int) -> np.ndarray:
+        """Return one image as u8[size, size, channels]."""
+        return attack_file_pairs.image(self.images, name, size, self.resize, self.image_mode == "rgb")
 
 
-class Victim(NamedTuple):
-    """A checkpoint: pure functions, parameters, its tokenizer, and the SHA-256 of its weights."""
+class Checkpoint(NamedTuple):
+    """A dual encoder to be attacked, and the SHA-256 of its weights."""
 
-    functions: Any
-    params: Any
-    tokenizer: Any
+    surrogate: Surrogate
+    image_size: int
     sha256: str
 
 
-def load(checkpoint: Path, colour: bool = False) -> Victim:
-    """A dual encoder with its tokenizer, from a model folder or a run's workdir; for colour, or for grey images.
+def load(checkpoint: Path, colour: bool = False) -> Checkpoint:
+    """Return a dual encoder with its tokenizer, from a model folder or a run's workdir; for colour, or for grey images.
 
     Raises:
       DataError, ConfigError: as `models.load` and `Tokenizer.load`; a tokenizer of another model; colour images for a
@@ -66,71 +85,78 @@ def load(checkpoint: Path, colour: bool = False) -> Victim:
     tokenizer = Tokenizer.load(folder)
     common.check_tokenizer(tokenizer, config, folder, "tokenizer", str(folder))
     weights = sorted(folder.glob("*.safetensors"))
-    return Victim(functions, params, tokenizer, digest([files.sha256(path) for path in weights]))
+    surrogate = Surrogate(functions, params, tokenizer, config.max_length)
+    return Checkpoint(surrogate, config.image_size, digest([files.sha256(path) for path in weights]))
+
+
+def check_words(config: ConfigDict, given: Given) -> None:
+    """Read every list of words that is named.
+
+    Raises:
+      ConfigError, DataError: one that cannot be read; a masked language model that is no folder.
+    """
+    noise = config.noise
+    if "masked_lm" in noise.candidates and not Path(noise.masked_lm).is_dir():
+        raise ConfigError("noise.masked_lm", noise.masked_lm, "a folder with a BERT and its head")
+    word_candidates.check_files(noise)
+    if given.words_from:
+        constraints.read_list(given.words_from)
 
 
 def attack(
-    arguments: argparse.Namespace,
-    pairs: Sequence[Pair],
-    victim: Victim,
-    image: PGD,
-    text: Substitution,
-    stop: Callable[[], bool],
+    config: ConfigDict, given: Given, pairs: Sequence[Pair], checkpoint: Checkpoint, stop: Callable[[], bool]
 ) -> bool:
-    """Fills the store; whether it is full, that is whether nobody asked to stop.
+    """Fill the store, and return whether it is full, that is whether nobody asked to stop.
 
     Raises:
       DataError, ConfigError: images that cannot be read, words that cannot be replaced, a store of another plan; all
         before the first pair is attacked.
     """
-    mesh = devices.make_mesh(None)
-    reports = [report for pair in pairs for report in pair.reports]
-    table = np.asarray(victim.functions.token_table(victim.params))
-    words = attack_words.allowed(arguments, victim.tokenizer, reports, victim.functions.config.vocab_size, table)
-    if not (arguments.out / "store").exists():
-        attack_pairs.check_images(arguments.images, pairs, victim.functions.config.image_size, arguments)
-    settings = (
-        "recipe", "epsilon", "step", "steps", "norm", "gradient_dtype", "words", "top_k", "similarity", "labels",
-        "lists", "words_from", "candidates", "thesaurus", "neighbours", "neighbour_cosine", "masked_lm", "masked_lm_k",
-        "resize", "image_mode", "restarts", "share", "beam", "max_queries", "text_search",
-    )  # fmt: skip
+    words = _words(config, given, pairs, checkpoint.surrogate)
+    if not (given.out / "store").exists():
+        attack_file_pairs.check_images(pairs, lambda name: given.image(name, checkpoint.image_size))
+    norm, epsilon = noise_keys.ball(config)
+    read_as = {name: getattr(given, name) for name in ("image_mode", "resize", "labels")}
     writer = StoreWriter(
-        arguments.out / "store",
+        given.out / "store",
         ids=[pair.id for pair in pairs],
-        shard_size=SHARD,
-        epsilon=image.epsilon,
+        shard_size=config.noise.shard_size,
+        epsilon=epsilon,
         provenance={
-            "attack": arguments.recipe,
-            "settings": {name: _plain(getattr(arguments, name)) for name in settings},
-            "seed": arguments.seed,
-            "surrogate": victim.sha256,
+            "attack": RECIPES.resolve(config.noise.recipe).name,
+            "settings": noise_keys.recorded(config) | read_as | {"words_from": str(given.words_from or "")},
+            "seed": config.seed,
+            "surrogate": checkpoint.sha256,
             "pairs": digest([tuple(pair) for pair in pairs]),
-            "files": attack_words.hashes(arguments),
+            "files": word_candidates.files_of(config.noise, *([given.words_from] if given.words_from else [])),
         },
-        norm=arguments.norm,
+        norm=norm,
         key="--out",
     )
     missing = writer.missing()
-    program = _program(arguments, pairs, victim, words, image, text, mesh) if missing else None
+    if not missing:
+        return True
+    reports = [pair.reports for pair in pairs]
+    program = PairProgram(config, checkpoint.surrogate, words, reports, devices.make_mesh(None))
     with Progress("attack", len(pairs), writer.done, unit="pairs") as progress:
         for number in missing:
             if stop():
                 return False
             part = [pairs[i] for i in writer.positions(number)]
-            writer.write(number, list(program(part)))  # type: ignore[misc]
+            writer.write(number, list(_noisy_pairs(program, config.seed, given, part, checkpoint, words.lexicon)))
             progress.update(writer.done)
     return True
 
 
-def notes(pairs: Sequence[Pair], victim: Victim) -> list[str]:
-    """What of the reports the checkpoint does not see, in words: their ends, and words that it does not know."""
+def notes(pairs: Sequence[Pair], surrogate: Surrogate) -> list[str]:
+    """Return what of the reports the checkpoint does not read, in words: their ends, and words that it does not know."""
+    _, _, tokenizer, length = surrogate
     reports = [report for pair in pairs for report in pair.reports]
-    read = victim.tokenizer.encode(reports, victim.functions.config.max_length).words.max(axis=1) + 1
-    cut = int(np.sum(read < [len(words) for words in victim.tokenizer.split(reports)]))
-    unknown = victim.tokenizer.unknown_rate(reports)
+    read = tokenizer.encode(reports, length).words.max(axis=1) + 1
+    cut = int(np.sum(read < [len(words) for words in tokenizer.split(reports)]))
+    unknown = tokenizer.unknown_rate(reports)
     found = []
     if cut:
-        length = victim.functions.config.max_length
         found.append(
             f"{cut} of {len(reports)} reports are longer than the {length} tokens that the checkpoint reads; what lies "
             "beyond is neither read nor changed"
@@ -140,150 +166,100 @@ def notes(pairs: Sequence[Pair], victim: Victim) -> list[str]:
     return found
 
 
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def _program(
-    arguments: argparse.Namespace,
-    pairs: Sequence[Pair],
-    victim: Victim,
-    words: Allowed,
-    image: PGD,
-    text: Substitution,
-    mesh: Any,
-) -> Callable[[Sequence[Pair]], Iterator[dict[str, Any]]]:
-    """A function from a part of the pairs to what the store takes of them, compiled once."""
-    functions, params, tokenizer, _ = victim
+def _words(
+    config: ConfigDict, given: Given, pairs: Sequence[Pair], surrogate: Surrogate
+) -> word_candidates.CandidateWords:
+    """The words of the reports, most frequent first, of `words_from` and of a thesaurus, restricted as `noise` says."""
+    noise, tokenizer, functions = config.noise, surrogate.tokenizer, surrogate.functions
     reports = [report for pair in pairs for report in pair.reports]
-    lexicon, proposer = words
-    propose = proposer_of(proposer, arguments.masked_lm_k) if proposer else None
-
-    def attack(shared: Any, rows: Any) -> Any:
-        params, table, lm_shared = shared
-        images, tokens, mask, words, drawn, lm_rows = rows
-        offered: joint.Allowed = table
-        if propose:
-            flat_tokens, flat_words, *flat_lm = (x.reshape(-1, x.shape[-1]) for x in (tokens, words, *lm_rows))
-            lists = propose(lm_shared, tuple(flat_lm), tokens.shape[-1])
-            offered = candidates.for_rows(table, flat_tokens, flat_words, lists)
-        result = common.craft_pairs(
-            functions,
-            params,
-            (images, tokens, mask, words, drawn),
-            image,
-            text,
-            offered,
-            gradient_dtype=arguments.gradient_dtype,
-            recipe=arguments.recipe,
-            similarity=arguments.similarity if arguments.similarity > -1 else None,
-            hide_id=tokenizer.unk_id if arguments.text_search == "importance" else None,
-        )
-        found = result.text
-        return (
-            result.image.images,
-            found.tokens,
-            found.mask,
-            found.choices,
-            result.clean_loss,
-            result.loss,
-            found.queries,
-        )
-
-    run = RowMap(attack, mesh, arguments.batch_size)
-    shared = run.share((params, lexicon.table, (proposer.params, proposer.table) if proposer else ()))
-    size, whole = functions.config.image_size, functions.config.max_length
-    # Of all pairs, not of a part: a part that is done later must meet the same program.
-    length = needed_length(tokenizer.encode(reports, whole).mask, lexicon.table, text)
-    most = max(len(pair.reports) for pair in pairs)
-
-    def program(part: Sequence[Pair]) -> Iterator[dict[str, Any]]:
-        colour = arguments.image_mode == "rgb"
-        clean = np.stack(
-            [attack_pairs.image(arguments.images, pair.id, size, arguments.resize, colour) for pair in part]
-        )
-        encoded = _by_image(tokenizer.encode([report for pair in part for report in pair.reports], whole), part, most)
-        lm_rows: tuple[np.ndarray, ...] = ()
-        if proposer:
-            # An image with fewer reports than others has its first one in the place of those that it lacks; they are
-            # masked out for the encoder, and what is proposed there is not used.
-            filled = [[*pair.reports, *[pair.reports[0]] * (most - len(pair.reports))] for pair in part]
-            flat = lm_rows_of(proposer, tokenizer, [report for reports in filled for report in reports], length)
-            lm_rows = tuple(x.reshape(len(part), most, -1) for x in flat)
-        drawn = keys.example_keys(keys.stream(arguments.seed, "attack"), [pair.id for pair in part])
-        results = run(shared, (clean, *(x[..., :length] for x in encoded), drawn, lm_rows))
-        for i, (images, tokens, mask, choices, before, after, queries) in enumerate(zip(*results)):
-            own = part[i].reports
-            count = len(own)
-            spans = tokenizer.spans(list(own))
-            changed = [np.flatnonzero(row >= 0).tolist() for row in choices[:count]]
-            attacked = [restore(*of, lexicon) for of in zip(own, spans, choices[:count])]
-            padding = ((0, 0), (0, whole - length))
-            yield {
-                "id": part[i].id,
-                "image": images,
-                "clean_image": clean[i],
-                "report": "\n".join(attacked),
-                # One after another, each of the model's whole length.
-                "tokens": np.pad(tokens[:count], padding, constant_values=tokenizer.pad_id).reshape(-1),
-                "mask": np.pad(mask[:count], padding).reshape(-1),
-                "provenance": {
-                    "reports": attacked,
-                    "losses_before": before[:count].tolist(),
-                    "losses_after": after[:count].tolist(),
-                    "loss_before": float(before[:count].mean()),
-                    "loss_after": float(after[:count].mean()),
-                    "words_changed": sum(map(len, changed)),
-                    "changed": changed,
-                    "queries": int(queries[:count].sum()),
-                    "success": bool(after[:count].mean() > before[:count].mean()),
-                },
-            }
-
-    return program
+    count = Counter(word.lower() for words in tokenizer.split(reports) for word in words if word[:1].isalnum())
+    words = sorted(count, key=lambda word: (-count[word], word))
+    if given.words_from:
+        words += constraints.read_list(given.words_from)
+    if "thesaurus" in noise.candidates:
+        words += [word.lower() for group in constraints.read_groups(noise.thesaurus) for word in group]
+    lexicon = candidates.build(
+        dict.fromkeys(words),
+        tokenizer.pieces,
+        pad_id=tokenizer.pad_id,
+        protected=word_candidates.protected(noise, given.labels),
+        vocab_size=functions.config.vocab_size,
+    )
+    lexicon = word_candidates.restricted(noise, lexicon, np.asarray(functions.token_table(surrogate.params)))
+    if "masked_lm" not in noise.candidates:
+        return word_candidates.CandidateWords(lexicon, None)
+    proposer = word_candidates.read_proposer(noise.masked_lm, lexicon, reports)
+    return word_candidates.CandidateWords(lexicon, proposer)
 
 
-def _by_image(tokens: Any, part: Sequence[Pair], most: int) -> list[np.ndarray]:
-    """Ids, mask and words of the reports as [images, most, L]; reports that an image lacks are empty."""
-    starts = np.cumsum([0, *(len(pair.reports) for pair in part)])
-    found = []
-    for rows, empty in ((tokens.ids, 0), (tokens.mask, False), (tokens.words, -1)):
-        filled = np.full((len(part), most, rows.shape[1]), empty, rows.dtype)
-        for i, (start, end) in enumerate(itertools.pairwise(starts)):
-            filled[i, : end - start] = rows[start:end]
-        found.append(filled)
-    return found
+def _noisy_pairs(
+    program: PairProgram,
+    seed: int,
+    given: Given,
+    part: Sequence[Pair],
+    checkpoint: Checkpoint,
+    lexicon: candidates.Lexicon,
+) -> Iterator[dict[str, Any]]:
+    """What the store takes of a part of the pairs."""
+    clean = np.stack([given.image(pair.id, checkpoint.image_size) for pair in part])
+    drawn = keys.example_keys(keys.stream(seed, "attack"), [pair.id for pair in part])
+    found = program(clean, [pair.reports for pair in part], drawn)
+    for i, (identity, reports) in enumerate(part):
+        count = len(reports)
+        spans = checkpoint.surrogate.tokenizer.spans(list(reports))
+        choices, before, after = (x[i, :count] for x in (found.choices, found.loss_before, found.loss_after))
+        changed = [np.flatnonzero(row >= 0).tolist() for row in choices]
+        attacked = [restore(*of_report, lexicon) for of_report in zip(reports, spans, choices)]
+        yield {
+            "id": identity,
+            "image": found.images[i],
+            "clean_image": clean[i],
+            "report": "\n".join(attacked),
+            # One after another, each of the model's whole length.
+            "tokens": found.tokens[i, :count].reshape(-1),
+            "mask": found.mask[i, :count].reshape(-1),
+            "provenance": {
+                "reports": attacked,
+                "losses_before": before.tolist(),
+                "losses_after": after.tolist(),
+                "loss_before": float(before.mean()),
+                "loss_after": float(after.mean()),
+                "words_changed": sum(map(len, changed)),
+                "changed": changed,
+                "queries": int(found.queries[i, :count].sum()),
+                "success": bool(after.mean() > before.mean()),
+            },
+        }
 
 
-def recalls(pairs: Sequence[Pair], store: Any, victim: Victim) -> dict[str, Any]:
-    """Recall@1 both ways among these pairs, before and after, and attack success by both of its definitions."""
-    functions, params, tokenizer, _ = victim
-    image_of, text_of = jax.jit(functions.image_features), jax.jit(functions.text_features)
-    features: dict[str, list[np.ndarray]] = {name: [] for name in ("clean", "attacked", "report", "attacked_report")}
-    whole = functions.config.max_length
-    for pair in pairs:
-        noisy_pair = store[pair.id]
-        clean = to_float(noisy_pair["clean_image"])
-        features["clean"].append(np.asarray(image_of(params, clean[None])[0]))
-        features["attacked"].append(np.asarray(image_of(params, noisy_pair["image"][None])[0]))
-        encoded = tokenizer.encode(list(pair.reports), whole)
-        attacked = zip(noisy_pair["tokens"].reshape(-1, whole), noisy_pair["mask"].reshape(-1, whole))
-        for name, rows in (("report", zip(encoded.ids, encoded.mask)), ("attacked_report", attacked)):
-            features[name] += [np.asarray(text_of(params, ids[None], mask[None])[0]) for ids, mask in rows]
-    unit = {name: retrieval.unit(np.stack(rows)) for name, rows in features.items()}
+def recalls(
+    pairs: Sequence[Pair], store: NoisyStore, surrogate: Surrogate, batch_size: int
+) -> dict[str, dict[str, float | None]]:
+    """Return recall@1 both ways among these pairs, before and after, and attack success by both of its definitions."""
+    functions, params, tokenizer, length = surrogate
+    mesh = devices.make_mesh(None)
+    image_of = RowMap(lambda p, images: functions.image_features(p, as_float(images)), mesh, batch_size)
+    text_of = RowMap(lambda p, rows: functions.text_features(p, *rows), mesh, batch_size)
     owners = np.repeat(np.arange(len(pairs)), [len(pair.reports) for pair in pairs])
-    written = [report for pair in pairs for report in pair.reports]
-    before = retrieval.ranks(unit["clean"], unit["report"], owners, texts_as_written=written)
+    noisy = [store[pair.id] for pair in pairs]
+
+    def ranks(images: np.ndarray, tokens: Sequence[np.ndarray], written: Sequence[str]) -> retrieval.Ranks:
+        features: list[Float[np.ndarray, "rows width"]] = [image_of(params, images), text_of(params, tuple(tokens))]
+        return retrieval.ranks(*map(retrieval.unit, features), owners, texts_as_written=written)
+
+    reports = [report for pair in pairs for report in pair.reports]
+    clean: Tokens = tokenizer.encode(reports, length)
+    before = ranks(np.stack([pair["clean_image"] for pair in noisy]), (clean.ids, clean.mask), reports)
+    attacked = [np.concatenate([pair[name].reshape(-1, length) for pair in noisy]) for name in ("tokens", "mask")]
     written = [report for pair in pairs for report in store.provenance(pair.id)["reports"]]
-    after = retrieval.ranks(unit["attacked"], unit["attacked_report"], owners, texts_as_written=written)
-    found: dict[str, Any] = {}
-    for way in ("image_to_text", "text_to_image"):
-        hits = [np.asarray(getattr(ranks, way)) < 1 for ranks in (before, after)]
-        success = attack_success(*map(jnp.asarray, hits))
-        turned = float(success.turned_wrong)
-        found[way] = {
+    after = ranks(np.stack([pair["image"] for pair in noisy]), attacked, written)
+    found: dict[str, dict[str, float | None]] = {}
+    for direction in ("image_to_text", "text_to_image"):
+        hits = [np.asarray(getattr(ranks, direction)) < 1 for ranks in (before, after)]
+        turned_wrong = float(attack_success(*map(jnp.asarray, hits)).turned_wrong)
+        found[direction] = {
             "before": float(hits[0].mean()),
             "after": float(hits[1].mean()),
-            "turned_wrong": turned if np.isfinite(turned) else None,
+            "turned_wrong": turned_wrong if np.isfinite(turned_wrong) else None,
         }
     return found

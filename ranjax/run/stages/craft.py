@@ -5,55 +5,56 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Shaped
 
-from ranjax.attacks import pairs as joint
-from ranjax.attacks import pgd as image_attacks
-from ranjax.attacks.text import candidates as candidate_words
-from ranjax.attacks.text import substitution as text_attacks
 from ranjax.core import files
-from ranjax.core.pixels import pixel_units, to_float
-from ranjax.data import noisy_pairs as conditions
+from ranjax.core.pixels import to_float
+from ranjax.data.noisy_pairs import View, select
+from ranjax.data.recipe_table import RECIPES, Recipe
+from ranjax.data.text.tokenizer import Tokens
 from ranjax.evaluation.retrieval import unit
 from ranjax.run.context import Context
-from ranjax.run.schema.noise_keys import CONTROLS
+from ranjax.run.schema import noise_keys
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import word_candidates as candidates
+from ranjax.run.stages.pair_program import PairProgram, Surrogate
 from ranjax.training import devices, hosts
 from ranjax.training.progress import Progress
-from ranjax.training.row_map import RowFunction, RowMap
 
-NoisyPairs = Callable[[common.Split], Iterator[dict[str, Any]]]
+NoisyPair = dict[str, Any]
+NoisyPairs = Callable[[common.Split], Iterator[NoisyPair]]
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Leaves a noisy store; shards that an earlier, interrupted run finished are kept as they are."""
+    """Leave a noisy store; shards that an earlier, interrupted run finished are kept as they are."""
     from ranjax.data.store import NoisyStore, StoreWriter, set_aside
 
     # Processes share the shards out: each works through its own, on its own devices.
     context = dataclasses.replace(context, mesh=devices.local_mesh(context.mesh))
     config, data = context.config, common.data(context)
-    recipe = context.stage_run.recipe or config.noise.recipe
+    recipe, (norm, epsilon) = RECIPES.resolve(config.noise.recipe), noise_keys.ball(config)
     train = data.split("train")
-    chosen = train.take(np.flatnonzero(conditions.select(train.ids, max(config.noise.ratios), config.seed)))
+    chosen = train.take(np.flatnonzero(select(train.ids, max(config.noise.ratios), config.seed)))
     surrogate = common.encoder_folder(context, common.clean_condition(context)) / "model.safetensors"
     open_store = functools.partial(
         StoreWriter,
         context.folder / "store",
         ids=chosen.ids,
         shard_size=config.noise.shard_size,
-        epsilon=pixel_units(config.noise.image_epsilon),
+        epsilon=epsilon,
         provenance={
-            "attack": recipe,
-            "settings": {name: _plain(config.noise[name]) for name in SETTINGS},
+            "attack": recipe.name,
+            "settings": noise_keys.recorded(config),
             "seed": config.seed,
             "surrogate": files.sha256(surrogate),
             "files": candidates.files_of(config.noise),
         },
+        norm=norm,
         key="noise",
     )
 
@@ -67,7 +68,7 @@ def run(context: Context) -> dict[str, Any]:
     own = writer.missing(jax.process_index(), jax.process_count())
     rounds = max(hosts.gather(len(own)))
     noisy_pairs = noisy_pairs_of(context, recipe, chosen) if rounds else None
-    with Progress(f"craft {recipe}", len(chosen.ids), writer.done, unit="pairs") as progress:
+    with Progress(f"craft {recipe.name}", len(chosen.ids), writer.done, unit="pairs") as progress:
         for number in itertools.islice(itertools.chain(own, itertools.repeat(None)), rounds):
             context.check_stop(f"{writer.done} of {len(chosen.ids)} pairs crafted")
             if noisy_pairs is None or number is None:
@@ -77,20 +78,7 @@ def run(context: Context) -> dict[str, Any]:
             progress.update(writer.done)
     hosts.barrier()
     store = NoisyStore.open(context.folder / "store")
-    return _summary(context, recipe, store, [store.provenance(i) for i in chosen.ids])
-
-
-SETTINGS = (
-    "image_epsilon", "image_step", "image_steps", "gradient_dtype", "max_words", "share", "max_queries", "top_k",
-    "beam", "text_search", "candidates",
-    "masked_lm", "masked_lm_k", "masked_lm_steps", "neighbours", "neighbour_cosine", "thesaurus", "same_class",
-    "similarity", "protect", "protect_labels", "lists",
-)  # fmt: skip
-"""Keys of `noise` that decide what a noisy pair looks like."""
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    return _summary(context, recipe.name, store, [store.provenance(i) for i in chosen.ids])
 
 
 def _summary(context: Context, recipe: str, store: Any, records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -112,141 +100,71 @@ def _summary(context: Context, recipe: str, store: Any, records: list[dict[str, 
     }
 
 
-def noisy_pairs_of(context: Context, recipe: str, chosen: common.Split) -> NoisyPairs:
-    """A function from a part of the chosen pairs to their noisy pairs, as `StoreWriter.write` takes them."""
-    if recipe in CONTROLS:
+def noisy_pairs_of(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPairs:
+    """Return a function from a part of the chosen pairs to their noisy pairs, as `StoreWriter.write` takes them."""
+    if recipe.kind == "control":
         return _control(context, recipe, chosen)
-    functions, params = common.encoder(context, common.clean_condition(context))
-    return attack_of(context, recipe, functions, params, chosen.reports)
+    return _attack(context, chosen)
 
 
-def attack_of(context: Context, recipe: str, functions: Any, params: Any, reports: Sequence[str]) -> NoisyPairs:
-    """The attack `recipe` on an encoder, compiled once for all shards; `reports` are all that it will meet."""
+def _attack(context: Context, chosen: common.Split) -> NoisyPairs:
+    """The attack `noise.recipe` on the clean encoder, compiled once for all shards of the chosen pairs."""
     config, data = context.config, common.data(context)
-    noise = config.noise
-    words = candidates.allowed(context, np.asarray(functions.token_table(params)))
-    proposer = words.proposer
-    propose = candidates.proposer_of(proposer, noise.masked_lm_k) if proposer else None
-    attack_rows = rows_attack(functions, noise, recipe, data.tokenizer.unk_id, propose)
-    run_rows = RowMap(attack_rows, context.mesh, noise.batch_size, context.poll)
-    shared = run_rows.share((params, words.lexicon.table, (proposer.params, proposer.table) if proposer else ()))
-    # Of all reports, not of a shard: a shard that is made later must meet the same program.
-    length = text_attacks.needed_length(data.encode(reports).mask, words.lexicon.table, substitution_of(noise))
+    functions, params = common.encoder(context, common.clean_condition(context))
+    words = candidates.of_run(context, np.asarray(functions.token_table(params)))
+    surrogate = Surrogate(functions, params, data.tokenizer, data.max_length)
+    reports = [[report] for report in chosen.reports]
+    program = PairProgram(config, surrogate, words, reports, context.mesh, context.poll)
 
-    def attack(split: common.Split) -> Iterator[dict[str, Any]]:
-        tokens = data.encode(split.reports)
+    def attack(split: common.Split) -> Iterator[NoisyPair]:
         keys = common.example_keys(context, "craft", split.ids)
-        whole = tokens.ids.shape[1]
-        lm_rows = candidates.lm_rows(proposer, data.tokenizer, split.reports, length) if proposer else ()
-        rows = (x[:, :length] for x in (tokens.ids, tokens.mask, tokens.words))
-        found = run_rows(shared, (split.images, *rows, keys, lm_rows))
-        padding = ((0, 0), (0, whole - length))
-        found["tokens"] = np.pad(found["tokens"], padding, constant_values=data.tokenizer.pad_id)
-        found["mask"] = np.pad(found["mask"], padding)
+        found = program(split.images, [[report] for report in split.reports], keys)
+        before, after = (losses[:, 0].tolist() for losses in (found.loss_before, found.loss_after))
         for i, name in enumerate(split.ids):
-            changed = np.flatnonzero(found["changed"][i])
+            tokens, mask = found.tokens[i, 0], found.mask[i, 0]
+            changed = np.flatnonzero(found.choices[i, 0] >= 0).tolist()
+            # A report without a changed word stays as it was written, case and rare words included.
+            report = data.tokenizer.decode(tokens, mask) if changed else split.reports[i]
             yield {
                 "id": name,
-                "image": found["images"][i],
+                "image": found.images[i],
                 "clean_image": split.images[i],
-                # A report without a changed word stays as it was written, case and rare words included.
-                "report": data.tokenizer.decode(found["tokens"][i], found["mask"][i])
-                if len(changed)
-                else split.reports[i],
-                "tokens": found["tokens"][i],
-                "mask": found["mask"][i],
-                "provenance": {
-                    "loss_before": float(found["clean_loss"][i]),
-                    "loss_after": float(found["loss"][i]),
-                    "norm": float(found["norm"][i]),
-                    "words_changed": len(changed),
-                    "changed": changed.tolist(),
-                    "queries": int(found["queries"][i]),
-                    "success": bool(found["loss"][i] > found["clean_loss"][i]),
-                },
+                "report": report,
+                "tokens": tokens,
+                "mask": mask,
+                "provenance": _provenance(before[i], after[i], changed, int(found.queries[i, 0])),
             }
 
     return attack
 
 
-def substitution_of(noise: Any) -> text_attacks.Substitution:
-    """The word search that the config's group ``noise`` describes."""
-    return text_attacks.Substitution(
-        max_words=noise.max_words,
-        share=noise.share if noise.share < 1 else None,
-        top_k=noise.top_k,
-        beam=noise.beam,
-        max_queries=noise.max_queries or None,
-    )
+def _provenance(before: float, after: float, changed: list[int], queries: int) -> dict[str, object]:
+    return {
+        "loss_before": before,
+        "loss_after": after,
+        "words_changed": len(changed),
+        "changed": changed,
+        "queries": queries,
+        "success": after > before,
+    }
 
 
-def rows_attack(
-    functions: Any, noise: Any, recipe: str, unk_id: int, propose: Callable[..., Any] | None = None
-) -> RowFunction:
-    """The attack that the config's group ``noise`` describes, as `RowMap` maps it over pairs.
-
-    Args:
-      functions: of the surrogate.
-      recipe: one of `schema.noise.ATTACKS`.
-      unk_id: token that hides a word while its importance is measured.
-      propose: of a masked language model, where it narrows the candidates down.
-    """
-    image_settings = image_attacks.PGD(noise.image_epsilon, noise.image_step, noise.image_steps)
-    text_settings = substitution_of(noise)
-
-    def attack_rows(shared: Any, rows: Any) -> dict[str, jax.Array]:
-        params, table, lm_shared = shared
-        *pairs, lm_rows = rows
-        offered: joint.Allowed = table
-        if propose:
-            _, tokens, _, words, _ = pairs
-            lists = propose(lm_shared, lm_rows, tokens.shape[1])
-            offered = candidate_words.for_rows(table, tokens, words, lists)
-        result = common.craft_pairs(
-            functions,
-            params,
-            pairs,
-            image_settings,
-            text_settings,
-            offered,
-            gradient_dtype=noise.gradient_dtype,
-            recipe=recipe,
-            similarity=noise.similarity if noise.similarity > -1 else None,
-            hide_id=unk_id if noise.text_search == "importance" else None,
-        )
-        return {
-            "images": result.image.images,
-            "tokens": result.text.tokens,
-            "mask": result.text.mask,
-            "changed": result.text.changed,
-            "norm": result.image.norm,
-            "loss": result.loss,
-            "clean_loss": result.clean_loss,
-            "queries": result.text.queries,
-        }
-
-    return attack_rows
-
-
-def _control(context: Context, recipe: str, chosen: common.Split) -> NoisyPairs:
-    """Noisy pairs without an attack: the norm of one with random signs, or captions moved among the chosen pairs."""
+def _control(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPairs:
+    """Noisy pairs without an attack, e.g. the norm of one with random signs, or reports swapped among the chosen pairs."""
     config, data = context.config, common.data(context)
     source = data.prepared.splits["train"]
-    if recipe == "gaussian":
-        view: conditions.View = conditions.gaussian(
-            source, chosen.ids, config.seed, pixel_units(config.noise.image_epsilon)
-        )
-    else:
-        view = conditions.caption_shuffle(source, chosen.ids, config.seed)
+    options = noise_keys.RECIPE_KEYS.options_of(config, recipe)
+    _, epsilon = noise_keys.ball(config)
+    view: View = recipe.craft(source, chosen.ids, config.seed, epsilon, **options)
     place = {name: index for index, name in enumerate(source.ids)}
 
-    def control(split: common.Split) -> Iterator[dict[str, Any]]:
+    def control(split: common.Split) -> Iterator[NoisyPair]:
         records = [view[place[name]] for name in split.ids]
         images = np.stack([to_float(r["image"]) for r in records])
         reports = [str(r["report"]) for r in records]
         tokens = data.encode(reports)
-        before = pair_losses(context, split.images, split.reports)
-        after = pair_losses(context, images, reports)
+        before = pair_losses(context, split.images, data.encode(split.reports)).tolist()
+        after = pair_losses(context, images, tokens).tolist()
         for i, name in enumerate(split.ids):
             yield {
                 "id": name,
@@ -255,25 +173,17 @@ def _control(context: Context, recipe: str, chosen: common.Split) -> NoisyPairs:
                 "report": reports[i],
                 "tokens": tokens.ids[i],
                 "mask": tokens.mask[i],
-                "provenance": {
-                    "loss_before": float(before[i]),
-                    "loss_after": float(after[i]),
-                    "words_changed": 0,
-                    "changed": [],
-                    "queries": 0,
-                    "success": bool(after[i] > before[i]),
-                },
+                "provenance": _provenance(before[i], after[i], [], 0),
             }
 
     return control
 
 
 def pair_losses(
-    context: Context, images: np.ndarray, reports: list[str] | None = None, tokens: Any = None
+    context: Context, images: Shaped[np.ndarray, "batch height width channels"], tokens: Tokens
 ) -> np.ndarray:
-    """f[N], minus the cosine of each image and its report (or its tokens) under the surrogate: what attacks raise."""
+    """Return f[batch], minus the cosine of each image and its report under the surrogate: the loss that attacks raise."""
     functions, params = common.encoder(context, common.clean_condition(context))
-    tokens = common.data(context).encode(reports) if tokens is None else tokens
     image = unit(common.image_features(context, functions, params, images))
     text = unit(common.text_features(context, functions, params, tokens))
     return -np.sum(np.asarray(image) * np.asarray(text), axis=-1)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from ranjax.attacks import pairs as joint
-from ranjax.attacks.pgd import PGD
+from ranjax.attacks.attack_table import AtRadius
 from ranjax.attacks.text.substitution import Substitution
 from ranjax.core import keys
 from ranjax.core.errors import DataError
@@ -211,7 +211,7 @@ def craft_pairs(
     functions: Any,
     params: Any,
     rows: Sequence[Any],
-    image: PGD,
+    image: AtRadius,
     text: Substitution,
     allowed: joint.Allowed,
     *,
@@ -226,7 +226,7 @@ def craft_pairs(
       image, text: settings of the two searches.
       allowed: which tokens may stand for which.
       gradient_dtype: "bfloat16" follows gradients in it; every loss that decides is float32.
-      options: of `joint.craft`: recipe, similarity, hide_id.
+      options: of `joint.craft`: recipe, image_attack, similarity, hide_id, and the recipe's own.
     """
     images, tokens, mask, words, drawn = rows
     followed = functions.computing_in("bfloat16") if gradient_dtype == "bfloat16" else None

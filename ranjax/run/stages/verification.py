@@ -14,13 +14,14 @@ from ranjax.core import files
 from ranjax.core.errors import DataError
 from ranjax.data import noisy_pairs as conditions
 from ranjax.data import store as stores
+from ranjax.data.recipe_table import RECIPES
 from ranjax.data.text.tokenizer import Tokens
 from ranjax.run import plan as planning
 from ranjax.run.context import Context, context_of
-from ranjax.run.schema.noise_keys import CONTROLS
 from ranjax.run.stages import craft
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import word_candidates as candidates
+from ranjax.run.stages.pair_program import substitution_of
 
 LOSS_TOLERANCE = 1e-3
 """Between a recorded loss (a cosine) and that of what is stored: pixels are cut to 1/65535, 1 part in 2056 of 8/255."""
@@ -153,7 +154,7 @@ def _losses(context: Context, noisy_pairs: Sequence[Mapping[str, Any]], verdict:
         np.stack([noisy_pair["mask"] for noisy_pair in noisy_pairs]),
     )
     images = np.stack([noisy_pair["image"] for noisy_pair in noisy_pairs])
-    found = craft.pair_losses(context, images, tokens=Tokens(*tokens, np.zeros_like(tokens[0]), 0))
+    found = craft.pair_losses(context, images, Tokens(*tokens, np.zeros_like(tokens[0]), 0))
     written = np.array([noisy_pair["provenance"]["loss_after"] for noisy_pair in noisy_pairs])
     apart = np.abs(found - written)
     for i in np.flatnonzero(~(apart <= LOSS_TOLERANCE)):
@@ -166,8 +167,11 @@ class _Words:
     """Holds a noisy pair's report against the original: only recorded words differ, none of them protected, few enough."""
 
     def __init__(self, context: Context):
-        self.data, self.recipe = common.data(context), context.stage_run.recipe or context.config.noise.recipe
-        self.budget = craft.substitution_of(context.config.noise)
+        self.data, self.is_control = (
+            common.data(context),
+            RECIPES.resolve(context.config.noise.recipe).kind == "control",
+        )
+        self.budget = substitution_of(context.config)
         lexicon = candidates.vocabulary(self.data, context.config.noise)
         table = lexicon.table
         lengths, offered = np.asarray(table.lengths), np.asarray(table.offered)
@@ -175,10 +179,10 @@ class _Words:
         self.offered = {entry for entry, allowed in zip(pieces, offered) if allowed}
         self.longest = int(lengths.max())
         # Not among the data's reports where captions moved: a control is held against all of them.
-        self.reports = set(self.data.split("train").reports) if self.recipe in CONTROLS else set()
+        self.reports = set(self.data.split("train").reports) if self.is_control else set()
 
     def fault(self, noisy_pair: Mapping[str, Any], original: str) -> str | None:
-        if self.recipe in CONTROLS:
+        if self.is_control:
             return None if noisy_pair["report"] in self.reports else "its report is none of the source's"
         changed = set(noisy_pair["provenance"]["changed"])
         before = self.data.encode([original])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
 
 from ranjax.attacks.text import candidate_sources as sources
 from ranjax.attacks.text import candidates, constraints
@@ -28,86 +30,84 @@ class Proposer(NamedTuple):
     tokenizer: Tokenizer
     table: candidates.Table
 
+    @property
+    def arrays(self) -> tuple[Any, candidates.Table]:
+        """What travels into jit."""
+        return self.params, self.table
 
-class Allowed(NamedTuple):
+
+class CandidateWords(NamedTuple):
     """The candidate words, and the masked language model that narrows them down slot by slot, if there is one."""
 
     lexicon: candidates.Lexicon
     proposer: Proposer | None
 
 
-def allowed(context: Context, token_table: np.ndarray) -> Allowed:
-    """Words of the tokenizer, protected and restricted as ``noise.*`` says.
+def of_run(context: Context, token_table: Float[np.ndarray, "vocabulary width"]) -> CandidateWords:
+    """Return the words of the run's tokenizer, protected and restricted as `noise` says.
 
     Args:
       context: of the craft stage; a masked language model that is trained here is kept in its folder.
-      token_table: f[V, W] of the surrogate's text tower, for neighbours.
+      token_table: of the surrogate's text tower, for neighbours.
 
     Raises:
       ConfigError: a masked language model without a mask token, or sources that leave nothing to replace.
     """
-    config, data = context.config, common.data(context)
-    noise = config.noise
-    lexicon = vocabulary(data, noise)
-    near = (noise.neighbours, noise.neighbour_cosine) if "neighbours" in noise.candidates else None
-    groups = constraints.read_groups(noise.thesaurus) if "thesaurus" in noise.candidates else None
-    table = narrowed(lexicon, token_table, near, groups)
-    if noise.same_class:
-        held = table.lists if table.lists is not None else _everything(lexicon)
-        table = table._replace(lists=sources.same_class(lexicon, held, constraints.read_groups("word_classes")))
-    refuse_nothing_left(table, "noise.candidates", noise.candidates)
-    lexicon = lexicon._replace(table=table)
-    proposer = _proposer(context, lexicon) if "masked_lm" in noise.candidates else None
-    return Allowed(lexicon, proposer)
+    data, noise = common.data(context), context.config.noise
+    lexicon = restricted(noise, vocabulary(data, noise), token_table)
+    proposer = None
+    if "masked_lm" in noise.candidates and noise.masked_lm == "corpus":
+        proposer = _proposer_of(*_trained_here(context), lexicon)
+    elif "masked_lm" in noise.candidates:
+        proposer = read_proposer(noise.masked_lm, lexicon, data.split("train").reports)
+    return CandidateWords(lexicon, proposer)
 
 
-def narrowed(
-    lexicon: candidates.Lexicon,
-    token_table: np.ndarray,
-    near: tuple[int, float] | None,
-    groups: Iterable[Sequence[str]] | None,
-) -> candidates.Table:
-    """The lexicon's table with what both sources allow, None standing for a source that is not asked.
+def restricted(
+    noise: ConfigDict, lexicon: candidates.Lexicon, token_table: Float[np.ndarray, "vocabulary width"]
+) -> candidates.Lexicon:
+    """Return the lexicon with the replacements that all sources of `noise.candidates` allow.
 
-    Args:
-      lexicon: the candidate words.
-      token_table: f[V, W] of the surrogate's text tower.
-      near: nearest words in it, and the least cosine.
-      groups: of synonyms.
+    Raises:
+      ConfigError: nothing is left to replace, or there are too many words for `noise.same_class`.
     """
     table = lexicon.table
-    if near is not None:
-        table = sources.restrict(table, sources.neighbours(token_table, table, *near))
-    if groups is not None:
-        table = sources.restrict(table, sources.from_groups(lexicon, groups))
-    return table
-
-
-def refuse_nothing_left(table: candidates.Table, key: str, value: Any) -> None:
-    """Raises ConfigError where a table's lists leave nothing to replace."""
+    if "neighbours" in noise.candidates:
+        near = sources.neighbours(token_table, table, noise.neighbours, noise.neighbour_cosine)
+        table = sources.restrict(table, near)
+    if "thesaurus" in noise.candidates:
+        table = sources.restrict(table, sources.from_groups(lexicon, constraints.read_groups(noise.thesaurus)))
+    if noise.same_class:
+        lists = table.lists if table.lists is not None else _everything(lexicon)
+        table = table._replace(lists=sources.same_class(lexicon, lists, constraints.read_groups("word_classes")))
     if table.lists is not None and not bool(jnp.any(table.lists >= 0)):
-        raise ConfigError(key, value, "sources that leave at least one replacement")
+        raise ConfigError("noise.candidates", noise.candidates, "sources that leave at least one replacement")
+    return lexicon._replace(table=table)
 
 
-def vocabulary(data: common.Data, noise: Any) -> candidates.Lexicon:
-    """The tokenizer's own words; with `noise.protect`, without those that carry the medical statement."""
-    tokenizer = data.tokenizer
-    return candidates.build(
-        tokenizer.words(), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=protected(data, noise)
-    )
+def vocabulary(data: common.Data, noise: ConfigDict) -> candidates.Lexicon:
+    """Return the tokenizer's own words; with `noise.protect`, those that carry the medical statement stay as they are."""
+    tokenizer, words = data.tokenizer, protected(noise, data.prepared.classes, data.prepared.label_words)
+    return candidates.build(tokenizer.words(), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=words)
 
 
-def protected(data: common.Data, noise: Any) -> constraints.Protection:
-    """The words that are neither replaced nor offered: with `noise.protect`, all that carry the medical statement."""
+def protected(noise: ConfigDict, labels: Sequence[str] = (), label_words: Sequence[str] = ()) -> constraints.Protection:
+    """Return the words that are neither replaced nor offered: with `noise.protect`, all that carry the medical statement.
+
+    Args:
+      noise: the group of the config.
+      labels: names of classes, and `label_words`: further words that state them; both count with
+        `noise.protect_labels`.
+    """
     lists = {kind: path for kind, _, path in (item.partition("=") for item in noise.lists if item)}
     if noise.protect and noise.protect_labels:
-        return constraints.protection(labels=data.prepared.classes, extra=data.prepared.label_words, lists=lists)
+        return constraints.protection(labels=labels, extra=label_words, lists=lists)
     if noise.protect:
         return constraints.protection(lists=lists)
     return constraints.protection(kinds=("stop_words",), lists={k: v for k, v in lists.items() if k == "stop_words"})
 
 
-def proposer_of(proposer: Proposer, k: int) -> Callable[[Any, Any, int], jax.Array]:
+def proposals(proposer: Proposer, k: int) -> Callable[[Any, Any, int], jax.Array]:
     """A function (shared, rows, slots) -> i32[B, slots, k]: the k words proposed for every word; for inside jit.
 
     `shared` is (parameters, table of the candidate words) of the model, `rows` are tokens, mask and words in its own
@@ -124,7 +124,7 @@ def proposer_of(proposer: Proposer, k: int) -> Callable[[Any, Any, int], jax.Arr
     return propose
 
 
-def lm_rows(proposer: Proposer, own: Tokenizer, reports: list[str], length: int) -> tuple[np.ndarray, ...]:
+def masked_lm_rows(proposer: Proposer, own: Tokenizer, reports: list[str], length: int) -> tuple[np.ndarray, ...]:
     """The reports in the model's tokens, with the words counted as `own` counts them."""
     limit = min(2 * length, proposer.functions.config.max_length)
     tokens = proposer.tokenizer.encode_words(own.split(reports), limit)
@@ -161,23 +161,20 @@ def read_proposer(folder: str | Path, lexicon: candidates.Lexicon, reports: Sequ
     return _proposer_of(functions, params, Tokenizer.load(folder, sample=list(reports[:50])), lexicon)
 
 
-def hashes(named: Iterable[str | Path], masked_lm: str | Path) -> dict[str, str]:
-    """SHA-256 of the files among those named and of the model's weights, so that a run that goes on meets the same."""
-    found = [Path(name) for name in named if name and Path(name).is_file()]
-    if masked_lm:
-        found += sorted(Path(masked_lm).glob("*.safetensors"))
+def files_of(noise: ConfigDict, *more: Path) -> dict[str, str]:
+    """Return the SHA-256 of the user's own files that `noise` names and uses, and of `more`.
+
+    A run that goes on must meet the same words.
+    """
+    named = [Path(item.partition("=")[2]) for item in noise.lists if item]
+    named += [Path(noise.thesaurus)] if "thesaurus" in noise.candidates else []
+    found = [path for path in (*more, *named) if path.is_file()]
+    if "masked_lm" in noise.candidates and noise.masked_lm != "corpus":
+        found += sorted(Path(noise.masked_lm).glob("*.safetensors"))
     return {str(path): files.sha256(path) for path in found}
 
 
-def files_of(noise: Any) -> dict[str, str]:
-    """`hashes` of the user's own files that ``noise.*`` names and uses."""
-    named = [item.partition("=")[2] for item in noise.lists]
-    named += [noise.thesaurus] if "thesaurus" in noise.candidates else []
-    given = "masked_lm" in noise.candidates and noise.masked_lm != "corpus"
-    return hashes(named, noise.masked_lm if given else "")
-
-
-def check_files(noise: Any) -> None:
+def check_files(noise: ConfigDict) -> None:
     """Reads the lists that ``noise.*`` names and looks for its model, so that a run is not refused hours later.
 
     Raises:
@@ -196,13 +193,6 @@ def check_files(noise: Any) -> None:
     given = noise.masked_lm
     if "masked_lm" in noise.candidates and given != "corpus" and not (Path(given) / "config.json").is_file():
         raise ConfigError("noise.masked_lm", given, "'corpus', or a folder of a BERT with its head and a config.json")
-
-
-def _proposer(context: Context, lexicon: candidates.Lexicon) -> Proposer:
-    given = context.config.noise.masked_lm
-    if given == "corpus":
-        return _proposer_of(*_trained_here(context), lexicon)
-    return read_proposer(given, lexicon, common.data(context).split("train").reports)
 
 
 def _proposer_of(functions: Any, params: Any, tokenizer: Tokenizer, lexicon: candidates.Lexicon) -> Proposer:

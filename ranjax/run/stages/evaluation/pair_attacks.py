@@ -9,15 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ranjax.attacks import pgd as image_attacks
 from ranjax.attacks import success
+from ranjax.attacks.attack_table import ATTACKS
 from ranjax.attacks.text import substitution as text
 from ranjax.core import math
+from ranjax.data.recipe_table import Recipe
 from ranjax.data.text.tokenizer import Tokens
 from ranjax.evaluation import caption_splitting as captions
 from ranjax.evaluation import retrieval, statistics, zero_shot
 from ranjax.evaluation.result_rows import interval_row, row
 from ranjax.evaluation.retrieval import unit
+from ranjax.run.schema import evaluate_keys
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation.evaluated_encoder import Subject
 from ranjax.run.stages.evaluation.result_record import ATTACKED_PAIRS, CAPTIONS, RETRIEVAL, TASK, Record
@@ -52,8 +54,8 @@ def retrieve(subject: Subject, record: Record, split: str) -> None:
 def attack_pairs(subject: Subject, record: Record, split: str) -> None:
     """Retrieval among the first pairs before and after each attack, with its success by both definitions."""
     config = subject.config
-    names = [name for name in config.pair_attacks if name]
-    if not names:
+    recipes = evaluate_keys.PAIR_ATTACKS.named(subject.context.config)
+    if not recipes:
         return
     whole = subject.data.split(split)
     examples = whole.take(np.arange(min(config.pairs, len(whole.ids))))
@@ -63,9 +65,9 @@ def attack_pairs(subject: Subject, record: Record, split: str) -> None:
     clean = retrieval.ranks(images, unit(_texts(subject, tokens)), owners, texts_as_written=examples.reports)
     _recalls(record, ATTACKED_PAIRS, split, "none", clean)
     keys = common.example_keys(subject.context, "evaluate/pairs", examples.ids)
-    for name in names:
+    for name, recipe in recipes.items():
         subject.context.check_stop(f"attacking pairs by {name}")
-        run, table = _pair_attack(subject, name)
+        run, table = _pair_attack(subject, recipe)
         rows = (examples.images, tokens.ids, tokens.mask, tokens.words, keys)
         attacked, ids, mask = run((subject.params, table), rows)
         images = unit(common.image_features(subject.context, subject.functions, subject.params, attacked))
@@ -133,17 +135,21 @@ def attack_prompts(subject: Subject, record: Record, split: str) -> None:
     subject.context.say(f"  prompts: {float(np.mean(edits)):.2f} words changed each")
 
 
-def _pair_attack(subject: Subject, name: str) -> tuple[RowMap, Any]:
-    config, functions = subject.config, subject.functions
-    settings = image_attacks.PGD(config.epsilon, config.step, config.steps)
-    substitution = text.Substitution(max_words=config.pair_words, top_k=subject.context.config.noise.top_k)
+def _pair_attack(subject: Subject, recipe: Recipe) -> tuple[RowMap, Any]:
+    config, functions, whole = subject.config, subject.functions, subject.context.config
+    attack = ATTACKS.resolve(config.image_attack)
+    image = attack.at(evaluate_keys.IMAGE_ATTACKS.settings_of(whole, attack), config.epsilon)
+    substitution = text.Substitution(max_words=config.pair_words, top_k=whole.noise.top_k)
+    options = evaluate_keys.PAIR_ATTACKS.options_of(whole, recipe)
 
     def rows_of(shared: Any, rows: Any) -> Any:
         params, table = shared
-        result = common.craft_pairs(functions, params, rows, settings, substitution, table, recipe=name)
+        result = common.craft_pairs(
+            functions, params, rows, image, substitution, table, recipe=recipe.craft, image_attack=attack.run, **options
+        )
         return result.image.images, result.text.tokens, result.text.mask
 
-    run = common.row_map(subject.context, ("attacked pairs", functions, name), rows_of)
+    run = common.row_map(subject.context, ("attacked pairs", functions, recipe.name), rows_of)
     return run, _lexicon(subject)
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from ranjax.attacks import apgd, masking
-from ranjax.attacks import pgd as image_attacks
+from ranjax.attacks import masking
+from ranjax.attacks.attack_table import ATTACKS, AtRadius, Attack
 from ranjax.core import files
 from ranjax.core.pixels import pixel_units, to_float
 from ranjax.evaluation.white_box import Robustness, WhiteBox, survivors
 from ranjax.methods.table import METHODS
+from ranjax.run.schema.evaluate_keys import IMAGE_ATTACKS
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation import feature_views as inside
 from ranjax.run.stages.evaluation.evaluated_encoder import Subject
@@ -22,12 +23,12 @@ from ranjax.training import hosts
 from ranjax.training.progress import Progress
 
 ADVERSARIES = "adversaries.safetensors"
-PGD, WORST = "pgd", "worst"
+WORST = "worst"
 
 
 def attack(subject: Subject, record: Record, split: str) -> None:
-    """Every method's first heads, and zero-shot, under PGD, the worst of all attacks, at every radius."""
-    config = subject.config
+    """Attack every method's first heads, and zero-shot: by the reference attack, and the worst of all, at every radius."""
+    config, reference = subject.config, reference_attack(subject)
     examples = subject.some(split, config.attacked_examples)
     images = to_float(examples.images)
     keys = common.example_keys(subject.context, "evaluate/attack", examples.ids)
@@ -61,8 +62,8 @@ def attack(subject: Subject, record: Record, split: str) -> None:
                 done += 1
                 progress.update(done)
             named = [] if method == "zero_shot" else list(seeds)
-            found = record.classified(method, split, PGD, np.stack(logits), examples.labels, named)
-            hits.setdefault(PGD, {})[method] = found
+            found = record.classified(method, split, reference, np.stack(logits), examples.labels, named)
+            hits.setdefault(reference, {})[method] = found
             for name in by_radius[0]:
                 rows = np.stack([one[name] for one in by_radius])
                 record.share(method, TASK, split, name, "accuracy", rows, named)
@@ -83,11 +84,15 @@ def _one_head(
     keys: Any,
     beside: np.ndarray | None,
 ) -> tuple[Robustness, dict[str, np.ndarray]]:
-    """PGD's result on one head, and who is right at the other radii; kept, as it is most of what evaluation costs."""
+    """The reference attack's result on one head, and which images are right at the other radii.
+
+    Both are checkpointed, as they are most of what evaluation costs.
+    """
+    reference = reference_attack(subject)
 
     def attacked() -> dict[str, np.ndarray]:
         params = subject.parameters(method, seed)
-        result = _box(subject, method, PGD)(params, images, labels, keys, beside=beside, keep_images=True)
+        result = _box(subject, method, reference)(params, images, labels, keys, beside=beside, keep_images=True)
         fields = {f"result {name}": np.asarray(value) for name, value in result._asdict().items() if value is not None}
         curve = _curve(subject, method, (params, images, labels, keys), beside, result)
         return fields | {f"curve {name}": np.asarray(value) for name, value in curve.items()}
@@ -99,7 +104,7 @@ def _one_head(
 
     curve = part("curve ")
     # In the order of the config, which a file does not keep.
-    order = [WORST, *(f"{kind}@{text}" for kind in (WORST, PGD) for text in ("0", *subject.config.radii))]
+    order = [WORST, *(f"{kind}@{text}" for kind in (WORST, reference) for text in ("0", *subject.config.radii))]
     return Robustness(**part("result ")), {name: curve[name] for name in order if name in curve}
 
 
@@ -114,6 +119,7 @@ def check_masking(subject: Subject, record: Record, split: str) -> None:
         return
     examples = subject.some(split, config.masking_examples)
     asked = subject.asked(split, examples)
+    attack = ATTACKS[reference_attack(subject)]
     for method in _suspects(subject, record, split):
         subject.context.check_stop("before the masking checks")
         where = {"condition": record.condition, "ratio": record.ratio, "method": method}
@@ -128,7 +134,8 @@ def check_masking(subject: Subject, record: Record, split: str) -> None:
             to_float(examples.images),
             examples.labels,
             common.example_keys(subject.context, "evaluate/masking", examples.ids),
-            _pgd(subject),
+            _configured(subject, attack),
+            attack=attack.run,
             transferred=None if _is_surrogate(subject, method) else _borrowed(subject, split, len(examples.ids)),
             queries=config.masking_queries,
         )
@@ -142,7 +149,7 @@ def _suspects(subject: Subject, record: Record, split: str) -> list[str]:
     whole = [name for name in subject.methods if not METHODS[name].leaves_out]
     standing = {
         row["method"]: row["value"]
-        for attack in (PGD, WORST)  # the second, where it is there, has the last word
+        for attack in (reference_attack(subject), WORST)  # the second, where it is there, has the last word
         for row in record.rows
         if (row["task"], row["split"], row["attack"], row["metric"]) == (TASK, split, attack, "accuracy")
         and row["seed"] is None
@@ -153,27 +160,33 @@ def _suspects(subject: Subject, record: Record, split: str) -> list[str]:
     return list(dict.fromkeys(chosen or whole[-1:]))
 
 
-def _pgd(subject: Subject) -> image_attacks.PGD:
-    config = subject.config
-    return image_attacks.PGD(config.epsilon, config.step, config.steps, restarts=config.restarts)
+def attack_names(subject: Subject) -> tuple[str, ...]:
+    """Return the names of the attacks of `evaluate.attacks`."""
+    return ATTACKS.names_of([name for name in subject.config.attacks if name], "evaluate.attacks")
 
 
-def _box(subject: Subject, method: str, kind: str) -> WhiteBox:
+def reference_attack(subject: Subject) -> str:
+    """Return the name of the first of `evaluate.attacks`, which rows and masking checks show by itself."""
+    return attack_names(subject)[0]
+
+
+def _configured(subject: Subject, attack: Attack) -> AtRadius:
+    """The attack's settings at the main radius."""
+    settings = IMAGE_ATTACKS.settings_of(subject.context.config, attack)
+    return attack.at(settings, subject.config.epsilon, restarts=subject.config.restarts)
+
+
+def _box(subject: Subject, method: str, name: str) -> WhiteBox:
     """One compiled attack for all conditions, seeds and radii of one head shape."""
     logits, config = subject.deployed(method), subject.config
 
     def make() -> WhiteBox:
-        settings: Any = _pgd(subject)
-        run, loss = image_attacks.pgd, "binary_cross_entropy" if subject.multi_label else "cross_entropy"
-        if kind != PGD:
-            settings, run = apgd.APGD(config.epsilon, config.apgd_steps, restarts=config.restarts), apgd.apgd
-        if kind == "apgd_dlr":
-            # The ratio needs a third logit; the margin is its numerator.
-            loss = "dlr" if len(subject.classes) > 2 else "margin"
+        attack = ATTACKS[name]
+        settings, loss = _configured(subject, attack), attack.loss_for(len(subject.classes), subject.multi_label)
         draws = config.draws if method != "zero_shot" and subject.methods[method].random else 0
-        return WhiteBox(logits, settings, run, loss, config.batch_size, draws, map_rows=subject.map_rows)
+        return WhiteBox(logits, settings, attack.run, loss, config.batch_size, draws, map_rows=subject.map_rows)
 
-    return subject.context.memoize(("white box", logits, kind), make)
+    return subject.context.memoize(("white box", logits, name), make)
 
 
 def _curve(
@@ -184,21 +197,22 @@ def _curve(
     Radius 0 is these images and this head unattacked: where a curve over the radii begins.
     """
     config = subject.config
-    boxes = {kind: _box(subject, method, kind) for kind in config.attacks}
-    main, worst = pixel_units(config.epsilon), WORST if len(boxes) > 1 else PGD
+    reference = reference_attack(subject)
+    boxes = {name: _box(subject, method, name) for name in attack_names(subject)}
+    main, worst = pixel_units(config.epsilon), WORST if len(boxes) > 1 else reference
     radii = {pixel_units(text): text for text in config.radii if text}
     below = [radius for radius in radii if radius < main]
     above = [radius for radius in radii if radius > main]
     found = survivors(list(boxes.values()), *everything, below, first.clean_correct, beside=beside)
     alive = found[max(below)] if below else first.clean_correct
     at_main = alive & first.correct
-    others = [box for kind, box in boxes.items() if kind != PGD]
+    others = [box for name, box in boxes.items() if name != reference]
     if others and main > 0:
         at_main = survivors(others, *everything, [main], at_main, beside=beside)[main]
     found |= survivors(list(boxes.values()), *everything, above, at_main, beside=beside)
     named = {f"{worst}@0": first.clean_correct}
     named |= {f"{worst}@{text}": found[radius] for radius, text in radii.items() if radius in found}
-    return named if worst == PGD else {WORST: at_main, **named}
+    return named if worst == reference else {WORST: at_main, **named}
 
 
 def _is_surrogate(subject: Subject, method: str) -> bool:

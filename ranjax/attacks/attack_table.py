@@ -1,0 +1,227 @@
+"""The table of image attacks: evaluation, crafting, `robust_accuracy`, the command line and the page read it.
+
+An entry of your own is an object of type `Attack` in a module of yours, named as ``my_lab.rfgsm:RFGSM``. Importing this
+module imports no JAX; an entry's functions do when they are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self
+
+from ranjax.core.checks import at_least
+from ranjax.core.errors import ConfigError
+from ranjax.core.pixels import pixel_units
+from ranjax.core.registry import Table, check_entry
+from ranjax.core.settings import setting
+
+if TYPE_CHECKING:
+    import jax
+
+    from ranjax.attacks.apgd import APGD
+    from ranjax.attacks.ascent import ImageAttack, Loss
+    from ranjax.attacks.pgd import PGD
+
+FEATURES = ("restarts", "l2", "surrogate")
+
+
+class AtRadius(Protocol):
+    """Settings of an attack at one radius: a pytree, so that a new radius compiles nothing anew."""
+
+    @property
+    def epsilon(self) -> object: ...
+
+    @property
+    def norm(self) -> str: ...
+
+    def with_epsilon(self, epsilon: float) -> Self:
+        """Return the same settings at another radius."""
+
+
+class Configure(Protocol):
+    def __call__(self, settings: object, epsilon: float | str, *, norm: str, restarts: int) -> AtRadius:
+        """Return what an attack's `run` takes."""
+
+
+def _own_radius(settings: object, epsilon: float | str, *, norm: str = "linf", restarts: int = 1) -> AtRadius:
+    from ranjax.attacks.own_attack import OwnAttack
+
+    return OwnAttack(epsilon, settings, norm, restarts)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An image attack: how it is named, what may be set, and the function that runs it.
+
+    Attributes:
+      name: part of keys and result rows, e.g. "apgd_ce".
+      label: what the page calls it.
+      run: ``(loss_fn, images f32[B, H, W, C] in [0, 1], keys key[B], at) -> ascent.ImageAttack``, pure and traceable.
+        ``loss_fn(images)`` gives the loss f32[B] to be raised, or ``(loss, success bool[B])``. `at` holds the radius:
+        an `OwnAttack` with the fields `epsilon`, `values` (of the settings), `norm` and `restarts`, or what `configure` returns.
+      settings: an instance of a dataclass of `core.settings.setting`s, or None. They are the keys
+        ``evaluate.NAME.SETTING`` and ``noise.NAME.SETTING``.
+      configure: makes `at` of the settings and a radius; by default an `OwnAttack`.
+      loss: name in `ranjax.attacks.losses` of the loss of a classifier that it raises.
+      loss_of_two: the same where there are two classes; empty: `loss`.
+      needs: "single_label" where its loss takes one label an image. Such an attack crafts no pairs.
+      takes: which of `FEATURES` `run` has: "restarts" (``at.restarts``), "l2" (``at.norm``), and "surrogate" (the
+        keyword ``surrogate=loss_fn`` whose gradient it follows). What an attack does not take is refused.
+      source: the paper, and whether a radius of a curve scales the step.
+    """
+
+    name: str
+    label: str
+    run: Callable[..., ImageAttack]
+    settings: object = None
+    configure: Configure = _own_radius
+    loss: str = "cross_entropy"
+    loss_of_two: str = ""
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        check_entry(self, "run", "configure")
+        for field, known in (("needs", ("single_label",)), ("takes", FEATURES)):
+            if unknown := [name for name in getattr(self, field) if name not in known]:
+                raise ConfigError(f"Attack.{field}", unknown[0], f"some of {', '.join(known)}")
+
+    def at(self, settings: object, epsilon: float | str, *, norm: str = "linf", restarts: int = 1) -> AtRadius:
+        """Return what `run` takes.
+
+        Args:
+          settings: values of the type of `self.settings`.
+          epsilon: radius in pixels from 0 to 1, a number or "8/255".
+          norm: "linf" or "l2".
+          restarts: random starts, the worst of which is kept.
+
+        Raises:
+          ConfigError: restarts or a norm that the attack does not take; what `configure` refuses.
+        """
+        self.check(settings, norm=norm, restarts=restarts)
+        return self.configure(settings, epsilon, norm=norm, restarts=restarts)
+
+    def check(self, settings: object, *, norm: str = "linf", restarts: int = 1, prefix: str = "attack") -> None:
+        """Raise ConfigError where the attack does not take these restarts or this norm, or a step leaves the image.
+
+        Args:
+          settings: values of the type of `self.settings`.
+          norm: "linf" or "l2".
+          restarts: random starts.
+          prefix: of the keys that errors name, e.g. "evaluate".
+        """
+        if restarts > 1 and "restarts" not in self.takes:
+            raise ConfigError(f"{prefix}.restarts", restarts, f"1 with the attack {self.name!r}")
+        if norm != "linf" and norm not in self.takes:
+            raise ConfigError(f"{prefix}.norm", norm, f"'linf' with the attack {self.name!r}")
+        step = getattr(settings, "step", None)
+        if norm == "linf" and isinstance(step, str) and pixel_units(step) > 1:
+            raise ConfigError(f"{prefix}.{self.name}.step", step, "at most 1, in pixel units (not 0 to 255)")
+
+    def loss_for(self, classes: int, multi_label: bool = False) -> str:
+        """Return the name of the loss that it raises on a classifier of so many classes.
+
+        Raises:
+          ConfigError: several labels an image, where its loss takes one.
+        """
+        if multi_label and "single_label" in self.needs:
+            raise ConfigError(
+                "attack", self.name, f"one without the loss {self.loss!r}, which takes one label an image"
+            )
+        if multi_label:
+            return "binary_cross_entropy"
+        return self.loss_of_two if self.loss_of_two and classes == 2 else self.loss
+
+
+def raises_any_loss(attack: Attack) -> str:
+    """Return "" where an attack raises whichever loss it is given, as crafting pairs needs it, or what is expected."""
+    return "an attack on any loss; this one takes the loss of a classifier" if "single_label" in attack.needs else ""
+
+
+def _step(value: str) -> str:
+    try:
+        good = pixel_units(value) > 0
+    except ConfigError:
+        good = False
+    return "" if good else 'pixel units above 0, e.g. "2/255"'
+
+
+@dataclass(frozen=True)
+class PGDSettings:
+    """Settings of projected gradient ascent."""
+
+    step: str = setting("1/255", "Step of PGD; of a curve over radii in proportion.", "pixel units", _step)
+    steps: int = setting(10, "Steps of PGD.", "steps", at_least(1))
+
+
+@dataclass(frozen=True)
+class APGDSettings:
+    """Settings of APGD, which chooses its step itself."""
+
+    steps: int = setting(20, "Steps of APGD.", "steps", at_least(1))
+
+
+def _pgd(loss_fn: Loss, images: jax.Array, keys: jax.Array, at: PGD, **given: object) -> ImageAttack:
+    from ranjax.attacks.pgd import pgd
+
+    return pgd(loss_fn, images, keys, at, **given)  # type: ignore[arg-type]
+
+
+def _at_pgd(settings: PGDSettings, epsilon: float | str, *, norm: str = "linf", restarts: int = 1) -> PGD:
+    from ranjax.attacks.pgd import PGD
+
+    return PGD(epsilon, settings.step, settings.steps, norm=norm, restarts=restarts)
+
+
+def _apgd(loss_fn: Loss, images: jax.Array, keys: jax.Array, at: APGD) -> ImageAttack:
+    from ranjax.attacks.apgd import apgd
+
+    return apgd(loss_fn, images, keys, at)
+
+
+def _at_apgd(settings: APGDSettings, epsilon: float | str, *, norm: str = "linf", restarts: int = 1) -> APGD:
+    from ranjax.attacks.apgd import APGD
+
+    return APGD(epsilon, settings.steps, norm=norm, restarts=restarts)
+
+
+ATTACKS: Table[Attack] = Table(
+    "attack",
+    Attack,
+    (
+        Attack(
+            name="pgd",
+            label="PGD",
+            run=_pgd,
+            settings=PGDSettings(),
+            configure=_at_pgd,
+            takes=FEATURES,
+            source="Madry et al. 2018, arXiv 1706.06083. The step grows with the radius of a curve.",
+        ),
+        Attack(
+            name="apgd_ce",
+            label="APGD (cross-entropy)",
+            run=_apgd,
+            settings=APGDSettings(),
+            configure=_at_apgd,
+            takes=("restarts", "l2"),
+            source="Croce and Hein 2020, arXiv 2003.01690, Algorithm 1. The first step is two radii.",
+        ),
+        Attack(
+            name="apgd_dlr",
+            label="APGD (DLR)",
+            run=_apgd,
+            settings=APGDSettings(),
+            configure=_at_apgd,
+            loss="dlr",
+            # The ratio needs a third logit; the margin is its numerator.
+            loss_of_two="margin",
+            needs=("single_label",),
+            takes=("restarts", "l2"),
+            source="Croce and Hein 2020, arXiv 2003.01690, equation 6. The first step is two radii.",
+        ),
+    ),
+    key="evaluate.attacks",
+)

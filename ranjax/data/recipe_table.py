@@ -1,0 +1,143 @@
+"""The table of recipes that make noisy pairs: attacks on both sides of a pair, and controls without an attack.
+
+An entry of your own is an object of type `Recipe` in a module of yours, named as ``my_lab.mine:RECIPE``. Importing this
+module imports no JAX; an entry's functions do when they are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ranjax.core.checks import at_least
+from ranjax.core.errors import ConfigError
+from ranjax.core.registry import Table, check_entry
+from ranjax.core.settings import setting
+
+SIDES = ("image", "text")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A way to make noisy pairs.
+
+    Attributes:
+      name: part of keys, of result rows and of conditions, as in "coattack_10".
+      label: what the page calls it.
+      craft: of an attack ``(pairs, image_settings, text_settings, **settings) -> attacks.pairs.JointAttack``, pure and
+        traceable, with `pairs` an `attacks.pairs.Pairs`; its methods `attack_text` and `attack_image` are what the
+        built-in recipes are composed of. Of a control ``(source, ids, seed, epsilon, **settings) ->
+        data.noisy_pairs.View``: the source with the records of `ids` changed, the same for the same arguments.
+      kind: "attack" or "control".
+      changes: the sides of a pair that it changes, of `SIDES`.
+      settings: an instance of a dataclass of `core.settings.setting`s, or None: keywords of `craft`. They are the keys
+        ``noise.NAME.SETTING``, and of attacks ``evaluate.NAME.SETTING``, too.
+      source: the paper, and where this differs from it.
+    """
+
+    name: str
+    label: str
+    craft: Callable[..., Any]
+    kind: str = "attack"
+    changes: tuple[str, ...] = SIDES
+    settings: object = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        check_entry(self, "craft")
+        if self.kind not in ("attack", "control"):
+            raise ConfigError("Recipe.kind", self.kind, "'attack' or 'control'")
+        if not self.changes or not set(self.changes) <= set(SIDES):
+            raise ConfigError("Recipe.changes", self.changes, "'image', 'text' or both")
+
+
+def is_attack(recipe: Recipe) -> str:
+    """Return "" for an attack, or what is expected in the place of a control."""
+    return "" if recipe.kind == "attack" else "an attack, not a control"
+
+
+@dataclass(frozen=True)
+class CoattackSettings:
+    """Settings of Co-Attack."""
+
+    alpha: float = setting(3.0, "Weight of the divergence from the attacked report.", check=at_least(0))
+
+
+@dataclass(frozen=True)
+class SgaSettings:
+    """Settings of the set-level guidance attack."""
+
+    noise: float = setting(0.05, "Deviation of the noise on each rescaled image.", "pixel units", at_least(0))
+
+
+def _attack(name: str) -> Callable[..., Any]:
+    """The function of that name in `attacks.pairs`, imported when it is called."""
+
+    def craft(pairs: Any, image_settings: Any, text_settings: Any, **settings: Any) -> Any:
+        from ranjax.attacks import pairs as recipes
+
+        return recipes.RECIPES[name](pairs, image_settings, text_settings, **settings)
+
+    return craft
+
+
+def _gaussian(source: Any, ids: Any, seed: int, epsilon: float) -> Any:
+    from ranjax.data.noisy_pairs import gaussian
+
+    return gaussian(source, ids, seed, epsilon)
+
+
+def _caption_shuffle(source: Any, ids: Any, seed: int, epsilon: float) -> Any:
+    from ranjax.data.noisy_pairs import caption_shuffle
+
+    del epsilon
+    return caption_shuffle(source, ids, seed)
+
+
+RECIPES: Table[Recipe] = Table(
+    "recipe",
+    Recipe,
+    (
+        Recipe(
+            name="coattack",
+            label="Co-Attack",
+            craft=_attack("coattack"),
+            settings=CoattackSettings(),
+            source="Zhang et al., ACM MM 2022, arXiv 2206.09391. PGD starts on both sides of the image.",
+        ),
+        Recipe(
+            name="sga",
+            label="SGA",
+            craft=_attack("sga"),
+            settings=SgaSettings(),
+            source="Lu et al., ICCV 2023, arXiv 2307.14061.",
+        ),
+        Recipe(name="sep", label="both apart", craft=_attack("sep"), source="Each side against the clean other side."),
+        Recipe(
+            name="sequential",
+            label="one after the other",
+            craft=_attack("sequential"),
+            source="The report against the clean image, then the image against the attacked report.",
+        ),
+        Recipe(name="image_only", label="image", craft=_attack("image_only"), changes=("image",)),
+        Recipe(name="text_only", label="report", craft=_attack("text_only"), changes=("text",)),
+        Recipe(
+            name="gaussian",
+            label="random signs",
+            craft=_gaussian,
+            kind="control",
+            changes=("image",),
+            source="The norm of an Linf attack with the signs of Gaussian noise.",
+        ),
+        Recipe(
+            name="caption_shuffle",
+            label="shuffled reports",
+            craft=_caption_shuffle,
+            kind="control",
+            changes=("text",),
+            source="The reports of the noisy pairs swapped among themselves.",
+        ),
+    ),
+    key="noise.recipe",
+)

@@ -1,0 +1,198 @@
+"""The attack on image-report pairs that a `noise` config describes, compiled once: for crafting, and for given files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Bool, Float, Int, UInt8
+from ml_collections import ConfigDict
+
+from ranjax.attacks.attack_table import ATTACKS, AtRadius
+from ranjax.attacks.pairs import Allowed, JointAttack
+from ranjax.attacks.text import candidates
+from ranjax.attacks.text.substitution import Substitution, needed_length
+from ranjax.data.recipe_table import RECIPES
+from ranjax.data.text.tokenizer import Tokenizer, Tokens
+from ranjax.run.schema import noise_keys
+from ranjax.run.stages import inputs as common
+from ranjax.run.stages.word_candidates import CandidateWords, masked_lm_rows, proposals
+from ranjax.training.row_map import RowFunction, RowMap
+
+
+class Surrogate(NamedTuple):
+    """A dual encoder that is attacked: pure functions, parameters, its tokenizer, and the tokens that it reads."""
+
+    functions: Any
+    params: Any
+    tokenizer: Tokenizer
+    max_length: int
+
+
+class AttackedPairs(NamedTuple):
+    """What an attack made of N images with up to C reports each; rows of absent reports count for nothing.
+
+    Attributes:
+      images: f32[N, H, W, channels] in [0, 1].
+      tokens, mask: i32 and bool [N, C, max_length].
+      choices: i32[N, C, L], index in the lexicon of the word put into each slot of a report, -1 elsewhere.
+      loss_before, loss_after: f32[N, C], minus the cosine of image and report.
+      queries: i32[N, C], forward passes on changed reports.
+    """
+
+    images: Float[np.ndarray, "images height width channels"]
+    tokens: Int[np.ndarray, "images reports length"]
+    mask: Bool[np.ndarray, "images reports length"]
+    choices: Int[np.ndarray, "images reports slots"]
+    loss_before: Float[np.ndarray, "images reports"]
+    loss_after: Float[np.ndarray, "images reports"]
+    queries: Int[np.ndarray, "images reports"]
+
+
+class PairProgram:
+    """The attack on pairs, compiled once for all parts that it is called with.
+
+    Args:
+      config: of the run; its group `noise`.
+      surrogate: the encoder that is attacked.
+      words: candidate words.
+      reports: by image, all that it will be called with: a part that is done later must meet the same program.
+      mesh: devices that share the pairs out.
+      poll: called before each batch; raises where the work is to stop.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        surrogate: Surrogate,
+        words: CandidateWords,
+        reports: Sequence[Sequence[str]],
+        mesh: Mesh,
+        poll: Callable[[], None] = lambda: None,
+    ) -> None:
+        functions, params, self._tokenizer, self._whole = surrogate
+        self._proposer = proposer = words.proposer
+        propose = proposals(proposer, config.noise.masked_lm_k) if proposer else None
+        rows = pair_rows(functions, config, self._tokenizer.unk_id, propose)
+        self._run = RowMap(rows, mesh, config.noise.batch_size, poll)
+        self._shared = self._run.share((params, words.lexicon.table, proposer.arrays if proposer else ()))
+        mask = self._encode(reports).mask
+        self._length = needed_length(mask, words.lexicon.table, substitution_of(config))
+        self._most = max(map(len, reports))
+
+    def __call__(
+        self,
+        images: UInt8[np.ndarray, "images height width channels"],
+        reports: Sequence[Sequence[str]],
+        keys: jax.Array,
+    ) -> AttackedPairs:
+        """Attack pairs.
+
+        Args:
+          images: N of them.
+          reports: of each image, at least one.
+          keys: key[N].
+        """
+        encoded = _by_image(self._encode(reports), list(map(len, reports)), self._most)
+        lm_rows: tuple[np.ndarray, ...] = ()
+        if self._proposer:
+            # An image with fewer reports than others has its first one in the place of those that it lacks; they are
+            # masked out for the encoder, and what is proposed there is not used.
+            filled = [report for own in reports for report in (*own, *[own[0]] * (self._most - len(own)))]
+            flat = masked_lm_rows(self._proposer, self._tokenizer, filled, self._length)
+            lm_rows = tuple(x.reshape(len(images), self._most, -1) for x in flat)
+        rows = (images, *(x[..., : self._length] for x in encoded), keys, lm_rows)
+        found = AttackedPairs(*self._run(self._shared, rows))
+        padding = ((0, 0), (0, 0), (0, self._whole - self._length))
+        tokens = np.pad(found.tokens, padding, constant_values=self._tokenizer.pad_id)
+        return found._replace(tokens=tokens, mask=np.pad(found.mask, padding))
+
+    def _encode(self, reports: Sequence[Sequence[str]]) -> Tokens:
+        return self._tokenizer.encode([report for own in reports for report in own], self._whole)
+
+
+def substitution_of(config: ConfigDict) -> Substitution:
+    """Return the word search that the group `noise` describes."""
+    noise = config.noise
+    return Substitution(
+        max_words=noise.max_words,
+        share=noise.share if noise.share < 1 else None,
+        top_k=noise.top_k,
+        beam=noise.beam,
+        max_queries=noise.max_queries or None,
+    )
+
+
+def image_attack_of(config: ConfigDict) -> tuple[Callable[..., Any], AtRadius]:
+    """Return the function of `noise.image_attack`, and its settings at the radius of `noise`."""
+    noise, (norm, epsilon) = config.noise, noise_keys.ball(config)
+    attack = ATTACKS.resolve(noise.image_attack, "noise.image_attack")
+    settings = noise_keys.IMAGE_ATTACKS.settings_of(config, attack)
+    return attack.run, attack.at(settings, epsilon, norm=norm, restarts=noise.restarts)
+
+
+def pair_rows(
+    functions: Any, config: ConfigDict, unk_id: int, propose: Callable[..., jax.Array] | None = None
+) -> RowFunction:
+    """Return the attack of the group `noise` as `RowMap` maps it over pairs.
+
+    Args:
+      functions: of the surrogate.
+      config: of the run.
+      unk_id: token that hides a word while its importance is measured.
+      propose: of a masked language model, where it narrows the candidates down.
+    """
+    noise = config.noise
+    recipe = RECIPES.resolve(noise.recipe)
+    options = noise_keys.RECIPE_KEYS.options_of(config, recipe)
+    run_attack, image = image_attack_of(config)
+    text = substitution_of(config)
+
+    def attack_rows(shared: Any, rows: Any) -> tuple[jax.Array, ...]:
+        params, table, lm_shared = shared
+        *pairs, lm_rows = rows
+        allowed: Allowed = table
+        if propose:
+            tokens, words, *lm_flat = (x.reshape(-1, x.shape[-1]) for x in (pairs[1], pairs[3], *lm_rows))
+            allowed = candidates.for_rows(table, tokens, words, propose(lm_shared, tuple(lm_flat), tokens.shape[1]))
+        result: JointAttack = common.craft_pairs(
+            functions,
+            params,
+            pairs,
+            image,
+            text,
+            allowed,
+            gradient_dtype=noise.gradient_dtype,
+            recipe=recipe.craft,
+            image_attack=run_attack,
+            similarity=noise.similarity if noise.similarity > -1 else None,
+            hide_id=unk_id if noise.text_search == "importance" else None,
+            **options,
+        )
+        attacked = result.text
+        return (
+            result.image.images,
+            attacked.tokens,
+            attacked.mask,
+            attacked.choices,
+            result.clean_loss,
+            result.loss,
+            attacked.queries,
+        )
+
+    return attack_rows
+
+
+def _by_image(tokens: Tokens, counts: Sequence[int], most: int) -> list[Int[np.ndarray, "images reports length"]]:
+    """Ids, mask and words of the reports as [images, reports, length]; reports that an image lacks are empty."""
+    ends = np.cumsum(counts)
+    found = []
+    for rows, empty in ((tokens.ids, 0), (tokens.mask, False), (tokens.words, -1)):
+        filled = np.full((len(counts), most, rows.shape[1]), empty, rows.dtype)
+        for i, (end, count) in enumerate(zip(ends, counts)):
+            filled[i, :count] = rows[end - count : end]
+        found.append(filled)
+    return found
