@@ -15,7 +15,7 @@ from ranjax.run.stages.evaluation import pair_attacks as pairs
 from ranjax.run.stages.evaluation import question_answering as answered
 from ranjax.run.stages.evaluation import under_attack as attacked
 from ranjax.run.stages.evaluation import under_corruption as corrupted
-from ranjax.run.stages.evaluation.evaluated_encoder import Subject
+from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import FILE, Record
 from ranjax.training import hosts
 
@@ -27,7 +27,7 @@ def run(context: Context) -> dict[str, Any]:
     config = context.config.evaluate
     # Rows name what made the noisy pairs; the ratio stands beside it.
     condition = context.config.noise.recipe if context.stage_run.ratio else context.stage_run.condition
-    subject = Subject(context, context.stage_run.condition, condition)
+    subject = EvaluatedEncoder(context, context.stage_run.condition, condition)
     record = Record(condition, context.stage_run.ratio, subject.classes, config.bootstrap, context.config.seed)
     splits = tuple(split for split in ("test", "ood_test") if subject.has(split))
     for split in splits:

@@ -8,20 +8,20 @@ from ranjax.evaluation import bootstrap as resampled
 from ranjax.evaluation import groups, questions, statistics
 from ranjax.evaluation.result_rows import draws, interval_row, of_rarest
 from ranjax.run.stages import inputs as common
-from ranjax.run.stages.evaluation.evaluated_encoder import Subject
+from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import FINDINGS, GROUPS, TASK, Record
 
 
-def classify(subject: Subject, record: Record, split: str) -> None:
+def classify(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     """Every metric of every method on a split, over all heads and for each seed; comparisons and groups."""
     examples = subject.data.task_split(split)
     labels = examples.labels
-    features, asked = subject.task_features(split), subject.asked(split, examples)
+    features, asked = subject.task_features(split), subject.question_features(split, examples)
     if asked is not None:
-        _say_what_is_seen(subject, record, split, examples)
+        _note_questions(subject, record, split, examples)
     hits = {}
     for name, method in subject.methods.items():
-        logits = subject.outputs(name, examples.images, features, asked=asked)[1]
+        logits = subject.outputs(name, examples.images, features, questions=asked)[1]
         hits[name] = record.classified(name, split, "none", logits, labels, list(range(method.seeds)))
     everyone = dict(hits)
     # Prompts compete for one label; what zero-shot says of several findings is in `findings`.
@@ -33,7 +33,7 @@ def classify(subject: Subject, record: Record, split: str) -> None:
     record.compare(TASK, split, "none", hits)
     for name in (name for name, method in subject.methods.items() if method.random):
         threshold = subject.methods[name].settings.threshold
-        _say_what_is_pushed(record, split, name, subject.pushed(name, examples.images), threshold)
+        _note_pushed(record, split, name, subject.pushed(name, examples.images), threshold)
     known = subject.records(split)
     config = subject.config
     for column in groups.columns(known, [name for name in config.groups if name]):
@@ -44,7 +44,7 @@ def classify(subject: Subject, record: Record, split: str) -> None:
             record.rows += groups.group_rows(cell, found, names, column, *drawn)
 
 
-def _say_what_is_pushed(record: Record, split: str, method: str, pushed: np.ndarray, threshold: float) -> None:
+def _note_pushed(record: Record, split: str, method: str, pushed: np.ndarray, threshold: float) -> None:
     """A note on how many clean images a counterattack moves: its threshold is for another encoder than this one."""
     told = ", so it does not tell images apart here" if pushed.all() or not pushed.any() else ""
     few = f"by less than {threshold:g} of its length (its authors' threshold, for CLIP at 224 pixels)"
@@ -52,7 +52,7 @@ def _say_what_is_pushed(record: Record, split: str, method: str, pushed: np.ndar
     record.notes.append(f"{split}: {moved}, those whose embedding moves under noise {few}{told}")
 
 
-def _say_what_is_seen(subject: Subject, record: Record, split: str, examples: common.Split) -> None:
+def _note_questions(subject: EvaluatedEncoder, record: Record, split: str, examples: common.Split) -> None:
     """Notes of a set of questions: who answers without the question, and what the question alone is worth."""
     if split == "test":
         blind = [name for name, method in subject.methods.items() if not method.modality]
@@ -74,7 +74,7 @@ def _say_what_is_seen(subject: Subject, record: Record, split: str, examples: co
     )
 
 
-def findings(subject: Subject, record: Record, split: str) -> None:
+def findings(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     """Zero-shot AUROC of each finding over all examples, those with several findings included.
 
     Only where some example has several, or may: elsewhere it is the single-label task once more. A class that all or

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from ranjax.evaluation import questions, statistics
-from ranjax.run.stages.evaluation.evaluated_encoder import Subject
+from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import (
     ATTACKED_PAIRS,
     CAPTIONS,
@@ -25,7 +25,7 @@ from ranjax.run.stages.evaluation.result_record import (
 BY_REPORT = "text_to_image"
 
 
-def owners(subject: Subject, split: str) -> np.ndarray:
+def owners(subject: EvaluatedEncoder, split: str) -> np.ndarray:
     """i32[N], what each example of a split, with a label of the task or not, belongs to: a number each.
 
     Examples of one patient have one number, and so have those of equal pixels, as a set of questions holds them. Where
@@ -39,13 +39,13 @@ def owners(subject: Subject, split: str) -> np.ndarray:
     return subject.context.memoize(("owners", split), find)
 
 
-def _pictures(subject: Subject, split: str) -> np.ndarray:
+def _pictures(subject: EvaluatedEncoder, split: str) -> np.ndarray:
     """`questions.same_picture` of a split, hashed once for all conditions."""
     images = subject.data.split(split).images
     return subject.context.memoize(("pictures", split), lambda: questions.same_picture(images))
 
 
-def declare(subject: Subject, record: Record, split: str) -> None:
+def declare(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     """Tells the record what the examples of a split belong to, and notes it, where they do not all stand alone."""
     of_all = owners(subject, split)
     count, independent = len(of_all), int(of_all.max()) + 1

@@ -1,4 +1,4 @@
-"""What is evaluated: the encoder of one upstream condition, and each method as it would be deployed."""
+"""The encoder of one upstream condition, and each method as it would be deployed, to be evaluated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ranjax.training.row_map import RowMap
 
 
 class Deployed:
-    """What one method deploys: heads on the frozen encoder, an encoder of its own with or without a head, or neither.
+    """The deployed form of one method: heads on the frozen encoder, an encoder of its own with or without a head, or neither.
 
     Attributes:
       name: of the method.
@@ -89,7 +89,7 @@ def _deploy_head(name: str, settings: Any, variables: Any, width: int, classes: 
     return Deployed(name, settings, head, variables, filters, modality)
 
 
-class Subject:
+class EvaluatedEncoder:
     """One upstream condition: its encoder, its methods, and figures that several parts need, each found once."""
 
     def __init__(self, context: Context, folder: str, condition: str):
@@ -118,18 +118,18 @@ class Subject:
 
     @property
     def multi_label(self) -> bool:
-        """Whether any number of classes may be right, each by the sign of its logit."""
+        """Return whether any number of classes may be right, each by the sign of its logit."""
         return self.data.multi_label
 
     def right(self, logits: Any, labels: np.ndarray) -> np.ndarray:
-        """bool[..., N] of logits [..., N, C]: the top class is the label, or every class is on its side of 0."""
+        """Return bool[..., N] of logits [..., N, C]: the top class is the label, or every class is on its side of 0."""
         logits = np.asarray(logits)
         if self.multi_label:
             return ((logits > 0) == (labels > 0.5)).all(-1)
         return logits.argmax(-1) == labels
 
     def single_labels(self, labels: np.ndarray) -> np.ndarray:
-        """i32[N], the label of each example of the task; -1 where it has none or several."""
+        """Return i32[N], the label of each example of the task; -1 where it has none or several."""
         if not self.multi_label:
             return labels
         return np.where(labels.sum(1) == 1, labels.argmax(1), -1).astype(np.int32)
@@ -138,24 +138,24 @@ class Subject:
         return split in self.data.prepared.splits
 
     def task_features(self, split: str) -> np.ndarray:
-        """f32[N, D] of the split's examples of the task."""
+        """Return f32[N, D] of the split's examples of the task."""
         if split not in self._features:
             images = self.data.task_split(split).images
             self._features[split] = common.image_features(self.context, self.functions, self.params, images)
         return self._features[split]
 
     def records(self, split: str, task: bool = True) -> list[Mapping[str, Any]]:
-        """What is known of each example (`group` of the prepared records), of the task's examples or of all."""
+        """Return what is known of each example (`group` of the prepared records), of the task's examples or of all."""
         source = self.data.prepared.splits[split]
         found = self.context.memoize(("groups", split), lambda: source.column("group"))
         return [record for record, kept in zip(found, self.of_task(split)) if kept or not task]
 
     def of_task(self, split: str) -> np.ndarray:
-        """bool[N], which examples of a split are the task's: those with one label, or all of several."""
+        """Return bool[N], which examples of a split are the task's: those with one label, or all of several."""
         return (self.data.split(split).labels >= 0) | self.multi_label
 
-    def asked(self, split: str, examples: common.Split) -> np.ndarray | None:
-        """f32[N, D], the embedding of the question about each image of a split; None: no set of questions.
+    def question_features(self, split: str, examples: common.Split) -> np.ndarray | None:
+        """Return f32[N, D], the embedding of the question about each image of a split; None: no set of questions.
 
         Raises:
           DataError: the heads were trained with questions, which this split has not.
@@ -166,13 +166,13 @@ class Subject:
             raise DataError(f"split {split!r} asks no questions about its images, which the adapted heads were given")
         return common.question_features(self.context, self.functions, self.params, examples.questions)
 
-    def beside(self, method: str, asked: np.ndarray | None) -> np.ndarray | None:
-        """What `deployed(method)` takes beside images: the questions, where it sees them."""
+    def extra_input(self, method: str, questions: np.ndarray | None) -> np.ndarray | None:
+        """Return what `deployed(method)` takes besides images: the questions, if it is given them."""
         chosen = self.methods.get(method)
-        return asked if chosen is not None and chosen.modality else None
+        return questions if chosen is not None and chosen.modality else None
 
     def class_embeddings(self) -> jax.Array:
-        """f32[C, D], the prompt ensemble of each class."""
+        """Return f32[C, D], the prompt ensemble of each class."""
         if self._texts is None:
             texts, owner = self.prompts()
             features = common.text_features(self.context, self.functions, self.params, self.data.encode(texts))
@@ -180,17 +180,17 @@ class Subject:
         return self._texts
 
     def prompts(self) -> tuple[list[str], jax.Array]:
-        """The prompts of all classes, and the class of each, i32[P]."""
+        """Return the prompts of all classes, and the class of each, i32[P]."""
         pairs = [(text, c) for c, name in enumerate(self.classes) for text in self.data.prepared.prompts[name]]
         return [text for text, _ in pairs], jnp.asarray([c for _, c in pairs], jnp.int32)
 
     def zero_shot_logits(self, features: Any, classes: jax.Array | None = None) -> np.ndarray:
-        """f32[N, C] of image features [N, D]."""
+        """Return f32[N, C] of image features [N, D]."""
         chosen = self.class_embeddings() if classes is None else classes
         return np.asarray(zero_shot.logits(jnp.asarray(features), chosen, self.functions.logit_scale(self.params)))
 
     def some(self, split: str, count: int) -> common.Split:
-        """The first `count` examples of the task (0: all)."""
+        """Return the first `count` examples of the task (0: all)."""
         examples = self.data.task_split(split)
         return examples.take(np.arange(min(count or len(examples.ids), len(examples.ids))))
 
@@ -200,26 +200,26 @@ class Subject:
         images: np.ndarray,
         features: np.ndarray | None = None,
         seed: int | None = None,
-        asked: np.ndarray | None = None,
+        questions: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(z, logits) of images [N, H, W, C], [S, N, ...] of all seeds or [N, ...] of one.
+        """Return (z, logits) of images [N, H, W, C], [S, N, ...] of all seeds or [N, ...] of one.
 
         Args:
           method: its name.
           images: u8 or f32 in [0, 1].
           features: what the frozen encoder makes of them, where that is known.
           seed: None: all.
-          asked: embeddings of the questions, of a set of questions.
+          questions: their embeddings, of a set of questions.
         """
         chosen = self.methods[method]
-        asked = self.beside(method, asked)
+        questions = self.extra_input(method, questions)
         if seed is None and chosen.encoders is None and chosen.head is not None:
             if features is None:
                 features = common.image_features(self.context, self.functions, self.params, images)
-            z, logits = predict(chosen.head, chosen.variables, self._head_input(chosen, features, asked), leading=1)
+            z, logits = predict(chosen.head, chosen.variables, self._head_input(chosen, features, questions), leading=1)
             return np.asarray(z), np.asarray(logits)
         if seed is None:
-            found = [self.outputs(method, images, features, one, asked) for one in range(chosen.seeds)]
+            found = [self.outputs(method, images, features, one, questions) for one in range(chosen.seeds)]
             return np.stack([z for z, _ in found]), np.stack([logits for _, logits in found])
         if chosen.random:
             return self._drawn(method, images)
@@ -229,14 +229,14 @@ class Subject:
             features = common.image_features(self.context, self.functions, self.params, images)
         if chosen.head is None:
             return features, self.zero_shot_logits(features)
-        z, logits = predict(chosen.head, chosen.one(seed), self._head_input(chosen, features, asked), leading=0)
+        z, logits = predict(chosen.head, chosen.one(seed), self._head_input(chosen, features, questions), leading=0)
         return np.asarray(z), np.asarray(logits)
 
-    def _head_input(self, chosen: Deployed, features: Any, asked: Any) -> Any:
-        return common.head_input(features, asked, chosen.modality) if chosen.modality else features
+    def _head_input(self, chosen: Deployed, features: Any, questions: Any) -> Any:
+        return common.head_input(features, questions, chosen.modality) if chosen.modality else features
 
     def _drawn(self, method: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(encoder features, logits) of one draw of a random method; the draw of a row depends on its place alone."""
+        """Return (encoder features, logits) of one draw of a random method; the draw of a row depends on its place alone."""
         deployed = self.deployed(method)
 
         def rows_of(params: Any, rows: Any) -> Any:
@@ -252,7 +252,7 @@ class Subject:
         return jax.random.split(stream(self.context.config.seed, f"evaluate/{method}"), count)
 
     def pushed(self, method: str, images: np.ndarray) -> np.ndarray:
-        """bool[N], which images the counterattack of a random method moves, in the draw that `outputs` takes."""
+        """Return bool[N], which images the counterattack of a random method moves, in the draw that `outputs` takes."""
         functions, settings = self.functions, self.methods[method].settings
 
         def rows_of(params: Any, rows: Any) -> Any:
@@ -264,9 +264,9 @@ class Subject:
         return np.asarray(run(self.params, (images, self._draws(method, len(images)))))
 
     def deployed(self, method: str) -> Any:
-        """The method as ``((encoder, head), images) -> logits``: one object a head shape, so it compiles once.
+        """Return the method as ``((encoder, head), images) -> logits``: one object a head shape, so it compiles once.
 
-        A random method takes keys key[B] as well; one that sees questions, ``((encoder, head), asked)`` as parameters.
+        A random method takes keys key[B] as well; one that is given questions, ``((encoder, head), questions)`` as parameters.
         """
         functions = self.functions
         chosen = None if method == "zero_shot" else self.methods[method]
@@ -276,8 +276,8 @@ class Subject:
             def countered(params: Any, images: jax.Array, keys: jax.Array) -> jax.Array:
                 encoder, classes = params
                 features = functools.partial(functions.image_features, encoder)
-                moved = counterattack(features, images, keys, settings).images
-                return zero_shot.logits(features(moved), classes, functions.logit_scale(encoder))
+                pushed = counterattack(features, images, keys, settings).images
+                return zero_shot.logits(features(pushed), classes, functions.logit_scale(encoder))
 
             return self.context.memoize(("deployed", functions, method), lambda: countered)
         if chosen is None or chosen.head is None:
@@ -292,8 +292,8 @@ class Subject:
         if modality:
 
             def with_question(params: Any, images: jax.Array) -> jax.Array:
-                (encoder, own), asked = params
-                given = common.head_input(functions.image_features(encoder, images), asked, modality)
+                (encoder, own), questions = params
+                given = common.head_input(functions.image_features(encoder, images), questions, modality)
                 return head.apply(own["params"], own["stats"], given, False)[1]
 
             return self.context.memoize(("deployed", functions, head, modality), lambda: with_question)
@@ -305,7 +305,7 @@ class Subject:
         return self.context.memoize(("deployed", functions, head), lambda: by_head)
 
     def parameters(self, method: str, seed: int = 0) -> Any:
-        """What `deployed(method)` takes as parameters."""
+        """Return what `deployed(method)` takes as parameters."""
         if method == "zero_shot":
             return self.params, self.class_embeddings()
         chosen = self.methods[method]
@@ -313,5 +313,5 @@ class Subject:
         return encoder, self.class_embeddings() if chosen.head is None else chosen.one(seed)
 
     def map_rows(self, fn: Any, batch_size: int) -> RowMap:
-        """Work on rows over all devices of the mesh."""
+        """Return `fn` over rows, on all devices of the mesh."""
         return RowMap(fn, self.context.mesh, batch_size, self.context.poll)

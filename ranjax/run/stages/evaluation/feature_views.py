@@ -10,20 +10,20 @@ from ranjax.core.errors import DataError
 from ranjax.evaluation import feature_plane as projection
 from ranjax.evaluation.spectrum import spectrum
 from ranjax.run.stages import inputs as common
-from ranjax.run.stages.evaluation.evaluated_encoder import Subject
+from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import REFERENCE, Record
 
 ENCODER = "encoder"
 
 
-def look(subject: Subject, record: Record, kind: str, features: np.ndarray, labels: np.ndarray) -> None:
+def look(subject: EvaluatedEncoder, record: Record, kind: str, features: np.ndarray, labels: np.ndarray) -> None:
     """The encoder's own features f32[N, D]."""
     _spectrum(record, ENCODER, kind, features)
     _plane(subject, record, ENCODER, features, {kind: features}, labels)
 
 
 def look_attacked(
-    subject: Subject,
+    subject: EvaluatedEncoder,
     record: Record,
     method: str,
     clean: np.ndarray,
@@ -68,7 +68,12 @@ def _spectrum(record: Record, method: str, kind: str, values: Any) -> None:
 
 
 def _plane(
-    subject: Subject, record: Record, method: str, fitted: np.ndarray, shown: dict[str, np.ndarray], labels: np.ndarray
+    subject: EvaluatedEncoder,
+    record: Record,
+    method: str,
+    fitted: np.ndarray,
+    shown: dict[str, np.ndarray],
+    labels: np.ndarray,
 ) -> None:
     count = subject.config.projected
     if not count:

@@ -21,7 +21,7 @@ from ranjax.evaluation.result_rows import interval_row, row
 from ranjax.evaluation.retrieval import unit
 from ranjax.run.schema import evaluate_keys
 from ranjax.run.stages import inputs as common
-from ranjax.run.stages.evaluation.evaluated_encoder import Subject
+from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import ATTACKED_PAIRS, CAPTIONS, RETRIEVAL, TASK, Record
 from ranjax.training.row_map import RowMap
 
@@ -29,7 +29,7 @@ RECALLS = (1, 5, 10)
 WORDS = "words"
 
 
-def retrieve(subject: Subject, record: Record, split: str) -> None:
+def retrieve(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     """Recall both ways over a whole split: every report with its own image, and by sentences where asked for.
 
     A report worded like an image's own is right for it, too: nobody could tell the two apart.
@@ -51,7 +51,7 @@ def retrieve(subject: Subject, record: Record, split: str) -> None:
         _recalls(record, CAPTIONS, split, "none", ranks, (of_texts, alike))
 
 
-def attack_pairs(subject: Subject, record: Record, split: str) -> None:
+def attack_pairs(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     """Retrieval among the first pairs before and after each attack, with its success by both definitions."""
     config = subject.config
     recipes = evaluate_keys.PAIR_ATTACKS.named(subject.context.config)
@@ -94,7 +94,7 @@ def attack_pairs(subject: Subject, record: Record, split: str) -> None:
             )
 
 
-def attack_prompts(subject: Subject, record: Record, split: str) -> None:
+def attack_prompts(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     """Zero-shot with words of the prompts replaced: every prompt is driven away from the images of its class.
 
     Guided by the mean image of each class in the adapt split, against that of the others; protected words stay as
@@ -135,7 +135,7 @@ def attack_prompts(subject: Subject, record: Record, split: str) -> None:
     subject.context.say(f"  prompts: {float(np.mean(edits)):.2f} words changed each")
 
 
-def _pair_attack(subject: Subject, recipe: Recipe) -> tuple[RowMap, Any]:
+def _pair_attack(subject: EvaluatedEncoder, recipe: Recipe) -> tuple[RowMap, Any]:
     config, functions, whole = subject.config, subject.functions, subject.context.config
     attack = ATTACKS.resolve(config.image_attack)
     image = attack.at(evaluate_keys.IMAGE_ATTACKS.settings_of(whole, attack), config.epsilon)
@@ -153,14 +153,14 @@ def _pair_attack(subject: Subject, recipe: Recipe) -> tuple[RowMap, Any]:
     return run, _lexicon(subject)
 
 
-def _lexicon(subject: Subject) -> Any:
+def _lexicon(subject: EvaluatedEncoder) -> Any:
     from ranjax.run.stages.word_candidates import vocabulary
 
     noise = subject.context.config.noise
     return subject.context.memoize("lexicon", lambda: vocabulary(subject.data, noise).table)
 
 
-def _texts(subject: Subject, tokens: Tokens) -> np.ndarray:
+def _texts(subject: EvaluatedEncoder, tokens: Tokens) -> np.ndarray:
     return common.text_features(subject.context, subject.functions, subject.params, tokens)
 
 

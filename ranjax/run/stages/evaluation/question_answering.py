@@ -13,7 +13,7 @@ from ranjax.methods.method_settings import Fit
 from ranjax.methods.table import METHODS
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation.clusters import owners
-from ranjax.run.stages.evaluation.evaluated_encoder import Subject
+from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import QUESTIONS, Record
 from ranjax.training import devices
 
@@ -21,7 +21,7 @@ HEADS = ("lp", "mlp", "lp_image", "lp_question")
 BEFORE, DURING = "adapt", "validation"
 
 
-def answer(subject: Subject, record: Record, splits: tuple[str, ...]) -> None:
+def answer(subject: EvaluatedEncoder, record: Record, splits: tuple[str, ...]) -> None:
     """Accuracy of open and closed questions on each split, by a linear and a residual head, and by one side alone.
 
     Rows have the tasks "questions_open" and "questions_closed"; chance is what the most frequent answer to the same
@@ -65,7 +65,7 @@ def answer(subject: Subject, record: Record, splits: tuple[str, ...]) -> None:
                 record.chance[f"{QUESTIONS}_{kind}/{split}"] = level
 
 
-def _ask(subject: Subject, split: str) -> questions.Questions:
+def _ask(subject: EvaluatedEncoder, split: str) -> questions.Questions:
     examples, records = subject.data.split(split), subject.records(split, task=False)
     if any("question" in record for record in records):
         return questions.given(records)
@@ -83,7 +83,7 @@ class _Sides(NamedTuple):
         return Examples(np.asarray(questions.fuse(self.images, self.asked, modality)), self.labels)
 
 
-def _sides(subject: Subject, split: str, asked: questions.Questions, words: list[str]) -> _Sides:
+def _sides(subject: EvaluatedEncoder, split: str, asked: questions.Questions, words: list[str]) -> _Sides:
     context, functions, params = subject.context, subject.functions, subject.params
     pictures = common.image_features(context, functions, params, subject.data.split(split).images)
     texts = common.question_features(context, functions, params, asked.texts)

@@ -17,7 +17,7 @@ from ranjax.methods.table import METHODS
 from ranjax.run.schema.evaluate_keys import IMAGE_ATTACKS
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation import feature_views as inside
-from ranjax.run.stages.evaluation.evaluated_encoder import Subject
+from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import REFERENCE, TASK, TRANSFER, Record
 from ranjax.training import hosts
 from ranjax.training.progress import Progress
@@ -26,14 +26,14 @@ ADVERSARIES = "adversaries.safetensors"
 WORST = "worst"
 
 
-def attack(subject: Subject, record: Record, split: str) -> None:
+def attack(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     """Attack every method's first heads, and zero-shot: by the reference attack, and the worst of all, at every radius."""
     config, reference = subject.config, reference_attack(subject)
     examples = subject.some(split, config.attacked_examples)
     images = to_float(examples.images)
     keys = common.example_keys(subject.context, "evaluate/attack", examples.ids)
     clean = common.image_features(subject.context, subject.functions, subject.params, examples.images)
-    asked = subject.asked(split, examples)
+    asked = subject.question_features(split, examples)
     heads = [(name, range(min(config.attacked_seeds, m.seeds))) for name, m in subject.methods.items()]
     # Zero-shot has no head, so it is there once; its prompts compete for one label.
     subjects: list[tuple[str, Sequence[int]]] = [*heads]
@@ -49,7 +49,7 @@ def attack(subject: Subject, record: Record, split: str) -> None:
             logits, by_radius = [], []
             for seed in seeds:
                 subject.context.check_stop(f"attacking {method}")
-                beside = subject.beside(method, asked)
+                beside = subject.extra_input(method, asked)
                 result, curve = _one_head(subject, split, method, seed, images, examples.labels, keys, beside)
                 # What was wrong before counts as wrong, even where the attacked image is right.
                 logits.append(_wrong_stays_wrong(subject, result, examples.labels))
@@ -75,7 +75,7 @@ def attack(subject: Subject, record: Record, split: str) -> None:
 
 
 def _one_head(
-    subject: Subject,
+    subject: EvaluatedEncoder,
     split: str,
     method: str,
     seed: int,
@@ -108,7 +108,7 @@ def _one_head(
     return Robustness(**part("result ")), {name: curve[name] for name in order if name in curve}
 
 
-def check_masking(subject: Subject, record: Record, split: str) -> None:
+def check_masking(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     """Whether the attacked figures are to be believed: checks on the reference and on the method that stands best.
 
     On their first heads, with the surrogate's images where there are any. The checks compare answers on one image, so
@@ -118,7 +118,7 @@ def check_masking(subject: Subject, record: Record, split: str) -> None:
     if not (config.masking_examples and config.attacked_seeds):
         return
     examples = subject.some(split, config.masking_examples)
-    asked = subject.asked(split, examples)
+    asked = subject.question_features(split, examples)
     attack = ATTACKS[reference_attack(subject)]
     for method in _suspects(subject, record, split):
         subject.context.check_stop("before the masking checks")
@@ -127,7 +127,7 @@ def check_masking(subject: Subject, record: Record, split: str) -> None:
             verdict = f"not checked, as it answers by a draw; the attack goes through {config.draws} draws a step"
             record.lists["masking"].append({**where, "verdict": verdict, "checks": []})
             continue
-        beside, params = subject.beside(method, asked), subject.parameters(method)
+        beside, params = subject.extra_input(method, asked), subject.parameters(method)
         found = masking.check(
             subject.deployed(method),
             params if beside is None else (params, beside),
@@ -144,7 +144,7 @@ def check_masking(subject: Subject, record: Record, split: str) -> None:
         subject.context.say(f"  {method}: {found.verdict}")
 
 
-def _suspects(subject: Subject, record: Record, split: str) -> list[str]:
+def _suspects(subject: EvaluatedEncoder, record: Record, split: str) -> list[str]:
     """The reference method, the one most accurate under attack, and those that answer by a draw."""
     whole = [name for name in subject.methods if not METHODS[name].leaves_out]
     standing = {
@@ -160,23 +160,23 @@ def _suspects(subject: Subject, record: Record, split: str) -> list[str]:
     return list(dict.fromkeys(chosen or whole[-1:]))
 
 
-def attack_names(subject: Subject) -> tuple[str, ...]:
+def attack_names(subject: EvaluatedEncoder) -> tuple[str, ...]:
     """Return the names of the attacks of `evaluate.attacks`."""
     return ATTACKS.names_of([name for name in subject.config.attacks if name], "evaluate.attacks")
 
 
-def reference_attack(subject: Subject) -> str:
+def reference_attack(subject: EvaluatedEncoder) -> str:
     """Return the name of the first of `evaluate.attacks`, which rows and masking checks show by itself."""
     return attack_names(subject)[0]
 
 
-def _configured(subject: Subject, attack: Attack) -> AtRadius:
+def _configured(subject: EvaluatedEncoder, attack: Attack) -> AtRadius:
     """The attack's settings at the main radius."""
     settings = IMAGE_ATTACKS.settings_of(subject.context.config, attack)
     return attack.at(settings, subject.config.epsilon, restarts=subject.config.restarts)
 
 
-def _box(subject: Subject, method: str, name: str) -> WhiteBox:
+def _box(subject: EvaluatedEncoder, method: str, name: str) -> WhiteBox:
     """One compiled attack for all conditions, seeds and radii of one head shape."""
     logits, config = subject.deployed(method), subject.config
 
@@ -190,7 +190,7 @@ def _box(subject: Subject, method: str, name: str) -> WhiteBox:
 
 
 def _curve(
-    subject: Subject, method: str, everything: tuple[Any, Any, Any, Any], beside: Any, first: Robustness
+    subject: EvaluatedEncoder, method: str, everything: tuple[Any, Any, Any, Any], beside: Any, first: Robustness
 ) -> dict[str, np.ndarray]:
     """{attack: bool[N]}: the worst case at the main radius (where there are several attacks), at the others, and at 0.
 
@@ -215,11 +215,11 @@ def _curve(
     return named if worst == reference else {WORST: at_main, **named}
 
 
-def _is_surrogate(subject: Subject, method: str) -> bool:
+def _is_surrogate(subject: EvaluatedEncoder, method: str) -> bool:
     return subject.folder == "clean" and method == next(iter(subject.methods))
 
 
-def _keep(subject: Subject, split: str, images: np.ndarray | None) -> None:
+def _keep(subject: EvaluatedEncoder, split: str, images: np.ndarray | None) -> None:
     """Keeps what the surrogate's attacker made: the encoder of ratio 0 with the first method's first head."""
     place = subject.context.folder / ADVERSARIES
     # What an interrupted run left is made anew, so that only splits of this config lie there.
@@ -228,7 +228,7 @@ def _keep(subject: Subject, split: str, images: np.ndarray | None) -> None:
         files.write_tensors(place, {**kept, split: np.ascontiguousarray(images)})
 
 
-def _borrowed(subject: Subject, split: str, count: int) -> np.ndarray | None:
+def _borrowed(subject: EvaluatedEncoder, split: str, count: int) -> np.ndarray | None:
     """What the surrogate's attacker made of the first `count` examples; None where it made fewer."""
     place = subject.context.folder_of("evaluate/clean") / ADVERSARIES
     images = load_file(place).get(split) if place.exists() else None
@@ -236,7 +236,7 @@ def _borrowed(subject: Subject, split: str, count: int) -> np.ndarray | None:
 
 
 def _transferred(
-    subject: Subject, record: Record, split: str, examples: common.Split, subjects: Sequence[tuple[str, Sequence[int]]]
+    subject: EvaluatedEncoder, record: Record, split: str, examples: common.Split, subjects: Sequence[tuple[str, Sequence[int]]]
 ) -> None:
     """Figures on the surrogate's adversaries: no gradient of the model that is attacked is used."""
     images = _borrowed(subject, split, len(examples.ids))
@@ -245,7 +245,7 @@ def _transferred(
     context, functions = subject.context, subject.functions
     clean = common.image_features(context, functions, subject.params, examples.images)
     moved = common.image_features(context, functions, subject.params, images)
-    asked = subject.asked(split, examples)
+    asked = subject.question_features(split, examples)
     for method, seeds in subjects:
         if _is_surrogate(subject, method):
             continue
@@ -258,14 +258,14 @@ def _transferred(
 
 
 def _logits(
-    subject: Subject, method: str, seed: int, images: np.ndarray, features: np.ndarray, asked: np.ndarray | None
+    subject: EvaluatedEncoder, method: str, seed: int, images: np.ndarray, features: np.ndarray, asked: np.ndarray | None
 ) -> np.ndarray:
     if method == "zero_shot":
         return subject.zero_shot_logits(features)
     return subject.outputs(method, images, features, seed, asked)[1]
 
 
-def _wrong_stays_wrong(subject: Subject, result: Robustness, labels: np.ndarray) -> np.ndarray:
+def _wrong_stays_wrong(subject: EvaluatedEncoder, result: Robustness, labels: np.ndarray) -> np.ndarray:
     """Logits under attack; where the clean image was wrong already, the clean ones: the attacker leaves it be."""
     lucky = subject.right(result.logits, labels) & ~result.correct
     return np.where(lucky[:, None], result.clean_logits, result.logits)

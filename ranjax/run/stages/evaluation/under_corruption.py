@@ -10,20 +10,20 @@ import numpy as np
 from ranjax.core.pixels import to_float
 from ranjax.evaluation import corruptions
 from ranjax.run.stages import inputs as common
-from ranjax.run.stages.evaluation.evaluated_encoder import Subject
+from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import CORRUPTED, Record
 
 STRENGTHS = (1, 2, 3, 4, 5)
 
 
-def corrupt(subject: Subject, record: Record, split: str) -> None:
+def corrupt(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     """Rows of task "corrupted" with attacks "noise-1" to "jpeg-5", and their answers."""
     count = subject.config.corruption_examples
     if not count:
         return
     examples = subject.some(split, count)
     keys = common.example_keys(subject.context, "evaluate/corruptions", examples.ids)
-    images, asked = to_float(examples.images), subject.asked(split, examples)
+    images, asked = to_float(examples.images), subject.question_features(split, examples)
     for kind in corruptions.NAMES:
         for strength in STRENGTHS:
             subject.context.check_stop(f"corrupting by {kind}")
@@ -31,14 +31,14 @@ def corrupt(subject: Subject, record: Record, split: str) -> None:
             features = common.image_features(subject.context, subject.functions, subject.params, moved)
             name = f"{kind}-{strength}"
             for method in subject.methods:
-                hits = subject.right(subject.outputs(method, moved, features, asked=asked)[1], examples.labels)
+                hits = subject.right(subject.outputs(method, moved, features, questions=asked)[1], examples.labels)
                 record.share(method, CORRUPTED, split, name, "accuracy", hits)
             if not subject.multi_label:
                 hits = subject.right(subject.zero_shot_logits(features), examples.labels)
                 record.share("zero_shot", CORRUPTED, split, name, "accuracy", hits)
 
 
-def _corrupted(subject: Subject, kind: str, strength: int, images: np.ndarray, keys: jax.Array) -> np.ndarray:
+def _corrupted(subject: EvaluatedEncoder, kind: str, strength: int, images: np.ndarray, keys: jax.Array) -> np.ndarray:
     def of_rows(shared: Any, rows: Any) -> jax.Array:
         return corruptions.corrupt(kind, strength, *rows)
 
