@@ -236,7 +236,11 @@ def _borrowed(subject: EvaluatedEncoder, split: str, count: int) -> np.ndarray |
 
 
 def _transferred(
-    subject: EvaluatedEncoder, record: Record, split: str, examples: common.Split, subjects: Sequence[tuple[str, Sequence[int]]]
+    subject: EvaluatedEncoder,
+    record: Record,
+    split: str,
+    examples: common.Split,
+    subjects: Sequence[tuple[str, Sequence[int]]],
 ) -> None:
     """Figures on the surrogate's adversaries: no gradient of the model that is attacked is used."""
     images = _borrowed(subject, split, len(examples.ids))
@@ -258,7 +262,12 @@ def _transferred(
 
 
 def _logits(
-    subject: EvaluatedEncoder, method: str, seed: int, images: np.ndarray, features: np.ndarray, asked: np.ndarray | None
+    subject: EvaluatedEncoder,
+    method: str,
+    seed: int,
+    images: np.ndarray,
+    features: np.ndarray,
+    asked: np.ndarray | None,
 ) -> np.ndarray:
     if method == "zero_shot":
         return subject.zero_shot_logits(features)
