@@ -39,9 +39,9 @@ def collect(runs: Sequence[Run], folder: Path, out: Path) -> tuple[list[str], li
     out.mkdir(parents=True, exist_ok=True)
     files.write_text(out / "table.csv", text.getvalue())
     if len(done) > 1:
-        from ranjax.report import run_comparison as compare
+        from ranjax import report
 
-        compare.write_comparison([folder / run.name for run in done], out)
+        report.write_comparison([folder / run.name for run in done], out)
     return [run.name for run in done], [run.name for run in runs if run not in done]
 
 

@@ -35,23 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ranjax.report import page
-    from ranjax.report import pooling as pooled
-    from ranjax.report import run_comparison as compare
+    from ranjax import report
+    from ranjax.run import config
 
+    runs, defaults = arguments.runs, config.defaults()
     try:
         if arguments.markdown:
-            runs = compare.load_runs(arguments.runs)
-            results = [run.results for run in runs]
-            if keys := pooled.differing([content.get("config") or {} for content in results]):
-                raise DataError(f"--markdown pools runs that differ in their seed alone; these differ in {keys[0]}.")
-            print(pooled.markdown(results, [run.name for run in runs]))
+            print(report.markdown(runs, defaults))
             return outcome.DONE
-        if len(arguments.runs) == 1:
-            run = arguments.runs[0]
-            written = page.write_report(run / "results.json", run / "run.json", arguments.out or run / "report")
+        if len(runs) == 1:
+            out = arguments.out or runs[0] / "report"
+            written = report.write_report(runs[0] / "results.json", runs[0] / "run.json", out, defaults)
         else:
-            written = compare.write_comparison(arguments.runs, arguments.out or Path("compare"))
+            written = report.write_comparison(runs, arguments.out or Path("compare"), defaults)
     except OSError as error:
         raise DataError(str(error)) from error
     print(written)

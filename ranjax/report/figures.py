@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from ranjax.methods.table import METHODS, Style
-from ranjax.report import labels_text as wording
-from ranjax.report import row_queries as rows_
-from ranjax.report.markup import Markup, tag
-from ranjax.report.row_queries import Row
+import pandas as pd
+from markupsafe import Markup, escape
+
+from ranjax.methods.table import Style
+from ranjax.report import entry_labels as labels
+from ranjax.report import result_frame as frames
+from ranjax.report import wording
+from ranjax.report.stored_results import Results, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, FAINT = "#1a1a1a", "#767676"
 _OF_THE_PAGE = {INK: "--ink", "#000000": "--ink", FAINT: "--soft", "#e6e6e6": "--line"}
 """Colours that follow the page's own, which are others where the reader prefers a dark one."""
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-_SETTINGS: dict[Any, Any] = {
+_SETTINGS: dict[str, object] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": ["DejaVu Sans"],
@@ -42,40 +50,62 @@ _SETTINGS: dict[Any, Any] = {
     "lines.markersize": 5.5,
     "path.simplify": True,
 }
-
-
-_STYLES = {name: method.style for name, method in METHODS.items() if method.style}
-_STYLES["encoder"] = _STYLES["zero_shot"]
+DARK, GREY = "#1b1b1b", "#6f6f6f"
+"""On fields that are light in both colour schemes of the page."""
 _OTHERS = [
     Style("#CC79A7", "v", (0, (1, 1.6))),
     Style("#E69F00", "H", "-"),
     Style("#56B4E9", "<", "-"),
     Style("#009E73", ">", (0, (4, 1.5))),
 ]
+_RATIOS = [
+    Style("#000000", "x", (0, (1, 1.6))),
+    Style("#0072B2", "s", "-"),
+    Style("#D55E00", "o", (0, (4, 1.5))),
+    Style("#009E73", "D", (0, (4, 1.5, 1, 1.5))),
+    Style("#CC79A7", "v", "-"),
+    Style("#E69F00", "P", (0, (4, 1.5))),
+]
+KINDS_OF_FEATURES = {"clean": Style("#0072B2", "o", "none"), "attacked": Style("#D55E00", "x", "none")}
+SPECTRUM_FLOOR = 1e-5
+"""Lower end of the axis of a spectrum, as a share of the panel's largest value."""
+LARGEST_MARK = 220.0
+"""Square points of a mark that stands for all answers: one of 1 % is of the width of a line."""
+
+
+class LegendEntry(NamedTuple):
+    """A short piece of line with its marker, and its label."""
+
+    swatch: Markup
+    label: str
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
-    """Returns a style for each method; known methods look the same on every page."""
-    spare = 0
-    chosen: dict[str, Style] = {}
-    for name in names:
-        if name in _STYLES:
-            chosen[name] = _STYLES[name]
-        else:
-            chosen[name], spare = _OTHERS[spare % len(_OTHERS)], spare + 1
-    return chosen
+    """Return a style for each method; methods of the table look the same on every page."""
+    spare = itertools.cycle(_OTHERS)
+    return {name: labels.method(name).style or next(spare) for name in names}
+
+
+def ratio_styles(ratios: Iterable[float]) -> dict[str, Style]:
+    """Return a style for each noise ratio, by its text."""
+    return {str(ratio): _RATIOS[index % len(_RATIOS)] for index, ratio in enumerate(sorted(set(ratios)))}
 
 
 def render(
-    draw: Callable[[Any], None], width: float, height: float, label: str, name: str, layout: str | None = "constrained"
+    draw: Callable[[Figure], None],
+    width: float,
+    height: float,
+    label: str,
+    name: str,
+    layout: str | None = "constrained",
 ) -> Markup:
-    """Draws into a fresh matplotlib figure and returns it as an inline SVG element.
+    """Draw into a fresh matplotlib figure and return it as an inline SVG element.
 
     Args:
       draw: receives a matplotlib Figure.
       width: inches.
       height: inches.
-      label: what the plot shows, for those who do not see it.
+      label: the content of the plot in words, for those who do not see it.
       name: makes the element ids unique in the page, and nothing else.
       layout: matplotlib's layout engine; None where the drawing places its axes itself.
     """
@@ -95,7 +125,7 @@ def render(
 
 
 def _inline(document: str, label: str, name: str) -> Markup:
-    """Takes prolog, metadata and foreign fonts out of an SVG document and makes its ids its own."""
+    """Take prolog, metadata and foreign fonts out of an SVG document and make its ids its own."""
     body = document[document.index("<svg") :]
     opening, body = body.split(">", 1)
     box = re.search(r'viewBox="([^"]*)"', opening)
@@ -105,22 +135,35 @@ def _inline(document: str, label: str, name: str) -> Markup:
     body = re.sub(r'xlink:href="#', f'href="#{prefix}-', body)
     body = re.sub(r"url\(#", f"url(#{prefix}-", body)
     body = re.sub(r"(font: [^;\"]*?px) [^;\"]*", rf"\1 {_FONT}", body)
-    for color, name_ in _OF_THE_PAGE.items():
-        body = body.replace(color, f"var({name_})")
-    body = body.rsplit("</svg>", 1)[0]
-    named = {"role": "img", "aria_label": label} if label else {"aria_hidden": "true"}
-    return tag("svg", Markup(body), viewBox=box.group(1) if box else None, **named)
+    for color, variable in _OF_THE_PAGE.items():
+        body = body.replace(color, f"var({variable})")
+    named = f'role="img" aria-label="{escape(label)}"' if label else 'aria-hidden="true"'
+    return Markup(f'<svg viewBox="{box.group(1) if box else ""}" {named}>{body}')
 
 
-def heading(figure: Any, title: str) -> None:
-    """Writes a panel's title at the left edge, where it has the whole width."""
-    figure.suptitle(wording.short(title, 48), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+def _panel(
+    draw: Callable[[Axes], None],
+    title: str,
+    axes_labels: tuple[str, str],
+    height: float,
+    label: str,
+    name: str,
+    width: float = 3.6,
+) -> Markup:
+    """Return one panel with a title at the left edge, where it has the whole width, and labels of both axes."""
+
+    def panel(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        draw(axes)
+        figure.suptitle(wording.short(title, 48), x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+        axes.set_xlabel(axes_labels[0])
+        axes.set_ylabel(axes_labels[1])
+
+    return render(panel, width, height, label, name)
 
 
-def swatch(style: Style, name: str) -> Markup:
-    """Returns a short piece of line with its marker, for a legend."""
-
-    def draw(figure: Any) -> None:
+def _swatch(style: Style, name: str) -> Markup:
+    def draw(figure: Figure) -> None:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         axes.plot([0, 1, 2], [0, 0, 0], color=style.color, linestyle=style.line, marker=style.marker, markevery=[1])
@@ -129,24 +172,15 @@ def swatch(style: Style, name: str) -> Markup:
     return render(draw, 0.5, 0.18, "", name, layout=None)
 
 
-def legend(entries: Mapping[str, Style], name: str, label: Callable[[str], str] = wording.method_label) -> Markup:
-    """Returns a legend that wraps with the page."""
-    items = [tag("li", swatch(style, f"{name}-{key}"), label(key)) for key, style in entries.items()]
-    return tag("ul", items, class_="legend", aria_label="Legend")
-
-
-def _limits(rows: Sequence[Row], *levels: Any) -> tuple[float, float]:
-    factor = wording.scale(str(rows[0]["metric"]))
-    values = [row[key] * factor for row in rows for key in ("value", "low", "high") if wording.finite(row.get(key))]
-    low, high = min(values), max(values)
-    span = max(high - low, 0.02 * factor)
-    near = [c * factor for c in levels if wording.finite(c) and low - 0.6 * span <= c * factor <= high + 0.6 * span]
-    low, high = min([low, *near]), max([high, *near])
-    return low - 0.06 * span, high + 0.06 * span
+def legend(
+    entries: Mapping[str, Style], name: str, label: Callable[[str], str] = labels.method_label
+) -> list[LegendEntry]:
+    """Return the entries of a legend that wraps with the page."""
+    return [LegendEntry(_swatch(style, f"{name}-{key}"), label(key)) for key, style in entries.items()]
 
 
 def side_by_side(places: Sequence[float], count: int, share: float) -> tuple[list[float], tuple[float, float]]:
-    """Returns by how much each of `count` lines is moved, and the limits of the axis: no point outside or at another's.
+    """Return by how much each of `count` lines is moved, and the limits of the axis: no point outside or at another's.
 
     Args:
       places: where the points of all lines are.
@@ -158,80 +192,105 @@ def side_by_side(places: Sequence[float], count: int, share: float) -> tuple[lis
     gaps = [after - before for before, after in itertools.pairwise(places)] or [span]
     step = min(share * span, 0.75 * min(gaps) / count)
     shifts = [(index - (count - 1) / 2) * step for index in range(count)]
-    room = max(0.08 * span, shifts[-1] + 0.03 * span)
-    return shifts, (places[0] - room, places[-1] + room)
+    margin = max(0.08 * span, shifts[-1] + 0.03 * span)
+    return shifts, (places[0] - margin, places[-1] + margin)
 
 
-def curves(rows: Sequence[Row], metric: str, chance: Any, name: str) -> list[Markup]:
-    """Returns one panel a split and attack: the metric against the noise ratio, a line a method, intervals as bars.
+def _draw_lines(
+    axes: Axes,
+    rows: Iterable[Row],
+    looks: Mapping[str, Style],
+    place: Callable[[Row], float],
+    shifts: Sequence[float],
+    factor: float,
+) -> None:
+    """Draw one line a method through its values, with intervals as upright bars."""
+    rows = sorted(rows, key=place)
+    for index, (method, look) in enumerate(looks.items()):
+        own = [row for row in rows if row["method"] == method]
+        x = [place(row) + shifts[index] for row in own]
+        y = [row["value"] * factor for row in own]
+        axes.plot(x, y, color=look.color, linestyle=look.line, marker=look.marker, zorder=3 + index)
+        for at, row in zip(x, own):
+            if wording.has_interval(row):
+                ends = [row["low"] * factor, row["high"] * factor]
+                axes.plot([at, at], ends, color=look.color, linewidth=1.1, zorder=2)
+
+
+def _in_words(rows: Iterable[Row], at: Callable[[Row], str], order: Callable[[Row], float]) -> str:
+    """Return every method's values in words."""
+    by_method: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=order):
+        by_method.setdefault(row["method"], []).append(row)
+    points = {
+        method: ", ".join(f"{wording.number(row['value'], row['metric'])} at {at(row)}" for row in by_method[method])
+        for method in by_method
+    }
+    return " ".join(f"{labels.method_label(method)}: {points[method]}." for method in labels.in_usual_order(by_method))
+
+
+def _limits(frame: pd.DataFrame, *levels: object) -> tuple[float, float]:
+    factor = wording.scale(frame["metric"].iloc[0])
+    numbers = frame[["value", "low", "high"]].to_numpy().ravel()
+    values = [value * factor for value in numbers if wording.finite(value)]
+    low, high = min(values), max(values)
+    span = max(high - low, 0.02 * factor)
+    near = [c * factor for c in levels if wording.finite(c) and low - 0.6 * span <= c * factor <= high + 0.6 * span]
+    low, high = min([low, *near]), max([high, *near])
+    return low - 0.06 * span, high + 0.06 * span
+
+
+def panel_title(split: str, attack: str, attacks: Sequence[str]) -> str:
+    """Return the title of a panel of one kind of images."""
+    return wording.capitalized(f"{labels.attack_label(attack, attacks)}, {wording.split_label(split)}")
+
+
+def _by_attack(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    attacks = frames.attacks(frame)
+    return sorted(frames.columns(frame), key=lambda column: attacks.index(column[1]))
+
+
+def curves(frame: pd.DataFrame, metric: str, chance: object, name: str) -> list[Markup]:
+    """Return one panel a split and attack: the metric against the noise ratio, a line a method, intervals as bars.
 
     Panels of one attack share the vertical axis, so that in domain and out of domain can be compared by eye.
     """
-    rows = rows_.pick(rows, metric=metric)
-    if not rows:
-        return []
-    looks, attacks = styles(rows_.methods(rows)), rows_.attacks(rows)
+    frame = frames.where(frame, metric=metric)
+    looks, attacks = styles(frames.methods(frame)), frames.attacks(frame)
     panels = []
-    for split, attack in sorted(rows_.columns(rows), key=lambda column: attacks.index(column[1])):
-        shared = rows_.pick(rows, attack=attack)
-        title = f"{wording.attack_label(attack, attacks)}, {wording.split_label(split)}"
-        title = title[0].upper() + title[1:]
-        chosen = rows_.pick(shared, split=split)
-        panels.append(curve(chosen, shared, looks, chance, title, f"{name}-{metric}-{split}-{attack}"))
+    for split, attack in _by_attack(frame):
+        shared = frames.where(frame, attack=attack)
+        title, key = panel_title(split, attack, attacks), f"{name}-{metric}-{split}-{attack}"
+        panels.append(curve(frames.where(shared, split=split), shared, looks, chance, title, key))
     return panels
 
 
 def curve(
-    rows: Sequence[Row],
-    shared: Sequence[Row],
+    frame: pd.DataFrame,
+    shared: pd.DataFrame,
     looks: Mapping[str, Style],
-    chance: Any,
+    chance: object,
     title: str,
     name: str,
-    levels: Sequence[Any] = (),
+    levels: Sequence[object] = (),
 ) -> Markup:
-    """Returns one panel of a metric against the noise ratio.
+    """Return one panel of a metric against the noise ratio.
 
     Args:
-      rows: what is drawn, of one metric, split and attack.
+      frame: the rows that are drawn, of one metric, split and attack.
       shared: the rows by which the axes are set, so that several panels can have the same.
       looks: the style of each method, in the order in which the points of one ratio stand side by side.
-      chance: what guessing gives, or None.
+      chance: the score of guessing, or None.
       title: the panel's title.
       name: makes the ids unique.
-      levels: what guessing gives in the other panels of the same axes.
+      levels: the scores of guessing in the other panels of the same axes.
     """
-    metric = str(shared[0]["metric"])
-    draw = _curve_panel(rows, looks, metric, chance, _limits(shared, chance, *levels), rows_.ratios(shared), title)
-    label = f"{wording.axis_label(metric)} against noise ratio, {title}. " + _spoken(rows)
-    return render(draw, 3.6, 2.7, label, name)
-
-
-def _spoken(rows: Sequence[Row]) -> str:
-    parts = []
-    for method in rows_.methods(rows):
-        points = sorted(rows_.pick(rows, method=method), key=lambda row: row["ratio"])
-        said = ", ".join(
-            f"{wording.number(row['value'], str(row['metric']))} at {wording.percent(row['ratio'])}" for row in points
-        )
-        parts.append(f"{wording.method_label(method)}: {said}.")
-    return " ".join(parts)
-
-
-def _curve_panel(
-    rows: Sequence[Row],
-    looks: Mapping[str, Style],
-    metric: str,
-    chance: Any,
-    limits: tuple[float, float],
-    ratios: Sequence[float],
-    title: str,
-) -> Callable[[Any], None]:
-    factor = wording.scale(metric)
+    metric = shared["metric"].iloc[0]
+    rows, factor, ratios = frames.records(frame), wording.scale(metric), frames.ratios(shared)
+    limits = _limits(shared, chance, *levels)
     shifts, (left, right) = side_by_side([ratio * 100 for ratio in ratios], len(looks), 0.02)
 
-    def draw(figure: Any) -> None:
-        axes = figure.add_subplot()
+    def draw(axes: Axes) -> None:
         if wording.finite(chance) and limits[0] <= chance * factor <= limits[1]:
             axes.axhline(chance * factor, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
             axes.annotate(
@@ -243,82 +302,252 @@ def _curve_panel(
                 fontsize=8,
                 annotation_clip=False,
             )
-        for index, (method, look) in enumerate(looks.items()):
-            points = sorted(rows_.pick(rows, method=method), key=lambda row: row["ratio"])
-            x = [row["ratio"] * 100 + shifts[index] for row in points]
-            y = [row["value"] * factor for row in points]
-            axes.plot(x, y, color=look.color, linestyle=look.line, marker=look.marker, zorder=3 + index)
-            for at, row in zip(x, points):
-                if wording.has_interval(row):
-                    axes.plot(
-                        [at, at], [row["low"] * factor, row["high"] * factor], color=look.color, linewidth=1.1, zorder=2
-                    )
+        _draw_lines(axes, rows, looks, lambda row: row["ratio"] * 100, shifts, factor)
         axes.set_xticks([ratio * 100 for ratio in ratios], [f"{round(ratio * 100, 4):g}" for ratio in ratios])
         axes.set_xlim(left, right)
         axes.set_ylim(*limits)
         axes.grid(visible=False, axis="x")
-        heading(figure, title)
-        axes.set_xlabel("Noise ratio of the upstream pairs (%)")
-        axes.set_ylabel(wording.axis_label(metric))
 
-    return draw
+    words = _in_words(rows, lambda row: wording.percent(row["ratio"]), lambda row: row["ratio"])
+    label = f"{wording.axis_label(metric)} against noise ratio, {title}. {words}"
+    axes_labels = ("Noise ratio of the upstream pairs (%)", wording.axis_label(metric))
+    return _panel(draw, title, axes_labels, 2.7, label, name)
 
 
-def differences(items: Sequence[Mapping[str, Any]], name: str) -> list[Markup]:
-    """Returns one panel a split and attack: each difference with its interval against the line of none."""
-    attacks = rows_.attacks(items)
-    looks = styles(rows_.methods([{"method": item["b"]} for item in items]))
-    metric = str(items[0]["metric"])
+def radius_curve(points: Sequence[Row], looks: Mapping[str, Style], chance: object, title: str, name: str) -> Markup:
+    """Return one panel of accuracy against the radius, a line a method, intervals as bars.
+
+    Args:
+      points: rows, each with its "radius" in units of 1/255 (0: not attacked).
+      looks: the style of each method.
+      chance: accuracy of guessing, or None.
+      title, name: the panel's title, and the text that makes its ids unique.
+    """
+    radii = sorted({point["radius"] for point in points})
+    shifts, (left, right) = side_by_side(radii, len(looks), 0.012)
+
+    def draw(axes: Axes) -> None:
+        if wording.finite(chance):
+            axes.axhline(100 * chance, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
+        _draw_lines(axes, points, looks, lambda point: point["radius"], shifts, 100)
+        axes.set_xticks(radii, [f"{round(radius, 3):g}" for radius in radii])
+        axes.set_xlim(left, right)
+        axes.set_ylim(bottom=0)
+        axes.grid(visible=False, axis="x")
+
+    words = _in_words(points, lambda point: f"{point['radius']:g}", lambda point: point["radius"])
+    label = f"Accuracy against the radius of the attack, {title}. {words}"
+    return _panel(draw, title, ("Radius of the attack (1/255)", "Accuracy (%)"), 2.7, label, name)
+
+
+def differences(frame: pd.DataFrame, name: str) -> list[Markup]:
+    """Return one panel a split and attack: each difference with its interval against the line of none.
+
+    Args:
+      frame: judged comparisons of one metric, task and first method.
+      name: makes the ids unique.
+    """
+    attacks = frames.attacks(frame)
+    looks = styles(labels.in_usual_order(frame["b"]))
+    metric = frame["metric"].iloc[0]
     factor = wording.scale(metric)
-    ends = [item[end] * factor for item in items for end in ("low", "high")] + [0.0]
+    ends = [*(frame["low"] * factor), *(frame["high"] * factor), 0.0]
     pad = 0.06 * max(max(ends) - min(ends), 0.01)
+    limits = min(ends) - pad, max(ends) + pad
     panels = []
-    for split, attack in sorted(rows_.columns(items), key=lambda column: attacks.index(column[1])):
-        chosen = sorted(rows_.pick(items, split=split, attack=attack), key=lambda item: item["ratio"])
-        title = f"{wording.attack_label(attack, attacks)}, {wording.split_label(split)}"
-        title = title[0].upper() + title[1:]
-        draw = _difference_panel(chosen, looks, metric, (min(ends) - pad, max(ends) + pad), title)
-        spoken = "; ".join(_spoken_difference(item) for item in chosen)
-        panels.append(render(draw, 3.6, 0.85 + 0.2 * len(chosen), f"{title}. {spoken}", f"{name}-{split}-{attack}"))
+    for split, attack in _by_attack(frame):
+        chosen = frames.ordered(frames.where(frame, split=split, attack=attack), ["ratio"])
+        title = panel_title(split, attack, attacks)
+        label = f"{title}. " + "; ".join(_difference_in_words(item) for item in frames.records(chosen))
+        draw = functools.partial(
+            _draw_differences, items=frames.records(chosen), looks=looks, factor=factor, limits=limits
+        )
+        unit = ("points of " if wording.is_percent(metric) else "") + wording.metric_label(metric)
+        axes_labels, height = (f"Difference in {unit}", ""), 0.85 + 0.2 * len(chosen)
+        panels.append(_panel(draw, title, axes_labels, height, label, f"{name}-{split}-{attack}"))
     return panels
 
 
-def _spoken_difference(item: Mapping[str, Any]) -> str:
-    names = f"{wording.method_label(item['a'])} minus {wording.method_label(item['b'])}"
+def _difference_in_words(item: Row) -> str:
+    names = f"{labels.method_label(item['a'])} minus {labels.method_label(item['b'])}"
     return f"{names} at {wording.percent(item['ratio'])}: {wording.estimate({**item, 'value': item['difference']})}"
 
 
-def _difference_panel(
-    items: Sequence[Mapping[str, Any]], looks: Mapping[str, Style], metric: str, limits: tuple[float, float], title: str
-) -> Callable[[Any], None]:
-    factor = wording.scale(metric)
+def _draw_differences(
+    axes: Axes, items: Sequence[Row], looks: Mapping[str, Style], factor: float, limits: tuple[float, float]
+) -> None:
+    axes.axvline(0, color=INK, linewidth=1)
+    for line, item in enumerate(items):
+        look = looks[item["b"]]
+        axes.plot([item["low"] * factor, item["high"] * factor], [line, line], color=look.color, linewidth=1.6)
+        axes.plot([item["difference"] * factor], [line], color=look.color, marker=look.marker, linestyle="none")
+        if line and item["ratio"] != items[line - 1]["ratio"]:
+            axes.axhline(line - 0.5, color="#d0d0d0", linewidth=0.7)
+    names = [f"{wording.percent(item['ratio'])}, {wording.short(labels.method_label(item['b']), 20)}" for item in items]
+    axes.set_yticks(range(len(items)), names)
+    axes.set_ylim(len(items) - 0.4, -0.6)
+    axes.set_xlim(*limits)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
 
-    def draw(figure: Any) -> None:
-        axes = figure.add_subplot()
-        axes.axvline(0, color=INK, linewidth=1)
-        previous = None
-        for line, item in enumerate(items):
-            look = looks[item["b"]]
-            axes.plot([item["low"] * factor, item["high"] * factor], [line, line], color=look.color, linewidth=1.6)
-            axes.plot([item["difference"] * factor], [line], color=look.color, marker=look.marker, linestyle="none")
-            if previous is not None and item["ratio"] != previous:
-                axes.axhline(line - 0.5, color="#d0d0d0", linewidth=0.7)
-            previous = item["ratio"]
-        axes.set_yticks(
-            range(len(items)),
-            [
-                f"{wording.percent(item['ratio'])}, {wording.short(wording.method_label(item['b']), 20)}"
-                for item in items
-            ],
-        )
-        axes.set_ylim(len(items) - 0.4, -0.6)
-        axes.set_xlim(*limits)
-        axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0)
-        heading(figure, title)
-        unit = (
-            "points of " + wording.metric_label(metric) if wording.is_percent(metric) else wording.metric_label(metric)
-        )
-        axes.set_xlabel(f"Difference in {unit}")
 
-    return draw
+def reliability(items: Sequence[Results], looks: Mapping[str, Style], title: str, name: str) -> Markup:
+    """Return one panel of accuracy against mean confidence, a line a method; a mark's area is its bin's share.
+
+    Bins of under 1 % of a method's answers are left out.
+
+    Args:
+      items: each with "method" and "bins", a list of (count, mean confidence, accuracy).
+      looks, title, name: as in `radius_curve`.
+    """
+    lines = {item["method"]: filled_bins(item["bins"]) for item in items}
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 100], [0, 100], color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
+        for index, (method, look) in enumerate(looks.items()):
+            points = lines.get(method, [])
+            x, y = ([100 * point[axis] for point in points] for axis in (0, 1))
+            areas = [mark_area(share) for _, _, share in points]
+            axes.plot(x, y, color=look.color, linestyle=look.line, linewidth=0.9, zorder=3 + index)
+            marks = {"color": look.color, "marker": look.marker, "alpha": 0.75, "linewidths": 0.9, "zorder": 3 + index}
+            axes.scatter(x, y, areas, **marks)
+        axes.set_xlim(0, 102)
+        axes.set_ylim(0, 102)
+
+    words = {
+        method: ", ".join(
+            f"{100 * accuracy:.0f} at confidence {100 * confidence:.0f} ({100 * share:.0f} % of answers)"
+            for confidence, accuracy, share in points
+        )
+        for method, points in lines.items()
+    }
+    label = " ".join(f"{labels.method_label(method)}: {points}." for method, points in words.items())
+    label = f"Accuracy against confidence, {title}. {label}"
+    return _panel(draw, title, ("Confidence (%)", "Accuracy (%)"), 2.9, label, name)
+
+
+def mark_area(share: float) -> float:
+    """Return the area of a mark, in square points, of a bin that holds this share of the answers."""
+    return LARGEST_MARK * share
+
+
+def filled_bins(bins: Sequence[Sequence[float | None]]) -> list[tuple[float, float, float]]:
+    """Return (mean confidence, accuracy, share of the answers) of the bins that hold at least 1 % of them."""
+    total = sum(line[0] for line in bins if wording.finite(line[0]))
+    filled = []
+    for count, confidence, accuracy in bins:
+        known = wording.finite(count) and wording.finite(confidence) and wording.finite(accuracy)
+        if known and count >= 0.01 * total > 0:
+            filled.append((confidence, accuracy, count / total))
+    return filled
+
+
+def plane(points: Mapping[str, Sequence[object]], title: str, name: str) -> Markup:
+    """Return one panel of two principal directions: each image clean, attacked, and the way between.
+
+    Args:
+      points: (x, y) of the same images by the kind of features, "clean", "attacked" or both.
+      title, name: as in `radius_curve`.
+    """
+    points = {kind: [point for point in own if _is_point(point)] for kind, own in points.items()}
+
+    def draw(axes: Axes) -> None:
+        for before, after in zip(points.get("clean", []), points.get("attacked", [])):
+            axes.plot([before[0], after[0]], [before[1], after[1]], color="#c4c4c4", linewidth=0.6, zorder=1)
+        for kind, own in points.items():
+            look = KINDS_OF_FEATURES[kind]
+            axes.plot(
+                [point[0] for point in own],
+                [point[1] for point in own],
+                color=look.color,
+                marker=look.marker,
+                linestyle="none",
+                markersize=3.6,
+                zorder=3,
+                markerfacecolor=look.color if kind == "clean" else "none",
+            )
+        axes.set_xticks([])
+        axes.set_yticks([])
+
+    count = max((len(own) for own in points.values()), default=0)
+    label = f"{title}: {count} test images in the plane of two principal directions of the clean features, "
+    label += " and ".join(points) + "."
+    return _panel(draw, title, ("First principal direction", "Second"), 2.9, label, name)
+
+
+def _is_point(point: object) -> bool:
+    return isinstance(point, list) and len(point) == 2 and all(wording.finite(value) for value in point)
+
+
+def confusion(counts: Sequence[Sequence[float]], classes: Sequence[str], title: str, name: str) -> Markup:
+    """Return one panel of shares in per cent, a row a true class, a column an answer; darker is more.
+
+    Args:
+      counts: [C, C].
+      classes: C names.
+      title, name: as in `radius_curve`.
+    """
+    totals = [sum(line) for line in counts]
+    shares = [[100 * v / total if total else 0.0 for v in line] for line, total in zip(counts, totals)]
+    names = [wording.short(one, 13) for one in classes]
+
+    def draw(axes: Axes) -> None:
+        from matplotlib.patches import Rectangle
+
+        for row, column in itertools.product(range(len(classes)), repeat=2):
+            share = shares[row][column]
+            # One hue, light to dark; the number stands in each field, so that colour carries nothing alone.
+            tone = 1 - 0.8 * share / 100
+            face = (tone * 0.92, tone * 0.97, 1 - 0.45 * share / 100)
+            axes.add_patch(Rectangle((column, row), 1, 1, linewidth=0.8, facecolor=face, edgecolor="white"))
+            ink = "white" if share > 55 else DARK if share >= 0.5 else GREY
+            weight = "bold" if row == column else "normal"
+            place = (column + 0.5, row + 0.5)
+            axes.text(*place, f"{share:.0f}", ha="center", va="center", fontsize=7.5, color=ink, fontweight=weight)
+        axes.set_xlim(0, len(classes))
+        axes.set_ylim(len(classes), 0)
+        ticks = [index + 0.5 for index in range(len(classes))]
+        axes.set_xticks(ticks, names, rotation=45, ha="right", fontsize=8)
+        axes.set_yticks(ticks, names, fontsize=8)
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        for side in axes.spines.values():
+            side.set_visible(False)
+
+    right = "; ".join(f"{classes[row]}: {line[row]:.0f} per cent right" for row, line in enumerate(shares))
+    label = f"Share of each true class by answer, {title}. {right}"
+    return _panel(draw, title, ("Answer", "Truth"), 3.6, label, name, width=3.9)
+
+
+def spectra(lines: Sequence[tuple[Style, Sequence[object]]], name: str, title: str) -> Markup:
+    """Return one panel of singular values, normalised to the sum 1, against their index.
+
+    Args:
+      lines: the style and the singular values of each line.
+      name, title: as in `radius_curve`.
+    """
+    drawn: list[tuple[Style, list[float]]] = []
+    for look, given in lines:
+        values = [value for value in given if wording.finite(value) and value > 0]
+        drawn.append((look, [value / sum(values) for value in values]))
+    floor = SPECTRUM_FLOOR * max((max(shares) for _, shares in drawn if shares), default=1.0)
+
+    def draw(axes: Axes) -> None:
+        for look, shares in drawn:
+            axes.plot(
+                range(1, len(shares) + 1),
+                shares,
+                color=look.color,
+                linestyle=look.line,
+                marker=look.marker,
+                markevery=max(1, len(shares) // 8),
+                markersize=4.5,
+            )
+        axes.set_yscale("log")
+        if any(shares and shares[-1] < floor for _, shares in drawn):
+            axes.set_ylim(bottom=floor)
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.12f}".rstrip("0").rstrip("."))
+
+    label = f"Singular values of the features, largest first: {title}. SVE and LSVR are in the table."
+    return _panel(draw, title, ("Index of the singular value", "Share of the sum"), 2.7, label, name)

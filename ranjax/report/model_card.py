@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from ranjax.methods.table import METHODS
-from ranjax.report import figure_captions as captions
-from ranjax.report import labels_text as wording
-from ranjax.report import row_queries as rows_
+from ranjax.report import wording
+from ranjax.report.stored_results import Row, pooled
 
 FILE = "README.md"
 SIMULATED = (
@@ -27,7 +25,7 @@ _WITHOUT_ATTACK = ("gaussian", "caption_shuffle")
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card is written from.
+    """Everything that a card says of an encoder.
 
     Attributes:
       condition, ratio, recipe: of the upstream run ("clean" has ratio 0).
@@ -46,8 +44,8 @@ class Facts:
     condition: str
     ratio: float
     recipe: str
-    config: Mapping[str, Any]
-    data: Mapping[str, Any]
+    config: Mapping[str, object]
+    data: Mapping[str, object]
     counts: Mapping[str, int]
     kind: str
     parameters: int
@@ -55,11 +53,11 @@ class Facts:
     start: str = ""
     method: str = ""
     adaptation: Sequence[str] = ()
-    rows: Sequence[Mapping[str, Any]] | None = field(default=None)
+    rows: Sequence[Row] | None = None
 
 
 def write(facts: Facts) -> str:
-    """The card as Markdown, with the front matter that model hubs read."""
+    """Return the card as Markdown, with the front matter that model hubs read."""
     title = f"ranjax {facts.condition}" + (f", {facts.method}" if facts.method else "")
     licence = str(facts.data.get("licence") or "that of your own data")
     front = {
@@ -81,7 +79,7 @@ def write(facts: Facts) -> str:
 
 
 def simulated(facts: Facts) -> bool:
-    """Whether the data are the bundled radiographs."""
+    """Return whether the data are the bundled radiographs."""
     return facts.config.get("data.source") == "radiographs" or "simulated" in facts.data
 
 
@@ -162,33 +160,37 @@ def _figures(facts: Facts) -> str:
         return "## Figures\n\nThis run's results.json holds no row for this encoder."
     lines = ["| method | task | split | attack | metric | value [interval] | n |", "|---|---|---|---|---|---|---|"]
     for row in found:
-        cells = (row["method"], row["task"], row["split"], row["attack"], row["metric"], _value(row), row["n"])
+        cells = (
+            row["method"],
+            row["task"],
+            row["split"],
+            row["attack"],
+            row["metric"],
+            wording.estimate(row),
+            row["n"],
+        )
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     held = "From the run's results.json; 95 % bootstrap intervals where given. Accuracies and recalls in per cent; "
     held += "n counts test images, or patients where several are of one."
     return "## Figures\n\n" + held + "\n\n" + "\n".join(lines)
 
 
-def _chosen(facts: Facts) -> list[Mapping[str, Any]]:
-    """Headline rows of this condition, no curves or groups: of its method, or of all methods that leave the encoder alone."""
+def _chosen(facts: Facts) -> list[Row]:
+    """Return headline rows of this condition, no curves or groups: of its method, or of all methods that leave the encoder alone."""
     of_condition = [
         row
-        for row in rows_.pooled(facts.rows or ())
+        for row in pooled(facts.rows or ())
         if abs(row["ratio"] - facts.ratio) < 1e-9
         and (not facts.ratio or row["condition"] in (facts.recipe, facts.condition))
     ]
-    of_condition = [row for row in of_condition if rows_.AT not in row["attack"] and row["metric"].lower() in _SHOWN]
+    of_condition = [row for row in of_condition if "@" not in row["attack"] and row["metric"].lower() in _SHOWN]
     if facts.method:
         return [row for row in of_condition if row["method"] == facts.method]
     # Methods that change the encoder have files of their own, by `python -m ranjax export`.
-    return [row for row in of_condition if row["task"] in ("finding", rows_.RETRIEVAL) and row["method"] not in _TOWER]
+    return [row for row in of_condition if row["task"] in ("finding", "retrieval") and row["method"] not in _TOWER]
 
 
 _TOWER = [name for name, method in METHODS.items() if method.family == "tower"]
-
-
-def _value(row: Mapping[str, Any]) -> str:
-    return wording.estimate(row)
 
 
 def _use(facts: Facts) -> str:
@@ -196,7 +198,7 @@ def _use(facts: Facts) -> str:
         "* Intended: research on how adversarial noise in upstream data changes what encoders learn, and how to repair "
         "them.",
         "* Not intended: diagnosis, triage, report writing, or any other use on patients.",
-        f"* {captions.RECONSTRUCTION}",
+        f"* {wording.RECONSTRUCTION}",
     ]
     if facts.data.get("limits"):
         lines.append(f"* Limits of the data: {wording.plain(facts.data['limits'])}")

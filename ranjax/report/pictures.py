@@ -6,20 +6,19 @@ import base64
 import binascii
 import difflib
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from ranjax.report import labels_text as wording
-from ranjax.report import markup
-from ranjax.report.markup import Markup, tag
+from ranjax.report import wording
+from ranjax.report.stored_results import Results
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _IMAGE_BYTES = 8_000_000
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
-def png_source(encoded: Any) -> str | None:
-    """Returns a data URI of a base64 PNG, or None where `encoded` is not one."""
+def png_source(encoded: object) -> str | None:
+    """Return a data URI of a base64 PNG, or None where `encoded` is not one."""
     if not isinstance(encoded, str) or len(encoded) > _IMAGE_BYTES:
         return None
     encoded = encoded.removeprefix("data:image/png;base64,")
@@ -31,7 +30,7 @@ def png_source(encoded: Any) -> str | None:
 
 
 def word_changes(before: str, after: str) -> list[tuple[str, str]]:
-    """Returns the first text in pieces (old, new), where old == new for what did not change.
+    """Return the first text in pieces (old, new), where old == new for pieces that did not change.
 
     Joined, the old pieces are the first text. Words and signs are compared without regard to case and spacing, since
     the second text may come out of a tokenizer: place by place where both have as many, otherwise by their longest
@@ -71,73 +70,57 @@ def _append_same(pieces: list[tuple[str, str]], text: str) -> None:
     pieces.append((text, text))
 
 
-def marked_report(before: str, after: str) -> Markup:
-    """Returns the report as one paragraph: what was taken out struck through, an arrow, what was put in set off."""
-    parts: list[Any] = []
-    for old, new in word_changes(before, after):
-        if old == new:
-            parts.append(old)
-        elif not new:
-            parts.append(tag("del", old))
-        elif not old:
-            parts += [" ", tag("ins", new), " "]
-        else:
-            arrow = tag("span", " → ", class_="arrow")
-            parts.append(tag("span", tag("del", old), arrow, tag("ins", new), class_="swap"))
-    return tag("p", parts, class_="report")
+class Picture(NamedTuple):
+    """One picture of a pair: its data URI or None, the words under it, those in its place, and its class of style."""
+
+    source: str | None
+    caption: str
+    alternative: str
+    look: str
 
 
-def pair(example: Mapping[str, Any], classes: Sequence[Any]) -> Markup:
-    """Returns one attacked pair as an article."""
+class Pair(NamedTuple):
+    """One attacked pair as the page shows it; `pieces` are those of `word_changes`."""
+
+    id: str
+    label: str
+    kind: str
+    pictures: list[Picture]
+    pieces: list[tuple[str, str]]
+    facts: str
+
+
+def pair(example: Results, classes: Sequence[object]) -> Pair:
+    """Return an item of results["examples"] as the page shows it."""
     magnification = example.get("magnification")
     times = f", magnified {magnification:g} times" if wording.finite(magnification) else ", magnified"
     label = _label(example.get("label"), classes)
-    pictures = [
+    shown = [
         ("image", "Radiograph", f"Radiograph, {label}" if label else "Radiograph", "radiograph"),
         ("attacked", "Attacked noisy pair", "The same radiograph after the attack", "radiograph"),
         ("difference", f"Difference{times}", f"Difference of the two{times}; mid grey is no change", "difference"),
     ]
     before, after = str(example.get("report") or ""), str(example.get("attacked_report") or "")
-    changed = sum(old != new for old, new in word_changes(before, after))
-    head = tag("h3", tag("code", example.get("id", "")), f" — {label}" if label else None, _kind(example))
-    return tag(
-        "article",
-        head,
-        tag(
-            "div",
-            [_picture(example.get(key), caption, alt, kind) for key, caption, alt, kind in pictures],
-            class_="triple",
-        ),
-        marked_report(before, after) if after else tag("p", before, class_="report"),
-        tag("p", markup.figures(_facts(example, changed)), class_="facts"),
-        class_="pair",
+    pieces = word_changes(before, after)
+    return Pair(
+        str(example.get("id", "")),
+        label,
+        str(example.get("kind") or ""),
+        [Picture(png_source(example.get(key)), *words) for key, *words in shown],
+        pieces if after else [(before, before)],
+        _facts(example, sum(old != new for old, new in pieces)),
     )
 
 
-def _kind(example: Mapping[str, Any]) -> Markup | None:
-    """Why this pair is shown: "worst", "typical" or "least changed"; None where nothing is said."""
-    return tag("span", f" {example['kind']}", class_="kind") if example.get("kind") else None
+def _label(label: object, classes: Sequence[object]) -> str:
+    if not isinstance(label, int) or isinstance(label, bool):
+        return "" if label is None else str(label)
+    if 0 <= label < len(classes):
+        return str(classes[label])
+    return "several findings" if label == -1 else f"class {label}"
 
 
-def _label(label: Any, classes: Sequence[Any]) -> str:
-    if isinstance(label, int) and not isinstance(label, bool):
-        return (
-            str(classes[label])
-            if 0 <= label < len(classes)
-            else "several findings"
-            if label == -1
-            else f"class {label}"
-        )
-    return "" if label is None else str(label)
-
-
-def _picture(encoded: Any, caption: str, alt: str, kind: str) -> Markup:
-    source = png_source(encoded)
-    shown = tag("img", src=source, alt=alt, class_=kind) if source else tag("span", "no picture", class_="missing")
-    return tag("figure", shown, tag("figcaption", caption))
-
-
-def _facts(example: Mapping[str, Any], changed: int) -> str:
+def _facts(example: Results, changed: int) -> str:
     facts = []
     if example.get("condition") is not None:
         facts.append(f"condition {wording.condition_label(example['condition'])}")

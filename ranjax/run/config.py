@@ -33,6 +33,7 @@ __all__ = [
     "RECIPES",
     "Key",
     "default_config",
+    "defaults",
     "describe",
     "flatten",
     "load",
@@ -60,6 +61,11 @@ def default_config() -> ml_collections.ConfigDict:
         _add(config, key)
     config.lock()
     return config
+
+
+def defaults() -> dict[str, object]:
+    """Return the default of every key, by its dotted name."""
+    return {key.name: key.default for key in KEYS}
 
 
 def _add(config: ml_collections.ConfigDict, key: Key) -> None:

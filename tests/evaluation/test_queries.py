@@ -1,14 +1,15 @@
 """Queries that are no independent observations: reports of one wording find the same, and so do their sentences."""
 
+import json
+
 import numpy as np
 import pytest
 
 from ranjax.evaluation import retrieval, statistics
-from ranjax.report import cluster_notes as independent
-from ranjax.report import page
+from ranjax.report import interval_notes, page
 from ranjax.report import report_tables as tables
+from ranjax.report import result_frame as frames
 from ranjax.report import run_comparison as compare
-from ranjax.report.sections import Book
 from ranjax.run.stages.evaluation import noise_effects as across
 from ranjax.run.stages.evaluation import pair_attacks as pairs
 from ranjax.run.stages.evaluation import result_record as record
@@ -75,24 +76,25 @@ def test_each_split_has_its_own_level_of_chance(found):
     pairs._recalls(found, record.RETRIEVAL, "ood_test", "none", same)
     assert found.chance["recall@1"] == pytest.approx(8 / 64)
     assert found.chance["ood_test/recall@1"] == 1
-    lines = tables.without_head_table(found.rows, found.chance).lines
+    lines = tables.without_head_table(frames.rows_frame(found.rows), found.chance).lines
     assert [line[1:4] for line in lines[-2:]] == [
         ["Chance", "guessing, in domain", "12.5"],
         ["Chance", "guessing, out of domain", "100.0"],
     ]
 
 
-def test_the_page_says_who_was_drawn_where_films_are_of_one_patient(found):
+def test_the_page_says_who_was_drawn_where_films_are_of_one_patient(found, tmp_path):
     found.share("lp", record.TASK, "test", "none", "accuracy", np.arange(64) % 3 > 0)
     results = {"schema": 1, "rows": found.rows, "independent": {"test": "107 patients (171 images)"}}
     html, _ = page.build(results, {})
     assert "in domain 107 patients (171 images)</dd>" in html
     assert html.count("intervals and tests draw whole patients, and n counts patients.") == 1  # main tables
-    runs = [
-        compare.Run(name, one, {}, one["rows"]) for name, one in (("a", results), ("b", results | {"independent": {}}))
-    ]
-    shown = str(compare._tables(runs, Book({}, [])))
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder, one in zip(folders, (results, results | {"independent": {}})):
+        folder.mkdir()
+        (folder / "results.json").write_text(json.dumps(one))
+    shown = compare.write_comparison(folders, tmp_path / "out").read_text()
     assert shown.count("a: In domain 107 patients (171 images): intervals") == 1
-    assert "b: " not in shown
-    assert independent.tested(results, "ood_test", "60") == "60"
-    assert independent.words({"rows": []}) == ""
+    assert "<p>b: " not in shown
+    assert interval_notes.tested(results, "ood_test", "60") == "60"
+    assert interval_notes.clusters({"rows": []}) == ""

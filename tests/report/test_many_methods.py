@@ -7,11 +7,11 @@ import itertools
 import pytest
 
 from ranjax.evaluation import statistics
-from ranjax.report import evidence, figures, sections
-from ranjax.report import further_sections as beyond
-from ranjax.report import pooling as pooled
+from ranjax.report import figures, page, pooling
+from ranjax.report import report_tables as tables
+from ranjax.report import result_frame as frames
 from ranjax.report import run_comparison as compare
-from ranjax.report.sections import Book
+from ranjax.report.book import Book
 
 from . import fake
 
@@ -36,17 +36,17 @@ def test_confidence_and_spectra_of_many_methods_are_drawn_in_two_parts():
         {**where, "method": name, "features": "clean", "singular_values": [2.0, 1.0], "sve": 0.6, "lsvr": 0.4}
         for name in ("encoder", *METHODS[1:])
     ]
-    for write, name, items in ((evidence.reliability, "calibration", reliable), (sections.spectra, "spectra", spectra)):
-        html = str(write(Book({name: items}, [])))
+    for name, items in (("calibration", reliable), ("spectra", spectra)):
+        html, _ = page.build({name: items}, {})
         for family in ("Heads on the frozen encoder", "Into the encoder, or at test time"):
             assert html.count(family) == 1
-    assert "Into the encoder" not in str(evidence.reliability(Book({"calibration": reliable[:3]}, [])))
+    assert "Into the encoder" not in page.build({"calibration": reliable[:3]}, {})[0]
 
 
 def test_tables_have_their_methods_in_the_usual_order():
     """Answers are read back in the order of their names, and so came the lines of mCE."""
     rows = [fake.row(method=name, ratio=ratio, metric="mce") for ratio in (0.0, 0.3) for name in sorted(METHODS)]
-    shown = beyond.wide(rows, "metric", str)
+    shown = tables.cross_table(frames.rows_frame(rows), [tables.NOISE, tables.METHOD], tables.BY_METRIC)
     assert [line[1] for line in shown.lines[:3]] == ["Zero-shot", "LP", "MLP"]
     assert [line[0] for line in shown.lines] == ["0 %"] * len(METHODS) + ["30 %"] * len(METHODS)
 
@@ -54,7 +54,7 @@ def test_tables_have_their_methods_in_the_usual_order():
 def test_intervals_over_runs_end_where_the_figure_can_end():
     cells = {"recall_drop@1": -0.01, "ece": 0.01, "mce": 1.1, "accuracy": 0.99}
     runs = [[fake.row(metric=name, value=at + shift) for name, at in cells.items()] for shift in (-0.02, 0.0, 0.01)]
-    found = {row["metric"]: row for row in pooled.rows_over_runs(runs)}
+    found = {row["metric"]: row for row in pooling.rows_over_runs(runs)}
     drop = found["recall_drop@1"]
     assert drop["low"] < drop["value"] < 0 < drop["high"]
     assert found["ece"]["low"] == 0
@@ -73,13 +73,14 @@ def test_what_runs_together_show_of_parts_and_spectra_is_in_files():
         }
         for seed in range(3)
     ]
-    book = Book({}, [])
-    pooled.section(runs, book, ["a", "b", "c"])
+    book = Book.of({})
+    pooling.over_runs(runs, book, ["a", "b", "c"])
     (line,) = csv.DictReader(io.StringIO(book.files["data/ablation_over_runs.csv"]))
     own = statistics.sampling_error([(0.01, 0.09)] * 3)
     mean, low, *_ = statistics.student([0.05, 0.06, 0.07], least=own)
     assert line["b"] == "ran_without_mse"
     assert [float(line["difference"]), float(line["low"])] == pytest.approx([mean, low])
-    compare._spectra([compare.Run("one", runs[0], {}, []), compare.Run("two", runs[1], {}, [])], book)
+    nothing = frames.rows_frame([])
+    compare._spectra([compare.Run("one", runs[0], {}, nothing), compare.Run("two", runs[1], {}, nothing)], book)
     lines = list(csv.DictReader(io.StringIO(book.files["data/compare_spectra.csv"])))
     assert [(line["run"], line["sve"]) for line in lines] == [("one", "1.0"), ("two", "1.0")]

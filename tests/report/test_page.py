@@ -9,9 +9,9 @@ import re
 import pytest
 
 from ranjax.core.errors import DataError
-from ranjax.report import page, sections
-from ranjax.report import pooling as pooled
+from ranjax.report import page, pooling
 from ranjax.report import report_tables as tables
+from ranjax.report.book import Book
 
 from . import fake
 from .reader import Reader
@@ -98,7 +98,7 @@ def test_csv_of_a_plot_holds_the_rows_that_it_draws(written, results):
 
 
 def test_names_of_files_stay_apart_and_inside_the_folder():
-    book = sections.Book({}, [])
+    book = Book.of({})
     for name in ("a b", "a_b", "../../x", "x" * 300, "x" * 301):
         book.csv(name, [], ["value"])
     assert len(book.files) == 5
@@ -238,7 +238,7 @@ def test_the_worst_group_is_named_on_the_page_and_beside_its_figure_in_the_files
     assert "70.0 [66.0, 74.0] left" in html
     for name in ("groups", "results"):
         assert next(csv.DictReader(io.StringIO(data[f"data/{name}.csv"])))["group"] == "left"
-    both = pooled.rows_over_runs([[fake.row(**worst)], [fake.row(**worst | {"group": "right"})]])
+    both = pooling.rows_over_runs([[fake.row(**worst)], [fake.row(**worst | {"group": "right"})]])
     assert both[0]["group"] == "left or right"
 
 
@@ -286,7 +286,7 @@ def test_what_a_choice_of_few_labels_holds_fixed_stands_beside_the_figures(tmp_p
     results = {"schema": 1, "rows": [fake.row()], "methods": methods, "config": {"seed": 0, "adapt": adapt}}
     (tmp_path / "results.json").write_text(json.dumps(results))
     text = Reader(page.write_report(tmp_path / "results.json", tmp_path / "none.json", tmp_path / "out")).text
-    shown = pooled.markdown([results], ["run"])
+    shown = pooling.markdown([results], ["run"])
     assert text.count("Few labels") == (2 if said else 0)  # beside the curves and the main tables
     assert shown.count("Few labels") == (1 if said else 0)
     if said:

@@ -16,8 +16,7 @@ import numpy as np
 from ranjax.core import files
 from ranjax.core.pixels import to_float, to_uint8
 from ranjax.data.images.reading import encode_png
-from ranjax.report import old_configs as earlier
-from ranjax.report import page
+from ranjax.report import entry_labels, old_configs, page
 from ranjax.run import config as configs
 from ranjax.run.context import Context
 from ranjax.run.stages import cards, labels
@@ -34,7 +33,7 @@ LISTS = ("comparisons", "spectra", "masking", "calibration", "confusions", "proj
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Leaves results.json and run.json in the workdir, and report/index.html."""
+    """Leave results.json and run.json in the workdir, and report/index.html."""
     data = common.data(context)
     folders = [context.folder_of(r.id) for r in context.plan if r.stage == "evaluate"]
     parts = [files.read_json(folder / record.FILE) for folder in folders]
@@ -48,7 +47,7 @@ def run(context: Context) -> dict[str, Any]:
         **{name: [item for part in parts for item in part[name]] for name in LISTS},
         "effects": across.effects(conditions, resamples, seed),
         "chance": {name: level for part in reversed(parts) for name, level in part["chance"].items()},
-        "independent": {split: said for part in parts for split, said in part.get("independent", {}).items()},
+        "independent": {split: words for part in parts for split, words in part.get("independent", {}).items()},
         "notes": [
             *({"note": note} for note in labels.notes(found, data.classes, data.multi_label)),
             *(
@@ -62,6 +61,7 @@ def run(context: Context) -> dict[str, Any]:
         "examples": _examples(context),
         "card": _card(context),
         "config": _nested(context.config),
+        **_labels(rows),
     }
     path = context.workdir / "results.json"
     files.write_json(path, results)
@@ -69,8 +69,15 @@ def run(context: Context) -> dict[str, Any]:
     for other in context.plan:
         if other.stage == "pretrain":
             cards.write_card(context, other.condition, results)
-    page.write_report(path, context.workdir / "run.json", context.folder)
+    page.write_report(path, context.workdir / "run.json", context.folder, configs.defaults())
     return {"rows": len(results["rows"]), "results": files.sha256(path)}
+
+
+def _labels(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return "labels" of the methods and attacks that are not built in, so that a page can be made without their module."""
+    names = {field: dict.fromkeys(row[field] for row in rows) for field in ("method", "attack")}
+    found = entry_labels.labels_document(names["method"], names["attack"])
+    return {"labels": found} if any(found.values()) else {}
 
 
 def _condition(part: dict[str, Any], folder: Path) -> across.Condition:
@@ -79,7 +86,7 @@ def _condition(part: dict[str, Any], folder: Path) -> across.Condition:
 
 
 def _methods(context: Context) -> list[dict[str, Any]]:
-    """What each adapt stage says of its methods (settings chosen, trained parameters, ...), without times."""
+    """Return what each adapt stage says of its methods (settings chosen, trained parameters, ...), without times."""
     found = []
     for run in context.plan:
         if run.stage != "adapt":
@@ -87,13 +94,13 @@ def _methods(context: Context) -> list[dict[str, Any]]:
         summary = context.manifest_of(run.id).get("methods", {})
         condition = run.recipe or run.condition
         for name, facts in summary.items():
-            told = {key: value for key, value in facts.items() if "seconds" not in key}
-            found.append({"condition": condition, "ratio": run.ratio, "method": name, **told})
+            recorded = {key: value for key, value in facts.items() if "seconds" not in key}
+            found.append({"condition": condition, "ratio": run.ratio, "method": name, **recorded})
     return found
 
 
 def _examples(context: Context) -> list[dict[str, Any]]:
-    """The pairs that the attack changed least, typically and most, by the rise of the loss: a third of each."""
+    """Return the pairs that the attack changed least, typically and most, by the rise of the loss: a third of each."""
     count = context.config.report.examples
     crafted = [r for r in context.plan if r.stage == "craft" and r.recipe == context.config.noise.recipe]
     if not (crafted and count):
@@ -112,7 +119,7 @@ def _examples(context: Context) -> list[dict[str, Any]]:
 
 
 def _picks(size: int, count: int) -> list[tuple[int, str]]:
-    """Ranks to show, of `size` that fall from the worst: the worst, those about the middle, the least changed."""
+    """Return the ranks to show, of `size` that fall from the worst: the worst, those about the middle, the least changed."""
     count = min(size, count)
     worst, least = (count + 1) // 3, count // 3
     typical = count - worst - least
@@ -144,7 +151,7 @@ def _example(context: Context, noisy_pair: dict[str, Any], origin: dict[str, Any
 
 
 def _png(image: np.ndarray) -> str:
-    """A grey image f32[H, W, 1] in [0, 1] as base64 PNG."""
+    """Return a grey image f32[H, W, 1] in [0, 1] as base64 PNG."""
     pixels = to_uint8(np.clip(image, 0, 1))
     return base64.b64encode(encode_png(pixels)).decode()
 
@@ -168,7 +175,7 @@ def _card(context: Context) -> dict[str, Any]:
 def _nested(config: Any) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, value in configs.flatten(config).items():
-        if name in earlier.PLACES:
+        if name in old_configs.PLACES:
             continue
         node = tree
         *path, last = name.split(".")

@@ -10,8 +10,7 @@ import scipy.stats
 
 from ranjax.cli import console
 from ranjax.core.errors import DataError
-from ranjax.report import old_configs as earlier
-from ranjax.report import page
+from ranjax.report import old_configs, page
 from ranjax.report import run_comparison as compare
 from ranjax.run import config
 from ranjax.run.stages import report as report_stage
@@ -168,7 +167,7 @@ def test_a_key_added_between_runs_counts_as_its_default_and_the_page_says_so(tmp
     default = config.default_config().adapt
     newer = {"defence_source": default.defence_source, "ran": {"epochs_share": default.ran.epochs_share}}
     runs = _of_versions(tmp_path, newer)
-    text = Reader(compare.write_comparison(runs, tmp_path / "out")).text
+    text = Reader(compare.write_comparison(runs, tmp_path / "out", config.defaults())).text
     assert "These 2 runs differ in their seed alone" in text
     share = default.ran.epochs_share
     said = f"The key adapt.ran.epochs_share is not in the config of older: taken as its default, {share}"
@@ -176,13 +175,14 @@ def test_a_key_added_between_runs_counts_as_its_default_and_the_page_says_so(tmp
     assert "The key adapt.defence_source is not in the config of older: taken as its default, encoder" in text
     assert console.call(["report", *map(str, runs), "--markdown"]) == 0
     assert said in capsys.readouterr().out
-    alone = Reader(page.write_report(runs[0] / "results.json", runs[0] / "run.json", tmp_path / "alone")).text
+    found = runs[0] / "results.json", runs[0] / "run.json"
+    alone = Reader(page.write_report(*found, tmp_path / "alone", config.defaults())).text
     assert "keys that this version has and the run's config lacks" in alone
 
 
 def test_a_key_added_between_runs_and_set_to_something_else_is_a_difference(tmp_path, capsys):
     runs = _of_versions(tmp_path, {"ran": {"epochs_share": 1.0}})
-    text = Reader(compare.write_comparison(runs, tmp_path / "out")).text
+    text = Reader(compare.write_comparison(runs, tmp_path / "out", config.defaults())).text
     assert "differ in more than their seed (adapt.ran.epochs_share)" in text
     assert re.search(r"adapt\.ran\.epochs_share\s*0\.5 \(default: not in its config\)\s*1", text)
     assert console.call(["report", *map(str, runs), "--markdown"]) == 2
@@ -191,7 +191,7 @@ def test_a_key_added_between_runs_and_set_to_something_else_is_a_difference(tmp_
 
 def test_a_key_that_only_an_earlier_version_had_is_a_difference(tmp_path):
     runs = _of_versions(tmp_path, {"forgotten": 3})
-    assert "(adapt.forgotten)" in Reader(compare.write_comparison(runs, tmp_path / "out")).text
+    assert "(adapt.forgotten)" in Reader(compare.write_comparison(runs, tmp_path / "out", config.defaults())).text
 
 
 def test_each_run_has_its_own_level_of_chance(tmp_path, monkeypatch):
@@ -215,6 +215,6 @@ def test_each_run_has_its_own_level_of_chance(tmp_path, monkeypatch):
 def test_a_run_of_this_version_lacks_no_key():
     """Where a run works is no part of its results, and so is no key that came later."""
     stored = report_stage._nested(config.default_config())
-    assert earlier.added_since(stored) == {}
+    assert old_configs.added_since(stored, config.defaults()) == {}
     del stored["adapt"]["ran"]["epochs_share"]
-    assert list(earlier.added_since(stored)) == ["adapt.ran.epochs_share"]
+    assert list(old_configs.added_since(stored, config.defaults())) == ["adapt.ran.epochs_share"]

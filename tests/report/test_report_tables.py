@@ -5,11 +5,11 @@ import io
 
 import pytest
 
-from ranjax.report import figures, pictures
-from ranjax.report import labels_text as wording
+from ranjax.report import entry_labels as labels
+from ranjax.report import figures, pictures, wording
 from ranjax.report import report_tables as tables
-from ranjax.report import row_queries as rows_
-from ranjax.report.markup import Markup, tag
+from ranjax.report import result_frame as frames
+from ranjax.report.stored_results import pooled
 
 from . import fake
 
@@ -18,8 +18,8 @@ def test_terminal_table_fits_100_columns(results):
     written = tables.terminal_table(results["rows"])
     assert max(len(line) for line in written.splitlines()) <= 100
     line = next(line for line in written.splitlines() if line.startswith("30 %   RAN"))
-    row = rows_.first(
-        rows_.pooled(results["rows"]), method="ran", ratio=0.3, metric="accuracy", split="test", attack="pgd"
+    row = frames.first(
+        frames.rows_frame(results["rows"]), method="ran", ratio=0.3, metric="accuracy", split="test", attack="pgd"
     )
     assert wording.estimate(row) in line
     assert "Retrieval R@1" in written
@@ -84,16 +84,15 @@ def test_best_only_where_its_interval_lies_beyond_all_others():
     low = fake.row(value=0.5, low=0.45, high=0.55)
     high = fake.row(value=0.7, low=0.65, high=0.75)
     near = fake.row(value=0.6, low=0.56, high=0.66)
-    assert tables.best([low, high], "accuracy") == 1
-    assert tables.best([low, high], "ece") == 0
-    assert tables.best([low, high, near], "accuracy") is None
-    assert tables.best([None, high], "accuracy") is None
-    assert tables.best([fake.row(low=None), high], "accuracy") is None
+    assert tables.best([low, high]) == 1
+    assert tables.best([{**low, "metric": "ece"}, {**high, "metric": "ece"}]) == 0
+    assert tables.best([low, high, near]) is None
+    assert tables.best([None, high]) is None
+    assert tables.best([fake.row(low=None), high]) is None
 
 
 def test_main_table_sets_off_the_best(results):
-    rows = rows_.pooled(results["rows"])
-    table = tables.main_table(rows_.downstream(rows), "accuracy")
+    table = tables.main_table(frames.downstream(frames.rows_frame(results["rows"])), "accuracy")
     assert table.columns[2:] == [
         "In domain, clean",
         "In domain, attacked",
@@ -112,7 +111,7 @@ def test_class_table_has_a_line_for_each_class_and_ratio():
         for method, value in (("lp", 0.8), ("ran", 0.9))
         for ratio in (0.0, 0.3)
     ]
-    table = tables.class_table(rows)
+    table = tables.class_table(frames.rows_frame(rows))
     assert [line[:2] for line in table.lines] == [
         ["0 %", "mass"],
         ["0 %", "oedema"],
@@ -140,21 +139,37 @@ def test_csv_keeps_every_digit_and_quotes():
 
 def test_a_row_over_all_seeds_goes_before_its_seeds():
     rows = [fake.row(seed=0, value=0.1), fake.row(value=0.5), fake.row(seed=1, value=0.2)]
-    assert [row["value"] for row in rows_.pooled(rows)] == [0.5]
-    seeds = rows_.pooled([fake.row(seed=0, value=0.1), fake.row(seed=1, value=0.3)])
+    assert [row["value"] for row in pooled(rows)] == [0.5]
+    seeds = pooled([fake.row(seed=0, value=0.1), fake.row(seed=1, value=0.3)])
     assert seeds[0]["value"] == pytest.approx(0.2)
     assert seeds[0]["low"] is None
 
 
 def test_every_condition_begins_at_ratio_0():
     rows = [fake.row(), fake.row(condition="joint", ratio=0.1), fake.row(condition="gaussian", ratio=0.1)]
-    assert rows_.conditions(rows) == ["joint", "gaussian"]
-    assert [row["condition"] for row in rows_.of_condition(rows, "joint")] == ["clean", "joint"]
+    frame = frames.rows_frame(rows)
+    assert frames.conditions(frame) == ["joint", "gaussian"]
+    assert frames.of_condition(frame, "joint")["condition"].tolist() == ["clean", "joint"]
 
 
-def test_markup_escapes_what_is_not_markup():
-    assert tag("p", "<b>", Markup("<i>"), title='"<') == '<p title="&quot;&lt;">&lt;b&gt;<i></p>'
-    assert tag("details", "x", open=True, hidden=False, class_=None) == "<details open>x</details>"
+def test_lines_and_columns_of_a_cross_table_stand_in_their_order_whatever_that_of_the_rows():
+    rows = [
+        fake.row(method=method, ratio=ratio, attack=attack, value=0.5)
+        for attack in ("pgd", "none")
+        for ratio in (0.3, 0.0)
+        for method in ("ran", "lp", "zero_shot")
+    ]
+    table = tables.main_table(frames.rows_frame([*rows[1:], rows[0]]), "accuracy")
+    assert table.columns == ["Noise", "Method", "In domain, clean", "In domain, attacked"]
+    assert [line[:2] for line in table.lines[2:4]] == [["0 %", "RAN"], ["30 %", "Zero-shot"]]
+    assert table.breaks == {3}
+
+
+def test_two_methods_of_one_label_keep_a_line_each():
+    rows = [fake.row(method="lp"), fake.row(method="ours", value=0.2)]
+    with labels.labels_of([{"labels": {"methods": {"ours": {"label": "LP"}}}}]):
+        table = tables.main_table(frames.rows_frame(rows), "accuracy")
+    assert [line[1] for line in table.lines] == ["LP", "LP"]
 
 
 @pytest.mark.parametrize(
@@ -191,9 +206,13 @@ def test_retrieval_by_sentences_has_a_line_of_chance_each_way():
         for way in ("image_to_text", "text_to_image")
     ]
     chance = {f"retrieval_sentences/{way}/recall@1": 0.04 for way in ("image_to_text", "text_to_image")}
-    table = tables.without_head_table(rows, chance | {"recall@1": 0.01}, "retrieval_sentences")
+    table = tables.without_head_table(frames.rows_frame(rows), chance | {"recall@1": 0.01}, "retrieval_sentences")
     assert [line[1:] for line in table.lines[2:]] == [
         ["Chance", "image to report", "4.0"],
         ["Chance", "report to image", "4.0"],
     ]
-    assert tables.without_head_table(rows, {"recall@1": 0.01}).lines[-1][1:] == ["Chance", "guessing", "1.0"]
+    assert tables.without_head_table(frames.rows_frame(rows), {"recall@1": 0.01}).lines[-1][1:] == [
+        "Chance",
+        "guessing",
+        "1.0",
+    ]

@@ -2,13 +2,13 @@
 
 import pytest
 
-from ranjax.report import claims
+from ranjax.report import worded_findings as findings
 
 from . import fake
 
 
 def _sentence(comparison, **results):
-    return claims.findings({"comparisons": [comparison], **results})[0]
+    return findings.findings({"comparisons": [comparison], **results})[0]
 
 
 def test_above():
@@ -42,14 +42,14 @@ def test_other_metrics_have_their_own_unit():
 
 def test_nothing_is_worded_without_an_interval():
     assert (
-        claims.findings({"comparisons": [fake.comparison(0.1, None, None)], "rows": [fake.row(low=None, high=None)]})
+        findings.findings({"comparisons": [fake.comparison(0.1, None, None)], "rows": [fake.row(low=None, high=None)]})
         == []
     )
-    assert claims.findings({}) == []
+    assert findings.findings({}) == []
 
 
 def test_every_finding_but_the_caution_has_an_interval(results):
-    found = claims.headlines(results)
+    found = findings.headlines(results)
     assert {finding.topic for finding in found} == {
         "The attack",
         "Without a head",
@@ -62,8 +62,8 @@ def test_every_finding_but_the_caution_has_an_interval(results):
 
 
 def test_caution_counts_all_comparisons(results):
-    last = claims.headlines(results)[-1]
-    kept = claims.judged(results)
+    last = findings.headlines(results)[-1]
+    kept = findings.judged(results["comparisons"])
     assert last.verdict == "caution"
     assert f"Of all {len(kept)}" in last.text
     assert "by chance" in last.text
@@ -73,8 +73,8 @@ def test_caution_counts_all_comparisons(results):
 def test_choice_does_not_look_at_outcomes(results):
     """Turning every difference round changes the verdicts, not which comparisons are worded."""
     turned = {**results, "comparisons": [_turned(item) for item in results["comparisons"]]}
-    first = [finding for finding in claims.headlines(results) if finding.topic == "Between methods"]
-    second = [finding for finding in claims.headlines(turned) if finding.topic == "Between methods"]
+    first = [finding for finding in findings.headlines(results) if finding.topic == "Between methods"]
+    second = [finding for finding in findings.headlines(turned) if finding.topic == "Between methods"]
     opposite = {"above": "below", "below": "above", "none": "none"}
     assert [opposite[finding.verdict] for finding in first] == [finding.verdict for finding in second]
     assert "above" in {finding.verdict for finding in first}
@@ -90,7 +90,7 @@ def test_condition_and_attack_are_named_where_they_vary():
         fake.comparison(0.1, 0.05, 0.15, condition="gaussian"),
         fake.comparison(0.1, 0.05, 0.15, attack="apgd"),
     ]
-    said = claims.findings({"comparisons": items})
+    said = findings.findings({"comparisons": items})
     assert "(condition joint)" in said[0]
     assert "attacked (PGD) accuracy" in said[0]
     assert "(condition gaussian)" in said[1]
@@ -106,7 +106,7 @@ def test_condition_and_attack_are_named_where_they_vary():
 )
 def test_zero_shot_against_chance(value, low, high, words):
     row = fake.row(method="zero_shot", value=value, low=low, high=high)
-    said = [one.text for one in claims.headlines({"rows": [row], "chance": {"accuracy": 0.125}})]
+    said = [one.text for one in findings.headlines({"rows": [row], "chance": {"accuracy": 0.125}})]
     assert any(words in text and "chance 12.5 %" in text for text in said)
 
 
@@ -116,7 +116,7 @@ def test_zero_shot_against_chance(value, low, high, words):
 )
 def test_upstream_noise_is_worded_as_different_only_where_intervals_lie_apart(low, high, words):
     noisy = fake.row(condition="joint", ratio=0.1, value=(low + high) / 2, low=low, high=high)
-    said = claims.findings({"rows": [fake.row(), noisy]})
+    said = findings.findings({"rows": [fake.row(), noisy]})
     assert len(said) == 1
     assert f"At 10 % noise the clean accuracy of LP {words} without upstream noise" in said[0]
 
@@ -131,7 +131,7 @@ def test_upstream_noise_is_judged_in_pairs_and_after_correction(p, verdict, word
     pair = {"kind": "noise", "condition": "joint", "ratio": 0.1, "method": "lp", "task": noisy["task"], "split": "test"}
     pair |= {"attack": "none", "metric": "accuracy", "difference": -0.03, "low": -0.05, "high": -0.01, "p": p}
     other = {**pair, "split": "ood_test", "low": -0.05, "high": 0.01, "p": 0.5}
-    (found,) = claims.headlines({"rows": [fake.row(), noisy], "effects": [pair, other]})
+    (found,) = findings.headlines({"rows": [fake.row(), noisy], "effects": [pair, other]})
     assert found.verdict == verdict
     assert f"LP {words} without upstream noise" in found.text
     assert "paired difference -3.0 points (95 % interval -5.0 to -1.0)" in found.text
@@ -140,9 +140,9 @@ def test_upstream_noise_is_judged_in_pairs_and_after_correction(p, verdict, word
 
 def test_a_difference_that_falls_to_the_correction_is_not_called_one():
     items = [fake.comparison(0.031, 0.012, 0.050, p=0.04, b=b) for b in ("lp", "mlp")]
-    kept = claims.judged({"comparisons": items})
+    kept = findings.judged(items)
     assert [(item["alone"], item["verdict"]) for item in kept] == [("above", "none")] * 2
-    said = claims.findings({"comparisons": items})
+    said = findings.findings({"comparisons": items})
     assert "no difference between RAN and LP is shown" in said[0]
     assert "(95 % interval 1.2 to 5.0 points; it does not stand after correction)" in said[0]
     assert "2 intervals lie above zero" in said[-1]
@@ -155,10 +155,10 @@ def test_a_difference_that_falls_to_the_correction_is_not_called_one():
 )
 def test_the_attack_is_worded_by_what_it_did(low, high, words):
     hit = fake.row(attack="pgd", value=(low + high) / 2, low=low, high=high)
-    assert words in claims.findings({"rows": [fake.row(), hit]})[0]
+    assert words in findings.findings({"rows": [fake.row(), hit]})[0]
 
 
 def test_holm_against_hand_computed_values():
-    assert claims.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert claims.holm([0.5, 0.9]) == [1.0, 1.0]
-    assert claims.holm([]) == []
+    assert findings.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert findings.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert findings.holm([]) == []

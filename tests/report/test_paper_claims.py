@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ranjax.report import ablation, evidence
+from ranjax.report import accuracy_sections as sections
+from ranjax.report import page
 from ranjax.report import paper_claims as abstract
 
 
@@ -97,22 +98,23 @@ def test_what_a_part_of_ran_is_worth_is_told_by_run_and_over_runs():
         results(comparisons=[comparison("lp", 0.1, 0.0, 0.2, 0.01), without("filter", d, 0.001), without("mse", 0, 1)])
         for d in (0.10, 0.11, 0.12)
     ]
-    one = ablation.differences(runs[:1])
+    one = sections.ablation_differences(runs[:1])
     assert [(item["b"], item["p_holm"]) for item in one] == [("ran_without_filter", 0.002), ("ran_without_mse", 1.0)]
-    shown = ablation.table(one).markdown()
+    shown = sections.ablation_table(one).markdown()
     assert "| 30 % | low-pass filter | ▲ 10.0 [8.0, 12.0] |" in shown
     assert "| 30 % | consistency | ○ 0.0 [" in shown
-    three = ablation.differences(runs)[0]
+    three = sections.ablation_differences(runs)[0]
     assert (three["difference"], three["n"]) == (pytest.approx(0.11), 3)
     assert three["low"] < 0.11 - 0.02  # Student's over three runs, which vary by their own sampling error at least
-    assert ablation.table(ablation.differences([results()])) is None
+    assert sections.ablation_table(sections.ablation_differences([results()])) is None
 
 
 def test_on_the_page_each_claim_stands_over_its_lines():
     found = abstract.claims([results()])
-    html = evidence.claims_html(found)
+    html, _ = page.build(results(), {})
+    html = html.partition('<section id="claims"')[2].partition("</section>")[0]
     names = list(dict.fromkeys(one.claim for one in found))
     assert html.count('class="title"') == len(names) > 1
     assert [html.index(f">{name}<") for name in names] == sorted(html.index(f">{name}<") for name in names)
     assert html.count("<td></td>") == 0
-    assert "| Claim | Measured |" in evidence.claims_table(found).markdown()
+    assert "| Claim | Measured |" in sections.claims_table(found).markdown()

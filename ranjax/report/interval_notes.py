@@ -1,0 +1,43 @@
+"""What intervals and tests hold fixed: the choice of few labels, and images of one patient or questions of one image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ranjax.report.stored_results import Results
+from ranjax.report.wording import capitalized, finite, percent, split_label
+
+
+def few_labels(results: Results) -> str:
+    """Return how few labels a run had and what its intervals hold fixed; empty where all labels were used."""
+    adapt = (results.get("config") or {}).get("adapt") or {}
+    of_methods = [method["data"] for method in results.get("methods") or [] if isinstance(method.get("data"), Mapping)]
+    data: Mapping[str, object] = of_methods[0] if of_methods else {}
+    shots, share = (data.get(name, adapt.get(name)) for name in ("shots", "share"))
+    if finite(shots) and shots > 0:
+        few = f"{shots:g} labelled example{'s' if shots != 1 else ''} of each class"
+    elif finite(share) and 0 < share < 1:
+        few = f"{percent(share)} of the labelled examples"
+    else:
+        return ""
+    count = data.get("examples")
+    few += f" ({count:,} in all)" if finite(count) else ""
+    return (
+        f"Few labels: every method and head of this run was fitted to the same {few}. Intervals and tests hold that "
+        "choice fixed: they do not say what another choice would give, which runs that differ in their seed do."
+    )
+
+
+def clusters(results: Results) -> str:
+    """Return what is drawn whole on which splits; empty where every image stands alone."""
+    found = results.get("independent") or {}
+    if not found:
+        return ""
+    counts = ", ".join(f"{split_label(split)} {count}" for split, count in found.items())
+    drawn = " or ".join(name for name in ("patients", "pictures") if any(name in str(one) for one in found.values()))
+    return f"{capitalized(counts)}: intervals and tests draw whole {drawn}, and n counts {drawn}."
+
+
+def tested(results: Results, split: str, count: str) -> str:
+    """Return how many were tested on a split: "107 patients (171 images)", or `count` where each stands alone."""
+    return str((results.get("independent") or {}).get(split, count))

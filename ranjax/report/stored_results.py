@@ -1,0 +1,94 @@
+"""The content of results.json: how it is read, and one row a cell where a cell has a row for each head seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+from ranjax.core.errors import DataError
+from ranjax.report import wording
+
+SCHEMA = 1
+FIELDS = ("condition", "ratio", "method", "task", "split", "attack", "seed", "metric", "value", "low", "high", "n")
+CELL = ("condition", "ratio", "method", "task", "split", "attack", "metric")
+"""The fields that tell one figure of a run from another."""
+Results = Mapping[str, Any]
+"""The content of a results.json, or of a run.json."""
+
+
+class Row(TypedDict, total=False):
+    """One item of a list in results.json. Rows of figures have `FIELDS`; comparisons and effects a "difference"."""
+
+    condition: str
+    ratio: float
+    method: str
+    a: str
+    b: str
+    kind: str
+    task: str
+    split: str
+    attack: str
+    features: str
+    seed: int | None
+    metric: str
+    group: str
+    run: str
+    value: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    effect: float
+    n: int
+    seeds: int
+    runs: int
+    verdict: str
+    alone: str
+    radius: float
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a JSON document.
+
+    Raises:
+      DataError: the file is absent, is not JSON, or does not hold an object.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise DataError(f"{path} holds {type(document).__name__}, an object is needed.")
+    return document
+
+
+def load_results(path: Path) -> dict[str, Any]:
+    """Read results.json and check its schema.
+
+    Raises:
+      DataError: as `load`, or the schema is not the one this version writes.
+    """
+    results = load(path)
+    if results.get("schema", SCHEMA) != SCHEMA:
+        raise DataError(f"{path} has schema {results['schema']!r}; this version reads schema {SCHEMA}.")
+    return results
+
+
+def pooled(rows: Iterable[Row]) -> list[Row]:
+    """Return one row a cell: the one over all seeds or, where there is none, its seeds' mean without interval."""
+    cells: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        if wording.finite(row.get("value")) and wording.finite(row.get("ratio")):
+            cells.setdefault(tuple(row.get(field) for field in CELL), []).append(row)
+    return [_over_seeds(cell) for cell in cells.values()]
+
+
+def _over_seeds(cell: Sequence[Row]) -> Row:
+    overall = [row for row in cell if row.get("seed") is None]
+    if overall:
+        return overall[0]
+    mean = sum(row["value"] for row in cell) / len(cell)
+    return cast(Row, {**cell[0], "seed": None, "value": mean, "low": None, "high": None})
