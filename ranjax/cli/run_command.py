@@ -120,6 +120,6 @@ def _run(config: ConfigDict, workdir: Path, redo: bool, until: str, stop: Callab
 
 def _show_results(workdir: Path, page: Path) -> None:
     from ranjax.core import files
-    from ranjax.report.report_tables import terminal_table
+    from ranjax.report import terminal_table
 
     print(f"\n{terminal_table(files.read_json(workdir / 'results.json')['rows'])}\nreport: {page}", flush=True)

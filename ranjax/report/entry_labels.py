@@ -12,20 +12,11 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ranjax.attacks.attack_table import ATTACKS
+from ranjax.data.recipe_table import RECIPES
 from ranjax.methods.table import METHODS, PARTS, Style
 
-ATTACKS = {
-    "pgd": "PGD",
-    "worst": "worst of all",
-    "transfer": "transferred",
-    "words": "prompts",
-    "image_only": "image",
-    "text_only": "report",
-    "sep": "both apart",
-    "sequential": "one after the other",
-    "coattack": "Co-Attack",
-    "sga": "SGA",
-}
+_OTHER_ATTACKS = {"worst": "worst of all", "transfer": "transferred", "words": "prompts"}
 
 
 class MethodLabel(NamedTuple):
@@ -53,7 +44,7 @@ def labels_document(methods: Iterable[str], attacks: Iterable[str]) -> dict[str,
         "methods": {
             name: label._replace(style=label.style and vars(label.style))._asdict() for name, label in shown.items()
         },
-        "attacks": {name: attack_name(name) for name in attacks if name not in ATTACKS},
+        "attacks": {name: attack_name(name) for name in attacks if ATTACKS.source_of(name) or RECIPES.source_of(name)},
     }
 
 
@@ -131,7 +122,10 @@ def is_ablation(item: object) -> bool:
 def attack_name(name: object) -> str:
     """Return the label of an attack; one that is not known in capitals."""
     name = str(name)
-    return ATTACKS.get(name) or str(_FROM_RESULTS.get().get("attacks", {}).get(name, name.upper()))
+    entry = ATTACKS.get(name) or RECIPES.get(name)
+    if entry is not None:
+        return entry.label
+    return _OTHER_ATTACKS.get(name) or str(_FROM_RESULTS.get().get("attacks", {}).get(name, name.upper()))
 
 
 def attack_label(name: object, among: Iterable[object] = ()) -> str:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ranjax.data.recipe_table import RECIPES
 from ranjax.methods.table import METHODS
 from ranjax.report import wording
 from ranjax.report.stored_results import Row, pooled
@@ -20,7 +21,6 @@ SIMULATED = (
 )
 NO_CLAIM = "No clinical claim is made. It has not been validated on patients, and must not inform care."
 _SHOWN = ("accuracy", "macro_auroc", "recall@1")
-_WITHOUT_ATTACK = ("gaussian", "caption_shuffle")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _noise(facts: Facts) -> str:
     if not facts.ratio:
         return "none; every pair is as its source has it."
     config, share = facts.config, f"{100 * facts.ratio:g} % of the pairs"
-    if facts.recipe in _WITHOUT_ATTACK:
+    if facts.recipe in RECIPES and RECIPES[facts.recipe].kind == "control":
         return f"{share} replaced by noisy pairs of the control `{facts.recipe}`, made without an attack."
     attack = config["noise.image_attack"]
     settings = "".join(
