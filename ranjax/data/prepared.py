@@ -1,9 +1,9 @@
 """Prepared sets: written once, whole or not at all, and read by every later stage.
 
-    prepared = prepare(RadiographSettings(seed=0), "data")
+    prepared = open_prepared("prepared/nih")
     prepared.splits["train"][0]["report"]
 
-A set lies in ``folder/<builder>/<fingerprint>/<version>/``: array_record shards as tensorflow-datasets writes them,
+A set lies in ``folder/ranjax_set/<fingerprint>/<version>/``: array_record shards as tensorflow-datasets writes them,
 and ``prepared.json`` with classes, prompts, data card, counts and exclusions, written last. Another seed, size or table
 gives another fingerprint, and so another folder beside it.
 """
@@ -13,26 +13,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import io
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import absl.logging
+from typing import TYPE_CHECKING, Any
 
 from ranjax.core import files
 from ranjax.core.errors import DataError
-from ranjax.core.files import digest
-from ranjax.data.set_settings import RadiographSettings
 from ranjax.data.sources import Source, open_splits
-from ranjax.data.space import no_space, require_space
-from ranjax.data.splits import SPLITS
+
+if TYPE_CHECKING:
+    from ranjax.data.array_records import Written
 
 MANIFEST = "prepared.json"
-Progress = Callable[[int, int], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,37 +58,6 @@ class PreparedSet:
     fingerprint: str
     content: str
     value_range: tuple[int, int] = (0, 255)
-
-
-def fingerprint(settings: RadiographSettings) -> str:
-    """Return 16 hexadecimal digits that change whenever the prepared set would."""
-    from ranjax.data.builders import pair_builder as pairs
-    from ranjax.data.text import pairing
-
-    stated = dataclasses.asdict(settings)
-    if settings.reports:
-        stated["reports"] = pairing.digest_of(settings.reports)
-    return digest({"layout": pairs.VERSION, "settings": stated, "generator": _generator_code()})
-
-
-def prepare(
-    settings: RadiographSettings, folder: str | os.PathLike[str], progress: Progress | None = None
-) -> PreparedSet:
-    """Generate the radiographs that `settings` describes below `folder`, or open them if that is done.
-
-    Only one process prepares at a time; the others wait. What an interrupted preparation left is removed.
-
-    Args:
-      settings: the set; `set_writing.prepare_set` is the same for sets of files.
-      folder: where prepared sets are kept; several may share it.
-      progress: called with (rows done, rows in all).
-
-    Raises:
-      DataError: `settings.reports` are none, or nothing is left in a split.
-      files.DiskFullError: no space is left; nothing half-written stays.
-    """
-    mark = fingerprint(settings)
-    return open_or_write(folder, mark, lambda place: _write(settings, place, mark, progress))
 
 
 def open_or_write(folder: str | os.PathLike[str], mark: str, write: Callable[[Path], None]) -> PreparedSet:
@@ -140,63 +103,10 @@ def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None
     )
 
 
-def _write(settings: RadiographSettings, folder: Path, mark: str, progress: Progress | None) -> None:
-    from ranjax.data import radiographs
-    from ranjax.data.builders.radiograph_builder import RanjaxRadiographs
-    from ranjax.data.text import pairing
-
-    with quiet_tfds():
-        builder = RanjaxRadiographs(settings, mark, data_dir=os.fspath(folder), file_format="array_record")
-    write_records(builder, folder, settings.image_size, progress)
-    stated = {
-        "fingerprint": mark,
-        "kind": type(settings).__name__,
-        "settings": dataclasses.asdict(settings),
-        "classes": list(radiographs.CLASSES),
-        "prompts": {name: list(radiographs.PROMPTS[name]) for name in radiographs.CLASSES},
-        "label_words": sorted(radiographs.LABEL_WORDS),
-        "card": {**radiographs.DATA_CARD, **(pairing.CARD if settings.reports else {})},
-    }
-    write_manifest(builder, stated)
-
-
-def write_records(builder: Any, folder: Path, image_size: int, progress: Progress | None) -> None:
-    """Runs a `PairsBuilder`: array_record shards, without TFDS's own output.
-
-    Raises:
-      files.DiskFullError: no space is left.
-      DataError: nothing is left in a split.
-    """
-    import tensorflow_datasets as tfds
-
-    # Films compress to about half; their shuffle holds them once more.
-    require_space(folder, builder.total * image_size**2)
-    if progress is not None:
-        builder.progress = lambda done: progress(done, builder.total)
-    download = tfds.download.DownloadConfig(try_download_gcs=False)
-    # TFDS wants a folder for downloads, though nothing is downloaded.
-    with quiet_tfds(), no_space(folder), tempfile.TemporaryDirectory() as downloads:
-        builder.download_and_prepare(download_dir=downloads, download_config=download, file_format="array_record")
-
-
-def write_manifest(builder: Any, stated: Mapping[str, Any]) -> None:
-    """The manifest, last of all: what is `stated`, and what the builder counted."""
-    counted = {
-        "content": builder.content,
-        "counts": {split: builder.counts[split] for split in SPLITS if split in builder.counts},
-        "exclusions": builder.exclusions,
-        "value_range": [0, 255],
-    }
-    files.write_json(Path(builder.data_dir) / MANIFEST, {**stated, **counted})
-
-
-def _generator_code() -> str:
-    """Hash of the generator's own files: a changed renderer or grammar must not pass for the prepared images."""
-    from ranjax.data import radiographs
-
-    root = Path(radiographs.__file__).parent
-    names = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix not in (".pyc", ".md"))
-    return digest([[os.fspath(path.relative_to(root)), files.sha256(path)] for path in names])
+def write_manifest(written: Written, stated: Mapping[str, object]) -> None:
+    """Write the manifest, last of all: what is `stated`, and what was counted."""
+    counted = {"content": written.content, "counts": written.counts, "exclusions": written.exclusions}
+    files.write_json(written.folder / MANIFEST, {**stated, **counted, "value_range": [0, 255]})
 
 
 def _is_done(folder: Path, mark: str) -> bool:
@@ -220,23 +130,3 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-@contextlib.contextmanager
-def quiet_tfds() -> Iterator[None]:
-    """Without TFDS's own bars and lines: the caller shows the progress."""
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.utils import tqdm_utils
-
-    shown = tqdm_utils._active
-    tfds.disable_progress_bar()
-    # It warns that a config is not among the builder's named ones; a fingerprint never is.
-    level = absl.logging.get_verbosity()
-    absl.logging.set_verbosity(absl.logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        absl.logging.set_verbosity(level)
-        if shown:
-            tfds.enable_progress_bar()

@@ -10,12 +10,13 @@ audit and the contact sheet join them; the manifest comes last and the parts go.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,16 +26,19 @@ from ranjax.core import files
 from ranjax.core.checks import texts_by_name
 from ranjax.core.errors import DataError
 from ranjax.data import set_page as audit
+from ranjax.data.array_records import Progress, write_records
 from ranjax.data.images import decode, duplicates
-from ranjax.data.prepared import PreparedSet, Progress, open_or_write, quiet_tfds, write_manifest, write_records
+from ranjax.data.prepared import PreparedSet, open_or_write, write_manifest
 from ranjax.data.row_filters import Row, Selection, digest_of, select
 from ranjax.data.set_settings import SetSettings
 from ranjax.data.sets import SETS
+from ranjax.data.sets.spec import Rejected
+from ranjax.data.sources import Record
 from ranjax.data.space import no_space, require_space
+from ranjax.data.splits import SPLITS
 from ranjax.data.text.deidentify import PUBLIC
 
 SHEET = "contact_sheet.png"
-_TRAINING = ("train", "adapt", "validation")
 
 
 def prepare_set(
@@ -81,8 +85,6 @@ def _prepare(
     stop: Callable[[], bool],
     say: Callable[[str], None],
 ) -> None:
-    from ranjax.data.builders.set_builder import RanjaxSet
-
     parts = folder / ".parts" / mark
     require_space(folder, len(selection.rows) * settings.image_size**2)
     references = [row.image for row in selection.rows]
@@ -95,13 +97,20 @@ def _prepare(
     say(f"{len(pairs)} copies of an image across splits" + (f", {len(dropped)} dropped" if dropped else ""))
     if stop():
         raise decode.Interrupted
-    with quiet_tfds():
-        builder = RanjaxSet(
-            settings, selection, parts, dropped, mark, data_dir=os.fspath(folder), file_format="array_record"
-        )
-    write_records(builder, folder, settings.image_size, None)
+    written = write_records(
+        folder,
+        mark,
+        _records_by_split(selection, parts, dropped),
+        total=len(selection.rows) + len(selection.rejected),
+        class_count=len(selection.classes),
+        image_size=settings.image_size,
+        description=selection.spec.title,
+        rejected=selection.rejected,
+        # Shared patients were refused before, or allowed by the user.
+        shared_patients=settings.allow_shared_patients,
+    )
     kept = [place for place in facts.places if place not in dropped]
-    _write_sheet(Path(builder.data_dir) / SHEET, parts, kept, len(selection.rows), settings.seed)
+    _write_sheet(written.folder / SHEET, parts, kept, len(selection.rows), settings.seed)
     stated = {
         "fingerprint": mark,
         "kind": type(settings).__name__,
@@ -112,8 +121,29 @@ def _prepare(
         "card": _card(settings, selection),
         "audit": _audit(selection, facts, kept, pairs),
     }
-    write_manifest(builder, stated)
+    write_manifest(written, stated)
     shutil.rmtree(parts)
+
+
+def _records_by_split(
+    selection: Selection, parts: Path, dropped: Mapping[int, str]
+) -> dict[str, Callable[[], Iterator[Record | Rejected]]]:
+    """Return a function per split that yields its rows with the outcomes of their images."""
+
+    def records(split: str) -> Iterator[Record | Rejected]:
+        # Rows are sorted by split, so each split reads its own parts and no other.
+        places = [place for place, row in enumerate(selection.rows) if row.split == split]
+        for place, outcome in zip(places, decode.outcomes(parts, places[0], places[-1] + 1)):
+            row = selection.rows[place]
+            if reason := outcome.reason or dropped.get(place, ""):
+                yield Rejected(row.id, split, reason)
+                continue
+            record = row._asdict()
+            stored = {key: record[key] for key in ("id", "report", "label", "labels", "patient", "group")}
+            yield stored | {"image": decode.pixels(outcome), "png": outcome.png}
+
+    used = {row.split for row in selection.rows}
+    return {split: functools.partial(records, split) for split in SPLITS if split in used}
 
 
 class _Facts(NamedTuple):

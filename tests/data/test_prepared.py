@@ -17,7 +17,8 @@ from ranjax.core import files
 from ranjax.core.errors import DataError
 from ranjax.data import radiographs
 from ranjax.data.images.reading import read_image
-from ranjax.data.prepared import fingerprint, open_prepared, prepare
+from ranjax.data.prepared import open_prepared
+from ranjax.data.radiograph_set import fingerprint, prepare_radiographs
 from ranjax.data.set_writing import prepare_set
 
 
@@ -93,13 +94,13 @@ def test_a_killed_preparation_is_redone_cleanly(folder, prepared, tmp_path):
         import os, signal, sys
         sys.path.insert(0, {os.path.dirname(__file__)!r})
         from small_data import folder_settings
-        from ranjax.data.builders.pair_builder import PairsBuilder
+        from ranjax.data.array_records import _Builder
         from ranjax.data.set_writing import prepare_set
         def stop(self):
             self._done += 1
             if self._done == 14:
                 os.kill(os.getpid(), signal.SIGKILL)
-        PairsBuilder._advance = stop
+        _Builder._advance = stop
         prepare_set(folder_settings({str(folder)!r}), {str(tmp_path)!r})
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True)
@@ -145,7 +146,7 @@ def flat_films(monkeypatch):
 
 def test_generated_radiographs_are_a_prepared_set(flat_films, tmp_path):
     settings = radiograph_settings(3, 16, train=20, test=9, ood_test=5)
-    made = prepare(settings, tmp_path)
+    made = prepare_radiographs(settings, tmp_path)
     assert dict(made.counts) == {"train": 20, "test": 9, "ood_test": 5}
     assert made.classes == radiographs.CLASSES
     assert made.card["licence"].startswith("Creative Commons")
@@ -175,7 +176,7 @@ def test_seed_size_and_counts_change_the_fingerprint():
 
 @pytest.mark.slow
 def test_real_films_are_prepared(tmp_path):
-    made = prepare(radiograph_settings(0, 32, train=12, ood_test=4), tmp_path)
+    made = prepare_radiographs(radiograph_settings(0, 32, train=12, ood_test=4), tmp_path)
     cases = radiographs.sample_cases(0, "train", 12, 0.2)
     films = dict(zip([case.id for case in cases], radiographs.render_cases(cases, 32)))
     for record in made.splits["train"]:

@@ -64,13 +64,13 @@ def run(context: Context) -> dict[str, Any]:
 
 def prepare_set_of(context: Context) -> PreparedSet:
     """Prepare the set of the config's source in `data_folder`, or open it if that is done."""
-    from ranjax.data.prepared import prepare
+    from ranjax.data.radiograph_set import prepare_radiographs
     from ranjax.data.set_writing import prepare_set
 
     config = context.config
     settings = read(DataSettings, config.data).to_prepare(config.seed)
     if isinstance(settings, RadiographSettings):
-        return prepare(settings, data_folder(context), _progress(context))
+        return prepare_radiographs(settings, data_folder(context), _progress(context))
     return prepare_set(settings, data_folder(context), progress=_progress(context), say=context.say)
 
 

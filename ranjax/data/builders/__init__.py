@@ -1,1 +1,0 @@
-"""tensorflow-datasets builders: what turns a source into prepared array_record files."""
