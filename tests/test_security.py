@@ -188,10 +188,10 @@ def test_the_users_own_key_is_made_once_for_its_owner_alone(tmp_path, monkeypatc
 def test_a_run_hides_patients_unless_it_is_told_that_they_are_public(tmp_path):
     config = configs.default_config()
     config.data.source, config.data.set.name, config.data.set.data_dir = "set", "table", str(tmp_path)
-    made = read(DataSettings, config.data).to_prepare(0)
+    made = read(DataSettings(), config.data).to_prepare(0)
     assert (made.patient_key, made.deidentify) == ("", True)
     config.data.set.patient_key = "none"
-    assert read(DataSettings, config.data).to_prepare(0).patient_key == "none"
+    assert read(DataSettings(), config.data).to_prepare(0).patient_key == "none"
 
 
 def test_the_attack_command_marks_reports_before_it_writes_them(tmp_path):

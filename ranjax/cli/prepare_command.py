@@ -22,13 +22,12 @@ decoded is kept.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from typing import TYPE_CHECKING
 
 from ranjax.cli import outcome
 from ranjax.core.checks import maps
 from ranjax.core.errors import ConfigError
-from ranjax.core.settings import keys_of
+from ranjax.core.settings import keys_of, read
 
 if TYPE_CHECKING:
     from ranjax.data.set_settings import SetSettings
@@ -76,12 +75,11 @@ def settings_of(arguments: argparse.Namespace) -> SetSettings:
             raise ConfigError(f"--{name}", "", "a folder")
     if arguments.what:
         raise ConfigError("NAME", arguments.what, "no second word after the name of a set")
-    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(SetSettings)}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(arguments).items()}
     try:
-        return SetSettings(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+        return read(SetSettings(), given)
     except ConfigError as error:
-        own = f"--{error.key}" if error.key in given else error.key
-        raise ConfigError(own, error.value, error.expected, error.hint) from error
+        raise ConfigError(error.key.replace("data.set.", "--"), error.value, error.expected, error.hint) from error
 
 
 def explain(name: str) -> str:

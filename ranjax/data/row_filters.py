@@ -185,7 +185,7 @@ def _row(
     if privacy.key:
         patient, identity = privacy.patient(patient), privacy.identity(entry.id)
         kept = (*_KEPT, *_ASKED) if spec.kind == "questions" else _KEPT
-        group = privacy.group({name: v for name, v in group.items() if name in kept})
+        group = dict(privacy.group({name: str(v) for name, v in group.items() if name in kept}))
     return Row(identity, entry.image, report, single, labels, patient, split, group)
 
 

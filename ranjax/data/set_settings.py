@@ -10,7 +10,7 @@ import dataclasses
 from ranjax.core.checks import at_least, between, maps, one_of, texts_by_name
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.core.files import digest
-from ranjax.core.settings import group, setting
+from ranjax.core.settings import check_settings, group, setting
 from ranjax.data.images import RESIZE_MODES
 from ranjax.data.sets import SETS
 from ranjax.data.splits import SPLITS
@@ -150,31 +150,29 @@ class SetSettings:
         if not self.name:
             return  # no set: only the defaults
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, tuple):
+            if isinstance(value := getattr(self, field.name), tuple):
                 object.__setattr__(self, field.name, tuple(filter(None, value)))
-            if expected := field.metadata["check"](value):
-                raise ConfigError(field.name, value, expected)
+        check_settings("data.set", self)
         known = SETS.resolve(self.name).options
         for name, value in self.option_values.items():
             if name not in known:
                 expected = f"one of {', '.join(known)}" if known else f"no option: the set {self.name} has none"
-                raise ConfigError("options", f"{name}={value}", expected, nearest(name, known))
+                raise ConfigError("data.set.options", f"{name}={value}", expected, nearest(name, known))
         for name in self.sections:
             if name not in SECTIONS:
-                raise ConfigError("sections", name, f"names out of {', '.join(SECTIONS)}", nearest(name, SECTIONS))
+                raise ConfigError("data.set.sections", name, f"one of {', '.join(SECTIONS)}", nearest(name, SECTIONS))
         for name in texts_by_name(self.prompts) if self.classes else ():
             if name not in self.classes:
-                expected = f"prompts of {', '.join(self.classes)}"
-                raise ConfigError("prompts", name, expected, nearest(name, self.classes))
+                expected = f"a text that begins with one of {', '.join(f'{c}=' for c in self.classes)}"
+                raise ConfigError("data.set.prompts", name, expected, nearest(name, self.classes))
         if len(set(self.classes)) != len(self.classes) or len(self.classes) == 1:
-            raise ConfigError("classes", self.classes, "at least two different class names")
-        shares = (self.adapt, self.validation, self.test)
-        if sum(shares) >= 1:
-            raise ConfigError("adapt, validation, test", shares, "shares that leave some for train")
+            raise ConfigError("data.set.classes", self.classes, "at least two different class names")
+        if self.adapt + self.validation + self.test >= 1:
+            expected = "shares of adapt, validation and test that leave some for train"
+            raise ConfigError("data.set.test", self.test, expected)
         if bool(self.tokenizer) != (self.max_tokens > 0):
-            given = {"tokenizer": self.tokenizer, "max_tokens": self.max_tokens}
-            raise ConfigError("max_tokens", given, "a tokenizer and at least 8 tokens, or neither")
+            expected = "a tokenizer and at least 8 tokens, or neither"
+            raise ConfigError("data.set.max_tokens", self.max_tokens, expected)
 
     @property
     def option_values(self) -> dict[str, str]:

@@ -34,7 +34,7 @@ class Source(Sequence[Record]):
         record.pop("image")
         return record
 
-    def __getitem__(self, index):  # type: ignore[override]
+    def __getitem__(self, index: Any) -> Any:
         index = int(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of a source with {len(self)} records")

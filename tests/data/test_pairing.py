@@ -101,7 +101,7 @@ def test_the_config_names_the_wheel(tmp_path):
     override(config, "data.radiographs.reports", str(tmp_path / "no.whl"))
     validate(config)
     with pytest.raises(DataError, match=r"no\.whl does not exist"):
-        fingerprint(read(DataSettings, config.data).to_prepare(config.seed))
+        fingerprint(read(DataSettings(), config.data).to_prepare(config.seed))
 
 
 @pytest.mark.skipif("RANJAX_TORCHXRAYVISION_WHEEL" not in os.environ, reason="names no torchxrayvision 1.5.7 wheel")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from heart_measure import cardiothoracic_ratio, lesion_volumes
 
 from ranjax.data.radiographs import (
     CLASSES,
@@ -11,11 +12,9 @@ from ranjax.data.radiographs import (
     KINDS,
     OUT_OF_DOMAIN,
     Acquisition,
-    cardiothoracic_ratio,
     label,
     labels,
     lesion_masks,
-    lesion_volumes,
     render_cases,
     sample_cases,
 )

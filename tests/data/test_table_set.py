@@ -169,7 +169,7 @@ def test_reports_are_written_from_columns(tmp_path):
     ("changes", "key"),
     [
         ({"unknown_labels": "guess"}, "unknown_labels"),
-        ({"adapt": 0.5, "test": 0.5}, "adapt, validation, test"),
+        ({"adapt": 0.5, "test": 0.5}, "test"),
         ({"classes": ("ill", "ill")}, "classes"),
         ({"prompts": ("il=a film of an ill lung.",)}, "prompts"),
         ({"image_size": 8}, "image_size"),
@@ -178,7 +178,7 @@ def test_reports_are_written_from_columns(tmp_path):
 def test_contradicting_settings_are_refused(tmp_path, changes, key):
     with pytest.raises(ConfigError) as error:
         folder_settings(tmp_path, **changes)
-    assert error.value.key == key
+    assert error.value.key == f"data.set.{key}"
 
 
 def test_two_tables_make_one_set(tmp_path):

@@ -39,7 +39,7 @@ class Augmentation:
     contrast: float = 0.0
     sentences: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0.1 <= self.crop <= 1.0:
             raise ConfigError("data.augment_crop", self.crop, "a share of the side from 0.1 to 1")
         for name in ("flip", "contrast", "sentences"):

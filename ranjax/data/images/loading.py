@@ -54,9 +54,9 @@ def load(reference: Reference) -> Loaded:
     if _is_dicom(data):
         picture, header = dicom.read_dicom(data)
         refuse_constant(picture)
-        low, high = picture.getextrema()
+        low, high = np.asarray(picture.getextrema(), np.float64)
         mode = f"DICOM {header['PhotometricInterpretation'] or 'without photometric interpretation'}"
-        return Loaded(picture, mode, (picture.height, picture.width), low, high)
+        return Loaded(picture, mode, (picture.height, picture.width), float(low), float(high))
     with open_image(data) as image:
         return _described(image, invert=isinstance(reference, FileRef) and reference.invert)
 
@@ -113,7 +113,7 @@ def _zip_member(reference: ZipRef) -> bytes:
 
 
 def _cell(reference: CellRef) -> bytes:
-    value: Any = read_table(reference.path).column(reference.name)[reference.index].as_py()
+    value: object = read_table(reference.path).column(reference.name)[reference.index].as_py()
     if isinstance(value, dict):
         value = value.get("bytes") or _beside(reference.path, value.get("path"))
     if not isinstance(value, bytes) or not value:

@@ -22,8 +22,7 @@ from ranjax.data.radiographs.findings import (
     labels,
 )
 from ranjax.data.radiographs.grammar import LABEL_WORDS, PROMPTS, write_prompts, write_report
-from ranjax.data.radiographs.measure import cardiothoracic_ratio
-from ranjax.data.radiographs.render import lesion_masks, lesion_volumes, render_cases
+from ranjax.data.radiographs.render import lesion_masks, render_cases
 from ranjax.data.radiographs.sampling import sample_cases
 
 __all__ = [
@@ -39,11 +38,9 @@ __all__ = [
     "Case",
     "Finding",
     "Technique",
-    "cardiothoracic_ratio",
     "label",
     "labels",
     "lesion_masks",
-    "lesion_volumes",
     "render_cases",
     "sample_cases",
     "write_prompts",

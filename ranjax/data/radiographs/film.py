@@ -9,14 +9,14 @@ from ranjax.data.radiographs.lesions import Parameters
 from ranjax.data.radiographs.ray_projection import FILM_MM
 
 
-def _blur_matrix(size: int, sigma_mm: jax.Array) -> jax.Array:
+def _blur_matrix(size: int, sigma_mm: jax.Array | float) -> jax.Array:
     """Gaussian smoothing along one axis, f32[size, size]; the rows sum to 1."""
     cells = jnp.arange(size, dtype=jnp.float32) * (FILM_MM / size)
     weights = jnp.exp(-0.5 * ((cells[:, None] - cells[None, :]) / jnp.maximum(sigma_mm, 0.3)) ** 2)
     return weights / weights.sum(1, keepdims=True)
 
 
-def _smooth(picture: jax.Array, sigma_mm: jax.Array) -> jax.Array:
+def _smooth(picture: jax.Array, sigma_mm: jax.Array | float) -> jax.Array:
     matrix = _blur_matrix(picture.shape[0], sigma_mm)
     return matrix @ picture @ matrix.T
 

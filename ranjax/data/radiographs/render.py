@@ -60,9 +60,6 @@ def _shadows(fields: dict, parameters: dict, slab_cm: float, size: int) -> jax.A
     return jax.lax.map(one, parameters)
 
 
-_covers = jax.jit(lesions.covers)
-
-
 def render_cases(cases: Sequence[Case], size: int = 64, batch: int = 64) -> np.ndarray:
     """Films of `cases`, uint8[N, size, size]: bright bone, dark air, head up, patient's right on the image's left.
 
@@ -114,10 +111,3 @@ def _in_chunks(
 
 def _collect(out: np.ndarray, start: int, result: jax.Array) -> None:
     out[start : start + _CHUNK] = np.asarray(result)[: len(out) - start]
-
-
-def lesion_volumes(case: Case) -> dict[str, np.ndarray]:
-    """Cover f32[16, 64, 80] of each kind of lesion on the coarse grid (`volume.load_grid`), before projection."""
-    grid, fields = grid_fields(False)
-    parameters = {name: jnp.asarray(values[0]) for name, values in pack([case], grid).items()}
-    return {kind: np.asarray(cover) for kind, cover in _covers(fields, parameters).items()}

@@ -167,7 +167,7 @@ def _technique(draws: _Draws, acquisition: Acquisition) -> Technique:
         contrast=draws.uniform(*acquisition.contrast),
         noise=draws.uniform(*acquisition.noise),
         blur_mm=draws.uniform(*acquisition.blur_mm),
-        shutters_mm=tuple(shutters) if shuttered else (0.0, 0.0, 0.0, 0.0),
+        shutters_mm=(shutters[0], shutters[1], shutters[2], shutters[3]) if shuttered else (0.0, 0.0, 0.0, 0.0),
     )
 
 

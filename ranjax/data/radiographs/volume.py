@@ -125,7 +125,7 @@ def _noise(shape: tuple[int, ...], spacing: np.ndarray) -> list[np.ndarray]:
 
 def _wall_distance(lung: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """mm [X, Z] from the lateral and apical outline of a lung's shadow; mediastinum and diaphragm do not count."""
-    shadow = lung.any(axis=1)
+    shadow = np.asarray(lung.any(axis=1))
     right = _middle(shadow) < _MIDLINE - _COLUMNS.start
     lateral_first = shadow if right else shadow[::-1]
     inside = np.maximum.accumulate(lateral_first, axis=0)
@@ -142,7 +142,7 @@ def _landmarks(lung: np.ndarray, spacing: np.ndarray) -> tuple[float, float, tup
     """Lowest and highest z of a lung, and (x, z) of its hilum: 38 mm off the midline at 58 % of its height."""
     cells = np.argwhere(lung)
     low, high = ((cells[:, 2].min(), cells[:, 2].max() + 1) + np.array(_SLICES.start)) * spacing[2]
-    side = -1.0 if _middle(lung.any(axis=1)) < _MIDLINE - _COLUMNS.start else 1.0
+    side = -1.0 if _middle(np.asarray(lung.any(axis=1))) < _MIDLINE - _COLUMNS.start else 1.0
     return float(low), float(high), (38.0 * side, float(low + 0.58 * (high - low)))
 
 

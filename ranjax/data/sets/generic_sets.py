@@ -383,7 +383,7 @@ def _tfds(root: Path, options: Options) -> Iterator[Entry | Rejected]:
             if names:
                 given = row[values["label"]]
                 numbers = given if isinstance(given, list) else [given]
-                row[values["label"]] = [names[number] for number in numbers if number >= 0]
+                row[values["label"]] = [names[int(number)] for number in numbers if int(number) >= 0]
             image = RecordRef(str(builder.data_dir), expression, column, index)
             yield from_row(row, values, image, f"{expression}/{index}", split)
     for own in [] if chosen else builder.info.splits:

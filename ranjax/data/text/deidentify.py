@@ -123,11 +123,6 @@ def _own_key() -> Path:
     return path
 
 
-def key_mark(key: bytes) -> str:
-    """8 hexadecimal digits that tell whether two sets have the same secret, and nothing about it; "" without one."""
-    return hashlib.blake2b(b"mark", key=key, digest_size=4).hexdigest() if key else ""
-
-
 @dataclasses.dataclass(frozen=True)
 class Privacy:
     """What is done to records before they are written.

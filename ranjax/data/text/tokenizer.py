@@ -267,12 +267,12 @@ class Tokenizer:
     @functools.cached_property
     def _special_ids(self) -> frozenset[int]:
         named = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
-        own = {self.eos_id, self.pad_id, self.unk_id, self.bos_id, self.mask_id} - {None}
-        return frozenset(named | own)
+        own = (self.eos_id, self.pad_id, self.unk_id, self.bos_id, self.mask_id)
+        return frozenset(named | {index for index in own if index is not None})
 
     @property
     def _frame_ids(self) -> frozenset[int]:
-        return frozenset({self.bos_id, self.eos_id, self.pad_id} - {None})
+        return frozenset(i for i in (self.bos_id, self.eos_id, self.pad_id) if i is not None)
 
     def _pieces(self, words: Sequence[str]) -> list[list[int]]:
         # After another word: some tokenizers mark the space before a word in its token.

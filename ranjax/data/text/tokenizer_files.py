@@ -96,10 +96,7 @@ def write(path: str | os.PathLike[str], content: str, fingerprint: str, names: M
 def _assemble(folder: Path) -> tokenizers.Tokenizer:
     """The fast tokenizer of a folder with vocabulary files alone, as transformers assembles it."""
     # Lazily: transformers takes seconds to import. `vocab_file=` arguments are not used: they silently give UNK only.
-    if (folder / "vocab.txt").is_file():
-        from transformers import BertTokenizerFast
+    from transformers import BertTokenizer, CLIPTokenizer
 
-        return BertTokenizerFast.from_pretrained(os.fspath(folder), local_files_only=True).backend_tokenizer
-    from transformers import CLIPTokenizerFast
-
-    return CLIPTokenizerFast.from_pretrained(os.fspath(folder), local_files_only=True).backend_tokenizer
+    kind = BertTokenizer if (folder / "vocab.txt").is_file() else CLIPTokenizer
+    return kind.from_pretrained(os.fspath(folder), local_files_only=True).backend_tokenizer

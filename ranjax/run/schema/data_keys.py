@@ -63,8 +63,4 @@ def check(config: ConfigDict) -> None:
     for name in ("name", "data_dir"):
         if not config.data.set[name]:
             raise ConfigError(f"data.set.{name}", "", "a text where data.source = 'set'")
-    try:
-        read(SetSettings, config.data.set)
-    except ConfigError as error:
-        own = f"data.set.{error.key}" if error.key in config.data.set else error.key
-        raise ConfigError(own, error.value, error.expected, error.hint) from error
+    read(SetSettings(), config.data.set)  # checks what its fields demand of each other

@@ -68,7 +68,7 @@ def prepare_set_of(context: Context) -> PreparedSet:
     from ranjax.data.set_writing import prepare_set
 
     config = context.config
-    settings = read(DataSettings, config.data).to_prepare(config.seed)
+    settings = read(DataSettings(), config.data).to_prepare(config.seed)
     if isinstance(settings, RadiographSettings):
         return prepare_radiographs(settings, data_folder(context), _progress(context))
     return prepare_set(settings, data_folder(context), progress=_progress(context), say=context.say)

@@ -1,16 +1,18 @@
-"""Measurements a reader would take, made on the volume so that they are exact."""
+"""What a reader would measure on a generated film, taken from the volume so that it is exact."""
 
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ranjax.data.radiographs.findings import Case
-from ranjax.data.radiographs.lesions import heart_cover
+from ranjax.data.radiographs.lesions import covers, heart_cover
 from ranjax.data.radiographs.render import grid_fields
-from ranjax.data.radiographs.render_parameters import case_parameters
+from ranjax.data.radiographs.render_parameters import case_parameters, pack
 
 _heart_cover = jax.jit(heart_cover)
+_covers = jax.jit(covers)
 # Thinner rims (pericardial fat) cast no border that a reader would measure.
 _THICKNESS_CM = 4.5
 
@@ -26,6 +28,13 @@ def cardiothoracic_ratio(case: Case) -> float:
     heart = (np.asarray(fields["heart"]) < 0) & (np.asarray(lost) < 0.5) | (np.asarray(gained) > 0.5)
     lungs = np.asarray(fields["lobes"]).sum(0) > 0.5
     return _width(heart, _THICKNESS_CM / grid.slab_cm) / _width(lungs, 1.0)
+
+
+def lesion_volumes(case: Case) -> dict[str, np.ndarray]:
+    """Cover f32[16, 64, 80] of each kind of lesion on the coarse grid (`volume.load_grid`), before projection."""
+    grid, fields = grid_fields(False)
+    parameters = {name: jnp.asarray(values[0]) for name, values in pack([case], grid).items()}
+    return {kind: np.asarray(cover) for kind, cover in _covers(fields, parameters).items()}
 
 
 def _width(mask: np.ndarray, slabs: float) -> float:
