@@ -58,6 +58,7 @@ def test_override_reads_text_as_the_keys_type(config, name, text, expected):
         ("noise.recipe", "coatack", "coattack"),
         ("noise.protect", "maybe", "true or false"),
         ("adapt.methods", "('lp', 'rann')", "'ran'"),
+        ("adapt.methods", "lp,zero_shot", "another method: it is always evaluated"),
         ("data.image_size", "inf", "a whole number"),
         ("pretrain.learning_rate", "nan", "above 0"),
         ("pretrain.learning_rate", "inf", "a finite number"),
@@ -96,7 +97,6 @@ def test_what_is_not_allowed_is_refused_with_key_value_and_what_is(config, name,
             "adapt.methods",
             "at least one weight above 0",
         ),
-        ({"adapt.methods": "lp,zero_shot"}, "adapt.methods", "'zero_shot' is evaluated without it"),
     ],
 )
 def test_a_method_that_lacks_what_it_is_about_is_refused(config, keys, named, words):

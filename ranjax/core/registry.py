@@ -158,7 +158,8 @@ def check_entry(entry: object, *functions: str) -> None:
             raise ConfigError(f"{kind}.{field}", getattr(entry, field), "a function")
     settings = getattr(entry, "settings", None)
     if settings is not None:
-        if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
+        frozen = dataclasses.is_dataclass(settings) and settings.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        if not frozen or isinstance(settings, type):
             raise ConfigError(f"{kind}.settings", settings, "an instance of a frozen dataclass of settings, or None")
         keys_of(name, settings)  # refuses a field without a meaning
 

@@ -94,7 +94,14 @@ class Adapt:
 
 
 KEYS = keys_of("adapt", Adapt)
-TABLES = (EntryKeys(METHODS, ("adapt.methods",), "adapt", reserved=("tower",)),)
+
+
+def _accepts(method: Method) -> str:
+    return "another method: it is always evaluated" if method.family == "zero_shot" else ""
+
+
+TABLES = (EntryKeys(METHODS, ("adapt.methods",), "adapt", reserved=("tower",), accepts=_accepts),)
+
 
 _TUNED = ("fft", "tecoa", "fare", "pmg_aft")
 RENAMED = {
@@ -130,8 +137,8 @@ def check(config: ConfigDict) -> None:
     if adapt.shots and adapt.share < 1:
         raise ConfigError("adapt.share", adapt.share, f"1.0 where adapt.shots = {adapt.shots}: one of the two")
     methods = selected(adapt.methods)
-    if "zero_shot" in methods or len(methods) < len(adapt.methods):
-        raise ConfigError("adapt.methods", adapt.methods, "each method once; 'zero_shot' is evaluated without it")
+    if len(methods) < len(adapt.methods):
+        raise ConfigError("adapt.methods", adapt.methods, "each method once")
     for name, method in methods.items():
         _check_parts(adapt, name, method)
     _check_needs(config, methods)

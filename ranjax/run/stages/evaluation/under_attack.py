@@ -145,7 +145,7 @@ def check_masking(subject: EvaluatedEncoder, record: Record, split: str) -> None
 
 
 def _suspects(subject: EvaluatedEncoder, record: Record, split: str) -> list[str]:
-    """The reference method, the one most accurate under attack, and those that answer by a draw."""
+    """Return the reference method, the one most accurate under attack, those that answer by a draw or are a user's."""
     whole = [name for name in subject.methods if not METHODS[name].leaves_out]
     standing = {
         row["method"]: row["value"]
@@ -155,8 +155,8 @@ def _suspects(subject: EvaluatedEncoder, record: Record, split: str) -> list[str
         and row["seed"] is None
     }
     best = max((name for name in whole if name in standing), key=lambda name: standing[name], default=None)
-    drawn = [name for name in whole if subject.methods[name].random]
-    chosen = [REFERENCE] * (REFERENCE in whole) + [best] * (best is not None) + drawn
+    others = [name for name in whole if subject.methods[name].random or METHODS.source_of(name)]
+    chosen = [REFERENCE] * (REFERENCE in whole) + [best] * (best is not None) + others
     return list(dict.fromkeys(chosen or whole[-1:]))
 
 
