@@ -83,7 +83,7 @@ def settings_of(arguments: argparse.Namespace) -> SetSettings:
 
 
 def explain(name: str) -> str:
-    """A set's facts as text: what to download and how it must lie, classes, licence, citation, notes."""
+    """Return a set's facts as text: what to download and how it must lie, classes, licence, citation, notes."""
     from ranjax.data.sets import SETS
 
     spec = SETS.resolve(name, "NAME")
@@ -111,7 +111,7 @@ def listing(name: str = "") -> str:
 
 
 def describe(folder: str) -> str:
-    """What a prepared set holds: its audit as text, and where its contact sheet lies.
+    """Describe what a prepared set holds: its audit as text, and where its contact sheet lies.
 
     Raises:
       DataError: no prepared set lies there, or several.
@@ -128,7 +128,7 @@ def describe(folder: str) -> str:
 
 
 def iu_reports(path: str) -> str:
-    """What the Indiana University reports at `path` hold; they are read where they lie, and nothing is written.
+    """Describe the Indiana University reports at `path`; they are read where they lie, and nothing is written.
 
     Raises:
       DataError: none lie there.
@@ -155,7 +155,7 @@ def iu_reports(path: str) -> str:
 
 
 def prepare(arguments: argparse.Namespace) -> int:
-    """Prepares the set that the command line names; returns the exit code."""
+    """Prepare the set that the command line names, and return the exit code."""
     from ranjax.data.images import decode
     from ranjax.data.set_writing import prepare_set
     from ranjax.data.sets import SETS

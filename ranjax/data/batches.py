@@ -64,7 +64,8 @@ class Loader:
         return len(self.source)
 
     def load(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """The rows at `index` i[B]: images f32[B,H,W,C] in [0, 1], label i32[B], labels f32[B,C], index i32[B], ids
+        """Return the rows at `index` i[B]: images f32[B,H,W,C] in [0, 1], label i32[B], labels f32[B,C], index
+        i32[B], ids
         str[B], and with a tokenizer tokens i32[B,L] and mask bool[B,L]."""
         index = np.asarray(index)
         rows = {k: v[index] for k, v in self._rows.items()} if self._rows is not None else self._read(index)
@@ -98,14 +99,14 @@ class Loader:
         return [self.source[i] for i in index]
 
     def _records_by_threads(self, index: np.ndarray) -> list[Record]:
-        """A run of rows for each thread: handing over single rows costs more than it evens out."""
+        """Read a run of rows in each thread: handing over single rows costs more than it evens out."""
         if self._pool is None:
             return self._records(index)
         parts = np.array_split(np.asarray(index), min(self.threads, len(index)))
         return [record for part in self._pool.map(self._records, parts) for record in part]
 
     def encode(self, reports: list[str]) -> dict[str, np.ndarray]:
-        """tokens i32[B, L] and mask bool[B, L] of reports."""
+        """Encode reports to tokens i32[B, L] and mask bool[B, L]."""
         if self.tokenizer is None:
             return {}
         tokens = self.tokenizer.encode(reports, self.length)
@@ -113,7 +114,7 @@ class Loader:
 
 
 def _warn_of_range(images: np.ndarray) -> None:
-    """Warns where the first rows disagree with the range that their type declares (0..255, or 0..65535)."""
+    """Warn where the first rows disagree with the range that their type declares (0..255, or 0..65535)."""
     high, declared = int(images.max()), int(np.iinfo(images.dtype).max)
     if high <= (1 if images.dtype == np.uint8 else 255):
         warnings.warn(
@@ -177,11 +178,11 @@ class Batches:
         return self._dataset[int(step)]
 
     def index(self, step: int) -> np.ndarray:
-        """i[B]: positions in the source of the global batch of `step`, without reading it."""
+        """Return i[B], the positions in the source of the global batch of `step`, without reading it."""
         return np.asarray(self._order.repeat(None, reseed_each_epoch=True)[int(step)])
 
     def iterate(self, start: int = 0, threads: int = 2, ahead: int = 4) -> Iterator[dict[str, np.ndarray]]:
-        """Batches from `start` on, read ahead by threads; the same ones as by step, whatever `threads` is."""
+        """Yield batches from `start` on, read ahead by threads; the same ones as by step, whatever `threads` is."""
         import grain
 
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)

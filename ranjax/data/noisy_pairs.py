@@ -21,12 +21,12 @@ PARTS = ("both", "image", "report")
 
 
 def keyed_hash(seed: int, name: str, identity: str) -> bytes:
-    """16 bytes that depend on nothing but the three (BLAKE2b): the same on every machine."""
+    """Return 16 bytes that depend on nothing but the three (BLAKE2b): the same on every machine."""
     return hashlib.blake2b(f"{seed}\x1f{name}\x1f{identity}".encode(), digest_size=16).digest()
 
 
 def select(ids: Sequence[str], ratio: float, seed: int) -> np.ndarray:
-    """bool[N]: True on exactly ``round(ratio * N)`` examples; a smaller ratio's are among a greater one's.
+    """Return bool[N], True on exactly ``round(ratio * N)`` examples; a smaller ratio's are among a greater one's.
 
     Args:
       ids: distinct example ids, in any order: which ones are taken does not depend on it.
@@ -60,7 +60,7 @@ class View(Source):
         return len(self.source)
 
     def replacement(self, index: int, record: Record) -> Record:
-        """The entries of the record at `index` that differ; only asked for changed positions."""
+        """Return the entries of the record at `index` that differ; called for changed positions alone."""
         raise NotImplementedError
 
     def record(self, index: int) -> Record:
@@ -77,7 +77,7 @@ class View(Source):
 
 
 def widen(image: np.ndarray) -> np.ndarray:
-    """uint8 pixels on the 16-bit grid: 257 times the value, exactly."""
+    """Return uint8 pixels on the 16-bit grid: 257 times the value, exactly."""
     return image.astype(np.uint16) * np.uint16(257) if image.dtype == np.uint8 else image
 
 
@@ -100,7 +100,7 @@ class Mixed(View):
 
 
 def mix(source: Source, store: NoisyStore, ratio: float, seed: int, parts: str = "both") -> Source:
-    """`source` with a share of its pairs replaced by their adversarial pairs.
+    """Return `source` with a share of its pairs replaced by their adversarial pairs.
 
     Args:
       source: the clean pairs.
@@ -138,7 +138,7 @@ class Shuffled(View):
 
 
 def caption_shuffle(source: Source, selected: Iterable[str], seed: int) -> Shuffled:
-    """The captions of the selected pairs swapped among themselves; none keeps a caption with its own wording.
+    """Swap the captions of the selected pairs among themselves; none keeps a caption with its own wording.
 
     The selected are put in a keyed order in which equal captions stand together, and captions move on by the size of
     the largest such group, so that none lands on an equal one. Where one wording makes up more than half, not all can
@@ -183,7 +183,7 @@ class Signed(View):
 
 
 def gaussian(source: Source, selected: Iterable[str], seed: int, epsilon: float | Mapping[str, float]) -> Signed:
-    """The signs of Gaussian noise on the selected images: the norm of an Linf attack without its direction.
+    """Add the signs of Gaussian noise to the selected images: the norm of an Linf attack without its direction.
 
     Args:
       source: the pairs.

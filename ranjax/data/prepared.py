@@ -74,7 +74,7 @@ def open_or_write(folder: str | os.PathLike[str], mark: str, write: Callable[[Pa
 
 
 def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None) -> PreparedSet:
-    """Opens a prepared set: the folder that holds it, or one above it if only one is there (or matches `fingerprint`).
+    """Open a prepared set: the folder that holds it, or one above it if only one is there (or matches `fingerprint`).
 
     Raises:
       DataError: no such set, or several.
@@ -114,19 +114,19 @@ def _is_done(folder: Path, mark: str) -> bool:
 
 
 def _complete(folder: Path) -> list[Path]:
-    """The manifests of finished sets at or below `folder`."""
+    """Return the manifests of finished sets at or below `folder`."""
     return sorted(path for depth in ("", "*/", "*/*/", "*/*/*/") for path in folder.glob(f"{depth}{MANIFEST}"))
 
 
 def _remove_leftovers(folder: Path, mark: str) -> None:
-    """Removes what a killed preparation left: TFDS's incomplete folders, and a set without its manifest."""
+    """Remove what a killed preparation left: TFDS's incomplete folders, and a set without its manifest."""
     for config in folder.glob(f"ranjax_*/{mark}"):
         shutil.rmtree(config)
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock, which the system releases when its process dies."""
+    """Hold the folder's lock, which the system releases when its process dies."""
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

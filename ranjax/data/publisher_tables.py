@@ -23,7 +23,7 @@ csv.field_size_limit(1 << 24)
 
 
 def find(root: Path, *names: str, needed: bool = True) -> Path | None:
-    """The first of `names` (patterns allowed) that exists at or one folder below `root`.
+    """Return the first of `names` (patterns allowed) that exists at or one folder below `root`.
 
     Raises:
       DataError: none exists; the message names all of them and what lies there instead.
@@ -43,7 +43,7 @@ def find(root: Path, *names: str, needed: bool = True) -> Path | None:
 
 
 def needed(root: Path, *names: str) -> Path:
-    """`find` that always returns a path."""
+    """Return what `find` finds, which is then there."""
     path = find(root, *names)
     if path is None:
         raise DataError(f"None of {', '.join(names)} lies in {root}.")
@@ -51,7 +51,7 @@ def needed(root: Path, *names: str) -> Path:
 
 
 def rows(path: Path, columns: Sequence[str] = (), delimiter: str = ",") -> Iterator[dict[str, str]]:
-    """The rows of a CSV as dicts; names and cells without surrounding blanks. Reads .gz, and .zip of one member.
+    """Return the rows of a CSV as dicts; names and cells without surrounding blanks. Reads .gz, and .zip of one member.
 
     Raises:
       DataError: it cannot be read as CSV.
@@ -71,7 +71,7 @@ def rows(path: Path, columns: Sequence[str] = (), delimiter: str = ",") -> Itera
 
 
 def text(path: Path) -> str:
-    """A text file, decoded as `decode` does; unpacked where it is .gz, or .zip of one file.
+    """Read a text file, decoded as `decode` does; unpacked where it is .gz, or .zip of one file.
 
     Raises:
       DataError: it cannot be read, or unpacks beyond the limit.
@@ -96,7 +96,8 @@ def text(path: Path) -> str:
 
 
 def decode(data: bytes) -> str:
-    """UTF-8 with or without a mark, UTF-16 with one (spreadsheets write it), else Windows-1252, else Latin-1, which
+    """Decode UTF-8 with or without a mark, UTF-16 with one (spreadsheets write it), else Windows-1252, else Latin-1,
+    which
     reads any bytes."""
     encodings = ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252")
     for encoding in encodings:
@@ -106,7 +107,7 @@ def decode(data: bytes) -> str:
 
 
 def load_json(path: Path) -> Any:
-    """A JSON file, or a list of the lines of a .jsonl file. Raises DataError for one that is neither."""
+    """Read a JSON file, or a list of the lines of a .jsonl file. Raises DataError for one that is neither."""
     content = text(path)
     try:
         if path.suffix == ".jsonl":
@@ -118,7 +119,7 @@ def load_json(path: Path) -> Any:
 
 @functools.lru_cache(maxsize=4)
 def files_below(root: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Every file below `root` with one of `suffixes` by its name; hidden ones and __MACOSX left out, sorted."""
+    """Return every file below `root` with one of `suffixes` by its name; hidden ones and __MACOSX left out, sorted."""
     found: dict[str, Path] = {}
     for at, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
@@ -129,7 +130,7 @@ def files_below(root: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
 
 def inside(root: Path, relative: str) -> Path:
-    """`root / relative`, refused where it leaves `root`. Raises DataError: a table must not name files elsewhere."""
+    """Return `root / relative`. Raises DataError where that leaves `root`: a table must not name files elsewhere."""
     pure = PurePosixPath(relative.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts:
         raise DataError(f"the path {relative!r} leaves the folder of the set")
@@ -137,7 +138,7 @@ def inside(root: Path, relative: str) -> Path:
 
 
 def safe_member(member: tarfile.TarInfo, limit: int) -> str:
-    """Why a tar member must not be read, or "": links, devices, paths that leave the archive, and bombs."""
+    """Return why a tar member must not be read, or "": links, devices, paths that leave the archive, and bombs."""
     pure = PurePosixPath(member.name)
     if not member.isreg():
         return "the archive member is no regular file"

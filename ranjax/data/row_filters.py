@@ -56,7 +56,7 @@ class Selection:
 
 
 def select(settings: SetSettings) -> Selection:
-    """Goes through the set's files; images are not opened (but for DICOM headers).
+    """Select the rows of a set from its files; images are not opened (but for DICOM headers).
 
     Raises:
       ConfigError, DataError: files or columns are missing, nothing is left, or splits share patients.
@@ -120,7 +120,8 @@ def select(settings: SetSettings) -> Selection:
 
 
 def digest_of(selection: Selection) -> str:
-    """A hash of all that the rows say and of the sizes of their images; the folder they lie in does not matter."""
+    """Return a hash of all that the rows say and of the sizes of their images; the folder they lie in does not
+    matter."""
     state = hashlib.sha256()
     for row in selection.rows:
         place = dataclasses.asdict(row.image)
@@ -133,7 +134,8 @@ def digest_of(selection: Selection) -> str:
 
 
 def split_of(patient: str, given: Collection[str], settings: SetSettings) -> str:
-    """Where a patient of "train" goes: splits that are not `given` are cut from it by a hash of the patient."""
+    """Return the split of a patient of "train": splits that are not `given` are cut from it by a hash of the
+    patient."""
     shares = {
         name: getattr(settings, name)
         for name in ("adapt", "validation", "test")
@@ -190,7 +192,8 @@ def _row(
 
 
 def _labels(entry: Entry, settings: SetSettings, classes: Sequence[str]) -> tuple[np.ndarray, list[str], list[str]]:
-    """Multi-hot f32[C] under the policy for uncertain labels; the uncertain classes; present labels of no class."""
+    """Return multi-hot f32[C] under the policy for uncertain labels, the uncertain classes, and present labels of no
+    class."""
     value = {"one": PRESENT}.get(settings.uncertain, ABSENT)
     doubtful = [name for name in classes if entry.labels.get(name) == UNCERTAIN]
     stated = {name: value if mark == UNCERTAIN else mark for name, mark in entry.labels.items()}
@@ -208,7 +211,7 @@ def _report(
     tokenizer: Tokenizer | None,
     notes: collections.Counter[str],
 ) -> tuple[str, str]:
-    """The report, or the reason why the row has none."""
+    """Return the report, or the reason why the row has none."""
     if spec.kind == "classification":
         return written(classes, labels, spec.normal), ""
     text = entry.report
@@ -234,13 +237,14 @@ def _report(
 
 
 def written(classes: Sequence[str], labels: np.ndarray, normal: str) -> str:
-    """A report that says what the labels say: "Chest image. Findings: edema, pleural effusion." """
+    """Write a report that says what the labels say: "Findings: edema, pleural effusion." """
     names = [name.replace("_", " ").lower() for name, on in zip(classes, labels) if on and name != normal]
     return f"Findings: {', '.join(names)}." if names else "No finding."
 
 
 def _renamed(labels: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
-    """Labels under the names that `names` gives them; of several for one name, present counts before uncertain."""
+    """Return labels under the names that `names` gives them; of several for one name, present counts before
+    uncertain."""
     found: dict[str, float] = {}
     for label, mark in labels.items():
         own = names.get(label, label)
@@ -257,14 +261,14 @@ def _labelled(entry: Entry, settings: SetSettings, notes: collections.Counter[st
 
 
 def _classes_of(entries: Iterable[Entry]) -> tuple[str, ...]:
-    """The labels that occur, most frequent first, at least twice; two stand-ins where a set has none."""
+    """Return the labels that occur, most frequent first, at least twice; two stand-ins where a set has none."""
     counts = collections.Counter(name for entry in entries for name, mark in entry.labels.items() if mark == PRESENT)
     names = tuple(name for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if count > 1)
     return names if len(names) > 1 else (*names, *("finding", "no finding")[: 2 - len(names)])
 
 
 def _used(classes: Sequence[str], entries: Iterable[Entry]) -> tuple[str, ...]:
-    """The classes that this release of a set uses, of those that any release has."""
+    """Return the classes that this release of a set uses, of those that any release has."""
     used = {name for entry in entries for name in entry.labels}
     return tuple(name for name in classes if name in used)
 

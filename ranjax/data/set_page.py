@@ -17,7 +17,8 @@ LISTED = 1000
 
 
 def reasons(exclusions: Iterable[Mapping[str, str]]) -> dict[str, int]:
-    """How often each reason left a row out, most frequent first; names and numbers inside a reason count as one."""
+    """Count how often each reason left a row out, most frequent first; names and numbers inside a reason count as
+    one."""
     counts = collections.Counter(_general(item["reason"]) for item in exclusions)
     return dict(counts.most_common())
 
@@ -25,7 +26,8 @@ def reasons(exclusions: Iterable[Mapping[str, str]]) -> dict[str, int]:
 def label_table(
     classes: Sequence[str], splits: Sequence[str], labels: np.ndarray, label: np.ndarray, groups: Sequence[Mapping]
 ) -> list[dict[str, Any]]:
-    """A row per split: records, records of the single-label task, and per class how many show it, and in doubt."""
+    """Return a row per split: records, records of the single-label task, and per class how many show it, and in
+    doubt."""
     table = []
     for split in dict.fromkeys(splits):
         of = np.array([name == split for name in splits])
@@ -48,7 +50,7 @@ def label_table(
 
 def ranges(modes: Sequence[str], sizes: Sequence[tuple[int, int]], extrema: Sequence[tuple[float, float]],
            means: Sequence[float]) -> dict[str, Any]:  # fmt: skip
-    """What the publisher's images were like: modes, heights and widths, values as stored; brightness as prepared."""
+    """Describe the publisher's images: modes, heights and widths, values as stored; brightness as prepared."""
     heights, widths = np.array([s[0] for s in sizes]), np.array([s[1] for s in sizes])
     found: dict[str, Any] = {"modes": dict(collections.Counter(modes).most_common())}
     by_mode: dict[str, tuple[float, float]] = {}
@@ -71,7 +73,7 @@ def ranges(modes: Sequence[str], sizes: Sequence[tuple[int, int]], extrema: Sequ
 
 
 def copies(pairs: Sequence[Copy], ids: Sequence[str], splits: Sequence[str]) -> dict[str, Any]:
-    """Copies across splits: how many pairs, between which splits, and the first of them by id."""
+    """Describe copies across splits: how many pairs, between which splits, and the first of them by id."""
     between = collections.Counter(" and ".join(sorted((splits[p.first], splits[p.second]))) for p in pairs)
     listed = [
         {"first": ids[p.first], "in": splits[p.first], "second": ids[p.second], "and in": splits[p.second],
@@ -82,7 +84,7 @@ def copies(pairs: Sequence[Copy], ids: Sequence[str], splits: Sequence[str]) -> 
 
 
 def contact_sheet(images: Sequence[np.ndarray], side: int = 8, cell: int = 112) -> Image.Image:
-    """Up to side x side pictures uint8[H, W, 1] on one sheet, row by row."""
+    """Put up to side x side pictures uint8[H, W, 1] on one sheet, row by row."""
     sheet = Image.new("L", (side * cell, side * cell), 0)
     for place, image in enumerate(images[: side * side]):
         picture = Image.fromarray(image[:, :, 0]).resize((cell - 2, cell - 2), Image.Resampling.BILINEAR)
@@ -91,7 +93,7 @@ def contact_sheet(images: Sequence[np.ndarray], side: int = 8, cell: int = 112) 
 
 
 def describe(stored: Mapping[str, Any]) -> str:
-    """A prepared set's manifest as a page of text."""
+    """Describe a prepared set's manifest as a page of text."""
     card, audit = stored["card"], stored.get("audit", {})
     lines = [f"{card.get('title') or stored['kind']}  fingerprint {stored['fingerprint']}"]
     total = sum(stored["counts"].values())

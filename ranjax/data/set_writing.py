@@ -49,7 +49,7 @@ def prepare_set(
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda line: None,
 ) -> PreparedSet:
-    """Prepares a set below `folder`, or opens it if that is done.
+    """Prepare a set below `folder`, or opens it if that is done.
 
     Args:
       settings: which set, where its files lie, and every choice.
@@ -177,7 +177,7 @@ def _copies(facts: _Facts, rows: Sequence[Row], bits: int) -> list[duplicates.Co
 
 
 def _dropped(pairs: Sequence[duplicates.Copy], rows: Sequence[Row], policy: str) -> dict[int, str]:
-    """Places to leave out, with the reason: of a pair, the copy that is not held out for testing."""
+    """Return the places to leave out, with the reason: of a pair, the copy that is not held out for testing."""
     if policy == "refuse" and pairs:
         first, second = rows[pairs[0].first], rows[pairs[0].second]
         raise DataError(
@@ -275,7 +275,7 @@ def _without_secrets(settings: SetSettings) -> dict[str, Any]:
 
 
 def _check_sums(settings: SetSettings, say: Callable[[str], None]) -> None:
-    """Holds files against the sums their publisher states. Raises DataError for one that differs."""
+    """Compare files with the sums their publisher states. Raises DataError for one that differs."""
     published = SETS.resolve(settings.name).checksums
     root = Path(settings.data_dir).expanduser()
     for name, wanted in published.items():

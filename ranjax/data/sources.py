@@ -25,11 +25,11 @@ class Source(Sequence[Record]):
         raise NotImplementedError
 
     def record(self, index: int) -> Record:
-        """The record at `index`, which lies in [0, len)."""
+        """Return the record at `index`, which lies in [0, len)."""
         raise NotImplementedError
 
     def meta(self, index: int) -> Record:
-        """The record without its image, for columns and look-ups."""
+        """Return the record without its image, for columns and look-ups."""
         record = dict(self.record(index))
         record.pop("image")
         return record
@@ -51,7 +51,7 @@ class Source(Sequence[Record]):
         return list(self.__dict__["_ids"])
 
     def column(self, name: str) -> list[Any]:
-        """The values of one field other than the image, in order."""
+        """Return the values of one field other than the image, in order."""
         return [self.meta(index)[name] for index in range(len(self))]
 
     @property

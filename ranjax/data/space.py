@@ -16,7 +16,7 @@ _SPARE = 1 << 20
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Raises files.DiskFullError if the disk of `folder` has less than `needed` bytes (and 1 MiB) left."""
+    """Raise files.DiskFullError if the disk of `folder` has less than `needed` bytes (and 1 MiB) left."""
     free = shutil.disk_usage(folder).free
     if free < needed + _SPARE:
         raise DiskFullError(
@@ -28,7 +28,7 @@ def require_space(folder: Path, needed: int) -> None:
 
 @contextmanager
 def no_space(path: Path, needed: int | None = None) -> Iterator[None]:
-    """`files.no_space`, and the same for the array_record writer, whose error is a RuntimeError with the text of it."""
+    """Do as `files.no_space`, also for the array_record writer, whose error is a RuntimeError with the text of it."""
     with files.no_space(path, needed):
         try:
             yield

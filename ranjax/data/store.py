@@ -37,7 +37,7 @@ NORMS = ("linf", "l2")
 
 
 def quantise(image: np.ndarray, clean: np.ndarray, norm: str = "linf") -> np.ndarray:
-    """The perturbation of `clean` uint8 in `image` f32 [0, 1], cut towards zero to int32 steps of 1/65535."""
+    """Return the perturbation of `clean` uint8 in `image` f32 [0, 1], cut towards zero to int32 steps of 1/65535."""
     base = clean.astype(np.float64) * 257.0
     steps = np.asarray(image, np.float64) * GRID - base
     # L2 is cut without snapping: a sum over many pixels must not grow.
@@ -46,7 +46,7 @@ def quantise(image: np.ndarray, clean: np.ndarray, norm: str = "linf") -> np.nda
 
 
 def realised_norm(delta: np.ndarray, norm: str) -> float:
-    """Norm in pixel units of a perturbation in steps of 1/65535."""
+    """Return the norm in pixel units of a perturbation in steps of 1/65535."""
     values = np.abs(delta.astype(np.float64)) / GRID
     return float(values.max(initial=0.0) if norm == "linf" else np.sqrt((values**2).sum()))
 
@@ -111,24 +111,24 @@ class StoreWriter:
         return sum(len(self.positions(n)) for n in range(self.shards) if _finished(self.folder, n))
 
     def damaged(self) -> list[Fault]:
-        """Finished shards whose file is not the one that was written, by SHA-256."""
+        """Return the finished shards whose file is not the one that was written, by SHA-256."""
         return [
             fault for n in range(self.shards) if _finished(self.folder, n) and (fault := _hash_fault(self.folder, n))
         ]
 
     def positions(self, number: int) -> list[int]:
-        """Positions in `ids` of what shard `number` holds."""
+        """Return the positions in `ids` of what shard `number` holds."""
         if not 0 <= number < self.shards:
             raise ValueError(f"shard {number}; there are {self.shards}")
         size = self._plan["shard_size"]
         return list(range(number * size, min((number + 1) * size, len(self.ids))))
 
     def missing(self, process_index: int = 0, process_count: int = 1) -> list[int]:
-        """Numbers of the shards that are still to be written, of this process's share."""
+        """Return the numbers of the shards that are still to be written, of this process's share."""
         return [n for n in range(process_index, self.shards, process_count) if not _finished(self.folder, n)]
 
     def write(self, number: int, noisy_pairs: Sequence[Mapping[str, Any]]) -> None:
-        """Writes one shard, atomically.
+        """Write one shard, atomically.
 
         Args:
           number: of the shard.
@@ -213,7 +213,7 @@ class NoisyStore:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> NoisyStore:
-        """Opens a finished store. Raises DataError if there is none, or if shards are missing."""
+        """Open a finished store. Raises DataError if there is none, or if shards are missing."""
         folder = Path(folder)
         if not (folder / _PLAN).is_file():
             raise DataError(f"{folder} holds no noisy store ({_PLAN} is missing).")
@@ -227,7 +227,8 @@ class NoisyStore:
         return cls(folder, plan, places, digest([plan, hashes]))
 
     def damaged(self) -> list[Fault]:
-        """Shards whose file is not the one that was written, by SHA-256; reading one can give other noisy pairs, or fail."""
+        """Return the shards whose file is not the one that was written, by SHA-256; reading one can give other noisy
+        pairs, or fail."""
         return [fault for number in self.by_shard() if (fault := _hash_fault(self.folder, number))]
 
     def __len__(self) -> int:
@@ -261,19 +262,19 @@ class NoisyStore:
         }
 
     def by_shard(self) -> dict[int, list[str]]:
-        """The ids of every shard, in order."""
+        """Return the ids of every shard, in order."""
         found: dict[int, list[str]] = {}
         for identity, (number, _) in self._places.items():
             found.setdefault(number, []).append(identity)
         return found
 
     def norm_of(self, noisy_pair: Mapping[str, Any]) -> float:
-        """Norm in pixel units of a noisy pair's perturbation, from its pixels."""
+        """Return the norm in pixel units of a noisy pair's perturbation, from its pixels."""
         delta = noisy_pair["pixels"].astype(np.int32) - noisy_pair["clean_image"].astype(np.int32) * 257
         return realised_norm(delta, self.norm)
 
     def fault_of(self, identity: str) -> str | None:
-        """What is wrong with one noisy pair: another's place, or outside its ball; None if nothing is."""
+        """Return what is wrong with one noisy pair: another's place, or outside its ball; None if nothing is."""
         noisy_pair = self[identity]
         if noisy_pair["id"] != identity:
             return f"the place of {identity!r} holds {noisy_pair['id']!r}"
@@ -284,7 +285,7 @@ class NoisyStore:
         return None
 
     def provenance(self, identity: str) -> dict[str, Any]:
-        """Where a noisy pair comes from: what all share, and its own losses, norm and changed words."""
+        """Return where a noisy pair comes from: what all share, and its own losses, norm and changed words."""
         return {**self.shared, **self._read(identity)[0]["provenance"]}
 
     def _read(self, identity: str) -> tuple[dict[str, Any], list[bytes]]:
@@ -314,7 +315,7 @@ class Fault(NamedTuple):
 
 
 def faults(folder: str | os.PathLike[str]) -> list[Fault]:
-    """Everything that is wrong with a store: hash and ids of every shard, ball and box of every noisy pair. Empty: sound.
+    """Check a store: hash and ids of every shard, ball and box of every noisy pair. Empty: nothing is wrong.
 
     Raises:
       DataError: there is no store in `folder`, or shards are missing.
@@ -333,7 +334,7 @@ def faults(folder: str | os.PathLike[str]) -> list[Fault]:
 
 
 def set_aside(folder: str | os.PathLike[str], number: int) -> None:
-    """Moves a shard into ``damaged/``, so that `StoreWriter.missing` names it again."""
+    """Move a shard into ``damaged/``, so that `StoreWriter.missing` names it again."""
     path = _shard(Path(folder), number)
     aside = path.parent / "damaged"
     aside.mkdir(exist_ok=True)
@@ -344,7 +345,7 @@ def set_aside(folder: str | os.PathLike[str], number: int) -> None:
 
 
 def verify(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Checks a store as `faults` does.
+    """Check a store as `faults` does.
 
     Returns:
       {"noisy_pairs", "shards", "epsilon", "norm", "largest_norm"}.
@@ -365,7 +366,7 @@ def verify(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _differing(stored: Any, plan: Any, name: str = "") -> list[str]:
-    """What two plans do not share: dotted names, with both values where they are short."""
+    """Return what two plans do not share: dotted names, with both values where they are short."""
     if isinstance(stored, dict) and isinstance(plan, dict):
         keys = sorted({*stored, *plan})
         return [x for key in keys for x in _differing(stored.get(key), plan.get(key), f"{name}.{key}".lstrip("."))]

@@ -52,7 +52,7 @@ class Augmentation:
         return self.crop < 1.0 or self.flip > 0.0 or self.contrast > 0.0
 
     def image(self, image: np.ndarray, report: str, draw: np.random.Generator) -> np.ndarray:
-        """f32[H, W, C] in [0, 1] -> the same shape and range. The same number of draws whatever the settings are."""
+        """Augment f32[H, W, C] in [0, 1]; the number of draws is the same whatever the settings are."""
         scale, top, left, mirror, factor = draw.random(5)
         height, width = image.shape[:2]
         if self.crop < 1.0:
@@ -70,7 +70,7 @@ class Augmentation:
         return np.ascontiguousarray(image)
 
     def report(self, report: str, draw: np.random.Generator) -> str:
-        """The report with its sentences in another order, or as it is."""
+        """Return the report with its sentences in another order, or as it is."""
         if self.sentences == 0.0 or draw.random() >= self.sentences:
             return report
         parts = sentences(report)
@@ -78,7 +78,7 @@ class Augmentation:
 
 
 def generator(seed: int, epoch: int, identity: str, what: str) -> np.random.Generator:
-    """The random stream of one example in one epoch; `what` is "image" or "report"."""
+    """Return the random stream of one example in one epoch; `what` is "image" or "report"."""
     key = hashlib.blake2b(f"augment\x1f{what}\x1f{seed}\x1f{epoch}\x1f{identity}".encode(), digest_size=8).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(key, "little")))
 

@@ -55,7 +55,8 @@ class Interrupted(Exception):
 
 
 def decode(reference: Reference, size: int, mode: str) -> Outcome:
-    """Reads one image and makes it a square of `size`; a reason in place of pixels where that cannot be."""
+    """Read one image and make it a square of `size`; the outcome has a reason in place of pixels where that cannot
+    be."""
     try:
         loaded = load(reference)
     except DataError as error:
@@ -76,7 +77,7 @@ def decode_all(
     progress: Callable[[int, int], object] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Leaves one part file per `PART` rows in `folder`; those that exist are kept.
+    """Leave one part file per `PART` rows in `folder`; those that exist are kept.
 
     Args:
       references: where the images lie, in order.
@@ -136,14 +137,14 @@ def decode_all(
 
 
 def outcomes(folder: Path, first: int, last: int) -> Iterator[Outcome]:
-    """The outcomes of rows `first` to `last` (not included) in order, read part by part."""
+    """Yield the outcomes of rows `first` to `last` (not included) in order, read part by part."""
     for start in range(first - first % PART, last, PART):
         found = read_part(_part(folder, start))
         yield from found[max(0, first - start) : last - start]
 
 
 def read_part(path: Path) -> list[Outcome]:
-    """The outcomes of one part. Raises DataError for a file that is no part."""
+    """Return the outcomes of one part. Raises DataError for a file that is no part."""
     head, _, body = path.read_bytes().partition(b"\n")
     try:
         rows = json.loads(head)
@@ -161,7 +162,7 @@ def read_part(path: Path) -> list[Outcome]:
 
 
 def pixels(outcome: Outcome) -> np.ndarray:
-    """uint8[size, size, 1]."""
+    """Return the prepared pixels, uint8[size, size, 1]."""
     with Image.open(io.BytesIO(outcome.png)) as image:
         return np.asarray(image, np.uint8)[:, :, None]
 
@@ -181,5 +182,5 @@ def _part(folder: Path, start: int) -> Path:
 
 
 def _leave_signals() -> None:
-    """Ctrl-C reaches every process of the terminal: workers leave it to the parent, which stops between parts."""
+    """Ignore Ctrl-C, which reaches every process of the terminal: the parent stops between parts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

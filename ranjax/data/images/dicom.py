@@ -38,7 +38,7 @@ _HEADER_TAGS = (
 
 
 def read_header(file: Path | bytes) -> dict[str, str]:
-    """The header's fields that prepared sets use, as text; absent ones are empty.
+    """Return the header's fields that prepared sets use, as text; absent ones are empty.
 
     Raises:
       DataError: no DICOM file, or one beyond the limits.
@@ -47,7 +47,7 @@ def read_header(file: Path | bytes) -> dict[str, str]:
 
 
 def read_dicom(file: Path | bytes) -> tuple[Image.Image, dict[str, str]]:
-    """The picture as Pillow "L", and the header's fields.
+    """Return the picture as Pillow "L", and the header's fields.
 
     Raises:
       DataError: unreadable, without pixels, of several frames, beyond the limits, or compressed in a way that no
@@ -73,7 +73,7 @@ def read_dicom(file: Path | bytes) -> tuple[Image.Image, dict[str, str]]:
 
 
 def window(values: np.ndarray, center: float, width: float, function: str = "LINEAR") -> np.ndarray:
-    """Values f64[H, W] through a window to [0, 1] (PS3.3, C.11.2.1.2 and C.11.2.1.3).
+    """Map values f64[H, W] through a window to [0, 1] (PS3.3, C.11.2.1.2 and C.11.2.1.3).
 
     Raises:
       ValueError: a width that the function does not allow, or an unknown function.
@@ -135,7 +135,7 @@ def _fields(data: Any) -> dict[str, str]:
 
 
 def _grey(data: Any) -> np.ndarray:
-    """uint8[H, W] for display: 0 black."""
+    """Return uint8[H, W] for display: 0 is black."""
     from pydicom.pixels import apply_color_lut, apply_modality_lut
 
     kind = str(data.get("PhotometricInterpretation", "MONOCHROME2"))
@@ -164,7 +164,7 @@ def _grey(data: Any) -> np.ndarray:
 
 
 def _through_lut(values: np.ndarray, item: Any) -> np.ndarray:
-    """Values through a VOI LUT to [0, 1] (C.11.2.1.1); values outside of it take its first or last entry.
+    """Map values through a VOI LUT to [0, 1] (C.11.2.1.1); values outside of it take its first or last entry.
 
     Here and not by pydicom 3.0, whose index wraps at 256 in tables of 8 bits.
     """
@@ -181,7 +181,8 @@ def _through_lut(values: np.ndarray, item: Any) -> np.ndarray:
 
 
 def _not_padding(stored: np.ndarray, data: Any) -> np.ndarray:
-    """False where the detector saw nothing (PixelPaddingValue): it would set the range, and shine in MONOCHROME1."""
+    """Return False where the detector saw nothing (PixelPaddingValue), which would set the range and shine in
+    MONOCHROME1."""
     value = data.get("PixelPaddingValue")
     if value is None:
         return np.ones(stored.shape, bool)
@@ -190,12 +191,12 @@ def _not_padding(stored: np.ndarray, data: Any) -> np.ndarray:
 
 
 def _first(value: Any) -> float:
-    """A multi-valued element's first entry: the standard's default presentation."""
+    """Return a multi-valued element's first entry: the standard's default presentation."""
     return float(value[0]) if isinstance(value, list | tuple) or hasattr(value, "append") else float(value)
 
 
 def _upright(grey: np.ndarray, data: Any) -> np.ndarray:
-    """The patient's right on the left, the head on top, where the file says that it is otherwise (C.7.6.1.1.1)."""
+    """Turn the patient's right to the left and the head to the top, where the file says otherwise (C.7.6.1.1.1)."""
     across, down = (list(data.get("PatientOrientation", None) or []) + ["", ""])[:2]
     if str(across).startswith("R"):
         grey = grey[:, ::-1]

@@ -27,13 +27,13 @@ class Copy(NamedTuple):
 
 
 def perceptual_hash(picture: Image.Image) -> bytes:
-    """32 bytes of a Pillow "L" picture of any size."""
+    """Return 32 bytes of a Pillow "L" picture of any size."""
     small = np.asarray(picture.resize((17, 16), Image.Resampling.BOX), np.int16)
     return np.packbits(small[:, 1:] > small[:, :-1]).tobytes()
 
 
 def across(hashes: Sequence[bytes], sides: Sequence[str], distance: int = 4) -> list[Copy]:
-    """All pairs of rows of different `sides` whose hashes differ in at most `distance` bits, nearest first.
+    """Return all pairs of rows of different `sides` whose hashes differ in at most `distance` bits, nearest first.
 
     Words of 32 bits are compared first: rows that agree in none cannot be near. So the time grows with the number of
     such agreements, not with the square of the rows.

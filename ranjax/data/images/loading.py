@@ -40,7 +40,7 @@ class Loaded:
 
 
 def load(reference: Reference) -> Loaded:
-    """Reads an image.
+    """Read an image.
 
     Raises:
       DataError: absent, empty, unreadable, beyond the limits, or of one constant grey; the message says which.
@@ -126,7 +126,7 @@ def _record(reference: RecordRef) -> bytes:
 
 
 def _beside(table: str, name: str | None) -> bytes | None:
-    """A picture that a table names by path: only one below the table's own folder is read."""
+    """Read a picture that a table names by path, but only one below the table's own folder."""
     if not name:
         return None
     root = Path(table).resolve().parent

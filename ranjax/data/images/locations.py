@@ -80,7 +80,8 @@ Reference = FileRef | SliceRef | ZipRef | ArrayRef | CellRef | RecordRef
 
 
 def size_of(reference: Reference) -> int:
-    """Bytes of the stored image where they are cheap to ask for: they tell a changed file. -1: absent, 0: not asked."""
+    """Return the bytes of the stored image, which tell a changed file; -1 where it is absent, 0 where asking is not
+    cheap."""
     if isinstance(reference, FileRef):
         path = Path(reference.path)
         return path.stat().st_size if path.is_file() else -1
@@ -89,7 +90,7 @@ def size_of(reference: Reference) -> int:
 
 @functools.lru_cache(maxsize=4)
 def open_records(path: str, split: str, image: str) -> Any:
-    """A split of a prepared TFDS set by position, with encoded images as bytes; without TensorFlow."""
+    """Open a split of a prepared TFDS set by position, with encoded images as bytes; without TensorFlow."""
     import tensorflow_datasets as tfds
 
     builder = tfds_builder("", path)
@@ -130,7 +131,7 @@ def tfds_builder(name: str, data_dir: str | os.PathLike[str]) -> Any:
 
 @functools.lru_cache(maxsize=2)
 def read_table(path: str) -> Any:
-    """An Arrow stream, Arrow file or Parquet file as a table; the first two are mapped, not read."""
+    """Open an Arrow stream, Arrow file or Parquet file as a table; the first two are mapped, not read."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -149,7 +150,7 @@ def read_table(path: str) -> Any:
 
 
 def load_arrays(path: str, ending: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file whose names end so.
+    """Return the arrays of an .npz file whose names end with `ending`.
 
     Raises:
       DataError: no such file, arrays of Python objects (which are pickles), or more than `TABLE_LIMIT`.

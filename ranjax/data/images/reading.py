@@ -19,7 +19,7 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.err
 
 
 def to_grey(image: Image.Image) -> Image.Image:
-    """Any Pillow mode as 8-bit grey ("L").
+    """Convert a picture of any Pillow mode to 8-bit grey ("L").
 
     16-bit, 32-bit and float images are stretched from their own minimum and maximum to 0..255, because exports of 10 or
     12 significant bits in 16 are common and would come out near black otherwise. Transparency is dropped.
@@ -40,7 +40,8 @@ def to_grey(image: Image.Image) -> Image.Image:
 def resize(
     image: Image.Image, size: int, mode: str = "pad", method: Image.Resampling = Image.Resampling.BICUBIC
 ) -> np.ndarray:
-    """A picture as uint8[size, size, C] of its mode: padded with black, centre-cropped, or stretched to the square."""
+    """Return a picture as uint8[size, size, C] of its mode: padded with black, centre-cropped, or stretched to the
+    square."""
     if mode not in RESIZE_MODES:
         raise ConfigError("data.resize", mode, f"one of {', '.join(RESIZE_MODES)}")
     if image.size != (size, size):
@@ -55,7 +56,7 @@ def resize(
 
 
 def open_image(data: bytes | Path) -> Image.Image:
-    """Opens an image and decodes its pixels, in whatever mode they are stored.
+    """Open an image and decode its pixels in the mode that they are stored in.
 
     Raises:
       DataError: it cannot be read; the message says why.
@@ -72,7 +73,7 @@ def open_image(data: bytes | Path) -> Image.Image:
 
 
 def refuse_constant(grey: Image.Image) -> None:
-    """Raises DataError for a picture of one grey, or one colour, which holds nothing to learn from."""
+    """Raise DataError for a picture of one grey, or one colour, which holds nothing to learn from."""
     found = grey.getextrema()
     if isinstance(found[0], tuple):
         if all(low == high for low, high in found):
@@ -84,7 +85,7 @@ def refuse_constant(grey: Image.Image) -> None:
 
 
 def read_image(file: Path | bytes, size: int, mode: str = "pad", colour: bool = False) -> np.ndarray:
-    """Reads, checks and resizes one image to uint8[size, size, 1], or with `colour` to uint8[size, size, 3].
+    """Read, check and resize one image to uint8[size, size, 1], or with `colour` to uint8[size, size, 3].
 
     Raises:
       DataError: the file is absent, empty, unreadable or of one constant grey; the message says which.
@@ -106,7 +107,7 @@ def read_image(file: Path | bytes, size: int, mode: str = "pad", colour: bool = 
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """uint8[H, W, 1] as lossless PNG bytes."""
+    """Encode uint8[H, W, 1] as lossless PNG bytes."""
     buffer = io.BytesIO()
     # Level 1: three times faster than the default for a few per cent more bytes.
     Image.fromarray(np.ascontiguousarray(image[:, :, 0])).save(buffer, "PNG", compress_level=1)
@@ -114,7 +115,7 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def encode_png16(pixels: np.ndarray) -> bytes:
-    """uint16[H, W, 1] or [H, W, 3] as lossless 16-bit PNG bytes; Pillow itself writes no 16-bit colour.
+    """Encode uint16[H, W, 1] or [H, W, 3] as lossless 16-bit PNG bytes; Pillow itself writes no 16-bit colour.
 
     Source: Portable Network Graphics specification, third edition (W3C), sections 5, 9 and 11.
     """
@@ -130,6 +131,6 @@ def encode_png16(pixels: np.ndarray) -> bytes:
 
 
 def decode_png(data: bytes) -> np.ndarray:
-    """The inverse of `encode_png`: uint8[H, W, 1]."""
+    """Decode PNG bytes to uint8[H, W, 1], the inverse of `encode_png`."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image, dtype=np.uint8)[:, :, None]

@@ -10,7 +10,7 @@ from ranjax.data.radiographs.ray_projection import FILM_MM
 
 
 def _blur_matrix(size: int, sigma_mm: jax.Array | float) -> jax.Array:
-    """Gaussian smoothing along one axis, f32[size, size]; the rows sum to 1."""
+    """Return the Gaussian smoothing along one axis, f32[size, size]; the rows sum to 1."""
     cells = jnp.arange(size, dtype=jnp.float32) * (FILM_MM / size)
     weights = jnp.exp(-0.5 * ((cells[:, None] - cells[None, :]) / jnp.maximum(sigma_mm, 0.3)) ** 2)
     return weights / weights.sum(1, keepdims=True)
@@ -22,7 +22,7 @@ def _smooth(picture: jax.Array, sigma_mm: jax.Array | float) -> jax.Array:
 
 
 def _line(x: jax.Array, z: jax.Array, points: tuple[tuple[float, float], ...], width_mm: float) -> jax.Array:
-    """Cover of a polyline of the given width, f32 like x."""
+    """Return the cover of a polyline of the given width, f32 like x."""
     corners = jnp.asarray(points, jnp.float32)
     (ax, az), (bx, bz) = (ends.T[:, :, None, None] for ends in (corners[:-1], corners[1:]))
     along = ((x[None] - ax) * (bx - ax) + (z[None] - az) * (bz - az)) / ((bx - ax) ** 2 + (bz - az) ** 2)
@@ -32,7 +32,8 @@ def _line(x: jax.Array, z: jax.Array, points: tuple[tuple[float, float], ...], w
 
 
 def devices(p: Parameters, x: jax.Array, z: jax.Array) -> jax.Array:
-    """cm of water that devices add at x, z (mm): pacemaker, central line, sternotomy wires, endotracheal tube."""
+    """Return the cm of water that devices add at x, z (mm): pacemaker, central line, sternotomy wires, endotracheal
+    tube."""
     return jax.lax.cond(p["devices"].max() > 0.0, _devices, lambda _p, x, _z: jnp.zeros_like(x), p, x, z)
 
 
@@ -56,7 +57,7 @@ def _devices(p: Parameters, x: jax.Array, z: jax.Array) -> jax.Array:
 
 
 def breasts(p: Parameters, x: jax.Array, z: jax.Array) -> jax.Array:
-    """cm of water that breasts add: a half-round on each side, its lower edge sharper than its upper one."""
+    """Return the cm of water that breasts add: a half-round on each side, its lower edge sharper than its upper one."""
     total = jnp.zeros_like(x)
     for centre in (-82.0, 86.0):
         below = jnp.where(z < 122.0, 30.0, 52.0)
@@ -66,7 +67,7 @@ def breasts(p: Parameters, x: jax.Array, z: jax.Array) -> jax.Array:
 
 
 def expose(p: Parameters, water_cm: jax.Array, x: jax.Array, z: jax.Array, key: jax.Array) -> jax.Array:
-    """Grey levels f32[size, size] in [0, 1] of line integrals in cm of water; bone bright, air dark."""
+    """Return grey levels f32[size, size] in [0, 1] of line integrals in cm of water; bone bright, air dark."""
     size = water_cm.shape[0]
     inside = jnp.clip(water_cm / 4.0, 0.0, 1.0)
     water_cm = water_cm + inside * breasts(p, x, z) + devices(p, x, z)
@@ -86,7 +87,7 @@ def expose(p: Parameters, water_cm: jax.Array, x: jax.Array, z: jax.Array, key: 
 
 
 def shutters(p: Parameters, size: int) -> jax.Array:
-    """1 inside the collimated field, 0.03 under the shutters, f32[size, size]."""
+    """Return f32[size, size], 1 inside the collimated field and 0.03 under the shutters."""
     pixel = FILM_MM / size
     place = (jnp.arange(size, dtype=jnp.float32) + 0.5) * pixel
     left, right, top, bottom = p["shutters"]

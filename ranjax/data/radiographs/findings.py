@@ -148,13 +148,13 @@ OUT_OF_DOMAIN = Acquisition(
 
 
 def label(case: Case) -> int:
-    """Index in `CLASSES` of the only finding, 0 for a normal film, -1 for several findings."""
+    """Return the index in `CLASSES` of the only finding, 0 for a normal film, -1 for several findings."""
     if len(case.findings) > 1:
         return -1
     return CLASSES.index(case.findings[0].kind) if case.findings else 0
 
 
 def labels(case: Case) -> np.ndarray:
-    """float32[len(CLASSES)] multi-hot; "normal" is set where there is no finding."""
+    """Return multi-hot f32[len(CLASSES)]; "normal" is set where there is no finding."""
     present = {finding.kind for finding in case.findings} or {"normal"}
     return np.array([name in present for name in CLASSES], np.float32)

@@ -38,7 +38,7 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 
 def expand(phrase: str, slots: dict[str, str], rng: random.Random) -> str:
-    """`phrase` with its slots filled and each choice made; a slot in capitals starts with a capital."""
+    """Fill the slots of `phrase` and make each choice; a slot in capitals starts with a capital."""
 
     def fill(match: re.Match[str]) -> str:
         name = match.group(1)
@@ -89,7 +89,7 @@ def _conclude(finding: Finding, rng: random.Random) -> str:
 
 
 def remarks(case: Case) -> list[str]:
-    """Names (keys of `wording.REMARKS`) of what else shows on the film, the most conspicuous first."""
+    """Return the names (keys of `wording.REMARKS`) of what else shows on the film, the most conspicuous first."""
     body, technique = case.body, case.technique
     breath = sum(body.domes_mm) / 2
     present = {
@@ -114,7 +114,8 @@ def remarks(case: Case) -> list[str]:
 
 
 def write_report(case: Case) -> str:
-    """ "Findings: ... Impression: ..." for `case`, between `SHORTEST` and `LONGEST` words, determined by the case."""
+    """Write "Findings: ... Impression: ..." for `case`, between `SHORTEST` and `LONGEST` words, determined by the
+    case."""
     rng = random.Random(hashlib.blake2b(case.id.encode(), digest_size=8).digest())
     core, impression = _draft(case, rng)
     # Several findings may leave no room for the longest wordings: redraw, and keep the shortest.
@@ -149,7 +150,7 @@ def _remark(name: str, rng: random.Random) -> str:
 
 
 def _optional(sentences: list[str], room: int) -> tuple[list[str], int]:
-    """Those sentences, in order, that fit into `room` words, and what room is left."""
+    """Return those sentences, in order, that fit into `room` words, and what room is left."""
     kept = []
     for sentence in sentences:
         if _words(sentence) <= room:
@@ -159,7 +160,7 @@ def _optional(sentences: list[str], room: int) -> tuple[list[str], int]:
 
 
 def _negatives(case: Case, rng: random.Random, count: int) -> list[str]:
-    """Up to `count` denials, each of kinds that are absent and not yet denied."""
+    """Return up to `count` denials, each of kinds that are absent and not yet denied."""
     present = {finding.kind for finding in case.findings}
     options = [(kinds, phrase) for kinds, phrase in NEGATIVES if not present & set(kinds)]
     said: set[str] = set()
@@ -174,7 +175,8 @@ def _negatives(case: Case, rng: random.Random, count: int) -> list[str]:
 
 @lru_cache
 def write_prompts(kind: str) -> tuple[str, ...]:
-    """Zero-shot prompts for a class of `CLASSES`: small reports over its sides, lobes and severities, no chance words.
+    """Write zero-shot prompts for a class of `CLASSES`: small reports over its sides, lobes and severities, no
+    chance words.
 
     Raises ValueError for a kind outside `CLASSES`.
     """
@@ -192,7 +194,7 @@ def write_prompts(kind: str) -> tuple[str, ...]:
 
 
 def _variants(kind: str) -> list[Finding]:
-    """One finding for each side, lobe and severity that `kind` comes in."""
+    """Return one finding for each side, lobe and severity that `kind` comes in."""
     if kind == "normal":
         return []
     lobes = [("right", lobe) for lobe in LOBES["right"]] + [("left", lobe) for lobe in LOBES["left"]]

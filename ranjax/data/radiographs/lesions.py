@@ -21,23 +21,23 @@ _TUMOUR = 1.2
 
 
 def _step(distance: jax.Array, softness_mm: float) -> jax.Array:
-    """0 for negative, 1 for positive distances, linear over `softness_mm`: an edge without an exponential."""
+    """Return 0 for negative, 1 for positive distances, linear over `softness_mm`: an edge without an exponential."""
     return jnp.clip(0.5 + distance / softness_mm, 0.0, 1.0)
 
 
 def _position(fields: Fields) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """x, y, z in mm, each with two axes of one."""
+    """Return x, y, z in mm, each with two axes of one."""
     return fields["x"][None, None, :], fields["y"][:, None, None], fields["z"][None, :, None]
 
 
 def lung_sides(fields: Fields) -> tuple[jax.Array, jax.Array]:
-    """Share of the right and of the left lung in each voxel, f32[D, Z, X]."""
+    """Return the share of the right and of the left lung in each voxel, f32[D, Z, X]."""
     lobes = fields["lobes"]
     return lobes[2] + lobes[3] + lobes[4], lobes[0] + lobes[1]
 
 
 def heart_cover(fields: Fields, shift_mm: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Voxels that the heart gains (cover of lung by heart) and loses when its border moves out by `shift_mm`.
+    """Return the voxels that the heart gains (cover of lung by heart) and loses when its border moves out by `shift_mm`.
 
     The left and lower border moves by all of it, the right one by 45 %.
     """
@@ -52,7 +52,7 @@ def heart_cover(fields: Fields, shift_mm: jax.Array) -> tuple[jax.Array, jax.Arr
 
 
 def consolidation_cover(fields: Fields, p: Parameters) -> jax.Array:
-    """Airspace opacity inside one lobe: a ball with a ragged edge, thinned by darker bronchi."""
+    """Cover with airspace opacity inside one lobe: a ball with a ragged edge, thinned by darker bronchi."""
     x, y, z = _position(fields)
     cx, cy, cz = p["consolidation_centre"]
     distance = jnp.sqrt((x - cx) ** 2 + (0.7 * (y - cy)) ** 2 + (z - cz) ** 2)
@@ -64,7 +64,7 @@ def consolidation_cover(fields: Fields, p: Parameters) -> jax.Array:
 
 
 def mass_cover(fields: Fields, p: Parameters) -> jax.Array:
-    """A ball of soft tissue, with spicules or a cavity where asked for."""
+    """Cover with a ball of soft tissue, with spicules or a cavity where the parameters have them."""
     x, y, z = _position(fields)
     cx, cy, cz = p["mass_centre"]
     distance = jnp.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2)
@@ -75,7 +75,7 @@ def mass_cover(fields: Fields, p: Parameters) -> jax.Array:
 
 
 def oedema_cover(fields: Fields, p: Parameters) -> jax.Array:
-    """Perihilar haze in both lungs, with short horizontal lines at the lateral bases."""
+    """Cover with perihilar haze in both lungs, with short horizontal lines at the lateral bases."""
     x, y, z = _position(fields)
     covers = []
     for side, lung in enumerate(lung_sides(fields)):
@@ -93,7 +93,7 @@ def oedema_cover(fields: Fields, p: Parameters) -> jax.Array:
 
 
 def atelectasis_cover(fields: Fields, p: Parameters) -> jax.Array:
-    """Airless lung: the part of a lobe between three planes that run front to back."""
+    """Cover with airless lung: the part of a lobe between three planes that run front to back."""
     x, _, z = _position(fields)
     lobe = jnp.tensordot(p["atelectasis_lobe"], fields["lobes"], axes=1)
     lateral = x * p["atelectasis_side"]
@@ -104,7 +104,8 @@ def atelectasis_cover(fields: Fields, p: Parameters) -> jax.Array:
 
 
 def effusion_cover(fields: Fields, p: Parameters) -> jax.Array:
-    """Free fluid: up to a level that climbs along the chest wall (the meniscus), to the side and to the back."""
+    """Cover with free fluid: up to a level that climbs along the chest wall (the meniscus), to the side and to the
+    back."""
     _, y, z = _position(fields)
     behind = jnp.clip(-y / 110.0, 0.0, 1.0)
     covers = []
@@ -116,7 +117,7 @@ def effusion_cover(fields: Fields, p: Parameters) -> jax.Array:
 
 
 def pneumothorax_cover(fields: Fields, p: Parameters) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Free air outside the retracted lung, the visceral pleura as a thin line, and the lung left."""
+    """Cover with free air outside the retracted lung, the visceral pleura as a thin line, and the lung left."""
     _, _, z = _position(fields)
     air, line, collapsed = (
         jnp.zeros_like(fields["soft"]),
@@ -138,7 +139,7 @@ def pneumothorax_cover(fields: Fields, p: Parameters) -> tuple[jax.Array, jax.Ar
 
 
 def covers(fields: Fields, p: Parameters) -> dict[str, jax.Array]:
-    """Cover of every kind of lesion, f32[D, Z, X] in [0, 1]; cardiomegaly: what the heart gains over the body's own."""
+    """Return the cover of every kind of lesion, f32[D, Z, X] in [0, 1]; cardiomegaly: what the heart gains over the body's own."""
     own, _ = heart_cover(fields, p["heart"])
     enlarged, _ = heart_cover(fields, p["heart"] + p["cardiomegaly"])
     return {
@@ -153,7 +154,7 @@ def covers(fields: Fields, p: Parameters) -> dict[str, jax.Array]:
 
 
 def attenuation(fields: Fields, p: Parameters) -> jax.Array:
-    """Attenuation relative to water, f32[D, Z, X], of the body with its lesions."""
+    """Return the attenuation relative to water, f32[D, Z, X], of the body with its lesions."""
 
     def blend(under: jax.Array, cover: jax.Array, own: float) -> jax.Array:
         return under + cover * (own - under)

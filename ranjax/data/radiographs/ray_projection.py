@@ -20,7 +20,7 @@ _SPAN_X, _SPAN_Z = (-168.0, 168.0), (8.0, 340.0)
 
 
 def _cubic(distance: jax.Array) -> jax.Array:
-    """Catmull-Rom interpolation weights for a distance in cells."""
+    """Return Catmull-Rom interpolation weights for a distance in cells."""
     d = jnp.abs(distance)
     near = (1.5 * d - 2.5) * d * d + 1.0
     far = ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
@@ -28,7 +28,7 @@ def _cubic(distance: jax.Array) -> jax.Array:
 
 
 def _shift_matrix(centres: jax.Array, targets: jax.Array) -> jax.Array:
-    """Interpolation f32[..., targets, centres] from evenly spaced `centres` to `targets`, the ends held."""
+    """Return the interpolation f32[..., targets, centres] from evenly spaced `centres` to `targets`, the ends held."""
     count = centres.shape[0]
     place = (targets - centres[0]) / (centres[1] - centres[0])
     place = jnp.clip(place, 0.0, count - 1.0)
@@ -37,7 +37,8 @@ def _shift_matrix(centres: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def project(fields: Fields, p: Parameters, volume: jax.Array, slab_cm: float, pixels: int) -> jax.Array:
-    """Line integrals in cm of water, f32[pixels, pixels]: rows from foot to head over _SPAN_Z, columns over _SPAN_X."""
+    """Project to line integrals in cm of water, f32[pixels, pixels]: rows from foot to head (_SPAN_Z), columns
+    (_SPAN_X)."""
     depth = fields["y"]
     columns = jnp.linspace(*_SPAN_X, pixels, dtype=jnp.float32)
     rows = jnp.linspace(*_SPAN_Z, pixels, dtype=jnp.float32)
@@ -49,7 +50,7 @@ def project(fields: Fields, p: Parameters, volume: jax.Array, slab_cm: float, pi
 
 
 def film_coordinates(p: Parameters, size: int) -> tuple[jax.Array, jax.Array]:
-    """Where each pixel of the film, f32[size, size] row 0 at the head, looks: x and z of the scanned chest in mm."""
+    """Return x and z in mm of the scanned chest for each pixel of the film, f32[size, size], row 0 at the head."""
     pixel = FILM_MM / size
     right = (jnp.arange(size, dtype=jnp.float32) + 0.5) * pixel - 0.5 * FILM_MM
     u, v = right[None, :], -right[:, None]
@@ -60,7 +61,7 @@ def film_coordinates(p: Parameters, size: int) -> tuple[jax.Array, jax.Array]:
 
 
 def warp(p: Parameters, x: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """From a place (mm) in this patient to the same place in the scanned one."""
+    """Map a place (mm) in this patient to the same place in the scanned one."""
     tau = 6.2832
     bends = p["bends"]
     low = jnp.clip((220.0 - z) / 120.0, 0.0, 1.0)
@@ -80,7 +81,7 @@ def warp(p: Parameters, x: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def sample(picture: jax.Array, x: jax.Array, z: jax.Array) -> jax.Array:
-    """Bilinear values of a projected `picture` (see `project`) at x and z, its edges held."""
+    """Return the bilinear values of a projected `picture` (see `project`) at x and z, its edges held."""
     pixels = picture.shape[0]
     column = jnp.clip((x - _SPAN_X[0]) * ((pixels - 1) / (_SPAN_X[1] - _SPAN_X[0])), 0.0, pixels - 1.001)
     row = jnp.clip((z - _SPAN_Z[0]) * ((pixels - 1) / (_SPAN_Z[1] - _SPAN_Z[0])), 0.0, pixels - 1.001)

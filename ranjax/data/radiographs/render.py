@@ -22,13 +22,13 @@ _CHUNK = 16
 
 
 def is_fine(size: int) -> bool:
-    """Whether films of `size` pixels are projected from the fine grid."""
+    """Return whether films of `size` pixels are projected from the fine grid."""
     return size > _LARGEST_COARSE
 
 
 @lru_cache(maxsize=2)
 def grid_fields(fine: bool) -> tuple[Grid, dict[str, jax.Array]]:
-    """The coarse or the fine grid, and its fields on the default device."""
+    """Return the coarse or the fine grid, and its fields on the default device."""
     grid = load_grid(fine)
     return grid, {name: jnp.asarray(field) for name, field in grid.fields.items()}
 
@@ -61,7 +61,8 @@ def _shadows(fields: dict, parameters: dict, slab_cm: float, size: int) -> jax.A
 
 
 def render_cases(cases: Sequence[Case], size: int = 64, batch: int = 64) -> np.ndarray:
-    """Films of `cases`, uint8[N, size, size]: bright bone, dark air, head up, patient's right on the image's left.
+    """Render films of `cases`, uint8[N, size, size]: bright bone, dark air, head up, patient's right on the image's
+    left.
 
     The same bits whatever `batch` is and wherever a case stands: one compiled program renders case after case, and
     `batch` only bounds how many are under way at once. Raises ValueError for a size outside 16..512, a batch below 1.
@@ -81,7 +82,8 @@ def render_cases(cases: Sequence[Case], size: int = 64, batch: int = 64) -> np.n
 
 
 def lesion_masks(cases: Sequence[Case], size: int = 64) -> np.ndarray:
-    """Thickness in cm of each kind of lesion along the beam, f32[N, len(KINDS), size, size], on the films' pixels."""
+    """Return the thickness in cm of each kind of lesion along the beam, f32[N, len(KINDS), size, size], on the films'
+    pixels."""
     grid, fields = grid_fields(is_fine(size))
 
     def dispatch(part: list[Case]) -> jax.Array:
@@ -93,7 +95,7 @@ def lesion_masks(cases: Sequence[Case], size: int = 64) -> np.ndarray:
 def _in_chunks(
     dispatch: Callable[[list[Case]], jax.Array], cases: Sequence[Case], shape: tuple[int, ...], dtype: type, ahead: int
 ) -> np.ndarray:
-    """Results of `dispatch` on chunks of always the same length, with `ahead` of them under way.
+    """Run `dispatch` on chunks of always the same length, with `ahead` of them under way.
 
     A chunk keeps one core busy; several under way keep the others so.
     """

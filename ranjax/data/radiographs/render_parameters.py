@@ -17,13 +17,14 @@ _SCANNED_DOMES_MM = (-34.0, -26.0)
 
 
 def pack(cases: Sequence[Case], grid: Grid) -> dict[str, np.ndarray]:
-    """float32 arrays, one row a case, keyed as `lesions` and `render` read them. Raises DataError on unknown kinds."""
+    """Return f32 arrays, one row a case, keyed as `lesions` and `render` read them. Raises DataError on unknown
+    kinds."""
     rows = [case_parameters(case, grid) for case in cases]
     return {name: np.stack([np.asarray(row[name], np.float32) for row in rows]) for name in rows[0]}
 
 
 def case_parameters(case: Case, grid: Grid) -> dict[str, object]:
-    """The numbers of one case (see `pack`)."""
+    """Return the numbers of one case (see `pack`)."""
     p = _body(case, grid) | _technique(case) | _healthy()
     for finding in case.findings:
         if finding.kind not in _PLACERS:
@@ -100,7 +101,7 @@ def _healthy() -> dict[str, object]:
 
 
 def lobe_index(finding: Finding) -> int:
-    """Index in `LOBE_NAMES` of the finding's lobe."""
+    """Return the index in `LOBE_NAMES` of the finding's lobe."""
     return LOBE_NAMES.index(f"{finding.side}_{finding.lobe}_lobe")
 
 

@@ -53,12 +53,14 @@ class _Draws:
         return options[int(np.searchsorted(shares, next(self._values) * shares[-1], side="right"))]
 
     def bell(self, spread: float) -> float:
-        """Sum of three uniforms, scaled to a standard deviation of `spread`: bell-shaped, bounded at 3 spreads."""
+        """Return the sum of three uniforms, scaled to a standard deviation of `spread`: bell-shaped, bounded at 3
+        spreads."""
         return 2.0 * spread * (self.uniform() + self.uniform() + self.uniform() - 1.5)
 
 
 def _uniform(name: str, count: int) -> np.ndarray:
-    """`count` draws from [0, 1) that `name` settles, f64: raw PCG64 words, the same with every numpy and machine."""
+    """Return `count` draws from [0, 1) that `name` settles, f64: raw PCG64 words, the same with every numpy and
+    machine."""
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest(), "little")
     words = np.random.PCG64(seed).random_raw(count)
     return (words >> np.uint64(11)) * 2.0**-53
@@ -67,7 +69,7 @@ def _uniform(name: str, count: int) -> np.ndarray:
 def sample_cases(
     seed: int, split: str, count: int, multiple: float = 0.2, acquisition: Acquisition = IN_DOMAIN
 ) -> list[Case]:
-    """`count` cases of `split` under `seed`; case i is the same whatever `count` is.
+    """Sample `count` cases of `split` under `seed`; case i is the same whatever `count` is.
 
     `multiple` is the share with two or three findings. The others are balanced: each run of eight indices holds every
     class once, less those that drew several findings. Raises ValueError for a negative count or a share outside [0, 1].
@@ -101,7 +103,7 @@ def _case(name: str, kind: str, draws: _Draws, multiple: float, acquisition: Acq
 
 
 def _several(draws: _Draws, count: int) -> tuple[Finding, ...]:
-    """Two or three findings that do not hide each other: lateral ones on opposite sides, and central ones."""
+    """Return two or three findings that do not hide each other: lateral ones on opposite sides, and central ones."""
     lateral, central = list(_LATERAL), list(_CENTRAL)
     side = draws.choice(("right", "left"))
     chosen: list[Finding] = []

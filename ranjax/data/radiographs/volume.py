@@ -43,7 +43,8 @@ class Grid:
 
 
 def load_scan() -> tuple[np.ndarray, np.ndarray, dict[str, int], np.ndarray]:
-    """The shipped scan: Hounsfield units f32[128, 128, 67], labels u8 alike, label codes by name, voxel size in mm."""
+    """Return the shipped scan: Hounsfield units f32[128, 128, 67], labels u8 alike, label codes by name, voxel size
+    in mm."""
     path = resources.files("ranjax.data.radiographs") / "assets" / _ASSET
     if not path.is_file():
         raise DataError(f"{_ASSET} is missing from the installed package (ranjax/data/radiographs/assets)")
@@ -55,7 +56,7 @@ def load_scan() -> tuple[np.ndarray, np.ndarray, dict[str, int], np.ndarray]:
 
 @lru_cache(maxsize=2)
 def load_grid(fine: bool = False) -> Grid:
-    """The grid for small films (16 x 64 x 80), or with `fine` the one for large films (32 x 64 x 120)."""
+    """Return the grid for small films (16 x 64 x 80), or with `fine` the one for large films (32 x 64 x 120)."""
     hu, labels, codes, spacing = load_scan()
     crop = (_COLUMNS, _ROWS, _SLICES)
     hu, labels = hu[crop], labels[crop]
@@ -93,7 +94,7 @@ def load_grid(fine: bool = False) -> Grid:
 
 
 def _resample(volume: np.ndarray, count: int, axis: int) -> np.ndarray:
-    """Area means along `axis`, from n cells to `count`."""
+    """Return the area means along `axis`, from n cells to `count`."""
     n = volume.shape[axis]
     edges = np.linspace(0, n, count + 1)
     cells = np.arange(n)
@@ -103,7 +104,8 @@ def _resample(volume: np.ndarray, count: int, axis: int) -> np.ndarray:
 
 
 def _heart_distance(heart: np.ndarray, lung: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """mm to the heart outside it, minus the mm to the lung inside it; height counts more, as hearts widen sideways.
+    """Return the mm to the heart outside it, minus the mm to the lung inside it; height counts more, as hearts widen
+    sideways.
 
     Inside, only the border with the lung counts: a smaller heart gives way to lung, not to spine or aorta.
     """
@@ -114,7 +116,7 @@ def _heart_distance(heart: np.ndarray, lung: np.ndarray, spacing: np.ndarray) ->
 
 
 def _noise(shape: tuple[int, ...], spacing: np.ndarray) -> list[np.ndarray]:
-    """Three smooth Gaussian fields of unit variance, with correlation lengths of 14, 14 and 7 mm."""
+    """Return three smooth Gaussian fields of unit variance, with correlation lengths of 14, 14 and 7 mm."""
     rng = np.random.Generator(np.random.PCG64(20_000))
     fields = []
     for length in (14.0, 14.0, 7.0):
@@ -124,7 +126,8 @@ def _noise(shape: tuple[int, ...], spacing: np.ndarray) -> list[np.ndarray]:
 
 
 def _wall_distance(lung: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """mm [X, Z] from the lateral and apical outline of a lung's shadow; mediastinum and diaphragm do not count."""
+    """Return the mm [X, Z] from the lateral and apical outline of a lung's shadow; mediastinum and diaphragm do not
+    count."""
     shadow = np.asarray(lung.any(axis=1))
     right = _middle(shadow) < _MIDLINE - _COLUMNS.start
     lateral_first = shadow if right else shadow[::-1]
@@ -139,7 +142,7 @@ def _middle(shadow: np.ndarray) -> float:
 
 
 def _landmarks(lung: np.ndarray, spacing: np.ndarray) -> tuple[float, float, tuple[float, float]]:
-    """Lowest and highest z of a lung, and (x, z) of its hilum: 38 mm off the midline at 58 % of its height."""
+    """Return the lowest and highest z of a lung, and (x, z) of its hilum: 38 mm off the midline at 58 % of its height."""
     cells = np.argwhere(lung)
     low, high = ((cells[:, 2].min(), cells[:, 2].max() + 1) + np.array(_SLICES.start)) * spacing[2]
     side = -1.0 if _middle(np.asarray(lung.any(axis=1))) < _MIDLINE - _COLUMNS.start else 1.0
@@ -147,7 +150,7 @@ def _landmarks(lung: np.ndarray, spacing: np.ndarray) -> tuple[float, float, tup
 
 
 def _sites(name: str, lobe: np.ndarray, lung: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Places f64[256, 3] in the deeper half of a lobe, where heart and diaphragm hide little, in voxel order.
+    """Return places f64[256, 3] in the deeper half of a lobe, where heart and diaphragm hide little, in voxel order.
 
     Lower lobes reach up behind the hilum and upper ones down in front of it: those parts, which a frontal film cannot
     tell from the neighbour, are left out.

@@ -62,7 +62,8 @@ def _nih(root: Path, options: Options) -> Iterator[Entry | Rejected]:
 
 
 def chexpert_image(root: Path, path: str) -> Path:
-    """A path of CheXpert's tables, which begins with the release's folder, whatever that folder is called here."""
+    """Return a path of CheXpert's tables, which begins with the release's folder, whatever that folder is called
+    here."""
     parts = Path(path).parts
     relative = Path(*parts[1:]) if parts and parts[0].startswith("CheXpert") else Path(path)
     return root / relative if (root / relative).exists() or not (root / path).exists() else root / path
@@ -117,14 +118,15 @@ def _chexpert_5x200(root: Path, options: Options) -> Iterator[Entry | Rejected]:
 
 
 def _listed(path: Path) -> list[str]:
-    """Ids of a list: a CSV with the column Path, or one path a line; with or without the release's folder."""
+    """Return the ids of a list: a CSV with the column Path, or one path a line; with or without the release's folder."""
     header = text(path).splitlines()[:1]
     lines = [row["Path"] for row in rows(path)] if header and "Path" in header[0].split(",") else text(path).split("\n")
     return ["/".join(Path(line.strip()).parts[-4:]) for line in lines if line.strip()]
 
 
 def _sample(entries: list[Entry], seed: int, each: int = 200) -> set[str]:
-    """`each` frontal films per class on which it is the only positive one of the five, by a seeded draw over ids."""
+    """Return `each` frontal films per class on which it is the only positive one of the five, by a seeded draw over
+    ids."""
     chosen: set[str] = set()
     for place, name in enumerate(FIVE):
         fitting = sorted(

@@ -138,7 +138,7 @@ def _written(template: str, row: Mapping[str, object], values: Mapping[str, str]
 
 
 def _table(root: Path, options: Options) -> Iterator[Entry | Rejected]:
-    """One table, or two: that of `ood_table` gives the out-of-domain test set, with the same columns."""
+    """Read one table, or two: that of `ood_table` gives the out-of-domain test set, with the same columns."""
     values = dict(options.values)
     names = [name for name in values if name.startswith("ood_")]
     other = {name.removeprefix("ood_"): values.pop(name) for name in names}
@@ -201,13 +201,13 @@ def _rows_of_table(root: Path, values: dict[str, str]) -> Iterator[Entry | Rejec
 
 
 def _delimiter(table: Path) -> str:
-    """What separates the columns of the header: spreadsheets of many countries write semicolons."""
+    """Return what separates the columns of the header: spreadsheets of many countries write semicolons."""
     header = text(table).partition("\n")[0]
     return max((",", ";", "\t"), key=header.count)
 
 
 def _dicom(root: Path, options: Options) -> Iterator[Entry | Rejected]:
-    """Every DICOM file below the folder; report and labels from a table (by path, file name or SOPInstanceUID), or from
+    """Read DICOM files below the folder; report and labels from a table (by path, file name or SOPInstanceUID), or from
     a text file beside the film (film.txt), else none."""
     from ranjax.data.images import dicom
 
@@ -247,7 +247,7 @@ def _dicom(root: Path, options: Options) -> Iterator[Entry | Rejected]:
 
 
 def _dicom_files(root: Path) -> Iterator[Path]:
-    """Files that end as DICOM files do, and files without an ending that begin as they do (exports have none)."""
+    """Yield files that end as DICOM files do, and files without an ending that begin as they do (exports have none)."""
     if not root.is_dir():
         raise DataError(f"The folder {root} does not exist.")
     for path in sorted(root.rglob("*")):
@@ -262,7 +262,7 @@ def _dicom_files(root: Path) -> Iterator[Path]:
 
 
 def _webdataset(root: Path, options: Options) -> Iterator[Entry | Rejected]:
-    """Tar shards of samples that share a name up to the first dot of its last part: image, .txt and .json."""
+    """Read tar shards of samples that share a name up to the first dot of its last part: image, .txt and .json."""
     pattern = options.values.get("pattern", "*.tar")
     shards = sorted(root.glob(pattern)) or sorted(root.glob(f"*/{pattern}"))
     if not shards:
@@ -330,7 +330,7 @@ def _sample(
 
 
 def _huggingface(root: Path, options: Options) -> Iterator[Entry | Rejected]:
-    """A set that `datasets` saved to disk (Arrow files by split), or a folder of Parquet files named by split."""
+    """Read a set that `datasets` saved to disk (Arrow files by split), or a folder of Parquet files named by split."""
     values = dict(options.values)
     column = values.get("image", "image")
     found = sorted(p for p in root.rglob("*") if p.suffix in (".arrow", ".parquet") and not p.name.startswith("cache-"))
@@ -353,7 +353,7 @@ def _huggingface(root: Path, options: Options) -> Iterator[Entry | Rejected]:
 
 
 def _class_names(file: Path, table: Any, label: str) -> list[str]:
-    """Names of a ClassLabel column: from dataset_info.json beside the file, or from the table's own metadata."""
+    """Return the names of a ClassLabel column: from dataset_info.json beside the file, or from the table's own metadata."""
     beside = file.parent / "dataset_info.json"
     features = load_json(beside).get("features") or {} if beside.is_file() else {}
     if not features and b"huggingface" in (table.schema.metadata or {}):
@@ -362,7 +362,7 @@ def _class_names(file: Path, table: Any, label: str) -> list[str]:
 
 
 def _tfds(root: Path, options: Options) -> Iterator[Entry | Rejected]:
-    """Any set that tensorflow-datasets prepared as array_record."""
+    """Read a set that tensorflow-datasets prepared as array_record."""
     values = dict(options.values)
     builder = tfds_builder(values.pop("name", ""), root)
     features, column = builder.info.features, values.get("image", "image")

@@ -54,7 +54,8 @@ _REPORT_LIMIT = 4 << 20
 
 
 def _mimic_reports(root: Path) -> Callable[[str], str]:
-    """A function from a study's folder to its report: from the archive as it is published, or from unpacked files."""
+    """Return a function from a study's folder to its report: from the archive as it is published, or from unpacked
+    files."""
     archived = find(root, "mimic-cxr-reports.zip", needed=False)
     if archived is not None:
         archive = zipfile.ZipFile(archived)
@@ -136,7 +137,7 @@ def _padchest(root: Path, options: Options) -> Iterator[Entry | Rejected]:
 
 
 def _padchest_labels(cell: str) -> dict[str, float] | None:
-    """ "['loc basal', ' pneumonia ']" as labels; localisations dropped; None for a cell that is no such list."""
+    """Read "['loc basal', ' pneumonia ']" as labels; localisations dropped; None for a cell that is no such list."""
     if cell in ("", "nan", "None"):
         return {}
     try:
@@ -181,7 +182,7 @@ def _chexpert_plus(root: Path, options: Options) -> Iterator[Entry | Rejected]:
 
 
 def _chexpert_plus_labels(root: Path) -> dict[str, dict[str, float]]:
-    """CheXbert's labels of the impressions or reports, one JSON object a line, where they were downloaded."""
+    """Read CheXbert's labels of the impressions or reports, one JSON object a line, where they were downloaded."""
     path = find(root, "impression_fixed.json", "report_fixed.json", "chexbert_labels/impression_fixed.json",
                 "chexbert_labels/report_fixed.json", needed=False)  # fmt: skip
     if path is None:

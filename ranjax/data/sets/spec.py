@@ -108,6 +108,6 @@ class Spec:
 
 
 def uncertain_cell(cell: str) -> float | None:
-    """CheXpert's cells: "1.0", "0.0", "-1.0", or empty for "not mentioned" (None)."""
+    """Read a cell of CheXpert: "1.0", "0.0", "-1.0", or empty for "not mentioned" (None)."""
     cell = cell.strip()
     return float(cell) if cell in ("1", "1.0", "0", "0.0", "-1", "-1.0") else None

@@ -57,7 +57,7 @@ _IDENTIFYING = re.compile(
 
 
 def deidentify(text: str) -> tuple[str, int]:
-    """The text with marks such as [DATE] in place of what the patterns find, and how many were set."""
+    """Return the text with marks such as [DATE] in place of what the patterns find, and how many were set."""
     count = 0
     for mark, pattern in _COMPILED:
         text, found = pattern.subn(mark, text)
@@ -66,7 +66,7 @@ def deidentify(text: str) -> tuple[str, int]:
 
 
 def read_key(path: str) -> bytes:
-    """The secret for `pseudonym`, from a file that stays outside of the prepared set.
+    """Return the secret for `pseudonym`, from a file that stays outside of the prepared set.
 
     Raises:
       ConfigError: no such file, or fewer than 16 bytes, which could be guessed.
@@ -79,7 +79,7 @@ def read_key(path: str) -> bytes:
 
 
 def key_of(choice: str) -> bytes:
-    """The secret that a choice stands for.
+    """Return the secret that a choice stands for.
 
     Args:
       choice: a file (see `read_key`); "none": no secret, ids stay as they are; "": that of the environment variable
@@ -139,14 +139,14 @@ class Privacy:
         return pseudonym(patient, self.key) if self.key else patient
 
     def identity(self, identity: str) -> str:
-        """Of an example: file names often hold the patient's number."""
+        """Hide the id of an example: file names often hold the patient's number."""
         return pseudonym(f"id:{identity}", self.key) if self.key else identity
 
     def report(self, report: str) -> str:
         return deidentify(report)[0] if self.text else report
 
     def group(self, group: Mapping[str, str]) -> dict[str, str]:
-        """Without columns that are named after what identifies a person; ages over 89 and other text marked."""
+        """Drop columns that are named after what identifies a person; mark ages over 89 and other text."""
         if not self.key:
             return dict(group)
         kept = {name: self.report(value) for name, value in group.items() if not _IDENTIFYING.search(name)}
@@ -159,5 +159,5 @@ def _is_old(value: str) -> bool:
 
 
 def pseudonym(identity: str, key: bytes) -> str:
-    """32 hexadecimal digits that only the holder of `key` can compute: keyed BLAKE2b, the same in every run."""
+    """Return 32 hexadecimal digits that only the holder of `key` can compute: keyed BLAKE2b, the same in every run."""
     return hashlib.blake2b(identity.encode(), key=key, digest_size=16).hexdigest()

@@ -71,7 +71,7 @@ _PATTERNS = {name: re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for name, word
 
 
 def label(report: str, findings: Sequence[str] = tuple(FINDINGS)) -> dict[str, float]:
-    """Findings that a report mentions: 1.0 present, 0.0 negated, -1.0 uncertain; not mentioned ones are left out.
+    """Return the findings that a report mentions: 1.0 present, 0.0 negated, -1.0 uncertain; others are left out.
 
     "No Finding" is 1.0 where the report calls the chest normal, and nothing but devices is present or uncertain.
 

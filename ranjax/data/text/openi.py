@@ -65,7 +65,7 @@ class Report(NamedTuple):
     images: tuple[str, ...]
 
     def text(self) -> str:
-        """The report with its headings, as the section parser reads it."""
+        """Return the report with its headings, as the section parser reads it."""
         return "\n".join(f"{name.upper()}: {body}" for name, body in self.sections.items() if body)
 
     @property
@@ -88,7 +88,7 @@ class Report(NamedTuple):
 
 
 def read_reports(path: Path) -> list[Report]:
-    """All reports, by number.
+    """Return all reports, by number.
 
     Args:
       path: a torchxrayvision wheel, the package's folder or one above it, NLMCXR_reports.tgz, or unpacked XML files.

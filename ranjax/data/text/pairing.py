@@ -53,7 +53,7 @@ def pair(cases: Sequence[Any], path: str, split: str, seed: int) -> dict[str, tu
 
 
 def digest_of(path: str) -> str:
-    """A hash of the reports' content, wherever they lie."""
+    """Return a hash of the reports' content, wherever they lie."""
     return digest([[r.id, dict(r.sections), r.mesh] for r in openi.read_reports(Path(path))])
 
 
@@ -65,14 +65,14 @@ def _tries(placed: Placed, found: Mapping[Placed, list[openi.Report]]) -> list[l
 
 
 def _has(placed: Placed, finding: tuple[str, str]) -> bool:
-    """Whether the finding is there, and on no side that contradicts it."""
+    """Return whether the finding is there, and on no side that contradicts it."""
     kind, side = finding
     sides = {s for k, s in placed if k == kind}
     return bool(sides) and all(s == side or not s or not side for s in sides)
 
 
 def _agree(first: Placed, second: Placed) -> bool:
-    """The same kinds, and no side that contradicts the other's."""
+    """Return whether the kinds are the same, and no side contradicts the other's."""
     if [kind for kind, _ in first] != [kind for kind, _ in second]:
         return False
     return all(a == b or not a or not b for (_, a), (_, b) in zip(first, second))
@@ -89,7 +89,7 @@ def _key(text: str) -> int:
 
 @functools.lru_cache(maxsize=8)
 def _by_findings(path: str, split: str, seed: int) -> dict[Placed, list[openi.Report]]:
-    """The reports that the split may use, by what they find."""
+    """Return the reports that the split may use, by what they find."""
     dealt: collections.Counter[frozenset[str]] = collections.Counter()
     found: dict[Placed, list[openi.Report]] = {}
     for report in sorted(_all(path), key=lambda report: _key(f"report:{seed}:{report.id}")):

@@ -47,7 +47,7 @@ _COMMON = {language: frozenset(words.split()) for language, words in _WORDS_OF.i
 
 
 def sections(report: str) -> dict[str, str]:
-    """A report's sections by name (see `SECTIONS`), each as one line of text; what no heading opens is under "".
+    """Return a report's sections by name (see `SECTIONS`), each as one line; text that no heading opens is under "".
 
     Headings are those of MIMIC-CXR's free form and of structured reports ("FINDINGS:", "IMPRESSION" alone in a line).
     An upper-case heading that is not known closes the section before it and is dropped with its text. A section
@@ -72,7 +72,7 @@ def sections(report: str) -> dict[str, str]:
 
 
 def select(report: str, names: Sequence[str]) -> str:
-    """The named sections of a report, joined; where it has none of them, its longest paragraph.
+    """Return the named sections of a report, joined; where it has none of them, its longest paragraph.
 
     MIMIC-CXR's free-form reports hold their findings in such a paragraph, after indication and comparison; paragraphs
     that a heading opens do not count. A report without any heading is taken whole.
@@ -89,13 +89,13 @@ def select(report: str, names: Sequence[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Unicode composed, control characters gone, blanks and lines single."""
+    """Compose Unicode, drop control characters, and make blanks and lines single."""
     text = unicodedata.normalize("NFC", text)
     return re.sub(r"\s+", " ", "".join(c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")).strip()
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences in order; numbered points ("1. No effusion. 2. ...") lose their numbers, decimals stay whole."""
+    """Split into sentences; numbered points ("1. No effusion. 2. ...") lose their numbers, decimals stay whole."""
     text = re.sub(r"(?:(?<=^)|(?<=[.;:]\s))\(?\d{1,2}[.)]\s+(?=[A-Za-z])", "", one_line(text))
     parts: list[str] = []
     for part in _ENDS.split(text):
@@ -107,7 +107,7 @@ def sentences(text: str) -> list[str]:
 
 
 def without_repeats(text: str) -> str:
-    """A report whose sentences each stand once: findings and impression often say the same."""
+    """Return a report whose sentences each stand once: findings and impression often say the same."""
     seen: set[str] = set()
     kept = []
     for sentence in sentences(text):
@@ -118,18 +118,19 @@ def without_repeats(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """A text's words alone, lower case: two reports with the same fold say the same."""
+    """Return a text's words alone, lower case: two reports with the same fold say the same."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def copies(texts: Iterable[str]) -> list[int]:
-    """For every text the position of the first that says the same (its own where it is the first)."""
+    """Return for every text the position of the first that says the same (its own where it is the first)."""
     first: dict[str, int] = {}
     return [first.setdefault(fold(text), place) for place, text in enumerate(texts)]
 
 
 def language(text: str) -> str:
-    """The language whose common words are most frequent in `text`: "en", "es", "de", "fr", "pt", "it"; "" if unsure.
+    """Return the language whose common words are most frequent in `text`: "en", "es", "de", "fr", "pt", "it"; "" if
+    unsure.
 
     A word list, no model: right for sentences, unsure ("") below four words or where two languages tie.
     """

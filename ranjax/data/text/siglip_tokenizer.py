@@ -32,7 +32,7 @@ _PROBES = (
 
 
 def cleaning_of(folder: Path) -> str:
-    """What is done to a text before the tokenizer of `folder`: "canonicalize", "lower", or "" (it is not SigLIP's)."""
+    """Return what is done to a text before the tokenizer of `folder`: "canonicalize", "lower", or "" (not SigLIP's)."""
     settings, config, open_clip = (
         _json(folder / name) for name in ("tokenizer_config.json", "config.json", "open_clip_config.json")
     )
@@ -49,7 +49,7 @@ def cleaning_of(folder: Path) -> str:
 
 
 def cleaned(tokenizer: tokenizers.Tokenizer, how: str) -> tokenizers.Tokenizer:
-    """The tokenizer with `cleaning_of` in front, and words told apart.
+    """Return the tokenizer with `cleaning_of` in front, and words told apart.
 
     Raises:
       DataError: one that cannot tell words apart without changing tokens.
@@ -60,7 +60,7 @@ def cleaned(tokenizer: tokenizers.Tokenizer, how: str) -> tokenizers.Tokenizer:
 
 
 def from_sentencepiece(path: Path) -> tokenizers.Tokenizer:
-    """SigLIP's tokenizer from its SentencePiece model: a text cleaned, a space before it, ``</s>`` behind it.
+    """Build SigLIP's tokenizer from its SentencePiece model: a text cleaned, a space before it, ``</s>`` behind it.
 
     As in its training (big_vision) the text is cleaned first and gets its space afterwards. transformers does it the
     other way round, which differs for a text that begins with punctuation and a space.
@@ -110,7 +110,8 @@ def _cleaning(how: str) -> list[normalizers.Normalizer]:
 
 
 def _telling_words_apart(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """Gemma's tokenizer takes a text for one word; split before its space marks it gives the same tokens."""
+    """Split words before Gemma's space marks, which gives the same tokens: its own tokenizer takes a text for one
+    word."""
     if len(set(tokenizer.encode("no effusion", add_special_tokens=False).word_ids)) > 1:
         return tokenizer
     split = tokenizers.Tokenizer.from_str(tokenizer.to_str())

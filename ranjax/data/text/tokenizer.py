@@ -79,7 +79,7 @@ class Tokenizer:
 
     @classmethod
     def build(cls, texts: Iterable[str], min_count: int = 1, max_size: int | None = None) -> Tokenizer:
-        """A word-level tokenizer: lower case, split at spaces and punctuation, a fixed order of the vocabulary.
+        """Build a word-level tokenizer: lower case, split at spaces and punctuation, a fixed order of the vocabulary.
 
         PAD 0, UNK 1, MASK 2, BOS 3, EOS 4, then words by falling count and, among equals, by alphabet.
 
@@ -118,7 +118,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], sample: Sequence[str] = (), max_unknown: float = 0.2) -> Tokenizer:
-        """Loads tokenizer.json, or a Hugging Face folder that holds one (or, failing that, vocabulary files).
+        """Load tokenizer.json, or a Hugging Face folder that holds one (or, failing that, vocabulary files).
 
         Args:
           path: the file or folder.
@@ -150,7 +150,7 @@ class Tokenizer:
         return loaded
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes tokenizer.json, and beside it the tokenizer_config.json by which `transformers` loads the same."""
+        """Write tokenizer.json, and beside it the tokenizer_config.json by which `transformers` loads the same."""
         names = {"eos_token": self.eos_id, "pad_token": self.pad_id}
         if self.bos_id is not None:
             names |= {"bos_token": self.bos_id, "cls_token": self.bos_id, "sep_token": self.eos_id}
@@ -177,14 +177,14 @@ class Tokenizer:
         return max(self._vocabulary.values()) + 1
 
     def token(self, index: int) -> str:
-        """The token's text as the vocabulary spells it. Raises ValueError for an id outside it."""
+        """Return the token's text as the vocabulary spells it. Raises ValueError for an id outside it."""
         token = self._tokenizer.id_to_token(int(index))
         if token is None:
             raise ValueError(f"token id {index}; the vocabulary has {self.vocab_size} tokens")
         return token
 
     def encode(self, texts: Sequence[str], length: int) -> Tokens:
-        """Encodes texts to `length` tokens each: cut where longer (the end token is kept), padded where shorter."""
+        """Encode texts to `length` tokens each: cut where longer (the end token is kept), padded where shorter."""
         return self._frame(list(texts), length)
 
     def _frame(self, texts: Sequence[Any], length: int, **options: Any) -> Tokens:
@@ -206,7 +206,7 @@ class Tokenizer:
         return Tokens(ids, mask, words, truncated)
 
     def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-        """Begin and end of every word of each text: entry w is that of word w of `encode`."""
+        """Return the begin and end of every word of each text: entry w is that of word w of `encode`."""
         found = []
         for text, encoding in zip(texts, self._tokenizer.encode_batch(list(texts), add_special_tokens=False)):
             spans: dict[int, tuple[int, int]] = {}
@@ -220,15 +220,15 @@ class Tokenizer:
         return found
 
     def split(self, texts: Sequence[str]) -> list[list[str]]:
-        """The words of each text as this tokenizer counts them: entry w is the text of word w of `encode`."""
+        """Return the words of each text as this tokenizer counts them: entry w is the text of word w of `encode`."""
         return [[text[slice(*span)].strip() for span in spans] for text, spans in zip(texts, self.spans(texts))]
 
     def encode_words(self, texts: Sequence[Sequence[str]], length: int) -> Tokens:
-        """As `encode`, of texts that another tokenizer has `split`: `words` counts that one's words."""
+        """Encode texts that another tokenizer has `split`: `words` counts that one's words."""
         return self._frame([list(words) for words in texts], length, is_pretokenized=True)
 
     def decode(self, ids: np.ndarray, mask: np.ndarray) -> str:
-        """The text of one row of tokens, i32[L] and bool[L]; special tokens other than UNK and MASK are left out."""
+        """Decode one row of tokens, i32[L] and bool[L]; special tokens other than UNK and MASK are left out."""
         ids, mask = np.asarray(ids), np.asarray(mask)
         if ids.ndim != 1 or ids.shape != mask.shape:
             raise ValueError(f"ids {ids.shape} and mask {mask.shape}; allowed: one row of each, of one length")
@@ -238,11 +238,12 @@ class Tokenizer:
         return _join(self.token(i) for i in kept)
 
     def pieces(self, word: str) -> list[int]:
-        """The tokens of one word where it stands inside a text."""
+        """Return the tokens of one word where it stands inside a text."""
         return self._pieces([word])[0]
 
     def words(self) -> tuple[str, ...]:
-        """Every word that is one token by itself, by token id: no specials, no punctuation, no parts of words."""
+        """Return every word that is one token by itself, by token id: no specials, no punctuation, no parts of
+        words."""
         named = sorted((index, _bare(token)) for token, index in self._vocabulary.items())
         named = [(index, word) for index, word in named if word and index not in self._special_ids]
         pieces = self._pieces([word for _, word in named])
@@ -255,7 +256,7 @@ class Tokenizer:
         return tuple(sorted(index for token, index in ordinary if not re.search(r"[^\W_]", token.replace("</w>", ""))))
 
     def unknown_rate(self, texts: Sequence[str]) -> float:
-        """Share of tokens of `texts` that are UNK."""
+        """Return the share of tokens of `texts` that are UNK."""
         encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         total = sum(len(item.ids) for item in encoded)
         return sum(item.ids.count(self.unk_id) for item in encoded) / max(total, 1)
@@ -287,7 +288,7 @@ class Tokenizer:
 
 
 def _bare(token: str) -> str:
-    """A vocabulary entry as a word, or "" for a part of a word or what has no letter or digit."""
+    """Return a vocabulary entry as a word, or "" for a part of a word or what has no letter or digit."""
     if token.startswith("##"):
         return ""
     word = token.removesuffix("</w>").lstrip("Ġ▁")
@@ -295,7 +296,7 @@ def _bare(token: str) -> str:
 
 
 def _join(tokens: Iterable[str]) -> str:
-    """Words to text: no space before closing punctuation or around hyphens and slashes."""
+    """Join words to a text: no space before closing punctuation or around hyphens and slashes."""
     text = " ".join(tokens)
     text = re.sub(r" ([.,;:!?%)\]])", r"\1", text)
     text = re.sub(r"([(\[]) ", r"\1", text)

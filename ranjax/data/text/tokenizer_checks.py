@@ -25,7 +25,7 @@ def check_fits(
     key: str = "text.tokenizer",
     value: str = "",
 ) -> None:
-    """Refuses a tokenizer whose tokens would mean something else to a text tower than they say.
+    """Refuse a tokenizer whose tokens would mean something else to a text tower than they say.
 
     Args:
       tokenizer: the candidate.
@@ -81,7 +81,7 @@ def check_fits(
 
 
 def check_ends(tokens: np.ndarray, mask: np.ndarray, eos_id: int, ids: Sequence[str] = ()) -> None:
-    """Refuses rows of tokens that were cut without keeping their end token, or whose mask hides it.
+    """Refuse rows of tokens that were cut without keeping their end token, or whose mask hides it.
 
     Args:
       tokens, mask: i32[B, L] and bool[B, L].
@@ -103,7 +103,7 @@ def check_ends(tokens: np.ndarray, mask: np.ndarray, eos_id: int, ids: Sequence[
 
 
 def _check_frame(tokenizer: Tokenizer, refuse: Callable[[str], None]) -> None:
-    """The first end token of a text must be its last token, for a short text and for one that is cut."""
+    """Check that the first end token of a text is its last token, for a short text and for one that is cut."""
     for text in ("a", "a " * 64):
         row = tokenizer.encode([text], 8)
         length = int(row.mask[0].sum())

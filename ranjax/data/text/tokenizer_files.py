@@ -19,7 +19,7 @@ ID = "ranjax_id"
 
 
 def read_inner(path: Path) -> tokenizers.Tokenizer:
-    """The tokenizer of tokenizer.json, or of a folder that holds one (or, failing that, vocabulary files).
+    """Return the tokenizer of tokenizer.json, or of a folder that holds one (or, failing that, vocabulary files).
 
     SigLIP's come with the cleaning of texts that they were trained behind (`siglip_tokenizer`).
 
@@ -53,7 +53,8 @@ def read_inner(path: Path) -> tokenizers.Tokenizer:
 
 
 def read_settings(folder: Path) -> dict[str, str]:
-    """Of the JSON files beside a tokenizer: ``pad_token``, ``unk_token``, ``padding_side`` and `ID`, where given."""
+    """Read ``pad_token``, ``unk_token``, ``padding_side`` and `ID` from the JSON files beside a tokenizer, where
+    given."""
     found: dict[str, str] = {}
     for file in (SPECIALS_MAP, CONFIG):
         if (folder / file).is_file():
@@ -66,12 +67,13 @@ def read_settings(folder: Path) -> dict[str, str]:
 
 
 def recorded_id(folder: str | os.PathLike[str]) -> str:
-    """The fingerprint of the tokenizer that a checkpoint was written with; empty where its folder holds no record."""
+    """Return the fingerprint of the tokenizer that a checkpoint was written with; empty where its folder holds no
+    record."""
     return read_settings(Path(folder)).get(ID, "") if Path(folder).is_dir() else ""
 
 
 def write(path: str | os.PathLike[str], content: str, fingerprint: str, names: Mapping[str, str]) -> None:
-    """Writes tokenizer.json and, beside it, the tokenizer_config.json by which `transformers` loads the same.
+    """Write tokenizer.json and, beside it, the tokenizer_config.json by which `transformers` loads the same.
 
     Args:
       path: of tokenizer.json.
@@ -94,7 +96,7 @@ def write(path: str | os.PathLike[str], content: str, fingerprint: str, names: M
 
 
 def _assemble(folder: Path) -> tokenizers.Tokenizer:
-    """The fast tokenizer of a folder with vocabulary files alone, as transformers assembles it."""
+    """Return the fast tokenizer of a folder with vocabulary files alone, as transformers assembles it."""
     # Lazily: transformers takes seconds to import. `vocab_file=` arguments are not used: they silently give UNK only.
     from transformers import BertTokenizer, CLIPTokenizer
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Prepares the set (or finds it prepared) and leaves tokenizer.json; lists what was left out and why."""
+    """Prepare the set (or find it prepared) and leave tokenizer.json; list what was left out and why."""
     from ranjax.data.text.tokenizer import Tokenizer
 
     config = context.config
@@ -75,7 +75,7 @@ def prepare_set_of(context: Context) -> PreparedSet:
 
 
 def corpus(config: ml_collections.ConfigDict) -> list[str]:
-    """The texts of `text.corpus`, marked as reports are; none where it names none."""
+    """Return the texts of `text.corpus`, marked as reports are; none where it names none."""
     from ranjax.data.text.corpus import read_corpus
     from ranjax.data.text.deidentify import Privacy
 
@@ -84,7 +84,7 @@ def corpus(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def _progress(context: Context) -> Callable[[int, int], None]:
-    """A progress line whose total is known only when the preparation says it."""
+    """Return a progress line whose total is known only when the preparation says it."""
     from ranjax.training.progress import Progress
 
     shown: list[Progress] = []
@@ -102,12 +102,12 @@ def _progress(context: Context) -> Callable[[int, int], None]:
 
 
 def data_folder(context: Context) -> Path:
-    """Where the prepared set lives: `data.dir`, or ``data/`` in the workdir."""
+    """Return where the prepared set lies: `data.dir`, or ``data/`` in the workdir."""
     return Path(context.config.data.dir or context.workdir / "data").expanduser().absolute()
 
 
 def open_data(context: Context) -> PreparedSet:
-    """The prepared set that this run's prepare stage left or found.
+    """Open the prepared set that this run's prepare stage left or found.
 
     Raises:
       DataError: it is not there any more, or another one lies in its place.
@@ -127,7 +127,7 @@ def open_data(context: Context) -> PreparedSet:
 
 
 def chosen_splits(config: ml_collections.ConfigDict) -> PreparedSet:
-    """The set of `data.prepared.dir` with its splits under the names that the stages know.
+    """Open the set of `data.prepared.dir` with its splits under the names that the stages know.
 
     Raises:
       ConfigError: a split that it does not have, a test split that serves twice, or another image size.
