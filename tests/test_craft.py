@@ -69,7 +69,7 @@ def copy_of(made, workdir):
 def context_of(config, workdir, recipe="coattack"):
     runs = planning.plan(config)
     this = next(r for r in runs if r.stage == "craft" and r.recipe == recipe)
-    return Context(config, workdir, this, runs, "", make_mesh(1), lambda: False, lambda line: None)
+    return Context(configs.typed(config), workdir, this, runs, "", make_mesh(1), lambda: False, lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_parts_chunks_and_two_devices_together_change_no_gradient_on_noisy_pairs
     config = tiny(controls=CONTROLS)
     runs = planning.plan(config)
     this = next(r for r in runs if r.id == "pretrain/coattack_30")
-    context = Context(config, made, this, runs, "", make_mesh(1), lambda: False, lambda line: None)
+    context = Context(configs.typed(config), made, this, runs, "", make_mesh(1), lambda: False, lambda line: None)
     loss, moments, share = first_step(config, context, 1)
     assert share > 0.1
     lean = tiny(controls=CONTROLS)

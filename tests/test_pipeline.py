@@ -220,7 +220,7 @@ def test_a_recipe_is_not_its_own_control(config):
 
 def test_what_a_stage_run_keeps_outlives_it_until_it_is_forgotten(config, tmp_path):
     run = _stage("evaluate", [])
-    context = Context(config, tmp_path, run, (run,), "f", None, lambda: False, print)
+    context = Context(configs.typed(config), tmp_path, run, (run,), "f", None, lambda: False, print)
     made = []
 
     def make():
@@ -243,7 +243,7 @@ def test_what_a_stage_run_keeps_outlives_it_until_it_is_forgotten(config, tmp_pa
 def test_work_between_two_batches_stops_naming_the_run_that_is_on(config, tmp_path):
     run = _stage("evaluate", [])
     asked = []
-    context = Context(config, tmp_path, run, (run,), "f", None, lambda: bool(asked), print)
+    context = Context(configs.typed(config), tmp_path, run, (run,), "f", None, lambda: bool(asked), print)
     context.poll()
     asked.append(1)
     # A program that an earlier run compiled polls for it.

@@ -40,6 +40,6 @@ def test_files_of_the_user_that_decide_about_words_are_told_by_their_hashes(tmp_
     words.write_text("large, small\n")
     sides.write_text("left\n")
     lists = (f"laterality={sides}", "negation=off")
-    noise = config_of(candidates=("thesaurus",), thesaurus=str(words), lists=lists).noise
+    noise = configs.typed(config_of(candidates=("thesaurus",), thesaurus=str(words), lists=lists)).noise
     assert candidates.files_of(noise) == {str(path): files.sha256(path) for path in (sides, words)}
-    assert candidates.files_of(config_of(candidates=("thesaurus",)).noise) == {}  # bundled
+    assert candidates.files_of(configs.typed(config_of(candidates=("thesaurus",))).noise) == {}  # bundled

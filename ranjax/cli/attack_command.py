@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ranjax.attacks.attack_table import ATTACKS
 from ranjax.cli import outcome
@@ -38,7 +37,7 @@ from ranjax.core import files
 from ranjax.core.errors import ConfigError
 from ranjax.core.settings import keys_of
 from ranjax.run import config as configs
-from ranjax.run.schema import general_keys
+from ranjax.run.schema import RunConfig, general_keys
 from ranjax.run.schema.noise_keys import Noise, ball
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         p.add_argument(*names, dest=key.name, metavar=unit, help=meaning, **several)  # type: ignore[arg-type]
 
 
-def config_of(arguments: argparse.Namespace) -> ConfigDict:
+def config_of(arguments: argparse.Namespace) -> RunConfig:
     """Return the config that the options stand for.
 
     Raises:
@@ -120,7 +119,7 @@ def config_of(arguments: argparse.Namespace) -> ConfigDict:
         if text is not None:
             configs.override(config, f"noise.{attack}.{name}", text)
     configs.validate(config)
-    return config
+    return configs.typed(config)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -135,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _run(arguments, config, stop)
 
 
-def _run(arguments: argparse.Namespace, config: ConfigDict, stop: Callable[[], bool]) -> int:
+def _run(arguments: argparse.Namespace, config: RunConfig, stop: Callable[[], bool]) -> int:
     from ranjax.data.images.reading import RESIZE_MODES
     from ranjax.data.recipe_table import RECIPES, is_attack
     from ranjax.run.stages import attack_file_pairs, attack_files
@@ -168,7 +167,7 @@ def _run(arguments: argparse.Namespace, config: ConfigDict, stop: Callable[[], b
     return outcome.DONE
 
 
-def _write(arguments: argparse.Namespace, config: ConfigDict, pairs: Sequence[Pair], checkpoint: Checkpoint) -> None:
+def _write(arguments: argparse.Namespace, config: RunConfig, pairs: Sequence[Pair], checkpoint: Checkpoint) -> None:
     from ranjax.data.images.reading import encode_png16
     from ranjax.data.store import NoisyStore
     from ranjax.run.stages import attack_file_pairs, attack_files

@@ -11,8 +11,8 @@ them back from a config. A nested group is a field whose default is such a datac
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ranjax.core.checks import Check, Key, anything, check_value
 
@@ -43,6 +43,33 @@ def group(settings: Callable[[], T]) -> T:
     return field
 
 
+@dataclasses.dataclass(frozen=True)
+class Group(Mapping[str, Any]):
+    """A base of settings with tables beside their own fields: reads as attributes, and as a mapping by name.
+
+    Attributes:
+      entries: by the name of an entry of a table, the values of its settings; no key itself.
+    """
+
+    entries: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict, kw_only=True)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self.entries:
+            return self.entries[name]
+        if name not in self._names():
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def _names(self) -> list[str]:
+        return [*(field.name for field in dataclasses.fields(self) if field.name != "entries"), *self.entries]
+
+
 def keys_of(prefix: str, settings: DataclassInstance | type[DataclassInstance]) -> tuple[Key, ...]:
     """Return the configuration keys of a settings dataclass, or of an instance, whose values are then the defaults.
 
@@ -52,6 +79,8 @@ def keys_of(prefix: str, settings: DataclassInstance | type[DataclassInstance]) 
     instance = settings() if isinstance(settings, type) else settings
     found: list[Key] = []
     for field in dataclasses.fields(instance):
+        if isinstance(instance, Group) and field.name == "entries":
+            continue
         name, value = f"{prefix}.{field.name}" if prefix else field.name, getattr(instance, field.name)
         if dataclasses.is_dataclass(value):
             found += keys_of(name, value)
@@ -62,20 +91,40 @@ def keys_of(prefix: str, settings: DataclassInstance | type[DataclassInstance]) 
     return tuple(found)
 
 
-def read(settings: T | type[T], node: Mapping[str, Any]) -> T:
+@overload
+def read(settings: type[T], node: Mapping[str, Any]) -> T: ...
+
+
+@overload
+def read(settings: T, node: Mapping[str, Any]) -> T: ...
+
+
+def read(settings: Any, node: Mapping[str, Any]) -> Any:
     """Return a settings dataclass, or a copy of an instance, with the values that `node` holds; nested groups too.
 
     Args:
       settings: the class or an instance.
       node: a mapping or ConfigDict from the names of fields to values. Fields that it lacks keep their value.
     """
-    instance = cast("DataclassInstance", settings() if isinstance(settings, type) else settings)
+    instance = settings() if isinstance(settings, type) else settings
     values: dict[str, object] = {}
     for field in dataclasses.fields(instance):
         if field.name in node:
             now, given = getattr(instance, field.name), node[field.name]
             values[field.name] = read(now, given) if dataclasses.is_dataclass(now) else given
-    return cast(T, dataclasses.replace(instance, **values))
+    if isinstance(instance, Group):
+        others = {name: node[name] for name in node if name not in instance}
+        values["entries"] = {name: dict(other.items()) for name, other in others.items() if hasattr(other, "items")}
+    return dataclasses.replace(instance, **values)
+
+
+def value_at(node: Any, name: str, default: object = None) -> Any:
+    """Return the value of a dotted name in a tree of settings, ConfigDicts and mappings; `default` where it is absent."""
+    for part in name.split("."):
+        node = node.get(part, default) if hasattr(node, "get") else getattr(node, part, default)
+        if node is default:
+            return default
+    return node
 
 
 def check_settings(prefix: str, config: DataclassInstance) -> None:

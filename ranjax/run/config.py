@@ -15,33 +15,15 @@ import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from ranjax.core import files
-from ranjax.core.checks import Key, check_value
+from ranjax.core.checks import Key, Value, check_value
 from ranjax.core.errors import ConfigError, nearest
-from ranjax.run.schema import GROUPS, TABLES
-from ranjax.run.schema.adapt_keys import METHODS
-from ranjax.run.schema.noise_keys import RECIPES
-
-__all__ = [
-    "BY_NAME",
-    "KEYS",
-    "METHODS",
-    "RECIPES",
-    "Key",
-    "default_config",
-    "defaults",
-    "describe",
-    "flatten",
-    "load",
-    "notes",
-    "override",
-    "resolve",
-    "validate",
-]
+from ranjax.core.settings import read, value_at
+from ranjax.run.schema import GROUPS, TABLES, RunConfig
+from ranjax.run.schema.entry_keys import Config
 
 RENAMED: dict[str, str] = {old: new for group in GROUPS for old, new in getattr(group, "RENAMED", {}).items()}
 """Keys of earlier versions and what they are called now; they are refused, with the new name."""
@@ -52,34 +34,53 @@ BY_NAME: dict[str, Key] = {
 }
 """The keys that every config has: settings of entries from outside come with the config that names these."""
 KEYS: tuple[Key, ...] = tuple(BY_NAME.values())
+_NAMING = {name for table in TABLES for name in table.named_by}
+"""The keys that name entries of tables, which bring keys of their own: they are set before others."""
 
 
-def default_config() -> ml_collections.ConfigDict:
-    """A ConfigDict that holds every key with its default."""
-    config = ml_collections.ConfigDict()
+def default_config() -> ConfigDict:
+    """Return a ConfigDict that holds every key with its default."""
+    config = ConfigDict()
     for key in KEYS:
         _add(config, key)
     config.lock()
     return config
 
 
-def defaults() -> dict[str, object]:
+def defaults() -> dict[str, Value]:
     """Return the default of every key, by its dotted name."""
     return {key.name: key.default for key in KEYS}
 
 
-def _add(config: ml_collections.ConfigDict, key: Key) -> None:
+def typed(config: ConfigDict) -> RunConfig:
+    """Return a valid config as its stages read it."""
+    return read(RunConfig, config)
+
+
+def _add(config: ConfigDict, key: Key) -> None:
     *path, last = key.name.split(".")
     node = config
     for part in path:
         if part not in node:
-            node[part] = ml_collections.ConfigDict()
+            node[part] = ConfigDict()
         node = node[part]
     if last not in node:
         node[last] = key.default
 
 
-def keys_of_config(config: ml_collections.ConfigDict) -> dict[str, Key]:
+def _set(config: ConfigDict, name: str, value: Value) -> None:
+    """Set a key that exists; the entries that it names bring their own keys."""
+    path, _, last = name.rpartition(".")
+    node = config
+    for part in filter(None, path.split(".")):
+        node = node[part]
+    with node.unlocked():
+        node[last] = value
+    if name in _NAMING:
+        add_settings(config)
+
+
+def keys_of_config(config: Config) -> dict[str, Key]:
     """Return the keys of a config by name: `KEYS`, and the settings of the entries from outside that it names.
 
     Raises:
@@ -92,7 +93,7 @@ def keys_of_config(config: ml_collections.ConfigDict) -> dict[str, Key]:
     return found
 
 
-def add_settings(config: ml_collections.ConfigDict) -> None:
+def add_settings(config: ConfigDict) -> None:
     """Add the settings of the entries from outside that a config names, with their defaults.
 
     Raises:
@@ -113,26 +114,28 @@ def unknown_key(name: str, value: object, known: Mapping[str, Key]) -> ConfigErr
     return ConfigError(name, value, "a known key", nearest(name, known))
 
 
-def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The config as {"pretrain.steps": 400, ...}, in the order of `KEYS`; unknown keys come last."""
+def flatten(config: Config) -> dict[str, Value]:
+    """Return the config as {"pretrain.steps": 400, ...}, in the order of `KEYS`; unknown keys come last."""
+    if isinstance(config, RunConfig):
+        return {name: value_at(config, name) for name in keys_of_config(config)}
     flat = dict(_leaves(config, ""))
     return {**{k: flat[k] for k in BY_NAME if k in flat}, **{k: v for k, v in flat.items() if k not in BY_NAME}}
 
 
-def _leaves(node: ml_collections.ConfigDict, prefix: str) -> Iterator[tuple[str, Any]]:
+def _leaves(node: ConfigDict, prefix: str) -> Iterator[tuple[str, Value]]:
     for name in node:
         value = node[name]
-        if isinstance(value, ml_collections.ConfigDict):
+        if isinstance(value, ConfigDict):
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
-    """Checks every key and what keys demand of each other.
+def validate(config: ConfigDict) -> None:
+    """Check every key, and how keys fit each other.
 
     Raises:
-      ConfigError: names the key, the value received, what is allowed, and for an unknown key the nearest one.
+      ConfigError: names the key, its value, what is expected, and for an unknown key the nearest one.
     """
     flat = flatten(config)
     for name, value in flat.items():
@@ -145,19 +148,19 @@ def validate(config: ml_collections.ConfigDict) -> None:
         check_value(keys[name], value)
     for name in keys:
         if name not in flat:
-            raise ConfigError(name, None, "the key must be present")
+            raise ConfigError(name, None, "a value: the key is missing")
     for group in GROUPS:
         if check := getattr(group, "check", None):
             check(config)
 
 
-def notes(config: ml_collections.ConfigDict) -> list[str]:
-    """What a valid config says in vain, because another of its keys decides it."""
+def notes(config: Config) -> list[str]:
+    """Return a line for each key that a valid config sets without effect, because another key decides it."""
     return [note for group in GROUPS if hasattr(group, "notes") for note in group.notes(config)]
 
 
-def override(config: ml_collections.ConfigDict, name: str, text: str) -> None:
-    """Sets one key from the command line's text, e.g. ``override(config, "noise.ratios", "(0.0, 0.5)")``.
+def override(config: ConfigDict, name: str, text: str) -> None:
+    """Set one key from text, e.g. ``override(config, "noise.ratios", "(0.0, 0.5)")``.
 
     Raises:
       ConfigError: the key is unknown, or the text cannot be read as the key's type.
@@ -166,18 +169,12 @@ def override(config: ml_collections.ConfigDict, name: str, text: str) -> None:
     key = known.get(name)
     if key is None:
         raise unknown_key(name, text, known)
-    *path, last = name.split(".")
-    node = config
-    for part in path:
-        node = node[part]
-    with node.unlocked():
-        node[last] = _parse(key, text)
-    check_value(key, node[last])
-    if any(name in table.named_by for table in TABLES):
-        add_settings(config)
+    value = _parse(key, text)
+    check_value(key, value)
+    _set(config, name, value)
 
 
-def resolve(path_and_argument: str, overrides: Iterable[tuple[str, str]] = ()) -> ml_collections.ConfigDict:
+def resolve(path_and_argument: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
     """Return the valid config of a file, with keys set from text.
 
     Args:
@@ -193,39 +190,43 @@ def resolve(path_and_argument: str, overrides: Iterable[tuple[str, str]] = ()) -
     return config
 
 
-def override_all(config: ml_collections.ConfigDict, overrides: Iterable[tuple[str, str]]) -> None:
+def override_all(config: ConfigDict, overrides: Iterable[tuple[str, str]]) -> None:
     """Set several keys as `override`, in any order: those that name entries of tables first, as these bring keys."""
-    names = {name for table in TABLES for name in table.named_by}
-    for key, text in sorted(overrides, key=lambda item: item[0] not in names):
+    for key, text in sorted(overrides, key=lambda item: item[0] not in _NAMING):
         override(config, key, text)
 
 
-def _parse(key: Key, text: str) -> Any:
-    kind = type(key.default)
+def _parse(key: Key, text: str) -> Value:
+    """Return text as a value of the type of a key's default.
+
+    Raises:
+      ConfigError: it cannot be read as one.
+    """
+    default = key.default
     try:
-        if kind is str:
+        if isinstance(default, str):
             return text
-        if kind is bool:
+        if isinstance(default, bool):
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if kind is int:
+        if isinstance(default, int):
             number = float(text)
             if number != int(number):
                 raise ValueError(text)
             return int(number)
-        if kind is float:
+        if isinstance(default, float):
             return float(text)
-        element = type(key.default[0])
+        element = type(default[0])
         if element is str and not any(sign in text for sign in "'\"([{"):
-            return tuple(word.strip() for word in text.split(","))  # names as they are: lp,ran
+            return tuple(word.strip() for word in text.split(","))  # names without quotes: lp,ran
         value = ast.literal_eval(text if text.strip().startswith(("(", "[")) else f"({text},)")
         return tuple(element(v) for v in value)
     except (ValueError, KeyError, SyntaxError, TypeError, OverflowError):
-        example = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, f"like {key.default!r}")
-        raise ConfigError(key.name, text, example) from None
+        examples = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise ConfigError(key.name, text, examples.get(type(default), f"a value like {default!r}")) from None
 
 
-def load(path_and_argument: str) -> ml_collections.ConfigDict:
-    """Runs a config file, ``"configs/ran.py"`` or ``"configs/ran.py:smoke"``, and returns its ConfigDict.
+def load(path_and_argument: str) -> ConfigDict:
+    """Run a config file, ``"configs/ran.py"`` or ``"configs/ran.py:smoke"``, and return its ConfigDict.
 
     Raises:
       ConfigError: there is no such file, it has no `get_config`, or it takes no argument.
@@ -244,18 +245,20 @@ def load(path_and_argument: str) -> ml_collections.ConfigDict:
     if get_config is None:
         raise ConfigError("--config", path_and_argument, "a file that defines get_config()")
     if argument and not inspect.signature(get_config).parameters:
-        raise ConfigError("--config", path_and_argument, f"{name} takes no argument after a colon")
+        raise ConfigError(
+            "--config", path_and_argument, f"{name} without an argument after a colon: it takes no argument"
+        )
     config = get_config(argument) if argument else get_config()
-    if not isinstance(config, ml_collections.ConfigDict):
+    if not isinstance(config, ConfigDict):
         raise ConfigError("--config", path_and_argument, "a file whose get_config() returns a ConfigDict")
     add_settings(config)
     return config
 
 
-def of_run(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
-    """The resolved config that a run wrote into its workdir.
+def of_run(workdir: str | os.PathLike[str]) -> ConfigDict:
+    """Return the resolved config that a run wrote into its workdir.
 
-    Keys that were added after the run was made have their default: what the code did then may have been something else.
+    Keys that were added after the run was made have their default; the code of then may have done something else.
 
     Raises:
       ConfigError: no run's folder, or a key that this version does not know.
@@ -264,25 +267,17 @@ def of_run(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     if not path.is_file():
         raise ConfigError("workdir", str(workdir), "a folder of a run, with its config.json")
     config = default_config()
-    names = [name for table in TABLES for name in table.named_by]
     written = files.read_json(path)
-    for name in sorted(written, key=lambda name: name not in names):
+    for name in sorted(written, key=lambda name: name not in _NAMING):
         if name not in keys_of_config(config):
             raise unknown_key(name, written[name], BY_NAME)
-        *path_, last = name.split(".")
-        node = config
-        for part in path_:
-            node = node[part]
-        with node.unlocked():
-            node[last] = tuple(written[name]) if isinstance(written[name], list) else written[name]
-        if name in names:
-            add_settings(config)
+        _set(config, name, tuple(written[name]) if isinstance(written[name], list) else written[name])
     validate(config)
     return config
 
 
-def describe(config: ml_collections.ConfigDict) -> str:
-    """A text that lists every key of the resolved config with its value, default, unit, meaning and choices."""
+def describe(config: ConfigDict) -> str:
+    """Return a text that lists every key of a config with its value, default, unit, meaning and choices."""
     lines, group, keys = [], "", keys_of_config(config)
     for name, value in flatten(config).items():
         key = keys[name]

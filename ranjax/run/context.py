@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from ranjax.core import files
+from ranjax.run import config as configs
 from ranjax.run.plan import StageRun, config_of, fingerprints, plan
+from ranjax.run.schema import RunConfig
 from ranjax.training import hosts
 
 if TYPE_CHECKING:  # a plan needs no JAX
@@ -47,7 +49,7 @@ class Context:
       shared: what `memoize` holds; one dictionary for all stage runs of a process.
     """
 
-    config: ml_collections.ConfigDict
+    config: RunConfig
     workdir: Path
     stage_run: StageRun
     plan: tuple[StageRun, ...]
@@ -128,12 +130,11 @@ class Context:
         return files.read_json(self.workdir / run_id / "manifest.json")
 
 
-def context_of(
-    config: ml_collections.ConfigDict, workdir: Path, run: StageRun, mesh: Mesh, shared: dict[Hashable, Any]
-) -> Context:
+def context_of(config: ConfigDict, workdir: Path, run: StageRun, mesh: Mesh, shared: dict[Hashable, Any]) -> Context:
     """Return the context that `run` of a finished workdir was given, to read it again; it never stops and is silent."""
-    runs = plan(config)
-    expected = fingerprints(config, runs)[run.id]
+    whole = configs.typed(config)
+    runs = plan(whole)
+    expected = fingerprints(whole, runs)[run.id]
     return Context(
-        config_of(config, run), workdir, run, runs, expected, mesh, lambda: False, lambda line: None, shared=shared
+        config_of(whole, run), workdir, run, runs, expected, mesh, lambda: False, lambda line: None, shared=shared
     )

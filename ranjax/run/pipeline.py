@@ -25,6 +25,7 @@ from ranjax.run import config as configs
 from ranjax.run import heartbeat
 from ranjax.run.context import PARTS, Context, Mesh, Stopped
 from ranjax.run.plan import StageRun, config_of, conflicts, decided_by, fingerprints, plan
+from ranjax.run.schema import RunConfig
 from ranjax.run.stages import memory
 from ranjax.training import hosts, profiling, progress
 
@@ -50,7 +51,7 @@ ALONE = ("prepare", "report")
 
 
 def refuse_or_set_aside(
-    config: ConfigDict, workdir: Path, runs: tuple[StageRun, ...], redo: bool, say: Callable[[str], None]
+    config: RunConfig, workdir: Path, runs: tuple[StageRun, ...], redo: bool, say: Callable[[str], None]
 ) -> None:
     """Refuse a workdir of another config; with `redo`, move the folders that differ to ``superseded/`` instead."""
     differing = conflicts(config, workdir, runs)
@@ -103,30 +104,31 @@ def execute(
       ConfigError: the workdir is of another config, in use, or not writable.
       Stopped: a stop was asked for; everything done so far is saved.
     """
-    runs = plan(config)
+    whole = configs.typed(config)
+    runs = plan(whole)
     last = max((i for i, run in enumerate(runs) if run.stage == until), default=len(runs) - 1)
 
     def take_over() -> None:
         held.enter_context(locked(workdir))
-        refuse_or_set_aside(config, workdir, runs, redo, say)
-        _refuse_early(config, workdir, runs[: last + 1])
-        for note in configs.notes(config):
+        refuse_or_set_aside(whole, workdir, runs, redo, say)
+        _refuse_early(whole, workdir, runs[: last + 1])
+        for note in configs.notes(whole):
             say(f"note: {note}")
         files.remove_leftovers(workdir)
-        files.write_json(workdir / "config.json", configs.flatten(config))
+        files.write_json(workdir / "config.json", configs.flatten(whole))
 
     with ExitStack() as held:
         hosts.first_does(take_over)
         if not hosts.first():
-            _carry_out(config, workdir, runs, last + 1, mesh, stop, say, lambda name, number, count: None)
+            _carry_out(whole, workdir, runs, last + 1, mesh, stop, say, lambda name, number, count: None)
             return workdir / "report" / "index.html"
         beat = heartbeat.Heartbeat(workdir, Stopped)
         with beat, progress.listening(beat.work):
-            _carry_out(config, workdir, runs, last + 1, mesh, stop, beat.wrap(say), beat.at)
+            _carry_out(whole, workdir, runs, last + 1, mesh, stop, beat.wrap(say), beat.at)
     return workdir / "report" / "index.html"
 
 
-def _refuse_early(config: ConfigDict, workdir: Path, runs: Sequence[StageRun]) -> None:
+def _refuse_early(config: RunConfig, workdir: Path, runs: Sequence[StageRun]) -> None:
     """Check the files that later stages read, which would otherwise be refused hours later."""
     if any(run.stage == "craft" and not (workdir / run.id / "manifest.json").exists() for run in runs):
         from ranjax.run.stages import word_candidates as candidates
@@ -135,7 +137,7 @@ def _refuse_early(config: ConfigDict, workdir: Path, runs: Sequence[StageRun]) -
 
 
 def _carry_out(
-    config: ConfigDict,
+    config: RunConfig,
     workdir: Path,
     runs: tuple[StageRun, ...],
     count: int,

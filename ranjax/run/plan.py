@@ -1,4 +1,4 @@
-"""What a config asks for: the stage runs in their order, what decides each, and which folders another config made.
+"""The plan of a config: its stage runs in order, the keys that decide each, and folders that another config made.
 
 Nothing runs here; `ranjax.run.pipeline` carries a plan out.
 """
@@ -8,73 +8,83 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import ml_collections
 
 from ranjax.core import files
 from ranjax.data.recipe_table import RECIPES
 from ranjax.run import config as configs
-from ranjax.run.schema import TABLES
+from ranjax.run.schema import TABLES, RunConfig
+from ranjax.run.schema.entry_keys import Config
 
 SCHEMA = 1
-"""Raised when a change of the code makes finished stages of older runs no longer comparable."""
+"""Raise it when a change of the code makes finished stages of older runs incomparable."""
+
+Stage = Callable[..., Mapping[str, object]]
+"""Takes a `context.Context`, and returns what goes into the manifest."""
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """One run of a stage: `needs` are ids of the runs it reads, `keys` the config keys or groups that decide it."""
+    """One run of a stage.
+
+    Attributes:
+      stage: one of prepare, pretrain, craft, adapt, evaluate, report.
+      condition: the upstream condition, e.g. "coattack_10"; empty where there is none.
+      ratio: the share of noisy pairs of the condition.
+      needs: ids of the stage runs that it reads.
+      keys: config keys or groups that decide its outcome.
+      run: carries it out.
+      recipe: the recipe of the condition's noisy pairs; empty: `noise.recipe`.
+    """
 
     stage: str
     condition: str
     ratio: float
     needs: tuple[str, ...]
     keys: tuple[str, ...]
-    run: Callable[[Any], dict[str, Any]]
-    """Takes a `context.Context`, and returns what goes into the manifest."""
+    run: Stage
     recipe: str = ""
-    """What makes the noisy pairs of this condition, in place of `noise.recipe`; empty: that one."""
 
     @property
     def id(self) -> str:
-        # Not below craft/, which the noisy pairs of noise.recipe own: each folder belongs to one run.
+        # Not below craft/, the folder of the run that crafts noise.recipe: each folder belongs to one run.
         stage = "controls" if self.stage == "craft" and self.condition else self.stage
         return f"{stage}/{self.condition}" if self.condition else self.stage
 
 
 def condition_name(recipe: str, ratio: float) -> str:
-    """The condition of an upstream run: "clean" at ratio 0, else e.g. "coattack_10" (per cent; "coattack_2.5")."""
+    """Return the condition of an upstream run: "clean" at ratio 0, else e.g. "coattack_10" (per cent; "coattack_2.5")."""
     return "clean" if ratio == 0 else f"{recipe}_{100 * ratio:g}"
 
 
-def _stage(name: str) -> Callable[[Any], dict[str, Any]]:
-    """The stage's `run`, imported when it is called: a start waits only for what it needs first."""
+def _stage(name: str) -> Stage:
+    """Return the `run` of a stage; its module is imported when it is called, so that a start is quick."""
 
-    def run(context: Any) -> dict[str, Any]:
-        return importlib.import_module(f"ranjax.run.stages.{name}").run(context)
+    def run(context: object) -> Mapping[str, object]:
+        outcome: Mapping[str, object] = importlib.import_module(f"ranjax.run.stages.{name}").run(context)
+        return outcome
 
     return run
 
 
-def recipes(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+def recipes(config: Config) -> tuple[str, ...]:
     """Return the names of `noise.recipe` and then of the recipes that get conditions of their own."""
     controls = RECIPES.names_of([name for name in config.noise.controls if name], "noise.controls")
     return RECIPES.resolve(config.noise.recipe).name, *controls
 
 
-def plan(config: ml_collections.ConfigDict) -> tuple[StageRun, ...]:
-    """The stage runs that a config asks for, in an order in which each finds what it needs."""
+def plan(config: Config) -> tuple[StageRun, ...]:
+    """Return the stage runs of a config, each after those that it needs."""
     common = ("seed",)
     model = (*common, "data", "text", "model", "pretrain")
+    prepare = (*common, "data", "text", "model.weights", "model.text_weights")
     runs = [
-        StageRun(
-            "prepare", "", 0.0, (), (*common, "data", "text", "model.weights", "model.text_weights"), _stage("prepare")
-        )
+        StageRun("prepare", "", 0.0, (), prepare, _stage("prepare")),
+        StageRun("pretrain", "clean", 0.0, ("prepare",), model, _stage("pretrain")),
     ]
-    runs.append(StageRun("pretrain", "clean", 0.0, ("prepare",), model, _stage("pretrain")))
+    # Noisy pairs, one store a recipe, and the conditions that are trained on shares of them.
     noisy = [r for r in config.noise.ratios if r > 0]
     conditions = [("clean", 0.0, "")]
     for recipe in recipes(config) if noisy else ():
@@ -87,6 +97,7 @@ def plan(config: ml_collections.ConfigDict) -> tuple[StageRun, ...]:
     for condition, ratio, recipe in conditions[1:]:
         needs = ("prepare", crafted[recipe])
         runs.append(StageRun("pretrain", condition, ratio, needs, model, _stage("pretrain"), recipe))
+    # Every encoder is adapted and evaluated; the report reads all.
     for condition, ratio, recipe in conditions:
         runs += _downstream(condition, ratio, recipe)
     needs = tuple(run.id for run in runs if run.stage in ("prepare", "evaluate", "craft"))
@@ -95,7 +106,7 @@ def plan(config: ml_collections.ConfigDict) -> tuple[StageRun, ...]:
 
 
 def _downstream(condition: str, ratio: float, recipe: str) -> list[StageRun]:
-    """Fine-tuning on one encoder, and its evaluation; noisy conditions are also held against the surrogate's adversaries."""
+    """Return the adaptation of one encoder and its evaluation, which compares noisy conditions with the clean one."""
     adapt = StageRun(
         "adapt", condition, ratio, ("prepare", f"pretrain/{condition}"), ("seed", "adapt"), _stage("adapt"), recipe
     )
@@ -113,11 +124,11 @@ _PLACES = (
     "pretrain.checkpoint_every",
     "pretrain.log_every",
 )
-"""Keys that decide where, how often or in which parts something is done, never a result (parts: up to rounding)."""
+"""Keys of places, intervals and parts, which decide no result (parts: up to rounding)."""
 
 
-def decided_by(config: ml_collections.ConfigDict, run: StageRun) -> dict[str, Any]:
-    """The part of the config that decides a run's outcome, flat; ratio and recipe count as the run has them."""
+def decided_by(config: Config, run: StageRun) -> dict[str, object]:
+    """Return the part of a config that decides the outcome of a stage run, flat, with its own ratio and recipe."""
     flat = {
         name: value
         for name, value in configs.flatten(config).items()
@@ -133,13 +144,13 @@ def decided_by(config: ml_collections.ConfigDict, run: StageRun) -> dict[str, An
     return {**json.loads(json.dumps(flat)), "ratio": run.ratio}
 
 
-def _of_another_source(config: ml_collections.ConfigDict, name: str) -> bool:
+def _of_another_source(config: Config, name: str) -> bool:
     parts = name.split(".")
     return parts[0] == "data" and len(parts) == 3 and parts[1] != config.data.source
 
 
-def fingerprints(config: ml_collections.ConfigDict, runs: tuple[StageRun, ...]) -> dict[str, str]:
-    """A hash per run of the config keys that decide it, of its inputs' fingerprints and of `SCHEMA`."""
+def fingerprints(config: Config, runs: tuple[StageRun, ...]) -> dict[str, str]:
+    """Return a hash per stage run: of the keys that decide it, of its inputs' fingerprints and of `SCHEMA`."""
     found: dict[str, str] = {}
     for run in runs:
         content = {
@@ -160,8 +171,8 @@ class Conflict:
     changed: tuple[str, ...]
 
 
-def conflicts(config: ml_collections.ConfigDict, workdir: Path, runs: tuple[StageRun, ...]) -> list[Conflict]:
-    """Stage folders of `workdir` that this config would not have made, and the keys that differ."""
+def conflicts(config: Config, workdir: Path, runs: tuple[StageRun, ...]) -> list[Conflict]:
+    """Return the stage folders of `workdir` that another config made, and the keys that differ."""
     expected = fingerprints(config, runs)
     found = []
     for run in runs:
@@ -173,15 +184,10 @@ def conflicts(config: ml_collections.ConfigDict, workdir: Path, runs: tuple[Stag
             now = decided_by(config, run)
             names = sorted(k for k in {*now, *then["config"]} if now.get(k) != then["config"].get(k))
             changed = tuple(f"{k}: {then['config'].get(k)!r} then, {now.get(k)!r} now" for k in names)
-            found.append(Conflict(run.id, changed or ("an earlier stage it stands on",)))
+            found.append(Conflict(run.id, changed or ("an earlier stage that it reads",)))
     return found
 
 
-def config_of(config: ml_collections.ConfigDict, run: StageRun) -> ml_collections.ConfigDict:
+def config_of(config: RunConfig, run: StageRun) -> RunConfig:
     """Return the config as a stage run reads it: `noise.recipe` is the name of the recipe of its condition."""
-    name = run.recipe or recipes(config)[0]
-    if name == config.noise.recipe:
-        return config
-    own = config.copy_and_resolve_references()
-    own.noise.recipe = name
-    return own
+    return replace(config, noise=replace(config.noise, recipe=run.recipe or recipes(config)[0]))

@@ -4,8 +4,13 @@ One file a group; each has `KEYS`, and `check(config)` where its keys demand som
 groups. A group whose keys name entries of tables has `TABLES`, see `EntryKeys`.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from types import ModuleType
 
+from ranjax.core.settings import Group, group
+from ranjax.data.set_settings import DataSettings
 from ranjax.run.schema import adapt_keys as adapt
 from ranjax.run.schema import data_keys as data
 from ranjax.run.schema import evaluate_keys as evaluate
@@ -16,6 +21,21 @@ from ranjax.run.schema import pretrain_keys as pretrain
 from ranjax.run.schema import report_keys as report
 from ranjax.run.schema import text_keys as text
 from ranjax.run.schema.entry_keys import EntryKeys
+
+
+@dataclass(frozen=True)
+class RunConfig(general.General, Group):
+    """The config of a run as its stages read it: frozen, and of the same attributes as the ConfigDict it comes from."""
+
+    data: DataSettings = group(DataSettings)
+    text: text.Text = group(text.Text)
+    model: model.Model = group(model.Model)
+    pretrain: pretrain.Pretrain = group(pretrain.Pretrain)
+    noise: noise.Noise = group(noise.Noise)
+    adapt: adapt.Adapt = group(adapt.Adapt)
+    evaluate: evaluate.Evaluate = group(evaluate.Evaluate)
+    report: report.Report = group(report.Report)
+
 
 GROUPS: tuple[ModuleType, ...] = (general, data, text, model, pretrain, noise, adapt, evaluate, report)
 

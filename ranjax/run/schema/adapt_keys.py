@@ -6,15 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ml_collections import ConfigDict
-
 from ranjax.core.checks import at_least, between, epsilon, one_of, pixel_step, share_of
 from ranjax.core.errors import ConfigError
-from ranjax.core.settings import group, keys_of, setting
+from ranjax.core.settings import Group, group, keys_of, setting
 from ranjax.methods.method_settings import TERMS, TowerTraining
 from ranjax.methods.search import key_prefix
 from ranjax.methods.table import METHODS, Method, selected, settings_of
-from ranjax.run.schema.entry_keys import EntryKeys, EntryNames
+from ranjax.run.schema.entry_keys import Config, EntryKeys, EntryNames
 
 
 def _factors(value: tuple[float, ...]) -> str:
@@ -34,7 +32,7 @@ class Tower:
 
 
 @dataclass(frozen=True)
-class Adapt:
+class Adapt(Group):
     """What all methods share."""
 
     task: str = setting(
@@ -127,7 +125,7 @@ RENAMED = {
 }
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
     """Check that keys fit each other.
 
     Raises:
@@ -144,7 +142,7 @@ def check(config: ConfigDict) -> None:
     _check_needs(config, methods)
 
 
-def _check_parts(adapt: ConfigDict, name: str, method: Method) -> None:
+def _check_parts(adapt: Config, name: str, method: Method) -> None:
     """Refuse to leave out a part that a method lacks, and weights that leave no loss."""
     settings, prefix, part = settings_of(adapt, name), key_prefix(name), method.leaves_out
     if part:
@@ -159,7 +157,7 @@ def _check_parts(adapt: ConfigDict, name: str, method: Method) -> None:
         raise ConfigError("adapt.methods", name, expected)
 
 
-def _check_needs(config: ConfigDict, methods: Mapping[str, Method]) -> None:
+def _check_needs(config: Config, methods: Mapping[str, Method]) -> None:
     """Refuse methods that need what the task, the data or the config lacks."""
     adapt, evaluate = config.adapt, config.evaluate
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
-
 from ranjax.core.errors import ConfigError
 from ranjax.core.settings import keys_of, read
 from ranjax.data.set_settings import DataSettings, SetSettings
 from ranjax.data.sets import SETS
-from ranjax.run.schema.entry_keys import EntryKeys
+from ranjax.run.schema.entry_keys import Config, EntryKeys
 
 _OF_THE_RUN = tuple(
     f"data.{group}.{name}" for group in ("radiographs", "set") for name in ("seed", "image_size", "deidentify")
@@ -50,7 +48,7 @@ RENAMED = {
 }
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
     """Check that the keys of the data fit each other.
 
     Raises:

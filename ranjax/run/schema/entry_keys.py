@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ml_collections import ConfigDict
 
 from ranjax.core.checks import Key, anything
 from ranjax.core.errors import ConfigError
 from ranjax.core.registry import Named, Table
-from ranjax.core.settings import keys_of, read
+from ranjax.core.settings import Group, keys_of, read, value_at
 
 T = TypeVar("T", bound=Named)
+if TYPE_CHECKING:
+    Config = Any
+else:
+    Config = ConfigDict | Group
+"""A whole config, as a file gives it or as stages read it: both have the same attributes and items."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +56,7 @@ class EntryKeys(Generic[T]):
     reserved: tuple[str, ...] = ()
     accepts: Callable[[T], str] = anything
 
-    def named(self, config: ConfigDict, *keys: str) -> dict[str, T]:
+    def named(self, config: Config, *keys: str) -> dict[str, T]:
         """Return the entries that a config names, by their own names; one from outside joins the table.
 
         Args:
@@ -63,11 +68,7 @@ class EntryKeys(Generic[T]):
         """
         found = {}
         for key in keys or self.named_by:
-            *path, last = key.split(".")
-            node = config
-            for part in path:
-                node = node.get(part, {})
-            value = node.get(last, ())
+            value = value_at(config, key, ())
             for name in (value,) if isinstance(value, str) else tuple(value):
                 if name:
                     entry = self.table.resolve(name, key)
@@ -76,7 +77,7 @@ class EntryKeys(Generic[T]):
                     found[entry.name] = entry
         return found
 
-    def from_outside(self, config: ConfigDict) -> dict[str, str]:
+    def from_outside(self, config: Config) -> dict[str, str]:
         """Return {name: SHA-256 of its source} of the entries that a config names and that are not built in."""
         return {name: source for name in self.named(config) if (source := self.table.source_of(name))}
 
@@ -92,12 +93,12 @@ class EntryKeys(Generic[T]):
         built_in = (entry for name, entry in self.table.items() if not self.table.source_of(name))
         return (key for entry in built_in if not self.accepts(entry) for key in self.keys(entry))
 
-    def settings_of(self, config: ConfigDict, entry: T) -> Any:
+    def settings_of(self, config: Config, entry: T) -> Any:
         """Return an entry's settings with the values of a config; None where it has none."""
         settings = self._defaults(entry)
         return None if settings is None else read(settings, config[self.prefix][entry.name])
 
-    def options_of(self, config: ConfigDict, entry: T) -> dict[str, Any]:
+    def options_of(self, config: Config, entry: T) -> dict[str, Any]:
         """Return an entry's settings as keywords."""
         settings = self.settings_of(config, entry)
         return {} if settings is None else vars(settings)
@@ -109,7 +110,7 @@ class EntryKeys(Generic[T]):
             expected = f"another name: {self.prefix}.{entry.name} is a key"
             raise ConfigError(f"{type(entry).__name__}.name", entry.name, expected)
 
-    def unused(self, config: ConfigDict) -> Iterator[str]:
+    def unused(self, config: Config) -> Iterator[str]:
         """Yield a note on each setting that a config changes of a built-in entry that it does not name."""
         named = self.named(config)
         for key in self.built_in_keys():
@@ -118,5 +119,5 @@ class EntryKeys(Generic[T]):
             if entry not in named and value != key.default:
                 yield f"{key.name} = {value!r} is not used: {self.named_by[0]} does not name {entry!r}"
 
-    def _defaults(self, entry: T) -> object:
+    def _defaults(self, entry: T) -> Any:
         return self.settings.get(entry.name, getattr(entry, "settings", None))

@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 
-from ml_collections import ConfigDict
-
 from ranjax.attacks.attack_table import ATTACKS, raises_any_loss
 from ranjax.core.checks import at_least, epsilon, some_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import pixel_units
-from ranjax.core.settings import keys_of, setting
+from ranjax.core.settings import Group, keys_of, setting
 from ranjax.data.recipe_table import RECIPES, is_attack
-from ranjax.run.schema.entry_keys import EntryKeys, EntryNames
+from ranjax.run.schema.entry_keys import Config, EntryKeys, EntryNames
 
 
 def _radii(value: tuple[str, ...]) -> str:
@@ -19,7 +17,7 @@ def _radii(value: tuple[str, ...]) -> str:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Group):
     """How adapted encoders are judged: clean, attacked, corrupted, by retrieval."""
 
     attacks: tuple[str, ...] = setting(
@@ -75,7 +73,7 @@ RENAMED = {
 }
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
     """Raise a ConfigError where keys do not fit each other."""
     evaluate = config.evaluate
     if evaluate.question_seeds and config.data.source not in ("radiographs", "prepared"):
@@ -101,6 +99,6 @@ def check(config: ConfigDict) -> None:
         attack.check(IMAGE_ATTACKS.settings_of(config, attack), prefix="evaluate")
 
 
-def notes(config: ConfigDict) -> list[str]:
+def notes(config: Config) -> list[str]:
     """Return what a config sets in vain."""
     return [note for table in TABLES for note in table.unused(config)]

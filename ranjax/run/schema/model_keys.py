@@ -1,63 +1,59 @@
 """Keys of the dual encoder."""
 
-from ml_collections import ConfigDict
+from dataclasses import dataclass
 
-from ranjax.core.checks import Key, at_least, one_of
+from ranjax.core.checks import at_least, one_of
 from ranjax.core.errors import ConfigError
+from ranjax.core.settings import Group, keys_of, setting
+from ranjax.run.schema.entry_keys import Config
 
-KEYS = (
-    Key(
-        "model.weights",
+
+@dataclass(frozen=True)
+class Model(Group):
+    """Settings of the dual encoder."""
+
+    weights: str = setting(
         "",
         "Checkpoint to start from (docs/models.md): a folder, or one .safetensors file; empty: random weights.",
         "path",
-    ),
-    Key(
-        "model.text_weights",
-        "",
-        "Folder of a BERT to start the text tower from, beside an image tower; empty: none.",
-        "path",
-    ),
-    Key(
-        "model.image_weights",
+    )
+    text_weights: str = setting(
+        "", "Folder of a BERT to start the text tower from, beside an image tower; empty: none.", "path"
+    )
+    image_weights: str = setting(
         "",
         "Image tower to set beside model.text_weights (docs/models.md): folder or .safetensors file; empty: a new one.",
         "path",
-    ),
-    Key(
-        "model.text_pooling",
+    )
+    text_pooling: str = setting(
         "pooler",
         "A text's vector out of model.text_weights: BERT's own pooler, its first token, the mean of its tokens.",
-        "",
-        one_of("pooler", "cls", "mean"),
-    ),
-    Key(
-        "model.projection",
+        check=one_of("pooler", "cls", "mean"),
+    )
+    projection: str = setting(
         "linear",
         "What joins model.text_weights and its image tower to the shared space.",
-        "",
-        one_of("linear", "mlp"),
-    ),
-    Key("model.patch_size", 16, "Side of a patch.", "pixels", at_least(1)),
-    Key("model.vision_width", 128, "Width of the image tower.", "channels", at_least(8)),
-    Key("model.vision_layers", 3, "Blocks of the image tower.", "layers", at_least(1)),
-    Key("model.vision_heads", 4, "Attention heads of the image tower.", "heads", at_least(1)),
-    Key("model.text_width", 96, "Width of the text tower.", "channels", at_least(8)),
-    Key("model.text_layers", 1, "Blocks of the text tower.", "layers", at_least(1)),
-    Key("model.text_heads", 4, "Attention heads of the text tower.", "heads", at_least(1)),
-    Key("model.embed_dim", 128, "Width of the shared embedding.", "channels", at_least(4)),
-    Key("model.activation", "quick_gelu", "Activation of the MLPs.", "", one_of("gelu", "quick_gelu")),
-    Key(
-        "model.compute_dtype",
+        check=one_of("linear", "mlp"),
+    )
+    patch_size: int = setting(16, "Side of a patch.", "pixels", at_least(1))
+    vision_width: int = setting(128, "Width of the image tower.", "channels", at_least(8))
+    vision_layers: int = setting(3, "Blocks of the image tower.", "layers", at_least(1))
+    vision_heads: int = setting(4, "Attention heads of the image tower.", "heads", at_least(1))
+    text_width: int = setting(96, "Width of the text tower.", "channels", at_least(8))
+    text_layers: int = setting(1, "Blocks of the text tower.", "layers", at_least(1))
+    text_heads: int = setting(4, "Attention heads of the text tower.", "heads", at_least(1))
+    embed_dim: int = setting(128, "Width of the shared embedding.", "channels", at_least(4))
+    activation: str = setting("quick_gelu", "Activation of the MLPs.", check=one_of("gelu", "quick_gelu"))
+    compute_dtype: str = setting(
         "float32",
         "What towers compute in; parameters, layer norms, softmax and embeddings stay at float32.",
-        "",
-        one_of("float32", "bfloat16"),
-    ),
-    Key("model.remat", False, "Compute blocks again in the backward pass rather than keep their activations."),
-    Key("model.scan", False, "Run the blocks as one scanned block: compiles faster; slower steps on a CPU."),
-)
+        check=one_of("float32", "bfloat16"),
+    )
+    remat: bool = setting(False, "Compute blocks again in the backward pass rather than keep their activations.")
+    scan: bool = setting(False, "Run the blocks as one scanned block: compiles faster; slower steps on a CPU.")
 
+
+KEYS = keys_of("model", Model)
 SIZES = (
     "patch_size", "vision_width", "vision_layers", "vision_heads", "text_width", "text_layers", "text_heads",
     "embed_dim",
@@ -66,7 +62,7 @@ SIZES = (
 DEFAULTS = {key.name: key.default for key in KEYS}
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
     """Raises a ConfigError where keys do not fit each other."""
     model = config.model
     if model.weights and model.text_weights:
@@ -85,7 +81,7 @@ def check(config: ConfigDict) -> None:
         )
 
 
-def notes(config: ConfigDict) -> list[str]:
+def notes(config: Config) -> list[str]:
     """What a config says of the encoder and given weights decide: each key by name, as it is not read."""
     model = config.model
     image = [key for key in SIZES if key.startswith("vision_")] + ["patch_size"]

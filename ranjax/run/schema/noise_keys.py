@@ -3,16 +3,14 @@
 import dataclasses
 from dataclasses import dataclass
 
-from ml_collections import ConfigDict
-
 from ranjax.attacks.attack_table import ATTACKS, PGDSettings, raises_any_loss
 from ranjax.core import checks
 from ranjax.core.checks import at_least, between, one_of, some_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import pixel_units
-from ranjax.core.settings import keys_of, setting
+from ranjax.core.settings import Group, keys_of, setting
 from ranjax.data.recipe_table import RECIPES
-from ranjax.run.schema.entry_keys import EntryKeys, EntryNames
+from ranjax.run.schema.entry_keys import Config, EntryKeys, EntryNames
 
 KINDS = ("negation", "laterality", "stop_words", "numbers", "units")
 CANDIDATES = ("vocabulary", "masked_lm", "neighbours", "thesaurus")
@@ -33,7 +31,7 @@ def _lists(value: tuple[str, ...]) -> str:
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(Group):
     """Which pairs are noisy, and the search that makes them."""
 
     ratios: tuple[float, ...] = setting(
@@ -129,7 +127,7 @@ NOT_IN_A_PAIR = ("ratios", "recipe", "controls", "control_ratios", "batch_size",
 """Keys of `noise` that do not decide what a noisy pair looks like, or that are recorded apart."""
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
     """Raise a ConfigError where keys do not fit each other."""
     noise = config.noise
     recipes = RECIPE_KEYS.named(config)
@@ -155,21 +153,21 @@ def check(config: ConfigDict) -> None:
             )
 
 
-def notes(config: ConfigDict) -> list[str]:
+def notes(config: Config) -> list[str]:
     """Return what a config sets in vain."""
     return [note for table in TABLES for note in table.unused(config)]
 
 
-def ball(config: ConfigDict) -> tuple[str, float]:
+def ball(config: Config) -> tuple[str, float]:
     """Return the norm and the radius in pixels of the ball around each image."""
     noise = config.noise
     return ("l2", pixel_units(noise.l2_epsilon)) if noise.l2_epsilon else ("linf", pixel_units(noise.image_epsilon))
 
 
-def recorded(config: ConfigDict) -> dict[str, object]:
+def recorded(config: Config) -> dict[str, object]:
     """Return the settings that decide what a noisy pair looks like, as plain JSON, for its provenance."""
     noise = config.noise
-    names = [field.name for field in dataclasses.fields(Noise) if field.name not in NOT_IN_A_PAIR]
+    names = [name for name in (key.name.removeprefix("noise.") for key in KEYS) if name not in NOT_IN_A_PAIR]
     found = {name: list(noise[name]) if isinstance(noise[name], tuple) else noise[name] for name in names}
     for table, key in ((IMAGE_ATTACKS, "noise.image_attack"), (RECIPE_KEYS, "noise.recipe")):
         for entry in table.named(config, key).values():

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ml_collections import ConfigDict
-
 from ranjax.core.checks import above, at_least, between, one_of, patterns
 from ranjax.core.errors import ConfigError
 from ranjax.core.settings import keys_of, setting
+from ranjax.run.schema.entry_keys import Config
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Pretrain:
 KEYS = keys_of("pretrain", Pretrain)
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
     """Check how keys fit each other.
 
     Raises:

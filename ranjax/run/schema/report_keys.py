@@ -1,5 +1,16 @@
 """Keys of the report page."""
 
-from ranjax.core.checks import Key, at_least
+from dataclasses import dataclass
 
-KEYS = (Key("report.examples", 6, "Attacked pairs shown on the page.", "pairs", at_least(0)),)
+from ranjax.core.checks import at_least
+from ranjax.core.settings import keys_of, setting
+
+
+@dataclass(frozen=True)
+class Report:
+    """Settings of the report page."""
+
+    examples: int = setting(6, "Attacked pairs shown on the page.", "pairs", at_least(0))
+
+
+KEYS = keys_of("report", Report)

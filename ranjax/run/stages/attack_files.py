@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from ml_collections import ConfigDict
 
 from ranjax import models
 from ranjax.attacks.success import attack_success
@@ -25,7 +24,7 @@ from ranjax.data.recipe_table import RECIPES
 from ranjax.data.store import NoisyStore, StoreWriter
 from ranjax.data.text.tokenizer import Tokenizer, Tokens
 from ranjax.evaluation import retrieval
-from ranjax.run.schema import noise_keys
+from ranjax.run.schema import RunConfig, noise_keys
 from ranjax.run.stages import attack_file_pairs, word_candidates
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.attack_file_pairs import Pair
@@ -89,7 +88,7 @@ def load(checkpoint: Path, colour: bool = False) -> Checkpoint:
     return Checkpoint(surrogate, config.image_size, digest([files.sha256(path) for path in weights]))
 
 
-def check_words(config: ConfigDict, given: Given) -> None:
+def check_words(config: RunConfig, given: Given) -> None:
     """Read every list of words that is named.
 
     Raises:
@@ -104,7 +103,7 @@ def check_words(config: ConfigDict, given: Given) -> None:
 
 
 def attack(
-    config: ConfigDict, given: Given, pairs: Sequence[Pair], checkpoint: Checkpoint, stop: Callable[[], bool]
+    config: RunConfig, given: Given, pairs: Sequence[Pair], checkpoint: Checkpoint, stop: Callable[[], bool]
 ) -> bool:
     """Fill the store, and return whether it is full, that is whether nobody asked to stop.
 
@@ -167,7 +166,7 @@ def notes(pairs: Sequence[Pair], surrogate: Surrogate) -> list[str]:
 
 
 def _words(
-    config: ConfigDict, given: Given, pairs: Sequence[Pair], surrogate: Surrogate
+    config: RunConfig, given: Given, pairs: Sequence[Pair], surrogate: Surrogate
 ) -> word_candidates.CandidateWords:
     """The words of the reports, most frequent first, of `words_from` and of a thesaurus, restricted as `noise` says."""
     noise, tokenizer, functions = config.noise, surrogate.tokenizer, surrogate.functions

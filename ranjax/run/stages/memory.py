@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
-
 from ranjax.run import config as configs
+from ranjax.run.schema.entry_keys import Config
 
 LOWER = {
     "pretrain": ("pretrain.accumulate", "model.remat", "pretrain.batch_size", "model.compute_dtype"),
@@ -22,7 +21,7 @@ def is_exhausted(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error))
 
 
-def explain(error: BaseException, stage: str, run_id: str, config: ConfigDict) -> str:
+def explain(error: BaseException, stage: str, run_id: str, config: Config) -> str:
     """Return a text that names the stage, its batch and sizes, and at least three keys that lower its memory.
 
     Args:

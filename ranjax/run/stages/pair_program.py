@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, UInt8
-from ml_collections import ConfigDict
 
 from ranjax.attacks.attack_table import ATTACKS, AtRadius
 from ranjax.attacks.pairs import Allowed, JointAttack
@@ -17,7 +16,7 @@ from ranjax.attacks.text import candidates
 from ranjax.attacks.text.substitution import Substitution, needed_length
 from ranjax.data.recipe_table import RECIPES
 from ranjax.data.text.tokenizer import Tokenizer, Tokens
-from ranjax.run.schema import noise_keys
+from ranjax.run.schema import RunConfig, noise_keys
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.word_candidates import CandidateWords, masked_lm_rows, proposals
 from ranjax.training.row_map import RowFunction, RowMap
@@ -66,7 +65,7 @@ class PairProgram:
 
     def __init__(
         self,
-        config: ConfigDict,
+        config: RunConfig,
         surrogate: Surrogate,
         words: CandidateWords,
         reports: Sequence[Sequence[str]],
@@ -114,7 +113,7 @@ class PairProgram:
         return self._tokenizer.encode([report for own in reports for report in own], self._whole)
 
 
-def substitution_of(config: ConfigDict) -> Substitution:
+def substitution_of(config: RunConfig) -> Substitution:
     """Return the word search that the group `noise` describes."""
     noise = config.noise
     return Substitution(
@@ -126,7 +125,7 @@ def substitution_of(config: ConfigDict) -> Substitution:
     )
 
 
-def image_attack_of(config: ConfigDict) -> tuple[Callable[..., Any], AtRadius]:
+def image_attack_of(config: RunConfig) -> tuple[Callable[..., Any], AtRadius]:
     """Return the function of `noise.image_attack`, and its settings at the radius of `noise`."""
     noise, (norm, epsilon) = config.noise, noise_keys.ball(config)
     attack = ATTACKS.resolve(noise.image_attack, "noise.image_attack")
@@ -135,7 +134,7 @@ def image_attack_of(config: ConfigDict) -> tuple[Callable[..., Any], AtRadius]:
 
 
 def pair_rows(
-    functions: Any, config: ConfigDict, unk_id: int, propose: Callable[..., jax.Array] | None = None
+    functions: Any, config: RunConfig, unk_id: int, propose: Callable[..., jax.Array] | None = None
 ) -> RowFunction:
     """Return the attack of the group `noise` as `RowMap` maps it over pairs.
 

@@ -7,15 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ml_collections
-
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.core.files import digest
-from ranjax.core.settings import read
-from ranjax.data.set_settings import DataSettings, RadiographSettings
+from ranjax.data.set_settings import RadiographSettings
 from ranjax.data.splits import SPLITS
 from ranjax.models.checkpoints.weight_files import folder_of
 from ranjax.run.context import Context
+from ranjax.run.schema import RunConfig
 from ranjax.run.stages import labels
 
 if TYPE_CHECKING:
@@ -68,13 +66,13 @@ def prepare_set_of(context: Context) -> PreparedSet:
     from ranjax.data.set_writing import prepare_set
 
     config = context.config
-    settings = read(DataSettings(), config.data).to_prepare(config.seed)
+    settings = config.data.to_prepare(config.seed)
     if isinstance(settings, RadiographSettings):
         return prepare_radiographs(settings, data_folder(context), _progress(context))
     return prepare_set(settings, data_folder(context), progress=_progress(context), say=context.say)
 
 
-def corpus(config: ml_collections.ConfigDict) -> list[str]:
+def corpus(config: RunConfig) -> list[str]:
     """Return the texts of `text.corpus`, marked as reports are; none where it names none."""
     from ranjax.data.text.corpus import read_corpus
     from ranjax.data.text.deidentify import Privacy
@@ -126,7 +124,7 @@ def open_data(context: Context) -> PreparedSet:
     return prepared
 
 
-def chosen_splits(config: ml_collections.ConfigDict) -> PreparedSet:
+def chosen_splits(config: RunConfig) -> PreparedSet:
     """Open the set of `data.prepared.dir` with its splits under the names that the stages know.
 
     Raises:

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from ml_collections import ConfigDict
 
 from ranjax.attacks.text import candidate_sources as sources
 from ranjax.attacks.text import candidates, constraints
@@ -18,6 +17,7 @@ from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.text.tokenizer import Tokenizer
 from ranjax.run.context import Context
+from ranjax.run.schema.noise_keys import Noise
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import prepare
 
@@ -64,7 +64,7 @@ def of_run(context: Context, token_table: Float[np.ndarray, "vocabulary width"])
 
 
 def restricted(
-    noise: ConfigDict, lexicon: candidates.Lexicon, token_table: Float[np.ndarray, "vocabulary width"]
+    noise: Noise, lexicon: candidates.Lexicon, token_table: Float[np.ndarray, "vocabulary width"]
 ) -> candidates.Lexicon:
     """Return the lexicon with the replacements that all sources of `noise.candidates` allow.
 
@@ -85,13 +85,13 @@ def restricted(
     return lexicon._replace(table=table)
 
 
-def vocabulary(data: common.Data, noise: ConfigDict) -> candidates.Lexicon:
+def vocabulary(data: common.Data, noise: Noise) -> candidates.Lexicon:
     """Return the tokenizer's own words; with `noise.protect`, those that carry the medical statement stay as they are."""
     tokenizer, words = data.tokenizer, protected(noise, data.prepared.classes, data.prepared.label_words)
     return candidates.build(tokenizer.words(), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=words)
 
 
-def protected(noise: ConfigDict, labels: Sequence[str] = (), label_words: Sequence[str] = ()) -> constraints.Protection:
+def protected(noise: Noise, labels: Sequence[str] = (), label_words: Sequence[str] = ()) -> constraints.Protection:
     """Return the words that are neither replaced nor offered: with `noise.protect`, all that carry the medical statement.
 
     Args:
@@ -161,7 +161,7 @@ def read_proposer(folder: str | Path, lexicon: candidates.Lexicon, reports: Sequ
     return _proposer_of(functions, params, Tokenizer.load(folder, sample=list(reports[:50])), lexicon)
 
 
-def files_of(noise: ConfigDict, *more: Path) -> dict[str, str]:
+def files_of(noise: Noise, *more: Path) -> dict[str, str]:
     """Return the SHA-256 of the user's own files that `noise` names and uses, and of `more`.
 
     A run that goes on must meet the same words.
@@ -174,7 +174,7 @@ def files_of(noise: ConfigDict, *more: Path) -> dict[str, str]:
     return {str(path): files.sha256(path) for path in found}
 
 
-def check_files(noise: ConfigDict) -> None:
+def check_files(noise: Noise) -> None:
     """Reads the lists that ``noise.*`` names and looks for its model, so that a run is not refused hours later.
 
     Raises:
