@@ -16,11 +16,11 @@ Severity 0 gives the images back. Results are clipped to [0, 1] and do not depen
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key
 
 from ranjax.core.errors import ConfigError, DataError, nearest
 
@@ -32,6 +32,9 @@ LEVELS: dict[str, tuple[float, ...]] = {
     "jpeg": (60.0, 40.0, 25.0, 15.0, 8.0),
 }
 NAMES = tuple(LEVELS)
+
+Images = Float[Array, "batch height width channels"]
+Keys = Key[Array, "batch"]
 
 _QUANTISATION = np.array(
     [
@@ -48,8 +51,8 @@ _QUANTISATION = np.array(
 )
 
 
-def corrupt(name: str, severity: int, images: jax.Array, keys: jax.Array) -> jax.Array:
-    """Images f32[B, H, W, C] in [0, 1], corrupted; keys key[B], one per example.
+def corrupt(name: str, severity: int, images: Array | np.ndarray, keys: Keys) -> Images:
+    """Corrupt images f32[B, H, W, C] in [0, 1], by one key an example.
 
     Raises:
       ConfigError: an unknown name, or a severity outside 0..5.
@@ -58,30 +61,30 @@ def corrupt(name: str, severity: int, images: jax.Array, keys: jax.Array) -> jax
     if name not in LEVELS:
         raise ConfigError("corruption", name, f"one of {', '.join(NAMES)}", nearest(name, NAMES))
     if severity not in range(6):
-        raise ConfigError("severity", severity, "0 (none) to 5")
+        raise ConfigError("severity", severity, "a number from 0 (none) to 5")
     if images.ndim != 4:
-        raise DataError(f"images have shape {images.shape}, [B, H, W, C] is needed")
+        raise DataError(f"images have shape {images.shape}, expected [B, H, W, C]")
     if severity == 0:
-        return images
+        return jnp.asarray(images)
     functions = {"noise": noise, "blur": blur, "contrast": contrast, "exposure": exposure, "jpeg": jpeg}
-    return jnp.clip(functions[name](images, keys, LEVELS[name][severity - 1]), 0, 1)
+    return jnp.clip(functions[name](jnp.asarray(images), keys, LEVELS[name][severity - 1]), 0, 1)
 
 
-def noise(images: jax.Array, keys: jax.Array, level: float) -> jax.Array:
-    """Adds N(0, level^2) to every pixel."""
+def noise(images: Images, keys: Keys, level: float) -> Images:
+    """Add N(0, level^2) to every pixel."""
     draw = functools.partial(jax.random.normal, shape=images.shape[1:], dtype=images.dtype)
     return images + level * jax.vmap(draw)(keys)
 
 
-def blur(images: jax.Array, keys: jax.Array, level: float) -> jax.Array:
-    """Gaussian blur with sigma = level * longer side, edges extended."""
+def blur(images: Images, keys: Keys, level: float) -> Images:
+    """Blur by a Gaussian with sigma = level * longer side, edges extended."""
     sigma = level * max(images.shape[1:3])
     radius = max(1, int(np.ceil(3 * sigma)))
     offsets = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).astype(np.float32)
 
-    def along(x: jax.Array, axis: int) -> jax.Array:
+    def along(x: Images, axis: int) -> Images:
         count = x.shape[axis]
         x = jnp.pad(x, [(radius, radius) if a == axis else (0, 0) for a in range(4)], mode="edge")
         blurred = jnp.zeros_like(x, shape=(*x.shape[:axis], count, *x.shape[axis + 1 :]))
@@ -93,21 +96,21 @@ def blur(images: jax.Array, keys: jax.Array, level: float) -> jax.Array:
     return along(along(images, 1), 2)
 
 
-def contrast(images: jax.Array, keys: jax.Array, level: float) -> jax.Array:
-    """Scales the differences to the image's mean by `level`."""
+def contrast(images: Images, keys: Keys, level: float) -> Images:
+    """Scale the differences to the image's mean by `level`."""
     mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
     return mean + level * (images - mean)
 
 
-def exposure(images: jax.Array, keys: jax.Array, level: float) -> jax.Array:
-    """Raises pixels to the power `level` or 1 / level: under- or over-exposed, drawn per example."""
+def exposure(images: Images, keys: Keys, level: float) -> Images:
+    """Raise pixels to the power `level` or 1 / level: under- or over-exposed, drawn per example."""
     over = jax.vmap(lambda key: jax.random.bernoulli(key))(keys)
     gamma = jnp.where(over, 1 / level, level).astype(images.dtype)
     return images ** gamma[:, None, None, None]
 
 
-def jpeg(images: jax.Array, keys: jax.Array, level: float) -> jax.Array:
-    """Quantises the cosine coefficients of 8 x 8 blocks of each channel at quality `level` (1 to 100)."""
+def jpeg(images: Images, keys: Keys, level: float) -> Images:
+    """Quantise the cosine coefficients of 8 x 8 blocks of each channel at quality `level` (1 to 100)."""
     scale = 5000 / level if level < 50 else 200 - 2 * level
     table = np.clip(np.floor((_QUANTISATION * scale + 50) / 100), 1, 255).astype(np.float32)
     frequency, place = np.arange(8)[:, None], np.arange(8)[None]
@@ -122,20 +125,3 @@ def jpeg(images: jax.Array, keys: jax.Array, level: float) -> jax.Array:
     blocks = jnp.einsum("ui,bhuwvc,vj->bhiwjc", cosine, jnp.round(coefficients / steps) * steps, cosine)
     x = jnp.round(blocks.reshape(x.shape)[:, :height, :width] + 128)
     return x / 255
-
-
-def mean_corruption_error(errors: Mapping[str, Sequence[float]], baseline: Mapping[str, Sequence[float]]) -> float:
-    """mCE: mean over corruptions of (errors summed over severities) / (the same of a baseline model).
-
-    Args:
-      errors, baseline: {name: error rate at each severity}, of the same names and severities.
-
-    Raises:
-      DataError: they differ in what they hold, or the baseline makes no error at all on a corruption.
-    """
-    if not errors or {k: len(v) for k, v in errors.items()} != {k: len(v) for k, v in baseline.items()}:
-        raise DataError(f"errors of {sorted(errors)} and a baseline of {sorted(baseline)} do not match")
-    for name, values in baseline.items():
-        if not sum(values) > 0:
-            raise DataError(f"the baseline makes no error on {name!r}, so that no ratio to it exists")
-    return float(np.mean([sum(errors[name]) / sum(baseline[name]) for name in errors]))

@@ -1,35 +1,37 @@
-"""Two directions to look at features by: principal components, fitted on clean features and kept for attacked ones."""
+"""Two directions for plots of features: principal components, fitted on clean features and kept for attacked ones."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
+from numpy.typing import ArrayLike
 
 from ranjax.core.errors import DataError
 
 
 class Plane(NamedTuple):
-    """Attributes: mean f64[D]; axes f64[D, 2], unit columns; explained f64[2], their shares of the variance."""
+    """Attributes: mean of the features; axes, unit columns; explained, their shares of the variance."""
 
-    mean: np.ndarray
-    axes: np.ndarray
-    explained: np.ndarray
+    mean: Float64[np.ndarray, "dim"]
+    axes: Float64[np.ndarray, "dim 2"]
+    explained: Float64[np.ndarray, "2"]
 
-    def project(self, features: Any) -> np.ndarray:
-        """f64[N, 2] of features [N, D]."""
+    def project(self, features: ArrayLike) -> Float64[np.ndarray, "examples 2"]:
+        """Return the coordinates of features [N, D] in the plane."""
         return (np.asarray(features, np.float64) - self.mean[None]) @ self.axes
 
 
-def principal_plane(features: Any) -> Plane:
-    """The plane of most variance of features [N, D]; signs are fixed by each axis's largest entry being positive.
+def principal_plane(features: ArrayLike) -> Plane:
+    """Return the plane of most variance of features [N, D]; each axis's largest entry is positive, which fixes signs.
 
     Raises:
       DataError: fewer than 3 rows, fewer than 2 columns, entries that are not finite, or no variance.
     """
     array = np.asarray(features, np.float64)
     if array.ndim != 2 or array.shape[0] < 3 or array.shape[1] < 2 or not np.isfinite(array).all():
-        raise DataError(f"features must be a finite matrix of at least 3 x 2, got shape {array.shape}")
+        raise DataError(f"features have shape {array.shape}, expected a finite matrix of at least 3 x 2")
     mean = array.mean(0)
     _, sigma, rows = np.linalg.svd(array - mean[None], full_matrices=False)
     total = float((sigma**2).sum())

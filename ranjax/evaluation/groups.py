@@ -1,15 +1,19 @@
-"""Groups of examples by what is known of them (side, severity, sex, age, view), and how the worst of them fares."""
+"""Accuracy in groups of examples (by side, severity, sex, age, view) and in the worst of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
+from numpy.typing import ArrayLike
 
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.evaluation import statistics
-from ranjax.evaluation.result_rows import Cell, Row, interval_row, mean_row
+from ranjax.evaluation.result_rows import Cell, Clusters, Row, interval_row, mean_row
+
+Record = Mapping[str, object]
+"""The known facts of an example; generated radiographs carry "findings", a list of mappings."""
 
 USUAL = ("side", "severity", "sex", "age", "view")
 OF_FINDINGS = ("kind", "side", "lobe", "severity")
@@ -17,11 +21,11 @@ UNKNOWN = "unknown"
 _AGES = ((40, "under 40"), (60, "40 to 59"), (200, "60 and over"))
 
 
-def columns(records: Sequence[Mapping[str, Any]], wanted: Sequence[str] = ()) -> tuple[str, ...]:
-    """The columns to group by: those wanted, or of `USUAL` those that the records carry.
+def columns(records: Sequence[Record], wanted: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the columns to group by: those wanted, or of `USUAL` those that the records carry.
 
     Args:
-      records: what is known of each example; generated radiographs carry "findings", a list of mappings.
+      records: of the examples.
       wanted: names, or none for the usual ones.
 
     Raises:
@@ -36,12 +40,12 @@ def columns(records: Sequence[Mapping[str, Any]], wanted: Sequence[str] = ()) ->
     return tuple(wanted) or tuple(name for name in USUAL if name in present)
 
 
-def names(records: Sequence[Mapping[str, Any]], column: str) -> np.ndarray:
-    """The group of each example, str[N]: ages in three spans, "several" for several findings, "unknown" for a gap."""
+def names(records: Sequence[Record], column: str) -> Shaped[np.ndarray, "examples"]:
+    """Return the name of each example's group: ages in three spans, "several" for several findings, "unknown" for a gap."""
     return np.array([_name(record, column) for record in records], dtype=str)
 
 
-def _name(record: Mapping[str, Any], column: str) -> str:
+def _name(record: Record, column: str) -> str:
     findings = record.get("findings")
     if column in OF_FINDINGS and isinstance(findings, list):
         if len(findings) != 1:
@@ -55,7 +59,7 @@ def _name(record: Mapping[str, Any], column: str) -> str:
     return str(value)
 
 
-def _age(value: Any) -> str:
+def _age(value: object) -> str:
     try:
         # NIH's first release writes 58 years as "058Y".
         years = float(str(value).rstrip("Yy"))
@@ -66,29 +70,30 @@ def _age(value: Any) -> str:
 
 def group_rows(
     cell: Cell,
-    hits: Any,
-    groups: Any,
+    hits: ArrayLike,
+    groups: ArrayLike,
     column: str,
     smallest: int = 10,
     resamples: int = 1000,
     seed: int = 0,
-    owners: Any = None,
+    clusters: Clusters = None,
 ) -> list[Row]:
-    """Accuracy in each group of at least `smallest` examples (owners), and the worst of them, with 95 % intervals.
+    """Return the accuracy in each group of at least `smallest` examples (clusters) and in the worst, with intervals.
 
     Rows: metrics ``"accuracy/side=left"`` and ``"worst_group/side"``; the latter names the worst group as "group". Its
     value is the least of several figures, and so lies below the accuracy of the truly worst group by chance. Its
-    interval allows for that: the truly worst of K groups is no lower than the least of their lower ends, and it is no
-    higher than any of their upper ends, which Bonferroni takes at 0.05 / K. (Percentiles of the minimum, drawn anew in
+    interval allows for that: the truly worst of K groups is no lower than the least of their lower ends, and no higher
+    than any of their upper ends, which are Bonferroni-corrected to 0.05 / K. (Percentiles of the minimum, drawn anew in
     every resample, covered the truth in 38 % of 600 trials of six equal groups of 30.)
 
     Args:
       cell: of the method and split.
       hits: bool[N] or bool[S, N] of S seeds.
-      groups: str[N]; "unknown" is no group.
-      column: its name.
-      smallest: films of one patient, however many, say what one does: with owners, so many of them are needed.
-      owners: i[N], what examples belong to that are drawn together (:func:`statistics.draw_counts`).
+      groups: str[N], names; "unknown" is no group.
+      column: that `groups` are named by.
+      smallest: number of examples, or clusters where they are given, below which a group is left out.
+      resamples, seed: of the bootstrap.
+      clusters: cluster ids of the examples (`statistics.draw_counts`).
 
     Raises:
       DataError: shapes that do not fit.
@@ -97,11 +102,11 @@ def group_rows(
     groups = np.asarray(groups, dtype=str)
     if groups.shape != hits.shape[1:]:
         raise DataError(f"groups of shape {groups.shape} do not fit hits of shape {hits.shape}")
-    statistics.count_owners(len(groups), owners)
+    statistics.count_clusters(len(groups), clusters)
     members = {str(g): np.flatnonzero(groups == g) for g in np.unique(groups) if g != UNKNOWN}
-    of = {name: None if owners is None else np.asarray(owners)[index] for name, index in members.items()}
+    of = {name: None if clusters is None else np.asarray(clusters)[index] for name, index in members.items()}
     members = {
-        name: index for name, index in members.items() if statistics.count_owners(len(index), of[name]) >= smallest
+        name: index for name, index in members.items() if statistics.count_clusters(len(index), of[name]) >= smallest
     }
     rows = [
         mean_row(cell, f"accuracy/{column}={name}", hits[:, index], resamples, seed, of[name])
@@ -111,10 +116,11 @@ def group_rows(
         return rows
     worst = min(members, key=lambda name: float(hits[:, members[name]].mean()))
     least, level = hits[:, members[worst]].mean(), 1 - 0.05 / len(members)
-    above = [
+    upper = [
         statistics.bootstrap(hits[:, index], resamples, seed, level, of[name]).high for name, index in members.items()
     ]
-    kept = np.concatenate(list(members.values()))
-    count = statistics.count_owners(len(kept), None if owners is None else np.asarray(owners)[kept])
-    found = statistics.Interval(float(least), min(row["low"] for row in rows), min(above), count)
+    lower = [low for row in rows if (low := row["low"]) is not None]
+    used = np.concatenate(list(members.values()))
+    count = statistics.count_clusters(len(used), None if clusters is None else np.asarray(clusters)[used])
+    found = statistics.Interval(float(least), min(lower), min(upper), count)
     return [{**interval_row(cell, f"worst_group/{column}", found), "group": worst}, *rows]

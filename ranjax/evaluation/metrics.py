@@ -1,184 +1,212 @@
-"""Classification metrics on NumPy arrays, in float64.
+"""Classification metrics on NumPy arrays, in float64, of a data set and of its bootstrap resamples.
 
-Scores are logits or probabilities [N, C]; labels i[N], or multi-hot [N, C] where the name says multi-label.
+Scores are logits or probabilities [examples, classes]. Labels are integers [examples], or multi-hot [examples, classes]
+where the text says so. Metrics take `counts` f64[draws, examples], how often each resample draws each example
+(`statistics.draw_counts`), and return f64[draws]; without counts every example is drawn once, in one draw.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy.special
-import scipy.stats
+from jaxtyping import Bool, Float64, Int, Int64, Num, Shaped
+from numpy.typing import ArrayLike
 
 from ranjax.core.errors import ConfigError, DataError
 
+Counts = Num[np.ndarray, "draws examples"] | None
+Draws = Float64[np.ndarray, "draws"]
 
-def _scores(scores: Any) -> np.ndarray:
+
+def softmax(logits: ArrayLike) -> Float64[np.ndarray, "examples classes"]:
+    """Return probabilities of logits [examples, classes]."""
+    return scipy.special.softmax(np.asarray(logits, np.float64), axis=1)
+
+
+def correct(scores: ArrayLike, labels: ArrayLike) -> Bool[np.ndarray, "examples"]:
+    """Return True where the highest score, the first of several equal ones, is the label's."""
+    scores = _scores(scores)
+    return scores.argmax(1) == _labels(labels, *scores.shape)
+
+
+def all_right(logits: ArrayLike, labels: ArrayLike) -> Bool[np.ndarray, "examples"]:
+    """Return True where every class is on its side of 0; labels are multi-hot [examples, classes]."""
+    logits = _scores(logits)
+    return ((logits > 0) == _hot(labels, logits)).all(1)
+
+
+def confusion(predictions: ArrayLike, labels: ArrayLike, classes: int) -> Int64[np.ndarray, "classes classes"]:
+    """Return counts: row the label, column the prediction."""
+    predictions = _labels(predictions, np.size(predictions), classes)
+    labels = _labels(labels, len(predictions), classes)
+    return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+
+
+def balanced_accuracy(hits: ArrayLike, labels: ArrayLike, counts: Counts = None) -> Draws:
+    """Return the mean recall over the classes drawn; hits bool[examples], labels i[examples]."""
+    hits, labels = np.asarray(hits, bool), np.asarray(labels)
+    counts = _counts(counts, len(labels))
+    member = (labels[:, None] == np.unique(labels)[None]).astype(np.float64)
+    drawn = counts @ member
+    recall = counts @ (member * hits[:, None]) / np.where(drawn > 0, drawn, np.nan)
+    return np.nanmean(recall, axis=1)
+
+
+def label_balanced_accuracy(predicted: ArrayLike, labels: ArrayLike, counts: Counts = None) -> Draws:
+    """Return the mean over classes of (sensitivity + specificity) / 2; both bool[examples, classes].
+
+    A class of which a resample draws one kind only does not count there.
+    """
+    predicted, labels = np.asarray(predicted, bool), np.asarray(labels, bool)
+    counts = _counts(counts, len(labels))
+
+    def rate(right: np.ndarray, kind: np.ndarray) -> np.ndarray:
+        drawn = counts @ kind.astype(np.float64)
+        return counts @ (right & kind).astype(np.float64) / np.where(drawn > 0, drawn, np.nan)
+
+    return class_mean((rate(predicted, labels) + rate(~predicted, ~labels)) / 2)
+
+
+def auroc(scores: ArrayLike, positive: ArrayLike, counts: Counts = None) -> Draws:
+    """Return the area under the ROC curve, P(positive's score > negative's) + P(equal) / 2; NaN without both kinds.
+
+    Args:
+      scores: [examples], without NaN.
+      positive: bool or 0/1 [examples].
+      counts: of the resamples; numbers that are no integers are weights.
+    """
+    scores, positive = np.asarray(scores, np.float64), np.asarray(positive, bool)
+    if scores.ndim != 1 or scores.shape != positive.shape or np.isnan(scores).any():
+        raise DataError(f"auroc needs scores [N] without NaN and labels [N], got {scores.shape}, {positive.shape}")
+    drawn, positive, starts = _by_threshold(scores, positive, _counts(counts, len(scores)))
+    # Per distinct score: positives there, times negatives below plus half of those level with them.
+    up = np.add.reduceat(drawn * positive[None], starts, axis=1)
+    down = np.add.reduceat(drawn * ~positive[None], starts, axis=1)
+    won = (up * (np.cumsum(down, axis=1) - down / 2)).sum(1)
+    pairs = up.sum(1) * down.sum(1)
+    return won / np.where(pairs > 0, pairs, np.nan)
+
+
+def auroc_each(scores: ArrayLike, labels: ArrayLike, counts: Counts = None) -> Float64[np.ndarray, "draws classes"]:
+    """Return the area of each class against the rest; NaN where a class has one kind only.
+
+    Args:
+      scores: [examples, classes]; for one label an example give probabilities: logits of different examples do not
+        compare.
+      labels: i[examples], or multi-hot [examples, classes].
+      counts: of the resamples.
+    """
+    scores, labels = _scores(scores), np.asarray(labels)
+    if labels.ndim == 1:
+        labels = np.eye(scores.shape[1], dtype=bool)[_labels(labels, *scores.shape)]
+    truth = _hot(labels, scores)
+    return np.stack([auroc(scores[:, c], truth[:, c], counts) for c in range(scores.shape[1])], axis=1)
+
+
+def macro_auroc(scores: ArrayLike, labels: ArrayLike, counts: Counts = None) -> Draws:
+    """Return the mean of `auroc_each` over the classes where it is defined; NaN where there is none."""
+    return class_mean(auroc_each(scores, labels, counts))
+
+
+def average_precision_each(
+    scores: ArrayLike, labels: ArrayLike, counts: Counts = None
+) -> Float64[np.ndarray, "draws classes"]:
+    """Return the average precision of each class, NaN where no positive is drawn; labels multi-hot.
+
+    The sum over thresholds of precision times the rise in recall, equal scores at one threshold (as scikit-learn).
+    """
+    scores = _scores(scores)
+    truth, counts = _hot(labels, scores), _counts(counts, len(scores))
+    each = [_average_precision(scores[:, c], truth[:, c], counts) for c in range(scores.shape[1])]
+    return np.stack(each, axis=1)
+
+
+def class_mean(each: Float64[np.ndarray, "draws classes"]) -> Draws:
+    """Return the mean over the classes where a figure is defined (not NaN); NaN where there is none."""
+    defined = ~np.isnan(each)
+    total = np.where(defined, each, 0).sum(1)
+    return total / np.where(defined.any(1), defined.sum(1), np.nan)
+
+
+def calibration_bins(confidence: ArrayLike, hits: ArrayLike, bins: int = 15) -> Float64[np.ndarray, "bins 3"]:
+    """Return the reliability diagram: (count, mean confidence, accuracy) of each bin, the latter two NaN in empty ones.
+
+    Args:
+      confidence: [examples] in [0, 1].
+      hits: bool or 0/1 [examples].
+      bins: how many of equal width: (i/n, (i+1)/n], with 0 in the first.
+    """
+    index, confidence, hits = _binned(confidence, hits, bins)
+    count = np.bincount(index, minlength=bins).astype(np.float64)
+    divisor = np.where(count > 0, count, np.nan)
+    sums = (np.bincount(index, values, minlength=bins) / divisor for values in (confidence, hits))
+    return np.stack([count, *sums], axis=1)
+
+
+def ece(confidence: ArrayLike, hits: ArrayLike, bins: int = 15, counts: Counts = None) -> Draws:
+    """Return the expected calibration error: mean over examples of their bin's |accuracy - confidence|.
+
+    See `calibration_bins`.
+    """
+    index, confidence, hits = _binned(confidence, hits, bins)
+    counts = _counts(counts, len(hits))
+    gap = (hits - confidence)[:, None] * (index[:, None] == np.arange(bins)[None])
+    return np.abs(counts @ gap).sum(1) / counts.sum(1)
+
+
+def _average_precision(scores: np.ndarray, positive: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    drawn, positive, starts = _by_threshold(-scores, positive, counts)
+    hit = np.add.reduceat(drawn * positive[None], starts, axis=1)
+    above = np.cumsum(np.add.reduceat(drawn, starts, axis=1), axis=1)
+    precision = np.cumsum(hit, axis=1) / np.where(above > 0, above, 1)
+    total = hit.sum(1)
+    return (precision * hit).sum(1) / np.where(total > 0, total, np.nan)
+
+
+def _by_threshold(
+    scores: np.ndarray, positive: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return counts and labels in the order of the scores, and where each distinct score begins."""
+    _, group = np.unique(scores, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    return counts[:, order], positive[order], np.flatnonzero(np.diff(group[order], prepend=-1))
+
+
+def _binned(confidence: ArrayLike, hits: ArrayLike, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the bin of each example, the confidences and the hits as f64."""
+    confidence, hits = np.asarray(confidence, np.float64), np.asarray(hits, np.float64)
+    if bins < 1:
+        raise ConfigError("bins", bins, "a number of at least 1")
+    if confidence.shape != hits.shape or confidence.ndim != 1 or not ((confidence >= 0) & (confidence <= 1)).all():
+        raise DataError(f"expected confidences [N] in [0, 1] and hits [N], got {confidence.shape}, {hits.shape}")
+    return np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(int), confidence, hits
+
+
+def _counts(counts: Counts, examples: int) -> np.ndarray:
+    return np.ones((1, examples)) if counts is None else counts
+
+
+def _scores(scores: ArrayLike) -> Float64[np.ndarray, "examples classes"]:
     array = np.asarray(scores, np.float64)
     if array.ndim != 2 or array.shape[0] == 0:
-        raise DataError(f"scores have shape {array.shape}, [N, C] with N >= 1 is needed")
+        raise DataError(f"scores have shape {array.shape}, expected [N, C] with N >= 1")
     if np.isnan(array).any():
         raise DataError(f"scores hold NaN, first in row {np.argwhere(np.isnan(array))[0][0]}")
     return array
 
 
-def _labels(labels: Any, count: int, classes: int | None = None) -> np.ndarray:
+def _labels(labels: ArrayLike, count: int, classes: int) -> Int[np.ndarray, "examples"]:
     array = np.asarray(labels)
     if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
-        raise DataError(f"labels are {array.dtype} of shape {array.shape}, integers of shape ({count},) are needed")
-    if classes is not None and ((array < 0) | (array >= classes)).any():
-        bad = np.flatnonzero((array < 0) | (array >= classes))[0]
-        raise DataError(f"label {array[bad]} in row {bad} is not in 0..{classes - 1}")
+        raise DataError(f"labels are {array.dtype} of shape {array.shape}, expected integers of shape ({count},)")
+    outside = np.flatnonzero((array < 0) | (array >= classes))
+    if outside.size:
+        raise DataError(f"label {array[outside[0]]} in row {outside[0]} is not in 0..{classes - 1}")
     return array
 
 
-def softmax(logits: Any) -> np.ndarray:
-    """Probabilities f64[N, C] of logits [N, C]."""
-    return scipy.special.softmax(np.asarray(logits, np.float64), axis=1)
-
-
-def correct(scores: Any, labels: Any) -> np.ndarray:
-    """bool[N]: is the highest score, the first of several equal ones, the label's?"""
-    scores = _scores(scores)
-    return scores.argmax(1) == _labels(labels, len(scores), scores.shape[1])
-
-
-def all_right(logits: Any, labels: Any) -> np.ndarray:
-    """bool[N]: is every class on its side of 0? Logits [N, C], labels multi-hot [N, C]."""
-    logits, labels = _scores(logits), np.asarray(labels)
-    if labels.shape != logits.shape:
-        raise DataError(f"labels have shape {labels.shape}, the scores {logits.shape}")
-    return ((logits > 0) == (labels > 0.5)).all(1)
-
-
-def accuracy(predictions: Any, labels: Any) -> float:
-    """Share of predictions i[N] equal to labels i[N]."""
-    predictions = np.asarray(predictions)
-    return float((_labels(predictions, len(predictions)) == _labels(labels, len(predictions))).mean())
-
-
-def balanced_accuracy(predictions: Any, labels: Any) -> float:
-    """Mean recall over the classes that occur in `labels`; predictions i[N], labels i[N]."""
-    predictions = np.asarray(predictions)
-    labels = _labels(labels, len(predictions))
-    return float(np.mean([(predictions[labels == c] == c).mean() for c in np.unique(labels)]))
-
-
-def confusion(predictions: Any, labels: Any, classes: int) -> np.ndarray:
-    """Counts i64[C, C]: row the label, column the prediction."""
-    predictions = _labels(predictions, len(np.asarray(predictions)), classes)
-    labels = _labels(labels, len(predictions), classes)
-    return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
-
-
-def auroc(scores: Any, positive: Any, weights: Any = None) -> float:
-    """Area under the ROC curve: P(positive's score > negative's) + P(equal) / 2.
-
-    Args:
-      scores: [N].  positive: bool or 0/1 [N].  weights: [N] of the examples, or None.
-
-    Returns:
-      The area, or NaN where one kind is absent.
-    """
-    scores, positive = np.asarray(scores, np.float64), np.asarray(positive).astype(bool)
-    if scores.ndim != 1 or scores.shape != positive.shape or np.isnan(scores).any():
-        raise DataError(f"auroc needs scores [N] without NaN and labels [N], got {scores.shape}, {positive.shape}")
-    if positive.all() or not positive.any():
-        return float("nan")
-    if weights is None:
-        ranks = scipy.stats.rankdata(scores)
-        count = positive.sum()
-        return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(scores) - count)))
-    weights = np.asarray(weights, np.float64)
-    values, index = np.unique(scores, return_inverse=True)
-    negative = np.bincount(index, weights * ~positive, minlength=len(values))
-    below = np.cumsum(negative) - negative / 2
-    return float((weights[positive] * below[index[positive]]).sum() / (weights[positive].sum() * negative.sum()))
-
-
-def auroc_each(scores: Any, labels: Any) -> np.ndarray:
-    """Area per class, f64[C], one class against the rest; NaN where a class has one kind only.
-
-    Args:
-      scores: [N, C]; for one label an example give probabilities: logits of different examples do not compare.
-      labels: i[N], or multi-hot [N, C].
-    """
-    scores = _scores(scores)
-    labels = np.asarray(labels)
-    if labels.ndim == 1:
-        labels = np.eye(scores.shape[1], dtype=bool)[_labels(labels, len(scores), scores.shape[1])]
-    if labels.shape != scores.shape:
-        raise DataError(f"labels have shape {labels.shape}, the scores {scores.shape}")
-    return np.array([auroc(scores[:, c], labels[:, c]) for c in range(scores.shape[1])])
-
-
-def macro_auroc(scores: Any, labels: Any) -> float:
-    """Mean of `auroc_each` over the classes where it is defined; NaN where there is none."""
-    each = auroc_each(scores, labels)
-    defined = ~np.isnan(each)
-    return float(each[defined].mean()) if defined.any() else float("nan")
-
-
-def bin_index(confidence: np.ndarray, bins: int, right: bool = True) -> np.ndarray:
-    """The bin i[N] of each confidence [N] in [0, 1]; see `calibration_bins`."""
-    scaled = confidence * bins
-    return np.clip(np.ceil(scaled) - 1 if right else np.floor(scaled), 0, bins - 1).astype(int)
-
-
-def calibration_bins(confidence: Any, hit: Any, bins: int = 15, right: bool = True) -> np.ndarray:
-    """The reliability diagram: f64[bins, 3] of (count, mean confidence, accuracy), the latter two NaN in empty bins.
-
-    Args:
-      confidence: [N] in [0, 1].  hit: bool or 0/1 [N].
-      bins: of equal width.
-      right: bins are (i/n, (i+1)/n] with 0 in the first; otherwise [i/n, (i+1)/n) with 1 in the last.
-    """
-    confidence, hit = np.asarray(confidence, np.float64), np.asarray(hit, np.float64)
-    if bins < 1:
-        raise ConfigError("bins", bins, "at least 1")
-    if confidence.shape != hit.shape or confidence.ndim != 1 or not ((confidence >= 0) & (confidence <= 1)).all():
-        raise DataError(f"confidences [N] in [0, 1] and hits [N] are needed, got {confidence.shape}, {hit.shape}")
-    index = bin_index(confidence, bins, right)
-    count = np.bincount(index, minlength=bins).astype(np.float64)
-    divisor = np.where(count > 0, count, np.nan)
-    sums = (np.bincount(index, values, minlength=bins) / divisor for values in (confidence, hit))
-    return np.stack([count, *sums], axis=1)
-
-
-def ece(confidence: Any, hit: Any, bins: int = 15, right: bool = True) -> float:
-    """Expected calibration error: mean over examples of their bin's |accuracy - confidence|; see `calibration_bins`."""
-    table = calibration_bins(confidence, hit, bins, right)
-    filled = table[table[:, 0] > 0]
-    return float((filled[:, 0] * np.abs(filled[:, 2] - filled[:, 1])).sum() / filled[:, 0].sum())
-
-
-def ece_of_logits(logits: Any, labels: Any, bins: int = 15) -> float:
-    """`ece` of the highest softmax probability; logits [N, C], labels i[N]."""
-    return ece(np.minimum(softmax(logits).max(1), 1.0), correct(logits, labels), bins)
-
-
-def worst_group(values: Any, groups: Any, smallest: int = 1) -> tuple[float, str, dict[str, tuple[float, int]]]:
-    """The lowest mean over groups of examples.
-
-    Args:
-      values: [N], one figure an example, e.g. `correct`.
-      groups: N names.
-      smallest: groups with fewer examples are listed, but cannot be the worst.
-
-    Returns:
-      (lowest mean, its group's name, {group: (mean, count)}).
-
-    Raises:
-      DataError: no group is large enough.
-    """
-    values, groups = np.asarray(values, np.float64), np.asarray(groups, dtype=str)
-    if values.shape != groups.shape or values.ndim != 1:
-        raise DataError(f"values and groups must be of one shape [N], got {values.shape}, {groups.shape}")
-    table = {str(g): (float(values[groups == g].mean()), int((groups == g).sum())) for g in np.unique(groups)}
-    large = {name: mean for name, (mean, count) in table.items() if count >= smallest}
-    if not large:
-        largest = max((count for _, count in table.values()), default=0)
-        raise DataError(f"no group has {smallest} examples; the largest has {largest}")
-    worst = min(large, key=lambda name: large[name])
-    return large[worst], worst, table
+def _hot(labels: ArrayLike, scores: Shaped[np.ndarray, "examples classes"]) -> Bool[np.ndarray, "examples classes"]:
+    array = np.asarray(labels)
+    if array.shape != scores.shape:
+        raise DataError(f"labels have shape {array.shape}, the scores {scores.shape}")
+    return array > 0.5

@@ -1,6 +1,6 @@
-"""Questions about an image as answer classification, closed and open ones apart: a set's own, or made from findings.
+"""Questions about an image as answer classification, open and closed: a set's own, or made from findings.
 
-A set of questions (VQA-RAD, SLAKE, PathVQA) says of each which kind it is. Made from a radiograph's exact findings,
+A set of questions (VQA-RAD, SLAKE, PathVQA) names the kind of each. Made from a radiograph's exact findings,
 closed: "is there a pneumothorax" (yes or no; as many of either as there are findings). Open, about the only finding:
 "which side is the effusion on", "which lobe is the mass in", "how severe is the oedema". The answers are the words of
 the report grammar. The kind of a question is part of it, so open and closed accuracy never mix.
@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Int32, Shaped
 
 from ranjax.core.errors import DataError
 from ranjax.core.keys import stable_hash
@@ -23,27 +23,36 @@ from ranjax.core.math import unit
 
 CLOSED, OPEN = "closed", "open"
 BOTH, IMAGE, QUESTION = "both", "image", "question"
-"""What a head is given of a question about an image."""
-ASKED = {"side": "which side is the {} on", "lobe": "which lobe is the {} in", "severity": "how severe is the {}"}
+"""The modalities that a head is given of a question about an image."""
+Record = Mapping[str, Any]
+"""The known facts of an example."""
+OPEN_QUESTIONS = {
+    "side": "which side is the {} on",
+    "lobe": "which lobe is the {} in",
+    "severity": "how severe is the {}",
+}
+
+
+Embeddings = Float[Array | np.ndarray, "questions dim"]
 
 
 class Questions(NamedTuple):
-    """Attributes: example i[Q], the row of the image; texts: Q questions; answers: Q words; kinds: "open"/"closed"."""
+    """Attributes: example, the row of each question's image; texts; answers; kinds, "open" or "closed"."""
 
-    example: np.ndarray
+    example: Int[np.ndarray, "questions"]
     texts: list[str]
     answers: list[str]
     kinds: list[str]
 
 
-def ask(ids: Sequence[str], records: Sequence[Mapping[str, Any]], classes: Sequence[str], seed: int = 0) -> Questions:
-    """Questions about N examples.
+def ask(ids: Sequence[str], records: Sequence[Record], classes: Sequence[str], seed: int = 0) -> Questions:
+    """Make questions about examples from their findings.
 
     Args:
-      ids: they settle which absent finding is asked for.
+      ids: of the examples; with `seed` they key the choice of absent findings.
       records: each with "findings", a list of {"kind", "side", "lobe", "severity"}.
       classes: the kinds that may be asked for; "normal" is none.
-      seed: keys the choice of absent findings.
+      seed: see `ids`.
 
     Raises:
       DataError: records without findings, or no finding in any of them.
@@ -51,26 +60,26 @@ def ask(ids: Sequence[str], records: Sequence[Mapping[str, Any]], classes: Seque
     if len(ids) != len(records) or any(not isinstance(record.get("findings"), list) for record in records):
         raise DataError("questions are made from exact findings, which the records of this data source do not carry")
     kinds = [name for name in classes if name != "normal"]
-    asked: list[tuple[int, str, str, str]] = []
+    made: list[tuple[int, str, str, str]] = []
     for row, (name, record) in enumerate(zip(ids, records)):
         present = [finding["kind"] for finding in record["findings"]]
         absent = [kind for kind in kinds if kind not in present]
         absent.sort(key=lambda kind: stable_hash(f"question/{seed}/{name}/{kind}"))
-        said = [(kind, "yes") for kind in present] + [(kind, "no") for kind in absent[: max(1, len(present))]]
-        asked += [(row, f"is there {kind}", answer, CLOSED) for kind, answer in said]
+        closed = [(kind, "yes") for kind in present] + [(kind, "no") for kind in absent[: max(1, len(present))]]
+        made += [(row, f"is there {kind}", answer, CLOSED) for kind, answer in closed]
         if len(present) == 1:
             finding = record["findings"][0]
-            for field, words in ASKED.items():
+            for field, words in OPEN_QUESTIONS.items():
                 if finding.get(field):
-                    asked.append((row, words.format(finding["kind"]), finding[field], OPEN))
-    if not any(answer == "yes" for _, _, answer, _ in asked):
+                    made.append((row, words.format(finding["kind"]), finding[field], OPEN))
+    if not any(answer == "yes" for _, _, answer, _ in made):
         raise DataError("no record has a finding to ask for")
-    example, texts, answers, of = zip(*asked)
+    example, texts, answers, of = zip(*made)
     return Questions(np.array(example, np.int64), list(texts), list(answers), list(of))
 
 
-def given(records: Sequence[Mapping[str, Any]]) -> Questions:
-    """The questions that N examples of a set of questions carry, one each.
+def given(records: Sequence[Record]) -> Questions:
+    """Return the questions that examples of a set of questions carry, one each.
 
     Answers are compared as the sets' own scores do, without case, blanks at the ends and a full stop.
 
@@ -86,7 +95,7 @@ def given(records: Sequence[Mapping[str, Any]]) -> Questions:
             raise DataError(f"record {number} of a set of questions has no {' and no '.join(lacking)}")
         if record["kind"] not in (OPEN, CLOSED):
             raise DataError(
-                f"record {number} is a question of kind {record['kind']!r}, {OPEN!r} or {CLOSED!r} is needed"
+                f"record {number}: kind {record['kind']!r} of its question, expected {OPEN!r} or {CLOSED!r}"
             )
     return Questions(
         np.arange(len(records)),
@@ -96,8 +105,8 @@ def given(records: Sequence[Mapping[str, Any]]) -> Questions:
     )
 
 
-def same_picture(images: np.ndarray) -> np.ndarray:
-    """i32[N], which picture each of u8[N, ...] is: equal pixels have one number, counted from the first that has it.
+def same_picture(images: Shaped[np.ndarray, "examples ..."]) -> Int32[np.ndarray, "examples"]:
+    """Return a number for each image, one for all of equal pixels, counted from 0 in their order.
 
     A set of questions holds a picture once for every question about it, under ids of the questions.
     """
@@ -106,15 +115,15 @@ def same_picture(images: np.ndarray) -> np.ndarray:
     return np.array([place.setdefault(digest, len(place)) for digest in found], np.int32)
 
 
-def fuse(images: Any, texts: Any, sees: str = BOTH) -> jax.Array:
-    """Features of a question about an image: both unit embeddings and their product, entry by entry; differentiable.
+def fuse(images: Embeddings, texts: Embeddings, modality: str = BOTH) -> Float[Array, "questions features"]:
+    """Return features of questions about images: both unit embeddings and their product by entry; differentiable.
 
     Args:
-      images, texts: embeddings f32[Q, D] of any length.
-      sees: "both"; or "image" or "question" alone, which shows what the other is worth.
+      images, texts: embeddings of any length.
+      modality: "both"; or "image" or "question" alone, to measure the worth of the other.
 
     Returns:
-      f32[Q, 3 D], or f32[Q, D] of one side alone: the same entries as it has beside the other.
+      f32[questions, 3 dim], or f32[questions, dim] of one modality alone: its entries among those of both.
     """
     images, texts = (unit(jnp.asarray(x, jnp.float32)) for x in (images, texts))
     if images.shape != texts.shape or images.ndim != 2:
@@ -123,18 +132,18 @@ def fuse(images: Any, texts: Any, sees: str = BOTH) -> jax.Array:
     # Scaled so that every entry is of the order of 1, as a head expects.
     parts = {IMAGE: [width * images], QUESTION: [width * texts]}
     parts[BOTH] = [*parts[IMAGE], *parts[QUESTION], width * width * images * texts]
-    return jnp.concatenate(parts[sees], axis=1)
+    return jnp.concatenate(parts[modality], axis=1)
 
 
-def fused_width(width: int, sees: str = BOTH) -> int:
-    """How many features `fuse` makes of embeddings of this width."""
-    return 3 * width if sees == BOTH else width
+def fused_width(width: int, modality: str = BOTH) -> int:
+    """Return the number of features that `fuse` makes of embeddings of this width."""
+    return 3 * width if modality == BOTH else width
 
 
 def majority(train: Questions, test: Questions) -> dict[str, float]:
-    """Accuracy by kind of the answer most frequent for the same question in training: what needs no image.
+    """Return the accuracy by kind of the most frequent answer to the same question in training; it needs no image.
 
-    A question that training never asked is answered as its kind is most often.
+    A question that training does not hold is answered by the most frequent answer of its kind.
     """
     by_text: dict[str, Counter[str]] = {}
     by_kind: dict[str, Counter[str]] = {}

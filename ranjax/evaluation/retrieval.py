@@ -1,116 +1,120 @@
-"""Image-text retrieval: recall@k both ways, several captions an image, with a stated rule for ties."""
+"""Image-text retrieval: ranks both ways, several captions an image, with a stated rule for ties."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float32, Int64, Num
+from numpy.typing import ArrayLike
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.math import unit_numpy
 
 TIES = ("worst", "index", "best")
+Rows = Callable[[np.ndarray], np.ndarray]
+"""A function of queries i[Q] that returns a row for each, [Q, items]."""
 
 
 class Ranks(NamedTuple):
     """0-based rank of the best right item of each query.
 
     Attributes:
-      image_to_text: i64[I], among the captions.
-      text_to_image: i64[T], among the images.
-      right_texts, right_images: i64[I] and i64[T], how many items are right; from these comes the level of chance.
+      image_to_text: among the captions.
+      text_to_image: among the images.
+      right_texts, right_images: number of right items of each image and caption; from these comes the level of chance.
     """
 
-    image_to_text: np.ndarray
-    text_to_image: np.ndarray
-    right_texts: np.ndarray
-    right_images: np.ndarray
+    image_to_text: Int64[np.ndarray, "images"]
+    text_to_image: Int64[np.ndarray, "texts"]
+    right_texts: Int64[np.ndarray, "images"]
+    right_images: Int64[np.ndarray, "texts"]
 
 
-def unit(features: Any) -> np.ndarray:
-    """Rows f32[N, D] scaled to length 1 (float16 and bfloat16 are cast up first); a zero row stays zero."""
+def unit(features: ArrayLike) -> Float32[np.ndarray, "examples dim"]:
+    """Return rows scaled to length 1 (float16 and bfloat16 are cast up first); a zero row stays zero."""
     array = np.asarray(features, np.float32)
     if array.ndim != 2 or not np.isfinite(array).all():
-        raise DataError(f"features must be finite and [N, D], got shape {array.shape}")
+        raise DataError(f"features have shape {array.shape}, expected finite numbers [N, D]")
     return unit_numpy(array)
 
 
 def ranks(
-    images: Any,
-    texts: Any,
-    owners: Any,
+    images: Num[np.ndarray, "images dim"],
+    texts: Num[np.ndarray, "texts text_dim"],
+    image_of_text: Num[np.ndarray, "..."],
     *,
     ties: str = "worst",
     texts_as_written: Sequence[str] | None = None,
     chunk: int = 1024,
 ) -> Ranks:
-    """Ranks by dot products, `chunk` queries at a time, so that the full similarity matrix is never held.
+    """Rank by dot products, `chunk` queries at a time, so that the full similarity matrix is never held.
 
     Args:
-      images: f[I, D] and texts: f[T, D], normalised by the caller (`unit`) where cosines are meant.
-      owners: i[T], the image that each caption belongs to; any number of captions an image, in any order.
+      images, texts: features, normalised by the caller (`unit`) where cosines are meant.
+      image_of_text: the image of each caption; any number of captions an image, in any order.
       ties: where a right item lies among equal wrong ones: "worst" behind them (against the model), "best" before
         them, "index" in the order of the arrays.
-      texts_as_written: T captions; where given, a caption worded like one of an image's own is right for it, too.
+      texts_as_written: the captions; where given, a caption worded like one of an image's own is right for it, too.
+      chunk: queries at a time.
 
     Raises:
-      DataError: shapes that do not fit, an owner outside the images, an image without captions.
+      DataError: shapes that do not fit, a caption of an image that is not there, an image without captions.
       ConfigError: an unknown rule.
     """
-    images, texts, owners = np.asarray(images), np.asarray(texts), np.asarray(owners)
-    if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
-        raise DataError(f"images [I, D] and texts [T, D] are needed, got {images.shape} and {texts.shape}")
-    return _ranks(lambda rows: images[rows] @ texts.T, lambda rows: texts[rows] @ images.T, len(images), len(texts),
-                  owners, ties, texts_as_written, chunk)  # fmt: skip
-
-
-def ranks_of_similarity(
-    similarity: Any, owners: Any, *, ties: str = "worst", texts_as_written: Sequence[str] | None = None
-) -> Ranks:
-    """As `ranks`, from a similarity matrix [I, T]."""
-    matrix = np.asarray(similarity)
-    if matrix.ndim != 2:
-        raise DataError(f"similarity must be [I, T], got shape {matrix.shape}")
-    images, texts = matrix.shape
-    return _ranks(lambda rows: matrix[rows], lambda rows: matrix.T[rows], images, texts, np.asarray(owners), ties,
-                  texts_as_written, max(images, texts, 1))  # fmt: skip
-
-
-def _ranks(image_rows, text_rows, images, texts, owners, ties, written, chunk) -> Ranks:
+    if images.shape[1] != texts.shape[1]:
+        raise DataError(f"expected images [I, D] and texts [T, D], got {images.shape} and {texts.shape}")
     if ties not in TIES:
         raise ConfigError("ties", ties, f"one of {', '.join(TIES)}")
     if chunk < 1:
-        raise ConfigError("chunk", chunk, "at least 1")
-    if owners.shape != (texts,) or not np.issubdtype(owners.dtype, np.integer):
-        raise DataError(f"owners are {owners.dtype} of shape {owners.shape}, integers of shape ({texts},) are needed")
-    if texts == 0 or owners.min() < 0 or owners.max() >= images:
-        raise DataError(f"owners must lie in 0..{images - 1}, one for each of {texts} captions")
-    alone = np.flatnonzero(np.bincount(owners, minlength=images) == 0)
-    if alone.size:
-        raise DataError(f"image {alone[0]} has no caption ({alone.size} such images)")
-    if written is None:
-        same, of_image = np.arange(texts), None
-    else:
-        if len(written) != texts:
-            raise DataError(f"{len(written)} captions as written for {texts} texts")
-        same = np.unique(np.asarray(written, dtype=str), return_inverse=True)[1].ravel()
-        # right[i, group]: does image i own a caption of this wording?
-        of_image = np.zeros((images, same.max() + 1), bool)
-        of_image[owners, same] = True
-
-    def right_texts(rows: np.ndarray) -> np.ndarray:
-        return owners[None] == rows[:, None] if of_image is None else of_image[rows][:, same]
-
-    def right_images(rows: np.ndarray) -> np.ndarray:
-        return owners[rows][:, None] == np.arange(images)[None] if of_image is None else of_image[:, same[rows]].T
-
-    to_text, texts_right = _chunked(image_rows, right_texts, images, ties, chunk)
-    to_image, images_right = _chunked(text_rows, right_images, texts, ties, chunk)
+        raise ConfigError("chunk", chunk, "a number of at least 1")
+    _check_images_of_texts(image_of_text, len(images), len(texts))
+    right_texts, right_images = _right_items(image_of_text, len(images), texts_as_written)
+    to_text, texts_right = _ranked(lambda rows: images[rows] @ texts.T, right_texts, len(images), ties, chunk)
+    to_image, images_right = _ranked(lambda rows: texts[rows] @ images.T, right_images, len(texts), ties, chunk)
     return Ranks(to_text, to_image, texts_right, images_right)
 
 
-def _chunked(scores_of, right_of, queries: int, ties: str, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+def chance(right: ArrayLike, items: int, k: int) -> float:
+    """Return recall@k of a random order: the mean of 1 - C(items - right, k) / C(items, k); right [queries]."""
+    right = np.asarray(right, np.float64)
+    k = min(k, items)
+    missed = np.ones_like(right)
+    for j in range(k):
+        missed *= np.clip(items - right - j, 0, None) / (items - j)
+    return float((1 - missed).mean())
+
+
+def _check_images_of_texts(image_of_text: np.ndarray, images: int, texts: int) -> None:
+    if image_of_text.shape != (texts,) or not np.issubdtype(image_of_text.dtype, np.integer):
+        found = f"{image_of_text.dtype} of shape {image_of_text.shape}"
+        raise DataError(f"images of texts are {found}, expected integers of shape ({texts},)")
+    if texts == 0 or image_of_text.min() < 0 or image_of_text.max() >= images:
+        raise DataError(f"images of texts: expected numbers in 0..{images - 1}, one for each of {texts} captions")
+    alone = np.flatnonzero(np.bincount(image_of_text, minlength=images) == 0)
+    if alone.size:
+        raise DataError(f"image {alone[0]} has no caption ({alone.size} such images)")
+
+
+def _right_items(image_of_text: np.ndarray, images: int, written: Sequence[str] | None) -> tuple[Rows, Rows]:
+    """Return functions that mark the right captions of images, bool[Q, T], and the right images of captions."""
+    if written is None:
+        return (
+            lambda rows: image_of_text[None] == rows[:, None],
+            lambda rows: image_of_text[rows][:, None] == np.arange(images)[None],
+        )
+    if len(written) != len(image_of_text):
+        raise DataError(f"{len(written)} captions as written for {len(image_of_text)} texts")
+    wording = np.unique(np.asarray(written, dtype=str), return_inverse=True)[1].ravel()
+    # Does image i own a caption of this wording?
+    has_wording: Bool[np.ndarray, "images wordings"] = np.zeros((images, wording.max() + 1), bool)
+    has_wording[image_of_text, wording] = True
+    return lambda rows: has_wording[rows][:, wording], lambda rows: has_wording[:, wording[rows]].T
+
+
+def _ranked(scores_of: Rows, right_of: Rows, queries: int, ties: str, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rank of the best right item of each query, and the number of its right items."""
     parts, counts = [], []
     for start in range(0, queries, chunk):
         rows = np.arange(start, min(start + chunk, queries))
@@ -128,46 +132,3 @@ def _chunked(scores_of, right_of, queries: int, ties: str, chunk: int) -> tuple[
         parts.append(ahead.sum(1))
         counts.append(right.sum(1))
     return np.concatenate(parts), np.concatenate(counts)
-
-
-def recall(ranks_of_queries: Any, k: int) -> float:
-    """Share of queries with a right item among the first k; ranks i[Q] from 0."""
-    if k < 1:
-        raise ConfigError("k", k, "at least 1")
-    return float((np.asarray(ranks_of_queries) < k).mean())
-
-
-def chance(right: Any, items: int, k: int) -> float:
-    """Recall@k of a random order: mean of 1 - C(items - right, k) / C(items, k); right i[Q] per query."""
-    right = np.asarray(right, np.float64)
-    k = min(k, items)
-    missed = np.ones_like(right)
-    for j in range(k):
-        missed *= np.clip(items - right - j, 0, None) / (items - j)
-    return float((1 - missed).mean())
-
-
-def summary(found: Ranks, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """{"image_to_text_recall@1": ..., "text_to_image_recall@1": ..., "..._chance@1": ...} for every k."""
-    texts, images = len(found.text_to_image), len(found.image_to_text)
-    figures = {}
-    for k in ks:
-        figures[f"image_to_text_recall@{k}"] = recall(found.image_to_text, k)
-        figures[f"text_to_image_recall@{k}"] = recall(found.text_to_image, k)
-        figures[f"image_to_text_chance@{k}"] = chance(found.right_texts, texts, k)
-        figures[f"text_to_image_chance@{k}"] = chance(found.right_images, images, k)
-    return figures
-
-
-def success_rates(clean: Any, attacked: Any, k: int = 1) -> tuple[float, float]:
-    """Both definitions of an attack's success at recall@k, from the ranks of the same queries before and after.
-
-    Returns:
-      (clean recall less attacked recall, as Co-Attack counts; share of the queries right before that are wrong after,
-      as SGA counts, NaN where none was right).
-    """
-    before, after = np.asarray(clean) < k, np.asarray(attacked) < k
-    if before.shape != after.shape:
-        raise DataError(f"ranks before and after differ in shape: {before.shape}, {after.shape}")
-    fooled = float((before & ~after).sum() / before.sum()) if before.any() else float("nan")
-    return float(before.mean() - after.mean()), fooled

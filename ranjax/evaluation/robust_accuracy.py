@@ -62,12 +62,12 @@ class RobustAccuracy:
         """f64[E], robust accuracy: the share of examples that are right under every attack."""
         return self.worst.mean(axis=1)
 
-    def interval(self, number: int, level: float = 0.95, owners: Any = None) -> statistics.Interval:
+    def interval(self, number: int, level: float = 0.95, clusters: Any = None) -> statistics.Interval:
         """The robust accuracy at radius `number` with its bootstrap interval over the examples.
 
-        With `owners` i[N], e.g. the patient of each image, over owners (:func:`statistics.bootstrap`).
+        With `clusters`, e.g. the patient of each image, over whole clusters (`statistics.bootstrap`).
         """
-        return statistics.bootstrap(self.worst[number], level=level, owners=owners)
+        return statistics.bootstrap(self.worst[number], level=level, clusters=clusters)
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
         """Writes a line an example, whole or not at all.

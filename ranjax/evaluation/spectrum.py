@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
+from numpy.typing import ArrayLike
 
 from ranjax.core.errors import DataError
 
@@ -13,25 +15,25 @@ class Spectrum(NamedTuple):
     """A spectrum, with p_i = sigma_i / sum sigma.
 
     Attributes:
-      sigma: f64[min(N, D)], descending.
+      sigma: singular values, descending.
       sve: singular value entropy, - sum p_i log p_i.
       lsvr: largest singular value ratio, - log p_1.
     """
 
-    sigma: np.ndarray
+    sigma: Float64[np.ndarray, "rank"]
     sve: float
     lsvr: float
 
 
-def spectrum(features: Any, centred: bool = False) -> Spectrum:
-    """The spectrum of features [N, D], in float64; `centred` subtracts the column means first.
+def spectrum(features: ArrayLike, centred: bool = False) -> Spectrum:
+    """Return the spectrum of features [N, D], in float64; `centred` subtracts the column means first.
 
     Raises:
-      DataError: not a finite matrix, or all zero, where the shares do not exist.
+      DataError: not a finite matrix, or all zero: the shares do not exist.
     """
     array = np.asarray(features, np.float64)
     if array.ndim != 2 or 0 in array.shape or not np.isfinite(array).all():
-        raise DataError(f"features must be a finite matrix [N, D], got shape {array.shape}")
+        raise DataError(f"features have shape {array.shape}, expected a finite matrix [N, D]")
     if centred:
         array = array - array.mean(0, keepdims=True)
     sigma = np.linalg.svd(array, compute_uv=False)

@@ -1,8 +1,8 @@
 """Intervals and tests: percentile bootstrap over examples and seeds, paired differences, Holm's correction.
 
-Everything is seeded and works on per-example values [N] or [S, N] (S seeds, the same examples). Examples that belong
-together, such as the questions about one image, are drawn together where their owners are given. Metrics that are no
-mean of per-example values (AUROC, balanced accuracy, ECE) are in :mod:`ranjax.evaluation.bootstrap`.
+Everything is seeded and works on per-example values [N] or [S, N] (S seeds, the same examples). Examples that are not
+independent, such as the questions about one image, are drawn as whole clusters where cluster ids are given. Metrics
+that are no mean of per-example values (AUROC, balanced accuracy, ECE) are in `ranjax.evaluation.metrics`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Int
+from numpy.typing import ArrayLike
 
 from ranjax.core.errors import ConfigError, DataError
 
@@ -27,7 +29,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A paired difference a - b: value, interval, two-sided bootstrap p, effect size (mean / standard deviation), n."""
+    """A paired difference a - b: value, interval, two-sided p, effect size (mean / standard deviation), n."""
 
     value: float
     low: float
@@ -37,60 +39,74 @@ class Difference(NamedTuple):
     n: int
 
 
+class RunInterval(NamedTuple):
+    """The mean of independent runs: value, interval, two-sided p against 0, effect size (mean / standard deviation)."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    effect: float
+
+
 FEW = 30
 """Below so many independent things a bootstrap promises too much: it rejects a true null in up to a tenth of trials."""
 
 
-def _values(values: Any, name: str = "values") -> np.ndarray:
-    """f64[S, N] of [N] or [S, N]."""
+def _values(values: ArrayLike, name: str = "values") -> Float64[np.ndarray, "seeds examples"]:
+    """Return [N] or [S, N] as f64[S, N]."""
     array = np.asarray(values, np.float64)
     if array.ndim == 1:
         array = array[None]
     if array.ndim != 2 or 0 in array.shape or not np.isfinite(array).all():
-        raise DataError(f"{name} must be finite, [N] or [seeds, N], none of them 0; got shape {np.shape(values)}")
+        raise DataError(
+            f"{name} have shape {np.shape(values)}, expected finite numbers [N] or [seeds, N], none of them 0"
+        )
     return array
 
 
-def _check(resamples: int, level: float) -> None:
+def _check(resamples: int, level: float | int) -> None:
     if resamples < 10:
-        raise ConfigError("resamples", resamples, "at least 10")
+        raise ConfigError("resamples", resamples, "a number of at least 10")
     if not 0 < level < 1:
-        raise ConfigError("level", level, "between 0 and 1, e.g. 0.95")
+        raise ConfigError("level", level, "a number between 0 and 1, e.g. 0.95")
 
 
 def _generator(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed))
 
 
-def _percentiles(draws: np.ndarray, level: float) -> tuple[float, float]:
+def _percentiles(draws: np.ndarray, level: float | int) -> tuple[float, float]:
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def draw_counts(count: int, resamples: int, seed: int = 0, strata: Any = None, owners: Any = None) -> np.ndarray:
-    """How often each of N examples is drawn in each resample (with replacement), f64[resamples, N].
+def draw_counts(
+    count: int, resamples: int, seed: int = 0, strata: ArrayLike | None = None, clusters: ArrayLike | None = None
+) -> Float64[np.ndarray, "{resamples} {count}"]:
+    """Return how often each of N examples is drawn in each resample (with replacement).
 
     Args:
       count: N.
       resamples, seed: how many, and of which stream.
       strata: i[N], each stratum is resampled within itself, so that no class goes missing.
-      owners: i[N], what examples belong to that go together, e.g. the image of each question: whole owners are drawn,
-        as many as there are, with all their examples. Rows sum to N without them, and about N on average with them.
+      clusters: [N], the cluster id of each example, e.g. the image of each question: whole clusters are drawn, as many
+        as there are, with all their examples. Rows sum to N without them, and to about N on average with them.
 
     Raises:
-      DataError: shapes that do not fit, or strata and owners at once.
+      DataError: shapes that do not fit, or strata and clusters at once.
     """
-    if owners is not None:
+    if clusters is not None:
         if strata is not None:
-            raise DataError("strata and owners are given at once: an owner's examples may be of several strata")
-        names, place = _owners(owners, count)
-        return draw_counts(names, resamples, seed)[:, place]
+            raise DataError("strata and clusters are given at once: a cluster's examples may be of several strata")
+        number, index = _numbered(clusters, count)
+        return draw_counts(number, resamples, seed)[:, index]
     rng = _generator(seed)
     groups = [np.arange(count)]
     if strata is not None:
         strata = np.asarray(strata)
         if strata.shape != (count,):
-            raise DataError(f"strata have shape {strata.shape}, ({count},) is needed")
+            raise DataError(f"strata have shape {strata.shape}, expected ({count},)")
         groups = [np.flatnonzero(strata == s) for s in np.unique(strata)]
     counts = np.zeros((resamples, count))
     for group in groups:
@@ -100,21 +116,23 @@ def draw_counts(count: int, resamples: int, seed: int = 0, strata: Any = None, o
     return counts
 
 
-def _owners(owners: Any, count: int) -> tuple[int, np.ndarray]:
-    """(how many owners there are, the place of each example's, i[N])."""
-    names, place = np.unique(np.asarray(owners), return_inverse=True)
-    if place.shape != (count,):
-        raise DataError(f"owners have shape {np.shape(owners)}, ({count},) is needed")
-    return len(names), place
+def _numbered(clusters: ArrayLike, count: int) -> tuple[int, Int[np.ndarray, "{count}"]]:
+    """Return the number of clusters, and the clusters of the examples counted from 0."""
+    names, index = np.unique(np.asarray(clusters), return_inverse=True)
+    if index.shape != (count,):
+        raise DataError(f"clusters have shape {np.shape(clusters)}, expected ({count},)")
+    return len(names), index
 
 
-def count_owners(count: int, owners: Any = None) -> int:
-    """How many independent things N examples are of: their owners, or N where none are given."""
-    return count if owners is None else _owners(owners, count)[0]
+def count_clusters(count: int, clusters: ArrayLike | None = None) -> int:
+    """Count the independent observations among N examples: their clusters, or N without cluster ids."""
+    return count if clusters is None else _numbered(clusters, count)[0]
 
 
-def over_drawn_seeds(by_seed: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Resampled figures f64[R, S] of S seeds -> f64[R]: the mean over S seeds drawn with replacement, anew in each."""
+def over_drawn_seeds(
+    by_seed: Float64[np.ndarray, "resamples seeds"], seed: int = 0
+) -> Float64[np.ndarray, "resamples"]:
+    """Return the mean of resampled figures over as many seeds, drawn with replacement anew in each resample."""
     resamples, seeds = by_seed.shape
     if seeds == 1:
         return by_seed[:, 0]
@@ -122,30 +140,38 @@ def over_drawn_seeds(by_seed: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.take_along_axis(by_seed, chosen, axis=1).mean(1)
 
 
-def resampled_means(values: Any, resamples: int = 1000, seed: int = 0, owners: Any = None) -> np.ndarray:
-    """Bootstrap means f64[resamples] of values [N] or [S, N].
+def resampled_means(
+    values: ArrayLike, resamples: int = 1000, seed: int = 0, clusters: ArrayLike | None = None
+) -> Float64[np.ndarray, "{resamples}"]:
+    """Return bootstrap means of values [N] or [S, N].
 
-    Each resample draws N examples with replacement (or whole owners i[N], `draw_counts`), the same ones for every seed
+    Each resample draws N examples with replacement (or whole clusters, `draw_counts`), the same ones for every seed
     (they share the test set), and, of several seeds, S seeds with replacement.
     """
     array = _values(values)
-    counts = draw_counts(array.shape[1], resamples, seed, owners=owners)
+    counts = draw_counts(array.shape[1], resamples, seed, clusters=clusters)
     return over_drawn_seeds(counts @ array.T / counts.sum(1, keepdims=True), seed)
 
 
-def bootstrap(values: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95, owners: Any = None) -> Interval:
-    """Mean of values [N] or [S, N] with its percentile interval over examples, and jointly over seeds where S > 1.
+def bootstrap(
+    values: ArrayLike,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float | int = 0.95,
+    clusters: ArrayLike | None = None,
+) -> Interval:
+    """Return the mean of values [N] or [S, N] with its percentile interval over examples, and jointly over seeds where S > 1.
 
-    With `owners` i[N], what examples belong to that are not independent (questions of one image, captions of one),
-    whole owners are drawn (the cluster bootstrap, Field & Welsh 2007), and n is their number; else n is N. Where every
+    With `clusters` [N], the cluster id of each example (the image of each question or caption), whole clusters are drawn
+    (the cluster bootstrap, Field & Welsh 2007), and n is their number; else n is N. Where every
     value is 0, or every one 1, no resample says how far the share may be from it: there the open end is the exact bound
     of n examples at that level (`never_seen`). Other values that are all equal, or one example, have the value itself
     for an interval: say so beside it.
     """
     _check(resamples, level)
     array = _values(values)
-    low, high = _percentiles(resampled_means(array, resamples, seed, owners), level)
-    value, count = float(array.mean()), count_owners(array.shape[1], owners)
+    low, high = _percentiles(resampled_means(array, resamples, seed, clusters), level)
+    value, count = float(array.mean()), count_clusters(array.shape[1], clusters)
     if (array == 0).all():
         high = never_seen(count, level)
     elif (array == 1).all():
@@ -153,8 +179,8 @@ def bootstrap(values: Any, resamples: int = 1000, seed: int = 0, level: float = 
     return Interval(value, min(low, value), max(high, value), count)
 
 
-def never_seen(count: int, level: float = 0.95) -> float:
-    """The largest probability of an event that none of `count` examples shows, at that level: about 3 / count at 95 %.
+def never_seen(count: int, level: float | int = 0.95) -> float:
+    """Return the largest probability of an event that none of `count` examples shows, at that level: about 3 / count at 95 %.
 
     One-sided and exact (Clopper & Pearson 1934): ``(1 - p)^count = 1 - level``.
     """
@@ -162,20 +188,20 @@ def never_seen(count: int, level: float = 0.95) -> float:
 
 
 def bootstrap_metric(
-    values: Any,
-    draws: Any,
+    values: ArrayLike,
+    draws: ArrayLike,
     n: int,
     seed: int = 0,
-    level: float = 0.95,
+    level: float | int = 0.95,
     *,
     reflected: bool = False,
     fewest: int | None = None,
 ) -> Interval:
-    """A metric that is no mean over examples, with its percentile interval.
+    """Return a metric that is no mean over examples, with its percentile interval.
 
     Args:
       values: [S], the metric on all N examples for each seed.
-      draws: [R, S], the same on each resample (:mod:`ranjax.evaluation.bootstrap`). Resamples where it is NaN, as a
+      draws: [R, S], the metric on each resample (`ranjax.evaluation.metrics`). Resamples where it is NaN, as a
         class is missing from them, are left out.
       reflected: for a metric of absolute values such as ECE, which resampling raises above the metric itself just as
         sampling raises that above the truth: the basic interval ``2 value - percentile`` in place of the percentile
@@ -189,7 +215,7 @@ def bootstrap_metric(
     """
     values, by_seed = np.asarray(values, np.float64), np.asarray(draws, np.float64)
     if by_seed.ndim != 2 or values.shape != by_seed.shape[1:]:
-        raise DataError(f"values [S] and draws [R, S] are needed, got {values.shape} and {by_seed.shape}")
+        raise DataError(f"expected values [S] and draws [R, S], got {values.shape} and {by_seed.shape}")
     _check(len(by_seed), level)
     defined = by_seed[~np.isnan(by_seed).any(1)]
     value = float(values.mean())
@@ -205,23 +231,28 @@ def bootstrap_metric(
 
 
 def paired_difference(
-    a: Any, b: Any, resamples: int = 1000, seed: int = 0, level: float = 0.95, owners: Any = None
+    a: ArrayLike,
+    b: ArrayLike,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float | int = 0.95,
+    clusters: ArrayLike | None = None,
 ) -> Difference:
-    """Mean of a - b over the same examples (and seeds), its interval, and whether it is shown to differ from 0.
+    """Return the mean of a - b over the same examples (and seeds), with its interval and a test against 0.
 
     Args:
       a, b: [N] or [S, N], of one shape; row and column of both are the same seed and example.
-      owners: i[N], what examples belong to that go together, as `bootstrap` takes it: whole owners are drawn, their
-        signs are flipped as one in the test below, and n is their number.
+      clusters: [N], cluster ids as `bootstrap` takes them: whole clusters are drawn, the signs of their examples are
+        flipped as one in the test below, and n is their number.
 
     Returns:
       Difference; `p` is the two-sided bootstrap p value (share of resamples on the other side of 0, doubled, one added
       to numerator and denominator). Where no resample crosses 0 that share says no more than "below
       2 / (resamples + 1)", which a correction over a long table would never let stand: there it is the normal tail of
       the paired test whose null leaves the sign of each example's difference free, which for right and wrong answers
-      of examples without owners is McNemar's (plus what the seeds vary by). With fewer than `FEW` examples (owners) it
+      of independent examples is McNemar's (plus the variance over seeds). With fewer than `FEW` examples (clusters) it
       is no less than the share of random flips of these signs that lead as far from 0, which holds for any number
-      (Fisher's randomisation test; five that all agree cannot show a thing). `effect` is the mean difference of an
+      (Fisher's randomisation test; five that all agree show no difference). `effect` is the mean difference of an
       example over its standard deviation (0 where there is no difference at all, infinite where it is the same for
       every example). Shares in [0, 1] that differ by the same 0, 1 or -1 on every example have an interval as wide as
       `never_seen` leaves it.
@@ -231,19 +262,22 @@ def paired_difference(
     if first.shape != second.shape:
         raise DataError(f"a and b are not paired: shapes {first.shape} and {second.shape}")
     gap = first - second
-    draws = resampled_means(gap, resamples, seed, owners)
+    # The bootstrap of the mean difference, and the share of resamples on its other side of 0.
+    draws = resampled_means(gap, resamples, seed, clusters)
     tail = min((draws <= 0).sum(), (draws >= 0).sum())
-    value, of_example, count = float(gap.mean()), gap.mean(0), count_owners(gap.shape[1], owners)
+    value, of_example, count = float(gap.mean()), gap.mean(0), count_clusters(gap.shape[1], clusters)
     spread = float(of_example.std(ddof=1)) if len(of_example) > 1 else 0.0
     effect = 0.0 if value == 0 else float(value / spread) if spread > 0 else float(np.copysign(np.inf, value))
     p = min(1.0, 2 * (tail + 1) / (resamples + 1))
-    together = of_example if owners is None else np.bincount(_owners(owners, gap.shape[1])[1], of_example)
+    # The paired test, and Fisher's for few clusters.
+    together = of_example if clusters is None else np.bincount(_numbered(clusters, gap.shape[1])[1], of_example)
     if tail == 0:
         square = float(np.square(together).sum()) / gap.shape[1] ** 2
         square += float(gap.mean(1).var(ddof=1)) / len(gap) if len(gap) > 1 else 0.0
         p = math.erfc(abs(value) / math.sqrt(2 * square))
     if count < FEW:
         p = max(p, _flipped(together, resamples, seed))
+    # The interval; one without width is as wide as unseen events leave it.
     low, high = _percentiles(draws, level)
     shares = all(((x >= 0) & (x <= 1)).all() for x in (first, second))
     if shares and value in (-1, 0, 1) and (gap == value).all():
@@ -253,7 +287,7 @@ def paired_difference(
 
 
 def _flipped(differences: np.ndarray, resamples: int, seed: int) -> float:
-    """The share of signs of differences f64[N] whose sum is as far from 0 as theirs: of all signs, or of some drawn."""
+    """Return the share of sign flips of f64[N] whose sum is as far from 0 as theirs: of all flips, or of some drawn."""
     differences = differences[differences != 0]
     if len(differences) <= 12:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(differences))))
@@ -262,12 +296,10 @@ def _flipped(differences: np.ndarray, resamples: int, seed: int) -> float:
     return float((np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9).mean())
 
 
-def student(
-    values: Sequence[float] | np.ndarray, level: float = 0.95, least: float = 0.0
-) -> tuple[float, float, float, float, float]:
-    """(mean, low, high, two-sided p against 0, effect = mean / standard deviation) of independent runs, by Student's t.
+def student(values: Sequence[float] | np.ndarray, level: float | int = 0.95, least: float = 0.0) -> RunInterval:
+    """Return the mean of independent runs with Student's interval and test.
 
-    For few observations, such as upstream runs, where a bootstrap has too little to draw from. Values that are all
+    For few observations, such as upstream runs: a bootstrap has too little to draw from. Values that are all
     equal have, without `least`, an interval of no width, p 1 or 0, and the effect NaN.
 
     Args:
@@ -286,15 +318,15 @@ def student(
         raise DataError("an interval over runs needs two or more of them")
     spread = max(spread, least)
     if spread == 0:
-        return mean, mean, mean, 1.0 if mean == 0 else 0.0, float("nan")
+        return RunInterval(mean, mean, mean, 1.0 if mean == 0 else 0.0, float("nan"))
     error = spread / np.sqrt(count)
     half = float(error * scipy.stats.t.ppf((1 + level) / 2, count - 1))
     p = float(2 * scipy.stats.t.sf(abs(mean) / error, count - 1))
-    return mean, mean - half, mean + half, p, mean / spread
+    return RunInterval(mean, mean - half, mean + half, p, mean / spread)
 
 
-def sampling_error(intervals: Sequence[tuple[float, float]], level: float = 0.95) -> float:
-    """Root mean square of the standard errors that the runs' own intervals (low, high) stand for; 0 without any."""
+def sampling_error(intervals: Sequence[tuple[float, float]], level: float | int = 0.95) -> float:
+    """Return the root mean square of the standard errors behind the runs' own intervals (low, high); 0 without any."""
     import scipy.stats
 
     widths = np.array([high - low for low, high in intervals if math.isfinite(high - low)], np.float64)
@@ -304,29 +336,19 @@ def sampling_error(intervals: Sequence[tuple[float, float]], level: float = 0.95
 
 
 def over_seeds(values: Sequence[float] | np.ndarray) -> tuple[float, float, int]:
-    """(mean, sample standard deviation, count) of one figure a seed; the deviation is NaN for one seed."""
+    """Return (mean, sample standard deviation, count) of one figure a seed; the deviation is NaN for one seed."""
     array = np.asarray(values, np.float64)
     if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
-        raise DataError(f"one finite figure a seed is needed, got {values!r}")
+        raise DataError(f"expected one finite figure a seed, got {values!r}")
     return float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else float("nan"), int(array.size)
 
 
-def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """P values adjusted for their number (Holm 1979), f64[K] in their order; to compare with the family's alpha."""
+def holm(p_values: Sequence[float] | np.ndarray) -> Float64[np.ndarray, "tests"]:
+    """Return p values adjusted for their number (Holm 1979), in their order, to compare with the family's alpha."""
     p = np.asarray(p_values, np.float64)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
-        raise DataError(f"p values must be [K] in [0, 1], got {p_values!r}")
+        raise DataError(f"expected p values [K] in [0, 1], got {p_values!r}")
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p)))))
     return adjusted
-
-
-def verdict(difference: Difference, adjusted_p: float | None = None, alpha: float = 0.05) -> str:
-    """ "higher", "lower" or "not shown": needs the interval clear of 0 and, where given, the adjusted p below alpha."""
-    shown = difference.low > 0 or difference.high < 0
-    if adjusted_p is not None:
-        shown &= adjusted_p < alpha
-    if not shown:
-        return "not shown"
-    return "higher" if difference.value > 0 else "lower"

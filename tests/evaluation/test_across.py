@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ranjax.core.errors import DataError
-from ranjax.run.stages.evaluation import evaluated_encoder as subject
+from ranjax.methods.table import METHODS
+from ranjax.run.stages.evaluation import evaluated_encoder
 from ranjax.run.stages.evaluation import noise_effects as across
 
 
@@ -37,7 +38,8 @@ def test_noise_is_held_against_the_clean_condition_but_not_by_images_of_the_surr
 
 
 def test_a_head_of_another_encoder_is_refused_by_name():
-    head = {"params": {"classifier": {"kernel": np.zeros((5, 28, 8))}}}
-    subject.check_head("lp", head, 28, 8)
+    variables = {"params": {"classifier": {"kernel": np.zeros((5, 28, 8))}}}
+    settings = METHODS["lp"].settings
+    assert evaluated_encoder._deploy_head("lp", settings, variables, 28, 8, questions=False).seeds == 5
     with pytest.raises(DataError, match=r"the head of 'lp' takes 28 features .* the encoder gives 32"):
-        subject.check_head("lp", head, 32, 8)
+        evaluated_encoder._deploy_head("lp", settings, variables, 32, 8, questions=False)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ranjax.core import files
 from ranjax.evaluation.statistics import bootstrap
-from ranjax.run.stages.evaluation.clusters import joined
+from ranjax.run.stages.evaluation.clusters import join_partitions
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_partitions_are_joined_into_the_finest_that_keeps_both_together():
     pictures = np.array([0, 0, 1, 2, 3, 4, 4])
     patients = np.array([0, 1, 1, 2, 3, 4, 3])
-    np.testing.assert_array_equal(joined(pictures, patients), [0, 0, 0, 1, 2, 2, 2])
-    np.testing.assert_array_equal(joined(np.arange(4), np.arange(4)), np.arange(4))
-    assert joined(pictures, patients).dtype == np.int32
+    np.testing.assert_array_equal(join_partitions(pictures, patients), [0, 0, 0, 1, 2, 2, 2])
+    np.testing.assert_array_equal(join_partitions(np.arange(4), np.arange(4)), np.arange(4))
+    assert join_partitions(pictures, patients).dtype == np.int32
 
 
 def test_several_films_of_a_patient_say_less_than_as_many_patients():
@@ -31,8 +31,8 @@ def test_several_films_of_a_patient_say_less_than_as_many_patients():
     patients = np.repeat(np.arange(30), 6)
     for trial in range(60):
         hits = (rng.random(30) < 0.5)[patients]
-        for name, owners in (("films", None), ("patients", patients)):
-            found = bootstrap(hits, 200, trial, owners=owners)
+        for name, clusters in (("films", None), ("patients", patients)):
+            found = bootstrap(hits, 200, trial, clusters=clusters)
             covered[name] += found.low <= 0.5 <= found.high
             assert found.n == {"films": 180, "patients": 30}[name]
     assert covered["patients"] >= 52 > 40 > covered["films"]

@@ -15,7 +15,7 @@ def test_sentences_are_captions_and_the_longest_stay():
     assert captions.sentences(report) == ["No effusion.", "There is a large mass in the left lobe.", "Mass, left."]
     found = captions.of_reports([report, "Clear lungs."], 2)
     assert found.texts == ["No effusion.", "There is a large mass in the left lobe.", "Clear lungs."]
-    np.testing.assert_array_equal(found.owners, [0, 0, 1])
+    np.testing.assert_array_equal(found.image_of_text, [0, 0, 1])
     with pytest.raises(DataError, match="report 1 has no words"):
         captions.of_reports(["a.", "1. 2."], 1)
     with pytest.raises(ConfigError, match=r"evaluate.captions = 0"):
@@ -70,8 +70,8 @@ def test_worst_groups_without_any_or_with_every_answer_right_have_bounds_and_pic
     assert none["high"] == pytest.approx(statistics.never_seen(20, 0.975))
     assert all_["low"] == pytest.approx(1 - statistics.never_seen(20))
     hits = np.random.default_rng(0).random(10) < 0.5
-    owners = np.repeat(np.arange(10), 4)
-    whole = groups.group_rows(cell, np.repeat(hits, 4), of, "side", 5, resamples=200, owners=owners)[0]
+    clusters = np.repeat(np.arange(10), 4)
+    whole = groups.group_rows(cell, np.repeat(hits, 4), of, "side", 5, resamples=200, clusters=clusters)[0]
     plain = groups.group_rows(cell, np.repeat(hits, 4), of, "side", resamples=200)[0]
     assert whole["n"] == 10
     assert whole["high"] - whole["low"] > 1.3 * (plain["high"] - plain["low"])
@@ -79,9 +79,9 @@ def test_worst_groups_without_any_or_with_every_answer_right_have_bounds_and_pic
 
 def test_a_group_of_one_patients_films_is_too_small_to_be_the_worst():
     """Twelve films of one patient, half of them right, were "50.0 [50.0, 50.0]" and the worst group for certain."""
-    of, owners = np.array(["a"] * 30 + ["b"] * 30 + ["c"] * 12), np.r_[np.arange(60), np.full(12, 60)]
+    of, clusters = np.array(["a"] * 30 + ["b"] * 30 + ["c"] * 12), np.r_[np.arange(60), np.full(12, 60)]
     hits = np.r_[np.random.default_rng(0).random(60) < 0.7, np.arange(12) < 6]
-    rows = groups.group_rows(Cell("a", 0.0, "lp", "g", "t"), hits, of, "view", resamples=50, owners=owners)
+    rows = groups.group_rows(Cell("a", 0.0, "lp", "g", "t"), hits, of, "view", resamples=50, clusters=clusters)
     assert {row["metric"] for row in rows} == {"worst_group/view", "accuracy/view=a", "accuracy/view=b"}
 
 
@@ -142,7 +142,9 @@ def test_fused_features_hold_both_embeddings_and_their_product_at_one_scale():
     np.testing.assert_array_equal(questions.fuse(image, text, "image"), questions.fuse(image, text)[:, :2])
     np.testing.assert_array_equal(questions.fuse(image, text, "question"), questions.fuse(image, text)[:, 2:4])
     assert [questions.fused_width(2, sees) for sees in ("both", "image", "question")] == [6, 2, 2]
-    with pytest.raises(DataError, match="do not fit"):
+    with pytest.raises(
+        (DataError, TypeError), match=r"do not fit|checking the parameters of ranjax.evaluation.questions.fuse"
+    ):
         questions.fuse(image, np.ones((1, 3)))
 
 

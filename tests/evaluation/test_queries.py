@@ -20,7 +20,7 @@ WORDINGS = np.repeat(np.arange(8), 8)
 @pytest.fixture
 def found():
     made = record.Record("clean", 0.0, ("a", "b"), 100, 0)
-    made.belong(record.RETRIEVAL, "test", WORDINGS, "text_to_image")
+    made.set_clusters(record.RETRIEVAL, "test", WORDINGS, "text_to_image")
     return made
 
 
@@ -38,9 +38,9 @@ def test_reports_of_one_wording_are_drawn_together_and_images_are_not(found, tmp
     assert by_report["high"] - by_report["low"] > 1.8 * (by_image["high"] - by_image["low"])
     # Conditions are paired on the same queries, and so their differences are over wordings, too.
     found.write(tmp_path)
-    answers, owners = record.load(tmp_path)
+    answers, clusters = record.load(tmp_path)
     noisy = {key: ~hits for key, hits in answers.items()}
-    conditions = [across.Condition("clean", 0.0, answers, owners), across.Condition("coattack", 0.3, noisy, owners)]
+    conditions = [across.Condition("clean", 0.0, answers, clusters), across.Condition("coattack", 0.3, noisy, clusters)]
     effects = {item["method"]: item for item in across.effects(conditions, 100, 0)}
     assert {name: item["n"] for name, item in effects.items()} == {"image_to_text": 64, "text_to_image": 8}
 
@@ -49,8 +49,8 @@ def test_the_interval_over_few_wordings_covers_the_truth_and_that_over_queries_d
     rng, covered = np.random.default_rng(1), np.zeros(2)
     for trial in range(100):
         hits = _ranks(rng).text_to_image < 1
-        for i, owners in enumerate((WORDINGS, None)):
-            one = statistics.bootstrap(hits, 100, trial, owners=owners)
+        for i, clusters in enumerate((WORDINGS, None)):
+            one = statistics.bootstrap(hits, 100, trial, clusters=clusters)
             covered[i] += one.low <= 0.5 <= one.high
     assert covered[0] >= 85
     assert covered[1] <= 60
@@ -62,7 +62,7 @@ def test_sentences_have_the_wider_interval_of_over_images_and_over_wordings(foun
     images, wordings = np.arange(64) // 2, WORDINGS
     pairs._recalls(found, record.CAPTIONS, "test", "none", ranks, (images, wordings))
     row = next(row for row in found.rows if (row["method"], row["metric"]) == ("text_to_image", "recall@1"))
-    each = [statistics.bootstrap(hits, 100, 0, owners=owners) for owners in (images, wordings)]
+    each = [statistics.bootstrap(hits, 100, 0, clusters=clusters) for clusters in (images, wordings)]
     assert row["low"] == min(one.low for one in each)
     assert row["high"] == max(one.high for one in each)
     assert row["n"] == 8

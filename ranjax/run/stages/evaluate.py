@@ -1,51 +1,52 @@
-"""Evaluate: one upstream condition, clean, under attack, out of domain, corrupted, by zero-shot, retrieval and questions.
+"""Evaluate one upstream condition: clean, attacked, out of domain, corrupted, by zero-shot, retrieval and questions.
 
-`ranjax.run.stages.evaluation.evaluated_encoder` is what is evaluated, `result_record` what is found; each other module
-finds one kind of figure. Expensive kinds are off or small by default: see the keys of `evaluate`.
+`ranjax.run.stages.evaluation.evaluated_encoder` is evaluated, `result_record` collects the results, and each other
+module finds one kind of figure. Expensive kinds are off or small by default: see the keys of `evaluate`.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from ranjax.run.context import Context
-from ranjax.run.stages.evaluation import clean_accuracy as clean
-from ranjax.run.stages.evaluation import clusters as belonging
-from ranjax.run.stages.evaluation import pair_attacks as pairs
-from ranjax.run.stages.evaluation import question_answering as answered
-from ranjax.run.stages.evaluation import under_attack as attacked
-from ranjax.run.stages.evaluation import under_corruption as corrupted
+from ranjax.run.stages.evaluation import (
+    clean_accuracy,
+    clusters,
+    pair_attacks,
+    question_answering,
+    under_attack,
+    under_corruption,
+)
 from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
-from ranjax.run.stages.evaluation.result_record import FILE, Record
+from ranjax.run.stages.evaluation.result_record import FILE, Entry, Record
 from ranjax.training import hosts
 
 __all__ = ["FILE", "run"]
 
 
-def run(context: Context) -> dict[str, Any]:
-    """Leaves evaluation.json (rows, comparisons, spectra, masking, ...) and answers.safetensors (who was right)."""
-    config = context.config.evaluate
-    # Rows name what made the noisy pairs; the ratio stands beside it.
-    condition = context.config.noise.recipe if context.stage_run.ratio else context.stage_run.condition
-    subject = EvaluatedEncoder(context, context.stage_run.condition, condition)
-    record = Record(condition, context.stage_run.ratio, subject.classes, config.bootstrap, context.config.seed)
-    splits = tuple(split for split in ("test", "ood_test") if subject.has(split))
+def run(context: Context) -> Entry:
+    """Write evaluation.json (rows, comparisons, spectra, masking, ...) and answers.safetensors (right or not)."""
+    config, this = context.config.evaluate, context.stage_run
+    # Rows name the recipe of the noisy pairs; the ratio stands beside it.
+    condition = context.config.noise.recipe if this.ratio else this.condition
+    encoder = EvaluatedEncoder(context, this.condition, condition)
+    record = Record(condition, this.ratio, encoder.classes, config.bootstrap, context.config.seed)
+    splits = tuple(split for split in ("test", "ood_test") if encoder.has(split))
+    # Clusters come first: all intervals depend on them.
     for split in splits:
-        belonging.declare(subject, record, split)
+        clusters.declare_clusters(encoder, record, split)
     for split in splits:
-        clean.classify(subject, record, split)
-        clean.findings(subject, record, split)
+        clean_accuracy.classify(encoder, record, split)
+        clean_accuracy.findings(encoder, record, split)
     for split in splits:
-        pairs.retrieve(subject, record, split)
+        pair_attacks.retrieve(encoder, record, split)
     if config.attacked_seeds:
         for split in splits:
             if split in config.attacked_splits:
-                attacked.attack(subject, record, split)
-    attacked.check_masking(subject, record, "test")
-    pairs.attack_prompts(subject, record, "test")
-    pairs.attack_pairs(subject, record, "test")
-    corrupted.corrupt(subject, record, "test")
-    answered.answer(subject, record, splits)
-    found = hosts.first_does(lambda: record.write(context.folder)) or {}
+                under_attack.attack(encoder, record, split)
+    under_attack.check_masking(encoder, record, "test")
+    pair_attacks.attack_prompts(encoder, record, "test")
+    pair_attacks.attack_pairs(encoder, record, "test")
+    under_corruption.corrupt(encoder, record, "test")
+    question_answering.answer(encoder, record, splits)
+    written = hosts.first_does(lambda: record.write(context.folder)) or {}
     context.clear_arrays()
-    return found
+    return written

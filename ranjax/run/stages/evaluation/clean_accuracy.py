@@ -4,96 +4,101 @@ from __future__ import annotations
 
 import numpy as np
 
-from ranjax.evaluation import bootstrap as resampled
-from ranjax.evaluation import groups, questions, statistics
-from ranjax.evaluation.result_rows import draws, interval_row, of_rarest
-from ranjax.run.stages import inputs as common
+from ranjax.evaluation import groups, metrics, questions, statistics
+from ranjax.evaluation.result_rows import count_rarest, draws, interval_row
+from ranjax.run.stages import inputs
 from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import FINDINGS, GROUPS, TASK, Record
 
 
-def classify(subject: EvaluatedEncoder, record: Record, split: str) -> None:
-    """Every metric of every method on a split, over all heads and for each seed; comparisons and groups."""
-    examples = subject.data.task_split(split)
+def classify(encoder: EvaluatedEncoder, record: Record, split: str) -> None:
+    """Record every metric of every method on a split, over all heads and for each seed; comparisons and groups."""
+    examples = encoder.data.task_split(split)
     labels = examples.labels
-    features, asked = subject.task_features(split), subject.question_features(split, examples)
-    if asked is not None:
-        _note_questions(subject, record, split, examples)
+    features, question_features = encoder.task_features(split), encoder.question_features(split, examples)
+    if question_features is not None:
+        _note_questions(encoder, record, split, examples)
     hits = {}
-    for name, method in subject.methods.items():
-        logits = subject.outputs(name, examples.images, features, questions=asked)[1]
+    for name, method in encoder.methods.items():
+        logits = encoder.outputs(name, examples.images, features, questions=question_features)[1]
         hits[name] = record.classified(name, split, "none", logits, labels, list(range(method.seeds)))
-    everyone = dict(hits)
-    # Prompts compete for one label; what zero-shot says of several findings is in `findings`.
-    if not subject.multi_label:
-        logits = subject.zero_shot_logits(features)
-        everyone = {"zero_shot": record.classified("zero_shot", split, "none", logits, labels, []), **hits}
+    with_zero_shot = dict(hits)
+    # Prompts compete for one label; the zero-shot scores of several findings are in `findings`.
+    if not encoder.multi_label:
+        logits = encoder.zero_shot_logits(features)
+        with_zero_shot = {"zero_shot": record.classified("zero_shot", split, "none", logits, labels, []), **hits}
     elif split == "test":
-        record.levels(labels)
+        record.set_multi_label_chance(labels)
     record.compare(TASK, split, "none", hits)
-    for name in (name for name, method in subject.methods.items() if method.random):
-        threshold = subject.methods[name].settings.threshold
-        _note_pushed(record, split, name, subject.pushed(name, examples.images), threshold)
-    known = subject.records(split)
-    config = subject.config
-    for column in groups.columns(known, [name for name in config.groups if name]):
-        names = groups.names(known, column)
-        for method, found in everyone.items():
+    for name in (name for name, method in encoder.methods.items() if method.random):
+        threshold = encoder.methods[name].settings.threshold
+        _note_pushed(record, split, name, encoder.pushed(name, examples.images), threshold)
+    _group(encoder, record, split, with_zero_shot)
+
+
+def _group(encoder: EvaluatedEncoder, record: Record, split: str, hits: dict[str, np.ndarray]) -> None:
+    """Record the accuracy of every method in the groups of each column."""
+    facts, config = encoder.records(split), encoder.config
+    for column in groups.columns(facts, [name for name in config.groups if name]):
+        names = groups.names(facts, column)
+        clusters = record.clusters(TASK, split, len(names))
+        for method, found in hits.items():
             cell = record.cell(method, GROUPS, split)
-            drawn = config.smallest_group, record.resamples, record.seed, record.owners(TASK, split, len(names))
-            record.rows += groups.group_rows(cell, found, names, column, *drawn)
+            bootstrap = config.smallest_group, record.resamples, record.seed, clusters
+            record.rows += groups.group_rows(cell, found, names, column, *bootstrap)
 
 
 def _note_pushed(record: Record, split: str, method: str, pushed: np.ndarray, threshold: float) -> None:
-    """A note on how many clean images a counterattack moves: its threshold is for another encoder than this one."""
-    told = ", so it does not tell images apart here" if pushed.all() or not pushed.any() else ""
+    """Note how many clean images a counterattack moves: its threshold is for another encoder than this one."""
+    useless = ", so it does not tell images apart here" if pushed.all() or not pushed.any() else ""
     few = f"by less than {threshold:g} of its length (its authors' threshold, for CLIP at 224 pixels)"
-    moved = f"{method} pushes {pushed.sum()} of {len(pushed)} clean images away"
-    record.notes.append(f"{split}: {moved}, those whose embedding moves under noise {few}{told}")
+    count = f"{method} pushes {pushed.sum()} of {len(pushed)} clean images away"
+    record.notes.append(f"{split}: {count}, those whose embedding moves under noise {few}{useless}")
 
 
-def _note_questions(subject: EvaluatedEncoder, record: Record, split: str, examples: common.Split) -> None:
-    """Notes of a set of questions: who answers without the question, and what the question alone is worth."""
+def _note_questions(encoder: EvaluatedEncoder, record: Record, split: str, examples: inputs.Split) -> None:
+    """Note the methods of a set of questions that do not read the question, and the worth of the question alone."""
     if split == "test":
-        blind = [name for name, method in subject.methods.items() if not method.modality]
-        blind += [] if subject.multi_label else ["zero_shot"]
+        blind = [name for name, method in encoder.methods.items() if not method.modality]
+        blind += [] if encoder.multi_label else ["zero_shot"]
         if blind:
             record.notes.append(f"answered from the picture without its question: {', '.join(blind)}")
-    if subject.multi_label:
+    if encoder.multi_label:
         return
-    known = subject.data.task_split("adapt")
-    sides = [
+    train, test = (
         questions.Questions(
-            np.arange(len(s.ids)), s.questions or [], [subject.classes[c] for c in s.labels], ["any"] * len(s.ids)
+            np.arange(len(part.ids)),
+            part.questions or [],
+            [encoder.classes[label] for label in part.labels],
+            ["any"] * len(part.ids),
         )
-        for s in (known, examples)
-    ]
-    prior = questions.majority(*sides)["any"]
+        for part in (encoder.data.task_split("adapt"), examples)
+    )
+    prior = questions.majority(train, test)["any"]
     record.notes.append(
         f"{split}: the most frequent answer to the same question, which needs no image: {100 * prior:.1f} %"
     )
 
 
-def findings(subject: EvaluatedEncoder, record: Record, split: str) -> None:
-    """Zero-shot AUROC of each finding over all examples, those with several findings included.
+def findings(encoder: EvaluatedEncoder, record: Record, split: str) -> None:
+    """Record the zero-shot AUROC of each finding over all examples, those with several findings included.
 
     Only where some example has several, or may: elsewhere it is the single-label task once more. A class that all or
     none of the examples have is left out, and so is its row.
     """
-    targets = subject.data.targets(split)
-    if not (subject.multi_label or (targets.sum(1) > 1).any()):
+    targets = encoder.data.targets(split)
+    if not (encoder.multi_label or (targets.sum(1) > 1).any()):
         return
-    images = subject.data.split(split).images
-    features = common.image_features(subject.context, subject.functions, subject.params, images)
-    scores = subject.zero_shot_logits(features).astype(np.float64)
+    features = encoder.image_features(encoder.data.split(split).images)
+    scores = encoder.zero_shot_logits(features).astype(np.float64)
     cell = record.cell("zero_shot", FINDINGS, split)
-    owners = record.owners(FINDINGS, split, len(targets))
-    counts = draws(len(targets), record.resamples, record.seed, owners=owners)
-    n = statistics.count_owners(len(targets), owners)
-    each = resampled.auroc_each(counts, scores, targets)
-    tables = {"macro_auroc": resampled.macro_auroc(each)}
-    tables |= {f"auroc/{name}": each[:, c] for c, name in enumerate(subject.classes)}
-    rarest = of_rarest(targets > 0.5, subject.classes, owners)
+    clusters = record.clusters(FINDINGS, split, len(targets))
+    counts = draws(len(targets), record.resamples, record.seed, clusters=clusters)
+    n = statistics.count_clusters(len(targets), clusters)
+    each = metrics.auroc_each(scores, targets, counts)
+    tables = {"macro_auroc": metrics.class_mean(each)}
+    tables |= {f"auroc/{name}": each[:, c] for c, name in enumerate(encoder.classes)}
+    rarest = count_rarest(targets > 0.5, encoder.classes, clusters)
     for name, column in tables.items():
         if np.isnan(column[0]):
             record.notes.append(f"{split}: {name} of all findings has no value, as every example or none has it")

@@ -23,7 +23,7 @@ from ranjax.methods.test_time import counterattack
 from ranjax.methods.tower_methods import FROZEN, encoder_of, head_of
 from ranjax.models.heads import HEADS
 from ranjax.run.context import Context
-from ranjax.run.stages import inputs as common
+from ranjax.run.stages import inputs
 from ranjax.run.stages.adapt_outputs import load_heads, load_tower
 from ranjax.training.row_map import RowMap
 
@@ -95,9 +95,9 @@ class EvaluatedEncoder:
     def __init__(self, context: Context, folder: str, condition: str):
         self.context, self.folder, self.condition = context, folder, condition
         self.config = context.config.evaluate
-        self.data = common.data(context)
+        self.data = inputs.data(context)
         self.classes = self.data.classes
-        self.functions, self.params = common.encoder(context, folder)
+        self.functions, self.params = inputs.encoder(context, folder)
         width = self.functions.config.embed_dim
         place = context.folder_of(f"adapt/{folder}")
         heads, classes = load_heads(place), len(self.classes)
@@ -137,11 +137,15 @@ class EvaluatedEncoder:
     def has(self, split: str) -> bool:
         return split in self.data.prepared.splits
 
+    def image_features(self, images: np.ndarray) -> np.ndarray:
+        """Return f32[N, D] of images [N, H, W, C], not normalised."""
+        return inputs.image_features(self.context, self.functions, self.params, images)
+
     def task_features(self, split: str) -> np.ndarray:
         """Return f32[N, D] of the split's examples of the task."""
         if split not in self._features:
             images = self.data.task_split(split).images
-            self._features[split] = common.image_features(self.context, self.functions, self.params, images)
+            self._features[split] = self.image_features(images)
         return self._features[split]
 
     def records(self, split: str, task: bool = True) -> list[Mapping[str, Any]]:
@@ -154,7 +158,7 @@ class EvaluatedEncoder:
         """Return bool[N], which examples of a split are the task's: those with one label, or all of several."""
         return (self.data.split(split).labels >= 0) | self.multi_label
 
-    def question_features(self, split: str, examples: common.Split) -> np.ndarray | None:
+    def question_features(self, split: str, examples: inputs.Split) -> np.ndarray | None:
         """Return f32[N, D], the embedding of the question about each image of a split; None: no set of questions.
 
         Raises:
@@ -164,7 +168,7 @@ class EvaluatedEncoder:
             return None
         if examples.questions is None:
             raise DataError(f"split {split!r} asks no questions about its images, which the adapted heads were given")
-        return common.question_features(self.context, self.functions, self.params, examples.questions)
+        return inputs.question_features(self.context, self.functions, self.params, examples.questions)
 
     def extra_input(self, method: str, questions: np.ndarray | None) -> np.ndarray | None:
         """Return what `deployed(method)` takes besides images: the questions, if it is given them."""
@@ -175,7 +179,7 @@ class EvaluatedEncoder:
         """Return f32[C, D], the prompt ensemble of each class."""
         if self._texts is None:
             texts, owner = self.prompts()
-            features = common.text_features(self.context, self.functions, self.params, self.data.encode(texts))
+            features = inputs.text_features(self.context, self.functions, self.params, self.data.encode(texts))
             self._texts = zero_shot.class_embeddings(jnp.asarray(features), owner, len(self.classes))
         return self._texts
 
@@ -189,7 +193,7 @@ class EvaluatedEncoder:
         chosen = self.class_embeddings() if classes is None else classes
         return np.asarray(zero_shot.logits(jnp.asarray(features), chosen, self.functions.logit_scale(self.params)))
 
-    def some(self, split: str, count: int) -> common.Split:
+    def some(self, split: str, count: int) -> inputs.Split:
         """Return the first `count` examples of the task (0: all)."""
         examples = self.data.task_split(split)
         return examples.take(np.arange(min(count or len(examples.ids), len(examples.ids))))
@@ -215,7 +219,7 @@ class EvaluatedEncoder:
         questions = self.extra_input(method, questions)
         if seed is None and chosen.encoders is None and chosen.head is not None:
             if features is None:
-                features = common.image_features(self.context, self.functions, self.params, images)
+                features = self.image_features(images)
             z, logits = predict(chosen.head, chosen.variables, self._head_input(chosen, features, questions), leading=1)
             return np.asarray(z), np.asarray(logits)
         if seed is None:
@@ -224,16 +228,16 @@ class EvaluatedEncoder:
         if chosen.random:
             return self._drawn(method, images)
         if chosen.encoders is not None:
-            features = common.image_features(self.context, self.functions, chosen.encoder(self.params, seed), images)
+            features = inputs.image_features(self.context, self.functions, chosen.encoder(self.params, seed), images)
         elif features is None:
-            features = common.image_features(self.context, self.functions, self.params, images)
+            features = self.image_features(images)
         if chosen.head is None:
             return features, self.zero_shot_logits(features)
         z, logits = predict(chosen.head, chosen.one(seed), self._head_input(chosen, features, questions), leading=0)
         return np.asarray(z), np.asarray(logits)
 
     def _head_input(self, chosen: Deployed, features: Any, questions: Any) -> Any:
-        return common.head_input(features, questions, chosen.modality) if chosen.modality else features
+        return inputs.head_input(features, questions, chosen.modality) if chosen.modality else features
 
     def _drawn(self, method: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (encoder features, logits) of one draw of a random method; the draw of a row depends on its place alone."""
@@ -244,7 +248,7 @@ class EvaluatedEncoder:
             images = as_float(images)
             return self.functions.image_features(params[0], images), deployed(params, images, keys)
 
-        run = common.row_map(self.context, ("drawn", self.functions, method), rows_of)
+        run = inputs.row_map(self.context, ("drawn", self.functions, method), rows_of)
         features, logits = run(self.parameters(method), (images, self._draws(method, len(images))))
         return features, logits
 
@@ -260,7 +264,7 @@ class EvaluatedEncoder:
             features = functools.partial(functions.image_features, params)
             return counterattack(features, as_float(images), keys, settings).pushed
 
-        run = common.row_map(self.context, ("pushed", functions, method), rows_of)
+        run = inputs.row_map(self.context, ("pushed", functions, method), rows_of)
         return np.asarray(run(self.params, (images, self._draws(method, len(images)))))
 
     def deployed(self, method: str) -> Any:
@@ -293,7 +297,7 @@ class EvaluatedEncoder:
 
             def with_question(params: Any, images: jax.Array) -> jax.Array:
                 (encoder, own), questions = params
-                given = common.head_input(functions.image_features(encoder, images), questions, modality)
+                given = inputs.head_input(functions.image_features(encoder, images), questions, modality)
                 return head.apply(own["params"], own["stats"], given, False)[1]
 
             return self.context.memoize(("deployed", functions, head, modality), lambda: with_question)

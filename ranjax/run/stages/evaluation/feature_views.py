@@ -1,92 +1,102 @@
-"""What the features look like: spectra, and a plane of two principal directions, clean and attacked."""
+"""Spectra of the features, and their plane of two principal directions, clean and attacked."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from jaxtyping import Float
 
 from ranjax.core.errors import DataError
-from ranjax.evaluation import feature_plane as projection
+from ranjax.evaluation import feature_plane
 from ranjax.evaluation.spectrum import spectrum
-from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
-from ranjax.run.stages.evaluation.result_record import REFERENCE, Record
+from ranjax.run.stages.evaluation.result_record import REFERENCE, Entry, Record
 
 ENCODER = "encoder"
+Features = Float[np.ndarray, "examples dim"]
 
 
-def look(subject: EvaluatedEncoder, record: Record, kind: str, features: np.ndarray, labels: np.ndarray) -> None:
-    """The encoder's own features f32[N, D]."""
-    _spectrum(record, ENCODER, kind, features)
-    _plane(subject, record, ENCODER, features, {kind: features}, labels)
+def view_clean(encoder: EvaluatedEncoder, record: Record, features: Features, labels: np.ndarray) -> None:
+    """Record spectrum and plane of the encoder's own features of clean images."""
+    _add_spectrum(record, ENCODER, "clean", features)
+    _add_plane(encoder, record, ENCODER, features, {"clean": features}, labels)
 
 
-def look_attacked(
-    subject: EvaluatedEncoder,
+def view_attacked(
+    encoder: EvaluatedEncoder,
     record: Record,
     method: str,
-    clean: np.ndarray,
-    unattacked: np.ndarray,
-    images: np.ndarray | None,
+    features: Features,
+    images: np.ndarray,
+    attacked_images: np.ndarray | None,
     labels: np.ndarray,
-    asked: np.ndarray | None = None,
+    questions: np.ndarray | None = None,
 ) -> None:
-    """What a method makes of clean features f32[N, D] and of images attacked through it, and what its encoder does."""
-    if images is None:
+    """Record spectra and planes of a method's features, on clean images and on images attacked through it.
+
+    Args:
+      encoder, record: of the condition.
+      method: its name.
+      features: of the encoder, of the clean images.
+      images, attacked_images: clean and attacked; None: no attack was made.
+      labels: of the examples.
+      questions: their embeddings, of a set of questions.
+    """
+    if attacked_images is None:
         return
-    attacked = common.image_features(subject.context, subject.functions, subject.params, images)
-    before, after = (subject.outputs(method, *side, 0, asked)[0] for side in ((unattacked, clean), (images, attacked)))
-    _spectrum(record, method, "clean", before)
-    _spectrum(record, method, "attacked", after)
-    first, shown = next(iter(subject.methods)), REFERENCE if REFERENCE in subject.methods else list(subject.methods)[-1]
-    if method == first:
-        _spectrum(record, ENCODER, "attacked", attacked)
-    if method == shown:
-        # The images attacked through this method, in both planes: what the encoder sees, and what the head makes of it.
-        _plane(subject, record, ENCODER, clean, {"attacked": attacked}, labels)
-        _plane(subject, record, method, before, {"clean": before, "attacked": after}, labels)
+    attacked_features = encoder.image_features(attacked_images)
+    before = encoder.outputs(method, images, features, 0, questions)[0]
+    after = encoder.outputs(method, attacked_images, attacked_features, 0, questions)[0]
+    _add_spectrum(record, method, "clean", before)
+    _add_spectrum(record, method, "attacked", after)
+    names = list(encoder.methods)
+    if method == names[0]:
+        _add_spectrum(record, ENCODER, "attacked", attacked_features)
+    if method == (REFERENCE if REFERENCE in names else names[-1]):
+        # The images attacked through this method, in both planes: the encoder's features, and the head's.
+        _add_plane(encoder, record, ENCODER, features, {"attacked": attacked_features}, labels)
+        _add_plane(encoder, record, method, before, {"clean": before, "attacked": after}, labels)
 
 
-def _spectrum(record: Record, method: str, kind: str, values: Any) -> None:
+def _where(record: Record, method: str, kind: str) -> Entry:
+    return {"condition": record.condition, "ratio": record.ratio, "method": method, "features": kind}
+
+
+def _add_spectrum(record: Record, method: str, kind: str, features: Features) -> None:
     try:
-        found = spectrum(np.asarray(values))
+        found = spectrum(features)
     except DataError as error:
         record.notes.append(f"no spectrum of {method}, {kind}: {error}")
         return
-    record.lists["spectra"].append(
-        {
-            "condition": record.condition,
-            "ratio": record.ratio,
-            "method": method,
-            "features": kind,
-            "singular_values": [float(f"{s:.6g}") for s in found.sigma],
-            "sve": found.sve,
-            "lsvr": found.lsvr,
-        }
-    )
+    values = [float(f"{s:.6g}") for s in found.sigma]
+    entry = {**_where(record, method, kind), "singular_values": values, "sve": found.sve, "lsvr": found.lsvr}
+    record.lists["spectra"].append(entry)
 
 
-def _plane(
-    subject: EvaluatedEncoder,
+def _add_plane(
+    encoder: EvaluatedEncoder,
     record: Record,
     method: str,
-    fitted: np.ndarray,
-    shown: dict[str, np.ndarray],
+    fitted: Features,
+    shown: dict[str, Features],
     labels: np.ndarray,
 ) -> None:
-    count = subject.config.projected
+    """Record the first examples of `shown`, by kind, in the plane of the features `fitted`."""
+    count = encoder.config.projected
     if not count:
         return
     try:
-        plane = projection.principal_plane(fitted)
+        plane = feature_plane.principal_plane(fitted)
     except DataError as error:
         record.notes.append(f"no plane of {method}: {error}")
         return
+    explained = [float(f"{v:.4g}") for v in plane.explained]
     for kind, features in shown.items():
         points = [[float(f"{v:.4g}") for v in line] for line in plane.project(features[:count])]
-        where = {"condition": record.condition, "ratio": record.ratio, "method": method, "features": kind}
-        explained = [float(f"{v:.4g}") for v in plane.explained]
         record.lists["projections"].append(
-            {**where, "points": points, "labels": labels[:count].tolist(), "explained": explained}
+            {
+                **_where(record, method, kind),
+                "points": points,
+                "labels": labels[:count].tolist(),
+                "explained": explained,
+            }
         )

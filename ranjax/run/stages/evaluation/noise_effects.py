@@ -1,12 +1,13 @@
-"""Between conditions: what the noise did to each method, and how the recipes differ, paired by test image; and the mCE."""
+"""Between conditions: effects of the noise on each method, differences of recipes, paired by image, and the mCE."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 
 from ranjax.evaluation import corruptions, statistics
 from ranjax.evaluation.result_rows import Cell, Row, draws, interval_row
@@ -16,80 +17,85 @@ from ranjax.run.stages.evaluation.result_record import (
     RETRIEVAL,
     TASK,
     TRANSFER,
-    Owners,
+    Answers,
+    Clusters,
+    Entry,
+    clusters_of,
     figures,
-    owners_of,
     paired,
 )
 
 NOISE, RECIPE, RESTORED = "noise", "recipe", "restored"
 BASELINE = "lp"
-Answers = dict[tuple[str, str, str, str], np.ndarray]
 
 
 class Condition(NamedTuple):
-    """One upstream condition and who was right there: `answers`, `owners` as `record.load` gives them."""
+    """One upstream condition, with the answers and clusters that `result_record.load` returns."""
 
     name: str
     ratio: float
     answers: Answers
-    owners: Owners = MappingProxyType({})
+    clusters: Clusters = MappingProxyType({})
 
 
-def effects(conditions: Sequence[Condition], resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Paired differences between conditions, on the same test images (and head seeds), each with interval, p and effect size.
+def effects(conditions: Sequence[Condition], resamples: int, seed: int) -> list[Entry]:
+    """Return paired differences between conditions, on the same test images (and head seeds), with intervals and tests.
 
-    Kinds: "noise", a method on a noisy encoder less the same on the clean one; "recipe", another recipe's condition less the
-    first recipe's at the same ratio; "restored", RAN on a noisy encoder less LP on the clean one.
+    Kinds: "noise", a method on a noisy encoder less the same on the clean one; "recipe", another recipe's condition less
+    the first recipe's at the same ratio; "restored", RAN on a noisy encoder less LP on the clean one.
     """
     clean = next((condition for condition in conditions if condition.ratio == 0), None)
-    main = next((condition.name for condition in conditions if condition.ratio > 0), "")
+    noisy = [condition for condition in conditions if condition.ratio > 0]
     found = []
-    for condition in [condition for condition in conditions if condition.ratio > 0]:
-        other = next(
-            (a for a in conditions if a.name == main and a.ratio == condition.ratio and condition.name != main), None
+    for condition in noisy:
+        # The condition of the first recipe at this ratio, for another recipe's.
+        main = next(
+            (c for c in noisy if c.name == noisy[0].name != condition.name and c.ratio == condition.ratio), None
         )
         for key, hits in condition.answers.items():
-            for kind, reference in _references(key, clean, other):
+            for kind, reference in _references(key, clean, main):
                 pair = paired(hits, reference)
                 if pair is None:
                     continue
                 task, split, attack, method = key
-                owners = owners_of(condition.owners, task, split, pair[0].shape[1], method)
-                gap = statistics.paired_difference(*pair, resamples, seed, owners=owners)
-                where = {
+                clusters = clusters_of(condition.clusters, task, split, pair[0].shape[1], method)
+                gap = statistics.paired_difference(*pair, resamples, seed, clusters=clusters)
+                entry = {
+                    "kind": kind,
                     "condition": condition.name,
                     "ratio": condition.ratio,
                     "method": method,
                     "task": task,
                     "split": split,
+                    "attack": attack,
+                    "metric": "recall@1" if task.startswith(RETRIEVAL) else "accuracy",
                 }
-                metric = "recall@1" if task.startswith(RETRIEVAL) else "accuracy"
-                measured = {"attack": attack, "metric": metric, **figures(gap), "seeds": len(pair[0])}
-                found.append({"kind": kind, **where, **measured})
+                found.append({**entry, **figures(gap), "seeds": len(pair[0])})
     return found
 
 
 def _references(
-    key: tuple[str, str, str, str], clean: Condition | None, other: Condition | None
+    key: tuple[str, str, str, str], clean: Condition | None, main: Condition | None
 ) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the kinds of effects of some answers, each with the answers to subtract."""
     task, split, attack, method = key
     if "@" in attack or task == CORRUPTED:
         return
     # On the clean condition the surrogate's encoder is the one attacked, elsewhere it is not: no effect of the noise.
     if clean is not None and key in clean.answers and attack != TRANSFER:
         yield NOISE, clean.answers[key]
-    if other is not None and key in other.answers:
-        yield RECIPE, other.answers[key]
+    if main is not None and key in main.answers:
+        yield RECIPE, main.answers[key]
     baseline = (task, split, attack, BASELINE)
     if task == TASK and method == REFERENCE and attack != TRANSFER and clean is not None and baseline in clean.answers:
         yield RESTORED, clean.answers[baseline]
 
 
 def mean_corruption_errors(conditions: Sequence[Condition], resamples: int, seed: int) -> list[Row]:
-    """The mCE of every method and condition against LP (else the first method) on the clean encoder, as rows "mce".
+    """Return the mCE of every method and condition against LP (else the first method) on the clean encoder.
 
-    The interval is over test images, drawn anew for model and baseline together.
+    Rows have the metric "mce" (Hendrycks & Dietterich 2019): the mean over corruptions of errors summed over severities,
+    over the baseline's. The interval is over test images, drawn anew for model and baseline together.
     """
     tables = {(condition.name, condition.ratio): _errors(condition.answers) for condition in conditions}
     clean = next((found for (_, ratio), found in tables.items() if ratio == 0), {})
@@ -101,8 +107,8 @@ def mean_corruption_errors(conditions: Sequence[Condition], resamples: int, seed
     if reference is None:
         return rows
     count = reference.shape[-1]
-    owners = owners_of(conditions[0].owners, CORRUPTED, split, count, baseline)
-    counts = draws(count, resamples, seed, owners=owners)
+    clusters = clusters_of(conditions[0].clusters, CORRUPTED, split, count, baseline)
+    counts, n = draws(count, resamples, seed, clusters=clusters), statistics.count_clusters(count, clusters)
     below = np.einsum("rn,ksn->rk", counts, reference)
     if (below[0] == 0).any():
         return rows
@@ -112,18 +118,17 @@ def mean_corruption_errors(conditions: Sequence[Condition], resamples: int, seed
                 continue
             above = np.einsum("rn,ksn->rk", counts, table)
             values = (above / np.where(below > 0, below, np.nan)).mean(1)
-            n = statistics.count_owners(count, owners)
             interval = statistics.bootstrap_metric(values[:1], values[1:, None], n, seed)
             rows.append(interval_row(Cell(name, ratio, method, CORRUPTED, split, "all"), "mce", interval))
     return rows
 
 
-def _errors(answers: Answers) -> dict[tuple[str, str], np.ndarray]:
-    """{(split, method): error rate over seeds f64[kinds, strengths, N]} where all kinds and strengths are there."""
+def _errors(answers: Answers) -> dict[tuple[str, str], Float64[np.ndarray, "kinds severities examples"]]:
+    """Return error rates over seeds by (split, method), where all kinds and severities are there."""
     found = {}
     for split, method in dict.fromkeys((s, m) for task, s, _, m in answers if task == CORRUPTED):
         keys = [
-            [(CORRUPTED, split, f"{kind}-{strength}", method) for strength in range(1, 6)] for kind in corruptions.NAMES
+            [(CORRUPTED, split, f"{kind}-{severity}", method) for severity in range(1, 6)] for kind in corruptions.NAMES
         ]
         if all(key in answers for line in keys for key in line):
             found[split, method] = np.stack([np.stack([1.0 - answers[k].mean(0) for k in line]) for line in keys])

@@ -37,17 +37,15 @@ def retrieve(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     examples = subject.data.split(split)
     images = unit(common.image_features(subject.context, subject.functions, subject.params, examples.images))
     texts = unit(_texts(subject, subject.data.encode(examples.reports)))
-    owners = np.arange(len(images))
-    _recalls(
-        record, RETRIEVAL, split, "none", retrieval.ranks(images, texts, owners, texts_as_written=examples.reports)
-    )
+    own = np.arange(len(images))
+    _recalls(record, RETRIEVAL, split, "none", retrieval.ranks(images, texts, own, texts_as_written=examples.reports))
     if subject.config.captions > 1:
         found = captions.of_reports(examples.reports, subject.config.captions)
         texts = unit(_texts(subject, subject.data.encode(found.texts)))
-        ranks = retrieval.ranks(images, texts, found.owners, texts_as_written=found.texts)
-        belong = record.owners(CAPTIONS, split, len(images))
+        ranks = retrieval.ranks(images, texts, found.image_of_text, texts_as_written=found.texts)
+        clusters = record.clusters(CAPTIONS, split, len(images))
         alike = np.unique(np.asarray(found.texts, dtype=str), return_inverse=True)[1]
-        of_texts = found.owners if belong is None else belong[found.owners]
+        of_texts = found.image_of_text if clusters is None else clusters[found.image_of_text]
         _recalls(record, CAPTIONS, split, "none", ranks, (of_texts, alike))
 
 
@@ -60,9 +58,9 @@ def attack_pairs(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     whole = subject.data.split(split)
     examples = whole.take(np.arange(min(config.pairs, len(whole.ids))))
     tokens = subject.data.encode(examples.reports)
-    owners = np.arange(len(examples.ids))
+    own = np.arange(len(examples.ids))
     images = unit(common.image_features(subject.context, subject.functions, subject.params, examples.images))
-    clean = retrieval.ranks(images, unit(_texts(subject, tokens)), owners, texts_as_written=examples.reports)
+    clean = retrieval.ranks(images, unit(_texts(subject, tokens)), own, texts_as_written=examples.reports)
     _recalls(record, ATTACKED_PAIRS, split, "none", clean)
     keys = common.example_keys(subject.context, "evaluate/pairs", examples.ids)
     for name, recipe in recipes.items():
@@ -73,21 +71,21 @@ def attack_pairs(subject: EvaluatedEncoder, record: Record, split: str) -> None:
         images = unit(common.image_features(subject.context, subject.functions, subject.params, attacked))
         texts = unit(_texts(subject, Tokens(ids, mask, tokens.words)))
         # Right is what was right before: by the reports as they were written.
-        found = retrieval.ranks(images, texts, owners, texts_as_written=examples.reports)
+        found = retrieval.ranks(images, texts, own, texts_as_written=examples.reports)
         _recalls(record, ATTACKED_PAIRS, split, name, found)
         for direction in ("image_to_text", "text_to_image"):
             before, after = (getattr(ranks, direction) < 1 for ranks in (clean, found))
             # Co-Attack's definition is the mean of the difference, SGA's one over the queries that were right.
             cell = direction, ATTACKED_PAIRS, split, name
-            belong = record.owners(ATTACKED_PAIRS, split, len(before), direction)
-            fall = statistics.paired_difference(before, after, record.resamples, record.seed, owners=belong)
+            clusters = record.clusters(ATTACKED_PAIRS, split, len(before), direction)
+            fall = statistics.paired_difference(before, after, record.resamples, record.seed, clusters=clusters)
             record.rows.append(row(record.cell(*cell), "recall_drop@1", fall.value, fall.low, fall.high, fall.n))
             both = success.attack_success(jnp.asarray(before), jnp.asarray(after))
             if not before.any():
                 record.notes.append(f"{name}, {direction}: no query was right before, so none can turn wrong")
                 continue
-            belong = None if belong is None else belong[before]
-            record.share(*cell, "turned_wrong@1", ~after[before], owners=belong)
+            clusters = None if clusters is None else clusters[before]
+            record.share(*cell, "turned_wrong@1", ~after[before], clusters=clusters)
             subject.context.say(
                 f"  {name}, {direction.replace('_', ' ')}: recall@1 falls by {float(both.recall_drop):.3f}, "
                 f"{float(both.turned_wrong):.3f} of the right ones turn wrong"
@@ -188,7 +186,7 @@ def _recalls(
             if not partitions or direction == "image_to_text":
                 record.share(direction, task, split, attack, f"recall@{k}", hits)
             else:
-                each = [statistics.bootstrap(hits, record.resamples, record.seed, owners=of) for of in partitions]
+                each = [statistics.bootstrap(hits, record.resamples, record.seed, clusters=of) for of in partitions]
                 low, high = min(one.low for one in each), max(one.high for one in each)
                 interval = each[0]._replace(low=low, high=high, n=min(one.n for one in each))
                 cell = record.cell(direction, task, split, attack)

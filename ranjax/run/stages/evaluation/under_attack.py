@@ -16,7 +16,7 @@ from ranjax.evaluation.white_box import Robustness, WhiteBox, survivors
 from ranjax.methods.table import METHODS
 from ranjax.run.schema.evaluate_keys import IMAGE_ATTACKS
 from ranjax.run.stages import inputs as common
-from ranjax.run.stages.evaluation import feature_views as inside
+from ranjax.run.stages.evaluation import feature_views
 from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import REFERENCE, TASK, TRANSFER, Record
 from ranjax.training import hosts
@@ -40,7 +40,7 @@ def attack(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     subjects += [] if subject.multi_label else [("zero_shot", range(1))]
     single = subject.single_labels(examples.labels)
     if split == "test":
-        inside.look(subject, record, "clean", clean, single)
+        feature_views.view_clean(subject, record, clean, single)
     hits: dict[str, dict[str, np.ndarray]] = {}
     title = f"evaluate {subject.folder}: attacking {split}"
     done = 0
@@ -56,7 +56,7 @@ def attack(subject: EvaluatedEncoder, record: Record, split: str) -> None:
                 by_radius.append(curve)
                 if split == "test" and seed == 0 and method != "zero_shot":
                     sides = (clean, examples.images, result.images)
-                    inside.look_attacked(subject, record, method, *sides, single, asked)
+                    feature_views.view_attacked(subject, record, method, *sides, single, asked)
                 if _is_surrogate(subject, method) and seed == 0:
                     _keep(subject, split, result.images)
                 done += 1
@@ -153,6 +153,7 @@ def _suspects(subject: EvaluatedEncoder, record: Record, split: str) -> list[str
         for row in record.rows
         if (row["task"], row["split"], row["attack"], row["metric"]) == (TASK, split, attack, "accuracy")
         and row["seed"] is None
+        and row["value"] is not None
     }
     best = max((name for name in whole if name in standing), key=lambda name: standing[name], default=None)
     others = [name for name in whole if subject.methods[name].random or METHODS.source_of(name)]

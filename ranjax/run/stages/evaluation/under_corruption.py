@@ -1,47 +1,46 @@
-"""Common corruptions of the test images: accuracy at every strength, for all methods; the mCE is made in the report."""
+"""Common corruptions of the test images: accuracy at every severity, for all methods; the report takes the mCE."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from ranjax.core.pixels import to_float
 from ranjax.evaluation import corruptions
-from ranjax.run.stages import inputs as common
+from ranjax.run.stages import inputs
 from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import CORRUPTED, Record
 
-STRENGTHS = (1, 2, 3, 4, 5)
+SEVERITIES = (1, 2, 3, 4, 5)
 
 
-def corrupt(subject: EvaluatedEncoder, record: Record, split: str) -> None:
-    """Rows of task "corrupted" with attacks "noise-1" to "jpeg-5", and their answers."""
-    count = subject.config.corruption_examples
+def corrupt(encoder: EvaluatedEncoder, record: Record, split: str) -> None:
+    """Record rows of task "corrupted" with attacks "noise-1" to "jpeg-5", and their answers."""
+    count = encoder.config.corruption_examples
     if not count:
         return
-    examples = subject.some(split, count)
-    keys = common.example_keys(subject.context, "evaluate/corruptions", examples.ids)
-    images, asked = to_float(examples.images), subject.question_features(split, examples)
+    examples = encoder.some(split, count)
+    keys = inputs.example_keys(encoder.context, "evaluate/corruptions", examples.ids)
+    images, questions = to_float(examples.images), encoder.question_features(split, examples)
     for kind in corruptions.NAMES:
-        for strength in STRENGTHS:
-            subject.context.check_stop(f"corrupting by {kind}")
-            moved = _corrupted(subject, kind, strength, images, keys)
-            features = common.image_features(subject.context, subject.functions, subject.params, moved)
-            name = f"{kind}-{strength}"
-            for method in subject.methods:
-                hits = subject.right(subject.outputs(method, moved, features, questions=asked)[1], examples.labels)
-                record.share(method, CORRUPTED, split, name, "accuracy", hits)
-            if not subject.multi_label:
-                hits = subject.right(subject.zero_shot_logits(features), examples.labels)
+        for severity in SEVERITIES:
+            encoder.context.check_stop(f"corrupting by {kind}")
+            corrupted = _corrupted(encoder, kind, severity, images, keys)
+            features = encoder.image_features(corrupted)
+            name = f"{kind}-{severity}"
+            for method in encoder.methods:
+                logits = encoder.outputs(method, corrupted, features, questions=questions)[1]
+                record.share(method, CORRUPTED, split, name, "accuracy", encoder.right(logits, examples.labels))
+            if not encoder.multi_label:
+                hits = encoder.right(encoder.zero_shot_logits(features), examples.labels)
                 record.share("zero_shot", CORRUPTED, split, name, "accuracy", hits)
 
 
-def _corrupted(subject: EvaluatedEncoder, kind: str, strength: int, images: np.ndarray, keys: jax.Array) -> np.ndarray:
-    def of_rows(shared: Any, rows: Any) -> jax.Array:
-        return corruptions.corrupt(kind, strength, *rows)
+def _corrupted(encoder: EvaluatedEncoder, kind: str, severity: int, images: np.ndarray, keys: jax.Array) -> np.ndarray:
+    def of_rows(shared: PyTree, rows: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return corruptions.corrupt(kind, severity, *rows)
 
     # Small programs apart from the encoder, which compiles once for all of them.
-    run = common.row_map(subject.context, ("corruption", kind, strength), of_rows)
+    run = inputs.row_map(encoder.context, ("corruption", kind, severity), of_rows)
     return run((), (images, keys))
