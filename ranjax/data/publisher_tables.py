@@ -22,12 +22,8 @@ TEXT_LIMIT = 2 << 30
 csv.field_size_limit(1 << 24)
 
 
-def find(root: Path, *names: str, needed: bool = True) -> Path | None:
-    """Return the first of `names` (patterns allowed) that exists at or one folder below `root`.
-
-    Raises:
-      DataError: none exists; the message names all of them and what lies there instead.
-    """
+def find(root: Path, *names: str) -> Path | None:
+    """Return the first of `names` (patterns allowed) that exists at or one folder below `root`, or None."""
     if not root.is_dir():
         raise DataError(f"The folder {root} does not exist.")
     for place in (root, *sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))):
@@ -36,17 +32,19 @@ def find(root: Path, *names: str, needed: bool = True) -> Path | None:
             for path in found:
                 if path.exists():
                     return path
-    if not needed:
-        return None
-    present = sorted(path.name for path in root.iterdir())[:12]
-    raise DataError(f"None of {', '.join(names)} lies in {root}; it holds {', '.join(present) or 'nothing'}.")
+    return None
 
 
 def needed(root: Path, *names: str) -> Path:
-    """Return what `find` finds, which is then there."""
+    """Return what `find` finds.
+
+    Raises:
+      DataError: none exists; the message names all of them and what lies there instead.
+    """
     path = find(root, *names)
     if path is None:
-        raise DataError(f"None of {', '.join(names)} lies in {root}.")
+        present = sorted(path.name for path in root.iterdir())[:12]
+        raise DataError(f"None of {', '.join(names)} lies in {root}; it holds {', '.join(present) or 'nothing'}.")
     return path
 
 

@@ -28,6 +28,7 @@ from ranjax.core.errors import DataError
 from ranjax.data import set_page as audit
 from ranjax.data.array_records import Progress, write_records
 from ranjax.data.images import decode, duplicates
+from ranjax.data.images.reading import decode_png
 from ranjax.data.prepared import PreparedSet, open_or_write, write_manifest
 from ranjax.data.row_filters import Row, Selection, digest_of, select
 from ranjax.data.set_settings import SetSettings
@@ -140,7 +141,7 @@ def _records_by_split(
                 continue
             record = row._asdict()
             stored = {key: record[key] for key in ("id", "report", "label", "labels", "patient", "group")}
-            yield stored | {"image": decode.pixels(outcome), "png": outcome.png}
+            yield stored | {"image": decode_png(outcome.png), "png": outcome.png}
 
     used = {row.split for row in selection.rows}
     return {split: functools.partial(records, split) for split in SPLITS if split in used}
@@ -197,7 +198,7 @@ def _dropped(pairs: Sequence[duplicates.Copy], rows: Sequence[Row], policy: str)
 def _write_sheet(path: Path, parts: Path, kept: Sequence[int], count: int, seed: int) -> None:
     chosen = sorted(np.random.default_rng(seed).permutation(len(kept))[:64])
     wanted = {kept[i] for i in chosen}
-    images = [decode.pixels(o) for place, o in enumerate(decode.outcomes(parts, 0, count)) if place in wanted]
+    images = [decode_png(o.png) for place, o in enumerate(decode.outcomes(parts, 0, count)) if place in wanted]
     buffer = io.BytesIO()
     audit.contact_sheet(images).save(buffer, "PNG")
     files.write_bytes(path, buffer.getvalue())

@@ -59,19 +59,6 @@ class Source(Sequence[Record]):
         return tuple(self[0]["image"].shape)
 
 
-class ListSource(Source):
-    """Records in memory."""
-
-    def __init__(self, records: Sequence[Record]):
-        self._records = list(records)
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def record(self, index: int) -> Record:
-        return dict(self._records[index])
-
-
 class PreparedSource(Source):
     """A split of a prepared set: array_record files, read without TensorFlow.
 

@@ -344,27 +344,6 @@ def set_aside(folder: str | os.PathLike[str], number: int) -> None:
             os.replace(file, aside / file.name)
 
 
-def verify(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Check a store as `faults` does.
-
-    Returns:
-      {"noisy_pairs", "shards", "epsilon", "norm", "largest_norm"}.
-
-    Raises:
-      DataError: what is wrong first, with shard or id.
-    """
-    if found := faults(folder):
-        raise DataError(found[0].what)
-    store = NoisyStore.open(folder)
-    return {
-        "noisy_pairs": len(store),
-        "shards": len(store.by_shard()),
-        "epsilon": store.epsilon,
-        "norm": store.norm,
-        "largest_norm": max((store.norm_of(store[identity]) for identity in store), default=0.0),
-    }
-
-
 def _differing(stored: Any, plan: Any, name: str = "") -> list[str]:
     """Return what two plans do not share: dotted names, with both values where they are short."""
     if isinstance(stored, dict) and isinstance(plan, dict):

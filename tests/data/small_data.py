@@ -7,10 +7,23 @@ import numpy as np
 from PIL import Image
 
 from ranjax.data.set_settings import RadiographSettings, SetSettings
-from ranjax.data.sources import ListSource
+from ranjax.data.sources import Source
 from ranjax.data.splits import SPLITS
 
 FINDINGS = ("no effusion", "left effusion", "right mass", "small nodule", "clear lungs")
+
+
+class ListSource(Source):
+    """Records in memory."""
+
+    def __init__(self, records):
+        self._records = list(records)
+
+    def __len__(self):
+        return len(self._records)
+
+    def record(self, index):
+        return dict(self._records[index])
 
 
 def records(count=30, size=16, seed=0, classes=3):

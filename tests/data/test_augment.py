@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from small_data import records, source
+from small_data import ListSource, records, source
 
 from ranjax.core.errors import ConfigError
 from ranjax.data.batches import Batches, Loader
 from ranjax.data.images.augment import Augmentation, generator
-from ranjax.data.sources import ListSource
 from ranjax.data.text.tokenizer import Tokenizer
 
 ALL = Augmentation(crop=0.6, flip=0.5, contrast=0.4, sentences=1.0)

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_data import records, source
+from small_data import ListSource, records, source
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.batches import Batches, Loader
-from ranjax.data.sources import ListSource
 from ranjax.data.text.tokenizer import Tokenizer
 
 

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_data import records, source
+from small_data import ListSource, records, source
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.pixels import to_float
 from ranjax.data.noisy_pairs import caption_shuffle, gaussian, select
-from ranjax.data.sources import ListSource
 
 IDS = st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=80)
 SHARES = st.floats(0.0, 1.0)

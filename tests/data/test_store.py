@@ -12,7 +12,7 @@ from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.pixels import to_float
 from ranjax.data.batches import Batches
 from ranjax.data.noisy_pairs import mix, select
-from ranjax.data.store import NoisyStore, StoreWriter, quantise, realised_norm, verify
+from ranjax.data.store import NoisyStore, StoreWriter, faults, quantise, realised_norm
 from ranjax.data.text.tokenizer import Tokenizer
 
 EPSILON = 8 / 255
@@ -126,7 +126,8 @@ def test_finished_shards_are_kept_and_only_missing_ones_written(tmp_path, pairs,
     assert (tmp_path / "shard-00000.array_record").stat().st_mtime_ns == before
     assert again.missing() == []
     assert again.done == 10
-    assert verify(tmp_path)["noisy_pairs"] == 10
+    assert faults(tmp_path) == []
+    assert len(NoisyStore.open(tmp_path)) == 10
 
 
 def test_an_interrupted_store_equals_an_uninterrupted_one(folder, tmp_path, pairs, tokenizer):
@@ -147,11 +148,11 @@ def test_another_plan_in_the_same_folder_is_refused(folder, pairs):
         writer_of(folder, pairs, count=9, provenance={"attack": "other"})
 
 
-def test_verify_reports_what_it_checked(folder):
-    report = verify(folder)
-    assert report["noisy_pairs"] == 10
-    assert report["shards"] == 3
-    assert 0.9 * EPSILON < report["largest_norm"] <= EPSILON
+def test_norms_come_near_the_radius_and_never_beyond(folder):
+    store = NoisyStore.open(folder)
+    assert faults(folder) == []
+    assert (len(store), len(store.by_shard())) == (10, 3)
+    assert 0.9 * EPSILON < max(store.norm_of(store[identity]) for identity in store) <= EPSILON
 
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
@@ -160,15 +161,17 @@ def test_a_flipped_byte_is_found(folder, place):
     content = bytearray(shard.read_bytes())
     content[int(place * len(content))] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(DataError, match=r"shard-00001\.array_record does not match its SHA-256"):
-        verify(folder)
+    (fault,) = faults(folder)
+    assert fault.shard == 1
+    assert "shard-00001.array_record does not match its SHA-256" in fault.what
 
 
 def test_a_radius_that_was_lowered_afterwards_is_found(folder):
     plan = json.loads((folder / "store.json").read_text())
     (folder / "store.json").write_text(json.dumps(plan | {"epsilon": EPSILON / 2}))
-    with pytest.raises(DataError, match="beyond its radius"):
-        verify(folder)
+    found = faults(folder)
+    assert found
+    assert all("beyond its radius" in fault.what for fault in found)
 
 
 def test_noisy_pairs_that_may_not_be_stored_are_refused(tmp_path, pairs, tokenizer):

@@ -7,7 +7,6 @@ outcome depends neither on the number of workers nor on where the first start wa
 
 from __future__ import annotations
 
-import io
 import json
 import multiprocessing
 import os
@@ -17,9 +16,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
-from PIL import Image
 
 from ranjax.core import files
 from ranjax.core.errors import DataError, RunError
@@ -159,12 +155,6 @@ def read_part(path: Path) -> list[Outcome]:
         found.append(Outcome(body[place : place + length], **row))
         place += length
     return found
-
-
-def pixels(outcome: Outcome) -> np.ndarray:
-    """Return the prepared pixels, uint8[size, size, 1]."""
-    with Image.open(io.BytesIO(outcome.png)) as image:
-        return np.asarray(image, np.uint8)[:, :, None]
 
 
 def _make_part(references: Sequence[Reference], size: int, mode: str, path: Path) -> None:

@@ -70,7 +70,7 @@ def chexpert_image(root: Path, path: str) -> Path:
 
 
 def _chexpert(root: Path, options: Options) -> Iterator[Entry | Rejected]:
-    found = [(split, find(root, file, needed=False)) for split, file in _CHEXPERT_TABLES]
+    found = [(split, find(root, file)) for split, file in _CHEXPERT_TABLES]
     needed(root, "train.csv")
     for split, table in found:
         if table is None:
@@ -101,7 +101,7 @@ def _chexpert_5x200(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     if options.ids:
         wanted = _listed(Path(options.ids).expanduser())
     else:
-        published = find(root, "chexpert_5x200.csv", needed=False)
+        published = find(root, "chexpert_5x200.csv")
         wanted = _listed(published) if published else None
     table = needed(root, "train.csv")
     entries = [_chexpert_entry(table.parent, row, "test") for row in rows(table, ("Path",))]
@@ -140,7 +140,7 @@ def _sample(entries: list[Entry], seed: int, each: int = 200) -> set[str]:
 
 
 def _rsna(root: Path, options: Options) -> Iterator[Entry | Rejected]:
-    detail = find(root, "stage_2_detailed_class_info.csv", needed=False)
+    detail = find(root, "stage_2_detailed_class_info.csv")
     kinds = {row["patientId"]: row["class"] for row in rows(detail)} if detail else {}
     seen: dict[str, str] = {}
     # One row a box: an image with two opacities has two rows.
@@ -194,7 +194,7 @@ _VINDR_NAMES = {"Other diseases": "Other disease", "No Finding": "No finding"}
 
 def _covidx(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     for split, name in (("train", "train"), ("validation", "val"), ("test", "test")):
-        table = find(root, f"{name}.txt", f"{name}_COVIDx*.txt", needed=split != "validation")
+        table = (find if split == "validation" else needed)(root, f"{name}.txt", f"{name}_COVIDx*.txt")
         for line in text(table).splitlines() if table else ():
             # "patient file label source": patient and file may hold blanks in old releases, label and source do not.
             parts = line.split()

@@ -213,7 +213,7 @@ def _dicom(root: Path, options: Options) -> Iterator[Entry | Rejected]:
 
     values = dict(options.values)
     name = values.pop("table", "")
-    table = needed(root, name) if name else find(root, "index.csv", "*.csv", needed=False)
+    table = needed(root, name) if name else find(root, "index.csv", "*.csv")
     column = values.get("image", "file")
     known = {row[column]: row for row in rows(table, (column,))} if table else {}
     for path in _dicom_files(root):

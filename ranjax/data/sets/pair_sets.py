@@ -56,7 +56,7 @@ _REPORT_LIMIT = 4 << 20
 def _mimic_reports(root: Path) -> Callable[[str], str]:
     """Return a function from a study's folder to its report: from the archive as it is published, or from unpacked
     files."""
-    archived = find(root, "mimic-cxr-reports.zip", needed=False)
+    archived = find(root, "mimic-cxr-reports.zip")
     if archived is not None:
         archive = zipfile.ZipFile(archived)
         names = set(archive.namelist())
@@ -97,7 +97,7 @@ def _iu_xray(root: Path, options: Options) -> Iterator[Entry | Rejected]:
 def _roco(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     for split, name in (("train", "train"), ("validation", "valid"), ("test", "test")):
         table = needed(root, f"{name}_captions.csv")
-        concepts = find(root, f"{name}_concepts.csv", needed=False)
+        concepts = find(root, f"{name}_concepts.csv")
         codes = {row["ID"]: row.get("CUIs", "") for row in rows(concepts, ("ID",))} if concepts else {}
         folders = (f"{name}_images/{name}", f"{name}_images", name)
         folder = next((p for f in folders if (p := table.parent / f).is_dir()), table.parent / name)
@@ -184,7 +184,7 @@ def _chexpert_plus(root: Path, options: Options) -> Iterator[Entry | Rejected]:
 def _chexpert_plus_labels(root: Path) -> dict[str, dict[str, float]]:
     """Read CheXbert's labels of the impressions or reports, one JSON object a line, where they were downloaded."""
     path = find(root, "impression_fixed.json", "report_fixed.json", "chexbert_labels/impression_fixed.json",
-                "chexbert_labels/report_fixed.json", needed=False)  # fmt: skip
+                "chexbert_labels/report_fixed.json")  # fmt: skip
     if path is None:
         return {}
     found = {}

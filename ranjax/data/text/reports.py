@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "findings": ("findings", "finding", "findings and impression", "findings/impression", "report", "chest findings"),
@@ -120,12 +120,6 @@ def without_repeats(text: str) -> str:
 def fold(text: str) -> str:
     """Return a text's words alone, lower case: two reports with the same fold say the same."""
     return " ".join(re.findall(r"\w+", text.lower()))
-
-
-def copies(texts: Iterable[str]) -> list[int]:
-    """Return for every text the position of the first that says the same (its own where it is the first)."""
-    first: dict[str, int] = {}
-    return [first.setdefault(fold(text), place) for place, text in enumerate(texts)]
 
 
 def language(text: str) -> str:
