@@ -2,8 +2,9 @@
 
     ranjax list methods
     ranjax list attacks --json
+    ranjax list methods my_lab.ridge:RIDGE        (yours beside the built-in ones)
 
-Your own entry, named as module:NAME in a config, is the equal of these (docs/guides).
+Entries of installed packages (entry points ``ranjax.methods``, ...) are listed, too. How to write one: docs/guides.
 """
 
 from __future__ import annotations
@@ -14,24 +15,36 @@ import json
 from collections.abc import Mapping
 
 from ranjax.cli import outcome
+from ranjax.core.errors import ConfigError
+from ranjax.core.registry import Table
 
 TABLES = {
     "methods": "ranjax.methods.table:METHODS",
-    "layouts": "ranjax.models.checkpoints.layouts:LAYOUTS",
+    "attacks": "ranjax.attacks.attack_table:ATTACKS",
+    "recipes": "ranjax.data.recipe_table:RECIPES",
     "datasets": "ranjax.data.sets:SETS",
+    "layouts": "ranjax.models.checkpoints.layouts:LAYOUTS",
 }
-"""By what a user calls a kind of entry, the table that holds it."""
+"""By the name of a kind of entry, the table that holds it."""
 _SHOWN = ("label", "title", "family", "kind", "source")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", choices=tuple(TABLES), help="what to list")
+    parser.add_argument("kind", choices=tuple(TABLES), help="the table")
+    parser.add_argument("names", nargs="*", metavar="MODULE:NAME", help="entries of yours to list with the others")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     module, _, name = TABLES[arguments.kind].partition(":")
-    rows = rows_of(getattr(importlib.import_module(module), name))
+    table = getattr(importlib.import_module(module), name)
+    if isinstance(table, Table):
+        table.add_installed()
+        for name in arguments.names:
+            table.resolve(name)
+    elif arguments.names:
+        raise ConfigError("MODULE:NAME", arguments.names[0], f"no further word after {arguments.kind!r}")
+    rows = rows_of(table)
     if arguments.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return outcome.DONE
@@ -42,9 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def rows_of(table: Mapping[str, object]) -> list[dict[str, str]]:
-    """Return what is shown of each entry of a table."""
+    """Return the name of each entry of a table and the texts that describe it."""
     rows = []
     for name, entry in table.items():
         shown = {field: getattr(entry, field, None) for field in _SHOWN}
-        rows.append({"name": name} | {field: value for field, value in shown.items() if isinstance(value, str)})
+        rows.append({"name": name} | {field: text for field, text in shown.items() if isinstance(text, str) and text})
     return rows

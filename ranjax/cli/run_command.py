@@ -27,7 +27,7 @@ from ranjax.run import config as configs
 OVERRIDES = ("--config.",)
 NEEDED = (
     "safetensors", "tokenizers", "tensorflow_datasets", "array_record", "grain", "PIL", "tqdm", "tensorboardX",
-    "matplotlib",
+    "matplotlib", "jinja2", "pandas",
 )  # fmt: skip
 """What every run needs besides the core; checked before it begins, not hours later."""
 STAGES = ("prepare", "pretrain", "craft", "adapt", "evaluate", "report")

@@ -98,6 +98,15 @@ class Table(Mapping[str, T], Generic[T]):
         for point in importlib.metadata.entry_points(group=f"ranjax.{self.kind}s"):
             self.resolve(point.name)
 
+    def add_installed(self) -> None:
+        """Add the entries that installed packages bring by entry points.
+
+        Raises:
+          ConfigError: as `resolve`.
+        """
+        for point in importlib.metadata.entry_points(group=f"ranjax.{self.kind}s"):
+            self.resolve(point.name)
+
     def names_of(self, names: Iterable[str], key: str = "") -> tuple[str, ...]:
         """Return the entries' own names: ("lp", "my_lab.ridge:RIDGE") -> ("lp", "ridge")."""
         return tuple(self.resolve(name, key).name for name in names)
@@ -158,7 +167,7 @@ def check_entry(entry: object, *functions: str) -> None:
             raise ConfigError(f"{kind}.{field}", getattr(entry, field), "a function")
     settings = getattr(entry, "settings", None)
     if settings is not None:
-        frozen = dataclasses.is_dataclass(settings) and settings.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        frozen = dataclasses.is_dataclass(settings) and settings.__dataclass_params__.frozen  # type: ignore[attr-defined, union-attr]
         if not frozen or isinstance(settings, type):
             raise ConfigError(f"{kind}.settings", settings, "an instance of a frozen dataclass of settings, or None")
         keys_of(name, settings)  # refuses a field without a meaning

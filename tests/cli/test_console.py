@@ -1,6 +1,7 @@
 """The console command: its help, what it refuses, its lists and its completion."""
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -108,6 +109,23 @@ def test_list_shows_every_entry_of_a_table_as_text_and_as_json(kind, capsys):
     rows = json.loads(capsys.readouterr().out)
     assert [line.split()[0] for line in shown] == [row["name"] for row in rows]
     assert len(rows) > 2
+
+
+def test_list_shows_an_entry_of_ones_own_and_one_of_an_installed_package(tmp_path):
+    code = "from ranjax.methods import METHODS\n"
+    code += "MINE = METHODS['lp'].variant('{0}', 'My {0}', changes={{'weight_decay': 0.1}})\n"
+    for name in ("named", "installed"):
+        (tmp_path / f"lab_{name}.py").write_text(code.format(name))
+    package = tmp_path / "my_lab-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: my-lab\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[ranjax.methods]\ninstalled = lab_installed:MINE\n")
+    line = [sys.executable, "-m", "ranjax", "list", "methods", "lab_named:MINE", "--json"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    labels = {row["name"]: row["label"] for row in json.loads(done.stdout)}
+    assert (labels["named"], labels["installed"]) == ("My named", "My installed")
 
 
 def test_bash_completes_commands_options_and_keys():

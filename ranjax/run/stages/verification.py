@@ -1,41 +1,40 @@
-"""Verification: whether what a run left behind still is what it wrote down, and is what its config promises."""
+"""Verification: whether the files of a finished run are those that it wrote, and are as its config says."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from ranjax.core import files
 from ranjax.core.errors import DataError
-from ranjax.data import noisy_pairs as conditions
+from ranjax.data import noisy_pairs
 from ranjax.data import store as stores
 from ranjax.data.recipe_table import RECIPES
 from ranjax.data.text.tokenizer import Tokens
 from ranjax.run import plan as planning
-from ranjax.run.context import Context, context_of
-from ranjax.run.stages import craft
-from ranjax.run.stages import inputs as common
-from ranjax.run.stages import word_candidates as candidates
+from ranjax.run.context import Context, Mesh, context_of
+from ranjax.run.stages import craft, inputs, word_candidates
 from ranjax.run.stages.pair_program import substitution_of
 
 LOSS_TOLERANCE = 1e-3
-"""Between a recorded loss (a cosine) and that of what is stored: pixels are cut to 1/65535, 1 part in 2056 of 8/255."""
+"""Allowed between a recorded loss (a cosine) and that of the stored pair, whose pixels are rounded to 1/65535."""
 
 
 @dataclass
 class Verdict:
-    """What was found about one stage run.
+    """The findings about one stage run.
 
     Attributes:
       run: its id.
-      checked: what was looked at, in words.
-      faults: what is wrong, in words; empty: sound.
-      damaged: files to be made again, relative to the run's folder; a shard is named by its data file.
+      checked: what was checked, e.g. "12 files".
+      faults: sentences; empty: sound.
+      damaged: files to make again, relative to the run's folder; a shard is named by its data file.
     """
 
     run: str
@@ -44,8 +43,8 @@ class Verdict:
     damaged: list[str] = field(default_factory=list)
 
 
-def verify(config: Any, workdir: Path, mesh: Any, sample: int) -> Iterator[Verdict]:
-    """A verdict on every finished run of a workdir, in the order of the plan.
+def verify(config: ConfigDict, workdir: Path, mesh: Mesh, sample: int) -> Iterator[Verdict]:
+    """Yield a verdict on every finished stage run of a workdir, in the order of the plan.
 
     Args:
       config: of the run, e.g. `config.of_run(workdir)`.
@@ -53,7 +52,7 @@ def verify(config: Any, workdir: Path, mesh: Any, sample: int) -> Iterator[Verdi
       mesh: devices for recomputed losses.
       sample: noisy pairs of every store whose loss is computed again; 0: none.
     """
-    shared: dict[str, Any] = {}
+    shared: dict[Hashable, Any] = {}
     for run in planning.plan(config):
         folder = workdir / run.id
         if not (folder / "manifest.json").is_file():
@@ -70,9 +69,9 @@ def verify(config: Any, workdir: Path, mesh: Any, sample: int) -> Iterator[Verdi
 
 
 def set_aside(workdir: Path, verdict: Verdict) -> None:
-    """Moves what is damaged into ``damaged/`` of its run, and takes the run's end mark away.
+    """Move damaged files into ``damaged/`` of their stage run, and remove its manifest.
 
-    The same command as before then makes just that again, to the same bits, and leaves the rest as it is.
+    The command of the run then makes these files again, to the same bits, and leaves the others as they are.
     """
     folder = workdir / verdict.run
     (folder / "manifest.json").unlink(missing_ok=True)
@@ -103,12 +102,13 @@ def _checkpoints(folder: Path, verdict: Verdict) -> None:
 
     if not (folder / "checkpoints").is_dir():
         return
-    with Checkpoints(folder / "checkpoints") as kept:
-        verdict.faults += kept.faults()
-        verdict.checked.append(f"{len(kept.steps())} checkpoints")
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        verdict.faults += checkpoints.faults()
+        verdict.checked.append(f"{len(checkpoints.steps())} checkpoints")
 
 
 def _store(context: Context, manifest: Mapping[str, Any], sample: int, verdict: Verdict) -> None:
+    # The store as files, and as the one that was made from this surrogate and config.
     folder = context.folder / "store"
     try:
         found = stores.faults(folder)
@@ -121,15 +121,16 @@ def _store(context: Context, manifest: Mapping[str, Any], sample: int, verdict: 
     verdict.damaged += [f"store/shard-{number:05d}.array_record" for number in bad]
     if store.fingerprint != manifest["store"]:
         verdict.faults.append(f"{folder} is another store than the one that this run finished")
-    surrogate = common.encoder_folder(context, common.clean_condition(context)) / "model.safetensors"
+    surrogate = inputs.encoder_folder(context, inputs.clean_condition(context)) / "model.safetensors"
     if files.sha256(surrogate) != store.shared["surrogate"]:
         verdict.faults.append(f"{surrogate} is another encoder than the one that was attacked")
-    train = common.data(context).split("train")
-    taken = conditions.select(train.ids, max(context.config.noise.ratios), context.config.seed)
+    train = inputs.data(context).split("train")
+    taken = noisy_pairs.select(train.ids, max(context.config.noise.ratios), context.config.seed)
     chosen = {train.ids[i] for i in np.flatnonzero(taken)}
     if set(store.ids) != chosen:
         what = f"{len(set(store.ids) - chosen)} noisy pairs too many, {len(chosen - set(store.ids))} missing"
         verdict.faults.append(f"{folder} does not hold the pairs that the highest ratio takes: {what}")
+    # Every pair of an undamaged shard.
     sound = [name for number, names in store.by_shard().items() if number not in bad for name in names]
     place = {name: i for i, name in enumerate(train.ids)}
     sound = [name for name in sound if name in place]
@@ -143,42 +144,43 @@ def _store(context: Context, manifest: Mapping[str, Any], sample: int, verdict: 
             verdict.faults.append(f"noisy pair {name!r}: {what}")
     radius = f"largest norm {largest:.6f} of {store.epsilon:.6f}"
     verdict.checked.append(f"{len(store)} noisy pairs in {len(store.by_shard())} shards, {radius}")
+    # The losses of a sample.
     step = max(1, -(-len(sound) // max(1, sample)))
     if sample and sound:
         _losses(context, [store[name] for name in sound[::step]], verdict)
 
 
-def _losses(context: Context, noisy_pairs: Sequence[Mapping[str, Any]], verdict: Verdict) -> None:
+def _losses(context: Context, pairs: Sequence[Mapping[str, Any]], verdict: Verdict) -> None:
     tokens = (
-        np.stack([noisy_pair["tokens"] for noisy_pair in noisy_pairs]),
-        np.stack([noisy_pair["mask"] for noisy_pair in noisy_pairs]),
+        np.stack([pair["tokens"] for pair in pairs]),
+        np.stack([pair["mask"] for pair in pairs]),
     )
-    images = np.stack([noisy_pair["image"] for noisy_pair in noisy_pairs])
+    images = np.stack([pair["image"] for pair in pairs])
     found = craft.pair_losses(context, images, Tokens(*tokens, np.zeros_like(tokens[0]), 0))
-    written = np.array([noisy_pair["provenance"]["loss_after"] for noisy_pair in noisy_pairs])
+    written = np.array([pair["provenance"]["loss_after"] for pair in pairs])
     apart = np.abs(found - written)
     for i in np.flatnonzero(~(apart <= LOSS_TOLERANCE)):
-        name = noisy_pairs[int(i)]["id"]
+        name = pairs[int(i)]["id"]
         verdict.faults.append(f"noisy pair {name!r} has loss {found[i]:.5f}, {written[i]:.5f} was written down")
-    verdict.checked.append(f"{len(noisy_pairs)} losses computed again, largest difference {apart.max():.1e}")
+    verdict.checked.append(f"{len(pairs)} losses computed again, largest difference {apart.max():.1e}")
 
 
 class _Words:
-    """Holds a noisy pair's report against the original: only recorded words differ, none of them protected, few enough."""
+    """Compare the report of a noisy pair with the original: few words differ, all recorded, none protected."""
 
     def __init__(self, context: Context):
         self.data, self.is_control = (
-            common.data(context),
+            inputs.data(context),
             RECIPES.resolve(context.config.noise.recipe).kind == "control",
         )
         self.budget = substitution_of(context.config)
-        lexicon = candidates.vocabulary(self.data, context.config.noise)
+        lexicon = word_candidates.vocabulary(self.data, context.config.noise)
         table = lexicon.table
         lengths, offered = np.asarray(table.lengths), np.asarray(table.offered)
         pieces = [tuple(row[:n].tolist()) for row, n in zip(np.asarray(table.pieces), lengths)]
         self.offered = {entry for entry, allowed in zip(pieces, offered) if allowed}
         self.longest = int(lengths.max())
-        # Not among the data's reports where captions moved: a control is held against all of them.
+        # A control moves whole captions: its report must be one of the source's.
         self.reports = set(self.data.split("train").reports) if self.is_control else set()
 
     def fault(self, noisy_pair: Mapping[str, Any], original: str) -> str | None:
@@ -198,7 +200,7 @@ class _Words:
         return None
 
     def _walk(self, slots: Sequence[tuple[int, tuple[int, ...]]], after: tuple[int, ...], changed: set[int]) -> bool:
-        """Whether `after` is `slots` with every changed word, and no other, replaced by an offered one."""
+        """Return whether `after` is `slots` with each changed word, and no other, replaced by an allowed one."""
         if not slots:
             return not after
         (word, pieces), rest = slots[0], slots[1:]
@@ -213,7 +215,7 @@ class _Words:
 
 
 def _slots(tokens: np.ndarray, words: np.ndarray, mask: np.ndarray) -> list[tuple[int, tuple[int, ...]]]:
-    """The real tokens of a row by word: (word, its tokens); special tokens stand alone as word -1."""
+    """Return the real tokens of a row by word: (word, its tokens); a special token is alone, as word -1."""
     found: list[tuple[int, tuple[int, ...]]] = []
     for token, word in zip(tokens[mask].tolist(), words[mask].tolist()):
         if found and word >= 0 and found[-1][0] == word:
