@@ -1,14 +1,14 @@
-"""What a page is made from, and the CSV files that its plots and tables leave beside it."""
+"""The content that a page is made from, and the CSV files that its plots and tables leave beside it."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
 
 import pandas as pd
 
+from ranjax.report import blocks, interval_notes
 from ranjax.report import entry_labels as labels
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
@@ -17,18 +17,9 @@ from ranjax.report.stored_results import FIELDS, Results
 _LONGEST_NAME = 80
 
 
-class Fold(NamedTuple):
-    """A table behind a summary that opens it, and the CSV file of its figures, where it has one of its own."""
-
-    summary: str
-    table: tables.Table
-    file: str = ""
-    open: bool = False
-
-
 @dataclass
 class Book:
-    """What a page is made from, and the CSV files that its plots and tables leave beside it.
+    """The content that a page is made from, and the CSV files that its plots and tables leave beside it.
 
     Attributes:
       results: the content of results.json; RAN without one of its parts stands in ``results["ablation"]`` alone.
@@ -59,16 +50,24 @@ class Book:
         """Return a list of the results, the items that have a noise ratio, whose fields equal `where`."""
         return frames.where(frames.with_ratio(frames.frame_of(self.results.get(name))), **where)
 
+    @property
+    def chance(self) -> Mapping[str, object]:
+        """The scores of guessing, by metric."""
+        return self.results.get("chance") or {}
+
+    def notes(self, clusters: bool = False) -> blocks.Blocks:
+        """Yield what intervals hold fixed: the choice of few labels and, with `clusters`, what is drawn whole."""
+        for text in (interval_notes.few_labels(self.results), clusters and interval_notes.clusters(self.results)):
+            if text:
+                yield blocks.Text(text, "strong")
+
     def csv(
         self, name: str, items: pd.DataFrame | Iterable[Mapping[str, object]], fields: Sequence[str] = FIELDS
-    ) -> str:
-        """Keep the items as ``data/NAME.csv`` and return that path."""
+    ) -> blocks.File:
+        """Keep the items as ``data/NAME.csv`` and return the link to it."""
         file = f"data/{_safe(name)}.csv"
-        records = (
-            cast("Iterable[Mapping[str, object]]", frames.records(items)) if isinstance(items, pd.DataFrame) else items
-        )
-        self.files[file] = tables.to_csv(records, fields)
-        return file
+        self.files[file] = tables.to_csv(frames.records(items) if isinstance(items, pd.DataFrame) else items, fields)
+        return blocks.File(file)
 
 
 def _safe(name: str) -> str:

@@ -1,114 +1,111 @@
 """Sections on the insides of models: gradient masking, confusions, confidence, features in a plane, spectra.
 
-Each function takes a `Book` and returns the data of the template of the same section; an empty first list says that
-the run has nothing to show there.
+Each function yields the blocks of one section; a section that yields none shows the words for that instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
+from ranjax.methods.table import Style
 from ranjax.report import entry_labels as labels
 from ranjax.report import figures, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
-from ranjax.report.accuracy_sections import Family, Panels, condition_heading
+from ranjax.report.accuracy_sections import by_family, condition_heading
+from ranjax.report.blocks import Blocks, Fold, Heading, Panels, legend
 from ranjax.report.book import Book
 from ranjax.report.report_tables import METHOD, Table
 
 
-def masking(book: Book) -> dict[str, object]:
-    """Return each check of the attack, passed or not, which tells whether attacked figures can be believed."""
+def masking(book: Book) -> Blocks:
+    """Yield each check of the attack, passed or not, which tells whether attacked figures can be believed."""
     frame = book.frame("masking")
     heads = [*tables.condition_and_noise(frame), METHOD]
     verdicts: list[list[str]] = []
-    every: list[list[str]] = []
+    lines: list[list[str]] = []
     breaks: set[int] = set()
     stored: list[dict[str, object]] = []
     for item in frame.to_dict("records"):
         names = [head.write(item) for head in heads]
-        checks = item.get("checks") or []
+        checks = item["checks"] or []
         passed = f"{sum(bool(check.get('passed')) for check in checks)} of {len(checks)}" if checks else "–"
         verdicts.append([*names, passed, wording.plain(item.get("verdict"))])
-        breaks.add(len(every))
+        breaks.add(len(lines))
         for number, check in enumerate(checks):
+            outcome = {None: "–", True: "✓ passed", False: "✗ failed"}[check.get("passed")]
             # Of the checks of one model, the first line alone names it.
-            every.append([*([""] * len(names) if number else names), *_check(check)])
+            shown = [str(check.get("name", "–")), outcome, str(check.get("detail", ""))]
+            lines.append([*([""] * len(names) if number else names), *shown])
         stored += [{**item, **{f"check_{key}": value for key, value in check.items()}} for check in checks or [{}]]
     titles = [head.title for head in heads]
-    summary = Table([*titles, "Checks passed", "Verdict"], verdicts, heads=len(heads), numeric=False)
-    header = [*titles, "Check", "Outcome", "What was seen"]
-    checks = Table(header, every, heads=len(heads), breaks=frozenset(breaks - {0}), numeric=False)
-    fields = ("condition", "ratio", "method", "verdict", "check_name", "check_passed", "check_detail")
-    file = book.csv("masking", stored, fields) if stored else ""
-    return {"summary": summary if verdicts else None, "checks": checks if every else None, "file": file}
+    if verdicts:
+        yield Table([*titles, "Checks passed", "Verdict"], verdicts, heads=len(heads), numeric=False)
+    if lines:
+        header = [*titles, "Check", "Outcome", "What was seen"]
+        table = Table(header, lines, heads=len(heads), breaks=frozenset(breaks - {0}), numeric=False)
+        yield Fold(f"Every check ({len(lines)})", [table])
+    if stored:
+        fields = ("condition", "ratio", "method", "verdict", "check_name", "check_passed", "check_detail")
+        yield book.csv("masking", stored, fields)
 
 
-def _check(check: Mapping[str, object]) -> list[str]:
-    outcome = "–" if check.get("passed") is None else "✓ passed" if check["passed"] else "✗ failed"
-    return [str(check.get("name", "–")), outcome, str(check.get("detail", ""))]
-
-
-def _extremes(frame: pd.DataFrame) -> list[tuple[str, float]]:
-    """Return (condition, ratio) of the clean encoder and of every condition's highest ratio."""
+def _extremes(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield (key, title, rows) of the clean encoder and of every condition's highest ratio."""
+    conditions = frames.conditions(frame)
     clean = [(condition, 0.0) for condition in frame[frame["ratio"] == 0]["condition"]][:1]
-    highest = [(name, frames.where(frame, condition=name)["ratio"].max()) for name in frames.conditions(frame)]
-    return list(dict.fromkeys(clean + highest))
+    highest = [(name, frames.where(frame, condition=name)["ratio"].max()) for name in conditions]
+    for condition, ratio in dict.fromkeys(clean + highest):
+        name = f", {wording.condition_label(condition)}" if len(conditions) > 1 and ratio else ""
+        title = f"{wording.percent(ratio)} noise{name}"
+        yield f"{condition}-{ratio}", title, frames.where(frame, condition=condition, ratio=ratio)
 
 
-def _encoder_title(condition: str, ratio: float, frame: pd.DataFrame) -> str:
-    several = len(frames.conditions(frame)) > 1
-    name = f", {wording.condition_label(condition)}" if several and ratio else ""
-    return f"{wording.percent(ratio)} noise{name}"
-
-
-def reliability(book: Book) -> dict[str, object]:
-    """Return confidence against accuracy on the clean test set, of the clean encoder and each condition's highest ratio."""
+def reliability(book: Book) -> Blocks:
+    """Yield confidence against accuracy on the clean test set, of the clean encoder and each condition's highest ratio."""
     frame = book.frame("calibration", split="test", attack="none")
-    families = []
-    for number, (family, members) in enumerate(frames.families(frames.methods(frame))):
-        looks = figures.styles(members)
-        plots = []
-        for condition, ratio in _extremes(frame):
-            own = frames.where(frame, condition=condition, ratio=ratio)
-            own = own[own["method"].isin(members)]
-            title, name = _encoder_title(condition, ratio, frame), f"reliability-{condition}-{ratio}-{number}"
-            plots.append(figures.reliability(own.to_dict("records"), looks, title, name))
-        families.append(Family(family, figures.legend(looks, f"reliability-{number}"), [Panels("", plots)]))
+    if frame.empty:
+        return
+    yield from by_family(frames.methods(frame), "reliability", functools.partial(_reliability_panels, frame))
     fields = ("condition", "ratio", "method", "split", "bin", "count", "answers", "confidence", "accuracy")
     stored = [
         {**item, "bin": number, "answers": total, **dict(zip(("count", "confidence", "accuracy"), line))}
-        for item in book.results.get("calibration") or []
+        for item in book.results["calibration"]
         for total in [sum(line[0] for line in item["bins"] if wording.finite(line[0]))]
         for number, line in enumerate(item["bins"], 1)
     ]
-    found = bool(len(frame))
-    return {"families": families if found else [], "file": book.csv("calibration", stored, fields) if found else ""}
+    yield book.csv("calibration", stored, fields)
 
 
-def confusions(book: Book) -> dict[str, object]:
-    """Return the share of each class by answer: of the linear probe and RAN (or the last method), clean and attacked."""
+def _reliability_panels(frame: pd.DataFrame, looks: Mapping[str, Style], number: int, level: int) -> Blocks:
+    del level
+    plots = []
+    for key, title, rows in _extremes(frame):
+        items = rows[rows["method"].isin(list(looks))].to_dict("records")
+        plots.append(figures.reliability(items, looks, title, f"reliability-{key}-{number}"))
+    yield Panels(plots)
+
+
+def confusions(book: Book) -> Blocks:
+    """Yield the share of each class by answer: of the linear probe and RAN (or the last method), clean and attacked."""
     frame = book.frame("confusions", split="test")
     classes = [str(name) for name in book.results.get("classes") or []]
-    if len(frame):
-        frame = frame.loc[[len(counts or []) == len(classes) > 0 for counts in frame["counts"]]]
+    frame = frame.loc[[len(counts or []) == len(classes) > 0 for counts in frame["counts"]]]
     names = [name for name in frames.methods(frame) if name != "zero_shot"]
     chosen = [name for name in ("lp", "ran") if name in names] or names[-1:]
     attacks = frames.attacks(frame)
-    shown = []
     for attack in attacks:
         plots = []
-        for condition, ratio in _extremes(frame):
-            own = frames.where(frame, condition=condition, ratio=ratio, attack=attack)
+        for key, title, rows in _extremes(frame):
             for method in chosen:
-                for item in frames.where(own, method=method).head(1).to_dict("records"):
-                    title = f"{labels.method_label(method)}, {_encoder_title(condition, ratio, frame)}"
-                    name = f"confusion-{condition}-{ratio}-{method}-{attack}"
-                    plots.append(figures.confusion(item["counts"], classes, title, name))
+                for counts in frames.where(rows, attack=attack, method=method)["counts"].head(1):
+                    words = f"{labels.method_label(method)}, {title}"
+                    plots.append(figures.confusion(counts, classes, words, f"confusion-{key}-{method}-{attack}"))
         summary = f"{wording.capitalized(labels.attack_label(attack, attacks))} images"
-        shown.append((summary, plots, attack == "none"))
+        yield Fold(summary, [Panels(plots)], attack == "none")
     fields = ("condition", "ratio", "method", "split", "attack", "truth", "answer", "count")
     stored = [
         {**item, "truth": classes[row], "answer": classes[column], "count": count}
@@ -116,82 +113,75 @@ def confusions(book: Book) -> dict[str, object]:
         for row, line in enumerate(item["counts"])
         for column, count in enumerate(line)
     ]
-    return {"attacks": shown, "file": book.csv("confusions", stored, fields) if len(frame) else ""}
+    if stored:
+        yield book.csv("confusions", stored, fields)
 
 
-def planes(book: Book) -> dict[str, object]:
-    """Return features of test images, clean and attacked, before and after each method."""
+def planes(book: Book) -> Blocks:
+    """Yield features of test images in a plane, clean and attacked, before and after each method."""
     frame = book.frame("projections")
     plots = []
-    for condition, ratio in _extremes(frame):
-        own = frames.where(frame, condition=condition, ratio=ratio)
-        for method in frames.methods(own):
-            of_method = frames.where(own, method=method).drop_duplicates("features")
-            points = {
-                kind: frames.where(of_method, features=kind)["points"].iloc[0] or []
-                for kind in figures.KINDS_OF_FEATURES
-                if kind in set(of_method["features"])
-            }
-            title = f"{labels.method_label(method)}, {_encoder_title(condition, ratio, frame)}"
-            if points:
-                plots.append(figures.plane(points, title, f"plane-{condition}-{ratio}-{method}"))
-    fields = ("condition", "ratio", "method", "features", "image", "x", "y", "label")
+    for key, title, rows in _extremes(frame):
+        for method in frames.methods(rows):
+            points = frames.where(rows, method=method).drop_duplicates("features").set_index("features")["points"]
+            shown = {kind: points[kind] or [] for kind in figures.KINDS_OF_FEATURES if kind in points}
+            if shown:
+                words = f"{labels.method_label(method)}, {title}"
+                plots.append(figures.plane(shown, words, f"plane-{key}-{method}"))
     stored = [
         {**item, "image": number, "x": point[0], "y": point[1], "label": label}
         for item in frame.to_dict("records")
         for number, (point, label) in enumerate(zip(item["points"] or [], item["labels"] or []), 1)
     ]
-    legend = figures.legend(figures.KINDS_OF_FEATURES, "planes", str.capitalize) if plots else []
-    return {"plots": plots, "legend": legend, "file": book.csv("planes", stored, fields) if plots else ""}
+    if plots:
+        yield legend(figures.KINDS_OF_FEATURES, "planes", str.capitalize)
+        yield Panels(plots)
+        yield book.csv("planes", stored, ("condition", "ratio", "method", "features", "image", "x", "y", "label"))
 
 
-def spectra(book: Book) -> dict[str, object]:
-    """Return singular values of the features, with their entropy and the weight of the largest."""
+def spectra(book: Book) -> Blocks:
+    """Yield singular values of the features, with their entropy and the weight of the largest."""
     frame = book.frame("spectra")
     if frame.empty:
-        return {"table": None}
-    drawable = frame.loc[
-        [any(wording.finite(value) and value > 0 for value in values or []) for values in frame["singular_values"]]
-    ]
-    shown: list[tuple[str, list[Family]]] = []
+        return
+    drawable = frame.loc[[figures.is_spectrum(values) for values in frame["singular_values"]]]
     for condition in frames.conditions(frame):
         chosen = frames.of_condition(drawable, condition)
-        words = condition_heading(frame, condition)
+        words, key = condition_heading(frame, condition), f"spectra-{condition}"
         encoder = frames.where(chosen, method="encoder")
         if len(encoder):
             looks = figures.ratio_styles(encoder["ratio"])
-            legend = figures.legend(looks, f"spectra-{condition}-ratios", lambda ratio: wording.percent(float(ratio)))
-            rows = _spectrum_panels(encoder, f"spectra-{condition}-encoder", "ratio", looks)
-            shown.append((f"Encoder, by upstream noise{words}", [Family("", legend, rows)]))
+            yield Heading(f"Encoder, by upstream noise{words}")
+            yield legend(looks, f"{key}-ratios", lambda ratio: wording.percent(float(ratio)))
+            yield _spectrum_panels(encoder, f"{key}-encoder", "ratio", looks)
         top = frames.where(chosen, ratio=chosen["ratio"].max())
         if len(frames.methods(top)) > 1:
-            families = []
-            for number, (family, members) in enumerate(
-                frames.families([name for name in frames.methods(top) if name != "encoder"])
-            ):
-                drawn = top[top["method"].isin(["encoder", *members])]
-                looks = figures.styles(frames.methods(drawn))
-                legend = figures.legend(looks, f"spectra-{condition}-methods-{number}")
-                rows = _spectrum_panels(drawn, f"spectra-{condition}-heads-{number}", "method", looks)
-                families.append(Family(family, legend, rows))
-            heading = f"Encoder and heads at {wording.percent(top['ratio'].iloc[0])} noise{words}"
-            shown.append((heading, families))
+            yield Heading(f"Encoder and heads at {wording.percent(top['ratio'].iloc[0])} noise{words}")
+            heads = [name for name in frames.methods(top) if name != "encoder"]
+            yield from by_family(
+                heads, f"{key}-methods", functools.partial(_spectra_of_heads, top, key), 4, ["encoder"]
+            )
     stored = [
         {**item, "index": index, "singular_value": value}
         for item in frame.to_dict("records")
         for index, value in enumerate(item["singular_values"] or [], 1)
     ]
+    yield from (table for table in [tables.spectra_table(frame)] if table)
     fields = ("condition", "ratio", "method", "features", "index", "singular_value", "sve", "lsvr")
-    file = book.csv("spectra", stored or frame, fields)
-    return {"plots": shown, "table": tables.spectra_table(frame), "file": file}
+    yield book.csv("spectra", stored or frame, fields)
 
 
-def _spectrum_panels(frame: pd.DataFrame, name: str, by: str, looks: Mapping[str, figures.Style]) -> list[Panels]:
+def _spectra_of_heads(frame: pd.DataFrame, key: str, looks: Mapping[str, Style], number: int, level: int) -> Blocks:
+    del level
+    yield _spectrum_panels(frame[frame["method"].isin(list(looks))], f"{key}-heads-{number}", "method", looks)
+
+
+def _spectrum_panels(frame: pd.DataFrame, key: str, by: str, looks: Mapping[str, Style]) -> Panels:
     """Return a panel for clean and one for attacked features, a line a value of the field `by`."""
     plots = []
     for kind in frames.features(frame):
-        lines = frames.where(frame, features=kind)
-        lines = lines.assign(text=lines[by].astype(str)).sort_values("text", kind="stable")
-        drawn = [(looks[text], values) for text, values in zip(lines["text"], lines["singular_values"])]
-        plots.append(figures.spectra(drawn, f"{name}-{kind}", f"{kind.capitalize()} features"))
-    return [Panels("", plots)]
+        rows = frames.where(frame, features=kind)
+        lines = sorted(zip(rows[by].astype(str), rows["singular_values"]), key=lambda line: line[0])
+        drawn = [(looks[name], values) for name, values in lines]
+        plots.append(figures.spectra(drawn, f"{key}-{kind}", f"{kind.capitalize()} features"))
+    return Panels(plots)

@@ -73,8 +73,11 @@ LARGEST_MARK = 220.0
 """Square points of a mark that stands for all answers: one of 1 % is of the width of a line."""
 
 
+Labeller = Callable[[str], str]
+
+
 class LegendEntry(NamedTuple):
-    """A short piece of line with its marker, and its label."""
+    """A swatch and its label."""
 
     swatch: Markup
     label: str
@@ -162,7 +165,9 @@ def _panel(
     return render(panel, width, height, label, name)
 
 
-def _swatch(style: Style, name: str) -> Markup:
+def swatch(style: Style, name: str) -> Markup:
+    """Return a short piece of line with its marker, for a legend."""
+
     def draw(figure: Figure) -> None:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
@@ -170,13 +175,6 @@ def _swatch(style: Style, name: str) -> Markup:
         axes.set_xlim(-0.1, 2.1)
 
     return render(draw, 0.5, 0.18, "", name, layout=None)
-
-
-def legend(
-    entries: Mapping[str, Style], name: str, label: Callable[[str], str] = labels.method_label
-) -> list[LegendEntry]:
-    """Return the entries of a legend that wraps with the page."""
-    return [LegendEntry(_swatch(style, f"{name}-{key}"), label(key)) for key, style in entries.items()]
 
 
 def side_by_side(places: Sequence[float], count: int, share: float) -> tuple[list[float], tuple[float, float]]:
@@ -517,6 +515,11 @@ def confusion(counts: Sequence[Sequence[float]], classes: Sequence[str], title: 
     right = "; ".join(f"{classes[row]}: {line[row]:.0f} per cent right" for row, line in enumerate(shares))
     label = f"Share of each true class by answer, {title}. {right}"
     return _panel(draw, title, ("Answer", "Truth"), 3.6, label, name, width=3.9)
+
+
+def is_spectrum(values: Sequence[object] | None) -> bool:
+    """Return whether any of the singular values can be drawn."""
+    return any(wording.finite(value) and value > 0 for value in values or [])
 
 
 def spectra(lines: Sequence[tuple[Style, Sequence[object]]], name: str, title: str) -> Markup:

@@ -1,6 +1,6 @@
 """The page of a run: one HTML file that opens without a network, and the CSV files of its plots and tables.
 
-The words stand in templates/; a section's function gives its template the tables, plots and names to show.
+The words above each section stand in templates/, and how each kind of block looks.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import jinja2
 from markupsafe import Markup
 
 from ranjax.core import files
-from ranjax.report import accuracy_sections, encoder_sections, interval_notes, record_sections, wording
+from ranjax.report import accuracy_sections, encoder_sections, record_sections, wording
 from ranjax.report import entry_labels as labels
+from ranjax.report.blocks import Blocks
 from ranjax.report.book import Book
 from ranjax.report.stored_results import FIELDS, Results, load, load_results
 
+TITLE = "Adversarial noise upstream, rectified downstream"
 LEAD = (
     "Medical image and text encoders were pre-trained on data of which a part was replaced by adversarial "
     "noisy pairs, then frozen and adapted by several light-weight methods. This page shows what that noise does, "
@@ -27,11 +29,11 @@ LEAD = (
 
 
 class Section(NamedTuple):
-    """One section of a page: its anchor, which also names its template, its title, and the data of the template."""
+    """One section of a page: its anchor, which also names its template, its title, and its blocks."""
 
     anchor: str
     title: str
-    data: Callable[[Book], Mapping[str, object]]
+    blocks: Callable[[Book], Blocks]
 
 
 SECTIONS = (
@@ -63,14 +65,6 @@ SECTIONS = (
 )
 
 
-class Written(NamedTuple):
-    """A section as HTML."""
-
-    anchor: str
-    title: str
-    content: Markup
-
-
 def write_report(results: Path, run: Path, out_dir: Path, defaults: Mapping[str, object] | None = None) -> Path:
     """Write the page of a run; the same two files give the same bytes.
 
@@ -97,29 +91,35 @@ def build(results: Results, run: Results, defaults: Mapping[str, object] | None 
     with labels.labels_of([results]):
         book = Book.of(results, run, defaults)
         book.csv("results", results.get("rows") or [], (*FIELDS, "group"))
-        notes = {"few_labels": interval_notes.few_labels(results), "clusters": interval_notes.clusters(results)}
-        sections = [written(one.anchor, one.title, {**notes, **one.data(book)}) for one in SECTIONS]
         notices = record_sections.notices(results.get("card") or {})
-        return document("Adversarial noise upstream, rectified downstream", LEAD, notices, sections), book.files
+        return document(TITLE, LEAD, notices, book, SECTIONS, "sections"), book.files
 
 
-def written(anchor: str, title: str, data: Mapping[str, object], folder: str = "sections") -> Written:
-    """Return a section as HTML.
+def document(
+    title: str, lead: str, notices: Sequence[str], book: Book, sections: Sequence[Section], folder: str
+) -> str:
+    """Return a whole HTML document with a table of contents.
 
     Args:
-      anchor: names the template in the folder of templates.
-      title: the section's heading.
-      data: the values of the template's names.
-      folder: of templates.
+      title: its heading.
+      lead: the paragraph below it.
+      notices: the lines that stand before any figure.
+      book: the content, which keeps the CSV files.
+      sections: in their order. An absent template means that a section has no words of its own.
+      folder: of the sections' templates.
     """
-    template = _environment().get_template(f"{folder}/{anchor}.html.jinja")
-    return Written(anchor, title, Markup(template.render(data)))
-
-
-def document(title: str, lead: str, notices: Sequence[str], sections: Sequence[Written]) -> str:
-    """Return a whole HTML document with a table of contents."""
-    words = {"title": title, "lead": lead, "reconstruction": wording.RECONSTRUCTION, "notices": notices}
-    return _environment().get_template("page.html.jinja").render({**words, "sections": sections})
+    written = [{"anchor": one.anchor, "title": one.title, "blocks": list(one.blocks(book))} for one in sections]
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            title=title,
+            lead=lead,
+            notices=[wording.RECONSTRUCTION, *notices],
+            sections=written,
+            folder=folder,
+        )
+    )
 
 
 @functools.cache
@@ -133,7 +133,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"typeset": _typeset, "plain": wording.plain}
+    environment.filters |= {"typeset": _typeset, "plain": wording.plain, "kind": lambda block: type(block).__name__}
     environment.tests["long_list"] = _is_long_list
     return environment
 

@@ -74,6 +74,11 @@ class Claim:
         low, high = sorted((self.wanted * self.item["low"], self.wanted * self.item["high"]))
         return SHOWN if low > 0 else OPPOSITE if high < 0 else NOT_SHOWN
 
+    def row(self) -> Row:
+        """Return the difference as a row that holds the claim, too."""
+        own = {"claim": self.claim, "measured": self.measured, "wanted": self.wanted, "verdict": self.verdict}
+        return cast(Row, {**self.item, **own, "runs": self.runs, "p_holm": self.p_holm})
+
 
 def claims(runs: Sequence[Results]) -> list[Claim]:
     """Return the claims that the results of one run, or of several that differ in their seed alone, speak to.

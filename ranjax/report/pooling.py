@@ -6,19 +6,24 @@ other upstream runs, so here each run counts as one observation, and intervals a
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
+
+import pandas as pd
 
 from ranjax.core.errors import DataError
 from ranjax.evaluation import statistics
+from ranjax.methods.table import Style
 from ranjax.report import accuracy_sections as sections
 from ranjax.report import entry_labels as labels
 from ranjax.report import figures, interval_notes, old_configs, paper_claims, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
-from ranjax.report.accuracy_sections import Family, Panels
-from ranjax.report.book import Book, Fold
+from ranjax.report.blocks import Blocks, Fold, Heading, Panels, Text, missing
+from ranjax.report.book import Book
+from ranjax.report.report_tables import Table
 from ranjax.report.stored_results import CELL, FIELDS, Results, Row
 
 _RANGE = {"mce": (0.0, math.inf), "recall_drop@1": (-1.0, 1.0)}
@@ -63,30 +68,31 @@ def rows_over_runs(runs: Sequence[Sequence[Row]]) -> list[Row]:
     return found
 
 
-def _rows(runs: Sequence[Results]) -> list[Row]:
-    return rows_over_runs([frames.records(Book.of(results).rows) for results in runs])
+def _frame(runs: Sequence[Results]) -> pd.DataFrame:
+    """Return the rows of runs over runs; those of one run as they are."""
+    frames_ = [Book.of(results).rows for results in runs]
+    return frames_[0] if len(runs) == 1 else frames.frame_of(rows_over_runs([frames.records(one) for one in frames_]))
 
 
-def pooled_tables(runs: Sequence[Results]) -> list[Fold]:
-    """Return claims, accuracy of every condition, retrieval and ablation, over runs that differ in their seed alone."""
-    frame = frames.frame_of([dict(row) for row in _rows(runs)])
-    found = [Fold("The claims", sections.claims_table(paper_claims.claims(runs)))]
+def _tables(runs: Sequence[Results]) -> Iterator[tuple[str, Table]]:
+    """Yield (title, table) of the claims, accuracy of every condition, retrieval and ablation."""
+    frame = _frame(runs)
+    yield "The claims", sections.claims_table(paper_claims.claims(runs))
     classified = frames.downstream(frame)
-    for metric in wording.PLOTTED:
+    single = len(runs) == 1
+    for metric in ("accuracy",) if single else wording.PLOTTED:
         for condition in frames.conditions(classified):
             chosen = frames.where(frames.of_condition(classified, condition), task="finding")
-            title = wording.axis_label(metric) + sections.condition_heading(classified, condition)
+            of_condition = f", condition {wording.condition_label(condition)}"
+            if not single:
+                of_condition = sections.condition_heading(classified, condition)
             if (table := tables.main_table(chosen, metric)) is not None:
-                found.append(Fold(title, table))
+                yield wording.axis_label(metric) + of_condition, table
     recall = frames.where(frame, task=frames.RETRIEVAL)
-    if len(recall):
-        found.append(Fold("Retrieval", tables.without_head_table(recall, runs[0].get("chance") or {})))
-    return [*found, *_parts_of_ran(runs)]
-
-
-def _parts_of_ran(runs: Sequence[Results]) -> list[Fold]:
-    table = sections.ablation_table(sections.ablation_differences(runs))
-    return [] if table is None else [Fold("What each part of RAN is worth", table)]
+    if len(recall) and not single:
+        yield "Retrieval", tables.without_head_table(recall, runs[0].get("chance") or {})
+    if table := sections.ablation_table(sections.ablation_differences(runs)):
+        yield "What each part of RAN is worth", table
 
 
 def _not_pooled(configs: Configs, defaults: old_configs.Defaults) -> str:
@@ -99,45 +105,51 @@ def _not_pooled(configs: Configs, defaults: old_configs.Defaults) -> str:
     return ""
 
 
-def over_runs(runs: Sequence[Results], book: Book, names: Sequence[str]) -> dict[str, object]:
-    """Return claims, curves and tables over runs of these names, or why these runs are not pooled.
+def over_runs(runs: Sequence[Results], names: Sequence[str], book: Book) -> Blocks:
+    """Yield claims, curves and tables over runs of these names, or why these runs are not pooled.
 
     Args:
       runs: contents of results.json.
-      book: keeps the CSV files, and knows the defaults of this version's keys.
       names: of the runs, on the page.
+      book: keeps the CSV files, and knows the defaults of this version's keys.
     """
     configs = [results.get("config") or {} for results in runs]
     if reason := _not_pooled(configs, book.defaults):
-        return {"reason": reason}
-    rows = [dict(row) for row in _rows(runs)]
-    claimed = paper_claims.claims(runs)
-    accuracy = frames.where(frames.downstream(frames.frame_of(rows)), task="finding", metric="accuracy")
-    level = wording.chance_level(runs[0].get("chance") or {}, "accuracy")
-    shown = []
+        yield missing(reason)
+        return
+    yield Text(_OVER_RUNS.format(runs=len(runs)), "caption")
+    if words := old_configs.provenance(names, configs, book.defaults):
+        yield Text(words, "caption")
+    yield Heading("The claims")
+    yield from sections.claims_over_lines(paper_claims.claims(runs), book, "claims_over_runs")
+    frame = _frame(runs)
+    accuracy = frames.where(frames.downstream(frame), task="finding", metric="accuracy")
     for condition in frames.conditions(accuracy):
-        chosen = frames.of_condition(accuracy, condition)
-        families = []
-        for number, (family, members) in enumerate(frames.families(frames.methods(chosen))):
-            name = f"pooled-{condition}-{number}"
-            plots = figures.curves(chosen[chosen["method"].isin(members)], "accuracy", level, name)
-            families.append(Family(family, figures.legend(figures.styles(members), name), [Panels("", plots)]))
-        shown.append((f"Accuracy against noise, condition {wording.condition_label(condition)}", families))
-    files = [book.csv("over_runs", rows, (*FIELDS, "group", "runs"))]
-    if worth := sections.ablation_differences(runs):
-        files.append(book.csv("ablation_over_runs", [dict(row) for row in worth], sections.ABLATION_FIELDS))
-    return {
-        "reason": "",
-        "count": len(runs),
-        "provenance": old_configs.provenance(names, configs, book.defaults),
-        "claims": sections.claims_table(claimed, over_lines=True),
-        "claims_file": book.csv(
-            "claims_over_runs", [dict(row) for row in sections.claim_rows(claimed)], sections.CLAIM_FIELDS
-        ),
-        "conditions": shown,
-        "folds": pooled_tables(runs)[1:],
-        "files": files,
-    }
+        chosen, key = frames.of_condition(accuracy, condition), f"pooled-{condition}"
+        yield Heading(f"Accuracy against noise, condition {wording.condition_label(condition)}")
+        draw = functools.partial(_accuracy_panels, chosen, runs[0].get("chance") or {}, key)
+        yield from sections.by_family(frames.methods(chosen), key, draw, level=4)
+    for title, table in list(_tables(runs))[1:]:
+        yield Fold(title, [table])
+    yield book.csv("over_runs", frame, (*FIELDS, "group", "runs"))
+    yield from list(sections.ablation(book, "ablation_over_runs", runs))[1:]
+
+
+def _accuracy_panels(
+    frame: pd.DataFrame, chance: Mapping[str, object], key: str, looks: Mapping[str, Style], number: int, level: int
+) -> Blocks:
+    del level
+    drawn = frame[frame["method"].isin(list(looks))]
+    yield Panels(figures.curves(drawn, "accuracy", wording.chance_level(chance, "accuracy"), f"{key}-{number}"))
+
+
+_OVER_RUNS = (
+    "These {runs} runs differ in their seed alone: another set of generated or split data, other initial weights, "
+    "another order, other noisy pairs and, where labels are few, another choice of them. Each run counts as one observation; "
+    "intervals and p are Student's over runs, so they say what another upstream run would give. Runs are taken to vary "
+    "by their own sampling error at least. With two or three runs only large effects can be shown. The effect here is "
+    "the mean over the standard deviation of runs, not of images."
+)
 
 
 def markdown(runs: Sequence[Results], names: Sequence[str], defaults: old_configs.Defaults | None = None) -> str:
@@ -155,17 +167,7 @@ def markdown(runs: Sequence[Results], names: Sequence[str], defaults: old_config
     if keys := differing(configs, defaults):
         raise DataError(f"--markdown pools runs that differ in their seed alone; these differ in {keys[0]}.")
     with labels.labels_of(runs):
-        if len(runs) > 1:
-            found = pooled_tables(runs)
-        else:
-            frame = frames.downstream(Book.of(runs[0]).rows)
-            found = [Fold("The claims", sections.claims_table(paper_claims.claims(runs)))]
-            for condition in frames.conditions(frame):
-                chosen = frames.where(frames.of_condition(frame, condition), task="finding")
-                if (table := tables.main_table(chosen, "accuracy")) is not None:
-                    found.append(Fold(f"Accuracy (%), condition {wording.condition_label(condition)}", table))
-            found += _parts_of_ran(runs)
         below = [old_configs.provenance(names, configs, defaults or {})]
         below += [interval_notes.few_labels(runs[0]), interval_notes.clusters(runs[0])] if len(runs) == 1 else []
-        shown = [f"**{fold.summary}**\n\n{fold.table.markdown()}" for fold in found]
+        shown = [f"**{title}**\n\n{table.markdown()}" for title, table in _tables(runs)]
         return "\n\n".join([*shown, *(words for words in below if words)])

@@ -1,6 +1,6 @@
 """Sections on the run itself: what was run and fitted, attacked pairs, data card, configuration, versions, files.
 
-Each function takes a `Book` and returns the data of the template of the same section.
+Each function yields the blocks of one section; a section that yields none shows the words for that instead.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from ranjax.report import entry_labels as labels
 from ranjax.report import interval_notes, old_configs, pictures, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
-from ranjax.report.book import Book, Fold
+from ranjax.report.blocks import Blocks, Definitions, Files, Fold, Heading, Pairs, Text, missing
+from ranjax.report.book import Book
 from ranjax.report.report_tables import METHOD, Column, Table
 from ranjax.report.stored_results import Results, Row
 
@@ -29,24 +30,22 @@ def notices(card: Results) -> list[str]:
     return [str(item) for item in found] if isinstance(found, list) else [wording.plain(found)]
 
 
-def run(book: Book) -> dict[str, object]:
-    """Return the size of the run: data, conditions, methods, attacks, seeds, and the time of each stage."""
+def run(book: Book) -> Blocks:
+    """Yield the size of the run: data, conditions, methods, attacks, seeds, and the time of each stage."""
     facts, frame = book.run, frames.downstream(book.rows)
     seeds = {row.get("seed") for row in book.results.get("rows") or []} - {None}
-    sizes = [
-        f"{wording.split_label(split)} "
-        + interval_notes.tested(book.results, split, _largest(frames.where(frame, split=split)))
-        for split in frames.splits(frame)
-    ]
+    sizes = []
+    for split in frames.splits(frame):
+        largest = _largest(frames.where(frame, split=split))
+        sizes.append(f"{wording.split_label(split)} {interval_notes.tested(book.results, split, largest)}")
     stages = [stage for stage in facts.get("stages") or [] if isinstance(stage, Mapping)]
-    spent = sum(stage["seconds"] for stage in stages if wording.finite(stage.get("seconds")))
     machine = {key: value for key, value in (facts.get("machine") or {}).items() if not isinstance(value, Mapping)}
-    brief = [f"{str(key).replace('_', ' ')}: {wording.plain(value)}" for key, value in machine.items()]
     attacks = [labels.attack_name(name) for name in frames.attacks(frame) if name != "none"]
     items = {
+        "Command": facts.get("command"),
         "Started": facts.get("started"),
-        "Took": f"{wording.duration(spent)} in {len(stages)} stages" if stages else None,
-        "Machine": ", ".join(brief),
+        "Took": f"{wording.duration(seconds_of(stages))} in {len(stages)} stages" if stages else None,
+        "Machine": ", ".join(f"{key.replace('_', ' ')}: {wording.plain(value)}" for key, value in machine.items()),
         "Classes": wording.plain(book.results.get("classes") or []),
         "Tested, n": ", ".join(sizes),
         "Noise ratios": ", ".join(map(wording.percent, frames.ratios(book.rows))),
@@ -55,13 +54,18 @@ def run(book: Book) -> dict[str, object]:
         "Attacks": ", ".join(attacks) or "none in this run",
         "Seeds": f"{len(seeds)} a head" if seeds else None,
     }
-    fields = ("name", "condition", "seconds", "skipped")
-    return {
-        "command": facts.get("command"),
-        "facts": {name: value for name, value in items.items() if value},
-        "stages": _stages_table(stages) if stages else None,
-        "file": book.csv("stages", stages, fields) if stages else "",
-    }
+    yield Definitions({name: value for name, value in items.items() if value}, code=("Command",))
+    if stages:
+        yield Heading("Stages")
+        yield _stages_table(stages)
+        yield book.csv("stages", stages, ("name", "condition", "seconds", "skipped"))
+    else:
+        yield missing("No times of this run were left.")
+
+
+def seconds_of(stages: list[Mapping[str, object]]) -> float:
+    """Return the time that all stages took."""
+    return sum(seconds for stage in stages if wording.finite(seconds := stage.get("seconds")))
 
 
 def _stages_table(stages: list[Mapping[str, object]]) -> Table:
@@ -79,59 +83,55 @@ def _largest(frame: pd.DataFrame) -> str:
     return f"{max(counts):,}" if counts else "of unknown number"
 
 
-def fitted(book: Book) -> dict[str, object]:
-    """Return what was fitted, a line a condition, ratio and method, and what the run noted along the way.
+def fitted(book: Book) -> Blocks:
+    """Yield the fits, a line a condition, ratio and method, and what the run noted along the way.
 
     Of each fit: the share trained, learning rate and strength chosen, validation score, epochs.
     """
     frame = book.frame("methods")
+    if frame.empty:
+        return
     rows = [{**item, **_fit(item)} for item in frame.to_dict("records")]
     columns = [
         Column("Trained", _trained),
-        *(
-            _fit_column(title, name)
-            for title, name in (("Rate ×", "rate"), ("Strength ×", "strength"), ("Tried", "tried"))
-        ),
+        _fact("Rate ×", "rate"),
+        _fact("Strength ×", "strength"),
+        _fact("Tried", "tried"),
         Column("Validation (%)", lambda row: wording.number(row.get("validation"), "accuracy")),
-        _fit_column("Epochs chosen", "epochs"),
+        _fact("Epochs chosen", "epochs"),
     ]
     table = tables.listing(rows, [*tables.condition_and_noise(frame), METHOD], columns, numeric=False)
+    yield Fold(f"{len(rows)} fits", [table])
     fields = ("condition", "ratio", "method", "trained", "rate", "strength", "tried", "validation", "epochs")
+    yield book.csv("fitted", rows, fields)
     notes: dict[str, list[str]] = {}
     for item in book.results.get("notes") or []:
         places = notes.setdefault(str(item.get("note")), [])
         if "condition" in item:  # others are of the data, and so of every condition
             places.append(f"{wording.condition_label(item['condition'])}, {wording.percent(item.get('ratio'))}")
-    fold = Fold(f"{len(rows)} fits", table, book.csv("fitted", rows, fields)) if rows else None
-    return {"fits": fold, "notes": notes}
+    if notes:
+        yield Heading("Notes of the run")
+    for note, places in notes.items():
+        yield Text(f"{note} ({'; '.join(places)})" if places else note)
 
 
-def _fit(item: Mapping[str, object]) -> dict[str, object]:
-    search = _mapping(item.get("search"))
-    chosen, tried, epochs = _mapping(search.get("chosen")), search.get("tried"), item.get("chosen_epochs")
-    validation = item.get("validation")
-    scores = [score for score in validation if wording.finite(score)] if isinstance(validation, list) else []
-    trained = item.get("share")
+def _fit(item: Results) -> dict[str, object]:
+    search = item.get("search") or {}
+    chosen = search.get("chosen") or {}
+    scores = [score for score in item.get("validation") or [] if wording.finite(score)]
+    share = item.get("share")
     return {
-        "trained": item.get("trained") if trained is None else trained,
+        "trained": item.get("trained") if share is None else share,
         "rate": chosen.get("rate"),
         "strength": chosen.get("strength"),
-        "tried": len(tried) if isinstance(tried, list) and tried else None,
+        "tried": len(search.get("tried") or []) or None,
         "validation": sum(scores) / len(scores) if scores else None,
-        "epochs": ", ".join(map(str, epochs)) if isinstance(epochs, list) and epochs else None,
+        "epochs": ", ".join(map(str, item.get("chosen_epochs") or [])) or None,
     }
 
 
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _fit_column(title: str, name: str) -> Column:
-    def write(row: Row) -> str:
-        value = row.get(name)
-        return "–" if value is None else wording.plain(value)
-
-    return Column(title, write)
+def _fact(title: str, name: str) -> Column:
+    return Column(title, lambda row: "–" if row.get(name) is None else wording.plain(row.get(name)))
 
 
 def _trained(row: Row) -> str:
@@ -141,45 +141,41 @@ def _trained(row: Row) -> str:
     return f"{100 * share:.2g} % of the encoder" if share else "nothing"
 
 
-def pairs(book: Book) -> dict[str, object]:
-    """Return attacked pairs as pictures."""
+def pairs(book: Book) -> Blocks:
+    """Yield attacked pairs as pictures."""
     examples = book.results.get("examples") or []
     fields = ("id", "kind", "condition", "label", "norm", "loss_before", "loss_after", "report", "attacked_report")
-    return {
-        "pairs": [pictures.pair(example, book.results.get("classes") or []) for example in examples],
-        "file": book.csv("attacked_examples", examples, fields) if examples else "",
-    }
+    if examples:
+        yield Pairs([pictures.pair(example, book.results.get("classes") or []) for example in examples])
+        yield book.csv("attacked_examples", examples, fields)
 
 
-def card(book: Book) -> dict[str, object]:
-    """Return the data card."""
-    return {"card": book.results.get("card") or {}}
+def card(book: Book) -> Blocks:
+    """Yield the data card."""
+    if content := book.results.get("card"):
+        yield Definitions(content)
 
 
-def config(book: Book) -> dict[str, object]:
-    """Return the configuration, and the keys that came after it."""
-    keys = old_configs.flat(book.results.get("config") or {})
-    later = old_configs.added_since(book.results.get("config") or {}, book.defaults)
-    code = frozenset({0, 1})
-    return {
-        "keys": Table(["Key", "Value"], keys, numeric=False, code=code),
-        "later": Table(["Key", "Default today"], list(later.items()), numeric=False, code=code),
-        "as_today": old_configs.AS_TODAY,
-    }
+def config(book: Book) -> Blocks:
+    """Yield the configuration, and the keys that came after it."""
+    content, both = book.results.get("config") or {}, frozenset({0, 1})
+    if keys := old_configs.flat(content):
+        table = Table(["Key", "Value"], keys, numeric=False, code=both)
+        yield Fold(f"{len(keys)} keys as this run had them", [table])
+    if later := list(old_configs.added_since(content, book.defaults).items()):
+        words = f"{len(later)} keys that this version has and the run's config lacks, with today's defaults"
+        table = Table(["Key", "Default today"], later, numeric=False, code=both)
+        yield Fold(words, [Text(old_configs.AS_TODAY, "caption"), table])
 
 
-def versions(book: Book) -> dict[str, object]:
-    """Return versions of packages, and the machine."""
-    kinds = (("versions", ["Package", "Version"]), ("machine", ["Machine", "Value"]))
-    found = [(header, book.run.get(name)) for name, header in kinds]
-    shown = [
-        Table(header, old_configs.flat(content), numeric=False, code=frozenset({0}))
-        for header, content in found
-        if isinstance(content, Mapping) and content
-    ]
-    return {"tables": shown}
+def versions(book: Book) -> Blocks:
+    """Yield versions of packages, and the machine."""
+    for name, header in (("versions", ["Package", "Version"]), ("machine", ["Machine", "Value"])):
+        content = book.run.get(name)
+        if isinstance(content, Mapping) and content:
+            yield Table(header, old_configs.flat(content), numeric=False, code=frozenset({0}))
 
 
-def data(book: Book) -> dict[str, object]:
-    """Return the CSV files that the book has kept so far."""
-    return {"files": sorted(book.files)}
+def data(book: Book) -> Blocks:
+    """Yield the CSV files that the book has kept so far."""
+    yield Files(sorted(book.files))

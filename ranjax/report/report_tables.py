@@ -156,6 +156,13 @@ def cross_table(
     )
 
 
+def by_method(
+    frame: pd.DataFrame, across: Column, *heads: Column, cell: Callable[[Row | None], str] = wording.estimate
+) -> Table:
+    """Return a `cross_table` with one line a condition, noise ratio, method and value of `heads`."""
+    return cross_table(frame, [*condition_and_noise(frame), METHOD, *heads], across, cell)
+
+
 def best(cells: Sequence[Row | None]) -> int | None:
     """Return the index of the cell whose whole interval lies beyond every other cell's, or None.
 

@@ -6,7 +6,7 @@ Every column is of dtype object, so that a number stays as it was read and None 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
@@ -33,12 +33,12 @@ def frame_of(items: Iterable[Mapping[str, object]] | None) -> pd.DataFrame:
 
 def rows_frame(rows: Iterable[Row] | None) -> pd.DataFrame:
     """Return the frame of the rows of results.json, pooled over seeds."""
-    return frame_of(cast("Iterable[Mapping[str, object]]", pooled(rows or ())))
+    return frame_of(pooled(rows or ()))
 
 
 def records(frame: pd.DataFrame) -> list[Row]:
     """Return the rows of a frame as dictionaries."""
-    return cast("list[Row]", frame.to_dict("records"))
+    return frame.to_dict("records")
 
 
 def where(frame: pd.DataFrame, **fields: object) -> pd.DataFrame:

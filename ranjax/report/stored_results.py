@@ -47,6 +47,9 @@ class Row(TypedDict, total=False):
     runs: int
     verdict: str
     alone: str
+    claim: str
+    measured: str
+    wanted: int
     radius: float
 
 

@@ -74,13 +74,13 @@ def test_what_runs_together_show_of_parts_and_spectra_is_in_files():
         for seed in range(3)
     ]
     book = Book.of({})
-    pooling.over_runs(runs, book, ["a", "b", "c"])
+    list(pooling.over_runs(runs, ["a", "b", "c"], book))
     (line,) = csv.DictReader(io.StringIO(book.files["data/ablation_over_runs.csv"]))
     own = statistics.sampling_error([(0.01, 0.09)] * 3)
     mean, low, *_ = statistics.student([0.05, 0.06, 0.07], least=own)
     assert line["b"] == "ran_without_mse"
     assert [float(line["difference"]), float(line["low"])] == pytest.approx([mean, low])
     nothing = frames.rows_frame([])
-    compare._spectra([compare.Run("one", runs[0], {}, nothing), compare.Run("two", runs[1], {}, nothing)], book)
+    list(compare._spectra([compare.Run("one", runs[0], {}, nothing), compare.Run("two", runs[1], {}, nothing)], book))
     lines = list(csv.DictReader(io.StringIO(book.files["data/compare_spectra.csv"])))
     assert [(line["run"], line["sve"]) for line in lines] == [("one", "1.0"), ("two", "1.0")]

@@ -1,0 +1,108 @@
+"""The pieces that a section of a page is made of; templates/blocks.html.jinja says how each looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+from markupsafe import Markup
+
+from ranjax.methods.table import Style
+from ranjax.report import entry_labels as labels
+from ranjax.report import figures
+from ranjax.report.pictures import Pair
+from ranjax.report.report_tables import Table
+from ranjax.report.worded_findings import Finding
+
+
+class Heading(NamedTuple):
+    """A heading of level 3 or 4."""
+
+    text: str
+    level: int = 3
+
+
+class Text(NamedTuple):
+    """A paragraph; `look` is its class of style: "caption", "missing-section", "strong", or none."""
+
+    text: str
+    look: str = ""
+
+
+class File(NamedTuple):
+    """A link to the CSV file of the blocks above it."""
+
+    path: str
+
+
+class Files(NamedTuple):
+    """A list of links to files."""
+
+    paths: Sequence[str]
+
+
+class Panels(NamedTuple):
+    """Plots side by side."""
+
+    plots: Sequence[Markup]
+
+
+class Legend(NamedTuple):
+    """A legend that wraps with the page."""
+
+    entries: Sequence[figures.LegendEntry]
+
+
+class Definitions(NamedTuple):
+    """Names and values; nested objects and lists become nested lists. Values of the names in `code` are set as code."""
+
+    values: Mapping[str, object]
+    code: Sequence[str] = ()
+
+
+class Findings(NamedTuple):
+    """Worded findings of one topic."""
+
+    findings: Sequence[Finding]
+
+
+class Pairs(NamedTuple):
+    """Attacked pairs as pictures."""
+
+    pairs: Sequence[Pair]
+
+
+class Fold(NamedTuple):
+    """Blocks behind a summary that opens them."""
+
+    summary: str
+    blocks: Sequence[Block]
+    open: bool = False
+
+
+Block: TypeAlias = "Heading | Text | File | Files | Panels | Legend | Definitions | Findings | Pairs | Fold | Table"
+Blocks: TypeAlias = Iterator[Block]
+
+
+def heading(text: str, level: int = 3) -> Blocks:
+    """Yield a heading, or nothing where the text is empty."""
+    if text:
+        yield Heading(text, level)
+
+
+def legend(looks: Mapping[str, Style], name: str, label: figures.Labeller = labels.method_label) -> Legend:
+    """Return the legend of styles by name.
+
+    Args:
+      looks: the style of each name.
+      name: makes the ids of the swatches unique.
+      label: of a name.
+    """
+    return Legend(
+        [figures.LegendEntry(figures.swatch(look, f"{name}-{key}"), label(key)) for key, look in looks.items()]
+    )
+
+
+def missing(text: str) -> Text:
+    """Return the words that stand where there is nothing to show."""
+    return Text(text, "missing-section")
