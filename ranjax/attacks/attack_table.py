@@ -1,6 +1,6 @@
 """The table of image attacks: evaluation, crafting, `robust_accuracy`, the command line and the page read it.
 
-An entry of your own is an object of type `Attack` in a module of yours, named as ``my_lab.rfgsm:RFGSM``. Importing this
+An entry of your own is an object of type `Attack` in a module of yours, named as `my_lab.rfgsm:RFGSM`. Importing this
 module imports no JAX; an entry's functions do when they are called.
 """
 
@@ -14,7 +14,7 @@ from ranjax.core.checks import at_least
 from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import pixel_units
 from ranjax.core.registry import Table, check_entry
-from ranjax.core.settings import setting
+from ranjax.core.settings import DataclassInstance, setting
 
 if TYPE_CHECKING:
     import jax
@@ -39,11 +39,6 @@ class AtRadius(Protocol):
         """Return the same settings at another radius."""
 
 
-class Configure(Protocol):
-    def __call__(self, settings: object, epsilon: float | str, *, norm: str, restarts: int) -> AtRadius:
-        """Return what an attack's `run` takes."""
-
-
 def _own_radius(settings: object, epsilon: float | str, *, norm: str = "linf", restarts: int = 1) -> AtRadius:
     from ranjax.attacks.own_attack import OwnAttack
 
@@ -57,25 +52,25 @@ class Attack:
     Attributes:
       name: part of keys and result rows, e.g. "apgd_ce".
       label: what the page calls it.
-      run: ``(loss_fn, images f32[B, H, W, C] in [0, 1], keys key[B], at) -> ascent.ImageAttack``, pure and traceable.
-        ``loss_fn(images)`` gives the loss f32[B] to be raised, or ``(loss, success bool[B])``. `at` holds the radius:
+      run: `(loss_fn, images f32[B, H, W, C] in [0, 1], keys key[B], at) -> ascent.ImageAttack`, pure and traceable.
+        `loss_fn(images)` gives the loss f32[B] to be raised, or `(loss, success bool[B])`. `at` holds the radius:
         an `OwnAttack` with the fields `epsilon`, `values` (of the settings), `norm` and `restarts`, or what `configure` returns.
       settings: an instance of a dataclass of `core.settings.setting`s, or None. They are the keys
-        ``evaluate.NAME.SETTING`` and ``noise.NAME.SETTING``.
-      configure: makes `at` of the settings and a radius; by default an `OwnAttack`.
+        `evaluate.NAME.SETTING` and `noise.NAME.SETTING`.
+      configure: `(settings, epsilon, *, norm, restarts) -> at`; by default an `OwnAttack`.
       loss: name in `ranjax.attacks.losses` of the loss of a classifier that it raises.
       loss_of_two: the same where there are two classes; empty: `loss`.
       needs: "single_label" where its loss takes one label an image. Such an attack crafts no pairs.
-      takes: which of `FEATURES` `run` has: "restarts" (``at.restarts``), "l2" (``at.norm``), and "surrogate" (the
-        keyword ``surrogate=loss_fn`` whose gradient it follows). What an attack does not take is refused.
+      takes: which of `FEATURES` `run` has: "restarts" (`at.restarts`), "l2" (`at.norm`), and "surrogate" (the
+        keyword `surrogate=loss_fn` whose gradient it follows). What an attack does not take is refused.
       source: the paper, and whether a radius of a curve scales the step.
     """
 
     name: str
     label: str
     run: Callable[..., ImageAttack]
-    settings: object = None
-    configure: Configure = _own_radius
+    settings: DataclassInstance | None = None
+    configure: Callable[..., AtRadius] = _own_radius
     loss: str = "cross_entropy"
     loss_of_two: str = ""
     needs: tuple[str, ...] = ()

@@ -223,7 +223,7 @@ def check(
 
 @functools.lru_cache(maxsize=16)
 def _programs(
-    logits_fn: Logits, settings: Any, queries: int, attack: Callable[..., ImageAttack]
+    logits_fn: Logits, settings: Any, queries: int, attack: Callable[..., ImageAttack] = pgd
 ) -> tuple[Callable[..., ImageAttack], Callable]:
     """The compiled gradient attack and random search; kept, so that a second check does not compile again."""
 

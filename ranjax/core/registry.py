@@ -115,10 +115,13 @@ class Table(Mapping[str, T], Generic[T]):
         """Return the SHA-256 of the file that an entry from outside came from, or None for a built-in one."""
         return self._sources.get(name)
 
+    @property
+    def _one(self) -> str:
+        return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
+
     def expected(self) -> str:
         """Return words that name what the key takes."""
-        article = "an" if self.kind[0] in "aeiou" else "a"
-        return f"{article} {self.kind} ({', '.join(self._entries)}), or your own as module:NAME"
+        return f"{self._one} ({', '.join(self._entries)}), or your own as module:NAME"
 
     def _load(self, name: str, key: str) -> object:
         module_name, _, attribute = name.partition(":")
@@ -140,7 +143,7 @@ class Table(Mapping[str, T], Generic[T]):
             raise ConfigError(key, name, f"{expected}, found {type(entry).__name__}")
         source = _source_hash(name, entry)
         if entry.name in self._entries and self._sources.get(entry.name) != source:
-            expected = f"a {self.kind} whose name is not taken; its .name is {entry.name!r}"
+            expected = f"{self._one} whose name is not taken; its .name is {entry.name!r}"
             raise ConfigError(key, name, expected)
         self._entries[entry.name] = entry
         self._sources[entry.name] = source

@@ -1,6 +1,6 @@
 """The table of recipes that make noisy pairs: attacks on both sides of a pair, and controls without an attack.
 
-An entry of your own is an object of type `Recipe` in a module of yours, named as ``my_lab.mine:RECIPE``. Importing this
+An entry of your own is an object of type `Recipe` in a module of yours, named as `my_lab.mine:RECIPE`. Importing this
 module imports no JAX; an entry's functions do when they are called.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from ranjax.core.checks import at_least
 from ranjax.core.errors import ConfigError
 from ranjax.core.registry import Table, check_entry
-from ranjax.core.settings import setting
+from ranjax.core.settings import DataclassInstance, setting
 
 SIDES = ("image", "text")
 
@@ -25,14 +25,14 @@ class Recipe:
     Attributes:
       name: part of keys, of result rows and of conditions, as in "coattack_10".
       label: what the page calls it.
-      craft: of an attack ``(pairs, image_settings, text_settings, **settings) -> attacks.pairs.JointAttack``, pure and
+      craft: of an attack `(pairs, image_settings, text_settings, **settings) -> attacks.pairs.JointAttack`, pure and
         traceable, with `pairs` an `attacks.pairs.Pairs`; its methods `attack_text` and `attack_image` are what the
-        built-in recipes are composed of. Of a control ``(source, ids, seed, epsilon, **settings) ->
-        data.noisy_pairs.View``: the source with the records of `ids` changed, the same for the same arguments.
+        built-in recipes are composed of. Of a control `(source, ids, seed, epsilon, **settings) ->
+        data.noisy_pairs.View`: the source with the records of `ids` changed, the same for the same arguments.
       kind: "attack" or "control".
       changes: the sides of a pair that it changes, of `SIDES`.
       settings: an instance of a dataclass of `core.settings.setting`s, or None: keywords of `craft`. They are the keys
-        ``noise.NAME.SETTING``, and of attacks ``evaluate.NAME.SETTING``, too.
+        `noise.NAME.SETTING`, and of attacks `evaluate.NAME.SETTING`, too.
       source: the paper, and where this differs from it.
     """
 
@@ -41,7 +41,7 @@ class Recipe:
     craft: Callable[..., Any]
     kind: str = "attack"
     changes: tuple[str, ...] = SIDES
-    settings: object = None
+    settings: DataclassInstance | None = None
     source: str = ""
 
     def __post_init__(self) -> None:

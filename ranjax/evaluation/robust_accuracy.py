@@ -4,73 +4,79 @@
     print(found)                                             # accuracy under each attack and under all, by radius
     found.write_csv("robust.csv")                            # a line an example
 
-``logits_fn(params, images f32[B, H, W, C]) -> f32[B, C]`` is the deployed model, as in
-:mod:`ranjax.evaluation.white_box`.
+`logits_fn(params, images f32[B, H, W, C]) -> f32[B, C]` is the deployed model, as in `ranjax.evaluation.white_box`.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Float64, Int, PyTree
 
-from ranjax.attacks import apgd
 from ranjax.attacks import input_checks as checks
-from ranjax.attacks import pgd as image
+from ranjax.attacks.attack_table import ATTACKS
 from ranjax.core import files, keys
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.evaluation import statistics
 from ranjax.evaluation.white_box import Logits, WhiteBox, survivors
+from ranjax.training.row_map import RowMap
+
+STANDARD = ("pgd", "apgd_ce", "apgd_dlr")
+"""Attacks that `robust_accuracy` tries unless told otherwise."""
 
 
 @dataclass(frozen=True)
 class RobustAccuracy:
-    """Who withstood what. An example that an attack broke at a radius counts as broken by it at every larger one.
+    """Which examples withstood which attack. One that an attack broke at a radius counts as broken at every larger one.
 
     Attributes:
       ids: N names.
-      labels: i32[N].
-      predicted: i32[N], the class named without an attack.
+      labels: the classes.
+      predicted: the classes named without an attack.
       epsilons: E radii as they were given, rising.
       survived: {attack: bool[E, N]}, right without an attack and under this one.
     """
 
     ids: tuple[str, ...]
-    labels: np.ndarray
-    predicted: np.ndarray
-    epsilons: tuple[Any, ...]
-    survived: Mapping[str, np.ndarray]
+    labels: Int[np.ndarray, " examples"]
+    predicted: Int[np.ndarray, " examples"]
+    epsilons: tuple[float | str, ...]
+    survived: Mapping[str, Bool[np.ndarray, "epsilons examples"]]
 
     @property
-    def clean(self) -> np.ndarray:
-        """bool[N], right without an attack."""
+    def clean(self) -> Bool[np.ndarray, " examples"]:
+        """Where the model is right without an attack."""
         return self.predicted == self.labels
 
     @property
-    def worst(self) -> np.ndarray:
-        """bool[E, N], right under every attack."""
-        return np.logical_and.reduce(list(self.survived.values()))
+    def worst(self) -> Bool[np.ndarray, "epsilons examples"]:
+        """Where the model is right under every attack."""
+        return np.all(list(self.survived.values()), axis=0)
 
     @property
-    def accuracy(self) -> np.ndarray:
-        """f64[E], robust accuracy: the share of examples that are right under every attack."""
+    def accuracy(self) -> Float64[np.ndarray, " epsilons"]:
+        """Robust accuracy: the share of examples that are right under every attack."""
         return self.worst.mean(axis=1)
 
-    def interval(self, number: int, level: float = 0.95, clusters: Any = None) -> statistics.Interval:
-        """The robust accuracy at radius `number` with its bootstrap interval over the examples.
+    def interval(
+        self, number: int, level: float = 0.95, clusters: Int[np.ndarray, " examples"] | None = None
+    ) -> statistics.Interval:
+        """Return the robust accuracy at radius `number` with its bootstrap interval over the examples.
 
         With `clusters`, e.g. the patient of each image, over whole clusters (`statistics.bootstrap`).
         """
         return statistics.bootstrap(self.worst[number], level=level, clusters=clusters)
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Writes a line an example, whole or not at all.
+        """Write a line an example, whole or not at all.
 
         Columns: id, label, predicted, clean, ATTACK@EPSILON for every attack and radius, worst@EPSILON (each 1 where
         the example is right, else 0), and broken_at: the least radius at which it is wrong (0: without an attack;
@@ -99,42 +105,56 @@ class RobustAccuracy:
 
 
 def standard_attacks(
-    logits_fn: Logits, classes: int, norm: str = "linf", steps: int = 20, restarts: int = 1, batch_size: int = 96
+    logits_fn: Logits,
+    classes: int,
+    names: Sequence[str] = STANDARD,
+    *,
+    norm: str = "linf",
+    steps: int = 20,
+    restarts: int = 1,
+    batch_size: int = 96,
 ) -> dict[str, WhiteBox]:
-    """PGD and APGD on cross-entropy, and APGD on DLR (the margin where there are two classes), each compiled once.
+    """Return attacks of the table `ATTACKS` by name, each compiled once.
 
     Args:
-      logits_fn: ``(params, images) -> logits``.
-      classes: C.
+      logits_fn: `(params, images) -> logits`.
+      classes: number of classes; DLR needs three, and with two the margin stands in for it.
+      names: of the attacks, or `module:NAME` of your own.
       norm: "linf" or "l2".
-      steps: of each attack; PGD's step is 2.5 radii over `steps` (Madry et al. 2018), APGD's its own (Croce and
-        Hein 2020).
+      steps: of each attack that has steps; a step is 2.5 radii over `steps` (Madry et al. 2018), APGD chooses its own.
       restarts: of each attack.
       batch_size: images at a time.
+
+    Raises:
+      ConfigError: an unknown attack, or one that does not take these restarts or this norm.
     """
-    pgd = image.PGD(1.0, 2.5 / steps, steps, norm=norm, restarts=restarts)  # the radius is set at each call
-    auto = apgd.APGD(1.0, steps, norm=norm, restarts=restarts)
-    return {
-        "pgd": WhiteBox(logits_fn, pgd, batch_size=batch_size),
-        "apgd_ce": WhiteBox(logits_fn, auto, apgd.apgd, "cross_entropy", batch_size),
-        "apgd_dlr": WhiteBox(logits_fn, auto, apgd.apgd, "dlr" if classes > 2 else "margin", batch_size),
-    }
+    found = {}
+    for name in names:
+        attack = ATTACKS.resolve(name, "attacks")
+        schedule = {"steps": steps, "step": str(2.5 / steps)}  # the radius is set at each call, here it is 1
+        fields = {field.name for field in dataclasses.fields(attack.settings)} if attack.settings else set()
+        settings: Any = attack.settings
+        if fields & {*schedule}:
+            settings = dataclasses.replace(settings, **{k: v for k, v in schedule.items() if k in fields})
+        at = attack.at(settings, 1.0, norm=norm, restarts=restarts)
+        found[attack.name] = WhiteBox(logits_fn, at, attack.run, attack.loss_for(classes), batch_size)
+    return found
 
 
 def robust_accuracy(
     logits_fn: Logits,
-    params: Any,
-    images: Any,
-    labels: Any,
+    params: PyTree,
+    images: Float[Array | np.ndarray, "examples height width channels"],
+    labels: Int[Array | np.ndarray, " examples"],
     *,
     epsilons: Sequence[float | str],
-    attacks: Mapping[str, WhiteBox] | None = None,
+    attacks: Mapping[str, WhiteBox] | Sequence[str] = STANDARD,
     norm: str = "linf",
     ids: Sequence[str] | None = None,
     seed: int = 0,
     batch_size: int = 96,
 ) -> RobustAccuracy:
-    """Attacks every example at every radius, each attack by itself.
+    """Attack every example at every radius, each attack by itself.
 
     An attack goes on at a radius with those that it has not broken at a smaller one.
 
@@ -144,8 +164,8 @@ def robust_accuracy(
       images: f32[N, H, W, C] in [0, 1].
       labels: i32[N] in [0, C).
       epsilons: rising radii above 0 in pixel units, numbers or "8/255".
-      attacks: on the same `logits_fn`, by name, with `settings.with_epsilon`; None: `standard_attacks` of `norm`.
-      norm: "linf" or "l2", of the standard attacks.
+      attacks: names for `standard_attacks`, or your own on the same `logits_fn`, {name: `WhiteBox`}.
+      norm: "linf" or "l2", of attacks by name.
       ids: N different names, which also decide each example's random start; None: "0", "1", ...
       seed: of the random starts.
       batch_size: images at a time.
@@ -164,7 +184,8 @@ def robust_accuracy(
     if not radii or sorted(set(radii)) != radii:
         raise ConfigError("epsilons", tuple(epsilons), "at least one radius, rising")
     if norm == "l2":
-        checks.validate_l2(radii[-1], checks.spread(radii[-1], images, "epsilons"), images)
+        given = jnp.asarray(images)
+        checks.validate_l2(radii[-1], checks.spread(radii[-1], given, "epsilons"), given)
     logits = _logits(logits_fn, params, images, batch_size)
     labels = np.asarray(labels)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
@@ -173,13 +194,10 @@ def robust_accuracy(
         )
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise DataError(f"labels lie in {labels.min()}..{labels.max()}, the model has classes 0..{logits.shape[1] - 1}")
-    if attacks is None:
-        attacks = standard_attacks(logits_fn, logits.shape[1], norm, batch_size=batch_size)
-    named = isinstance(attacks, Mapping) and all(isinstance(attack, WhiteBox) for attack in attacks.values())
-    if not (named and attacks):
-        raise ConfigError(
-            "attacks", attacks, "at least one WhiteBox by its name, {'pgd': ...}, or None for the standard ones"
-        )
+    if not attacks or isinstance(attacks, str):
+        raise ConfigError("attacks", attacks, "names of attacks, at least one, or {name: WhiteBox}")
+    if not isinstance(attacks, Mapping):
+        attacks = standard_attacks(logits_fn, logits.shape[1], attacks, norm=norm, batch_size=batch_size)
     predicted = logits.argmax(axis=1)
     drawn = keys.example_keys(keys.stream(seed, "robust accuracy"), names)
     survived = {}
@@ -189,13 +207,10 @@ def robust_accuracy(
     return RobustAccuracy(names, labels, predicted, tuple(epsilons), survived)
 
 
-def _logits(logits_fn: Logits, params: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """f32[N, C], in batches of one shape."""
-    run, count, parts = jax.jit(logits_fn), len(images), []
-    for start in range(0, count, batch_size):
-        take = np.minimum(np.arange(start, start + batch_size), count - 1)
-        parts.append(np.asarray(run(params, images[take]))[: count - start])
-    found = np.concatenate(parts)
+def _logits(
+    logits_fn: Logits, params: PyTree, images: Float[np.ndarray, "examples height width channels"], batch_size: int
+) -> Float[np.ndarray, "examples classes"]:
+    found: np.ndarray = RowMap(lambda params, x: logits_fn(params, x), None, batch_size)(params, images)
     if found.ndim != 2 or not np.isfinite(found).all():
         raise DataError(f"logits_fn gives shape {found.shape} and must give [N, C], all numbers finite")
     return found

@@ -1,12 +1,12 @@
 """White-box robustness, end to end: the attack differentiates through encoder and head together.
 
-    attack = WhiteBox(logits_fn, image.PGD(epsilon="4/255", step_size="1/255", steps=10, restarts=2))
+    attack = WhiteBox(logits_fn, PGD(epsilon="4/255", step_size="1/255", steps=10, restarts=2))
     found = attack(params, images, labels, keys)             # params: encoder and head, as one pytree
     found.correct.mean()                                     # robust accuracy: right before and after
 
-``logits_fn(params, images f32[B, H, W, C]) -> f32[B, C]`` is the deployed model, batch norm in evaluation mode.
+`logits_fn(params, images f32[B, H, W, C]) -> f32[B, C]` is the deployed model, batch norm in evaluation mode.
 Parameters are arguments, so one `WhiteBox` compiles once for all heads of one shape, all seeds, all upstream ratios and
-all epsilons. :mod:`ranjax.attacks.masking` says whether such a figure is to be believed.
+all epsilons. `ranjax.attacks.masking` says whether such a figure is to be believed.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from ranjax.attacks import losses, transforms
-from ranjax.attacks import pgd as image
-from ranjax.attacks.ascent import KeyedLoss
+from ranjax.attacks.ascent import ImageAttack, KeyedLoss
+from ranjax.attacks.attack_table import AtRadius
+from ranjax.attacks.pgd import pgd
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.training.row_map import RowFunction, RowMap
 
-Logits = Callable[..., jax.Array]
-RowFunction = Callable[[Any, Any], Any]
+Logits = Callable[..., Float[Array, "batch classes"]]
 MapRows = Callable[[RowFunction, int], RowFunction]
-"""``(fn(shared, rows) -> rows, batch size) -> the same function of any number of rows``: where the work is done."""
+"""`(fn(shared, rows) -> rows, batch size) -> the same function of any number of rows`: where the work is done."""
 
 
 _JUDGE = 0x4A554447  # names the draw that a random model is judged by, apart from those of the attack's steps
@@ -36,32 +38,32 @@ class Robustness(NamedTuple):
     """What one attack did to N examples; every example counts once.
 
     Attributes:
-      clean_correct: bool[N].
-      correct: bool[N], right before the attack and on the worst iterate of all restarts.
-      clean_logits, logits: f32[N, C], before and on the adversarial image.
-      loss: f32[N], on the adversarial image.
-      finite: bool[N], False where a loss or gradient was not finite, so that the image came back clean: not robustness.
-      images: f32[N, H, W, C], or None where they were not asked for.
+      clean_correct: right without an attack.
+      correct: right before the attack and on the worst iterate of all restarts.
+      clean_logits, logits: before and on the adversarial image.
+      loss: on the adversarial image.
+      finite: False where a loss or gradient was not finite, so that the image came back clean: not robustness.
+      images: the adversarial images, or None where nobody asked for them.
     """
 
-    clean_correct: np.ndarray
-    correct: np.ndarray
-    clean_logits: np.ndarray
-    logits: np.ndarray
-    loss: np.ndarray
-    finite: np.ndarray
-    images: np.ndarray | None = None
+    clean_correct: Bool[np.ndarray, " examples"]
+    correct: Bool[np.ndarray, " examples"]
+    clean_logits: Float[np.ndarray, "examples classes"]
+    logits: Float[np.ndarray, "examples classes"]
+    loss: Float[np.ndarray, " examples"]
+    finite: Bool[np.ndarray, " examples"]
+    images: Float[np.ndarray, "examples height width channels"] | None = None
 
 
 class WhiteBox:
     """An attack on a classifier, compiled once per shape of parameters and micro-batch.
 
     Args:
-      logits_fn: ``(params, images) -> logits``; with `draws`, ``(params, images, keys key[B]) -> logits``. Where a call
-        gives rows `beside`, ``((params, beside), images)``.
+      logits_fn: `(params, images) -> logits`; with `draws`, `(params, images, keys key[B]) -> logits`. Where a call
+        gives side inputs, `((params, side_inputs), images)`.
       settings: of the attack, a pytree whose leaves (epsilon, step size) may change without compiling.
-      attack: ``(loss_fn, images, keys, settings) -> result`` with fields `images`, `loss`, `finite`; the loss function
-        gives ``(loss f32[B], success bool[B])``. E.g. `image.pgd`, `apgd.apgd`.
+      attack: `(loss_fn, images, keys, settings) -> ImageAttack`; the loss function gives `(loss f32[B], success
+        bool[B])`. E.g. the `run` of an entry of `attack_table.ATTACKS`.
       loss: "cross_entropy", "dlr" or "margin"; multi-label tasks: "binary_cross_entropy".
       batch_size: images at a time (on each device); the last micro-batch is filled up with copies that do not count.
       draws: above 0 for a model with a random or test-time part: the attack goes through it and raises the mean over
@@ -73,8 +75,8 @@ class WhiteBox:
     def __init__(
         self,
         logits_fn: Logits,
-        settings: Any,
-        attack: Callable[..., Any] = image.pgd,
+        settings: AtRadius,
+        attack: Callable[..., ImageAttack] = pgd,
         loss: str = "cross_entropy",
         batch_size: int = 96,
         draws: int = 0,
@@ -89,9 +91,9 @@ class WhiteBox:
         def loss_of(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
             return losses.of_classifier(lambda x: x, labels, loss)(logits)
 
-        def run(shared: Any, rows: Any) -> Any:
-            (params, settings), (images, labels, keys, beside) = shared, rows
-            params = params if beside is None else (params, beside)
+        def run(shared: PyTree, rows: PyTree) -> tuple[jax.Array, ...]:
+            (params, settings), (images, labels, keys, side_inputs) = shared, rows
+            params = params if side_inputs is None else (params, side_inputs)
             loss_fn: Any
             if draws:
                 own = jax.vmap(lambda key: jax.random.fold_in(key, _JUDGE))(keys)
@@ -111,48 +113,32 @@ class WhiteBox:
             clean, attacked = deployed(images), deployed(result.images)
             before = ~losses.is_wrong(clean, labels)
             # The kept iterate is wrong wherever any was; the clean image is one the attacker may always choose.
-            return (
-                before,
-                before & ~losses.is_wrong(attacked, labels),
-                clean,
-                attacked,
-                result.loss,
-                result.finite,
-                result.images,
-            )
+            correct = before & ~losses.is_wrong(attacked, labels)
+            return before, correct, clean, attacked, result.loss, result.finite, result.images
 
-        self._run = jax.jit(run)
-        self._mapped = self._alone if map_rows is None else map_rows(run, batch_size)
-
-    def _alone(self, shared: Any, rows: Any) -> tuple[np.ndarray, ...]:
-        count, parts = len(rows[0]), []
-        for start in range(0, count, self.batch_size):
-            take = np.minimum(np.arange(start, start + self.batch_size), count - 1)
-            outputs = self._run(shared, jax.tree.map(lambda x: x[take], rows))  # noqa: B023
-            parts.append([np.asarray(output)[: count - start] for output in outputs])
-        return tuple(np.concatenate(field) for field in zip(*parts))
+        self._mapped = RowMap(run, None, batch_size) if map_rows is None else map_rows(run, batch_size)
 
     def __call__(
         self,
-        params: Any,
-        images: Any,
-        labels: Any,
-        keys: jax.Array,
+        params: PyTree,
+        images: Float[Array | np.ndarray, "examples height width channels"],
+        labels: Int[Array | np.ndarray, " examples"] | Float[Array | np.ndarray, "examples classes"],
+        keys: Key[Array, " examples"],
         *,
-        beside: Any = None,
-        settings: Any = None,
+        side_inputs: PyTree = None,
+        settings: AtRadius | None = None,
         keep_images: bool = False,
     ) -> Robustness:
-        """Attacks N images.
+        """Attack N images.
 
         Args:
           params: of `logits_fn`.
-          images: f32[N, H, W, C] in [0, 1].
-          labels: i32[N], or f32[N, C] multi-hot.
-          keys: key[N] from ``keys.example_keys``: the result of an example does not depend on its batch.
-          beside: what the model is given beside each image and the attacker leaves be, e.g. the embedding of a question
-            about it: an array (or a tree of them) with N rows.
-          settings: others of the same kind, e.g. ``settings.with_epsilon(...)``.
+          images: in [0, 1].
+          labels: classes, or multi-hot.
+          keys: from `keys.example_keys`: the result of an example does not depend on its batch.
+          side_inputs: further inputs of the model that the attacker leaves as they are, e.g. the embedding of a question
+            about each image: an array (or a tree of them) with N rows.
+          settings: others of the same kind, e.g. `settings.with_epsilon(...)`.
           keep_images: return the adversarial images.
 
         Raises:
@@ -164,69 +150,37 @@ class WhiteBox:
         if count == 0 or len(labels) != count or keys.shape != (count,) or labels.ndim != 1 + self.multi_label:
             raise DataError(f"images {images.shape}, labels {labels.shape} and keys {keys.shape} do not fit each other")
         if not self.multi_label and labels.min() < 0:
-            raise DataError(f"label {labels.min()} in row {labels.argmin()}: leave out rows that the task has not")
+            raise DataError(
+                f"label {labels.min()} in row {labels.argmin()}: leave out rows without a class of the task"
+            )
+        rows = [len(leaf) for leaf in jax.tree.leaves(side_inputs)]
+        if any(length != count for length in rows):
+            raise DataError(f"{rows} rows of side inputs for {count} images")
         shared = (params, self.settings if settings is None else settings)
-        if any(len(leaf) != count for leaf in jax.tree.leaves(beside)):
-            raise DataError(f"{[len(x) for x in jax.tree.leaves(beside)]} rows beside {count} images")
-        outputs = self._mapped(shared, (images, labels, keys, beside))
+        outputs = self._mapped(shared, (images, labels, keys, side_inputs))
         return Robustness(*outputs if keep_images else outputs[:-1])
-
-    def curve(
-        self, params: Any, images: Any, labels: Any, keys: jax.Array, epsilons: Sequence[float]
-    ) -> list[Robustness]:
-        """One result for each radius above 0, with the step in proportion; nothing compiles anew."""
-        return [
-            self(params, images, labels, keys, settings=self.settings.with_epsilon(epsilon)) for epsilon in epsilons
-        ]
-
-
-def worst_case(results: Sequence[Robustness]) -> Robustness:
-    """The worst of several attacks on the same examples: right only where right under all of them.
-
-    Logits, loss and images of an example are those of the first attack that broke it, else of the first attack.
-
-    Raises:
-      DataError: no result, or results of different examples.
-    """
-    if not results or any(not np.array_equal(r.clean_correct, results[0].clean_correct) for r in results):
-        raise DataError("worst_case needs results of the same examples under one model")
-    correct = np.stack([r.correct for r in results])
-    first = np.where(correct.all(0), 0, correct.argmin(0))
-
-    def of_first(name: str) -> Any:
-        fields = [getattr(r, name) for r in results]
-        return None if any(f is None for f in fields) else np.stack(fields)[first, np.arange(correct.shape[1])]
-
-    return results[0]._replace(
-        correct=correct.all(0),
-        logits=of_first("logits"),
-        loss=of_first("loss"),
-        finite=np.stack([r.finite for r in results]).all(0),
-        images=of_first("images"),
-    )
 
 
 def survivors(
     attacks: Sequence[WhiteBox],
-    params: Any,
-    images: Any,
-    labels: Any,
-    keys: jax.Array,
+    params: PyTree,
+    images: Float[Array | np.ndarray, "examples height width channels"],
+    labels: Int[Array | np.ndarray, " examples"] | Float[Array | np.ndarray, "examples classes"],
+    keys: Key[Array, " examples"],
     epsilons: Sequence[float],
-    alive: Any,
-    beside: Any = None,
-) -> dict[float, np.ndarray]:
-    """Who is still right at each radius under every attack: {epsilon: bool[N]}, which only falls as epsilon rises.
+    alive: Bool[Array | np.ndarray, " examples"],
+    side_inputs: PyTree = None,
+) -> dict[float, Bool[np.ndarray, " examples"]]:
+    """Return which examples are still right at each radius under every attack; they only become fewer with the radius.
 
     Radii are taken from the least. What broke an example in a smaller ball lies in the larger one, too, and one attack
     that breaks it is enough, so only those still right are attacked again.
 
     Args:
       attacks: on one model; each scales its step with the radius where it has one.
-      params, images, labels, keys: as `WhiteBox.__call__`.
+      params, images, labels, keys, side_inputs: as `WhiteBox.__call__`.
       epsilons: above 0, in pixel units.
-      alive: bool[N], e.g. who is right without an attack.
-      beside: as `WhiteBox.__call__`.
+      alive: e.g. where the model is right without an attack.
 
     Raises:
       ConfigError: a radius that is not above 0.
@@ -241,8 +195,8 @@ def survivors(
             if not rows.size:
                 break
             settings = attack.settings.with_epsilon(epsilon)
-            own = jax.tree.map(lambda x: x[rows], beside)  # noqa: B023
-            found_ = attack(params, images[rows], labels[rows], keys[rows], beside=own, settings=settings)
-            left[rows] &= found_.correct
+            own = jax.tree.map(lambda x: x[rows], side_inputs)  # noqa: B023
+            result = attack(params, images[rows], labels[rows], keys[rows], side_inputs=own, settings=settings)
+            left[rows] &= result.correct
         found[epsilon] = left.copy()
     return found

@@ -180,7 +180,7 @@ def radius_points(frame: pd.DataFrame, main: object) -> list[Row]:
       main: evaluate.epsilon of the config.
     """
     at_main = wording.radius_of(main)
-    worst = "worst" if len(frames.where(frame, attack="worst")) else "pgd"
+    worst = labels.main_attack(frame["attack"])
     radii = {worst: at_main} if at_main is not None else {}
     radii |= {} if len(frames.where(frame, attack=f"{worst}@0")) else {"none": 0.0}
     points = []

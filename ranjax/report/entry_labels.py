@@ -119,6 +119,16 @@ def is_ablation(item: object) -> bool:
     )
 
 
+def main_attack(names: Iterable[object]) -> str:
+    """Return the attack that figures of the task under attack are shown of: the worst of all, or the only one.
+
+    Args:
+      names: of the attacks that the task's rows hold.
+    """
+    found = sorted({str(name).partition("@")[0] for name in names} - {"none", "transfer", "words", "nan", "None"})
+    return "worst" if "worst" in found or not found else found[0]
+
+
 def attack_name(name: object) -> str:
     """Return the label of an attack; one that is not known in capitals."""
     name = str(name)

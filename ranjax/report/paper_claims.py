@@ -132,7 +132,7 @@ def _wanted(results: Results, table: Mapping[_Key, Row]) -> Iterator[_Wanted]:
     conditions = [item["condition"] for item in results.get("effects") or [] if item.get("kind") == "noise"]
     condition = conditions[0] if conditions else None
     ratios = sorted({item["ratio"] for item in table.values() if item.get("condition") == condition and item["ratio"]})
-    hit = "worst" if any(key.attack == "worst" for key in table) else "pgd"
+    hit = labels.main_attack(key.attack for key in table if key.task == "finding")
     least, most = (ratios[0], ratios[-1]) if ratios else (None, None)
 
     def effect(ratio: float, method: str, task: str, split: str, attack: str) -> _Key:
@@ -164,7 +164,7 @@ def _known(table: Mapping[_Key, Row], claim: str, wanted: int, key: _Key) -> Ite
     item = table.get(key)
     if item is None:
         return
-    attacked = labels.attack_label(item.get("attack"), ["pgd", "worst"])
+    attacked = labels.attack_label(item.get("attack"), ["one", "another"])
     what = f"{wording.metric_label(item['metric'])}, {wording.split_label(item.get('split'))}, {attacked}"
     noise = wording.percent(item["ratio"])
     if item.get("kind"):

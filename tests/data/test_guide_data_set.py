@@ -25,7 +25,7 @@ TINY = """
     config.pretrain.steps, config.pretrain.batch_size, config.noise.ratios = 2, 8, (0.0,)
     config.adapt.methods, config.adapt.seeds, config.adapt.epochs = ("lp",), 1, 2
     config.evaluate.attacks, config.evaluate.attacked_examples, config.evaluate.bootstrap = ("pgd",), 4, 50
-    config.evaluate.steps, config.evaluate.radii, config.evaluate.masking_examples = 1, ("",), 0
+    config.evaluate.pgd.steps, config.evaluate.radii, config.evaluate.masking_examples = 1, ("",), 0
     return config
 """
 

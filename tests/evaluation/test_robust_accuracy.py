@@ -70,6 +70,9 @@ def test_the_standard_attacks_find_a_linear_models_worst_case(case):
     found = robust_accuracy(logits_fn, params, images, labels, epsilons=RADII[1:2], batch_size=16)
     assert set(found.survived) == {"pgd", "apgd_ce", "apgd_dlr"}
     np.testing.assert_array_equal(found.worst[0], lead > 4 / 255)
+    alone = robust_accuracy(logits_fn, params, images, labels, epsilons=RADII[1:2], attacks=("apgd_ce",), batch_size=16)
+    assert set(alone.survived) == {"apgd_ce"}
+    np.testing.assert_array_equal(alone.survived["apgd_ce"], found.survived["apgd_ce"])
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_the_standard_attacks_find_a_linear_models_worst_case(case):
         ({"epsilons": (8,), "norm": "l2"}, ConfigError, "the root of an image's 6 numbers"),
         ({"epsilons": ()}, ConfigError, "at least one radius"),
         ({"attacks": {}}, ConfigError, "at least one"),
-        ({"attacks": ("pgd",)}, ConfigError, r"attacks = \('pgd',\): expected at least one WhiteBox by its name"),
+        ({"attacks": ("pdg",)}, ConfigError, r"attacks = 'pdg': expected an attack .*did you mean 'pgd'"),
         ({"images": 200.0}, DataError, r"allowed: \[0, 1\]"),
         ({"labels": np.full(11, 2)}, DataError, r"labels lie in 2\.\.2, the model has classes 0\.\.1"),
         ({"labels": np.zeros(3, int)}, DataError, "for each of 11 images"),

@@ -61,7 +61,7 @@ def test_robust_accuracy_of_a_linear_model_is_its_closed_form(case, attack):
     np.testing.assert_allclose(found.clean_logits, logits_fn(params, images), atol=1e-5)
     assert found.finite.all()
     by_epsilon = [(margin > e * reach).sum() for e in (0.01, 0.02, 0.03)]
-    found = attack.curve(params, images, labels, keys, [0.01, 0.02, 0.03])
+    found = [attack(params, images, labels, keys, settings=attack.settings.with_epsilon(e)) for e in (0.01, 0.02, 0.03)]
     assert [f.correct.sum() for f in found] == by_epsilon
     assert found[0].images is None
 
@@ -79,11 +79,11 @@ def test_every_example_counts_once_and_batches_do_not_matter(case, attack):
 def test_other_heads_and_radii_compile_nothing_anew(case, attack):
     params, images, labels, keys = case
     attack(params, images, labels, keys)
-    compiled = attack._run._cache_size()
+    compiled = attack._mapped._compiled._cache_size()
     other = jax.tree.map(lambda x: 2 * x, params)
     attack(other, images, labels, keys, settings=attack.settings.with_epsilon(0.05))
     attack(params, images[:3], labels[:3], keys[:3])
-    assert attack._run._cache_size() == compiled == 1
+    assert attack._mapped._compiled._cache_size() == compiled == 1
 
 
 def test_multi_label_needs_every_class_right(case):
@@ -109,30 +109,13 @@ def test_what_stands_beside_each_image_stays_with_it(case):
         return logits_fn(own, x) + beside
 
     attack = robustness.WhiteBox(beside_fn, image.PGD(epsilon=EPSILON, step_size=EPSILON / 4, steps=3), batch_size=5)
-    found = attack(params, images, labels, keys, beside=shift, keep_images=True)
+    found = attack(params, images, labels, keys, side_inputs=shift, keep_images=True)
     np.testing.assert_allclose(found.clean_logits, logits_fn(params, images) + shift, atol=1e-5)
     np.testing.assert_allclose(found.logits, logits_fn(params, jnp.asarray(found.images)) + shift, atol=1e-5)
     left = robustness.survivors([attack], params, images, labels, keys, [EPSILON], found.clean_correct, shift)
     np.testing.assert_array_equal(left[EPSILON], found.correct)
-    with pytest.raises(DataError, match=r"\[3\] rows beside 13 images"):
-        attack(params, images, labels, keys, beside=shift[:3])
-
-
-def test_worst_case_of_several_attacks():
-    def result(correct, tag):
-        correct = np.asarray(correct, bool)
-        ones = np.ones(3, bool)
-        return robustness.Robustness(ones, correct, np.zeros((3, 2)), np.full((3, 2), tag), np.full(3, tag), ones)
-
-    worst = robustness.worst_case([result([1, 0, 1], 1.0), result([0, 0, 1], 2.0)])
-    np.testing.assert_array_equal(worst.correct, [False, False, True])
-    np.testing.assert_array_equal(worst.loss, [2.0, 1.0, 1.0])
-    assert worst.images is None
-    with pytest.raises(DataError, match="same examples"):
-        robustness.worst_case([])
-    fewer = robustness.Robustness(*(x[:2] for x in result([1, 1, 1], 0.0)[:6]))
-    with pytest.raises(DataError, match="same examples"):
-        robustness.worst_case([result([1, 1, 1], 0.0), fewer])
+    with pytest.raises(DataError, match=r"\[3\] rows of side inputs for 13 images"):
+        attack(params, images, labels, keys, side_inputs=shift[:3])
 
 
 def test_bad_input_is_named(case, attack):
@@ -163,7 +146,8 @@ def test_a_curve_and_its_survivors_are_the_closed_form_at_every_radius(case, att
     params, images, labels, keys = case
     margin, reach = margins(params, images, labels)
     radii = (0.01, 0.02, 0.03)
-    for epsilon, found in zip(radii, attack.curve(params, images, labels, keys, radii)):
+    for epsilon in radii:
+        found = attack(params, images, labels, keys, settings=attack.settings.with_epsilon(epsilon))
         np.testing.assert_array_equal(found.correct, margin > epsilon * reach)
     left = robustness.survivors([attack], params, images, labels, keys, radii[::-1], margin > 0)
     assert list(left) == sorted(radii)

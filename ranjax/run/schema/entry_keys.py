@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from ranjax.core.checks import Key, anything
 from ranjax.core.errors import ConfigError
 from ranjax.core.registry import Named, Table
-from ranjax.core.settings import Group, keys_of, read, value_at
+from ranjax.core.settings import DataclassInstance, Group, keys_of, read, value_at
 
 T = TypeVar("T", bound=Named)
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class EntryKeys(Generic[T]):
     table: Table[T]
     named_by: tuple[str, ...]
     prefix: str
-    settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, DataclassInstance] = dataclasses.field(default_factory=dict)
     reserved: tuple[str, ...] = ()
     accepts: Callable[[T], str] = anything
 
@@ -103,6 +103,14 @@ class EntryKeys(Generic[T]):
         settings = self.settings_of(config, entry)
         return {} if settings is None else vars(settings)
 
+    def recorded(self, config: ConfigDict, *keys: str) -> dict[str, object]:
+        """Return the settings of the entries that a config names, and the SHA-256 of their sources from outside."""
+        named = self.named(config, *keys)
+        found: dict[str, object] = {
+            name: dict(options) for name in named if (options := self.options_of(config, named[name]))
+        }
+        return found | {f"source of {name}": sha for name in named if (sha := self.table.source_of(name))}
+
     def check_name(self, entry: T, taken: ConfigDict) -> None:
         """Raise ConfigError where `prefix.ENTRY` is a key of its own, e.g. an attack called "batch_size"."""
         is_key = entry.name in taken and not isinstance(taken[entry.name], ConfigDict)
@@ -119,5 +127,5 @@ class EntryKeys(Generic[T]):
             if entry not in named and value != key.default:
                 yield f"{key.name} = {value!r} is not used: {self.named_by[0]} does not name {entry!r}"
 
-    def _defaults(self, entry: T) -> Any:
+    def _defaults(self, entry: T) -> DataclassInstance | None:
         return self.settings.get(entry.name, getattr(entry, "settings", None))

@@ -1,6 +1,5 @@
 """Keys of the upstream noise: ratios, the attack that makes the noisy pairs."""
 
-import dataclasses
 from dataclasses import dataclass
 
 from ranjax.attacks.attack_table import ATTACKS, PGDSettings, raises_any_loss
@@ -169,10 +168,4 @@ def recorded(config: Config) -> dict[str, object]:
     noise = config.noise
     names = [name for name in (key.name.removeprefix("noise.") for key in KEYS) if name not in NOT_IN_A_PAIR]
     found = {name: list(noise[name]) if isinstance(noise[name], tuple) else noise[name] for name in names}
-    for table, key in ((IMAGE_ATTACKS, "noise.image_attack"), (RECIPE_KEYS, "noise.recipe")):
-        for entry in table.named(config, key).values():
-            if (settings := table.settings_of(config, entry)) is not None:
-                found[entry.name] = dataclasses.asdict(settings)
-            if source := table.table.source_of(entry.name):
-                found[f"source of {entry.name}"] = source
-    return found
+    return found | IMAGE_ATTACKS.recorded(config) | RECIPE_KEYS.recorded(config, "noise.recipe")

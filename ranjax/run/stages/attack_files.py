@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from ranjax import models
 from ranjax.attacks.success import attack_success
@@ -243,8 +242,8 @@ def recalls(
     noisy = [store[pair.id] for pair in pairs]
 
     def ranks(images: np.ndarray, tokens: Sequence[np.ndarray], written: Sequence[str]) -> retrieval.Ranks:
-        features: list[Float[np.ndarray, "rows width"]] = [image_of(params, images), text_of(params, tuple(tokens))]
-        return retrieval.ranks(*map(retrieval.unit, features), owners, texts_as_written=written)
+        image, text = (retrieval.unit(found) for found in (image_of(params, images), text_of(params, tuple(tokens))))
+        return retrieval.ranks(image, text, owners, texts_as_written=written)
 
     reports = [report for pair in pairs for report in pair.reports]
     clean: Tokens = tokenizer.encode(reports, length)

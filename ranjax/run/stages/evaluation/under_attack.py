@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
+import jax
 import numpy as np
+from jaxtyping import Bool, Float, PyTree
 from safetensors.numpy import load_file
 
 from ranjax.attacks import masking
@@ -26,14 +28,23 @@ ADVERSARIES = "adversaries.safetensors"
 WORST = "worst"
 
 
+class Attacked(NamedTuple):
+    """The examples that are attacked: images, labels, a key each, and inputs of the model that are left as they are."""
+
+    images: Float[np.ndarray, "examples height width channels"]
+    labels: np.ndarray
+    keys: jax.Array
+    side_inputs: np.ndarray | None = None
+
+
 def attack(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     """Attack every method's first heads, and zero-shot: by the reference attack, and the worst of all, at every radius."""
     config, reference = subject.config, reference_attack(subject)
     examples = subject.some(split, config.attacked_examples)
-    images = to_float(examples.images)
     keys = common.example_keys(subject.context, "evaluate/attack", examples.ids)
+    attacked = Attacked(to_float(examples.images), examples.labels, keys)
     clean = common.image_features(subject.context, subject.functions, subject.params, examples.images)
-    asked = subject.question_features(split, examples)
+    questions = subject.question_features(split, examples)
     heads = [(name, range(min(config.attacked_seeds, m.seeds))) for name, m in subject.methods.items()]
     # Zero-shot has no head, so it is there once; its prompts compete for one label.
     subjects: list[tuple[str, Sequence[int]]] = [*heads]
@@ -49,14 +60,14 @@ def attack(subject: EvaluatedEncoder, record: Record, split: str) -> None:
             logits, by_radius = [], []
             for seed in seeds:
                 subject.context.check_stop(f"attacking {method}")
-                beside = subject.extra_input(method, asked)
-                result, curve = _one_head(subject, split, method, seed, images, examples.labels, keys, beside)
+                own = attacked._replace(side_inputs=subject.extra_input(method, questions))
+                result, curve = _one_head(subject, split, method, seed, own)
                 # What was wrong before counts as wrong, even where the attacked image is right.
                 logits.append(_wrong_stays_wrong(subject, result, examples.labels))
                 by_radius.append(curve)
                 if split == "test" and seed == 0 and method != "zero_shot":
                     sides = (clean, examples.images, result.images)
-                    feature_views.view_attacked(subject, record, method, *sides, single, asked)
+                    feature_views.view_attacked(subject, record, method, *sides, single, questions)
                 if _is_surrogate(subject, method) and seed == 0:
                     _keep(subject, split, result.images)
                 done += 1
@@ -75,14 +86,7 @@ def attack(subject: EvaluatedEncoder, record: Record, split: str) -> None:
 
 
 def _one_head(
-    subject: EvaluatedEncoder,
-    split: str,
-    method: str,
-    seed: int,
-    images: np.ndarray,
-    labels: np.ndarray,
-    keys: Any,
-    beside: np.ndarray | None,
+    subject: EvaluatedEncoder, split: str, method: str, seed: int, examples: Attacked
 ) -> tuple[Robustness, dict[str, np.ndarray]]:
     """The reference attack's result on one head, and which images are right at the other radii.
 
@@ -92,9 +96,11 @@ def _one_head(
 
     def attacked() -> dict[str, np.ndarray]:
         params = subject.parameters(method, seed)
-        result = _box(subject, method, reference)(params, images, labels, keys, beside=beside, keep_images=True)
+        result = _box(subject, method, reference)(
+            params, *examples[:3], side_inputs=examples.side_inputs, keep_images=True
+        )
         fields = {f"result {name}": np.asarray(value) for name, value in result._asdict().items() if value is not None}
-        curve = _curve(subject, method, (params, images, labels, keys), beside, result)
+        curve = _curve(subject, method, params, examples, result)
         return fields | {f"curve {name}": np.asarray(value) for name, value in curve.items()}
 
     found = subject.context.checkpointed_arrays(f"{split} {method} {seed}", attacked)
@@ -118,7 +124,7 @@ def check_masking(subject: EvaluatedEncoder, record: Record, split: str) -> None
     if not (config.masking_examples and config.attacked_seeds):
         return
     examples = subject.some(split, config.masking_examples)
-    asked = subject.question_features(split, examples)
+    questions = subject.question_features(split, examples)
     attack = ATTACKS[reference_attack(subject)]
     for method in _suspects(subject, record, split):
         subject.context.check_stop("before the masking checks")
@@ -127,10 +133,10 @@ def check_masking(subject: EvaluatedEncoder, record: Record, split: str) -> None
             verdict = f"not checked, as it answers by a draw; the attack goes through {config.draws} draws a step"
             record.lists["masking"].append({**where, "verdict": verdict, "checks": []})
             continue
-        beside, params = subject.extra_input(method, asked), subject.parameters(method)
+        side_inputs, params = subject.extra_input(method, questions), subject.parameters(method)
         found = masking.check(
             subject.deployed(method),
-            params if beside is None else (params, beside),
+            params if side_inputs is None else (params, side_inputs),
             to_float(examples.images),
             examples.labels,
             common.example_keys(subject.context, "evaluate/masking", examples.ids),
@@ -155,9 +161,9 @@ def _suspects(subject: EvaluatedEncoder, record: Record, split: str) -> list[str
         and row["seed"] is None
         and row["value"] is not None
     }
-    best = max((name for name in whole if name in standing), key=lambda name: standing[name], default=None)
+    best = max((name for name in whole if name in standing), key=lambda name: standing[name], default="")
     others = [name for name in whole if subject.methods[name].random or METHODS.source_of(name)]
-    chosen = [REFERENCE] * (REFERENCE in whole) + [best] * (best is not None) + others
+    chosen = [REFERENCE] * (REFERENCE in whole) + [best] * bool(best) + others
     return list(dict.fromkeys(chosen or whole[-1:]))
 
 
@@ -191,9 +197,9 @@ def _box(subject: EvaluatedEncoder, method: str, name: str) -> WhiteBox:
 
 
 def _curve(
-    subject: EvaluatedEncoder, method: str, everything: tuple[Any, Any, Any, Any], beside: Any, first: Robustness
-) -> dict[str, np.ndarray]:
-    """{attack: bool[N]}: the worst case at the main radius (where there are several attacks), at the others, and at 0.
+    subject: EvaluatedEncoder, method: str, params: PyTree, examples: Attacked, first: Robustness
+) -> dict[str, Bool[np.ndarray, " examples"]]:
+    """The worst case at the main radius (where there are several attacks), at the others, and at 0.
 
     Radius 0 is these images and this head unattacked: where a curve over the radii begins.
     """
@@ -204,13 +210,17 @@ def _curve(
     radii = {pixel_units(text): text for text in config.radii if text}
     below = [radius for radius in radii if radius < main]
     above = [radius for radius in radii if radius > main]
-    found = survivors(list(boxes.values()), *everything, below, first.clean_correct, beside=beside)
+
+    def alive_at(attacks: Iterable[WhiteBox], radii: Sequence[float], alive: np.ndarray) -> dict[float, np.ndarray]:
+        return survivors(list(attacks), params, *examples[:3], radii, alive, side_inputs=examples.side_inputs)
+
+    found = alive_at(boxes.values(), below, first.clean_correct)
     alive = found[max(below)] if below else first.clean_correct
     at_main = alive & first.correct
     others = [box for name, box in boxes.items() if name != reference]
     if others and main > 0:
-        at_main = survivors(others, *everything, [main], at_main, beside=beside)[main]
-    found |= survivors(list(boxes.values()), *everything, above, at_main, beside=beside)
+        at_main = alive_at(others, [main], at_main)[main]
+    found |= alive_at(boxes.values(), above, at_main)
     named = {f"{worst}@0": first.clean_correct}
     named |= {f"{worst}@{text}": found[radius] for radius, text in radii.items() if radius in found}
     return named if worst == reference else {WORST: at_main, **named}
@@ -249,15 +259,15 @@ def _transferred(
         return
     context, functions = subject.context, subject.functions
     clean = common.image_features(context, functions, subject.params, examples.images)
-    moved = common.image_features(context, functions, subject.params, images)
-    asked = subject.question_features(split, examples)
+    attacked = common.image_features(context, functions, subject.params, images)
+    questions = subject.question_features(split, examples)
     for method, seeds in subjects:
         if _is_surrogate(subject, method):
             continue
         rows = []
         for seed in seeds:
-            sides = ((examples.images, clean), (images, moved))
-            right = [subject.right(_logits(subject, method, seed, *side, asked), examples.labels) for side in sides]
+            sides = ((examples.images, clean), (images, attacked))
+            right = [subject.right(_logits(subject, method, seed, *side, questions), examples.labels) for side in sides]
             rows.append(right[0] & right[1])
         record.share(method, TASK, split, TRANSFER, "accuracy", np.stack(rows))
 
@@ -272,7 +282,7 @@ def _logits(
 ) -> np.ndarray:
     if method == "zero_shot":
         return subject.zero_shot_logits(features)
-    return subject.outputs(method, images, features, seed, asked)[1]
+    return subject.outputs(method, images, features, seed, questions)[1]
 
 
 def _wrong_stays_wrong(subject: EvaluatedEncoder, result: Robustness, labels: np.ndarray) -> np.ndarray:
