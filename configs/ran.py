@@ -1,7 +1,7 @@
 """The default job: the whole chain on the bundled radiographs, small enough for two CPU cores.
 
-python -m ranjax.main --config configs/ran.py            about 3 minutes
-python -m ranjax.main --config configs/ran.py:smoke      about a minute: every stage, too short to learn much
+ranjax run --config configs/ran.py            about 3 minutes
+ranjax run --config configs/ran.py:smoke      about a minute: every stage, too short to learn much
 """
 
 from ranjax.core.errors import ConfigError

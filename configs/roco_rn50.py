@@ -4,7 +4,7 @@ What it costs, before it runs, and before any weight is there (the folders named
 SIZES=experiments/scale/shapes; python -m experiments.scale --config configs/roco_rn50.py --devices 8 --pairs 59958 \
   --config.model.image_weights=$SIZES/resnet50 --config.model.text_weights=$SIZES/bert_base
 
-Needs the set, prepared by `python -m ranjax prepare roco` (docs/data.md), and the two towers: give the folders of any
+Needs the set, prepared by `ranjax prepare roco` (docs/data.md), and the two towers: give the folders of any
 ResNet-50 (transformers, timm, torchvision) and BERT. Sizes are this project's choice, not a published recipe's.
 """
 

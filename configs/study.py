@@ -1,11 +1,11 @@
 """The full study on the bundled radiographs: every ratio, the controls at 30 %, every method, every figure.
 
-python -m ranjax.main --config configs/study.py                    a night or more on two CPU cores; resumable
-python -m ranjax.main --config configs/study.py --config.seed=1    another upstream run; three of them make intervals
-python -m ranjax report runs/study runs/study_seed_1               over upstream runs
-python -m ranjax.main --config configs/study.py:evening            ratios 0 and 30 %; every method and figure
-python -m ranjax.main --config configs/study.py:claims             ratios 0, 10, 30 %, every condition; heads alone
-python -m ranjax.main --config configs/study.py:smoke              a few minutes: a method of every kind, learns nothing
+ranjax run --config configs/study.py                    a night or more on two CPU cores; resumable
+ranjax run --config configs/study.py --config.seed=1    another upstream run; three of them make intervals
+ranjax report runs/study runs/study_seed_1              over upstream runs
+ranjax run --config configs/study.py:evening            ratios 0 and 30 %; every method and figure
+ranjax run --config configs/study.py:claims             ratios 0, 10, 30 %, every condition; heads alone
+ranjax run --config configs/study.py:smoke              a few minutes: a method of every kind, learns nothing
 
 Hyper-parameters are chosen on the validation split, by the same small grid for every method (adapt.search_*).
 """

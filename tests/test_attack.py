@@ -1,4 +1,4 @@
-"""`python -m ranjax attack`: a user's images, reports and checkpoint in, attacked pairs and a summary out."""
+"""`ranjax attack`: a user's images, reports and checkpoint in, attacked pairs and a summary out."""
 
 import csv
 import dataclasses

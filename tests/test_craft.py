@@ -164,7 +164,7 @@ def test_parts_chunks_and_two_devices_together_change_no_gradient_on_noisy_pairs
 
 
 def verdict(workdir, *arguments):
-    """(exit code, what was printed) of `python -m ranjax verify`, in this process."""
+    """(exit code, what was printed) of `ranjax verify`, in this process."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         code = console.call(["verify", str(workdir), *arguments])

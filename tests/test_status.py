@@ -1,4 +1,4 @@
-"""`python -m ranjax status`: on an empty folder, while a run is on, after a kill or a stop, and on damaged files."""
+"""`ranjax status`: on an empty folder, while a run is on, after a kill or a stop, and on damaged files."""
 
 import json
 import os

@@ -1,6 +1,6 @@
 """Designs RAN on the validation split alone: clean and attacked accuracy of variants, end to end, with intervals.
 
-    python -m ranjax.main --config configs/ran.py --workdir runs/ran --until pretrain
+    ranjax run --config configs/ran.py --workdir runs/ran --until pretrain
     python -m experiments.design.ran runs/ran --condition coattack_30
     python -m experiments.design.ran runs/ran --condition coattack_30 --group scopes
 

@@ -186,7 +186,7 @@ def _chosen(facts: Facts) -> list[Row]:
     of_condition = [row for row in of_condition if "@" not in row["attack"] and row["metric"].lower() in _SHOWN]
     if facts.method:
         return [row for row in of_condition if row["method"] == facts.method]
-    # Methods that change the encoder have files of their own, by `python -m ranjax export`.
+    # Methods that change the encoder have files of their own, by `ranjax export`.
     return [row for row in of_condition if row["task"] in ("finding", "retrieval") and row["method"] not in _TOWER]
 
 

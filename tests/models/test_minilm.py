@@ -71,7 +71,7 @@ def test_embeddings_gradients_and_order_are_those_of_torch(folder, stored):
 
 
 def test_a_dual_encoder_with_this_text_tower_goes_through_pretrain_and_attack(folder, tmp_path):
-    """As ``python -m ranjax.main --config configs/ran.py --until=craft --config.model.text_weights=FOLDER`` would."""
+    """As ``ranjax run --config configs/ran.py --until=craft --config.model.text_weights=FOLDER`` would."""
     config, workdir = configs.default_config(), tmp_path / "run"
     data = config.data.radiographs
     config.data.image_size, config.model.patch_size = 32, 16

@@ -216,7 +216,7 @@ def upstream(context: Context) -> Source:
 
     store = NoisyStore.open(context.folder_of(context.craft_id) / "store")
     if faults := context.memoize(("damaged", store.fingerprint), store.damaged):
-        repair = f"python -m ranjax verify {context.workdir} --repair"
+        repair = f"ranjax verify {context.workdir} --repair"
         raise DataError(f"{faults[0].what} {repair} sets it aside; the same command then crafts it again.")
     return mix(source, store, context.stage_run.ratio, context.config.seed)
 

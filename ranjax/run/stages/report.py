@@ -198,9 +198,10 @@ def _run_facts(context: Context) -> dict[str, Any]:
                 {"name": other.stage, "condition": other.condition or None, "seconds": seconds, "skipped": done}
             )
     device = context.mesh.devices.flat[0]
+    program = "python -m ranjax.main" if Path(sys.argv[0]).name == "main.py" else "ranjax"
     return {
         "started": datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds"),
-        "command": "python -m ranjax.main " + " ".join(sys.argv[1:]),
+        "command": " ".join([program, *sys.argv[1:]]),
         "stages": stages,
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
