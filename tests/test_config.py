@@ -216,3 +216,14 @@ def test_load_names_what_is_wrong_with_a_config_file(tmp_path):
     assert configs.load(str(plain)) == configs.default_config()
     with pytest.raises(ConfigError, match="no argument"):
         configs.load(f"{plain}:smoke")
+
+
+def test_settings_of_a_method_that_is_not_fitted_are_named(config):
+    for name in ("lora.rank", "ran.cov", "lp.weight_decay"):
+        configs.override(config, f"adapt.{name}", "3")
+    assert configs.notes(config) == ["adapt.lora.rank = 3 is not used: adapt.methods does not name 'lora'"]
+    # A variant has its base's settings; a probe that defence examples attack is a linear one.
+    config.adapt.methods = ("at_lora", "lora_filter", "ran_without_mse")
+    assert [note.split()[0] for note in configs.notes(config)] == ["adapt.lp.weight_decay"]
+    config.adapt.defence_source = "probe"
+    assert configs.notes(config) == []

@@ -142,6 +142,13 @@ def check(config: Config) -> None:
     _check_needs(config, methods)
 
 
+def notes(config: Config) -> list[str]:
+    """Return what a config sets in vain: settings of methods that it does not name, nor a variant of them."""
+    bases = [method.variant_of for method in selected(config.adapt.methods).values()]
+    probe = ["lp"] if config.adapt.defence_source == "probe" else []
+    return list(TABLES[0].unused(config, *bases, *probe))
+
+
 def _check_parts(adapt: Config, name: str, method: Method) -> None:
     """Refuse to leave out a part that a method lacks, and weights that leave no loss."""
     settings, prefix, part = settings_of(adapt, name), key_prefix(name), method.leaves_out

@@ -118,9 +118,9 @@ class EntryKeys(Generic[T]):
             expected = f"another name: {self.prefix}.{entry.name} is a key"
             raise ConfigError(f"{type(entry).__name__}.name", entry.name, expected)
 
-    def unused(self, config: Config) -> Iterator[str]:
-        """Yield a note on each setting that a config changes of a built-in entry that it does not name."""
-        named = self.named(config)
+    def unused(self, config: Config, *others: str) -> Iterator[str]:
+        """Yield a note on each setting that a config changes of a built-in entry that it and `others` do not name."""
+        named = {*self.named(config), *others}
         for key in self.built_in_keys():
             group, entry, setting = key.name.split(".")
             value = config[group][entry][setting]

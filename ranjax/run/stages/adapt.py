@@ -23,7 +23,7 @@ from ranjax.methods import own_head, search
 from ranjax.methods.head_inputs import Examples, check_classes
 from ranjax.methods.head_training import class_weights_of, fit_heads
 from ranjax.methods.method_settings import Fit, HeadTraining, TowerTraining
-from ranjax.methods.table import METHODS, Method, selected, settings_of
+from ranjax.methods.table import METHODS, selected, settings_of
 from ranjax.methods.tower_methods import Images, Task, describe_scope, tower_fit
 from ranjax.methods.tower_training import Diverged, TowerOutcome, tune
 from ranjax.models import input_filter
@@ -105,15 +105,8 @@ def run(context: Context) -> dict[str, Any]:
     width = int(functions.config.embed_dim)
     chosen = {"examples": len(train.ids), "shots": config.adapt.shots, "share": config.adapt.share}
     # In the order of the config, which is that of every table.
-    ordered = {name: summary[name] | {"data": chosen} | _looks(method) for name, method in methods.items()}
+    ordered = {name: summary[name] | {"data": chosen} for name in methods}
     return {"methods": ordered, "classes": list(data.classes), "width": width, "examples": len(train.ids)}
-
-
-def _looks(method: Method) -> dict[str, Any]:
-    """The label and style of a method from outside, which a page that is made elsewhere cannot look up."""
-    if METHODS.source_of(method.name) is None:
-        return {}
-    return {"label": method.label, "style": method.style and dataclasses.asdict(method.style)}
 
 
 def behind_filter(adapt: Any, params: Mapping[str, Any]) -> dict[str, Any]:
