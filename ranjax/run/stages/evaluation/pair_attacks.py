@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int, PyTree, Shaped
 
 from ranjax.attacks import success
 from ranjax.attacks.attack_table import ATTACKS
 from ranjax.attacks.text import substitution as text
+from ranjax.attacks.text.candidates import Table
 from ranjax.core import math
 from ranjax.data.recipe_table import Recipe
 from ranjax.data.text.tokenizer import Tokens
@@ -30,27 +31,25 @@ WORDS = "words"
 
 
 def retrieve(subject: EvaluatedEncoder, record: Record, split: str) -> None:
-    """Recall both ways over a whole split: every report with its own image, and by sentences where asked for.
+    """Measure recall both ways over a whole split: every report with its own image, and by sentences where configured.
 
     A report worded like an image's own is right for it, too: nobody could tell the two apart.
     """
     examples = subject.data.split(split)
-    images = unit(common.image_features(subject.context, subject.functions, subject.params, examples.images))
-    texts = unit(_texts(subject, subject.data.encode(examples.reports)))
-    own = np.arange(len(images))
-    _recalls(record, RETRIEVAL, split, "none", retrieval.ranks(images, texts, own, texts_as_written=examples.reports))
+    tokens = subject.data.encode(examples.reports)
+    _recalls(record, RETRIEVAL, split, "none", _ranks(subject, examples.images, tokens, examples.reports))
     if subject.config.captions > 1:
         found = captions.of_reports(examples.reports, subject.config.captions)
-        texts = unit(_texts(subject, subject.data.encode(found.texts)))
-        ranks = retrieval.ranks(images, texts, found.image_of_text, texts_as_written=found.texts)
-        clusters = record.clusters(CAPTIONS, split, len(images))
+        tokens = subject.data.encode(found.texts)
+        ranks = _ranks(subject, examples.images, tokens, found.texts, found.image_of_text)
+        clusters = record.clusters(CAPTIONS, split, len(examples.images))
         alike = np.unique(np.asarray(found.texts, dtype=str), return_inverse=True)[1]
         of_texts = found.image_of_text if clusters is None else clusters[found.image_of_text]
         _recalls(record, CAPTIONS, split, "none", ranks, (of_texts, alike))
 
 
 def attack_pairs(subject: EvaluatedEncoder, record: Record, split: str) -> None:
-    """Retrieval among the first pairs before and after each attack, with its success by both definitions."""
+    """Try retrieval among the first pairs before and after each attack, with its success by both definitions."""
     config = subject.config
     recipes = evaluate_keys.PAIR_ATTACKS.named(subject.context.config)
     if not recipes:
@@ -58,9 +57,7 @@ def attack_pairs(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     whole = subject.data.split(split)
     examples = whole.take(np.arange(min(config.pairs, len(whole.ids))))
     tokens = subject.data.encode(examples.reports)
-    own = np.arange(len(examples.ids))
-    images = unit(common.image_features(subject.context, subject.functions, subject.params, examples.images))
-    clean = retrieval.ranks(images, unit(_texts(subject, tokens)), own, texts_as_written=examples.reports)
+    clean = _ranks(subject, examples.images, tokens, examples.reports)
     _recalls(record, ATTACKED_PAIRS, split, "none", clean)
     keys = common.example_keys(subject.context, "evaluate/pairs", examples.ids)
     for name, recipe in recipes.items():
@@ -68,35 +65,43 @@ def attack_pairs(subject: EvaluatedEncoder, record: Record, split: str) -> None:
         run, table = _pair_attack(subject, recipe)
         rows = (examples.images, tokens.ids, tokens.mask, tokens.words, keys)
         attacked, ids, mask = run((subject.params, table), rows)
-        images = unit(common.image_features(subject.context, subject.functions, subject.params, attacked))
-        texts = unit(_texts(subject, Tokens(ids, mask, tokens.words)))
         # Right is what was right before: by the reports as they were written.
-        found = retrieval.ranks(images, texts, own, texts_as_written=examples.reports)
+        found = _ranks(subject, attacked, Tokens(ids, mask, tokens.words), examples.reports)
         _recalls(record, ATTACKED_PAIRS, split, name, found)
         for direction in ("image_to_text", "text_to_image"):
             before, after = (getattr(ranks, direction) < 1 for ranks in (clean, found))
-            # Co-Attack's definition is the mean of the difference, SGA's one over the queries that were right.
-            cell = direction, ATTACKED_PAIRS, split, name
-            clusters = record.clusters(ATTACKED_PAIRS, split, len(before), direction)
-            fall = statistics.paired_difference(before, after, record.resamples, record.seed, clusters=clusters)
-            record.rows.append(row(record.cell(*cell), "recall_drop@1", fall.value, fall.low, fall.high, fall.n))
-            both = success.attack_success(jnp.asarray(before), jnp.asarray(after))
-            if not before.any():
-                record.notes.append(f"{name}, {direction}: no query was right before, so none can turn wrong")
-                continue
-            clusters = None if clusters is None else clusters[before]
-            record.share(*cell, "turned_wrong@1", ~after[before], clusters=clusters)
-            subject.context.say(
-                f"  {name}, {direction.replace('_', ' ')}: recall@1 falls by {float(both.recall_drop):.3f}, "
-                f"{float(both.turned_wrong):.3f} of the right ones turn wrong"
-            )
+            _success(subject, record, (direction, ATTACKED_PAIRS, split, name), before, after)
+
+
+def _success(
+    subject: EvaluatedEncoder,
+    record: Record,
+    cell: tuple[str, str, str, str],
+    before: Bool[np.ndarray, " queries"],
+    after: Bool[np.ndarray, " queries"],
+) -> None:
+    """Rows of an attack's success: Co-Attack's is the mean of the difference, SGA's is over the queries that were right."""
+    direction, task, split, name = cell
+    clusters = record.clusters(task, split, len(before), direction)
+    fall = statistics.paired_difference(before, after, record.resamples, record.seed, clusters=clusters)
+    record.rows.append(row(record.cell(*cell), "recall_drop@1", fall.value, fall.low, fall.high, fall.n))
+    if not before.any():
+        record.notes.append(f"{name}, {direction}: no query was right before, so none can turn wrong")
+        return
+    clusters = None if clusters is None else clusters[before]
+    record.share(*cell, "turned_wrong@1", ~after[before], clusters=clusters)
+    both = success.attack_success(jnp.asarray(before), jnp.asarray(after))
+    subject.context.say(
+        f"  {name}, {direction.replace('_', ' ')}: recall@1 falls by {float(both.recall_drop):.3f}, "
+        f"{float(both.turned_wrong):.3f} of the right ones turn wrong"
+    )
 
 
 def attack_prompts(subject: EvaluatedEncoder, record: Record, split: str) -> None:
-    """Zero-shot with words of the prompts replaced: every prompt is driven away from the images of its class.
+    """Classify by zero-shot with words of the prompts replaced, each prompt driven away from the images of its class.
 
-    Guided by the mean image of each class in the adapt split, against that of the others; protected words stay as
-    noise.protect says. The test images are seen by nobody before they are judged.
+    The mean image of each class in the adapt split guides it, against that of the others; `noise.protect` decides which
+    words stay. Nothing of the test images is used before they are judged.
     """
     most = subject.config.prompt_words
     if not most:
@@ -112,7 +117,7 @@ def attack_prompts(subject: EvaluatedEncoder, record: Record, split: str) -> Non
     settings = text.Substitution(max_words=most, top_k=subject.context.config.noise.top_k)
     functions = subject.functions
 
-    def rows_of(shared: Any, rows: Any) -> Any:
+    def rows_of(shared: PyTree, rows: PyTree) -> tuple[jax.Array, ...]:
         params, table = shared
         ids, mask, words, target = rows
 
@@ -133,14 +138,14 @@ def attack_prompts(subject: EvaluatedEncoder, record: Record, split: str) -> Non
     subject.context.say(f"  prompts: {float(np.mean(edits)):.2f} words changed each")
 
 
-def _pair_attack(subject: EvaluatedEncoder, recipe: Recipe) -> tuple[RowMap, Any]:
+def _pair_attack(subject: EvaluatedEncoder, recipe: Recipe) -> tuple[RowMap, Table]:
     config, functions, whole = subject.config, subject.functions, subject.context.config
     attack = ATTACKS.resolve(config.image_attack)
     image = attack.at(evaluate_keys.IMAGE_ATTACKS.settings_of(whole, attack), config.epsilon)
     substitution = text.Substitution(max_words=config.pair_words, top_k=whole.noise.top_k)
     options = evaluate_keys.PAIR_ATTACKS.options_of(whole, recipe)
 
-    def rows_of(shared: Any, rows: Any) -> Any:
+    def rows_of(shared: PyTree, rows: PyTree) -> tuple[jax.Array, ...]:
         params, table = shared
         result = common.craft_pairs(
             functions, params, rows, image, substitution, table, recipe=recipe.craft, image_attack=attack.run, **options
@@ -151,15 +156,28 @@ def _pair_attack(subject: EvaluatedEncoder, recipe: Recipe) -> tuple[RowMap, Any
     return run, _lexicon(subject)
 
 
-def _lexicon(subject: EvaluatedEncoder) -> Any:
+def _lexicon(subject: EvaluatedEncoder) -> Table:
     from ranjax.run.stages.word_candidates import vocabulary
 
     noise = subject.context.config.noise
     return subject.context.memoize("lexicon", lambda: vocabulary(subject.data, noise).table)
 
 
-def _texts(subject: EvaluatedEncoder, tokens: Tokens) -> np.ndarray:
+def _texts(subject: EvaluatedEncoder, tokens: Tokens) -> Float[np.ndarray, "texts width"]:
     return common.text_features(subject.context, subject.functions, subject.params, tokens)
+
+
+def _ranks(
+    subject: EvaluatedEncoder,
+    images: Shaped[np.ndarray, "images height width channels"],
+    tokens: Tokens,
+    written: Sequence[str],
+    image_of_text: Int[np.ndarray, " texts"] | None = None,
+) -> retrieval.Ranks:
+    """Ranks both ways of images and texts, by default one text an image."""
+    image = unit(common.image_features(subject.context, subject.functions, subject.params, images))
+    own = np.arange(len(image)) if image_of_text is None else image_of_text
+    return retrieval.ranks(image, unit(_texts(subject, tokens)), own, texts_as_written=written)
 
 
 def _recalls(
@@ -170,7 +188,7 @@ def _recalls(
     ranks: retrieval.Ranks,
     partitions: Sequence[np.ndarray] = (),
 ) -> None:
-    """Recall rows both ways; the level of chance of whole reports serves the page.
+    """Record rows of recall both ways, and the level of chance, which the page shows.
 
     With `partitions` i[T] of several texts an image, by their image and by their wording, what texts find has the wider
     one of the intervals over either: texts of one image are no independent examples, nor are texts of one wording,

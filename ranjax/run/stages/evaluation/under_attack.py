@@ -278,7 +278,7 @@ def _logits(
     seed: int,
     images: np.ndarray,
     features: np.ndarray,
-    asked: np.ndarray | None,
+    questions: np.ndarray | None,
 ) -> np.ndarray:
     if method == "zero_shot":
         return subject.zero_shot_logits(features)
