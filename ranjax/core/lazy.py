@@ -1,0 +1,28 @@
+"""Packages whose names are imported when they are first used, so that ``import ranjax.models`` waits for nothing."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def exports(
+    package: str, homes: Mapping[str, tuple[str, ...]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Return a package's ``__getattr__``, ``__dir__`` and ``__all__``.
+
+    Args:
+      package: its ``__name__``.
+      homes: by module below the package, the names that it exports; a module without names is exported itself.
+    """
+    home_of = {name: home for home, names in homes.items() for name in names or (home,)}
+
+    def find(name: str) -> Any:
+        if name not in home_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = importlib.import_module(f"{package}.{home_of[name]}")
+        return getattr(module, name) if homes[home_of[name]] else module
+
+    names = sorted(home_of)
+    return find, lambda: names, names
