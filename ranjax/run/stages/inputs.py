@@ -1,48 +1,56 @@
-"""What several stages read: the prepared records as arrays, the tokenizer, the encoder of an upstream condition."""
+"""The inputs of several stages: prepared records as arrays, the tokenizer, the encoder of an upstream condition."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
+from jaxtyping import Array, Float, Key, PyTree, Shaped
+from ml_collections import ConfigDict
 
 from ranjax.attacks import pairs as joint
-from ranjax.attacks.attack_table import AtRadius
 from ranjax.attacks.text.substitution import Substitution
 from ranjax.core import keys
 from ranjax.core.errors import DataError
 from ranjax.core.pixels import as_float
+from ranjax.core.types import Params
 from ranjax.data.prepared import PreparedSet
 from ranjax.data.text.tokenizer import Tokenizer, Tokens
 from ranjax.data.text.tokenizer_checks import check_fits
 from ranjax.data.text.tokenizer_files import recorded_id
 from ranjax.evaluation import questions
+from ranjax.models import DualEncoderFunctions
 from ranjax.run.context import Context
 from ranjax.run.plan import condition_name
 from ranjax.run.stages.prepare import open_data
 from ranjax.training.row_map import RowFunction, RowMap
 
+Features = Float[np.ndarray, "examples dim"]
+"""Embeddings of images or texts, not normalised."""
+
 
 class Split(NamedTuple):
-    """One split in memory: ids, images u8[N, H, W, 1], reports, labels.
+    """One split in memory.
 
-    Labels are i32[N] (-1: not of the single-label task), or multi-hot f32[N, C] as a multi-label task has them.
-    Of a set of questions, `questions` is the question about each image; elsewhere None.
+    Attributes:
+      ids, reports: of the examples.
+      images: u8.
+      labels: i32[examples] (-1: not of the single-label task), or multi-hot f32[examples, classes].
+      questions: of a set of questions, the question about each image; elsewhere None.
     """
 
     ids: list[str]
-    images: np.ndarray
+    images: Shaped[np.ndarray, "examples height width channels"]
     reports: list[str]
-    labels: np.ndarray
+    labels: Shaped[np.ndarray, "examples *classes"]
     questions: list[str] | None = None
 
     def task(self) -> Split:
-        """The examples that belong to the single-label task."""
+        """Return the examples of the single-label task."""
         return self.take(np.flatnonzero(self.labels >= 0))
 
     def take(self, index: np.ndarray) -> Split:
@@ -71,7 +79,7 @@ class Data:
 
     @property
     def has_questions(self) -> bool:
-        """Whether this is a set of questions about images."""
+        """Return True for a set of questions about images."""
         return self.split("adapt").questions is not None
 
     def split(self, name: str) -> Split:
@@ -84,12 +92,12 @@ class Data:
                 np.stack([r["image"] for r in records]),
                 [r["report"] for r in records],
                 np.array([r["label"] for r in records], np.int32),
-                _asked([r["group"] for r in records]),
+                _questions([r["group"] for r in records]),
             )
         return cache[name]
 
     def task_split(self, name: str) -> Split:
-        """A split's examples of the task: those with one label, or all with multi-hot labels.
+        """Return a split's examples of the task: those with one label, or all with multi-hot labels.
 
         Raises:
           DataError: there are none.
@@ -98,11 +106,11 @@ class Data:
             return self.split(name)._replace(labels=self.targets(name))
         split = self.split(name).task()
         if not len(split.labels):
-            raise DataError(f"Split {name!r} has no example with exactly one of the classes {self.classes}.")
+            raise DataError(f"split {name!r} has no example with exactly one of the classes {self.classes}.")
         return split
 
     def targets(self, name: str) -> np.ndarray:
-        """Multi-hot f32[N, C] of all examples of a split."""
+        """Return multi-hot labels f32[examples, classes] of all examples of a split."""
         cache = self.__dict__.setdefault("_targets", {})
         if name not in cache:
             cache[name] = np.stack(self.prepared.splits[name].column("labels")).astype(np.float32)
@@ -112,12 +120,12 @@ class Data:
         return self.tokenizer.encode(list(reports), self.max_length)
 
 
-def _asked(groups: Sequence[Mapping[str, Any]]) -> list[str] | None:
+def _questions(groups: Sequence[Mapping[str, object]]) -> list[str] | None:
     return questions.given(groups).texts if any("question" in group for group in groups) else None
 
 
 def data(context: Context) -> Data:
-    """The prepared set of this run, opened once per process."""
+    """Return the prepared set of this run, opened once per process."""
 
     def make() -> Data:
         prepared = open_data(context)
@@ -127,8 +135,8 @@ def data(context: Context) -> Data:
     return context.memoize("data", make)
 
 
-def encoder(context: Context, condition: str) -> tuple[Any, Any]:
-    """(functions, parameters) of an upstream condition, as `pretrain` left them."""
+def encoder(context: Context, condition: str) -> tuple[DualEncoderFunctions, Params]:
+    """Return functions and parameters of an upstream condition, as `pretrain` left them."""
     from ranjax.models import load
 
     folder, options = encoder_folder(context, condition), run_options(context.config)
@@ -136,22 +144,22 @@ def encoder(context: Context, condition: str) -> tuple[Any, Any]:
     return functions, params
 
 
-def run_options(config: Any) -> dict[str, Any]:
-    """The fields of an encoder's config that say how to run it, which its files do not hold."""
+def run_options(config: ConfigDict) -> dict[str, Any]:
+    """Return the fields of an encoder's config that say how to run it; its files do not hold them."""
     model = config.model
     how = {name: model[name] for name in ("compute_dtype", "remat", "scan")}
     return {"grey_to_rgb": True, **how}
 
 
 def check_tokenizer(tokenizer: Tokenizer, shape: Any, folder: Path, key: str, value: str) -> None:
-    """Refuses a tokenizer that is not that of the dual encoder of config `shape`, read from `folder`.
+    """Refuse a tokenizer that is not that of the dual encoder of config `shape`, read from `folder`.
 
     Raises:
       ConfigError: as `tokenizer_checks.check_fits`.
     """
     from ranjax.models.encoder_config import towers
 
-    text = towers(shape).text
+    text: Any = towers(shape).text
     bert = getattr(text, "bert", None)
     check_fits(
         tokenizer,
@@ -174,51 +182,60 @@ def clean_condition(context: Context) -> str:
     return condition_name(context.config.noise.recipe, 0.0)
 
 
-def row_map(context: Context, key: Any, fn: RowFunction) -> RowMap:
-    """`fn` over rows in batches of `evaluate.batch_size`, compiled once per process under `key`."""
+def row_map(context: Context, key: Hashable, fn: RowFunction) -> RowMap:
+    """Return `fn` over rows in batches of `evaluate.batch_size`, compiled once per process under `key`."""
     make = functools.partial(RowMap, fn, context.mesh, context.config.evaluate.batch_size, context.poll)
     return context.memoize((key, context.mesh), make)
 
 
-def image_features(context: Context, functions: Any, params: Any, images: np.ndarray) -> np.ndarray:
-    """f32[N, D], un-normalised embeddings of u8 (or f32 in [0, 1]) images [N, H, W, C]."""
+def image_features(
+    context: Context,
+    functions: DualEncoderFunctions,
+    params: Params,
+    images: Shaped[np.ndarray, "examples height width channels"],
+) -> Features:
+    """Return embeddings of images, u8 or f32 in [0, 1]."""
     run = row_map(context, ("image_features", functions), lambda p, x: functions.image_features(p, as_float(x)))
     return run(params, images)
 
 
-def text_features(context: Context, functions: Any, params: Any, tokens: Tokens) -> np.ndarray:
-    """f32[N, D], un-normalised embeddings of token rows."""
+def text_features(context: Context, functions: DualEncoderFunctions, params: Params, tokens: Tokens) -> Features:
+    """Return embeddings of token rows."""
     run = row_map(context, ("text_features", functions), lambda p, rows: functions.text_features(p, *rows))
     return run(params, (tokens.ids, tokens.mask))
 
 
-def question_features(context: Context, functions: Any, params: Any, asked: Sequence[str] | None) -> np.ndarray | None:
-    """f32[N, D], un-normalised embeddings of the question about each image; None where there are no questions."""
-    if asked is None:
+def question_features(
+    context: Context, functions: DualEncoderFunctions, params: Params, questions: Sequence[str] | None
+) -> Features | None:
+    """Return embeddings of the question about each image; None where there are no questions."""
+    if questions is None:
         return None
-    texts = sorted(set(asked))
+    texts = sorted(set(questions))
     features = text_features(context, functions, params, data(context).encode(texts))
-    place = {text: i for i, text in enumerate(texts)}
-    return features[[place[text] for text in asked]]
+    index = {text: i for i, text in enumerate(texts)}
+    return features[[index[text] for text in questions]]
 
 
-def head_input(features: Any, asked: Any, modality: str) -> Any:
-    """Return what a head is given: image features [N, D]; of a set of questions, joined with those of the questions."""
-    return features if asked is None else questions.fuse(features, asked, modality)
+def head_input(
+    features: Array | np.ndarray, question_features: Array | np.ndarray | None, modality: str
+) -> Array | np.ndarray:
+    """Return the input of a head: image features, of a set of questions fused with those of the questions."""
+    return features if question_features is None else questions.fuse(features, question_features, modality)
 
 
 def craft_pairs(
-    functions: Any,
-    params: Any,
-    rows: Sequence[Any],
-    image: AtRadius,
+    functions: DualEncoderFunctions,
+    params: Params,
+    rows: Sequence[Array],
+    image: PyTree,
     text: Substitution,
     allowed: joint.Allowed,
     *,
     gradient_dtype: str = "float32",
     **options: Any,
 ) -> joint.JointAttack:
-    """`joint.craft` on pairs against a dual encoder; traceable.
+    """Run `pairs.craft` on pairs against a dual encoder; traceable.
 
     Args:
       functions, params: of the dual encoder.
@@ -226,7 +243,7 @@ def craft_pairs(
       image, text: settings of the two searches.
       allowed: which tokens may stand for which.
       gradient_dtype: "bfloat16" follows gradients in it; every loss that decides is float32.
-      options: of `joint.craft`: recipe, image_attack, similarity, hide_id, and the recipe's own.
+      options: of `pairs.craft`: recipe, image_attack, similarity, hide_id, and the recipe's own.
     """
     images, tokens, mask, words, drawn = rows
     followed = functions.computing_in("bfloat16") if gradient_dtype == "bfloat16" else None
@@ -247,6 +264,6 @@ def craft_pairs(
     )
 
 
-def example_keys(context: Context, name: str, ids: Sequence[str]) -> jax.Array:
-    """One key per example from the stream `name` under the config's seed."""
+def example_keys(context: Context, name: str, ids: Sequence[str]) -> Key[Array, "examples"]:
+    """Return one key per example from the stream `name` under the config's seed."""
     return keys.example_keys(keys.stream(context.config.seed, name), ids)

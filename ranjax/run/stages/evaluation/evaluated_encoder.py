@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int32, PyTree, Shaped
 
 from ranjax.core.errors import DataError
 from ranjax.core.keys import stream
 from ranjax.core.pixels import as_float
+from ranjax.core.types import Params
 from ranjax.evaluation import zero_shot
 from ranjax.evaluation.questions import BOTH, fused_width
-from ranjax.methods.head_training import predict
+from ranjax.methods.head_training import Head, predict
 from ranjax.methods.method_settings import TTC, TowerTraining
 from ranjax.methods.own_head import OwnHead, check_predict
 from ranjax.methods.table import METHODS, selected, settings_of
@@ -25,7 +27,13 @@ from ranjax.models.heads import HEADS
 from ranjax.run.context import Context
 from ranjax.run.stages import inputs
 from ranjax.run.stages.adapt_outputs import load_heads, load_tower
-from ranjax.training.row_map import RowMap
+from ranjax.run.stages.inputs import Features
+from ranjax.training.row_map import RowFunction, RowMap
+
+Images = Shaped[np.ndarray, "examples height width channels"]
+"""u8, or f32 in [0, 1]."""
+DeployedFunction = Callable[..., Array]
+"""``((encoder, head), images) -> logits``; see `EvaluatedEncoder.deployed`."""
 
 
 class Deployed:
@@ -46,20 +54,20 @@ class Deployed:
         self,
         name: str,
         settings: Any,
-        head: Any = None,
-        variables: Any = None,
-        encoders: Any = None,
+        head: Head | None = None,
+        variables: Params = None,
+        encoders: Params = None,
         modality: str | None = None,
     ):
         self.name, self.settings, self.head, self.modality = name, settings, head, modality
         self.variables, self.encoders, self.random = variables, encoders, isinstance(settings, TTC)
         self.seeds = 1 if self.random else int(jax.tree.leaves((variables, encoders))[0].shape[0])
 
-    def one(self, seed: int) -> Any:
+    def one(self, seed: int) -> Params:
         """Return the head's variables of one seed."""
         return jax.tree.map(lambda x: x[seed], self.variables)
 
-    def encoder(self, params: Any, seed: int) -> Any:
+    def encoder(self, params: Params, seed: int) -> Params:
         """Return the encoder's parameters of one seed."""
         if self.encoders is None:
             return params
@@ -67,8 +75,10 @@ class Deployed:
         return encoder_of(scope, params, {"encoder": jax.tree.map(lambda x: x[seed], self.encoders)})
 
 
-def _deploy_head(name: str, settings: Any, variables: Any, width: int, classes: int, questions: bool) -> Deployed:
-    """A head on frozen features.
+def _deploy_head(
+    name: str, settings: Any, variables: dict[str, PyTree], width: int, classes: int, questions: bool
+) -> Deployed:
+    """Return a head on frozen features.
 
     Raises:
       DataError: it takes other features, or gives other classes, than the encoder and the task.
@@ -76,7 +86,7 @@ def _deploy_head(name: str, settings: Any, variables: Any, width: int, classes: 
     filters, modality = variables.pop("encoder", None), getattr(settings, "modality", BOTH) if questions else None
     width, predict = fused_width(width, modality) if modality else width, METHODS[name].predict
     if predict is None:
-        head: Any = HEADS[settings.head](width, classes)
+        head: Head = HEADS[settings.head](width, classes)
         found = tuple(variables["params"]["classifier"]["kernel"].shape[-2:])
         if found != (width, classes):
             raise DataError(
@@ -84,8 +94,8 @@ def _deploy_head(name: str, settings: Any, variables: Any, width: int, classes: 
                 f"{width}, and the task has {classes}: the adapt stage is of another encoder, run it again"
             )
     else:
-        head = OwnHead(predict, width, classes)
-        check_predict(name, head, jax.tree.map(lambda leaf: leaf[0], variables["params"]))
+        head = own = OwnHead(predict, width, classes)
+        check_predict(name, own, jax.tree.map(lambda leaf: leaf[0], variables["params"]))
     return Deployed(name, settings, head, variables, filters, modality)
 
 
@@ -114,22 +124,23 @@ class EvaluatedEncoder:
                 deployed = Deployed(name, settings)
             self.methods[name] = deployed
         self._features: dict[str, np.ndarray] = {}
-        self._texts: jax.Array | None = None
+        self._texts: Array | None = None
 
     @property
     def multi_label(self) -> bool:
-        """Return whether any number of classes may be right, each by the sign of its logit."""
+        """Return True if any number of classes may be right, each by the sign of its logit."""
         return self.data.multi_label
 
-    def right(self, logits: Any, labels: np.ndarray) -> np.ndarray:
-        """Return bool[..., N] of logits [..., N, C]: the top class is the label, or every class is on its side of 0."""
-        logits = np.asarray(logits)
+    def right(
+        self, logits: Float[np.ndarray, "*heads examples classes"], labels: np.ndarray
+    ) -> Bool[np.ndarray, "*heads examples"]:
+        """Return True where the top class is the label, or every class is on its side of 0."""
         if self.multi_label:
             return ((logits > 0) == (labels > 0.5)).all(-1)
         return logits.argmax(-1) == labels
 
-    def single_labels(self, labels: np.ndarray) -> np.ndarray:
-        """Return i32[N], the label of each example of the task; -1 where it has none or several."""
+    def single_labels(self, labels: np.ndarray) -> Int32[np.ndarray, "examples"]:
+        """Return the label of each example of the task; -1 where it has none or several."""
         if not self.multi_label:
             return labels
         return np.where(labels.sum(1) == 1, labels.argmax(1), -1).astype(np.int32)
@@ -137,32 +148,32 @@ class EvaluatedEncoder:
     def has(self, split: str) -> bool:
         return split in self.data.prepared.splits
 
-    def image_features(self, images: np.ndarray) -> np.ndarray:
-        """Return f32[N, D] of images [N, H, W, C], not normalised."""
+    def image_features(self, images: Images) -> Features:
+        """Return embeddings of images by the frozen encoder."""
         return inputs.image_features(self.context, self.functions, self.params, images)
 
-    def task_features(self, split: str) -> np.ndarray:
-        """Return f32[N, D] of the split's examples of the task."""
+    def task_features(self, split: str) -> Features:
+        """Return embeddings of the split's examples of the task."""
         if split not in self._features:
             images = self.data.task_split(split).images
             self._features[split] = self.image_features(images)
         return self._features[split]
 
     def records(self, split: str, task: bool = True) -> list[Mapping[str, Any]]:
-        """Return what is known of each example (`group` of the prepared records), of the task's examples or of all."""
+        """Return the known facts of each example (`group` of the prepared records), of the task's examples or of all."""
         source = self.data.prepared.splits[split]
         found = self.context.memoize(("groups", split), lambda: source.column("group"))
         return [record for record, kept in zip(found, self.of_task(split)) if kept or not task]
 
-    def of_task(self, split: str) -> np.ndarray:
-        """Return bool[N], which examples of a split are the task's: those with one label, or all of several."""
+    def of_task(self, split: str) -> Bool[np.ndarray, "examples"]:
+        """Return True for examples of the task: those with one label, or all of a multi-label task."""
         return (self.data.split(split).labels >= 0) | self.multi_label
 
-    def question_features(self, split: str, examples: inputs.Split) -> np.ndarray | None:
-        """Return f32[N, D], the embedding of the question about each image of a split; None: no set of questions.
+    def question_features(self, split: str, examples: inputs.Split) -> Features | None:
+        """Return the embedding of the question about each image of a split; None: no set of questions.
 
         Raises:
-          DataError: the heads were trained with questions, which this split has not.
+          DataError: the heads were trained with questions, and this split has none.
         """
         if not self.data.has_questions:
             return None
@@ -170,26 +181,28 @@ class EvaluatedEncoder:
             raise DataError(f"split {split!r} asks no questions about its images, which the adapted heads were given")
         return inputs.question_features(self.context, self.functions, self.params, examples.questions)
 
-    def extra_input(self, method: str, questions: np.ndarray | None) -> np.ndarray | None:
-        """Return what `deployed(method)` takes besides images: the questions, if it is given them."""
+    def extra_input(self, method: str, questions: Features | None) -> Features | None:
+        """Return the further input of `deployed(method)` besides images: the questions, if it is given them."""
         chosen = self.methods.get(method)
         return questions if chosen is not None and chosen.modality else None
 
-    def class_embeddings(self) -> jax.Array:
-        """Return f32[C, D], the prompt ensemble of each class."""
+    def class_embeddings(self) -> Float[Array, "classes dim"]:
+        """Return the prompt ensemble of each class."""
         if self._texts is None:
-            texts, owner = self.prompts()
+            texts, classes = self.prompts()
             features = inputs.text_features(self.context, self.functions, self.params, self.data.encode(texts))
-            self._texts = zero_shot.class_embeddings(jnp.asarray(features), owner, len(self.classes))
+            self._texts = zero_shot.class_embeddings(jnp.asarray(features), classes, len(self.classes))
         return self._texts
 
-    def prompts(self) -> tuple[list[str], jax.Array]:
-        """Return the prompts of all classes, and the class of each, i32[P]."""
+    def prompts(self) -> tuple[list[str], Int32[Array, "prompts"]]:
+        """Return the prompts of all classes, and the class of each."""
         pairs = [(text, c) for c, name in enumerate(self.classes) for text in self.data.prepared.prompts[name]]
         return [text for text, _ in pairs], jnp.asarray([c for _, c in pairs], jnp.int32)
 
-    def zero_shot_logits(self, features: Any, classes: jax.Array | None = None) -> np.ndarray:
-        """Return f32[N, C] of image features [N, D]."""
+    def zero_shot_logits(
+        self, features: Features, classes: Float[Array, "classes dim"] | None = None
+    ) -> Float[np.ndarray, "examples classes"]:
+        """Return the logits of image features by the class embeddings, or by `classes`."""
         chosen = self.class_embeddings() if classes is None else classes
         return np.asarray(zero_shot.logits(jnp.asarray(features), chosen, self.functions.logit_scale(self.params)))
 
@@ -201,17 +214,17 @@ class EvaluatedEncoder:
     def outputs(
         self,
         method: str,
-        images: np.ndarray,
-        features: np.ndarray | None = None,
+        images: Images,
+        features: Features | None = None,
         seed: int | None = None,
-        questions: np.ndarray | None = None,
+        questions: Features | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return (z, logits) of images [N, H, W, C], [S, N, ...] of all seeds or [N, ...] of one.
+        """Return (z, logits) of images, [S, N, ...] of all seeds or [N, ...] of one.
 
         Args:
           method: its name.
           images: u8 or f32 in [0, 1].
-          features: what the frozen encoder makes of them, where that is known.
+          features: of the frozen encoder, where they are known.
           seed: None: all.
           questions: their embeddings, of a set of questions.
         """
@@ -236,14 +249,14 @@ class EvaluatedEncoder:
         z, logits = predict(chosen.head, chosen.one(seed), self._head_input(chosen, features, questions), leading=0)
         return np.asarray(z), np.asarray(logits)
 
-    def _head_input(self, chosen: Deployed, features: Any, questions: Any) -> Any:
+    def _head_input(self, chosen: Deployed, features: Features, questions: Features | None) -> Array | np.ndarray:
         return inputs.head_input(features, questions, chosen.modality) if chosen.modality else features
 
-    def _drawn(self, method: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _drawn(self, method: str, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """Return (encoder features, logits) of one draw of a random method; the draw of a row depends on its place alone."""
         deployed = self.deployed(method)
 
-        def rows_of(params: Any, rows: Any) -> Any:
+        def rows_of(params: Params, rows: tuple[Array, Array]) -> tuple[Array, Array]:
             images, keys = rows
             images = as_float(images)
             return self.functions.image_features(params[0], images), deployed(params, images, keys)
@@ -252,14 +265,14 @@ class EvaluatedEncoder:
         features, logits = run(self.parameters(method), (images, self._draws(method, len(images))))
         return features, logits
 
-    def _draws(self, method: str, count: int) -> jax.Array:
+    def _draws(self, method: str, count: int) -> Array:
         return jax.random.split(stream(self.context.config.seed, f"evaluate/{method}"), count)
 
-    def pushed(self, method: str, images: np.ndarray) -> np.ndarray:
-        """Return bool[N], which images the counterattack of a random method moves, in the draw that `outputs` takes."""
+    def pushed(self, method: str, images: Images) -> Bool[np.ndarray, "examples"]:
+        """Return True where the counterattack of a random method moves an image, in the draw that `outputs` takes."""
         functions, settings = self.functions, self.methods[method].settings
 
-        def rows_of(params: Any, rows: Any) -> Any:
+        def rows_of(params: Params, rows: tuple[Array, Array]) -> Array:
             images, keys = rows
             features = functools.partial(functions.image_features, params)
             return counterattack(features, as_float(images), keys, settings).pushed
@@ -267,7 +280,7 @@ class EvaluatedEncoder:
         run = inputs.row_map(self.context, ("pushed", functions, method), rows_of)
         return np.asarray(run(self.params, (images, self._draws(method, len(images)))))
 
-    def deployed(self, method: str) -> Any:
+    def deployed(self, method: str) -> DeployedFunction:
         """Return the method as ``((encoder, head), images) -> logits``: one object a head shape, so it compiles once.
 
         A random method takes keys key[B] as well; one that is given questions, ``((encoder, head), questions)`` as parameters.
@@ -277,7 +290,7 @@ class EvaluatedEncoder:
         if chosen is not None and chosen.random:
             settings = chosen.settings
 
-            def countered(params: Any, images: jax.Array, keys: jax.Array) -> jax.Array:
+            def countered(params: Params, images: Array, keys: Array) -> Array:
                 encoder, classes = params
                 features = functools.partial(functions.image_features, encoder)
                 pushed = counterattack(features, images, keys, settings).images
@@ -286,7 +299,7 @@ class EvaluatedEncoder:
             return self.context.memoize(("deployed", functions, method), lambda: countered)
         if chosen is None or chosen.head is None:
 
-            def by_text(params: Any, images: jax.Array) -> jax.Array:
+            def by_text(params: Params, images: Array) -> Array:
                 encoder, classes = params
                 features = functions.image_features(encoder, images)
                 return zero_shot.logits(features, classes, functions.logit_scale(encoder))
@@ -295,27 +308,27 @@ class EvaluatedEncoder:
         head, modality = chosen.head, chosen.modality
         if modality:
 
-            def with_question(params: Any, images: jax.Array) -> jax.Array:
+            def with_question(params: Params, images: Array) -> Array:
                 (encoder, own), questions = params
-                given = inputs.head_input(functions.image_features(encoder, images), questions, modality)
+                given = jnp.asarray(inputs.head_input(functions.image_features(encoder, images), questions, modality))
                 return head.apply(own["params"], own["stats"], given, False)[1]
 
             return self.context.memoize(("deployed", functions, head, modality), lambda: with_question)
 
-        def by_head(params: Any, images: jax.Array) -> jax.Array:
+        def by_head(params: Params, images: Array) -> Array:
             features = functions.image_features(params[0], images)
             return head.apply(params[1]["params"], params[1]["stats"], features, False)[1]
 
         return self.context.memoize(("deployed", functions, head), lambda: by_head)
 
-    def parameters(self, method: str, seed: int = 0) -> Any:
-        """Return what `deployed(method)` takes as parameters."""
+    def parameters(self, method: str, seed: int = 0) -> Params:
+        """Return the parameters that `deployed(method)` takes."""
         if method == "zero_shot":
             return self.params, self.class_embeddings()
         chosen = self.methods[method]
         encoder = chosen.encoder(self.params, seed)
         return encoder, self.class_embeddings() if chosen.head is None else chosen.one(seed)
 
-    def map_rows(self, fn: Any, batch_size: int) -> RowMap:
+    def map_rows(self, fn: RowFunction, batch_size: int) -> RowMap:
         """Return `fn` over rows, on all devices of the mesh."""
         return RowMap(fn, self.context.mesh, batch_size, self.context.poll)
