@@ -85,7 +85,7 @@ def _condition_tasks(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame, 
     found = []
     for condition in frames.conditions(frame):
         chosen = frames.of_condition(frame, condition)
-        tasks = frames.distinct(chosen, "task")
+        tasks = frames.values(chosen, "task")
         for task in tasks:
             title = f"Condition {wording.condition_label(condition)}" + (f", task {task}" if len(tasks) > 1 else "")
             found.append((condition, task, frames.where(chosen, task=task), title))
@@ -147,7 +147,7 @@ def noise(book: Book) -> Blocks:
     plotted = frame[frame["metric"].isin(wording.PLOTTED)]
     if plotted.empty:
         return
-    if len(frames.ratios(frame)) == 1:
+    if len(frames.values(frame, "ratio")) == 1:
         yield Text("This run has one noise ratio, so there is a point and no line for each method.", "caption")
     if set(frame["attack"]) == {"none"}:
         yield Text("This run has no attacked figures.", "caption")
@@ -155,8 +155,8 @@ def noise(book: Book) -> Blocks:
     for condition, task, chosen, title in _condition_tasks(plotted):
         key = f"curves-{condition}-{task}"
         yield from heading(title)
-        yield from by_family(frames.methods(chosen), key, functools.partial(curves, chosen, book.chance, key))
-        for metric in frames.metrics(chosen):
+        yield from by_family(frames.values(chosen, "method"), key, functools.partial(curves, chosen, book.chance, key))
+        for metric in frames.values(chosen, "metric"):
             yield book.csv(f"{metric}_against_noise_{condition}_{task}", frames.where(chosen, metric=metric))
 
 
@@ -164,7 +164,7 @@ def curves(
     frame: pd.DataFrame, chance: Mapping[str, object], key: str, looks: Mapping[str, Style], number: int, level: int
 ) -> Blocks:
     """Yield accuracy and AUROC of the methods that have a style, a heading and a row of panels each."""
-    for metric in frames.metrics(frame):
+    for metric in frames.values(frame, "metric"):
         drawn = frame[frame["method"].isin(list(looks))]
         yield Heading(wording.axis_label(metric), level)
         yield Panels(figures.curves(drawn, metric, wording.chance_level(chance, metric), f"{key}-{number}"))
@@ -196,7 +196,9 @@ def radius(book: Book) -> Blocks:
     main = ((book.results.get("config") or {}).get("evaluate") or {}).get("epsilon")
     frame = frames.where(book.rows, task="finding")
     names = (
-        frames.methods(frame[[(wording.radius(attack) or 0) > 0 for attack in frame["attack"]]]) if len(frame) else []
+        frames.values(frame[[(wording.radius(attack) or 0) > 0 for attack in frame["attack"]]], "method")
+        if len(frame)
+        else []
     )
     drawn: list[Row] = []
     yield from by_family(names, "radii", functools.partial(_radius_curves, frame, book.chance, main, drawn))
@@ -218,9 +220,9 @@ def _radius_curves(
     for place, condition in enumerate(conditions):
         plots = []
         chosen = frames.of_condition(frame, condition)
-        for split in frames.splits(frame):
+        for split in frames.values(frame, "split"):
             # The clean encoder is drawn with the first condition.
-            for ratio in [ratio for ratio in frames.ratios(chosen) if ratio or not place]:
+            for ratio in [ratio for ratio in frames.values(chosen, "ratio") if ratio or not place]:
                 cell = frames.where(chosen, ratio=ratio, split=split)
                 if any((wording.radius(attack) or 0) > 0 for attack in cell["attack"]):
                     points = [point for point in radius_points(cell, main) if point["method"] in looks]
@@ -258,7 +260,7 @@ def _comparison_table(frame: pd.DataFrame, among: pd.DataFrame) -> Table:
     heads = [
         NOISE,
         *([CONDITION] if len(frames.conditions(among)) > 1 else []),
-        *([TASK] if len(frames.distinct(among, "task")) > 1 else []),
+        *([TASK] if len(frames.values(among, "task")) > 1 else []),
         Column("Methods", lambda row: f"{labels.method_label(row['a'])} − {labels.method_label(row['b'])}"),
         tables.images(among),
     ]
@@ -290,7 +292,7 @@ def effects(book: Book) -> Blocks:
         found = _tested([item for item in items if item.get("kind") == kind])
         every += found
         frame = frames.frame_of(found)
-        task = [TASK] if len(frames.distinct(frame, "task")) > 1 else []
+        task = [TASK] if len(frames.values(frame, "task")) > 1 else []
         heads = [CONDITION, NOISE, METHOD, *task, tables.images(frame)]
         shown = sum(item["verdict"] != _HIGHER[NONE] for item in found)
         if found:
@@ -307,7 +309,7 @@ def main_tables(book: Book) -> Blocks:
     for condition, task, chosen, title in _condition_tasks(frame):
         yield from heading(title)
         by_class = chosen["metric"].str.startswith(wording.PER_CLASS)
-        for metric in frames.metrics(chosen[~by_class]):
+        for metric in frames.values(chosen[~by_class], "metric"):
             rows = frames.where(chosen, metric=metric)
             table, file = tables.main_table(rows, metric), book.csv(f"table_{metric}_{condition}_{task}", rows)
             lower = ", lower is better" if metric in wording.LOWER_IS_BETTER else ""
@@ -316,7 +318,7 @@ def main_tables(book: Book) -> Blocks:
         rows = chosen[by_class]
         for column in frames.columns(rows):
             of_images = frames.where(rows, split=column[0], attack=column[1])
-            summary = f"AUROC by class, {tables.column_label(column, frames.attacks(rows)).lower()}"
+            summary = f"AUROC by class, {tables.column_label(column, frames.values(rows, 'attack')).lower()}"
             file = book.csv(f"table_auroc_by_class_{column[0]}_{column[1]}_{condition}_{task}", of_images)
             yield Fold(summary, [tables.class_table(of_images), file])
 
@@ -413,7 +415,7 @@ def groups(book: Book) -> Blocks:
 
     worst = frame[frame["metric"].str.startswith("worst_group/")]
     kind = Column("", lambda row: f"Worst by {row['metric'].removeprefix('worst_group/')} (%)", ("metric",))
-    for split in frames.splits(worst):
+    for split in frames.values(worst, "split"):
         yield Heading(f"Accuracy of the worst group, {wording.split_label(split)}")
         yield tables.by_method(frames.where(worst, split=split), kind, cell=with_group)
     every = frame[frame["metric"].str.startswith("accuracy/")]

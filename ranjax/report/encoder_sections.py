@@ -69,7 +69,7 @@ def reliability(book: Book) -> Blocks:
     frame = book.frame("calibration", split="test", attack="none")
     if frame.empty:
         return
-    yield from by_family(frames.methods(frame), "reliability", functools.partial(_reliability_panels, frame))
+    yield from by_family(frames.values(frame, "method"), "reliability", functools.partial(_reliability_panels, frame))
     fields = ("condition", "ratio", "method", "split", "bin", "count", "answers", "confidence", "accuracy")
     stored = [
         {**item, "bin": number, "answers": total, **dict(zip(("count", "confidence", "accuracy"), line))}
@@ -94,9 +94,9 @@ def confusions(book: Book) -> Blocks:
     frame = book.frame("confusions", split="test")
     classes = [str(name) for name in book.results.get("classes") or []]
     frame = frame.loc[[len(counts or []) == len(classes) > 0 for counts in frame["counts"]]]
-    names = [name for name in frames.methods(frame) if name != "zero_shot"]
+    names = [name for name in frames.values(frame, "method") if name != "zero_shot"]
     chosen = [name for name in ("lp", "ran") if name in names] or names[-1:]
-    attacks = frames.attacks(frame)
+    attacks = frames.values(frame, "attack")
     for attack in attacks:
         plots = []
         for key, title, rows in _extremes(frame):
@@ -122,7 +122,7 @@ def planes(book: Book) -> Blocks:
     frame = book.frame("projections")
     plots = []
     for key, title, rows in _extremes(frame):
-        for method in frames.methods(rows):
+        for method in frames.values(rows, "method"):
             points = frames.where(rows, method=method).drop_duplicates("features").set_index("features")["points"]
             shown = {kind: points[kind] or [] for kind in figures.KINDS_OF_FEATURES if kind in points}
             if shown:
@@ -155,9 +155,9 @@ def spectra(book: Book) -> Blocks:
             yield legend(looks, f"{key}-ratios", lambda ratio: wording.percent(float(ratio)))
             yield _spectrum_panels(encoder, f"{key}-encoder", "ratio", looks)
         top = frames.where(chosen, ratio=chosen["ratio"].max())
-        if len(frames.methods(top)) > 1:
+        if len(frames.values(top, "method")) > 1:
             yield Heading(f"Encoder and heads at {wording.percent(top['ratio'].iloc[0])} noise{words}")
-            heads = [name for name in frames.methods(top) if name != "encoder"]
+            heads = [name for name in frames.values(top, "method") if name != "encoder"]
             yield from by_family(
                 heads, f"{key}-methods", functools.partial(_spectra_of_heads, top, key), 4, ["encoder"]
             )
@@ -179,7 +179,7 @@ def _spectra_of_heads(frame: pd.DataFrame, key: str, looks: Mapping[str, Style],
 def _spectrum_panels(frame: pd.DataFrame, key: str, by: str, looks: Mapping[str, Style]) -> Panels:
     """Return a panel for clean and one for attacked features, a line a value of the field `by`."""
     plots = []
-    for kind in frames.features(frame):
+    for kind in frames.values(frame, "features"):
         rows = frames.where(frame, features=kind)
         lines = sorted(zip(rows[by].astype(str), rows["singular_values"]), key=lambda line: line[0])
         drawn = [(looks[name], values) for name, values in lines]

@@ -40,11 +40,10 @@ def labels_document(methods: Iterable[str], attacks: Iterable[str]) -> dict[str,
       methods, attacks: the names that results hold.
     """
     shown = {name: _from_table(name) for name in methods if METHODS.source_of(name)}
+    outside = [name for name in attacks if ATTACKS.source_of(name) or RECIPES.source_of(name)]
     return {
-        "methods": {
-            name: label._replace(style=label.style and vars(label.style))._asdict() for name, label in shown.items()
-        },
-        "attacks": {name: attack_name(name) for name in attacks if ATTACKS.source_of(name) or RECIPES.source_of(name)},
+        "methods": {name: {**one._asdict(), "style": one.style and vars(one.style)} for name, one in shown.items()},
+        "attacks": {name: attack_name(name) for name in outside},
     }
 
 

@@ -9,7 +9,7 @@ import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 
 import pandas as pd
 from markupsafe import Markup, escape
@@ -28,7 +28,7 @@ INK, FAINT = "#1a1a1a", "#767676"
 _OF_THE_PAGE = {INK: "--ink", "#000000": "--ink", FAINT: "--soft", "#e6e6e6": "--line"}
 """Colours that follow the page's own, which are others where the reader prefers a dark one."""
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-_SETTINGS: dict[str, object] = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": ["DejaVu Sans"],
@@ -100,7 +100,7 @@ def render(
     height: float,
     label: str,
     name: str,
-    layout: str | None = "constrained",
+    layout: Literal["constrained"] | None = "constrained",
 ) -> Markup:
     """Draw into a fresh matplotlib figure and return it as an inline SVG element.
 
@@ -244,7 +244,7 @@ def panel_title(split: str, attack: str, attacks: Sequence[str]) -> str:
 
 
 def _by_attack(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    attacks = frames.attacks(frame)
+    attacks = frames.values(frame, "attack")
     return sorted(frames.columns(frame), key=lambda column: attacks.index(column[1]))
 
 
@@ -254,7 +254,7 @@ def curves(frame: pd.DataFrame, metric: str, chance: object, name: str) -> list[
     Panels of one attack share the vertical axis, so that in domain and out of domain can be compared by eye.
     """
     frame = frames.where(frame, metric=metric)
-    looks, attacks = styles(frames.methods(frame)), frames.attacks(frame)
+    looks, attacks = styles(frames.values(frame, "method")), frames.values(frame, "attack")
     panels = []
     for split, attack in _by_attack(frame):
         shared = frames.where(frame, attack=attack)
@@ -284,22 +284,15 @@ def curve(
       levels: the scores of guessing in the other panels of the same axes.
     """
     metric = shared["metric"].iloc[0]
-    rows, factor, ratios = frames.records(frame), wording.scale(metric), frames.ratios(shared)
+    rows, factor, ratios = frames.records(frame), wording.scale(metric), frames.values(shared, "ratio")
     limits = _limits(shared, chance, *levels)
     shifts, (left, right) = side_by_side([ratio * 100 for ratio in ratios], len(looks), 0.02)
 
     def draw(axes: Axes) -> None:
         if wording.finite(chance) and limits[0] <= chance * factor <= limits[1]:
             axes.axhline(chance * factor, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
-            axes.annotate(
-                "chance",
-                (1.01, chance * factor),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                color=FAINT,
-                fontsize=8,
-                annotation_clip=False,
-            )
+            place, beside = (1.01, chance * factor), ("axes fraction", "data")
+            axes.annotate("chance", place, xycoords=beside, va="center", color=FAINT, fontsize=8, annotation_clip=False)
         _draw_lines(axes, rows, looks, lambda row: row["ratio"] * 100, shifts, factor)
         axes.set_xticks([ratio * 100 for ratio in ratios], [f"{round(ratio * 100, 4):g}" for ratio in ratios])
         axes.set_xlim(left, right)
@@ -345,7 +338,7 @@ def differences(frame: pd.DataFrame, name: str) -> list[Markup]:
       frame: judged comparisons of one metric, task and first method.
       name: makes the ids unique.
     """
-    attacks = frames.attacks(frame)
+    attacks = frames.values(frame, "attack")
     looks = styles(labels.in_usual_order(frame["b"]))
     metric = frame["metric"].iloc[0]
     factor = wording.scale(metric)
@@ -405,10 +398,11 @@ def reliability(items: Sequence[Results], looks: Mapping[str, Style], title: str
         for index, (method, look) in enumerate(looks.items()):
             points = lines.get(method, [])
             x, y = ([100 * point[axis] for point in points] for axis in (0, 1))
-            areas = [mark_area(share) for _, _, share in points]
+            areas = [LARGEST_MARK * share for _, _, share in points]
             axes.plot(x, y, color=look.color, linestyle=look.line, linewidth=0.9, zorder=3 + index)
-            marks = {"color": look.color, "marker": look.marker, "alpha": 0.75, "linewidths": 0.9, "zorder": 3 + index}
-            axes.scatter(x, y, areas, **marks)
+            axes.scatter(
+                x, y, areas, color=look.color, marker=look.marker, alpha=0.75, linewidths=0.9, zorder=3 + index
+            )
         axes.set_xlim(0, 102)
         axes.set_ylim(0, 102)
 
@@ -424,20 +418,11 @@ def reliability(items: Sequence[Results], looks: Mapping[str, Style], title: str
     return _panel(draw, title, ("Confidence (%)", "Accuracy (%)"), 2.9, label, name)
 
 
-def mark_area(share: float) -> float:
-    """Return the area of a mark, in square points, of a bin that holds this share of the answers."""
-    return LARGEST_MARK * share
-
-
-def filled_bins(bins: Sequence[Sequence[float | None]]) -> list[tuple[float, float, float]]:
+def filled_bins(bins: Sequence[Sequence[Any]]) -> list[tuple[float, float, float]]:
     """Return (mean confidence, accuracy, share of the answers) of the bins that hold at least 1 % of them."""
     total = sum(line[0] for line in bins if wording.finite(line[0]))
-    filled = []
-    for count, confidence, accuracy in bins:
-        known = wording.finite(count) and wording.finite(confidence) and wording.finite(accuracy)
-        if known and count >= 0.01 * total > 0:
-            filled.append((confidence, accuracy, count / total))
-    return filled
+    filled = [line for line in bins if all(map(wording.finite, line)) and line[0] >= 0.01 * total > 0]
+    return [(confidence, accuracy, count / total) for count, confidence, accuracy in filled]
 
 
 def plane(points: Mapping[str, Sequence[object]], title: str, name: str) -> Markup:
@@ -447,33 +432,27 @@ def plane(points: Mapping[str, Sequence[object]], title: str, name: str) -> Mark
       points: (x, y) of the same images by the kind of features, "clean", "attacked" or both.
       title, name: as in `radius_curve`.
     """
-    points = {kind: [point for point in own if _is_point(point)] for kind, own in points.items()}
+    shown = {kind: [point for point in own if _is_point(point)] for kind, own in points.items()}
 
     def draw(axes: Axes) -> None:
-        for before, after in zip(points.get("clean", []), points.get("attacked", [])):
+        for before, after in zip(shown.get("clean", []), shown.get("attacked", [])):
             axes.plot([before[0], after[0]], [before[1], after[1]], color="#c4c4c4", linewidth=0.6, zorder=1)
-        for kind, own in points.items():
+        for kind, own in shown.items():
             look = KINDS_OF_FEATURES[kind]
-            axes.plot(
-                [point[0] for point in own],
-                [point[1] for point in own],
-                color=look.color,
-                marker=look.marker,
-                linestyle="none",
-                markersize=3.6,
-                zorder=3,
-                markerfacecolor=look.color if kind == "clean" else "none",
-            )
+            x, y = ([point[axis] for point in own] for axis in (0, 1))
+            face = look.color if kind == "clean" else "none"
+            lines = axes.plot(x, y, color=look.color, marker=look.marker, linestyle="none", markersize=3.6, zorder=3)
+            lines[0].set_markerfacecolor(face)
         axes.set_xticks([])
         axes.set_yticks([])
 
-    count = max((len(own) for own in points.values()), default=0)
+    count = max((len(own) for own in shown.values()), default=0)
     label = f"{title}: {count} test images in the plane of two principal directions of the clean features, "
-    label += " and ".join(points) + "."
+    label += " and ".join(shown) + "."
     return _panel(draw, title, ("First principal direction", "Second"), 2.9, label, name)
 
 
-def _is_point(point: object) -> bool:
+def _is_point(point: object) -> TypeGuard[list[float]]:
     return isinstance(point, list) and len(point) == 2 and all(wording.finite(value) for value in point)
 
 
@@ -537,15 +516,11 @@ def spectra(lines: Sequence[tuple[Style, Sequence[object]]], name: str, title: s
 
     def draw(axes: Axes) -> None:
         for look, shares in drawn:
-            axes.plot(
-                range(1, len(shares) + 1),
-                shares,
-                color=look.color,
-                linestyle=look.line,
-                marker=look.marker,
-                markevery=max(1, len(shares) // 8),
-                markersize=4.5,
+            places, every = range(1, len(shares) + 1), max(1, len(shares) // 8)
+            (line,) = axes.plot(
+                places, shares, color=look.color, linestyle=look.line, marker=look.marker, markersize=4.5
             )
+            line.set_markevery(every)
         axes.set_yscale("log")
         if any(shares and shares[-1] < floor for _, shares in drawn):
             axes.set_ylim(bottom=floor)

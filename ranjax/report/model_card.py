@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ranjax.data.recipe_table import RECIPES
-from ranjax.methods.table import METHODS
+from ranjax.report import entry_labels as labels
 from ranjax.report import wording
 from ranjax.report.stored_results import Row, pooled
 
@@ -20,6 +20,12 @@ SIMULATED = (
     "lesions placed by a program, and all reports were written by a grammar."
 )
 NO_CLAIM = "No clinical claim is made. It has not been validated on patients, and must not inform care."
+_OBJECTIVES = {"info_nce": "InfoNCE", "sigmoid": "pairwise sigmoid loss"}
+_LAYOUTS = {
+    "open_clip": ("open_clip", "open_clip_config.json, open_clip_model.safetensors", "open_clip_config.json"),
+    "medclip": ("medclip", "model.safetensors", "that of MedCLIP's code, whose files do not hold it"),
+}
+"""Of layouts that are not transformers': the library, its files, and where mean and deviation of pixels are."""
 _SHOWN = ("accuracy", "macro_auroc", "recall@1")
 
 
@@ -58,80 +64,64 @@ class Facts:
 
 def write(facts: Facts) -> str:
     """Return the card as Markdown, with the front matter that model hubs read."""
-    title = f"ranjax {facts.condition}" + (f", {facts.method}" if facts.method else "")
     licence = str(facts.data.get("licence") or "that of your own data")
-    front = {
-        "library_name": _OF_OTHERS.get(facts.kind, ("transformers",))[0],
-        "license": "other",
-        "license_name": json.dumps(licence, ensure_ascii=False),
-        "tags": "[medical-imaging, vision-language, adversarial-robustness, research-only]",
+    library, files, pixels = _LAYOUTS.get(facts.kind, ("transformers", "", "preprocessor_config.json"))
+    layout = f"{facts.kind} in the layout of `transformers` (config.json, model.safetensors)"
+    if files:
+        layout = f"in the layout of {library} ({files})"
+    sections = {
+        "What it is": [
+            f"Files: {layout}, {facts.parameters:,} parameters.",
+            f"Tokenizer: tokenizer.json beside the weights, id `{facts.tokenizer}`. Another one gives the text tower "
+            "other words than were meant.",
+            f"Image normalisation: {pixels}.",
+        ],
+        "How it was made": _training(facts),
+        "Figures": _figures(facts),
+        "Intended use and limits": [
+            "Intended: research on how adversarial noise in upstream data changes what encoders learn, and how to repair "
+            "them.",
+            "Not intended: diagnosis, triage, report writing, or any other use on patients.",
+            wording.RECONSTRUCTION,
+            f"Limits of the data: {wording.plain(facts.data['limits'])}" if facts.data.get("limits") else "",
+            "Robustness figures hold for the attacks named above and no others." if facts.method else "",
+        ],
+        "Licence of the sources": [
+            f"Training data: {licence}.",
+            f"Cite: {wording.plain(facts.data['citation'])}" if facts.data.get("citation") else "",
+            f"The starting weights keep their own licence: {facts.start}." if facts.start else "",
+        ],
     }
     parts = [
-        "---\n" + "\n".join(f"{key}: {value}" for key, value in front.items()) + "\n---",
-        f"# {title}\n\n{_notice(facts)}",
-        _made(facts),
-        _training(facts),
-        _figures(facts),
-        _use(facts),
-        _licence(licence, facts),
+        f"---\nlibrary_name: {library}\nlicense: other\nlicense_name: {json.dumps(licence, ensure_ascii=False)}\n"
+        "tags: [medical-imaging, vision-language, adversarial-robustness, research-only]\n---",
+        f"# ranjax {facts.condition}" + (f", {facts.method}" if facts.method else ""),
+        SIMULATED if _is_simulated(facts) else NO_CLAIM,
     ]
+    for title, content in sections.items():
+        text = content if isinstance(content, str) else "\n".join(f"* {line}" for line in content if line)
+        parts.append(f"## {title}\n\n{text}")
     return "\n\n".join(parts) + "\n"
 
 
-def simulated(facts: Facts) -> bool:
+def _is_simulated(facts: Facts) -> bool:
     """Return whether the data are the bundled radiographs."""
     return facts.config.get("data.source") == "radiographs" or "simulated" in facts.data
 
 
-def _notice(facts: Facts) -> str:
-    return SIMULATED if simulated(facts) else NO_CLAIM
-
-
-_OBJECTIVES = {"info_nce": "InfoNCE", "sigmoid": "pairwise sigmoid loss"}
-
-
-# Of layouts that are not transformers': the library, its files, and where pixels' mean and deviation are.
-_OF_OTHERS = {
-    "open_clip": ("open_clip", "open_clip_config.json, open_clip_model.safetensors", "open_clip_config.json"),
-    "medclip": ("medclip", "model.safetensors", "that of MedCLIP's code, whose files do not hold it"),
-}
-
-
-def _layout(kind: str) -> str:
-    if kind in _OF_OTHERS:
-        library, files, _ = _OF_OTHERS[kind]
-        return f"in the layout of {library} ({files})"
-    return f"{kind} in the layout of `transformers` (config.json, model.safetensors)"
-
-
-def _pixels(kind: str) -> str:
-    return _OF_OTHERS[kind][2] if kind in _OF_OTHERS else "preprocessor_config.json"
-
-
-def _made(facts: Facts) -> str:
-    lines = [
-        f"* Files: {_layout(facts.kind)}, {facts.parameters:,} parameters.",
-        f"* Tokenizer: tokenizer.json beside the weights, id `{facts.tokenizer}`. Another one gives the text tower "
-        "other words than were meant.",
-        f"* Image normalisation: {_pixels(facts.kind)}.",
-    ]
-    return "## What it is\n\n" + "\n".join(lines)
-
-
-def _training(facts: Facts) -> str:
+def _training(facts: Facts) -> list[str]:
     config, data = facts.config, facts.data
     name = data.get("title") or data.get("source") or config.get("data.source")
     counts = ", ".join(f"{split} {count}" for split, count in facts.counts.items())
-    lines = [
-        f"* Data: {wording.plain(name)} ({counts}).",
-        f"* Start: {facts.start or 'random weights'}; seed {config.get('seed')}.",
-        f"* Contrastive pre-training ({_OBJECTIVES[config.get('pretrain.objective', 'info_nce')]}): "
+    return [
+        f"Data: {wording.plain(name)} ({counts}).",
+        f"Start: {facts.start or 'random weights'}; seed {config.get('seed')}.",
+        f"Contrastive pre-training ({_OBJECTIVES[str(config.get('pretrain.objective', 'info_nce'))]}): "
         f"{config.get('pretrain.steps')} steps, batches of "
         f"{config.get('pretrain.batch_size')}, learning rate {config.get('pretrain.learning_rate'):g}.",
-        f"* Upstream noise: {_noise(facts)}",
+        f"Upstream noise: {_noise(facts)}",
+        *facts.adaptation,
     ]
-    lines += [f"* {line}" for line in facts.adaptation]
-    return "## How it was made\n\n" + "\n".join(lines)
 
 
 def _noise(facts: Facts) -> str:
@@ -154,63 +144,27 @@ def _noise(facts: Facts) -> str:
 
 def _figures(facts: Facts) -> str:
     if facts.rows is None:
-        return "## Figures\n\nNot evaluated when this card was written: the run had no results.json yet."
+        return "Not evaluated when this card was written: the run had no results.json yet."
     found = _chosen(facts)
     if not found:
-        return "## Figures\n\nThis run's results.json holds no row for this encoder."
+        return "This run's results.json holds no row for this encoder."
     lines = ["| method | task | split | attack | metric | value [interval] | n |", "|---|---|---|---|---|---|---|"]
     for row in found:
-        cells = (
-            row["method"],
-            row["task"],
-            row["split"],
-            row["attack"],
-            row["metric"],
-            wording.estimate(row),
-            row["n"],
-        )
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+        where = (row["method"], row["task"], row["split"], row["attack"], row["metric"])
+        lines.append(f"| {' | '.join(where)} | {wording.estimate(row)} | {row['n']} |")
     held = "From the run's results.json; 95 % bootstrap intervals where given. Accuracies and recalls in per cent; "
     held += "n counts test images, or patients where several are of one."
-    return "## Figures\n\n" + held + "\n\n" + "\n".join(lines)
+    return held + "\n\n" + "\n".join(lines)
 
 
 def _chosen(facts: Facts) -> list[Row]:
-    """Return headline rows of this condition, no curves or groups: of its method, or of all methods that leave the encoder alone."""
-    of_condition = [
-        row
-        for row in pooled(facts.rows or ())
-        if abs(row["ratio"] - facts.ratio) < 1e-9
-        and (not facts.ratio or row["condition"] in (facts.recipe, facts.condition))
-    ]
-    of_condition = [row for row in of_condition if "@" not in row["attack"] and row["metric"].lower() in _SHOWN]
+    """Return headline rows of this condition, no curves or groups: of its method, or of those that keep the encoder."""
+    names = (facts.recipe, facts.condition)
+    found = [row for row in pooled(facts.rows or ()) if not facts.ratio or row["condition"] in names]
+    found = [row for row in found if abs(row["ratio"] - facts.ratio) < 1e-9 and row["metric"].lower() in _SHOWN]
+    found = [row for row in found if "@" not in row["attack"]]
     if facts.method:
-        return [row for row in of_condition if row["method"] == facts.method]
+        return [row for row in found if row["method"] == facts.method]
     # Methods that change the encoder have files of their own, by `ranjax export`.
-    return [row for row in of_condition if row["task"] in ("finding", "retrieval") and row["method"] not in _TOWER]
-
-
-_TOWER = [name for name, method in METHODS.items() if method.family == "tower"]
-
-
-def _use(facts: Facts) -> str:
-    lines = [
-        "* Intended: research on how adversarial noise in upstream data changes what encoders learn, and how to repair "
-        "them.",
-        "* Not intended: diagnosis, triage, report writing, or any other use on patients.",
-        f"* {wording.RECONSTRUCTION}",
-    ]
-    if facts.data.get("limits"):
-        lines.append(f"* Limits of the data: {wording.plain(facts.data['limits'])}")
-    if facts.method:
-        lines.append("* Robustness figures hold for the attacks named above and no others.")
-    return "## Intended use and limits\n\n" + "\n".join(lines)
-
-
-def _licence(licence: str, facts: Facts) -> str:
-    lines = [f"* Training data: {licence}."]
-    if facts.data.get("citation"):
-        lines.append(f"* Cite: {wording.plain(facts.data['citation'])}")
-    if facts.start:
-        lines.append(f"* The starting weights keep their own licence: {facts.start}.")
-    return "## Licence of the sources\n\n" + "\n".join(lines)
+    found = [row for row in found if row["task"] in ("finding", "retrieval")]
+    return [row for row in found if labels.method(row["method"]).family != "tower"]

@@ -94,7 +94,7 @@ def claims(runs: Sequence[Results]) -> list[Claim]:
         if len(items) == len(tables):
             found.append(Claim(claim, measured, wanted, over_runs(items), len(items)))
     tested = [index for index, one in enumerate(found) if wording.finite(one.item.get("p"))]
-    corrected = dict(zip(tested, holm([found[index].item["p"] for index in tested])))
+    corrected = dict(zip(tested, holm([float(found[index].item["p"]) for index in tested])))
     return [replace(one, p_holm=corrected.get(index)) for index, one in enumerate(found)]
 
 

@@ -128,7 +128,7 @@ def over_runs(runs: Sequence[Results], names: Sequence[str], book: Book) -> Bloc
         chosen, key = frames.of_condition(accuracy, condition), f"pooled-{condition}"
         yield Heading(f"Accuracy against noise, condition {wording.condition_label(condition)}")
         draw = functools.partial(_accuracy_panels, chosen, runs[0].get("chance") or {}, key)
-        yield from sections.by_family(frames.methods(chosen), key, draw, level=4)
+        yield from sections.by_family(frames.values(chosen, "method"), key, draw, level=4)
     for title, table in list(_tables(runs))[1:]:
         yield Fold(title, [table])
     yield book.csv("over_runs", frame, (*FIELDS, "group", "runs"))

@@ -6,6 +6,7 @@ Each function yields the blocks of one section; a section that yields none shows
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import pandas as pd
 
@@ -35,12 +36,12 @@ def run(book: Book) -> Blocks:
     facts, frame = book.run, frames.downstream(book.rows)
     seeds = {row.get("seed") for row in book.results.get("rows") or []} - {None}
     sizes = []
-    for split in frames.splits(frame):
+    for split in frames.values(frame, "split"):
         largest = _largest(frames.where(frame, split=split))
         sizes.append(f"{wording.split_label(split)} {interval_notes.tested(book.results, split, largest)}")
     stages = [stage for stage in facts.get("stages") or [] if isinstance(stage, Mapping)]
     machine = {key: value for key, value in (facts.get("machine") or {}).items() if not isinstance(value, Mapping)}
-    attacks = [labels.attack_name(name) for name in frames.attacks(frame) if name != "none"]
+    attacks = [labels.attack_name(name) for name in frames.values(frame, "attack") if name != "none"]
     items = {
         "Command": facts.get("command"),
         "Started": facts.get("started"),
@@ -48,9 +49,9 @@ def run(book: Book) -> Blocks:
         "Machine": ", ".join(f"{key.replace('_', ' ')}: {wording.plain(value)}" for key, value in machine.items()),
         "Classes": wording.plain(book.results.get("classes") or []),
         "Tested, n": ", ".join(sizes),
-        "Noise ratios": ", ".join(map(wording.percent, frames.ratios(book.rows))),
+        "Noise ratios": ", ".join(map(wording.percent, frames.values(book.rows, "ratio"))),
         "Conditions": ", ".join(map(wording.condition_label, frames.conditions(book.rows))),
-        "Methods": ", ".join(map(labels.method_label, frames.methods(frame))),
+        "Methods": ", ".join(map(labels.method_label, frames.values(frame, "method"))),
         "Attacks": ", ".join(attacks) or "none in this run",
         "Seeds": f"{len(seeds)} a head" if seeds else None,
     }
@@ -91,7 +92,7 @@ def fitted(book: Book) -> Blocks:
     frame = book.frame("methods")
     if frame.empty:
         return
-    rows = [{**item, **_fit(item)} for item in frame.to_dict("records")]
+    rows = [cast(Row, {**item, **_fit(item)}) for item in frame.to_dict("records")]
     columns = [
         Column("Trained", _trained),
         _fact("Rate ×", "rate"),

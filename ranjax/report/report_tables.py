@@ -91,7 +91,7 @@ def condition_and_noise(frame: pd.DataFrame) -> list[Column]:
 
 def images(frame: pd.DataFrame, title: str = "Images") -> Column:
     """Return the column of the kind of test images: split and attack."""
-    attacks = frames.attacks(frame)
+    attacks = frames.values(frame, "attack")
     return Column(title, lambda row: column_label((row["split"], row["attack"]), attacks), ("split", "attack"))
 
 
@@ -229,14 +229,16 @@ def without_head_table(frame: pd.DataFrame, chance: Mapping[str, object], task: 
     """
     known = ("accuracy", "balanced_accuracy", "auroc", "macro_auroc", "recall@1", "recall@5", "recall@10")
     chosen = frame[frame["metric"].isin(known)]
-    metrics = frames.metrics(chosen)
+    metrics = frames.values(chosen, "metric")
     table = cross_table(chosen, [NOISE, METHOD, images(chosen)], BY_METRIC)
     guessed = [("guessing", "")]
     if task:
-        guessed = [(labels.method_label(name).lower(), f"{task}/{name}/") for name in frames.methods(chosen)]
+        guessed = [(labels.method_label(name).lower(), f"{task}/{name}/") for name in frames.values(chosen, "method")]
     # Where reports of one wording are right for each other, another split has another level.
     levels = [f"{start}{name}" for _, start in guessed for name in metrics]
-    others = [split for split in frames.splits(chosen) if any(f"{split}/{level}" in chance for level in levels)]
+    others = [
+        split for split in frames.values(chosen, "split") if any(f"{split}/{level}" in chance for level in levels)
+    ]
     if others:
         places = [("in domain", ""), *((wording.split_label(split), f"{split}/") for split in others)]
         guessed = [(f"{what}, {place}", f"{at}{start}") for place, at in places for what, start in guessed]
@@ -290,7 +292,7 @@ def terminal_table(rows: Sequence[Row]) -> str:
 
 def _blocks(title: str, frame: pd.DataFrame) -> list[str]:
     """Return a table as fixed-width text, cut into blocks of at most `WIDTH` columns that repeat the heads."""
-    attacks = frames.attacks(frame)
+    attacks = frames.values(frame, "attack")
     heads = [
         Column("noise", lambda row: wording.percent(row["ratio"])[:10], ("ratio",)),
         Column("method", lambda row: labels.method_label(row["method"]), ("method",)),

@@ -5,7 +5,7 @@ Every column is of dtype object, so that a number stays as it was read and None 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,6 +20,7 @@ APART = ("retrieval", "groups", "corrupted", "questions")
 """Prefixes of the tasks that are no classification of single, uncorrupted test images."""
 AT_RADIUS = "@"
 """In an attack's name, the sign before the radius of a point of a curve."""
+_FIRST = {"split": wording.SPLITS, "attack": ("none",), "features": ("clean",), "metric": wording.METRICS}
 _COLUMNS = (*FIELDS, "group", "features", "kind", "a", "b", "difference", "p", "effect", "checks", "bins", "counts")
 _COLUMNS += ("points", "labels", "singular_values")
 
@@ -64,49 +65,24 @@ def with_ratio(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.loc[[wording.finite(ratio) for ratio in frame["ratio"]]]
 
 
-def distinct(frame: pd.DataFrame, field: str) -> list[Any]:
-    """Return the different values of a field in order of first appearance."""
-    return list(dict.fromkeys(frame[field]))
+def values(frame: pd.DataFrame, field: str) -> list[Any]:
+    """Return the different values of a field in the order in which they are shown.
 
-
-def _known_first(names: Iterable[Any], known: Sequence[Hashable]) -> list[Any]:
-    names = list(dict.fromkeys(names))
-    return [name for name in known if name in names] + [name for name in names if name not in known]
-
-
-def methods(frame: pd.DataFrame) -> list[str]:
-    """Return the methods of the rows, known ones first in their usual order."""
-    return labels.in_usual_order(frame["method"])
-
-
-def splits(frame: pd.DataFrame) -> list[str]:
-    """Return the splits of the rows, in domain first."""
-    return _known_first(frame["split"], list(wording.SPLITS))
-
-
-def attacks(frame: pd.DataFrame) -> list[str]:
-    """Return the attacks of the rows, "none" first."""
-    return _known_first(frame["attack"], ["none"])
-
-
-def metrics(frame: pd.DataFrame) -> list[str]:
-    """Return the metrics of the rows, known ones first in their usual order."""
-    return _known_first(frame["metric"], list(wording.METRICS))
-
-
-def features(frame: pd.DataFrame) -> list[str]:
-    """Return the kinds of features of the rows, "clean" first."""
-    return _known_first(frame["features"], ["clean"])
-
-
-def ratios(frame: pd.DataFrame) -> list[float]:
-    """Return the noise ratios of the rows, ascending."""
-    return sorted(set(frame["ratio"]))
+    Ratios ascend, methods stand as in their table, and "none", "clean", in domain and the usual metrics come first; all
+    others stand in order of first appearance.
+    """
+    found = list(dict.fromkeys(frame[field]))
+    if field == "ratio":
+        return sorted(found)
+    if field == "method":
+        return labels.in_usual_order(found)
+    first = [value for value in _FIRST.get(field, ()) if value in found]
+    return first + [value for value in found if value not in first]
 
 
 def conditions(frame: pd.DataFrame) -> list[str]:
     """Return the conditions with noise; those without any, where no row has noise."""
-    return distinct(frame[frame["ratio"] > 0], "condition") or distinct(frame, "condition")
+    return values(frame[frame["ratio"] > 0], "condition") or values(frame, "condition")
 
 
 def of_condition(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
@@ -122,27 +98,16 @@ def downstream(frame: pd.DataFrame) -> pd.DataFrame:
 
 def columns(frame: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the (split, attack) pairs that the rows have, in domain first, clean first."""
-    present = set(zip(frame["split"], frame["attack"]))
-    return [(split, attack) for split in splits(frame) for attack in attacks(frame) if (split, attack) in present]
+    pairs = ordered(frame, ["split", "attack"])
+    return list(dict.fromkeys(zip(pairs["split"], pairs["attack"])))
 
 
 def ordered(frame: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
-    """Return the rows sorted by the fields in turn, each in the order in which its values are shown."""
+    """Return the rows sorted by the fields in turn, each in the order of its `values`."""
     for field in reversed(fields):
-        values = _USUAL[field](frame) if field in _USUAL else distinct(frame, field)
-        places = {value: place for place, value in enumerate(values)}
+        places = {value: place for place, value in enumerate(values(frame, field))}
         frame = frame.iloc[sorted(range(len(frame)), key=[places[value] for value in frame[field]].__getitem__)]
     return frame
-
-
-_USUAL: dict[str, Callable[[pd.DataFrame], list[Any]]] = {
-    "method": methods,
-    "metric": metrics,
-    "features": features,
-    "split": splits,
-    "attack": attacks,
-    "ratio": ratios,
-}
 
 
 def families(names: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -109,8 +109,8 @@ def _overview(runs: Sequence[Run]) -> Blocks:
     for run in runs:
         stages = [stage for stage in run.facts.get("stages") or [] if wording.finite(stage.get("seconds"))]
         took = wording.duration(record_sections.seconds_of(stages)) if stages else "–"
-        ratios = ", ".join(map(wording.percent, frames.ratios(run.rows)))
-        methods = ", ".join(map(labels.method_label, frames.methods(frames.downstream(run.rows))))
+        ratios = ", ".join(map(wording.percent, frames.values(run.rows, "ratio")))
+        methods = ", ".join(map(labels.method_label, frames.values(frames.downstream(run.rows), "method")))
         started, command = str(run.facts.get("started", "–")), str(run.facts.get("command", "–"))
         lines.append([run.name, started, took, ratios, methods, command])
     header = ["Run", "Started", "Took", "Noise ratios", "Methods", "Command"]
@@ -153,7 +153,7 @@ def _curves(runs: Sequence[Run], book: Book) -> Blocks:
     frame = _together(runs)
     plotted = frame[frame["metric"].isin(wording.PLOTTED)]
     if len(plotted):
-        yield from by_family(frames.methods(frame), "compare", functools.partial(_panels, runs, plotted))
+        yield from by_family(frames.values(frame, "method"), "compare", functools.partial(_panels, runs, plotted))
         yield book.csv("compare_against_noise", plotted, ("run", *FIELDS))
 
 
@@ -161,7 +161,7 @@ def _panels(runs: Sequence[Run], frame: pd.DataFrame, looks: Mapping[str, Style]
     """Yield, for each task, metric and kind of images, a heading and one panel a run and condition on the same axes."""
     del level
     frame = frame[frame["method"].isin(list(looks))]
-    attacks = frames.attacks(frame)
+    attacks = frames.values(frame, "attack")
     for (task, metric), of_metric in frames.ordered(frame, ["task", "metric"]).groupby(["task", "metric"], sort=False):
         # Runs may be of different classes, and so of different chance.
         levels = {run.name: wording.chance_level(run.results.get("chance") or {}, metric) for run in runs}
@@ -184,8 +184,8 @@ def _title(metric: str, split: str, attack: str, attacks: Sequence[str]) -> str:
 
 def _tables(runs: Sequence[Run], book: Book) -> Blocks:
     frame = _together(runs)
-    attacks = frames.attacks(frame)
-    heads = [CONDITION, NOISE, METHOD, *([TASK] if len(frames.distinct(frame, "task")) > 1 else [])]
+    attacks = frames.values(frame, "attack")
+    heads = [CONDITION, NOISE, METHOD, *([TASK] if len(frames.values(frame, "task")) > 1 else [])]
     columns: list[Row] = [{"run": run.name} for run in runs]
     plotted = frames.ordered(frame[frame["metric"].isin(wording.PLOTTED)], ["metric"])
     for run in runs if len(plotted) else ():

@@ -47,7 +47,7 @@ def holm_by_metric(items: Iterable[Row]) -> list[Row]:
     found = [cast(Row, dict(item)) for item in items]
     for metric in dict.fromkeys(item.get("metric") for item in found):
         tested = [item for item in found if item.get("metric") == metric and wording.finite(item.get("p"))]
-        for item, p in zip(tested, holm([item["p"] for item in tested])):
+        for item, p in zip(tested, holm([float(item["p"]) for item in tested])):
             item["p_holm"] = p
     return found
 
@@ -76,7 +76,7 @@ def _place(item: Row, conditions: Sequence[str]) -> str:
 def worded(item: Row, among: pd.DataFrame) -> str:
     """Return a judged comparison as a sentence; condition, attack and task are named where they vary `among` the others."""
     metric = item["metric"]
-    attacks, tasks = frames.distinct(among, "attack"), frames.distinct(among, "task")
+    attacks, tasks = frames.values(among, "attack"), frames.values(among, "task")
     where = _place(item, frames.conditions(among))
     on = wording.split_phrase(item.get("split")) + (f", task {item.get('task')}" if len(tasks) > 1 else "")
     measured = f"{labels.attack_label(item.get('attack'), attacks)} {wording.metric_label(metric)}"
@@ -103,7 +103,7 @@ def _headline_comparisons(found: pd.DataFrame) -> list[Row]:
 
     Clean and under the worst attack. A rule that looks at no outcome; a criterion that nothing meets is dropped.
     """
-    heads = [name for name in frames.distinct(found, "b") if labels.is_head(name)]
+    heads = [name for name in frames.values(found, "b") if labels.is_head(name)]
     for field, values in (("metric", ["accuracy"]), ("a", [_DEFENCE]), ("split", ["test"]), ("b", heads)):
         chosen = found[found[field].isin(values)]
         found = chosen if len(chosen) else found
@@ -143,7 +143,7 @@ def _level(row: Row) -> str:
 def _accuracy(frame: pd.DataFrame) -> pd.DataFrame:
     """Return accuracy in domain of the linear probe, or of the first method there is."""
     found = frames.with_interval(frames.where(frame, metric="accuracy", split="test"))
-    names = frames.methods(found)
+    names = frames.values(found, "method")
     return frames.where(found, method="lp" if "lp" in names else names[0]) if names else found
 
 
@@ -153,8 +153,10 @@ def _attack_findings(frame: pd.DataFrame) -> list[Finding]:
     accuracy = _accuracy(accuracy[accuracy["ratio"] == accuracy["ratio"].min()])
     clean = frames.first(accuracy, attack="none")
     findings = []
-    for attack in [name for name in frames.attacks(accuracy) if name != "none" and clean is not None]:
-        hit = cast(Row, frames.first(accuracy, attack=attack))
+    for attack in frames.values(accuracy, "attack"):
+        hit = frames.first(accuracy, attack=attack)
+        if clean is None or hit is None or attack == "none":
+            continue
         found = side_of(hit, clean["low"], clean["high"])
         does = {BELOW: "lowers the", ABOVE: "does not lower the", NONE: "shows no difference in the"}[found]
         text = (
@@ -188,7 +190,7 @@ def _chance_findings(frame: pd.DataFrame, chance: Mapping[str, object]) -> list[
 def _noise_findings(frame: pd.DataFrame, effects: pd.DataFrame) -> list[Finding]:
     """Return the linear probe at each noise ratio against ratio 0, paired by test image where the run holds that."""
     accuracy = _accuracy(frame)
-    attacks, conditions = frames.attacks(accuracy), frames.conditions(accuracy)
+    attacks, conditions = frames.values(accuracy, "attack"), frames.conditions(accuracy)
     paired = frames.frame_of(judged(frames.records(frames.where(effects, kind="noise"))))
     findings = []
     for attack in attacks:

@@ -18,7 +18,7 @@ from . import fake
 METHODS = ("zero_shot", "lp", "mlp", "nmtune", "ran", "lora", "fft", "tecoa", "fare", "pmg_aft")
 
 
-@pytest.mark.parametrize("places", [[0, 5, 10, 20, 30], [0, 1, 2, 4, 8], [0, 30], [10]])
+@pytest.mark.parametrize("places", [[0.0, 5.0, 10.0, 20.0, 30.0], [0.0, 1.0, 2.0, 4.0, 8.0], [0.0, 30.0], [10.0]])
 @pytest.mark.parametrize("count", [1, 6, 12])
 def test_points_side_by_side_stay_in_the_panel_and_apart_from_the_next_place(places, count):
     shifts, (left, right) = figures.side_by_side(places, count, 0.02)
