@@ -22,11 +22,8 @@ import numpy as np  # noqa: E402
 
 from experiments.benchmarks.peak import peak_mb  # noqa: E402
 from ranjax import models  # noqa: E402
-from ranjax.attacks import losses  # noqa: E402
-from ranjax.attacks import pairs as joint  # noqa: E402
-from ranjax.attacks import pgd as image  # noqa: E402
+from ranjax.attacks import losses, pairs, pgd, text  # noqa: E402
 from ranjax.attacks.text import candidates  # noqa: E402
-from ranjax.attacks.text import substitution as text  # noqa: E402
 from ranjax.core.math import unit  # noqa: E402
 from ranjax.training import devices  # noqa: E402
 from ranjax.training.row_map import RowMap  # noqa: E402
@@ -44,7 +41,7 @@ def build(folder, workload, dtype):
     rows = len(given["images"])
     keys = jax.random.split(jax.random.key(0), rows)
     followed = functions.computing_in("bfloat16") if dtype == "bfloat16" else None
-    pgd = image.PGD(settings["epsilon"], settings["step"], settings["steps"])
+    search = pgd.PGD(settings["epsilon"], settings["step"], settings["steps"])
     substitution = text.Substitution(max_words=settings["words"], top_k=settings["top_k"])
     tokens, mask = given["tokens"], given["mask"]
     words = np.where((tokens > 2) & mask, np.arange(tokens.shape[1])[None] - 1, -1).astype(np.int32)
@@ -62,7 +59,7 @@ def build(folder, workload, dtype):
             return losses.cross_entropy(logits, labels)
 
         surrogate = functools.partial(loss, followed) if followed else None
-        return image.pgd(functools.partial(loss, functions), images, keys, pgd, surrogate=surrogate).loss
+        return pgd.pgd(functools.partial(loss, functions), images, keys, search, surrogate=surrogate).loss
 
     def attack_texts(shared, rows):
         params, table = shared
@@ -78,9 +75,9 @@ def build(folder, workload, dtype):
         params, table = shared
         images, tokens, mask, words, keys = rows
         surrogate = functools.partial(followed.image_features, params) if followed else None
-        return joint.craft(
+        return pairs.craft(
             functools.partial(functions.image_features, params), functools.partial(encode, params),
-            functions.token_table(params), images, tokens, mask, words, keys, pgd, substitution, table, recipe="sga",
+            functions.token_table(params), images, tokens, mask, words, keys, search, substitution, table, recipe="sga",
             surrogate_fn=surrogate,
             scales=tuple(settings["scales"]), noise=settings["noise"],
         ).loss  # fmt: skip

@@ -17,31 +17,35 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 
-from ranjax.attacks import input_checks as checks
-from ranjax.attacks import losses, projections, starts
+from ranjax.attacks import input_checks, losses, projections, starts
 from ranjax.attacks.ascent import (
     ImageAttack,
-    Kept,
+    Iterate,
     Loss,
     Run,
-    as_rows,
     choose,
-    conclude,
-    fold,
+    expand_like,
+    finalize,
+    fold_in,
     is_better,
+    known,
+    mask_outside,
+    negate_success,
     score,
     score_and_gradient,
-    turned,
     usable_gradient,
-    within,
+    worst_index,
+    worst_of,
 )
+from ranjax.attacks.input_checks import Flags, Images, Keys, Length, Number, PerExample, Pixels
 from ranjax.core.errors import ConfigError
 
 MOMENTUM = 0.75
 
 
-@jax.tree_util.register_pytree_node_class
+@input_checks.traced_fields("epsilon")
 @dataclass(frozen=True)
 class APGD:
     """Settings of `apgd`; a pytree whose only leaf is `epsilon`.
@@ -59,38 +63,26 @@ class APGD:
       ConfigError: a value that is refused, by its name.
     """
 
-    epsilon: Any
+    epsilon: Length
     steps: int = 100
     norm: str = "linf"
     start: str = "surface"
     restarts: int = 1
     targeted: bool = False
-    rho: float = 0.75
+    rho: float | int = 0.75
 
     def __post_init__(self) -> None:
-        checks.validate_choice(self.norm, "norm", checks.NORMS)
-        checks.validate_choice(self.start, "start", ("surface", "uniform", "none"))
-        checks.validate_count(self.steps, "steps", 0)
-        checks.validate_count(self.restarts, "restarts", 1)
-        checks.validate_restarts(self.restarts, self.start)
+        input_checks.validate_search(self, ("surface", "uniform", "none"))
         if isinstance(self.rho, str) or not 0 < self.rho < 1:
             raise ConfigError("rho", self.rho, "a share above 0 and below 1")
-        object.__setattr__(self, "epsilon", checks.validate_length(self.epsilon, "epsilon", self.norm))
 
-    def with_epsilon(self, epsilon: Any) -> APGD:
-        """The same settings at another radius."""
+    def with_epsilon(self, epsilon: Length) -> APGD:
+        """Return the same settings at another radius."""
         return dataclasses.replace(self, epsilon=epsilon)
 
-    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        return checks.flatten_settings(self, ("epsilon",))
 
-    @classmethod
-    def tree_unflatten(cls, rest: tuple[Any, ...], leaves: tuple[Any, ...]) -> APGD:
-        return checks.unflatten_settings(cls, rest, leaves)
-
-
-def schedule(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """At which iterates 0..steps-1 the step may be halved, bool[steps], and the steps of that window, i32[steps]."""
+def schedule(steps: int) -> tuple[Bool[np.ndarray, "steps"], Int[np.ndarray, "steps"]]:
+    """Return at which iterates 0..steps-1 the step may be halved, and the number of steps of that window."""
     window, least, shrink = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
     check, since = np.zeros(steps, bool), np.zeros(steps, np.int32)
     at = window
@@ -102,10 +94,10 @@ def schedule(steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _State(NamedTuple):
-    current: jax.Array
+    current: jax.Array  # f32[B, ...]
     previous: jax.Array
-    kept: Kept  # to return: success first
-    top: Kept  # to go back to: the highest loss, whether it succeeds or not
+    kept: Iterate  # to return: success first
+    top: Iterate  # to go back to: the highest loss, whether it succeeds or not
     top_gradient: jax.Array
     size: jax.Array  # step in units of epsilon, [B]
     last_loss: jax.Array
@@ -115,8 +107,44 @@ class _State(NamedTuple):
     finite: jax.Array
 
 
-def _halve(state: _State, window: jax.Array, rho: float) -> tuple[jax.Array, _State]:
-    """Where to halve the step: too few rises, or no better top since a checkpoint that left the step alone."""
+def _start(first: Pixels, loss_type: jnp.dtype) -> _State:
+    batch = first.shape[0]
+    lowest, no = jnp.full(batch, -jnp.inf, loss_type), jnp.zeros(batch, bool)
+    nothing = Iterate(first, lowest, no)
+    return _State(
+        current=first,
+        previous=first,
+        kept=nothing,
+        top=nothing,
+        top_gradient=jnp.zeros_like(first),
+        size=jnp.full(batch, 2, first.dtype),
+        last_loss=lowest,
+        rises=jnp.zeros(batch, loss_type),
+        top_at_check=lowest,
+        halved_at_check=~no,
+        finite=~no,
+    )
+
+
+def _record(state: _State, new: Iterate, gradient: Pixels, usable: Flags, number: Number) -> _State:
+    """Take a scored iterate into the state: what is kept, the top, and the number of rises."""
+    higher = new.raised > state.top.raised
+    rises = state.rises + (new.raised > state.last_loss).astype(new.raised.dtype)
+    # The first iterate is no rise: nothing came before it, and it sets what the first checkpoint compares with.
+    is_first = number == 0
+    return state._replace(
+        kept=choose(is_better(new, state.kept, False), new, state.kept),
+        top=choose(higher, new, state.top),
+        top_gradient=jnp.where(expand_like(higher, gradient), gradient, state.top_gradient),
+        rises=jnp.where(is_first, 0, rises),
+        last_loss=new.raised,
+        top_at_check=jnp.where(is_first, new.raised, state.top_at_check),
+        finite=state.finite & usable,
+    )
+
+
+def _halve(state: _State, window: Float[Array, ""], rho: float) -> tuple[Flags, _State]:
+    """Halve the step after too few rises, or no better top since a checkpoint that left the step alone."""
     stalled = state.rises <= rho * window
     stuck = ~state.halved_at_check & (state.top_at_check >= state.top.raised)
     halve = stalled | stuck
@@ -130,167 +158,138 @@ def _halve(state: _State, window: jax.Array, rho: float) -> tuple[jax.Array, _St
 
 def _run(
     loss_fn: Loss,
-    keys: jax.Array,
-    first: jax.Array,
+    keys: Keys,
+    first: Pixels,
     inside: Callable[[jax.Array], jax.Array],
-    epsilon: jax.Array,
+    epsilon: Float[Array, "..."],
     settings: APGD,
-    free: jax.Array | None,
+    free: Bool[Array, "..."] | None,
 ) -> Run:
+    """Run Algorithm 1 once from `first`; `inside` is the projection, `free` the pixels that may change."""
     direction = -1 if settings.targeted else 1
     check, since = schedule(settings.steps)
+    unit_step = jnp.sign if settings.norm == "linf" else projections.unit_l2
 
-    def unit_step(gradient: jax.Array) -> jax.Array:
-        if settings.norm == "linf":
-            return jnp.sign(gradient)
-        length = projections.l2_norm(gradient, keepdims=True)
-        return gradient / jnp.where(length > 0, length, jnp.ones_like(length))
-
-    def step(state: _State, now: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[_State, tuple[jax.Array, jax.Array]]:
+    def step(
+        state: _State, now: tuple[Number, Bool[Array, ""], Number]
+    ) -> tuple[_State, tuple[PerExample, PerExample]]:
         number, at_check, window = now
+        # Score the iterate.
         loss, success, gradient = score_and_gradient(loss_fn, state.current, keys, number + 1)
         gradient, usable = usable_gradient(loss, direction * gradient, free)
-        raised = direction * loss
-        new = Kept(state.current, raised, success)
-        higher = raised > state.top.raised
-        state = state._replace(
-            kept=choose(is_better(new, state.kept, False), new, state.kept),
-            top=choose(higher, new, state.top),
-            top_gradient=jnp.where(as_rows(higher, gradient), gradient, state.top_gradient),
-            rises=state.rises + (raised > state.last_loss).astype(raised.dtype),
-            last_loss=raised,
-            finite=state.finite & usable,
-        )
-        # The first iterate is no rise: nothing came before it, and it sets what the first checkpoint compares with.
-        state = state._replace(
-            rises=jnp.where(number == 0, 0, state.rises),
-            top_at_check=jnp.where(number == 0, raised, state.top_at_check),
-        )
-        halve, after = _halve(state, window.astype(raised.dtype), settings.rho)
+        state = _record(state, Iterate(state.current, direction * loss, success), gradient, usable, number)
+        # At a checkpoint, halve the step and go back to the top where progress stalled.
+        halve, after = _halve(state, window.astype(state.last_loss.dtype), settings.rho)
         state = jax.tree.map(lambda a, b: jnp.where(at_check, a, b), after, state)
-        back = as_rows(halve & at_check, state.current)
+        back = expand_like(halve & at_check, state.current)
         current = jnp.where(back, state.top.images, state.current)
         gradient = jnp.where(back, state.top_gradient, gradient)
-        ahead = inside(current + as_rows(state.size, current) * epsilon * unit_step(gradient))
+        # Step along the gradient, with momentum from the second step on (equation 3).
+        ahead = inside(current + expand_like(state.size, current) * epsilon * unit_step(gradient))
         share = jnp.where(number == 0, 1.0, MOMENTUM).astype(current.dtype)
-        moved = inside(current + share * (ahead - current) + (1 - share) * (current - state.previous))
-        return state._replace(current=moved, previous=current), (loss, projections.l2_norm(gradient))
+        following = inside(current + share * (ahead - current) + (1 - share) * (current - state.previous))
+        return state._replace(current=following, previous=current), (loss, projections.l2_norm(gradient))
 
-    batch = first.shape[0]
     loss_type = jax.eval_shape(lambda x: score(loss_fn, x, keys, 0)[0], first).dtype
-    lowest, no = jnp.full(batch, -jnp.inf, loss_type), jnp.zeros(batch, bool)
-    nothing = Kept(first, lowest, no)
-    state = _State(
-        current=first,
-        previous=first,
-        kept=nothing,
-        top=nothing,
-        top_gradient=jnp.zeros_like(first),
-        size=jnp.full(batch, 2, first.dtype),
-        last_loss=lowest,
-        rises=jnp.zeros(batch, loss_type),
-        top_at_check=lowest,
-        halved_at_check=~no,
-        finite=~no,
-    )
     numbers = jnp.arange(settings.steps, dtype=jnp.uint32)
-    state, (trace, gradient_norm) = jax.lax.scan(step, state, (numbers, jnp.asarray(check), jnp.asarray(since)))
+    at_checks = (numbers, jnp.asarray(check), jnp.asarray(since))
+    state, (trace, gradient_norm) = jax.lax.scan(step, _start(first, loss_type), at_checks)
     loss, success = score(loss_fn, state.current, keys, settings.steps + 1)
-    last = Kept(state.current, direction * loss, no if success is None else success)
+    last = Iterate(state.current, direction * loss, known(success, loss))
     kept = choose(is_better(last, state.kept, False), last, state.kept)
-    return Run(kept, jnp.concatenate([trace, loss[None]]), gradient_norm, state.finite & jnp.isfinite(loss))
+    return Run(*kept, jnp.concatenate([trace, loss[None]]), gradient_norm, state.finite & jnp.isfinite(loss))
 
 
-def apgd(loss_fn: Loss, images: Any, keys: jax.Array, settings: APGD, *, mask: Any = None) -> ImageAttack:
-    """Auto-PGD on any loss per example; the best iterate is returned, one that succeeds before any that does not.
+def apgd(
+    loss_fn: Loss, images: Images, keys: ArrayLike, settings: Any, *, mask: ArrayLike | None = None
+) -> ImageAttack:
+    """Run Auto-PGD on any loss per example; the best iterate is returned, one that succeeds before any that does not.
 
     Args:
-      loss_fn: as for `image.pgd`; rows must not be coupled. `losses.of_classifier` gives it for a classifier.
-      images: f32[B, H, W, C] in [0, 1]. keys: key[B]. settings: an `APGD`. mask: as for `image.pgd`.
+      loss_fn: as for `pgd.pgd`; rows must not be coupled. `losses.of_classifier` gives it for a classifier.
+      images: f32[B, H, W, C] in [0, 1].
+      keys: key[B].
+      settings: an `APGD`.
+      mask: as for `pgd.pgd`.
 
     Raises:
-      DataError, ConfigError: as `image.pgd`.
+      DataError, ConfigError: as `pgd.pgd`.
     """
-    images = checks.validate_images(images)
-    checks.validate_keys(keys, images.shape[0])
-    checks.validate_settings(settings, ("epsilon", "rho"), "an apgd.APGD")
+    images = input_checks.validate_images(images)
+    input_checks.validate_keys(keys, images.shape[0])
+    input_checks.validate_settings(settings, ("epsilon", "rho"), "an apgd.APGD")
     if settings.targeted:
-        loss_fn = turned(loss_fn)
-    epsilon = checks.spread(settings.epsilon, images, "epsilon")
+        loss_fn = negate_success(loss_fn)
+    epsilon = input_checks.broadcast_radius(settings.epsilon, settings.norm, images)
     linf = settings.norm == "linf"
-    if not linf:
-        checks.validate_l2(settings.epsilon, epsilon, images)
-    free, inside = within(images, projections.linf(epsilon) if linf else projections.l2(epsilon), mask)
-    named = {
-        "surface": starts.surface_linf if linf else starts.surface_l2,
-        "uniform": starts.uniform_linf if linf else starts.uniform_l2,
-        "none": lambda _: starts.clean,
-    }
-    start = named[settings.start](epsilon)
+    free, inside = mask_outside(images, projections.linf(epsilon) if linf else projections.l2(epsilon), mask)
+    surface = starts.surface_linf if linf else starts.surface_l2
+    uniform = starts.uniform_linf if linf else starts.uniform_l2
+    named = {"surface": surface(epsilon), "uniform": uniform(epsilon), "none": starts.clean}
 
-    def run(start_keys: jax.Array, loss_keys: jax.Array) -> Run:
-        return _run(loss_fn, loss_keys, inside(start(start_keys, images)), inside, epsilon, settings, free)
+    def run(start_keys: Keys, loss_keys: Keys) -> Run:
+        first = inside(named[settings.start](start_keys, images))
+        return _run(loss_fn, loss_keys, first, inside, epsilon, settings, free)
 
     measure = projections.linf_norm if linf else projections.l2_norm
     direction = -1 if settings.targeted else 1
-    return conclude(loss_fn, images, keys, run, measure, settings.restarts, "best", direction)
+    return finalize(loss_fn, images, keys, run, measure, settings.restarts, "best", direction)
 
 
 def apgd_targeted(
     logits_fn: Callable[[jax.Array], jax.Array],
-    images: Any,
-    labels: jax.Array,
-    keys: jax.Array,
+    images: Images,
+    labels: Shaped[Array | np.ndarray, "..."],
+    keys: ArrayLike,
     settings: APGD,
     *,
     classes: int = 9,
-    mask: Any = None,
+    mask: ArrayLike | None = None,
 ) -> ImageAttack:
-    """APGD on the targeted DLR loss towards each of the `classes` best wrong classes of the clean image; the worst is
-    kept.
+    """Run APGD on the targeted DLR loss towards each of the best wrong classes of the clean image; the worst is kept.
 
     An example is attacked once per target class; a run that changes the class is preferred to any that does not, then
     the one with the highest loss. ``trace`` and ``loss`` are those of the run that is kept. Fewer than ``classes + 1``
     classes: all.
 
     Args:
-      logits_fn: ``images -> logits f32[B, C]``, at least 4 classes. labels: i32[B].
+      logits_fn: ``images -> logits f32[B, C]``, at least 4 classes.
+      images, keys, mask: as for `apgd`.
+      labels: i32[B].
+      settings: an `APGD` that is not targeted.
+      classes: target classes an example.
 
     Raises:
       ConfigError: fewer than 4 classes, or settings that ask to lower the loss.
     """
-    checks.validate_settings(settings, ("epsilon", "rho"), "an apgd.APGD")
+    input_checks.validate_settings(settings, ("epsilon", "rho"), "an apgd.APGD")
     if settings.targeted:
         raise ConfigError("targeted", True, "False: the targeted DLR loss is raised, towards its own targets")
-    checks.validate_count(classes, "classes", 1)
-    images = checks.validate_images(images)
+    input_checks.validate_count(classes, "classes", 1)
+    images = input_checks.validate_images(images)
     logits = logits_fn(images)
     losses.dlr_targeted(logits, labels, labels)  # refuses too few classes before anything runs
     others = jnp.where(jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), -jnp.inf, logits)
     _, targets = jax.lax.top_k(others, min(classes, logits.shape[-1] - 1))
 
-    def towards(number: jax.Array) -> ImageAttack:
+    def towards(number: Number) -> ImageAttack:
         target = targets[:, number]
 
-        def loss_fn(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def loss_fn(images: Pixels) -> tuple[PerExample, Flags]:
             logits = logits_fn(images)
             return losses.dlr_targeted(logits, labels, target), losses.is_wrong(logits, labels)
 
-        return apgd(loss_fn, images, fold(keys, number), settings, mask=mask)
+        return apgd(loss_fn, images, fold_in(keys, number), settings, mask=mask)
 
-    return worst_of(jax.lax.map(towards, jnp.arange(targets.shape[1], dtype=jnp.uint32)))
+    return worst_case(jax.lax.map(towards, jnp.arange(targets.shape[1], dtype=jnp.uint32)))
 
 
-def worst_of(attacks: ImageAttack) -> ImageAttack:
-    """Of attacks stacked on a leading axis, per example the one that succeeds, then the one with the highest loss."""
-    loss, success = attacks.loss, attacks.success
-    if success is None:
+def worst_case(attacks: ImageAttack) -> ImageAttack:
+    """Return, of attacks stacked on a leading axis, per example the one that succeeds, then that of the highest loss.
+
+    Raises:
+      ConfigError: attacks on a loss that does not state success.
+    """
+    if attacks.success is None:
         raise ConfigError("loss", "one without success", "a loss function that returns (loss, success)")
-    ranked = jnp.where(success | ~jnp.any(success, axis=0, keepdims=True), loss, -jnp.inf)
-    index = jnp.argmax(jnp.where(attacks.finite, ranked, -jnp.inf), axis=0)
-    rows = jnp.arange(index.shape[0])
-    picked = {}
-    for name, value in attacks._asdict().items():
-        batch_axis = 2 if name in ("trace", "gradient_norm") else 1
-        picked[name] = jnp.moveaxis(jnp.moveaxis(value, batch_axis, 1)[index, rows], 0, batch_axis - 1)
-    return ImageAttack(**picked)
+    return worst_of(attacks, worst_index(attacks.loss, attacks.success, attacks.finite))

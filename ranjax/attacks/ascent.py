@@ -8,19 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from ranjax.attacks import input_checks as checks
+from ranjax.attacks import input_checks
+from ranjax.attacks.input_checks import Flags, Images, Keys, Number, PerExample, Pixels
 from ranjax.attacks.projections import Projection, l2_norm, pixel_axes
 from ranjax.attacks.starts import Start
 from ranjax.core.errors import DataError
 
-# images f32[B, ...] -> loss f32[B], or (loss f32[B], success bool[B]).
-Loss = Callable[..., Any]
+Value = jax.Array | tuple[jax.Array, jax.Array]
+"""The loss f32[B], or (loss f32[B], success bool[B])."""
+Loss = Callable[..., Value]
+"""``images f32[B, ...] -> Value``; a `KeyedLoss` is given keys as well."""
+Scored = tuple[PerExample, Flags | None]
 KEEP = ("best", "last", "best_batch")
 _CLEAN = 0xFFFFFFFF  # the random stream that scores the clean images; runs count from 0
 
@@ -29,12 +34,12 @@ _CLEAN = 0xFFFFFFFF  # the random stream that scores the clean images; runs coun
 class KeyedLoss:
     """A loss with random draws of its own: ``function(images, keys key[B])``, fresh keys at each step.
 
-    What `ranjax.attacks.transforms` returns; an attack recognises it and passes the keys.
+    Functions of `ranjax.attacks.transforms` return it; an attack recognises it and passes the keys.
     """
 
     function: Loss
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> Value:
         return self.function(*args)
 
 
@@ -48,17 +53,17 @@ class SummedLoss(KeyedLoss):
       judge: success bool[count, B] of the parts to that of the whole, bool[B].
     """
 
-    part: Callable[..., tuple[jax.Array, jax.Array | None]]
+    part: Callable[[jax.Array, jax.Array, jax.Array], Scored]
     count: int
     judge: Callable[[jax.Array], jax.Array]
 
 
 def summed(
-    part: Callable[..., tuple[jax.Array, jax.Array | None]], count: int, judge: Callable[[jax.Array], jax.Array]
+    part: Callable[[jax.Array, jax.Array, jax.Array], Scored], count: int, judge: Callable[[jax.Array], jax.Array]
 ) -> SummedLoss:
-    """The `SummedLoss` of these parts; as a plain function it sums the parts in turn."""
+    """Return the `SummedLoss` of these parts; as a plain function it sums the parts in turn."""
 
-    def whole(images: jax.Array, keys: jax.Array) -> Any:
+    def whole(images: Pixels, keys: Keys) -> Value:
         losses, success = jax.lax.map(lambda number: part(images, keys, number), jnp.arange(count, dtype=jnp.uint32))
         total = jnp.sum(losses, axis=0)
         return total if success is None else (total, judge(success))
@@ -66,26 +71,27 @@ def summed(
     return SummedLoss(whole, part, count, judge)
 
 
-def turned(loss_fn: Loss) -> Loss:
-    """The loss of a targeted run: it succeeds where the given one does not, so where the target is the top class."""
+def negate_success(loss_fn: Loss) -> Loss:
+    """Return the loss of a targeted run: it succeeds where the given one does not, so where the target is reached."""
 
-    def turn(result: Any) -> Any:
+    def negate(result: Value) -> Value:
         return (result[0], ~result[1]) if isinstance(result, tuple) else result
 
     if isinstance(loss_fn, SummedLoss):
+        inner = loss_fn
 
-        def part(*args: Any) -> tuple[jax.Array, jax.Array | None]:
-            loss, success = loss_fn.part(*args)
+        def part(images: Pixels, keys: Keys, number: Number) -> Scored:
+            loss, success = inner.part(images, keys, number)
             return loss, None if success is None else ~success
 
-        return SummedLoss(lambda *args: turn(loss_fn(*args)), part, loss_fn.count, lambda found: ~loss_fn.judge(~found))
+        return SummedLoss(lambda *args: negate(inner(*args)), part, inner.count, lambda found: ~inner.judge(~found))
     if isinstance(loss_fn, KeyedLoss):
-        return KeyedLoss(lambda *args: turn(loss_fn(*args)))
-    return lambda images: turn(loss_fn(images))
+        return KeyedLoss(lambda *args: negate(loss_fn(*args)))
+    return lambda images: negate(loss_fn(images))
 
 
 class ImageAttack(NamedTuple):
-    """What an attack on B images gives back; a pytree of arrays.
+    """The result of an attack on B images; a pytree of arrays.
 
     Attributes:
       images: f32[B, ...], the adversarial images, of the shape and dtype of the clean ones.
@@ -110,47 +116,90 @@ class ImageAttack(NamedTuple):
     clean_success: jax.Array | None = None
 
 
-class Kept(NamedTuple):
-    """An iterate with its raised loss and its success."""
+class Iterate(NamedTuple):
+    """Images f32[B, ...] with their raised loss f32[B] (its sign turned in a targeted run) and success bool[B]."""
 
     images: jax.Array
     raised: jax.Array
     success: jax.Array
 
 
-def fold(keys: jax.Array, number: int | jax.Array) -> jax.Array:
-    """One new key per example."""
+class Run(NamedTuple):
+    """One run from one start, or (with a leading axis on every field) several: the kept iterate and its record."""
+
+    images: jax.Array
+    raised: jax.Array
+    success: jax.Array
+    trace: jax.Array
+    gradient_norm: jax.Array
+    finite: jax.Array
+
+
+Stacked = TypeVar("Stacked", Run, ImageAttack)
+
+
+def batch_axis(field: str) -> int:
+    """Return the axis of the batch in a field of `ImageAttack` or `Run`: first in images, last in all others."""
+    return 0 if field == "images" else -1
+
+
+def worst_of(runs: Stacked, index: Int[Array, "batch"]) -> Stacked:
+    """Return, per example, the run `index` of runs stacked on a leading axis."""
+    rows = jnp.arange(index.shape[0])
+
+    def pick(field: str, value: jax.Array | None) -> jax.Array | None:
+        if value is None:
+            return None
+        axis = batch_axis(field) % (value.ndim - 1) + 1
+        return jnp.moveaxis(jnp.moveaxis(value, axis, 1)[index, rows], 0, axis - 1)
+
+    return type(runs)(*(pick(name, value) for name, value in zip(runs._fields, runs)))
+
+
+def worst_index(
+    loss: Float[Array, "runs batch"], success: Bool[Array, "runs batch"], finite: Bool[Array, "runs batch"]
+) -> Int[Array, "batch"]:
+    """Return, per example, the run that succeeds, then the one of highest loss; runs that are not finite come last."""
+    ranked = jnp.where(success | ~jnp.any(success, axis=0, keepdims=True), loss, -jnp.inf)
+    return jnp.argmax(jnp.where(finite, ranked, -jnp.inf), axis=0)
+
+
+def fold_in(keys: Keys, number: ArrayLike) -> Keys:
+    """Return one new key per example."""
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, jnp.asarray(number, jnp.uint32))
 
 
-def as_rows(flags: jax.Array, images: jax.Array) -> jax.Array:
-    """[B] reshaped to broadcast against images [B, ...]."""
-    return flags.reshape(flags.shape + (1,) * (images.ndim - 1))
+def expand_like(rows: PerExample | Flags, images: Pixels) -> Array:
+    """Return one number per example, reshaped to broadcast against images."""
+    return rows.reshape(rows.shape + (1,) * (images.ndim - 1))
 
 
-def score(
-    loss_fn: Loss, images: jax.Array, keys: jax.Array, number: int | jax.Array
-) -> tuple[jax.Array, jax.Array | None]:
-    """The loss f32[B] and, where the loss function returns a pair, the success bool[B]; `number` names its draws."""
+def score(loss_fn: Loss, images: Pixels, keys: Keys, number: ArrayLike) -> Scored:
+    """Return the loss and, where the loss function returns a pair, the success; `number` names its draws.
+
+    Raises:
+      DataError: the loss function does not give one loss per example.
+    """
     # Keys are folded for random losses only: the generator is most of what a small program compiles.
-    result = loss_fn(images, fold(keys, number)) if isinstance(loss_fn, KeyedLoss) else loss_fn(images)
+    result = loss_fn(images, fold_in(keys, number)) if isinstance(loss_fn, KeyedLoss) else loss_fn(images)
     loss, success = result if isinstance(result, tuple) else (result, None)
     if jnp.shape(loss) != images.shape[:1]:
-        allowed = f"one loss per example, {images.shape[:1]}"
-        raise DataError(f"the loss function gave shape {jnp.shape(loss)}, allowed: {allowed}.")
+        expected = f"one loss per example, {images.shape[:1]}"
+        raise DataError(f"the loss function gave shape {jnp.shape(loss)}, expected {expected}.")
     return loss, success
 
 
 def score_and_gradient(
-    loss_fn: Loss, images: jax.Array, keys: jax.Array, number: int | jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Loss f32[B], success bool[B] (False where unknown) and the gradient f32[B, ...] of the sum of the losses."""
+    loss_fn: Loss, images: Pixels, keys: Keys, number: ArrayLike
+) -> tuple[PerExample, Flags, Pixels]:
+    """Return the loss, the success (False where unknown) and the gradient of the sum of the losses."""
     if not isinstance(loss_fn, SummedLoss):
         return _differentiate(lambda images: score(loss_fn, images, keys, number), images)
-    own, part = fold(keys, number), loss_fn.part
+    own, summed_loss = fold_in(keys, number), loss_fn
 
-    def add(total: jax.Array, index: jax.Array) -> Any:
-        loss, success, gradient = _differentiate(lambda images: part(images, own, index), images)
+    # Part by part, gradients included: a scan under one gradient would hold the activations of all parts.
+    def add(total: Pixels, index: Number) -> tuple[Pixels, tuple[PerExample, Flags]]:
+        loss, success, gradient = _differentiate(lambda images: summed_loss.part(images, own, index), images)
         return total + gradient, (loss, success)
 
     numbers = jnp.arange(loss_fn.count, dtype=jnp.uint32)
@@ -158,138 +207,118 @@ def score_and_gradient(
     return jnp.sum(losses, axis=0), loss_fn.judge(success), gradient
 
 
-def _differentiate(
-    loss_fn: Callable[[jax.Array], tuple[jax.Array, jax.Array | None]], images: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    def total(images: jax.Array) -> Any:
+def _differentiate(loss_fn: Callable[[jax.Array], Scored], images: Pixels) -> tuple[PerExample, Flags, Pixels]:
+    def total(images: Pixels) -> tuple[Float[Array, ""], tuple[PerExample, Flags]]:
         loss, success = loss_fn(images)
-        known = jnp.zeros(loss.shape, bool) if success is None else success
-        return jnp.sum(loss), (loss, known)
+        return jnp.sum(loss), (loss, known(success, loss))
 
     (_, (loss, success)), gradient = jax.value_and_grad(total, has_aux=True)(images)
     return loss, success, gradient
 
 
-def is_better(new: Kept, old: Kept, whole_batch: bool) -> jax.Array:
-    """bool[B]: which examples of `new` to keep. Success comes first, then the raised loss; NaN is never better."""
+def known(success: Flags | None, loss: PerExample) -> Flags:
+    """Return the success, False everywhere where the loss function does not state it."""
+    return jnp.zeros(loss.shape, bool) if success is None else success
+
+
+def is_better(new: Iterate, old: Iterate, whole_batch: bool) -> Flags:
+    """Return which examples of `new` to keep. Success comes first, then the raised loss; NaN is never better."""
     if whole_batch:
         return jnp.broadcast_to(jnp.mean(new.raised) > jnp.mean(old.raised), new.raised.shape)
     higher = jnp.where(new.success == old.success, new.raised > old.raised, new.success)
     return higher & ~jnp.isnan(new.raised)
 
 
-def choose(better: jax.Array, new: Kept, old: Kept) -> Kept:
-    """Row by row `new` where `better`, else `old`."""
-    images = jnp.where(as_rows(better, new.images), new.images, old.images)
-    return Kept(images, *(jnp.where(better, a, b) for a, b in zip(new[1:], old[1:])))
+def choose(better: Flags, new: Iterate, old: Iterate) -> Iterate:
+    """Return, row by row, `new` where `better`, else `old`."""
+    images = jnp.where(expand_like(better, new.images), new.images, old.images)
+    return Iterate(images, *(jnp.where(better, a, b) for a, b in zip(new[1:], old[1:])))
 
 
-class Run(NamedTuple):
-    """One run from one start, or (with a leading axis on every field) several."""
-
-    kept: Kept
-    trace: jax.Array
-    gradient_norm: jax.Array
-    finite: jax.Array
-
-
-def usable_gradient(loss: jax.Array, gradient: jax.Array, free: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """The gradient, 0 where a pixel is not free and in rows that hold NaN or infinity; bool[B]: the other rows."""
+def usable_gradient(loss: PerExample, gradient: Pixels, free: Bool[Array, "..."] | None) -> tuple[Pixels, Flags]:
+    """Return the gradient, 0 where a pixel is not free and in rows with NaN or infinity, and which rows have none."""
     finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(gradient), axis=pixel_axes(gradient))
-    used = as_rows(finite, gradient) if free is None else as_rows(finite, gradient) & free
+    used = expand_like(finite, gradient) if free is None else expand_like(finite, gradient) & free
     return jnp.where(used, gradient, 0), finite
+
+
+def mask_outside(
+    images: Pixels, projection: Projection, mask: ArrayLike | None
+) -> tuple[Bool[Array, "..."] | None, Callable[[jax.Array], jax.Array]]:
+    """Return the mask as bool of the rank of the images, and the projection that leaves pixels outside it bit-equal."""
+    if mask is None:
+        return None, lambda candidate: projection(candidate, images)
+    free = input_checks.broadcast_per_example(mask, images, "mask") != 0
+    return free, lambda candidate: jnp.where(free, projection(candidate, images), images)
 
 
 def _run(
     follow: Loss,
-    images: jax.Array,
-    keys: jax.Array,
+    images: Pixels,
+    keys: Keys,
     rule: optax.GradientTransformation,
     inside: Callable[[jax.Array], jax.Array],
-    first: jax.Array,
+    first: Pixels,
     steps: int,
     keep: str,
     direction: int,
-    free: jax.Array | None,
+    free: Bool[Array, "..."] | None,
 ) -> Run:
-    """One ascent from `first`; `follow` is the loss whose gradient is followed."""
+    """Run one ascent from `first`; `follow` is the loss whose gradient is followed, `inside` the projection."""
+    State = tuple[jax.Array, optax.OptState, Iterate, jax.Array]
 
-    def record(kept: Kept, new: Kept) -> Kept:
+    def record(kept: Iterate, new: Iterate) -> Iterate:
         return new if keep == "last" else choose(is_better(new, kept, keep == "best_batch"), new, kept)
 
-    def step(carry, number):
+    def step(carry: State, number: Number) -> tuple[State, tuple[PerExample, PerExample]]:
         current, state, kept, finite = carry
         loss, success, gradient = score_and_gradient(follow, current, keys, number + 1)
         gradient, usable = usable_gradient(loss, direction * gradient, free)
-        kept = record(kept, Kept(current, direction * loss, success))
+        kept = record(kept, Iterate(current, direction * loss, success))
         update, state = rule.update(gradient, state, current)
         return (inside(current + update), state, kept, finite & usable), (loss, l2_norm(gradient))
 
     batch = images.shape[0]
     loss_type = jax.eval_shape(lambda x: score(follow, x, keys, 0)[0], images).dtype
-    kept = Kept(first, jnp.full(batch, -jnp.inf, loss_type), jnp.zeros(batch, bool))
+    kept = Iterate(first, jnp.full(batch, -jnp.inf, loss_type), jnp.zeros(batch, bool))
     carry = (first, rule.init(first), kept, jnp.ones(batch, bool))
     carry, (losses, gradient_norm) = jax.lax.scan(step, carry, jnp.arange(steps, dtype=jnp.uint32))
+    # The last iterate has a loss, too, but nobody needs its gradient.
     last, _, kept, finite = carry
     loss, success = score(follow, last, keys, steps + 1)
-    success = jnp.zeros(batch, bool) if success is None else success
-    kept = record(kept, Kept(last, direction * loss, success))
-    return Run(kept, jnp.concatenate([losses, loss[None]]), gradient_norm, finite & jnp.isfinite(loss))
+    kept = record(kept, Iterate(last, direction * loss, known(success, loss)))
+    return Run(*kept, jnp.concatenate([losses, loss[None]]), gradient_norm, finite & jnp.isfinite(loss))
 
 
-def _worst_case(runs: Run, keep: str) -> Run:
-    """Of runs stacked over restarts, the worst case: per example, or (best_batch) of the mean."""
-    raised, success = runs.kept.raised, runs.kept.success
-    if keep == "best_batch":
-        mean = jnp.where(jnp.all(runs.finite, axis=1), jnp.mean(raised, axis=1), -jnp.inf)
-        index = jnp.broadcast_to(jnp.argmax(mean), raised.shape[1:])
-    else:
-        ranked = jnp.where(success | ~jnp.any(success, axis=0, keepdims=True), raised, -jnp.inf)
-        index = jnp.argmax(jnp.where(runs.finite, ranked, -jnp.inf), axis=0)
-    rows = jnp.arange(index.shape[0])
-
-    def pick(stacked: jax.Array, batch_axis: int) -> jax.Array:
-        moved = jnp.moveaxis(stacked, batch_axis, 1)  # [restarts, B, ...]
-        return jnp.moveaxis(moved[index, rows], 0, batch_axis - 1)
-
-    kept = Kept(*(pick(part, 1) for part in runs.kept))
-    return Run(kept, pick(runs.trace, 2), pick(runs.gradient_norm, 2), pick(runs.finite, 1))
+def _worst_restart(runs: Run, keep: str) -> Run:
+    """Return the worst case of stacked restarts: per example, or (best_batch) the restart of the highest mean."""
+    if keep != "best_batch":
+        return worst_of(runs, worst_index(runs.raised, runs.success, runs.finite))
+    mean = jnp.where(jnp.all(runs.finite, axis=1), jnp.mean(runs.raised, axis=1), -jnp.inf)
+    return worst_of(runs, jnp.broadcast_to(jnp.argmax(mean), runs.raised.shape[1:]))
 
 
-def within(
-    images: jax.Array, projection: Projection, mask: Any
-) -> tuple[jax.Array | None, Callable[[jax.Array], jax.Array]]:
-    """The mask as bool of the rank of the images (or None), and the projection that keeps masked pixels bit-equal."""
-    if mask is None:
-        return None, lambda candidate: projection(candidate, images)
-    free = checks.spread(mask, images, "mask") != 0
-    return free, lambda candidate: jnp.where(free, projection(candidate, images), images)
+def _recorded(loss_fn: Loss, images: Pixels, keys: Keys, result: Run, direction: int) -> tuple[PerExample, Flags]:
+    """Return loss and success as recorded, and those of the clean image where a row was not finite.
 
-
-def _recorded(
-    loss_fn: Loss, images: jax.Array, keys: jax.Array, result: Run, direction: int
-) -> tuple[jax.Array, jax.Array]:
-    """Loss and success of what is returned: as recorded, and those of the clean image where a row was not finite.
-
-    The clean images are scored only if there is such a row: who does not read the clean losses does not pay for them.
+    The clean images are scored only if there is such a row: a caller that reads no clean loss does not pay for it.
     """
 
-    def recorded() -> tuple[jax.Array, jax.Array]:
-        return direction * result.kept.raised, result.kept.success
+    def recorded() -> tuple[PerExample, Flags]:
+        return direction * result.raised, result.success
 
-    def with_clean() -> tuple[jax.Array, jax.Array]:
+    def with_clean() -> tuple[PerExample, Flags]:
         clean, success = score(loss_fn, images, keys, _CLEAN)
-        known = jnp.zeros(clean.shape, bool) if success is None else success
-        kept = recorded()
-        return jnp.where(result.finite, kept[0], clean), jnp.where(result.finite, kept[1], known)
+        loss, kept_success = recorded()
+        return jnp.where(result.finite, loss, clean), jnp.where(result.finite, kept_success, known(success, clean))
 
     return jax.lax.cond(jnp.all(result.finite), recorded, with_clean)
 
 
-def conclude(
+def finalize(
     loss_fn: Loss,
-    images: jax.Array,
-    keys: jax.Array,
+    images: Pixels,
+    keys: Keys,
     run: Callable[[jax.Array, jax.Array], Run],
     measure: Callable[[jax.Array], jax.Array],
     restarts: int,
@@ -297,17 +326,17 @@ def conclude(
     direction: int,
     rescore: bool = False,
 ) -> ImageAttack:
-    """Does ``run(start_keys, loss_keys)`` per restart and states the worst case, scored anew if `rescore`."""
+    """Call ``run(start_keys, loss_keys)`` once a restart and return the worst case, scored anew if `rescore`."""
 
-    def numbered(number: int | jax.Array) -> Run:
-        return run(fold(keys, 2 * number), fold(keys, 2 * number + 1))
+    def numbered(number: ArrayLike) -> Run:
+        return run(fold_in(keys, 2 * number), fold_in(keys, 2 * number + 1))
 
     if restarts == 1:
         result = numbered(0)
     else:
-        result = _worst_case(jax.lax.map(numbered, jnp.arange(restarts, dtype=jnp.uint32)), keep)
+        result = _worst_restart(jax.lax.map(numbered, jnp.arange(restarts, dtype=jnp.uint32)), keep)
     clean_loss, clean_success = score(loss_fn, images, keys, _CLEAN)
-    adversarial = jnp.where(as_rows(result.finite, images), result.kept.images, images)
+    adversarial = jnp.where(expand_like(result.finite, images), result.images, images)
     if rescore:
         loss, success = score(loss_fn, adversarial, keys, _CLEAN)
     else:
@@ -328,8 +357,8 @@ def conclude(
 
 def ascend(
     loss_fn: Loss,
-    images: Any,
-    keys: jax.Array,
+    images: Images,
+    keys: ArrayLike,
     *,
     rule: optax.GradientTransformation,
     projection: Projection,
@@ -339,11 +368,11 @@ def ascend(
     restarts: int = 1,
     keep: str = "best",
     targeted: bool = False,
-    mask: Any = None,
+    mask: ArrayLike | None = None,
     surrogate: Loss | None = None,
-    initial: jax.Array | None = None,
+    initial: ArrayLike | None = None,
 ) -> ImageAttack:
-    """Raises `loss_fn` from the clean images; pure, traceable, compiled once whatever the number of steps and restarts.
+    """Raise `loss_fn` from the clean images; pure, traceable, compiled once for any number of steps and restarts.
 
     Each loss of the batch has its own gradient as long as rows are not coupled; where they are (InfoNCE), the gradient
     is that of the **sum**, an example's result depends on its batch-mates, and ``keep="best"`` may mix iterates that
@@ -362,28 +391,30 @@ def ascend(
       steps: gradient evaluations per restart; 0 returns the projected start.
       restarts: independent runs, of which the worst case is kept per example (per batch under "best_batch").
       keep: the iterate to return: "best" loss per example, "best_batch" mean loss, or the "last".
-      mask: True (or non-zero) where a pixel may change; broadcasts as `checks.spread` says. Others stay bit-equal.
+      mask: True (or non-zero) where a pixel may change; broadcasts as `input_checks.broadcast_per_example` says. Others
+        stay bit-equal.
       surrogate: the loss whose gradient is followed and whose values are traced, e.g. a bfloat16 form; `loss_fn` then
         scores only the clean and the returned images.
       initial: f32[B, ...], a start that stands in for `start` (projected all the same).
 
     Raises:
-      DataError: images or keys that `checks` refuse. ConfigError: counts or shapes that are not allowed.
+      DataError: images, keys or `initial` that do not fit. ConfigError: counts or shapes that are not allowed.
     """
-    images = checks.validate_images(images)
-    checks.validate_keys(keys, images.shape[0])
-    checks.validate_count(steps, "steps", 0)
-    checks.validate_count(restarts, "restarts", 1)
-    checks.validate_choice(keep, "keep", KEEP)
+    images = input_checks.validate_images(images)
+    input_checks.validate_keys(keys, images.shape[0])
+    input_checks.validate_count(steps, "steps", 0)
+    input_checks.validate_count(restarts, "restarts", 1)
+    input_checks.validate_choice(keep, "keep", KEEP)
+    if initial is not None and jnp.shape(initial) != images.shape:
+        raise DataError(f"initial has shape {jnp.shape(initial)}, expected that of the images, {images.shape}.")
     direction = -1 if targeted else 1
     if targeted:
-        loss_fn, surrogate = turned(loss_fn), None if surrogate is None else turned(surrogate)
-    free, inside = within(images, projection, mask)
-    begin = None if initial is None else checks.validate_initial(initial, images)
+        loss_fn, surrogate = negate_success(loss_fn), None if surrogate is None else negate_success(surrogate)
+    free, inside = mask_outside(images, projection, mask)
 
-    def run(start_keys: jax.Array, loss_keys: jax.Array) -> Run:
-        first = start(start_keys, images) if begin is None else begin
+    def run(start_keys: Keys, loss_keys: Keys) -> Run:
+        first = start(start_keys, images) if initial is None else jnp.asarray(initial, images.dtype)
         follow = loss_fn if surrogate is None else surrogate
         return _run(follow, images, loss_keys, rule, inside, inside(first), steps, keep, direction, free)
 
-    return conclude(loss_fn, images, keys, run, measure, restarts, keep, direction, rescore=surrogate is not None)
+    return finalize(loss_fn, images, keys, run, measure, restarts, keep, direction, rescore=surrogate is not None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ranjax.core.checks import at_least
 from ranjax.core.errors import ConfigError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FEATURES = ("restarts", "l2", "surrogate")
 
 
+@runtime_checkable
 class AtRadius(Protocol):
     """Settings of an attack at one radius: a pytree, so that a new radius compiles nothing anew."""
 
@@ -35,7 +36,7 @@ class AtRadius(Protocol):
     @property
     def norm(self) -> str: ...
 
-    def with_epsilon(self, epsilon: float) -> Self:
+    def with_epsilon(self, epsilon: float) -> AtRadius:
         """Return the same settings at another radius."""
 
 

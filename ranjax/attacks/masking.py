@@ -22,9 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ranjax.attacks import input_checks as checks
-from ranjax.attacks import losses, projections
-from ranjax.attacks.ascent import ImageAttack, as_rows, fold
+from ranjax.attacks import input_checks, losses, projections
+from ranjax.attacks.ascent import ImageAttack, expand_like, fold_in
 from ranjax.attacks.compile import jitted
 from ranjax.attacks.pgd import PGD, pgd
 from ranjax.core.errors import ConfigError, DataError
@@ -96,12 +95,12 @@ def random_search(
     Args:
       logits_fn: ``images -> logits f32[B, C]``. images: f32[B, ...] in [0, 1]. keys: key[B].
       labels: i32[B], or multi-hot f32[B, C], of which the worst class's margin counts (`losses.margin_of_any`).
-      epsilon: a number or as `image.PGD` takes it. queries: forward passes.
+      epsilon: a number or as `pgd.PGD` takes it. queries: forward passes.
 
     Returns:
       The images of highest margin f32[B, ...], and bool[B]: misclassified.
     """
-    radius = checks.spread(epsilon, images, "epsilon")
+    radius = input_checks.broadcast_per_example(epsilon, images, "epsilon")
     project = projections.linf(radius) if norm == "linf" else projections.l2(radius)
     size = radius if norm == "linf" else radius / images[0].size ** 0.5
     margin_of = losses.margin_of_any if labels.ndim == 2 else losses.margin
@@ -116,11 +115,11 @@ def random_search(
     def query(carry: tuple[jax.Array, jax.Array], now: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
         best, highest = carry
         number, share = now
-        changed, signs = jax.vmap(draw, in_axes=(0, None))(fold(keys, number), share)
+        changed, signs = jax.vmap(draw, in_axes=(0, None))(fold_in(keys, number), share)
         candidate = project(jnp.where(changed, images + size * signs, best), images)
         margin = margin_of(logits_fn(candidate), labels)
         better = margin > highest
-        return (jnp.where(as_rows(better, best), candidate, best), jnp.where(better, margin, highest)), None
+        return (jnp.where(expand_like(better, best), candidate, best), jnp.where(better, margin, highest)), None
 
     shares = jnp.asarray(np.geomspace(0.5, 0.02, queries), images.dtype)
     start = (images, margin_of(logits_fn(images), labels))
@@ -164,8 +163,8 @@ def check(
       DataError: images, labels or transferred images that do not fit each other or the ball.
       ConfigError: settings that are targeted or whose epsilon is no number above 0.
     """
-    images = checks.validate_images(images)
-    checks.validate_count(queries, "queries", 1)
+    images = input_checks.validate_images(images)
+    input_checks.validate_count(queries, "queries", 1)
     if getattr(settings, "targeted", False):
         raise ConfigError("targeted", True, "False: the check raises the loss of the label")
     if not isinstance(settings.epsilon, float) or settings.epsilon <= 0:
@@ -194,7 +193,7 @@ def check(
     white = results[1]
     standing = right & ~np.asarray(white.success)
 
-    _, searched = search(params, images, labels, fold(keys, 1), settings.epsilon)
+    _, searched = search(params, images, labels, fold_in(keys, 1), settings.epsilon)
     searched = np.asarray(searched)
     findings = [
         _are_logits(outputs, labels.ndim == 2),
@@ -309,7 +308,7 @@ def _beaten(name: str, wrong: np.ndarray, standing: np.ndarray) -> Finding:
 def _transferred_wrong(
     logits_fn: Logits, params: Any, images: jax.Array, labels: Any, transferred: Any, settings: PGD
 ) -> np.ndarray:
-    moved = checks.validate_images(transferred)
+    moved = input_checks.validate_images(transferred)
     if moved.shape != images.shape:
         raise DataError(f"transferred images have shape {moved.shape}, allowed: {images.shape}.")
     measure = projections.linf_norm if settings.norm == "linf" else projections.l2_norm

@@ -9,14 +9,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float
 
-from ranjax.attacks import input_checks as checks
-from ranjax.attacks.ascent import ImageAttack, Loss, as_rows, fold
+from ranjax.attacks import input_checks
+from ranjax.attacks.ascent import ImageAttack, Loss, expand_like, fold_in
+from ranjax.attacks.input_checks import Images, Length, Number
+from ranjax.attacks.pgd import pgd
 from ranjax.core.errors import ConfigError
 
 
 class MinimalNorm(NamedTuple):
-    """What `minimal_norm` gives back for B images and E radii.
+    """The result of `minimal_norm` for B images and E radii.
 
     Attributes:
       epsilon: f32[B], the smallest radius that succeeds: 0 where the clean image does, infinite where none does.
@@ -35,39 +38,35 @@ class MinimalNorm(NamedTuple):
 
 def minimal_norm(
     loss_fn: Loss,
-    images: Any,
-    keys: jax.Array,
+    images: Images,
+    keys: ArrayLike,
     settings: Any,
-    epsilons: Sequence[Any],
+    epsilons: Sequence[Length],
     *,
-    attack: Callable[..., ImageAttack] | None = None,
-    mask: Any = None,
+    attack: Callable[..., ImageAttack] = pgd,
+    mask: ArrayLike | None = None,
 ) -> MinimalNorm:
-    """Attacks every image at every radius; compiled once for all radii.
+    """Attack every image at every radius; compiled once for all radii.
 
     Args:
       loss_fn: ``images -> (loss f32[B], success bool[B])``, e.g. from `losses.of_classifier`.
-      images: f32[B, H, W, C] in [0, 1]. keys: key[B].
-      settings: of `attack`, with a method ``with_epsilon`` (`image.PGD` keeps its step in proportion to the radius).
+      images: f32[B, H, W, C] in [0, 1].
+      keys: key[B].
+      settings: of `attack`, with a method ``with_epsilon`` (`pgd.PGD` keeps its step in proportion to the radius).
       epsilons: rising radii above 0, numbers or "8/255".
-      attack: `image.pgd` (default), `apgd.apgd` or one like them.
+      attack: `pgd.pgd`, `apgd.apgd` or one like them.
+      mask: as for `pgd.pgd`.
 
     Raises:
       ConfigError: radii that do not rise, or a loss function that does not state success.
     """
-    if attack is None:
-        from ranjax.attacks.pgd import pgd as attack
-    if isinstance(epsilons, (str, int, float)):
-        raise ConfigError("epsilons", epsilons, "a list of radii, e.g. ('2/255', '4/255')")
-    radii = [checks.validate_length(e, "epsilons", settings.norm, positive=True) for e in epsilons]
-    if not radii or any(b <= a for a, b in itertools.pairwise(radii)):
-        raise ConfigError("epsilons", list(epsilons), "at least one radius, rising")
-    images = checks.validate_images(images)
-    checks.validate_keys(keys, images.shape[0])
+    radii = validate_radii(epsilons, settings.norm)
+    images = input_checks.validate_images(images)
+    input_checks.validate_keys(keys, images.shape[0])
 
-    def at(numbered: tuple[jax.Array, jax.Array]) -> ImageAttack:
+    def at(numbered: tuple[Number, Float[Array, ""]]) -> ImageAttack:
         number, radius = numbered
-        return attack(loss_fn, images, fold(keys, number), settings.with_epsilon(radius), mask=mask)
+        return attack(loss_fn, images, fold_in(keys, number), settings.with_epsilon(radius), mask=mask)
 
     numbers = jnp.arange(len(radii), dtype=jnp.uint32)
     result = jax.lax.map(at, (numbers, jnp.asarray(np.asarray(radii), images.dtype)))
@@ -81,8 +80,22 @@ def minimal_norm(
     take = found & ~already
     return MinimalNorm(
         epsilon=jnp.where(already, 0, radius),
-        images=jnp.where(as_rows(take, images), result.images[first, rows], images),
+        images=jnp.where(expand_like(take, images), result.images[first, rows], images),
         norm=jnp.where(take, result.norm[first, rows], 0),
         success=success | already[None, :],
         loss=result.loss,
     )
+
+
+def validate_radii(epsilons: Sequence[Length], norm: str) -> list[float]:
+    """Return rising radii above 0 in pixel units.
+
+    Raises:
+      ConfigError: one radius alone, none, or radii that do not rise.
+    """
+    if isinstance(epsilons, (str, int, float)):
+        raise ConfigError("epsilons", epsilons, "a list of radii, e.g. ('2/255', '4/255')")
+    radii = [input_checks.validate_length(epsilon, "epsilons", norm, positive=True) for epsilon in epsilons]
+    if not radii or any(b <= a for a, b in itertools.pairwise(radii)):
+        raise ConfigError("epsilons", tuple(epsilons), "at least one radius, rising")
+    return radii

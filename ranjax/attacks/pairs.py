@@ -11,7 +11,7 @@ Everything is pure and meant to be called inside the caller's jit, with weights 
     def run(params, images, tokens, mask, words, keys, allowed, image_settings, text_settings):
         image_fn = functools.partial(functions.image_features, params)
         text_fn = lambda e, t, m: functions.text_features(params, t, m, embeddings=e)
-        return joint.craft(image_fn, text_fn, functions.token_table(params), images, tokens, mask, words, keys,
+        return pairs.craft(image_fn, text_fn, functions.token_table(params), images, tokens, mask, words, keys,
                            image_settings, text_settings, allowed, recipe="sga")
 """
 
@@ -24,21 +24,28 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 
 from ranjax.attacks import losses, transforms
-from ranjax.attacks import pgd as image_lib
-from ranjax.attacks.text import candidates as candidates_lib
+from ranjax.attacks.ascent import ImageAttack, Loss
+from ranjax.attacks.input_checks import Images, PerExample, Pixels
+from ranjax.attacks.pgd import PGD, pgd
+from ranjax.attacks.text import candidates as words_allowed
 from ranjax.attacks.text import importance
-from ranjax.attacks.text import substitution as text
+from ranjax.attacks.text.substitution import Substitution, TextAttack, similar_to, substitute
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.core.math import unit
 
 ImageEncoder = Callable[[jax.Array], jax.Array]
 TextEncoder = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-Allowed = candidates_lib.Table | candidates_lib.Candidates
+Allowed = words_allowed.Table | words_allowed.Candidates
+Captions = Float[Array, "batch captions features"]
+Texts = Shaped[Array | np.ndarray, "..."]
+"""[B, L], or [B, C, L] with several captions per image."""
 
 
-class JointAttack(NamedTuple):
+class PairAttack(NamedTuple):
     """Both sides of an attack on B pairs.
 
     Attributes:
@@ -48,20 +55,20 @@ class JointAttack(NamedTuple):
       clean_loss: the same of the given pairs.
     """
 
-    image: image_lib.ImageAttack
-    text: text.TextAttack
+    image: ImageAttack
+    text: TextAttack
     loss: jax.Array
     clean_loss: jax.Array
 
 
 class Pairs(NamedTuple):
-    """Encoders and inputs of an attack, with one row per caption: B images, R = B * C captions."""
+    """Encoders and inputs of an attack, with one row per caption: B images, R = B * C captions; fields as of `craft`."""
 
     image_fn: ImageEncoder
     text_fn: TextEncoder
     table: jax.Array
     images: jax.Array
-    tokens: jax.Array
+    tokens: jax.Array  # i32[R, L]
     mask: jax.Array
     words: jax.Array
     keys: jax.Array
@@ -69,49 +76,53 @@ class Pairs(NamedTuple):
     similarity: float | None = None
     hide_id: int | None = None
     surrogate_fn: ImageEncoder | None = None
-    image_attack: Callable[..., image_lib.ImageAttack] = image_lib.pgd
+    image_attack: Callable[..., ImageAttack] = pgd
 
     @property
     def captions(self) -> int:
-        """Captions per image, C."""
+        """Return the number of captions per image, C."""
         return self.tokens.shape[0] // self.images.shape[0]
 
-    def encode_text(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-        """f32[B, C, D], L2-normalised; zero for an empty caption."""
+    def encode_text(self, tokens: Int[Array, "rows length"], mask: Bool[Array, "rows length"]) -> Captions:
+        """Return L2-normalised features of captions; zero for an empty caption."""
         features = unit(self.text_fn(self.table[tokens], tokens, mask))
         features = jnp.where(jnp.any(mask, axis=1)[:, None], features, 0)
         return features.reshape(self.images.shape[0], self.captions, -1)
 
-    def encode_image(self, images: jax.Array) -> jax.Array:
-        """f32[B, D], L2-normalised."""
+    def encode_image(self, images: Pixels) -> Float[Array, "batch features"]:
+        """Return L2-normalised features of images."""
         return unit(self.image_fn(images))
 
-    def attack_text(self, image: jax.Array, settings: text.Substitution) -> text.TextAttack:
-        """Substitution that ascends minus the cosine to image features f32[B, D]."""
+    def attack_text(self, image: Float[Array, "batch features"], settings: Substitution) -> TextAttack:
+        """Substitute words to raise minus the cosine to image features."""
         target = jnp.repeat(image, self.captions, axis=0)
         accept = None
         if self.similarity is not None:
             original = self.text_fn(self.table[self.tokens], self.tokens, self.mask)
-            accept = text.similar_to(self.text_fn, original, self.similarity)
+            accept = similar_to(self.text_fn, original, self.similarity)
 
-        def loss(embeddings: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        def loss(
+            embeddings: Float[Array, "rows length width"],
+            tokens: Int[Array, "rows length"],
+            mask: Bool[Array, "rows length"],
+        ) -> Float[Array, "rows"]:
             return -jnp.sum(unit(self.text_fn(embeddings, tokens, mask)) * target, axis=-1)
 
         rows = (self.tokens, self.mask, self.words)
         if self.hide_id is None:
-            return text.substitute(loss, self.table, *rows, self.allowed, settings, accept)
+            return substitute(loss, self.table, *rows, self.allowed, settings, accept)
         allowed = self.allowed
-        if isinstance(allowed, candidates_lib.Table):
-            allowed = candidates_lib.for_rows(allowed, self.tokens, self.words)
+        if isinstance(allowed, words_allowed.Table):
+            allowed = words_allowed.for_rows(allowed, self.tokens, self.words)
         return importance.ranked(loss, self.table, *rows, allowed, settings, hide_id=self.hide_id, accept_fn=accept)
 
     def ascend(
         self,
-        loss: Callable[[ImageEncoder], image_lib.Loss],
-        settings: image_lib.PGD,
-        initial: jax.Array | None = None,
-    ) -> image_lib.ImageAttack:
-        """`image_attack` on ``loss(encoder)``, whose gradient is that of the surrogate encoder where there is one."""
+        loss: Callable[[ImageEncoder], Loss],
+        settings: Any,
+        initial: ArrayLike | None = None,
+    ) -> ImageAttack:
+        """Run `image_attack` on ``loss(encoder)``, following the gradient of the surrogate encoder where there is one."""
         given: dict[str, Any] = {"initial": initial}
         if self.surrogate_fn is not None:
             given["surrogate"] = loss(self.surrogate_fn)
@@ -119,54 +130,52 @@ class Pairs(NamedTuple):
         given = {name: value for name, value in given.items() if value is not None}
         return self.image_attack(loss(self.image_fn), self.images, self.keys, settings, **given)
 
-    def attack_image(
-        self, captions: jax.Array, settings: image_lib.PGD, initial: jax.Array | None
-    ) -> image_lib.ImageAttack:
-        """PGD that ascends the sum of minus the cosines to caption features f32[B, C, D]."""
+    def attack_image(self, captions: Captions, settings: Any, initial: ArrayLike | None = None) -> ImageAttack:
+        """Attack the image to raise the sum of minus the cosines to caption features."""
         return self.ascend(lambda encode: lambda images: _away(unit(encode(images)), captions), settings, initial)
 
-    def keep_image(self, captions: jax.Array) -> image_lib.ImageAttack:
-        """The clean images as the result of an attack."""
-        own = self._replace(surrogate_fn=None, image_attack=image_lib.pgd)
-        return own.attack_image(captions, image_lib.PGD(0.0, 1.0, 0, start="none"), None)
+    def keep_image(self, captions: Captions) -> ImageAttack:
+        """Return the clean images as the result of an attack."""
+        own = self._replace(surrogate_fn=None, image_attack=pgd)
+        return own.attack_image(captions, PGD(0.0, 1.0, 0, start="none"))
 
-    def result(self, image: image_lib.ImageAttack, attack: text.TextAttack) -> JointAttack:
-        """Both sides with the losses of the attacked and the clean pairs."""
+    def result(self, image: ImageAttack, attack: TextAttack) -> PairAttack:
+        """Return both sides with the losses of the attacked and the clean pairs."""
 
-        def pair_loss(images: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        def pair_loss(
+            images: Pixels, tokens: Int[Array, "rows length"], mask: Bool[Array, "rows length"]
+        ) -> Float[Array, "batch captions"]:
             return -jnp.einsum("bd,bcd->bc", self.encode_image(images), self.encode_text(tokens, mask))
 
         loss = pair_loss(image.images, attack.tokens, attack.mask)
-        return JointAttack(image, attack, loss, pair_loss(self.images, self.tokens, self.mask))
+        return PairAttack(image, attack, loss, pair_loss(self.images, self.tokens, self.mask))
 
 
-def _away(image: jax.Array, captions: jax.Array) -> jax.Array:
-    """Sum over the captions of minus the cosine, f32[B], of unit features f32[B, D] and f32[B, C, D]."""
+def _away(image: Float[Array, "batch features"], captions: Captions) -> PerExample:
+    """Return the sum over the captions of minus the cosine of unit features."""
     return -jnp.sum(image * captions.sum(1), axis=-1)
 
 
-def sep(pairs: Pairs, image_settings: image_lib.PGD, text_settings: text.Substitution) -> JointAttack:
-    """Each side against the clean other side."""
-    image = pairs.attack_image(pairs.encode_text(pairs.tokens, pairs.mask), image_settings, None)
+def sep(pairs: Pairs, image_settings: Any, text_settings: Substitution) -> PairAttack:
+    """Attack each side against the clean other side."""
+    image = pairs.attack_image(pairs.encode_text(pairs.tokens, pairs.mask), image_settings)
     return pairs.result(image, pairs.attack_text(pairs.encode_image(pairs.images), text_settings))
 
 
 def sequential(
     pairs: Pairs,
-    image_settings: image_lib.PGD,
-    text_settings: text.Substitution,
-    initial: jax.Array | None = None,
-) -> JointAttack:
-    """Text against the clean image, then the image against the attacked text, both by the cosine."""
+    image_settings: Any,
+    text_settings: Substitution,
+    initial: ArrayLike | None = None,
+) -> PairAttack:
+    """Attack the text against the clean image, then the image against the attacked text, both by the cosine."""
     attack = pairs.attack_text(pairs.encode_image(pairs.images), text_settings)
     captions = pairs.encode_text(attack.tokens, attack.mask)
     return pairs.result(pairs.attack_image(captions, image_settings, initial), attack)
 
 
-def coattack(
-    pairs: Pairs, image_settings: image_lib.PGD, text_settings: text.Substitution, alpha: float = 3.0
-) -> JointAttack:
-    """Co-Attack (Zhang et al., ACM MM 2022, arXiv 2206.09391): text first, then the image by divergences.
+def coattack(pairs: Pairs, image_settings: Any, text_settings: Substitution, alpha: float | int = 3.0) -> PairAttack:
+    """Run Co-Attack (Zhang et al., ACM MM 2022, arXiv 2206.09391): text first, then the image by divergences.
 
     The image ascends KL(p_img || p_img') + alpha KL(p_t' || p_img'), p = softmax of the L2-normalised embedding;
     several captions count by their mean. Differs from the public code in the start of PGD (two-sided), in the text step
@@ -177,7 +186,7 @@ def coattack(
     captions = pairs.encode_text(attack.tokens, attack.mask)
     real = jnp.any(pairs.mask, axis=1).reshape(captions.shape[:2]).astype(captions.dtype)
 
-    def loss(encode: ImageEncoder, images: jax.Array) -> jax.Array:
+    def loss(encode: ImageEncoder, images: Pixels) -> PerExample:
         features = encode(images)
         to_captions = jax.vmap(losses.coattack_kl, in_axes=(None, 1), out_axes=1)(features, captions)
         to_captions = jnp.sum(real * to_captions, axis=1) / jnp.maximum(real.sum(1), 1)
@@ -188,12 +197,12 @@ def coattack(
 
 def sga(
     pairs: Pairs,
-    image_settings: image_lib.PGD,
-    text_settings: text.Substitution,
+    image_settings: Any,
+    text_settings: Substitution,
     scales: Sequence[float] = transforms.SGA_SCALES,
-    noise: float = 0.05,
-) -> JointAttack:
-    """Set-level guidance attack (Lu et al., ICCV 2023, arXiv 2307.14061).
+    noise: float | int = 0.05,
+) -> PairAttack:
+    """Run the set-level guidance attack (SGA, Lu et al., ICCV 2023, arXiv 2307.14061).
 
     (1) Text against the clean image. (2) The image against the set of its attacked captions, over the set of its own
     scales (`transforms.scaled`), ascending the sum of minus the cosines; `image.loss` and `image.trace` are that sum.
@@ -202,7 +211,7 @@ def sga(
     first = pairs.attack_text(pairs.encode_image(pairs.images), text_settings)
     captions = pairs.encode_text(first.tokens, first.mask)
 
-    def guided(encode: ImageEncoder) -> image_lib.Loss:
+    def guided(encode: ImageEncoder) -> Loss:
         return transforms.scaled(lambda images: _away(unit(encode(images)), captions), scales, noise)
 
     image = pairs.ascend(guided, image_settings)
@@ -210,22 +219,22 @@ def sga(
     return pairs.result(image, last._replace(queries=first.queries + last.queries))
 
 
-def image_only(pairs: Pairs, image_settings: image_lib.PGD, text_settings: text.Substitution) -> JointAttack:
-    """PGD on the image against its clean captions; the text stays."""
+def image_only(pairs: Pairs, image_settings: Any, text_settings: Substitution) -> PairAttack:
+    """Attack the image against its clean captions; the text stays."""
     del text_settings
     pairs = pairs._replace(hide_id=None, similarity=None)
-    image = pairs.attack_image(pairs.encode_text(pairs.tokens, pairs.mask), image_settings, None)
-    return pairs.result(image, pairs.attack_text(pairs.encode_image(pairs.images), text.Substitution(max_words=0)))
+    image = pairs.attack_image(pairs.encode_text(pairs.tokens, pairs.mask), image_settings)
+    return pairs.result(image, pairs.attack_text(pairs.encode_image(pairs.images), Substitution(max_words=0)))
 
 
-def text_only(pairs: Pairs, image_settings: image_lib.PGD, text_settings: text.Substitution) -> JointAttack:
-    """Substitution in the captions against the clean image; the image stays."""
+def text_only(pairs: Pairs, image_settings: Any, text_settings: Substitution) -> PairAttack:
+    """Attack the captions against the clean image; the image stays."""
     del image_settings
     attack = pairs.attack_text(pairs.encode_image(pairs.images), text_settings)
     return pairs.result(pairs.keep_image(pairs.encode_text(pairs.tokens, pairs.mask)), attack)
 
 
-RECIPES: dict[str, Callable[..., JointAttack]] = {
+RECIPES: dict[str, Callable[..., PairAttack]] = {
     "coattack": coattack,
     "sga": sga,
     "sep": sep,
@@ -241,23 +250,23 @@ _GIVEN = ("pairs", "image_settings", "text_settings")
 def craft(
     image_fn: ImageEncoder,
     text_fn: TextEncoder,
-    table: jax.Array,
-    images: jax.Array,
-    tokens: jax.Array,
-    mask: jax.Array,
-    words: jax.Array,
-    keys: jax.Array,
-    image_settings: image_lib.PGD,
-    text_settings: text.Substitution,
+    table: Texts,
+    images: Images,
+    tokens: Texts,
+    mask: Texts,
+    words: Texts,
+    keys: ArrayLike,
+    image_settings: Any,
+    text_settings: Substitution,
     candidates: Allowed,
-    recipe: str | Callable[..., JointAttack] = "coattack",
+    recipe: str | Callable[..., PairAttack] = "coattack",
     similarity: float | None = None,
     hide_id: int | None = None,
     surrogate_fn: ImageEncoder | None = None,
-    image_attack: Callable[..., image_lib.ImageAttack] = image_lib.pgd,
+    image_attack: Callable[..., ImageAttack] = pgd,
     **options: Any,
-) -> JointAttack:
-    """Attacks B pairs by one of `RECIPES`; pure, for the caller's jit.
+) -> PairAttack:
+    """Attack B pairs by one of `RECIPES`; pure, for the caller's jit.
 
     Args:
       image_fn, text_fn: the encoder, see the module.
@@ -268,7 +277,7 @@ def craft(
       image_settings: of `image_attack`. text_settings: of the substitution.
       candidates: what may replace what; a `Candidates` has one row per caption, [B * C, ...].
       recipe: "coattack", "sga", "sep", "sequential", "image_only" or "text_only"; or a function of yours,
-        ``(pairs, image_settings, text_settings, **options) -> JointAttack``.
+        ``(pairs, image_settings, text_settings, **options) -> PairAttack``.
       similarity: least cosine of a replaced caption's features to those of the original; None: no bound.
       hide_id: the token that hides a word: words are visited in the order of their importance (`importance.ranked`,
         which needs candidates with lists); None: guided by the gradient (`text.substitute`).
@@ -297,29 +306,16 @@ def craft(
         if isinstance(recipe, str) and name not in known:
             raise ConfigError(f"options of {recipe}", name, f"some of {known}", nearest(name, known))
     lead = tokens.shape[:-1]
-    captions, real, slots = (x.reshape(-1, tokens.shape[-1]) for x in (tokens, mask, words))
-    pairs = Pairs(
-        image_fn,
-        text_fn,
-        table,
-        images,
-        captions,
-        real,
-        slots,
-        keys,
-        candidates,
-        similarity,
-        hide_id,
-        surrogate_fn,
-        image_attack,
-    )
+    captions, real, slots = (jnp.asarray(x).reshape(-1, tokens.shape[-1]) for x in (tokens, mask, words))
+    search = (keys, candidates, similarity, hide_id, surrogate_fn, image_attack)
+    pairs = Pairs(image_fn, text_fn, table, jnp.asarray(images), captions, real, slots, *search)
     result = attack_pairs(pairs, image_settings, text_settings, **options)
     attack = result.text._asdict()
     trace = attack.pop("trace")
     shaped = {name: x.reshape(lead + x.shape[1:]) for name, x in attack.items()}
-    return JointAttack(
+    return PairAttack(
         result.image,
-        text.TextAttack(**shaped, trace=trace.reshape((-1, *lead))),
+        TextAttack(**shaped, trace=trace.reshape((-1, *lead))),
         result.loss.reshape(lead),
         result.clean_loss.reshape(lead),
     )

@@ -1,7 +1,9 @@
 """Attacks on images in [0, 1]: PGD and its relatives, each a composition run by `ranjax.attacks.ascent.ascend`.
 
-    settings = image.PGD(epsilon="8/255", step_size="2/255", steps=10)
-    attack = image.jitted(lambda params, x, labels: losses.cross_entropy(model(params, x), labels), settings)
+    from ranjax.attacks import PGD, jitted, losses
+
+    settings = PGD(epsilon="8/255", step_size="2/255", steps=10)
+    attack = jitted(lambda params, x, labels: losses.cross_entropy(model(params, x), labels), settings)
     result = attack(params, images, keys, labels)          # compiled at the first call, checked at every one
 
 Epsilon is in pixel units; normalisation belongs to the model. `pgd` itself is pure: inside your own ``jax.jit``, call
@@ -13,37 +15,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 import optax
+from jaxtyping import ArrayLike
 
-from ranjax.attacks import input_checks as checks
-from ranjax.attacks import losses, projections, starts, steps
-from ranjax.attacks.ascent import ImageAttack, KeyedLoss, Loss, ascend
-from ranjax.attacks.compile import jitted
-from ranjax.attacks.minimal import MinimalNorm, minimal_norm
+from ranjax.attacks import input_checks, losses, projections, starts
+from ranjax.attacks import steps as step_rules
+from ranjax.attacks.ascent import KEEP, ImageAttack, Loss, ascend
+from ranjax.attacks.input_checks import Images, Length
 from ranjax.core.errors import ConfigError
 
-__all__ = [
-    "PGD",
-    "ImageAttack",
-    "KeyedLoss",
-    "Loss",
-    "MinimalNorm",
-    "ascend",
-    "bim",
-    "embedding_attack",
-    "fgsm",
-    "jitted",
-    "mi_fgsm",
-    "minimal_norm",
-    "pgd",
-]
+__all__ = ["PGD", "bim", "embedding_attack", "fgsm", "mi_fgsm", "pgd"]
 
 
-@jax.tree_util.register_pytree_node_class
+@input_checks.traced_fields("epsilon", "step_size", "momentum")
 @dataclass(frozen=True)
 class PGD:
     """Settings of projected gradient ascent (Madry et al. 2018, arXiv 1706.06083).
@@ -66,93 +54,50 @@ class PGD:
       ConfigError: a value that is refused, by its name.
     """
 
-    epsilon: Any
-    step_size: Any
+    epsilon: Length
+    step_size: Length
     steps: int
     norm: str = "linf"
     start: str = "uniform"
     restarts: int = 1
     targeted: bool = False
     keep: str = "best"
-    momentum: Any = None
+    momentum: Length = None
 
     def __post_init__(self) -> None:
-        checks.validate_choice(self.norm, "norm", checks.NORMS)
-        checks.validate_choice(self.start, "start", ("uniform", "none"))
-        checks.validate_choice(self.keep, "keep", ("best", "last", "best_batch"))
-        checks.validate_count(self.steps, "steps", 0)
-        checks.validate_count(self.restarts, "restarts", 1)
-        checks.validate_restarts(self.restarts, self.start)
-        checks.validate_decay(self.momentum)
-        object.__setattr__(self, "epsilon", checks.validate_length(self.epsilon, "epsilon", self.norm))
-        object.__setattr__(
-            self, "step_size", checks.validate_length(self.step_size, "step_size", self.norm, positive=True)
-        )
+        input_checks.validate_search(self, ("uniform", "none"))
+        input_checks.validate_choice(self.keep, "keep", KEEP)
+        decay = self.momentum
+        if decay is not None and not input_checks.is_traced(decay) and (isinstance(decay, str) or not decay >= 0):
+            raise ConfigError("momentum", decay, "None, or 0 or more")
+        step_size = input_checks.validate_length(self.step_size, "step_size", self.norm, positive=True)
+        object.__setattr__(self, "step_size", step_size)
 
-    def with_epsilon(self, epsilon: Any) -> PGD:
-        """The same settings at another radius, with the step in proportion; this one's epsilon must be above 0."""
+    def with_epsilon(self, epsilon: Length) -> PGD:
+        """Return the same settings at another radius, with the step in proportion; this one's epsilon is above 0."""
         if isinstance(self.epsilon, float) and self.epsilon == 0:
             raise ConfigError("epsilon", self.epsilon, "a number above 0, to scale the step by")
-        epsilon = checks.validate_length(epsilon, "epsilon", self.norm)
+        epsilon = input_checks.validate_length(epsilon, "epsilon", self.norm)
         step_size = epsilon * (self.step_size / self.epsilon)
         if self.norm == "linf" and isinstance(step_size, float):
             step_size = min(step_size, 1.0)  # from anywhere in the box a step of 1 leads to its edge, as any longer one
         return dataclasses.replace(self, epsilon=epsilon, step_size=step_size)
 
-    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        return checks.flatten_settings(self, ("epsilon", "step_size", "momentum"))
-
-    @classmethod
-    def tree_unflatten(cls, rest: tuple[Any, ...], leaves: tuple[Any, ...]) -> PGD:
-        return checks.unflatten_settings(cls, rest, leaves)
-
-
-class Composition(Protocol):
-    """What `compose` needs of settings."""
-
-    epsilon: Any
-    step_size: Any
-    norm: str
-    start: str
-    momentum: Any
-
-
-def compose(images: jax.Array, settings: Composition) -> dict[str, Any]:
-    """The rule, projection, start and measure that `settings` stand for: keyword arguments of `ascend`.
-
-    Raises:
-      ConfigError: an epsilon per pixel or beyond any image under l2, or a shape that does not broadcast.
-    """
-    epsilon = checks.spread(settings.epsilon, images, "epsilon")
-    size = checks.spread(settings.step_size, images, "step_size")
-    linf = settings.norm == "linf"
-    if not linf:
-        checks.validate_l2(settings.epsilon, epsilon, images)
-    step = steps.sign(size) if linf else steps.normalised_l2(size)
-    momentum = settings.momentum
-    uniform = starts.uniform_linf if linf else starts.uniform_l2
-    return {
-        "rule": step if momentum is None else optax.chain(steps.l1_momentum(momentum), step),
-        "projection": projections.linf(epsilon) if linf else projections.l2(epsilon),
-        "start": starts.clean if settings.start == "none" else uniform(epsilon),
-        "measure": projections.linf_norm if linf else projections.l2_norm,
-    }
-
 
 def pgd(
     loss_fn: Loss,
-    images: Any,
-    keys: jax.Array,
-    settings: PGD,
+    images: Images,
+    keys: ArrayLike,
+    settings: Any,
     *,
-    mask: Any = None,
+    mask: ArrayLike | None = None,
     surrogate: Loss | None = None,
-    initial: jax.Array | None = None,
+    initial: ArrayLike | None = None,
 ) -> ImageAttack:
-    """Projected gradient ascent: x <- clip(Proj_eps(x + step_size * d(gradient)), 0, 1), d = sign (linf) or g / ||g||_2
-    (l2).
+    """Run projected gradient ascent: x <- clip(Proj_eps(x + step_size * d(gradient)), 0, 1).
 
-    Pure; the caller jits (or uses `jitted`). At ``epsilon = 0`` the images come back bit-equal.
+    The direction d is the sign (linf) or g / ||g||_2 (l2). Pure; the caller jits (or uses `jitted`). At ``epsilon = 0``
+    the images come back bit-equal.
 
     Args:
       loss_fn: ``images -> f32[B]`` to be raised, or ``images -> (f32[B], success bool[B])``; see `ascend`, also for
@@ -164,17 +109,26 @@ def pgd(
 
     Raises:
       DataError: images outside [0, 1], NaN, integers, a wrong rank; keys that are not one per example.
-      ConfigError: shapes of epsilon, step_size or mask that do not broadcast.
+      ConfigError: settings of another attack; an epsilon, step_size or mask of a shape that does not broadcast; an L2
+        ball without one radius an image, or beyond any image.
     """
-    images = checks.validate_images(images)
-    checks.validate_settings(
-        settings, ("epsilon", "step_size", "keep"), "an image.PGD (an apgd.APGD: attack=apgd.apgd)"
+    images = input_checks.validate_images(images)
+    input_checks.validate_settings(
+        settings, ("epsilon", "step_size", "keep"), "a pgd.PGD (with an apgd.APGD: attack=apgd.apgd)"
     )
+    epsilon = input_checks.broadcast_radius(settings.epsilon, settings.norm, images)
+    size = input_checks.broadcast_per_example(settings.step_size, images, "step_size")
+    linf = settings.norm == "linf"
+    step = step_rules.sign(size) if linf else step_rules.normalised_l2(size)
+    uniform = starts.uniform_linf if linf else starts.uniform_l2
     return ascend(
         loss_fn,
         images,
         keys,
-        **compose(images, settings),
+        rule=step if settings.momentum is None else optax.chain(step_rules.l1_momentum(settings.momentum), step),
+        projection=projections.linf(epsilon) if linf else projections.l2(epsilon),
+        start=starts.clean if settings.start == "none" else uniform(epsilon),
+        measure=projections.linf_norm if linf else projections.l2_norm,
         steps=settings.steps,
         restarts=settings.restarts,
         keep=settings.keep,
@@ -185,39 +139,42 @@ def pgd(
     )
 
 
-def fgsm(epsilon: Any, norm: str = "linf", targeted: bool = False) -> PGD:
-    """Settings of the fast gradient sign method (Goodfellow et al. 2015): one step of length epsilon, no start."""
-    radius = checks.validate_length(epsilon, "epsilon", norm)
+def fgsm(epsilon: Length, norm: str = "linf", targeted: bool = False) -> PGD:
+    """Return settings of the fast gradient sign method (Goodfellow et al. 2015): one step of length epsilon."""
+    radius = input_checks.validate_length(epsilon, "epsilon", norm)
     # At epsilon 0 any step is projected onto the point.
     step_size = np.where(np.asarray(radius) > 0, radius, 1.0) if np.ndim(radius) else radius or 1.0
     return PGD(epsilon, step_size, 1, norm=norm, start="none", targeted=targeted, keep="last")
 
 
-def bim(epsilon: Any, step_size: Any, steps: int, norm: str = "linf", targeted: bool = False) -> PGD:
-    """Settings of the basic iterative method (Kurakin et al. 2017): PGD from the clean image, last iterate returned."""
+def bim(epsilon: Length, step_size: Length, steps: int, norm: str = "linf", targeted: bool = False) -> PGD:
+    """Return settings of the basic iterative method (Kurakin et al. 2017): from the clean image, last iterate kept."""
     return PGD(epsilon, step_size, steps, norm=norm, start="none", targeted=targeted, keep="last")
 
 
-def mi_fgsm(epsilon: Any, steps: int, decay: float = 1.0, step_size: Any = None, targeted: bool = False) -> PGD:
-    """Settings of MI-FGSM (Dong et al. 2018, arXiv 1710.06081): accumulated gradients, step epsilon / steps."""
-    checks.validate_count(steps, "steps", 1)
-    size = checks.validate_length(epsilon, "epsilon", "linf") / steps if step_size is None else step_size
+def mi_fgsm(
+    epsilon: Length, steps: int, decay: float | int = 1.0, step_size: Length = None, targeted: bool = False
+) -> PGD:
+    """Return settings of MI-FGSM (Dong et al. 2018, arXiv 1710.06081): accumulated gradients, step epsilon / steps."""
+    input_checks.validate_count(steps, "steps", 1)
+    size = input_checks.validate_length(epsilon, "epsilon", "linf") / steps if step_size is None else step_size
     return PGD(epsilon, size, steps, start="none", targeted=targeted, keep="last", momentum=decay)
 
 
 def embedding_attack(
     features_fn: Callable[[jax.Array], jax.Array],
-    images: Any,
-    keys: jax.Array,
+    images: Images,
+    keys: ArrayLike,
     settings: PGD,
     loss: str = "cosine",
     *,
-    mask: Any = None,
+    mask: ArrayLike | None = None,
 ) -> ImageAttack:
-    """Label-free: drives the embedding away from the clean image's own.
+    """Drive the embedding away from the clean image's own; no label is needed.
 
     Args:
       features_fn: ``images -> f32[B, D]``.
+      images, keys, mask: as for `pgd`.
       settings: a `PGD` that starts at random: at the clean image itself the gradient of these losses is 0 but for
         rounding, which a sign blows up to full steps.
       loss: "cosine", "squared_distance" (FARE) or "coattack_kl".
@@ -225,11 +182,11 @@ def embedding_attack(
     Raises:
       ConfigError: an unknown loss, or settings without a random start.
     """
-    checks.validate_choice(loss, "loss", losses.NEEDS_RANDOM_START)
+    input_checks.validate_choice(loss, "loss", losses.NEEDS_RANDOM_START)
     if settings.start == "none":
         raise ConfigError(
             "start", "none", f"'uniform' for the loss {loss!r}", "At the clean image its gradient is rounding noise."
         )
-    images = checks.validate_images(images)
+    images = input_checks.validate_images(images)
     clean = jax.lax.stop_gradient(features_fn(images))
     return pgd(lambda x: getattr(losses, loss)(features_fn(x), clean), images, keys, settings, mask=mask)

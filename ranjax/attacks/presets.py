@@ -1,7 +1,7 @@
 """Named image attacks of the literature: settings, loss and transformation, each with its source and where it differs.
 
     preset = presets.get("sga")
-    attack = preset.jitted(my_loss)             # or by hand: image.jitted(my_loss, preset.settings, ...)
+    attack = preset.jitted(my_loss)             # or by hand: jitted(my_loss, preset.settings, ...)
 
 ``autoattack-lite`` is an ensemble: call `autoattack_lite`; its ``jitted`` is APGD on the loss that is given.
 """
@@ -14,12 +14,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import ArrayLike
 
-from ranjax.attacks import apgd, losses, transforms
-from ranjax.attacks import input_checks as checks
-from ranjax.attacks.ascent import ImageAttack, KeyedLoss, Loss, fold
+from ranjax.attacks import apgd, input_checks, losses, pgd, transforms
+from ranjax.attacks.ascent import ImageAttack, KeyedLoss, Loss, fold_in, known, worst_of
 from ranjax.attacks.compile import jitted
-from ranjax.attacks.pgd import PGD
+from ranjax.attacks.input_checks import Images, Length
+from ranjax.attacks.losses import Labels
 from ranjax.core.errors import ConfigError, nearest
 
 
@@ -29,32 +30,31 @@ class Preset:
 
     Attributes:
       name: as asked for.
-      settings: an `image.PGD` or an `apgd.APGD`.
+      settings: a `pgd.PGD` or an `apgd.APGD`.
       loss: the name in `ranjax.attacks.losses` of the loss it raises.
-      against: what that loss compares the attacked image with, in words.
-      transform: None, or what turns the loss into one under transformations.
+      against: the other side of that loss, in words.
+      transform: None, or a function that turns the loss into one under transformations.
       source: the paper.
       differs: where this differs from the paper's public code, in words.
     """
 
     name: str
-    settings: Any
+    settings: pgd.PGD | apgd.APGD
     loss: str
     against: str
     source: str
     differs: str
     transform: Callable[[Loss], KeyedLoss] | None = None
 
-    def with_epsilon(self, epsilon: Any) -> Preset:
-        """The same attack at another radius (PGD: with the step in proportion)."""
-        radius = checks.validate_length(epsilon, "epsilon", self.settings.norm)
+    def with_epsilon(self, epsilon: Length) -> Preset:
+        """Return the same attack at another radius (PGD: with the step in proportion)."""
+        radius = input_checks.validate_length(epsilon, "epsilon", self.settings.norm)
         return replace(self, settings=self.settings.with_epsilon(radius))
 
-    def jitted(self, loss: Loss, batch_size: int | None = None) -> Callable[..., Any]:
-        """`image.jitted` of a loss of one's own under these settings, with the attack and transformation they are
-        meant for."""
-        attack = apgd.apgd if isinstance(self.settings, apgd.APGD) else None
-        return jitted(loss, self.settings, attack=attack, transform=self.transform, batch_size=batch_size)
+    def jitted(self, loss: Loss) -> Callable[..., Any]:
+        """Return `jitted` of a loss under these settings, with the attack and the transformation meant for them."""
+        attack: Callable[..., ImageAttack] = apgd.apgd if isinstance(self.settings, apgd.APGD) else pgd.pgd
+        return jitted(loss, self.settings, attack=attack, transform=self.transform)
 
 
 PRESETS = {
@@ -62,16 +62,16 @@ PRESETS = {
     for preset in (
         Preset(
             name="coattack",
-            settings=PGD("2/255", 1.25 * 2 / 255 / 10, 10, keep="last"),
+            settings=pgd.PGD("2/255", 1.25 * 2 / 255 / 10, 10, keep="last"),
             loss="coattack_kl",
-            against="the clean image's embedding, plus 3 times the same to the attacked text (see joint.py)",
+            against="the clean image's embedding, plus 3 times the same to the attacked text (see `pairs`)",
             source="Zhang et al., Towards Adversarial Attack on Vision-Language Pre-training Models, ACM MM 2022, "
             "arXiv 2206.09391",
             differs="The start is U[-eps, eps]; the public code draws from U[0, eps), which is one-sided.",
         ),
         Preset(
             name="sga",
-            settings=PGD("2/255", "0.5/255", 10, keep="last"),
+            settings=pgd.PGD("2/255", "0.5/255", 10, keep="last"),
             loss="cosine",
             against="the embeddings of the attacked captions, summed over captions and scales",
             source="Lu et al., Set-level Guidance Attack, ICCV 2023, arXiv 2307.14061",
@@ -81,7 +81,7 @@ PRESETS = {
         ),
         Preset(
             name="fare",
-            settings=PGD("4/255", "1/255", 10, keep="last"),
+            settings=pgd.PGD("4/255", "1/255", 10, keep="last"),
             loss="squared_distance",
             against="the clean image's embedding under the original encoder, not normalised",
             source="Schlarmann et al., Robust CLIP, ICML 2024, arXiv 2402.12336",
@@ -89,7 +89,7 @@ PRESETS = {
         ),
         Preset(
             name="tecoa",
-            settings=PGD("1/255", "1/255", 2, keep="last"),
+            settings=pgd.PGD("1/255", "1/255", 2, keep="last"),
             loss="cross_entropy",
             against="the label, on cosine logits between image and class prompts",
             source="Mao et al., Understanding Zero-shot Adversarial Robustness for Large-Scale Models, ICLR 2023, "
@@ -110,7 +110,7 @@ PRESETS = {
 
 
 def get(name: str) -> Preset:
-    """The preset of that name.
+    """Return the preset of that name.
 
     Raises:
       ConfigError: an unknown name, with the nearest one.
@@ -122,44 +122,44 @@ def get(name: str) -> Preset:
 
 def autoattack_lite(
     logits_fn: Callable[[jax.Array], jax.Array],
-    images: Any,
-    labels: jax.Array,
-    keys: jax.Array,
+    images: Images,
+    labels: Labels,
+    keys: ArrayLike,
     settings: apgd.APGD | None = None,
     *,
     classes: int = 9,
-    mask: Any = None,
+    mask: ArrayLike | None = None,
 ) -> ImageAttack:
-    """The worst case of APGD on cross-entropy and of APGD on the targeted DLR towards the nine best wrong classes.
+    """Return the worst case of APGD on cross-entropy and of APGD on the targeted DLR towards the nine best classes.
 
-    With 2 or 3 classes, where the targeted DLR is undefined, the second attack raises the margin max_{i != y} z_i -
-    z_y.
+    With 2 or 3 classes, where the targeted DLR is undefined, the second attack raises the margin max_{i != y} z_i - z_y.
     ``loss``, ``clean_loss`` and ``trace`` are those of the attack that is kept, so compare ``success``, not losses,
     between images.
 
     Args:
-      logits_fn: ``images -> logits f32[B, C]``. images: f32[B, H, W, C] in [0, 1]. labels: i32[B]. keys: key[B].
+      logits_fn: ``images -> logits f32[B, C]``.
+      images: f32[B, H, W, C] in [0, 1].
+      labels: i32[B].
+      keys: key[B].
       settings: an `apgd.APGD`; None takes the preset's.
       classes: target classes of the second attack.
+      mask: as for `pgd.pgd`.
 
     Raises:
       DataError, ConfigError: as `apgd.apgd`.
     """
-    chosen = get("autoattack-lite").settings if settings is None else settings
-    checks.validate_settings(chosen, ("epsilon", "rho"), "an apgd.APGD")
+    chosen: Any = get("autoattack-lite").settings if settings is None else settings
+    input_checks.validate_settings(chosen, ("epsilon", "rho"), "an apgd.APGD")
     if chosen.targeted:
         raise ConfigError("targeted", True, "False: both attacks lead away from the label")
-    images = checks.validate_images(images)
-    first = apgd.apgd(losses.of_classifier(logits_fn, labels), images, fold(keys, 0), chosen, mask=mask)
+    images = input_checks.validate_images(images)
+    first = apgd.apgd(losses.of_classifier(logits_fn, labels), images, fold_in(keys, 0), chosen, mask=mask)
     if jax.eval_shape(logits_fn, images).shape[-1] < 4:
         margin = losses.of_classifier(logits_fn, labels, "margin")
-        second = apgd.apgd(margin, images, fold(keys, 1), chosen, mask=mask)
+        second = apgd.apgd(margin, images, fold_in(keys, 1), chosen, mask=mask)
     else:
-        second = apgd.apgd_targeted(logits_fn, images, labels, fold(keys, 1), chosen, classes=classes, mask=mask)
-    take = second.success & ~first.success
-    return ImageAttack(*(_rows_of(take, name, a, b) for name, a, b in zip(first._fields, second, first)))
-
-
-def _rows_of(take: jax.Array, name: str, new: jax.Array, old: jax.Array) -> jax.Array:
-    shape = (take.size,) + (1,) * (new.ndim - 1) if name == "images" else (1,) * (new.ndim - 1) + (take.size,)
-    return jnp.where(take.reshape(shape), new, old)
+        second = apgd.apgd_targeted(logits_fn, images, labels, fold_in(keys, 1), chosen, classes=classes, mask=mask)
+    # The first attack's image is kept unless only the second one succeeded.
+    take = known(second.success, second.loss) & ~known(first.success, first.loss)
+    both = jax.tree.map(lambda a, b: jnp.stack([a, b]), first, second)
+    return worst_of(both, take.astype(jnp.int32))

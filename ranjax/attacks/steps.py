@@ -11,34 +11,33 @@ A zero gradient gives a zero step in all of them: no 0 / 0.
 
 from __future__ import annotations
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import ArrayLike
 
-from ranjax.attacks.projections import l2_norm, pixel_axes
+from ranjax.attacks.input_checks import Pixels
+from ranjax.attacks.projections import l2_length, pixel_axes
 
 
-def sign(size: Any) -> optax.GradientTransformation:
-    """size * sign(g), the steepest ascent under linf. size: a number or an array of the rank of the images."""
+def sign(size: ArrayLike) -> optax.GradientTransformation:
+    """Step by size * sign(g), the steepest ascent under linf. size: a number or an array of the rank of the images."""
     return optax.stateless(lambda gradient, _: size * jnp.sign(gradient))
 
 
-def normalised_l2(size: Any) -> optax.GradientTransformation:
-    """size * g / ||g||_2 per example, the steepest ascent under l2."""
+def normalised_l2(size: ArrayLike) -> optax.GradientTransformation:
+    """Step by size * g / ||g||_2 per example, the steepest ascent under l2."""
 
-    def update(gradient: jax.Array, _: Any) -> jax.Array:
-        length = l2_norm(gradient, keepdims=True)
+    def update(gradient: Pixels, _: object) -> Pixels:
+        length = l2_length(gradient)
         return size * gradient / jnp.where(length > 0, length, jnp.ones_like(length))
 
     return optax.stateless(update)
 
 
-def l1_momentum(decay: float) -> optax.GradientTransformation:
-    """m <- decay m + g / ||g||_1 per example (MI-FGSM, Dong et al. 2018, eq. 6)."""
+def l1_momentum(decay: ArrayLike) -> optax.GradientTransformation:
+    """Accumulate m <- decay m + g / ||g||_1 per example (MI-FGSM, Dong et al. 2018, eq. 6)."""
 
-    def update(gradient: jax.Array, momentum: jax.Array, params: Any = None) -> tuple[jax.Array, jax.Array]:
+    def update(gradient: Pixels, momentum: Pixels, params: object = None) -> tuple[Pixels, Pixels]:
         del params
         length = jnp.sum(jnp.abs(gradient), axis=pixel_axes(gradient), keepdims=True)
         momentum = decay * momentum + gradient / jnp.where(length > 0, length, jnp.ones_like(length))

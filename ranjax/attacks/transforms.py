@@ -1,7 +1,7 @@
 """Losses under random transformations of the image: each turns a loss into a `KeyedLoss`, which any attack takes.
 
-    image.pgd(transforms.scaled(loss_fn), images, keys, settings)
-    image.jitted(loss, settings, transform=transforms.diverse)
+    pgd.pgd(transforms.scaled(loss_fn), images, keys, settings)
+    jitted(loss, settings, transform=transforms.diverse)
 
 Draws are per example and fresh at each step. The inner loss may itself be a `KeyedLoss`: transformations nest.
 """
@@ -10,39 +10,38 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
-from ranjax.attacks import input_checks as checks
-from ranjax.attacks.ascent import KeyedLoss, Loss, SummedLoss, fold, score, summed
+from ranjax.attacks import input_checks
+from ranjax.attacks.ascent import KeyedLoss, Loss, Scored, SummedLoss, Value, fold_in, score, summed
+from ranjax.attacks.input_checks import Keys, Number, Pixels
 from ranjax.core.errors import ConfigError
 
 SGA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 
 
 def expectation(loss_fn: Loss, samples: int) -> SummedLoss:
-    """The mean loss over `samples` draws of a random loss, and so the gradient of the expectation (Athalye et al.
-    2018).
+    """Return the mean loss over `samples` draws of a random loss, and so the gradient of the expectation.
 
-    For a defence that draws at random, written as ``KeyedLoss(lambda images, keys: ...)``. Success, where the loss
+    For a defence that draws at random (Athalye et al. 2018), written as ``KeyedLoss(lambda images, keys: ...)``. Success, where the loss
     states it, is that of the majority of draws. A loss without draws comes out unchanged.
     """
-    checks.validate_count(samples, "samples", 1)
+    input_checks.validate_count(samples, "samples", 1)
 
-    def draw(images: jax.Array, keys: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    def draw(images: Pixels, keys: Keys, number: Number) -> Scored:
         loss, success = score(loss_fn, images, keys, number)
         return loss / samples, success
 
     return summed(draw, samples, lambda success: 2 * jnp.sum(success, axis=0) > samples)
 
 
-def diverse(loss_fn: Loss, probability: float = 0.5, smallest: float = 0.9) -> KeyedLoss:
-    """Input diversity (DI-FGSM, Xie et al. 2019, arXiv 1803.06978): with `probability`, shrink the image and pad it by
-    zeros.
+def diverse(loss_fn: Loss, probability: float | int = 0.5, smallest: float | int = 0.9) -> KeyedLoss:
+    """Return the loss under input diversity: with `probability`, the image is shrunk and padded by zeros.
 
-    The side is drawn from [smallest, 1] times the image's and the place at random; the size of the image stays. The
+    DI-FGSM (Xie et al. 2019, arXiv 1803.06978). The side is drawn from [smallest, 1] times the image's and the place at random; the size of the image stays. The
     paper draws whole pixels and enlarges (299 to 330), here the scale is continuous and the image never grows.
 
     Args:
@@ -53,7 +52,9 @@ def diverse(loss_fn: Loss, probability: float = 0.5, smallest: float = 0.9) -> K
     if not 0 < smallest <= 1:
         raise ConfigError("smallest", smallest, "above 0, at most 1")
 
-    def shrink(image: jax.Array, key: jax.Array) -> jax.Array:
+    def shrink(
+        image: Float[Array, "height width channels"], key: Key[Array, ""]
+    ) -> Float[Array, "height width channels"]:
         coin, side, place = (jax.random.fold_in(key, i) for i in range(3))
         size = jnp.asarray(image.shape[:2], image.dtype)
         scale = jax.random.uniform(side, (), image.dtype, minval=smallest, maxval=1)
@@ -63,16 +64,16 @@ def diverse(loss_fn: Loss, probability: float = 0.5, smallest: float = 0.9) -> K
         )
         return jnp.where(jax.random.uniform(coin, (), image.dtype) < probability, smaller, image)
 
-    def varied(images: jax.Array, keys: jax.Array) -> Any:
-        _needs_pixels(images)
-        own = jax.vmap(shrink)(images, fold(keys, 0))
-        return _plain(score(loss_fn, own, keys, 1))
+    def varied(images: Pixels, keys: Keys) -> Value:
+        _require_pixels(images)
+        loss, success = score(loss_fn, jax.vmap(shrink)(images, fold_in(keys, 0)), keys, 1)
+        return loss if success is None else (loss, success)
 
     return KeyedLoss(varied)
 
 
-def scaled(loss_fn: Loss, scales: Sequence[float] = SGA_SCALES, noise: float = 0.05) -> SummedLoss:
-    """The sum of the loss over the image at several scales (SGA, Lu et al. 2023, arXiv 2307.14061).
+def scaled(loss_fn: Loss, scales: Sequence[float] = SGA_SCALES, noise: float | int = 0.05) -> SummedLoss:
+    """Return the sum of the loss over the image at several scales (SGA, Lu et al. 2023, arXiv 2307.14061).
 
     Each copy gets Gaussian noise, is resized by its scale, clipped to [0, 1] and resized back (bicubic). At scale 1 the
     image is taken as it is. Success, where the loss states it, is that of the unscaled image, or else of the first
@@ -88,11 +89,11 @@ def scaled(loss_fn: Loss, scales: Sequence[float] = SGA_SCALES, noise: float = 0
         raise ConfigError("noise", noise, "0 or more")
     ordered = sorted(scales, key=lambda s: s != 1)  # the unscaled image first: its success counts
 
-    def copy(images: jax.Array, keys: jax.Array, place: int, factor: float) -> jax.Array:
+    def copy(images: Pixels, keys: Keys, place: int, factor: float) -> Pixels:
         if factor == 1:
             return images
         batch, height, width, channels = images.shape
-        own = fold(keys, 2 * place)
+        own = fold_in(keys, 2 * place)
         draw = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))(own)
         shape = (batch, max(int(factor * height), 1), max(int(factor * width), 1), channels)
         other = jnp.clip(jax.image.resize(images + noise * draw, shape, "cubic", antialias=False), 0, 1)
@@ -100,19 +101,14 @@ def scaled(loss_fn: Loss, scales: Sequence[float] = SGA_SCALES, noise: float = 0
 
     copies = [functools.partial(copy, place=place, factor=factor) for place, factor in enumerate(ordered)]
 
-    def one(images: jax.Array, keys: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        _needs_pixels(images)
+    def one(images: Pixels, keys: Keys, number: Number) -> Scored:
+        _require_pixels(images)
         own = jax.lax.switch(number.astype(jnp.int32), copies, images, keys)
         return score(loss_fn, own, keys, 2 * number + 1)
 
     return summed(one, len(ordered), lambda success: success[0])
 
 
-def _plain(scored: tuple[jax.Array, jax.Array | None]) -> Any:
-    loss, success = scored
-    return loss if success is None else (loss, success)
-
-
-def _needs_pixels(images: jax.Array) -> None:
+def _require_pixels(images: Pixels) -> None:
     if images.ndim != 4:
-        raise ConfigError("images.shape", images.shape, "[B, H, W, C]: this transformation resizes")
+        raise ConfigError("images.shape", images.shape, "[B, H, W, C], because this transformation resizes")

@@ -25,7 +25,7 @@ class Recipe:
     Attributes:
       name: part of keys, of result rows and of conditions, as in "coattack_10".
       label: what the page calls it.
-      craft: of an attack `(pairs, image_settings, text_settings, **settings) -> attacks.pairs.JointAttack`, pure and
+      craft: of an attack `(pairs, image_settings, text_settings, **settings) -> attacks.pairs.PairAttack`, pure and
         traceable, with `pairs` an `attacks.pairs.Pairs`; its methods `attack_text` and `attack_image` are what the
         built-in recipes are composed of. Of a control `(source, ids, seed, epsilon, **settings) ->
         data.noisy_pairs.View`: the source with the records of `ids` changed, the same for the same arguments.
@@ -75,9 +75,9 @@ def _attack(name: str) -> Callable[..., Any]:
     """The function of that name in `attacks.pairs`, imported when it is called."""
 
     def craft(pairs: Any, image_settings: Any, text_settings: Any, **settings: Any) -> Any:
-        from ranjax.attacks import pairs as recipes
+        from ranjax.attacks.pairs import RECIPES as functions
 
-        return recipes.RECIPES[name](pairs, image_settings, text_settings, **settings)
+        return functions[name](pairs, image_settings, text_settings, **settings)
 
     return craft
 

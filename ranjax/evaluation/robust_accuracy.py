@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float64, Int, PyTree
 
-from ranjax.attacks import input_checks as checks
+from ranjax.attacks import input_checks
 from ranjax.attacks.attack_table import ATTACKS
+from ranjax.attacks.minimal import validate_radii
 from ranjax.core import files, keys
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.evaluation import statistics
@@ -174,18 +175,12 @@ def robust_accuracy(
       DataError: images outside [0, 1] or not finite, labels or ids that do not fit.
       ConfigError: radii that do not rise from above 0, or are none; no attack.
     """
-    if isinstance(epsilons, (str, int, float)):
-        raise ConfigError("epsilons", epsilons, "a list of radii, e.g. ('2/255', '4/255')")
-    images = np.asarray(checks.validate_images(images, 4))
+    images = np.asarray(input_checks.validate_images(images, 4))
     names = tuple(str(i) for i in range(len(images))) if ids is None else tuple(ids)
     if len(names) != len(images) or len(set(names)) != len(names):
         raise DataError(f"{len(names)} ids, {len(set(names))} of them different, for {len(images)} images")
-    radii = [checks.validate_length(epsilon, "epsilons", norm, positive=True) for epsilon in epsilons]
-    if not radii or sorted(set(radii)) != radii:
-        raise ConfigError("epsilons", tuple(epsilons), "at least one radius, rising")
-    if norm == "l2":
-        given = jnp.asarray(images)
-        checks.validate_l2(radii[-1], checks.spread(radii[-1], given, "epsilons"), given)
+    radii = validate_radii(epsilons, norm)
+    input_checks.broadcast_radius(radii[-1], norm, jnp.asarray(images))
     logits = _logits(logits_fn, params, images, batch_size)
     labels = np.asarray(labels)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):

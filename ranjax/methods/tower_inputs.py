@@ -126,7 +126,7 @@ def _check_settings(settings: TowerFit) -> None:
     # The key as the command line has it: a batch is set there.
     check_whole("adapt.tower.batch_size", settings.batch_size, 2)
     if not isinstance(settings.attack, PGD):
-        raise ConfigError("attack", settings.attack, "an image.PGD, e.g. PGD('4/255', '2/255', 2, keep='last')")
+        raise ConfigError("attack", settings.attack, "a pgd.PGD, e.g. PGD('4/255', '2/255', 2, keep='last')")
     check_finite("sigma", settings.sigma)
     if settings.metric not in selection.METRICS:
         expected = f"one of {', '.join(selection.METRICS)}"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ranjax.attacks import pgd as image_attacks
+from ranjax.attacks import pgd
 from ranjax.core.settings import read
 from ranjax.methods.method_settings import TowerTraining
 from ranjax.models import input_filter, lora
@@ -34,7 +34,7 @@ class TowerFit:
 
     epochs: int = 5
     batch_size: int = 64
-    attack: image_attacks.PGD = field(default_factory=lambda: image_attacks.PGD("4/255", "2/255", 2, keep="last"))
+    attack: pgd.PGD = field(default_factory=lambda: pgd.PGD("4/255", "2/255", 2, keep="last"))
     sigma: float = 1.5
     multi_label: bool = False
     metric: str = "accuracy"
@@ -42,7 +42,7 @@ class TowerFit:
 
 def tower_fit(adapt: Any) -> TowerFit:
     """Return what the group `adapt` of a config says of fits in the tower."""
-    attack = image_attacks.PGD(adapt.epsilon, adapt.tower.step, adapt.tower.attack_steps, keep="last")
+    attack = pgd.PGD(adapt.epsilon, adapt.tower.step, adapt.tower.attack_steps, keep="last")
     fit = TowerFit(attack=attack, sigma=adapt.filter, multi_label=adapt.task == "multi", metric=adapt.metric)
     return read(fit, adapt.tower)
 

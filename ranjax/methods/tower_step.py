@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from ranjax.attacks import losses
-from ranjax.attacks import pgd as image_attacks
+from ranjax.attacks import losses, pgd
 from ranjax.core.pixels import as_float
 from ranjax.methods.method_settings import TowerTraining
 from ranjax.methods.tower_methods import Images, Task, TowerFit, adapters, encoder_of, head_of
@@ -83,7 +82,7 @@ def program(
             each = losses.binary_cross_entropy if settings.multi_label else losses.cross_entropy
             return each(classify(encoder, task, trained, x), batch.labels)
 
-        found = image_attacks.pgd(loss, as_float(batch.images), keys, settings.attack)
+        found = pgd.pgd(loss, as_float(batch.images), keys, settings.attack)
         return jax.lax.stop_gradient(found.images)
 
     def loss_of(moving: Any, trained: Any, params: Any, task: Task, batch: Images, hurt: Any) -> Any:

@@ -12,18 +12,17 @@ import toy_images as toy
 from hypothesis import strategies
 from toy_images import quick_compile  # noqa: F401
 
-from ranjax.attacks import input_checks as checks
-from ranjax.attacks import losses, projections, starts, steps
-from ranjax.attacks import pgd as image
+from ranjax.attacks import ImageAttack, ascend, input_checks, jitted, losses, pgd, projections, starts, steps
+from ranjax.attacks.ascent import batch_axis
 
 hypothesis.settings.register_profile("few", max_examples=15, deadline=None, derandomize=True, database=None)
 few = hypothesis.settings.get_profile("few")
 PARAMS, IMAGES, KEYS = toy.make_params(), toy.make_images(), toy.make_keys()
 LABELS = toy.labels_of(PARAMS, IMAGES)
-PGD = image.PGD("8/255", "2/255", 6)
+PGD = pgd.PGD("8/255", "2/255", 6)
 RADII = (0.0, 1 / 255, 8 / 255, 0.5, 1.0)
 
-run = image.jitted(toy.loss, PGD)  # one program per structure of the settings: epsilon and step are arguments
+run = jitted(toy.loss, PGD)  # one program per structure of the settings: epsilon and step are arguments
 
 
 def attack(settings, images=IMAGES, keys=KEYS, labels=LABELS, **more):
@@ -41,7 +40,7 @@ def attack(settings, images=IMAGES, keys=KEYS, labels=LABELS, **more):
 def test_ball_and_box(epsilon, step, start_and_norm, seed):
     start, norm = start_and_norm
     keys = toy.make_keys(seed=seed)
-    result = attack(image.PGD(epsilon, step, 6, norm=norm, start=start), keys=keys)
+    result = attack(pgd.PGD(epsilon, step, 6, norm=norm, start=start), keys=keys)
     delta = np.asarray(result.images) - IMAGES
     length = np.abs(delta).max((1, 2, 3)) if norm == "linf" else np.sqrt(np.square(delta).sum((1, 2, 3)))
     assert length.max() <= epsilon + 1e-6
@@ -54,7 +53,7 @@ def test_ball_and_box(epsilon, step, start_and_norm, seed):
 
 # the best loss never falls with the steps; keep-best: the result's loss is the highest on its trace
 def test_best_loss_is_monotone_and_on_the_trace():
-    fewer, more = (attack(image.PGD("8/255", "6/255", n, start="none")) for n in (3, 6))
+    fewer, more = (attack(pgd.PGD("8/255", "6/255", n, start="none")) for n in (3, 6))
     np.testing.assert_array_equal(fewer.trace, more.trace[:4])  # the same path, cut short
     assert np.all(more.loss >= fewer.loss)
     np.testing.assert_array_equal(fewer.clean_loss, fewer.trace[0])
@@ -66,20 +65,20 @@ def test_best_loss_is_monotone_and_on_the_trace():
 
 # restarts: never worse per image than any single run of the same keys, and kept per image
 def test_restarts_keep_the_worst_case_per_image():
-    settings = image.PGD(0.3, 0.2, 3, restarts=3)
-    many = jax.jit(lambda p, x, k: image.pgd(lambda a: toy.loss(p, a, LABELS)[0], x, k, settings))(PARAMS, IMAGES, KEYS)
+    settings = pgd.PGD(0.3, 0.2, 3, restarts=3)
+    many = jax.jit(lambda p, x, k: pgd.pgd(lambda a: toy.loss(p, a, LABELS)[0], x, k, settings))(PARAMS, IMAGES, KEYS)
 
     @jax.jit
     def one(params, images, keys, number):
-        from ranjax.attacks.ascent import _run, fold
+        from ranjax.attacks.ascent import _run, fold_in
 
-        start_keys, own = fold(keys, 2 * number), fold(keys, 2 * number + 1)
+        start_keys, own = fold_in(keys, 2 * number), fold_in(keys, 2 * number + 1)
         inside = lambda a: projections.linf(jnp.full((1, 1, 1, 1), 0.3))(a, images)  # noqa: E731
         first = inside(starts.uniform_linf(jnp.full((1, 1, 1, 1), 0.3))(start_keys, images))
         follow = lambda a: toy.loss(params, a, LABELS)[0]  # noqa: E731
         return _run(follow, images, own, steps.sign(0.2), inside, first, 3, "best", 1, None)
 
-    single = np.stack([one(PARAMS, jnp.asarray(IMAGES), KEYS, jnp.uint32(n)).kept.raised for n in range(3)])
+    single = np.stack([one(PARAMS, jnp.asarray(IMAGES), KEYS, jnp.uint32(n)).raised for n in range(3)])
     np.testing.assert_array_equal(many.loss, single.max(0))
     assert len(set(single.argmax(0).tolist())) > 1
 
@@ -91,8 +90,8 @@ def test_success_comes_before_loss():
         return bright, bright < 0.5
 
     dark = jnp.full((2, *toy.SHAPE), 0.45, jnp.float32)
-    settings = image.PGD(0.3, 0.1, 3, start="none")
-    result = jax.jit(lambda x, k: image.pgd(loss, x, k, settings))(dark, toy.make_keys(2))
+    settings = pgd.PGD(0.3, 0.1, 3, start="none")
+    result = jax.jit(lambda x, k: pgd.pgd(loss, x, k, settings))(dark, toy.make_keys(2))
     assert np.all(result.success)
     np.testing.assert_allclose(result.images, dark, atol=1e-6)
 
@@ -102,7 +101,7 @@ def test_best_batch_keeps_one_moment():
     def loss(images):
         return toy.features(PARAMS, images)[:, 0]
 
-    result = jax.jit(lambda x, k: image.pgd(loss, x, k, image.PGD(0.3, 0.3, 5, start="none", keep="best_batch")))(
+    result = jax.jit(lambda x, k: pgd.pgd(loss, x, k, pgd.PGD(0.3, 0.3, 5, start="none", keep="best_batch")))(
         IMAGES, KEYS
     )
     mean = np.asarray(result.trace).mean(1)
@@ -111,22 +110,22 @@ def test_best_batch_keeps_one_moment():
 
 # no steps: the projected start, and without a start the image itself
 def test_no_steps():
-    assert np.array_equal(attack(image.PGD(0.1, 0.1, 0, start="none")).images, IMAGES)
-    total, settings = lambda x: jnp.sum(x, (1, 2, 3)), image.PGD(0.1, 0.1, 0)
-    start = jax.jit(lambda x, k: image.pgd(total, x, k, settings, initial=x + 1))(IMAGES, KEYS)
+    assert np.array_equal(attack(pgd.PGD(0.1, 0.1, 0, start="none")).images, IMAGES)
+    total, settings = lambda x: jnp.sum(x, (1, 2, 3)), pgd.PGD(0.1, 0.1, 0)
+    start = jax.jit(lambda x, k: pgd.pgd(total, x, k, settings, initial=x + 1))(IMAGES, KEYS)
     assert start.trace.shape == (1, toy.BATCH)
     np.testing.assert_allclose(start.images, np.clip(IMAGES + 0.1, 0, 1), atol=1e-6)
 
 
 # FGSM is one step of PGD without a start; MI-FGSM without decay takes the same signs as BIM
 def test_named_settings():
-    fgsm = attack(image.fgsm("8/255"))
-    same = attack(image.PGD(8 / 255, 8 / 255, 1, start="none", keep="last"))
+    fgsm = attack(pgd.fgsm("8/255"))
+    same = attack(pgd.PGD(8 / 255, 8 / 255, 1, start="none", keep="last"))
     np.testing.assert_array_equal(fgsm.images, same.images)
     np.testing.assert_array_equal(
-        attack(image.mi_fgsm("8/255", 6, decay=0.0)).images, attack(image.bim("8/255", 8 / 255 / 6, 6)).images
+        attack(pgd.mi_fgsm("8/255", 6, decay=0.0)).images, attack(pgd.bim("8/255", 8 / 255 / 6, 6)).images
     )
-    assert np.array_equal(attack(image.fgsm(0.0)).images, IMAGES)
+    assert np.array_equal(attack(pgd.fgsm(0.0)).images, IMAGES)
 
 
 # targeted: the target's loss falls, and equals the untargeted attack on the negated loss
@@ -135,9 +134,9 @@ def test_targeted():
 
     @jax.jit
     def both(params, images, keys):
-        up, down = (image.PGD("8/255", "2/255", 6, start="none", targeted=way) for way in (False, True))
-        one = image.pgd(lambda x: toy.loss(params, x, target)[0], images, keys, down)
-        other = image.pgd(lambda x: -toy.loss(params, x, target)[0], images, keys, up)
+        up, down = (pgd.PGD("8/255", "2/255", 6, start="none", targeted=way) for way in (False, True))
+        one = pgd.pgd(lambda x: toy.loss(params, x, target)[0], images, keys, down)
+        other = pgd.pgd(lambda x: -toy.loss(params, x, target)[0], images, keys, up)
         return one, other
 
     one, other = both(PARAMS, IMAGES, KEYS)
@@ -152,10 +151,9 @@ def test_constant_model_changes_nothing():
     @jax.jit
     def run(images, keys):
         settings = [
-            image.PGD(0.1, 0.05, 3, start="none", keep="last", **more)
-            for more in ({}, {"norm": "l2"}, {"momentum": 1.0})
+            pgd.PGD(0.1, 0.05, 3, start="none", keep="last", **more) for more in ({}, {"norm": "l2"}, {"momentum": 1.0})
         ]
-        return [image.pgd(lambda x: jnp.sum(x, (1, 2, 3)) * 0, images, keys, each) for each in settings]
+        return [pgd.pgd(lambda x: jnp.sum(x, (1, 2, 3)) * 0, images, keys, each) for each in settings]
 
     for result in run(IMAGES, KEYS):
         assert np.array_equal(result.images, IMAGES)
@@ -165,18 +163,18 @@ def test_constant_model_changes_nothing():
 
 # cosine to the clean embedding: refused without a random start; finite and inside where it is asked for by hand
 def test_label_free_losses_need_a_random_start():
-    settings = image.PGD("8/255", "2/255", 4)
+    settings = pgd.PGD("8/255", "2/255", 4)
     for name in losses.NEEDS_RANDOM_START:
         with pytest.raises(ValueError, match="'none': expected 'uniform'"):
-            image.embedding_attack(lambda x: x, IMAGES, KEYS, image.bim("8/255", "2/255", 4), name)
+            pgd.embedding_attack(lambda x: x, IMAGES, KEYS, pgd.bim("8/255", "2/255", 4), name)
 
     @jax.jit
     def run(params, images, keys):
         features = lambda x: toy.features(params, x)  # noqa: E731
         by_hand = lambda x: losses.cosine(features(x), features(images))  # noqa: E731
         return (
-            image.embedding_attack(features, images, keys, settings),
-            image.pgd(by_hand, images, keys, image.bim("8/255", "2/255", 4)),
+            pgd.embedding_attack(features, images, keys, settings),
+            pgd.pgd(by_hand, images, keys, pgd.bim("8/255", "2/255", 4)),
         )
 
     result, by_hand = run(PARAMS, IMAGES, KEYS)
@@ -188,8 +186,8 @@ def test_label_free_losses_need_a_random_start():
 # NaN for one image: it comes back clean and is named; the others are as without it
 def test_nan_rows_come_back_clean():
     poison = jnp.asarray(np.where(np.arange(toy.BATCH) == 3, np.nan, 1).astype(np.float32))
-    settings = image.PGD("8/255", "2/255", 3, start="none")
-    both = jax.jit(lambda p, x, k, scale: image.pgd(lambda a: scale * toy.loss(p, a, LABELS)[0], x, k, settings))
+    settings = pgd.PGD("8/255", "2/255", 3, start="none")
+    both = jax.jit(lambda p, x, k, scale: pgd.pgd(lambda a: scale * toy.loss(p, a, LABELS)[0], x, k, settings))
     hurt, well = both(PARAMS, IMAGES, KEYS, poison), both(PARAMS, IMAGES, KEYS, jnp.ones_like(poison))
     others = np.arange(toy.BATCH) != 3
     assert np.array_equal(hurt.images[3], IMAGES[3])
@@ -228,9 +226,22 @@ def test_starts_are_uniform():
 def test_batches_do_not_matter(float64):
     params, images = toy.make_params(dtype=np.float64), toy.make_images(17, dtype=np.float64)
     keys, labels = toy.make_keys(17), toy.labels_of(params, images)
-    whole = image.jitted(toy.loss, PGD)(params, images, keys, labels)
-    batched = image.jitted(toy.loss, PGD, batch_size=8)
-    cut = batched(params, images, keys, labels)
+    one_batch = jitted(toy.loss, PGD)
+
+    def batched(params, images, keys, labels):  # 8 at a time, the last batch filled up by repetition
+        parts = []
+        for first in range(0, len(images), 8):
+            index = np.minimum(np.arange(first, first + 8), len(images) - 1)
+            parts.append(one_batch(params, images[index], keys[index], labels[index]))
+        count = len(images)
+        return ImageAttack(
+            *(
+                np.concatenate(fields)[:count] if batch_axis(name) == 0 else np.concatenate(fields, -1)[..., :count]
+                for name, fields in zip(ImageAttack._fields, zip(*parts))
+            )
+        )
+
+    whole, cut = one_batch(params, images, keys, labels), batched(params, images, keys, labels)
     for one, other in zip(whole, cut):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
     order = np.random.default_rng(0).permutation(17)
@@ -243,7 +254,7 @@ def test_batches_do_not_matter(float64):
 # mask: what it does not free stays bit-equal, random start included
 def test_mask():
     mask = np.random.default_rng(3).random(toy.SHAPE) < 0.5
-    result = attack(image.PGD(0.5, 0.2, 6), mask=mask)
+    result = attack(pgd.PGD(0.5, 0.2, 6), mask=mask)
     assert np.array_equal(result.images[:, ~mask], IMAGES[:, ~mask])
     assert not np.array_equal(result.images[:, mask], IMAGES[:, mask])
 
@@ -252,28 +263,28 @@ def test_mask():
 def test_epsilon_arrays():
     radii = np.linspace(0, 0.2, toy.BATCH, dtype=np.float32).reshape(-1, 1, 1, 1)
     radii = radii * (np.random.default_rng(3).random(toy.SHAPE) < 0.5)
-    result = attack(image.PGD(radii.astype(np.float32), 0.1, 6))
+    result = attack(pgd.PGD(radii.astype(np.float32), 0.1, 6))
     assert np.all(np.abs(result.images - IMAGES) <= radii + 1e-6)
     assert np.array_equal(np.asarray(result.images)[radii == 0], IMAGES[radii == 0])
     images = jnp.asarray(IMAGES)
     for shape in [(), (1,), (4, 4, 1), (1, 1, 1), (toy.BATCH, 1, 1, 1), IMAGES.shape]:
-        assert checks.spread(np.full(shape, 0.1), images, "epsilon").ndim == 4
+        assert input_checks.broadcast_per_example(np.full(shape, 0.1), images, "epsilon").ndim == 4
     for shape in [(toy.BATCH,), (3, 1, 1, 1), (4, 4, 2), (1, 1, 1, 1, 1)]:
         with pytest.raises(ValueError, match="broadcasts"):
-            attack(image.PGD(np.full(shape, 0.1, np.float32), 0.1, 6))
+            attack(pgd.PGD(np.full(shape, 0.1, np.float32), 0.1, 6))
     with pytest.raises(ValueError, match="one radius per example"):
-        attack(image.PGD(radii[0], 0.1, 6, norm="l2"))
+        attack(pgd.PGD(radii[0], 0.1, 6, norm="l2"))
 
 
 # normalisation lives in the model: attacking through it equals attacking normalised inputs with epsilon / std; and a
 # model of 0..255 is attacked as well through a factor of 255
 def test_normalisation_and_other_bounds():
-    settings = image.PGD("8/255", "2/255", 4, start="none", keep="last")
+    settings = pgd.PGD("8/255", "2/255", 4, start="none", keep="last")
 
     @jax.jit
     def through(shift, scale, params):
         loss = lambda x: toy.loss(params, (x - shift) / scale, LABELS)[0]  # noqa: E731
-        return image.pgd(loss, IMAGES, KEYS, settings).images
+        return pgd.pgd(loss, IMAGES, KEYS, settings).images
 
     gradient = jax.jit(jax.grad(lambda x: toy.loss(PARAMS, x, LABELS)[0].sum()))
     mean, std = np.float32(0.4), np.float32(0.25)
@@ -290,9 +301,9 @@ def test_normalisation_and_other_bounds():
 # one pair: InfoNCE is exactly 0 with a zero gradient, and the image comes back as it was
 def test_info_nce_of_a_single_pair():
     text = toy.features(PARAMS, jnp.asarray(IMAGES[1:2]))
-    settings = image.PGD("8/255", "2/255", 3, start="none", keep="last")
+    settings = pgd.PGD("8/255", "2/255", 3, start="none", keep="last")
     loss = lambda x: losses.info_nce_pair(toy.features(PARAMS, x), text, 10.0)  # noqa: E731
-    result = jax.jit(lambda x, k: image.pgd(loss, x, k, settings))(IMAGES[:1], KEYS[:1])
+    result = jax.jit(lambda x, k: pgd.pgd(loss, x, k, settings))(IMAGES[:1], KEYS[:1])
     assert np.all(np.asarray(result.trace) == 0)
     assert np.array_equal(result.images, IMAGES[:1])
 
@@ -302,8 +313,8 @@ def test_layout():
     def moved(params, images, labels):
         return toy.loss(params, jnp.moveaxis(images, 1, 3), labels)
 
-    settings = image.PGD("8/255", "2/255", 6, start="none")
-    first = image.jitted(moved, settings)(PARAMS, np.moveaxis(IMAGES, 3, 1), KEYS, LABELS)
+    settings = pgd.PGD("8/255", "2/255", 6, start="none")
+    first = jitted(moved, settings)(PARAMS, np.moveaxis(IMAGES, 3, 1), KEYS, LABELS)
     np.testing.assert_array_equal(np.moveaxis(first.images, 1, 3), attack(settings).images)
 
 
@@ -316,16 +327,14 @@ def test_jit(float64):
         traces.append(1)
         return toy.loss(params, images, labels)
 
-    settings = image.PGD("8/255", "2/255", 6, start="none")
-    compiled = image.jitted(loss, settings)
+    settings = pgd.PGD("8/255", "2/255", 6, start="none")
+    compiled = jitted(loss, settings)
     result = compiled(params, images, KEYS, LABELS)
     count = len(traces)
-    compiled(params, images * 0.5, KEYS, LABELS, settings=image.PGD(0.2, 0.01, 6, start="none"))
+    compiled(params, images * 0.5, KEYS, LABELS, settings=pgd.PGD(0.2, 0.01, 6, start="none"))
     assert len(traces) == count
     with jax.disable_jit():
-        eager = image.pgd(
-            lambda x: toy.loss(params, x, LABELS), images, KEYS, image.PGD("8/255", "2/255", 6, start="none")
-        )
+        eager = pgd.pgd(lambda x: toy.loss(params, x, LABELS), images, KEYS, pgd.PGD("8/255", "2/255", 6, start="none"))
     np.testing.assert_allclose(result.images, eager.images, rtol=0, atol=1e-9)
     np.testing.assert_allclose(result.trace, eager.trace, rtol=0, atol=1e-9)
 
@@ -336,7 +345,7 @@ def test_composition_with_an_optax_optimiser():
 
     @jax.jit
     def run(images, keys):
-        return image.ascend(
+        return ascend(
             lambda x: toy.loss(PARAMS, x, LABELS)[0],
             images,
             keys,
@@ -363,7 +372,7 @@ def test_bfloat16_gradient():
     def exact(x):
         return toy.loss(PARAMS, x, LABELS)[0]
 
-    result = jax.jit(lambda x, k: image.pgd(exact, x, k, PGD, surrogate=surrogate))(IMAGES, KEYS)
+    result = jax.jit(lambda x, k: pgd.pgd(exact, x, k, PGD, surrogate=surrogate))(IMAGES, KEYS)
     assert result.images.dtype == jnp.float32
     np.testing.assert_allclose(result.loss, exact(result.images), rtol=1e-5)
     assert float(result.norm.max()) <= 8 / 255 + 1e-6

@@ -11,8 +11,7 @@ import pytest
 import toy_images as toy
 from toy_images import quick_compile  # noqa: F401
 
-from ranjax.attacks import apgd, losses, presets
-from ranjax.attacks import pgd as image
+from ranjax.attacks import ImageAttack, apgd, jitted, losses, presets
 
 PARAMS, IMAGES, KEYS = toy.make_params(), toy.make_images(), toy.make_keys()
 LABELS = toy.labels_of(PARAMS, IMAGES)
@@ -105,7 +104,7 @@ def test_checkpoints_of_a_hundred_steps():
 # ball and box under both norms, the best of the trace, targeted by negation, masks, identity at epsilon 0
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_invariants(norm):
-    run = image.jitted(toy.loss, apgd.APGD(0.1, 12, norm=norm), attack=apgd.apgd)
+    run = jitted(toy.loss, apgd.APGD(0.1, 12, norm=norm), attack=apgd.apgd)
     mask = np.random.default_rng(3).random(toy.SHAPE) < 0.7
     for epsilon in (0.0, 8 / 255, 1.0):
         settings = apgd.APGD(epsilon, 12, norm=norm)
@@ -148,10 +147,10 @@ def test_worst_of():
     images = jnp.arange(6, dtype=jnp.float32).reshape(3, 2, 1)
     loss = jnp.asarray([[1.0, 5.0], [3.0, 2.0], [2.0, 4.0]])
     success = jnp.asarray([[False, False], [False, True], [False, True]])
-    stacked = image.ImageAttack(
+    stacked = ImageAttack(
         images, loss, loss, loss[:, None], loss, loss[:, None], jnp.ones((3, 2), bool), success, success
     )
-    worst = apgd.worst_of(stacked)
+    worst = apgd.worst_case(stacked)
     np.testing.assert_array_equal(worst.loss, [3, 4])
     np.testing.assert_array_equal(worst.images[:, 0], [2, 5])
     np.testing.assert_array_equal(worst.trace, [[3, 4]])

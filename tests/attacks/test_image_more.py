@@ -13,12 +13,11 @@ import toy_images as toy
 from toy_images import quick_compile  # noqa: F401
 
 from ranjax import attacks
-from ranjax.attacks import ascent, losses, presets, transforms
-from ranjax.attacks import pgd as image
+from ranjax.attacks import KeyedLoss, ascent, jitted, losses, minimal_norm, pgd, presets, transforms
 
 PARAMS, IMAGES, KEYS = toy.make_params(), toy.make_images(), toy.make_keys()
 LABELS = toy.labels_of(PARAMS, IMAGES)
-SETTINGS = image.PGD("8/255", "2/255", 3, start="none", keep="last")
+SETTINGS = pgd.PGD("8/255", "2/255", 3, start="none", keep="last")
 
 
 # expectation over transformations: nothing changes for a deterministic model, whatever the number of samples
@@ -26,7 +25,7 @@ def test_expectation_of_a_deterministic_loss():
     @jax.jit
     def run(images, keys):
         loss = lambda x: toy.loss(PARAMS, x, LABELS)  # noqa: E731
-        return [image.pgd(f, images, keys, SETTINGS) for f in (loss, transforms.expectation(loss, 4))]
+        return [pgd.pgd(f, images, keys, SETTINGS) for f in (loss, transforms.expectation(loss, 4))]
 
     plain, averaged = run(IMAGES, KEYS)
     np.testing.assert_array_equal(averaged.images, plain.images)
@@ -40,11 +39,11 @@ def test_expectation_of_a_random_loss():
         noise = jax.vmap(lambda key: jax.random.normal(key))(keys)
         return jnp.sum(images, axis=(1, 2, 3)) + noise
 
-    loss = transforms.expectation(image.KeyedLoss(noisy), 64)
+    loss = transforms.expectation(KeyedLoss(noisy), 64)
     score = jax.jit(lambda x, k: loss(x, k))(jnp.asarray(IMAGES), KEYS)
     error = np.asarray(score) - IMAGES.sum((1, 2, 3))
     assert 0 < np.abs(error).max() < 5 / 8
-    run = jax.jit(lambda x, k: image.pgd(image.KeyedLoss(noisy), x, k, SETTINGS))
+    run = jax.jit(lambda x, k: pgd.pgd(KeyedLoss(noisy), x, k, SETTINGS))
     result = run(IMAGES, KEYS)
     jumps = np.asarray(result.trace) - np.asarray(result.trace)[:1]
     assert len(np.unique(jumps[1:].round(6))) > toy.BATCH  # not one draw for all steps
@@ -78,7 +77,7 @@ def test_parts_add_up_to_the_whole():
         return jnp.sum(x * x, axis=(1, 2, 3)), jnp.sum(x, axis=(1, 2, 3)) > 30
 
     summed = transforms.scaled(inner, (0.5, 1.0, 1.5))
-    whole = image.KeyedLoss(summed.function)
+    whole = KeyedLoss(summed.function)
     images, keys = jnp.asarray(IMAGES), KEYS
     for found, wanted in zip(
         *(jax.jit(lambda x, k, f=f: ascent.score_and_gradient(f, x, k, 3))(images, keys) for f in (summed, whole))
@@ -89,7 +88,7 @@ def test_parts_add_up_to_the_whole():
 # the set of scales through the compiled attack: inside the ball, raises the plain loss, needs a key per example
 def test_scaled_attack():
     preset = presets.get("sga").with_epsilon("8/255")
-    run = image.jitted(toy.loss, preset.settings, transform=preset.transform)
+    run = jitted(toy.loss, preset.settings, transform=preset.transform)
     result = run(PARAMS, IMAGES, KEYS, LABELS)
     assert float(result.norm.max()) <= 8 / 255 + 1e-6
     before, after = (toy.loss(PARAMS, jnp.asarray(x), LABELS)[0].mean() for x in (IMAGES, result.images))
@@ -105,7 +104,7 @@ def test_minimal_norm():
     @jax.jit
     def search(params, images, keys, labels):
         loss = lambda x: toy.loss(params, x, labels)  # noqa: E731
-        return image.minimal_norm(loss, images, keys, image.PGD("8/255", "2/255", 6), epsilons)
+        return minimal_norm(loss, images, keys, pgd.PGD("8/255", "2/255", 6), epsilons)
 
     result = search(PARAMS, IMAGES, KEYS, jnp.asarray(wrong))
     success, found = np.asarray(result.success), np.asarray(result.epsilon)
@@ -118,7 +117,7 @@ def test_minimal_norm():
     np.testing.assert_array_equal(losses.is_wrong(toy.logits(PARAMS, result.images), jnp.asarray(wrong))[hit], True)
     assert np.all(np.asarray(result.norm)[hit] <= found[hit] + 1e-6)
     np.testing.assert_array_equal(np.isinf(found), ~success[-1])
-    steep = image.minimal_norm(lambda x: (x[:, 0, 0, 0], x[:, 0, 0, 0] > 2), IMAGES, KEYS, SETTINGS, (0.5,))
+    steep = minimal_norm(lambda x: (x[:, 0, 0, 0], x[:, 0, 0, 0] > 2), IMAGES, KEYS, SETTINGS, (0.5,))
     assert np.all(np.isinf(steep.epsilon))
     assert np.array_equal(steep.images, IMAGES)
 
@@ -126,9 +125,9 @@ def test_minimal_norm():
 def test_minimal_norm_refuses():
     for epsilons in ((), (0.2, 0.1), (0, 0.1)):
         with pytest.raises(ValueError, match="epsilons"):
-            image.minimal_norm(lambda x: x, IMAGES, KEYS, SETTINGS, epsilons)
+            minimal_norm(lambda x: x, IMAGES, KEYS, SETTINGS, epsilons)
     with pytest.raises(ValueError, match=r"a function that returns \(loss, success\)"):
-        image.minimal_norm(lambda x: x[:, 0, 0, 0], IMAGES, KEYS, SETTINGS, (0.1,))
+        minimal_norm(lambda x: x[:, 0, 0, 0], IMAGES, KEYS, SETTINGS, (0.1,))
 
 
 # presets: every name, the published numbers, a source and a word on differences
@@ -166,7 +165,7 @@ def test_model_state_is_left_alone():
     graph, state = nnx.split(model)
     before = jax.tree.map(lambda x: np.array(jax.random.key_data(x) if _is_key(x) else x), state)
     loss = lambda state, x, y: losses.cross_entropy(nnx.merge(graph, state)(x), y)  # noqa: E731
-    result = image.jitted(loss, SETTINGS)(state, IMAGES, KEYS, LABELS)
+    result = jitted(loss, SETTINGS)(state, IMAGES, KEYS, LABELS)
     assert np.all(result.loss > result.clean_loss)
     after = jax.tree.map(lambda x: np.array(jax.random.key_data(x) if _is_key(x) else x), nnx.split(model)[1])
     jax.tree.map(np.testing.assert_array_equal, before, after)
@@ -179,14 +178,16 @@ def _is_key(x):
 
 # settings are pytrees that keep what they are, and hashable
 def test_settings_are_pytrees():
-    settings = image.PGD(0.1, 0.02, 5, norm="l2", restarts=2)
+    settings = pgd.PGD(0.1, 0.02, 5, norm="l2", restarts=2)
     assert jax.tree.leaves(settings) == [0.1, 0.02]
     assert jax.tree.map(lambda x: x, settings) == settings
     assert dataclasses.replace(settings, restarts=1) != settings
 
 
-def test_the_room_names_its_modules():
-    assert attacks.pgd is image
-    assert set(dir(attacks)) == {"losses", "masking", "pairs", "pgd", "presets", "text"}
+def test_the_package_names_what_a_library_user_needs():
+    assert attacks.pgd is pgd
+    assert attacks.PGD is pgd.PGD
+    for name in dir(attacks):
+        assert getattr(attacks, name).__name__.endswith(name)
     with pytest.raises(AttributeError, match="no attribute 'sound'"):
         attacks.sound  # noqa: B018

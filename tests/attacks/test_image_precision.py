@@ -9,8 +9,7 @@ import pytest
 from flax import nnx
 
 from ranjax import models
-from ranjax.attacks import losses
-from ranjax.attacks import pgd as image
+from ranjax.attacks import losses, pgd
 
 
 @pytest.mark.slow
@@ -27,11 +26,11 @@ def test_float32_follows_float64_on_a_larger_model():
     def run(dtype):
         weights = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
         loss = lambda x: losses.cosine(functions.image_features(weights, x), jnp.asarray(texts, dtype))  # noqa: E731
-        settings = image.PGD("8/255", "2/255", 10, keep="last")
+        settings = pgd.PGD("8/255", "2/255", 10, keep="last")
 
         @jax.jit
         def both(x, start, keys):
-            return jax.grad(lambda x: loss(x).sum())(x), image.pgd(loss, x, keys, settings, initial=start)
+            return jax.grad(lambda x: loss(x).sum())(x), pgd.pgd(loss, x, keys, settings, initial=start)
 
         return both(images.astype(dtype), first.astype(dtype), jax.random.split(jax.random.key(0), 2))
 

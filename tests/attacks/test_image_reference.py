@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from toy_images import quick_compile  # noqa: F401
 
-from ranjax.attacks import losses
-from ranjax.attacks import pgd as image
+from ranjax.attacks import losses, pgd
 from ranjax.core.math import unit
 
 EPS, STEP = 8 / 255, 2 / 255
@@ -32,7 +31,7 @@ def losses_of(params, kind, images):
 
 @jax.jit
 def attack(params, kind, images, keys, settings, initial):
-    return image.pgd(lambda x: losses_of(params, kind, x), images, keys, settings, initial=initial)
+    return pgd.pgd(lambda x: losses_of(params, kind, x), images, keys, settings, initial=initial)
 
 
 image_features, text_features = jax.jit(micro_clip.image_features), jax.jit(micro_clip.text_features)
@@ -59,7 +58,7 @@ class Case:
     def run(self, kind, initial=None, steps=10, epsilon=EPS, step_size=STEP, **more):
         if steps > 1 and "norm" not in more:
             more = {"momentum": 0.0} | more  # without decay the signs are those of the gradient: one program for both
-        settings = image.PGD(epsilon, step_size, steps, start="none", keep="last", **more)
+        settings = pgd.PGD(epsilon, step_size, steps, start="none", keep="last", **more)
         initial = self.images if initial is None else initial
         return attack(self.params, KINDS.index(kind), self.images, self.keys, settings, initial)
 
@@ -189,7 +188,7 @@ def test_joint_image_half(case64, reference_cases):
     attacked = unit(text_features(case64.params["clip"], ids, case64.mask))
     for text, name in ((case64.params["text"], "image_only"), (attacked, "joint")):
         params = case64.params | {"text": text}
-        settings = image.PGD(EPS, STEP, 10, start="none", keep="last", momentum=0.0)
+        settings = pgd.PGD(EPS, STEP, 10, start="none", keep="last", momentum=0.0)
         result = attack(params, KINDS.index("text"), case64.images, case64.keys, settings, case64.start)
         np.testing.assert_allclose(result.images, joint[f"{name}_adv"], rtol=0, atol=1e-9)
         np.testing.assert_allclose(result.trace.mean(1), joint[f"{name}_loss"], rtol=0, atol=1e-9)

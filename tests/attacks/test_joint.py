@@ -7,10 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax.attacks import pairs as joint
-from ranjax.attacks import pgd as image
-from ranjax.attacks import success
-from ranjax.attacks.text import substitution as text
+from ranjax.attacks import pairs, pgd, success, text
 from ranjax.core.errors import ConfigError
 from ranjax.core.math import unit
 
@@ -18,8 +15,8 @@ import toy_text as toy  # isort: skip
 
 BATCH, SIDE = 4, 4
 TEXT = text.Substitution(max_words=2, top_k=6)
-PGD = image.PGD(0.05, 0.02, 4)
-OFF = image.PGD(0.0, 0.02, 4)
+PGD = pgd.PGD(0.05, 0.02, 4)
+OFF = pgd.PGD(0.0, 0.02, 4)
 CAPTIONS = [["clear", "lungs"], ["no", "rib", "heart"], ["large", "effusion"], ["heart", "clear", "opacity"]]
 MORE = [["rib", "clear"], [], ["left", "heart"], ["large", "rib"]]
 TABLE = toy.lexicon().table
@@ -41,7 +38,7 @@ def image_fn(p, images):
 def craft(p, images, rows, keys, image_settings, table, recipe, settings=TEXT, similarity=None, **options):
     text_fn = functools.partial(toy.features, p)
     encoder = functools.partial(image_fn, p)
-    return joint.craft(
+    return pairs.craft(
         encoder,
         text_fn,
         p["table"],
@@ -71,10 +68,10 @@ def inputs():
 @pytest.fixture(scope="module")
 def crafted():
     images, rows, keys = inputs()
-    return {recipe: craft(params(), images, rows, keys, PGD, TABLE, recipe) for recipe in joint.RECIPES}
+    return {recipe: craft(params(), images, rows, keys, PGD, TABLE, recipe) for recipe in pairs.RECIPES}
 
 
-@pytest.mark.parametrize("recipe", joint.RECIPES)
+@pytest.mark.parametrize("recipe", pairs.RECIPES)
 def test_constraints_of_both_sides_hold(crafted, recipe):
     images, (tokens, mask, _), _ = inputs()
     found = crafted[recipe]
@@ -97,7 +94,7 @@ def test_a_surrogate_encoder_is_followed_and_the_encoder_itself_scores(crafted):
         return image_fn(halves, images.astype(jnp.bfloat16)).astype(jnp.float32)
 
     craft_low = toy.quick_jit(
-        lambda p: joint.craft(
+        lambda p: pairs.craft(
             functools.partial(image_fn, p), functools.partial(toy.features, p), p["table"], images, *rows, keys, PGD,
             TEXT, TABLE, recipe="coattack", surrogate_fn=low,
         )

@@ -7,15 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax.attacks import pairs as joint
-from ranjax.attacks import pgd as image
-from ranjax.attacks.text import substitution as text
+from ranjax.attacks import pairs, pgd, text
 
 import micro_clip  # isort: skip
 import micro_text as micro  # isort: skip
 
 TEXT = text.Substitution(max_words=3, top_k=8)
-PGD = image.PGD(8 / 255, 2 / 255, 10, start="none", keep="last")
+PGD = pgd.PGD(8 / 255, 2 / 255, 10, start="none", keep="last")
 
 
 @functools.partial(micro.quick_jit, static_argnames=("recipe", "text_settings", "channels_first"))
@@ -23,7 +21,7 @@ def craft(w, images, rows, keys, settings, allowed, recipe, text_settings=TEXT, 
     def image_fn(x):
         return micro_clip.image_features(w, x if channels_first else jnp.moveaxis(x, -1, 1))
 
-    return joint.craft(
+    return pairs.craft(
         image_fn,
         functools.partial(micro.clip_text, w),
         w["text_model.embeddings.token_embedding.weight"],
@@ -68,7 +66,7 @@ def crafted(reference_cases):
     """Every recipe on the same pairs, and the inputs."""
     w, images, rows, keys, _ = inputs(reference_cases, np.float32)
     images = jnp.moveaxis(images, 1, -1)
-    settings = image.PGD(2 / 255, 0.5 / 255, 10)
+    settings = pgd.PGD(2 / 255, 0.5 / 255, 10)
     results = {
         recipe: craft(w, images, rows, keys, settings, micro.lexicon().table, recipe, text.Substitution(max_words=1))
         for recipe in ("sep", "coattack", "sga")

@@ -11,13 +11,12 @@ import pytest
 import toy_images as toy
 from toy_images import quick_compile  # noqa: F401
 
-from ranjax.attacks import losses, masking
-from ranjax.attacks import pgd as image
+from ranjax.attacks import losses, masking, pgd
 from ranjax.core.pixels import to_uint8
 
 IMAGES, KEYS = toy.make_images(24), toy.make_keys(24)
 LABELS = np.array(toy.labels_of(toy.make_params(), IMAGES))
-SETTINGS = image.PGD("32/255", "8/255", 10)
+SETTINGS = pgd.PGD("32/255", "8/255", 10)
 KINDS = ("honest", "probabilities", "quantised")
 calls = iter(range(1000))
 
@@ -149,7 +148,7 @@ def test_random_models_are_flagged():
 # zero gradients counted; a quantised model is masked, not robust: gradients fail where transferred images and a random
 # search succeed
 def test_quantised_model_is_masked_not_robust():
-    run, _ = masking._programs(logits_fn, dataclasses.replace(SETTINGS, epsilon=1.0, step_size=1.0), 100)
+    run, _ = masking._programs(logits_fn, dataclasses.replace(SETTINGS, epsilon=1.0, step_size=1.0), 100, pgd.pgd)
     moved = run(params_of("honest"), IMAGES, KEYS, jnp.asarray(LABELS), settings=SETTINGS).images
     right = np.asarray(logits_fn(params_of("quantised"), jnp.asarray(IMAGES))).argmax(-1) == LABELS
     report = inspect("quantised", transferred=moved)
@@ -183,7 +182,7 @@ def test_random_search(norm):
 
 # a second check of the same model does not compile again
 def test_programs_are_kept():
-    one, other = (masking._programs(logits_fn, image.PGD(1.0, 1.0, 10), 100) for _ in range(2))
+    one, other = (masking._programs(logits_fn, pgd.PGD(1.0, 1.0, 10), 100, pgd.pgd) for _ in range(2))
     assert one is other
 
 
@@ -197,9 +196,9 @@ def test_rounding_to_8_bits():
 
 def test_refusals():
     with pytest.raises(ValueError, match="targeted"):
-        masking.check(toy.logits, toy.make_params(), IMAGES, LABELS, KEYS, image.PGD(0.1, 0.1, 1, targeted=True))
+        masking.check(toy.logits, toy.make_params(), IMAGES, LABELS, KEYS, pgd.PGD(0.1, 0.1, 1, targeted=True))
     with pytest.raises(ValueError, match="epsilon = 0"):
-        masking.check(toy.logits, toy.make_params(), IMAGES, LABELS, KEYS, image.PGD(0.0, 0.1, 1))
+        masking.check(toy.logits, toy.make_params(), IMAGES, LABELS, KEYS, pgd.PGD(0.0, 0.1, 1))
     with pytest.raises(ValueError, match="one per image"):
         masking.check(toy.logits, toy.make_params(), IMAGES, LABELS[:2], KEYS, SETTINGS)
     hot = np.zeros((24, 3))

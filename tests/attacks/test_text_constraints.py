@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ranjax.attacks.text import candidate_sources as sources
-from ranjax.attacks.text import candidates, constraints, restore
+from ranjax.attacks.text import candidate_sources, candidates, constraints, restore
 from ranjax.core.errors import ConfigError, DataError
 
 import toy_text as toy  # isort: skip
@@ -78,22 +77,24 @@ def test_lists_that_cannot_be_read_are_named(tmp_path):
 def test_groups_and_classes_become_lists():
     made = toy.lexicon()
     at = made.indices()
-    lists = np.asarray(sources.from_groups(made, [("Clear", "large", "rib"), ("large", "heart"), ("absent", "lungs")]))
+    lists = np.asarray(
+        candidate_sources.from_groups(made, [("Clear", "large", "rib"), ("large", "heart"), ("absent", "lungs")])
+    )
     assert lists[at["clear"]].tolist() == [at["large"], at["rib"], -1]
     assert lists[at["large"]].tolist() == [at["clear"], at["rib"], at["heart"]]
     assert (lists[at["lungs"]] == -1).all()
-    kept = np.asarray(sources.same_class(made, jnp.asarray(lists), [("clear", "large"), ("rib", "heart")]))
+    kept = np.asarray(candidate_sources.same_class(made, jnp.asarray(lists), [("clear", "large"), ("rib", "heart")]))
     assert kept[at["large"]].tolist() == [at["clear"], -1, -1]
     assert kept[at["heart"], 0] == -1
-    both = sources.restrict(made.table, jnp.asarray(lists), jnp.asarray(kept))
+    both = candidate_sources.restrict(made.table, jnp.asarray(lists), jnp.asarray(kept))
     np.testing.assert_array_equal(both.lists, kept)
-    again = sources.restrict(both, jnp.full((len(toy.WORDS), 1), at["clear"], jnp.int32))
+    again = candidate_sources.restrict(both, jnp.full((len(toy.WORDS), 1), at["clear"], jnp.int32))
     assert np.asarray(again.lists)[at["large"]].tolist() == [at["clear"], -1, -1]
 
 
 def test_neighbours_are_the_nearest_offered_words_above_the_threshold():
     table, embedding = toy.lexicon().table, toy.params()["table"]
-    found = np.asarray(sources.neighbours(embedding, table, 4, min_similarity=0.1))
+    found = np.asarray(candidate_sources.neighbours(embedding, table, 4, min_similarity=0.1))
     mean = np.stack([embedding[toy.PIECES[word]].mean(0) for word in toy.WORDS])
     unit = mean / np.linalg.norm(mean, axis=1, keepdims=True)
     for i, row in enumerate(unit @ unit.T):
@@ -103,16 +104,16 @@ def test_neighbours_are_the_nearest_offered_words_above_the_threshold():
         )[:4]
         assert found[i][found[i] >= 0].tolist() == wanted
     with pytest.raises(ConfigError, match="min_similarity"):
-        sources.neighbours(embedding, table, 4, 2.0)
+        candidate_sources.neighbours(embedding, table, 4, 2.0)
     with pytest.raises(ConfigError, match="k = 0"):
-        sources.neighbours(embedding, table, 0)
+        candidate_sources.neighbours(embedding, table, 0)
 
 
 def test_masked_lm_lists_read_the_word_s_own_positions_and_piece_count():
     _, _, words = map(jnp.asarray, toy.encode([["clear", "effusion", "rib"]]))
     table = toy.lexicon().table
     logits = np.random.default_rng(3).normal(size=(1, toy.LENGTH, toy.VOCAB)).astype(np.float32)
-    lists = toy.quick_jit(lambda logits: sources.masked_lm_lists(logits, words, table, 3, slots=5))
+    lists = toy.quick_jit(lambda logits: candidate_sources.masked_lm_lists(logits, words, table, 3, slots=5))
     found = np.asarray(lists(jnp.asarray(logits)))
     assert found.shape == (1, 5, 3)
     for slot, positions in enumerate([[1], [2, 3], [4]]):
@@ -125,7 +126,7 @@ def test_masked_lm_lists_read_the_word_s_own_positions_and_piece_count():
 def test_masked_logits_hide_one_whole_word_at_a_time():
     tokens, mask, words = map(jnp.asarray, toy.encode([["clear", "effusion"], ["rib"]]))
     model = lambda t, m: jnp.cumsum(jnp.where(t == toy.UNK, 1.0, 0.0), 1)[..., None]  # noqa: E731
-    found = toy.quick_jit(lambda: sources.masked_logits(model, tokens, mask, words, toy.UNK))()[..., 0]
+    found = toy.quick_jit(lambda: candidate_sources.masked_logits(model, tokens, mask, words, toy.UNK))()[..., 0]
     np.testing.assert_array_equal(found[0, :5], [0, 1, 1, 2, 0])
     np.testing.assert_array_equal(found[1, :4], [0, 1, 0, 0])
 

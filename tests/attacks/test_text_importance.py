@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from ranjax.attacks import text
 from ranjax.attacks.text import importance
-from ranjax.attacks.text import substitution as text
 from ranjax.core.errors import ConfigError
 
 import toy_text as toy  # isort: skip

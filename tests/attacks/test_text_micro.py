@@ -8,9 +8,8 @@ import micro_text as micro
 import numpy as np
 import pytest
 
-from ranjax.attacks.text import candidate_sources as sources
-from ranjax.attacks.text import candidates, gains, importance
-from ranjax.attacks.text import substitution as text
+from ranjax.attacks import text
+from ranjax.attacks.text import candidate_sources, candidates, gains, importance
 from ranjax.attacks.text import words as words_lib
 
 SETTINGS = text.Substitution(max_words=3, top_k=8)
@@ -127,8 +126,8 @@ def first_order_lists(case, w, rows, masked):
     tokens, mask, words = rows
     own = jnp.where(tokens == micro.BOS, micro.CLS, jnp.where(tokens == micro.EOS, micro.SEP, tokens))
     model = functools.partial(micro.masked_lm, w)
-    logits = sources.masked_logits(model, own, mask, words, micro.MASK) if masked else model(own, mask)
-    return sources.masked_lm_lists(
+    logits = candidate_sources.masked_logits(model, own, mask, words, micro.MASK) if masked else model(own, mask)
+    return candidate_sources.masked_lm_lists(
         logits, words, micro.lexicon().table, case["mlm_plain_cand_float64"].shape[2]
     ), logits
 

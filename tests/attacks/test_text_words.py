@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from ranjax.attacks import text
 from ranjax.attacks.text import candidates, gains
-from ranjax.attacks.text import substitution as text
 from ranjax.attacks.text import words as words_lib
 from ranjax.core.errors import ConfigError, DataError
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ranjax.attacks import text
 from ranjax.attacks.text import candidates, importance
-from ranjax.attacks.text import substitution as text
 
 PAD, BOS, EOS, UNK, LENGTH, WIDTH, VOCAB = 0, 1, 2, 3, 12, 6, 40
 # Compiling is what these tests cost, and their programs are small: leave out the optimiser.

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax.attacks import pgd as image
+from ranjax.attacks import pgd
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.evaluation.robust_accuracy import robust_accuracy
 from ranjax.evaluation.white_box import WhiteBox
@@ -36,8 +36,8 @@ def case():
 @pytest.fixture(scope="module")
 def attacks():
     """One that finds the worst case of a linear model, and one that hardly moves."""
-    full = image.PGD(0.1, 0.05, 4, start="none")
-    weak = image.PGD(0.1, 1e-4, 1, start="none")
+    full = pgd.PGD(0.1, 0.05, 4, start="none")
+    weak = pgd.PGD(0.1, 1e-4, 1, start="none")
     return {"full": WhiteBox(logits_fn, full, batch_size=8), "weak": WhiteBox(logits_fn, weak, batch_size=8)}
 
 
@@ -85,7 +85,7 @@ def test_the_standard_attacks_find_a_linear_models_worst_case(case):
         ({"epsilons": ()}, ConfigError, "at least one radius"),
         ({"attacks": {}}, ConfigError, "at least one"),
         ({"attacks": ("pdg",)}, ConfigError, r"attacks = 'pdg': expected an attack .*did you mean 'pgd'"),
-        ({"images": 200.0}, DataError, r"allowed: \[0, 1\]"),
+        ({"images": 200.0}, DataError, r"expected \[0, 1\]"),
         ({"labels": np.full(11, 2)}, DataError, r"labels lie in 2\.\.2, the model has classes 0\.\.1"),
         ({"labels": np.zeros(3, int)}, DataError, "for each of 11 images"),
         ({"ids": ["a"] * 11}, DataError, "11 ids, 1 of them different"),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax.attacks import pgd as image
+from ranjax.attacks import pgd
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.keys import example_keys, stream
 from ranjax.evaluation import white_box as robustness
@@ -34,7 +34,7 @@ def case():
 
 @pytest.fixture(scope="module")
 def attack():
-    settings = image.PGD(epsilon=EPSILON, step_size=EPSILON / 4, steps=10, restarts=2)
+    settings = pgd.PGD(epsilon=EPSILON, step_size=EPSILON / 4, steps=10, restarts=2)
     return robustness.WhiteBox(logits_fn, settings, batch_size=5)
 
 
@@ -89,7 +89,7 @@ def test_other_heads_and_radii_compile_nothing_anew(case, attack):
 def test_multi_label_needs_every_class_right(case):
     params, images, labels, keys = case
     hot = np.eye(2, dtype=np.float32)[labels]
-    settings = image.PGD(epsilon=EPSILON, step_size=EPSILON / 4, steps=3)
+    settings = pgd.PGD(epsilon=EPSILON, step_size=EPSILON / 4, steps=3)
     attack = robustness.WhiteBox(logits_fn, settings, loss="binary_cross_entropy", batch_size=5)
     found = attack(params, images, hot, keys)
     clean = ((np.asarray(logits_fn(params, images)) > 0) == (hot > 0.5)).all(1)
@@ -108,7 +108,7 @@ def test_what_stands_beside_each_image_stays_with_it(case):
         own, beside = given
         return logits_fn(own, x) + beside
 
-    attack = robustness.WhiteBox(beside_fn, image.PGD(epsilon=EPSILON, step_size=EPSILON / 4, steps=3), batch_size=5)
+    attack = robustness.WhiteBox(beside_fn, pgd.PGD(epsilon=EPSILON, step_size=EPSILON / 4, steps=3), batch_size=5)
     found = attack(params, images, labels, keys, side_inputs=shift, keep_images=True)
     np.testing.assert_allclose(found.clean_logits, logits_fn(params, images) + shift, atol=1e-5)
     np.testing.assert_allclose(found.logits, logits_fn(params, jnp.asarray(found.images)) + shift, atol=1e-5)
@@ -166,7 +166,7 @@ def test_the_attack_on_a_random_model_goes_through_its_draws_and_a_fresh_one_jud
         noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
         return logits_fn(params, images + 0.001 * noise)
 
-    settings = image.PGD(epsilon=EPSILON, step_size=EPSILON / 4, steps=10)
+    settings = pgd.PGD(epsilon=EPSILON, step_size=EPSILON / 4, steps=10)
     margin, reach = margins(params, images, labels)
     found = robustness.WhiteBox(noisy, settings, batch_size=13, draws=4)(params, images, labels, keys)
     sure = np.abs(margin - EPSILON * reach) > 0.05

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ranjax.attacks import pgd as image_attacks
+from ranjax.attacks import pgd
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.evaluation import metrics
 from ranjax.methods import tower_inputs as tune_input
@@ -51,7 +51,7 @@ def splits(encoder):
     return make(48), make(24)
 
 
-SETTINGS = tuned.TowerFit(epochs=4, batch_size=16, attack=image_attacks.PGD("2/255", "1/255", 2))
+SETTINGS = tuned.TowerFit(epochs=4, batch_size=16, attack=pgd.PGD("2/255", "1/255", 2))
 TUNED = {
     name: dataclasses.replace(
         method.settings,

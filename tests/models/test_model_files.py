@@ -13,9 +13,8 @@ from safetensors.numpy import load_file, save_file
 from test_torch_references import read, unpack
 from test_tower_references import ENCODERS, folder_of
 
-from ranjax.attacks import pgd as image
+from ranjax.attacks import jitted, pgd, text
 from ranjax.attacks.text import candidates
-from ranjax.attacks.text import substitution as text
 from ranjax.core import keys
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.math import unit
@@ -228,10 +227,10 @@ def test_every_encoder_is_attacked_by_image_and_text_and_trained_a_step(name, tm
         return -jnp.sum(unit(shown) * unit(written), axis=-1)
 
     fixed = functions.text_features(params, tokens, mask)
-    settings = image.PGD(epsilon="8/255", step_size="4/255", steps=3)
+    settings = pgd.PGD(epsilon="8/255", step_size="4/255", steps=3)
     names = keys.example_keys(keys.stream(0, "images"), ["a", "b"])
-    pgd = image.jitted(lambda p, x, t: away(functions.image_features(p, x), t), settings)
-    found = pgd(params, images, names, fixed)
+    attack = jitted(lambda p, x, t: away(functions.image_features(p, x), t), settings)
+    found = attack(params, images, names, fixed)
     assert (found.loss > found.clean_loss).all()
 
     shown = functions.image_features(params, images)

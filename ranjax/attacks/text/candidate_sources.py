@@ -11,21 +11,25 @@ from collections.abc import Callable, Iterable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
-from ranjax.attacks.text import words as words_lib
 from ranjax.attacks.text.candidates import Lexicon, Table, intersect
+from ranjax.attacks.text.words import find_slots, pieces_at
 from ranjax.core.errors import ConfigError
 from ranjax.core.math import unit_numpy
 
+Lists = Int[Array | np.ndarray, "entries columns"]
+"""Table indices that may replace each entry of a table, -1 filled."""
 
-def restrict(table: Table, *lists: jax.Array) -> Table:
-    """The table with its words' lists intersected with `lists`, each i32[N, K]; the first list's order is kept."""
+
+def restrict(table: Table, *lists: Lists) -> Table:
+    """Return the table with its words' lists intersected with `lists`, each i32[N, K]; the first list's order is kept."""
     held = () if table.lists is None else (table.lists,)
     return table._replace(lists=intersect(*held, *lists))
 
 
-def from_groups(lexicon: Lexicon, groups: Iterable[Sequence[str]]) -> jax.Array:
-    """Words may be replaced by the other words of their groups, and words in no group stay: i32[N, K].
+def from_groups(lexicon: Lexicon, groups: Iterable[Sequence[str]]) -> Lists:
+    """Return lists that hold the other words of a word's groups; words in no group stay.
 
     Args:
       lexicon: the candidate words; matched without regard to case.
@@ -40,12 +44,12 @@ def from_groups(lexicon: Lexicon, groups: Iterable[Sequence[str]]) -> jax.Array:
     return _filled([list(listed) for listed in found])
 
 
-def same_class(lexicon: Lexicon, lists: jax.Array, groups: Iterable[Sequence[str]]) -> jax.Array:
-    """`lists` i32[N, K] without words of another class than the original's, where both classes are known.
+def same_class(lexicon: Lexicon, lists: Lists, groups: Iterable[Sequence[str]]) -> Lists:
+    """Return `lists` without words of another class than the original's, where both classes are known.
 
     Args:
       lexicon: the candidate words.
-      lists: what is allowed so far.
+      lists: the words allowed so far.
       groups: classes, e.g. `constraints.read_groups("word_classes")`. A word may be in several.
     """
     index, groups = _places(lexicon), tuple(groups)
@@ -66,15 +70,17 @@ def _places(lexicon: Lexicon) -> dict[str, list[int]]:
     return index
 
 
-def _filled(lists: Sequence[Sequence[int]]) -> jax.Array:
+def _filled(lists: Sequence[Sequence[int]]) -> Lists:
     out = np.full((len(lists), max(1, max(map(len, lists)))), -1, np.int32)
     for row, listed in zip(out, lists):
         row[: len(listed)] = listed
     return jnp.asarray(out)
 
 
-def neighbours(embeddings: np.ndarray | jax.Array, table: Table, k: int, min_similarity: float = 0.0) -> jax.Array:
-    """The k nearest offered words by the cosine of mean piece embeddings, nearest first: i32[N, k].
+def neighbours(
+    embeddings: Float[Array | np.ndarray, "vocabulary width"], table: Table, k: int, min_similarity: float | int = 0.0
+) -> Lists:
+    """Return the k nearest offered words by the cosine of mean piece embeddings, nearest first.
 
     Args:
       embeddings: f32[V, W], e.g. the token table of the attacked text tower.
@@ -107,8 +113,14 @@ def neighbours(embeddings: np.ndarray | jax.Array, table: Table, k: int, min_sim
     return jnp.asarray(out)
 
 
-def masked_lm_lists(logits: jax.Array, words: jax.Array, table: Table, k: int, slots: int | None = None) -> jax.Array:
-    """The k words that a masked language model likes best in every slot, best first: i32[B, slots, k]; runs inside jit.
+def masked_lm_lists(
+    logits: Float[Array, "batch positions vocabulary"],
+    words: Int[Array | np.ndarray, "batch positions"],
+    table: Table,
+    k: int,
+    slots: int | None = None,
+) -> Int[Array, "batch slots columns"]:
+    """Return the k words that a masked language model likes best in every slot, best first; runs inside jit.
 
     Only words of as many pieces as the original has are compared, by the mean of their pieces' logits at the
     original's own positions (the row's `words` say which, so special tokens in front cannot shift them). Protected
@@ -126,9 +138,11 @@ def masked_lm_lists(logits: jax.Array, words: jax.Array, table: Table, k: int, s
     width, number = table.pieces.shape[1], table.lengths.shape[0]
     slots = words.shape[1] if slots is None else slots
 
-    def one(logits: jax.Array, words: jax.Array) -> jax.Array:
-        where = words_lib.find_slots(words)
-        positions, inside = words_lib.pieces_at(words, where, width)
+    def one(
+        logits: Float[Array, "positions vocabulary"], words: Int[Array, "positions"]
+    ) -> Int[Array, "positions columns"]:
+        where = find_slots(words)
+        positions, inside = pieces_at(words, where, width)
         total = jnp.zeros((words.shape[0], number), logits.dtype)
         for j in range(width):
             total = total + jnp.where(inside[:, j : j + 1], logits[positions[:, j]][:, table.pieces[:, j]], 0)
@@ -144,12 +158,12 @@ def masked_lm_lists(logits: jax.Array, words: jax.Array, table: Table, k: int, s
 
 def masked_logits(
     model: Callable[[jax.Array, jax.Array], jax.Array],
-    tokens: jax.Array,
-    mask: jax.Array,
-    words: jax.Array,
+    tokens: Int[Array, "batch positions"],
+    mask: Bool[Array, "batch positions"],
+    words: Int[Array, "batch positions"],
     mask_id: int,
-) -> jax.Array:
-    """Logits f32[B, M, V] of a masked language model, each word's from a row in which that word is masked as a whole.
+) -> Float[Array, "batch positions vocabulary"]:
+    """Return logits of a masked language model, each word's from a row in which that word is masked as a whole.
 
     Args:
       model: tokens i32[B, M], mask bool[B, M] -> logits f32[B, M, V]; called once per slot.
@@ -157,7 +171,9 @@ def masked_logits(
       mask_id: the model's mask token.
     """
 
-    def add(slot: jax.Array, total: jax.Array) -> jax.Array:
+    def add(
+        slot: Int[Array, ""], total: Float[Array, "batch positions vocabulary"]
+    ) -> Float[Array, "batch positions vocabulary"]:
         here = words == slot
         logits = model(jnp.where(here, jnp.int32(mask_id), tokens), mask)
         return jnp.where(here[..., None], logits, total)

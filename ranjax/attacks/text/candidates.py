@@ -1,4 +1,4 @@
-"""Which words may stand for which: a table of candidate words as pieces, and the allowed replacements of every word.
+"""A table of candidate words as pieces, with the allowed replacements of every word.
 
 On the host, `build` turns a list of words and any tokenizer's encode function into a `Lexicon`; its `table` is arrays
 alone and travels into jit. Restrictions are lists of table indices per original word, -1 filled: `neighbours` in an
@@ -13,8 +13,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Int, Shaped
 
-from ranjax.attacks.text import words as words_lib
+from ranjax.attacks.text.words import Row, Slots, find_slots, pieces_at, real_length, replace_word
 from ranjax.core.errors import ConfigError, DataError
 
 
@@ -44,7 +45,7 @@ class Table(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """A table together with what it says about the words of a batch of rows.
+    """A table with its entries for the words of a batch of rows.
 
     Attributes:
       table: the table.
@@ -66,7 +67,7 @@ class Lexicon(NamedTuple):
     table: Table
 
     def indices(self) -> dict[str, int]:
-        """Table index of every word."""
+        """Return the table index of every word."""
         return {word: i for i, word in enumerate(self.words)}
 
 
@@ -79,7 +80,7 @@ def build(
     max_pieces: int = 8,
     vocab_size: int | None = None,
 ) -> Lexicon:
-    """Builds the table of candidate words.
+    """Build the table of candidate words.
 
     A protected word is neither replaced nor offered. Words that encode to nothing, to more than `max_pieces` tokens, or
     to the same tokens as an earlier word (then the stricter protection of the two holds) get no entry of their own; a
@@ -136,7 +137,7 @@ def build(
 def in_tokens_of(
     lexicon: Lexicon, encode: Callable[[str], Sequence[int]], *, pad_id: int, max_pieces: int = 8
 ) -> Table:
-    """The same words in the tokens of another model, entry for entry, for `sources.masked_lm_lists`.
+    """Return the same words in the tokens of another model, entry for entry, for `sources.masked_lm_lists`.
 
     A word that this model encodes to nothing or to more than `max_pieces` tokens has length 0 there: never proposed.
     """
@@ -149,8 +150,10 @@ def in_tokens_of(
     return table._replace(pieces=jnp.asarray(pieces), lengths=jnp.asarray(lengths), lists=None)
 
 
-def _distinct_hashes(pieces: np.ndarray, lengths: np.ndarray) -> tuple[np.uint32, np.ndarray]:
-    """A multiplier under which no two words share a hash, and the hashes u32[N]."""
+def _distinct_hashes(
+    pieces: Int[np.ndarray, "entries pieces"], lengths: Int[np.ndarray, "entries"]
+) -> tuple[np.uint32, Shaped[np.ndarray, "entries"]]:
+    """Return a multiplier under which no two words share a hash, and the hashes u32[N]."""
     for multiplier in range(0x9E3779B1, 0x9E3779B1 + 2_000, 2):
         hashes = np.zeros(len(pieces), np.uint64)
         for j in range(pieces.shape[1]):
@@ -161,8 +164,10 @@ def _distinct_hashes(pieces: np.ndarray, lengths: np.ndarray) -> tuple[np.uint32
     raise DataError(f"{len(pieces)} candidate words are too many to be told apart by a 32-bit hash; use fewer")
 
 
-def lookup(table: Table, tokens: jax.Array, words: jax.Array) -> jax.Array:
-    """Table index of the word in every slot, i32[B, L], -1 where the word has no entry; runs inside jit.
+def lookup(
+    table: Table, tokens: Int[Array | np.ndarray, "batch length"], words: Int[Array | np.ndarray, "batch length"]
+) -> Int[Array, "batch length"]:
+    """Return the table index of the word in every slot, -1 where the word has no entry; runs inside jit.
 
     Args:
       table: the table.
@@ -170,10 +175,10 @@ def lookup(table: Table, tokens: jax.Array, words: jax.Array) -> jax.Array:
       words: i32[B, L], slot of every token, -1 on special tokens and padding.
     """
 
-    def one(tokens: jax.Array, words: jax.Array) -> jax.Array:
-        slots = words_lib.find_slots(words)
+    def one(tokens: Int[Array, "length"], words: Int[Array, "length"]) -> Int[Array, "length"]:
+        slots = find_slots(words)
         width = table.pieces.shape[1]
-        positions, inside = words_lib.pieces_at(tokens, slots, width)
+        positions, inside = pieces_at(tokens, slots, width)
         found = jnp.where(inside, tokens[positions], table.pad_id)
         value = jnp.zeros(words.shape, jnp.uint32)
         for j in range(width):
@@ -186,8 +191,13 @@ def lookup(table: Table, tokens: jax.Array, words: jax.Array) -> jax.Array:
     return jax.vmap(one)(tokens, words)
 
 
-def for_rows(table: Table, tokens: jax.Array, words: jax.Array, lists: jax.Array | None = None) -> Candidates:
-    """What `table` allows in a batch of rows; runs inside jit.
+def for_rows(
+    table: Table,
+    tokens: Int[Array | np.ndarray, "batch length"],
+    words: Int[Array | np.ndarray, "batch length"],
+    lists: Int[Array, "batch length columns"] | None = None,
+) -> Candidates:
+    """Return the replacements that `table` allows in a batch of rows; runs inside jit.
 
     Args:
       table: the table; its own `lists`, where present, restrict every word.
@@ -205,8 +215,39 @@ def for_rows(table: Table, tokens: jax.Array, words: jax.Array, lists: jax.Array
     return Candidates(table, present, open_, lists)
 
 
-def intersect(first: jax.Array, *others: jax.Array) -> jax.Array:
-    """Entries of `first` i32[..., K] that every other list i32[..., K'] holds too; -1 for the rest, order kept."""
+def may_replace(
+    table: Table,
+    row: Row,
+    entry: Int[Array, "..."],
+    present: Int[Array, "..."],
+    length: Int[Array, "..."],
+) -> Bool[Array, "..."]:
+    """Return which entries of the table may stand in a slot of one row.
+
+    Args:
+      table: the table.
+      row: the row.
+      entry: table indices, -1 for none.
+      present: table index of the slot's own word, in a shape that broadcasts against `entry`, as is `length`.
+      length: number of tokens of the word in the slot; a longer one needs room in the row.
+    """
+    known = jnp.maximum(entry, 0)
+    room = row.tokens.shape[0] - real_length(row.mask)
+    allowed = (entry >= 0) & table.offered[known] & (entry != present)
+    return allowed & (table.lengths[known] - length <= room)
+
+
+def put_words(table: Table, row: Row, slot: Int[Array, "forms"], slots: Slots, choice: Int[Array, "forms"]) -> Row:
+    """Return forms of one row, arrays [forms, L]: in each, entry `choice` of the table stands in `slot`."""
+    change = jax.vmap(replace_word, in_axes=(None, 0, None, 0, 0, None))
+    return change(row, slot, slots, table.pieces[choice], table.lengths[choice], table.pad_id)
+
+
+def intersect(
+    first: Int[Array | np.ndarray, "*rows columns"], *others: Int[Array | np.ndarray, "..."]
+) -> Int[Array, "*rows columns"]:
+    """Return entries of `first` that every other list holds too; -1 for the rest, order kept."""
+    first = jnp.asarray(first)
     for other in others:
         held = jnp.any(first[..., :, None] == other[..., None, :], axis=-1)
         first = jnp.where(held, first, -1)

@@ -18,20 +18,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
 
-from ranjax.attacks.text import words as words_lib
 from ranjax.attacks.text.candidates import Table
+from ranjax.attacks.text.words import Slots, pieces_at
 
 
 class Features(NamedTuple):
-    """What the gains need of every candidate: own pieces f[N, P*W], mean put at the length f[N, P*W] or None."""
+    """Embeddings of every candidate: own pieces f[N, P*W], mean put at the length f[N, P*W] or None."""
 
     own: jax.Array
     mean: jax.Array | None
 
 
-def candidate_features(table: jax.Array, candidates: Table) -> Features:
-    """Embeddings of all candidates in the layout of `word_gains`, from the token table f[V, W]."""
+def candidate_features(table: Float[Array, "vocabulary width"], candidates: Table) -> Features:
+    """Return embeddings of all candidates in the layout of `word_gains`."""
     number, width = candidates.pieces.shape
     offset = jnp.arange(width, dtype=jnp.int32)
     inside = offset[None, :] < candidates.lengths[:, None]
@@ -44,15 +46,15 @@ def candidate_features(table: jax.Array, candidates: Table) -> Features:
 
 
 def word_gains(
-    table: jax.Array,
+    table: Float[Array, "vocabulary width"],
     features: Features,
     candidates: Table,
-    tokens: jax.Array,
-    gradient: jax.Array,
-    slots: words_lib.Slots,
-    lists: jax.Array | None,
-) -> jax.Array:
-    """Gain of every allowed replacement in one row: f[L, N], or f[L, K] with `lists` i32[L, K].
+    tokens: Int[Array, "length"],
+    gradient: Float[Array, "length width"],
+    slots: Slots,
+    lists: Int[Array | np.ndarray, "length columns"] | None,
+) -> Float[Array, "length entries"]:
+    """Return the gain of every allowed replacement in one row: f[L, N], or f[L, K] with `lists` i32[L, K].
 
     Args:
       table: f[V, W], token embeddings.
@@ -64,14 +66,16 @@ def word_gains(
       lists: i32[L, K], table indices per slot (negative entries give meaningless gains), or None for all.
     """
     width = candidates.pieces.shape[1]
-    positions, inside = words_lib.pieces_at(tokens, slots, width)
+    positions, inside = pieces_at(tokens, slots, width)
     present = table[tokens[positions]]  # [L, P, W]
     slope = gradient[positions]
     last = gradient[slots.start + jnp.maximum(slots.length - 1, 0)]
     here = inside[..., None]
     before = jnp.sum(jnp.where(here, slope * present, 0.0), axis=(1, 2))
 
-    def product(left: jax.Array, right: jax.Array) -> jax.Array:
+    def product(
+        left: Float[Array, "length ..."], right: Float[Array, "candidates flat"]
+    ) -> Float[Array, "length entries"]:
         flat = left.reshape(left.shape[0], -1)
         if lists is None:
             return jnp.matmul(flat, right.T, precision="highest")

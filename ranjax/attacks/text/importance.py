@@ -11,11 +11,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from ranjax.attacks.input_checks import check_rows, is_traced
-from ranjax.attacks.text import words as words_lib
-from ranjax.attacks.text.candidates import Candidates
-from ranjax.attacks.text.substitution import Substitution, TextAttack, TextLoss, TextTest, row_losses
+from ranjax.attacks.text.candidates import Candidates, may_replace, put_words
+from ranjax.attacks.text.substitution import (
+    Given,
+    Substitution,
+    TextAttack,
+    TextLoss,
+    TextTest,
+    attack_of,
+    row_losses,
+    score_replaced,
+)
+from ranjax.attacks.text.words import Row, find_slots, replace_word
 from ranjax.core.errors import ConfigError
 
 HIDE = ("unk", "delete")
@@ -23,22 +34,22 @@ HIDE = ("unk", "delete")
 
 def importance(
     loss_fn: TextLoss,
-    table: jax.Array,
-    tokens: jax.Array,
-    mask: jax.Array,
-    words: jax.Array,
-    open_: jax.Array,
+    table: Float[Array | np.ndarray, "vocabulary width"],
+    tokens: Int[Array, "batch length"],
+    mask: Bool[Array, "batch length"],
+    words: Int[Array, "batch length"],
+    open_: Bool[Array, "batch length"],
     *,
     hide_id: int,
-    pad_id: int | jax.Array,
+    pad_id: int | Int[Array, ""],
     hide: str = "unk",
     forward_rows: int = 256,
-) -> tuple[jax.Array, jax.Array]:
-    """Rise of the loss when a word is hidden, f32[B, L], -inf in slots that are not open; and the clean loss f32[B].
+) -> tuple[Float[Array, "batch length"], Float[Array, "batch"]]:
+    """Return the rise of the loss when a word is hidden, -inf in slots that are not open; and the clean loss.
 
     Args:
       loss_fn, table, tokens, mask, words: as of `text.substitute`.
-      open_: bool[B, L], slots to be judged.
+      open_: slots to be judged.
       hide_id: token that stands for a hidden word ([UNK] or [MASK]), whatever its number of pieces.
       pad_id: the padding token.
       hide: "unk", or "delete": the word is removed and the rest moves up.
@@ -50,41 +61,39 @@ def importance(
     if hide not in HIDE:
         raise ConfigError("hide", hide, f"one of {HIDE}")
     if not is_traced(hide_id) and not 0 <= hide_id < table.shape[0]:
-        raise ConfigError(
-            "hide_id", hide_id, f"a token, 0 to {table.shape[0] - 1}, which the token table has a row for"
-        )
-    length = tokens.shape[1]
+        expected = f"a token, 0 to {table.shape[0] - 1}, which the token table has a row for"
+        raise ConfigError("hide_id", hide_id, expected)
     pieces, count = jnp.full((1,), hide_id, jnp.int32), jnp.int32(hide == "unk")
 
-    def hidden(slot: jax.Array, row: words_lib.Row) -> words_lib.Row:
-        slots = words_lib.find_slots(row.words)
-        new = words_lib.replace_word(row, slot, slots, pieces, count, jnp.asarray(pad_id, jnp.int32))
+    def hidden(slot: Int[Array, ""], row: Row) -> Row:
+        slots = find_slots(row.words)
+        new = replace_word(row, slot, slots, pieces, count, jnp.asarray(pad_id, jnp.int32))
         # An empty slot has nothing to hide; its row must not grow.
         return jax.tree.map(lambda a, b: jnp.where(slots.length[slot] > 0, a, b), new, row)
 
-    rows = words_lib.Row(tokens, mask, words)
+    rows = Row(tokens, mask, words)
     each = jax.vmap(jax.vmap(hidden, in_axes=(None, 0)), in_axes=(0, None))
     clean = loss_fn(table[tokens], tokens, mask)
-    losses = row_losses(loss_fn, table, each(jnp.arange(length, dtype=jnp.int32), rows), forward_rows).T
-    rise = losses - clean[:, None]
+    slots = jnp.arange(tokens.shape[1], dtype=jnp.int32)
+    rise = row_losses(loss_fn, table, each(slots, rows), forward_rows).T - clean[:, None]
     return jnp.where(open_ & ~jnp.isnan(rise), rise, -jnp.inf), clean
 
 
 class _State(NamedTuple):
-    rows: words_lib.Row
-    loss: jax.Array
-    choices: jax.Array
-    queries: jax.Array
-    trace: jax.Array
-    visited: jax.Array
+    rows: Row  # arrays [B, L]
+    loss: jax.Array  # [B]
+    choices: jax.Array  # i32[B, L]
+    queries: jax.Array  # i32[B]
+    trace: jax.Array  # [L + 1, B]
+    visited: jax.Array  # i32[], words visited so far
 
 
 def ranked(
     loss_fn: TextLoss,
-    table: jax.Array,
-    tokens: jax.Array,
-    mask: jax.Array,
-    words: jax.Array,
+    table: Given,
+    tokens: Given,
+    mask: Given,
+    words: Given,
     candidates: Candidates,
     settings: Substitution,
     *,
@@ -92,7 +101,7 @@ def ranked(
     hide: str = "unk",
     accept_fn: TextTest | None = None,
 ) -> TextAttack:
-    """Importance-ranked substitution of whole words (BERT-Attack, Li et al. 2020, arXiv 2004.09984).
+    """Substitute whole words in the order of their importance (BERT-Attack, Li et al. 2020, arXiv 2004.09984).
 
     Ties in importance go to the smaller slot, in loss to the earlier candidate; a candidate is taken only if its loss
     is strictly above the present one. Differs from public code that reads a masked LM's lists one position early: here
@@ -100,7 +109,7 @@ def ranked(
 
     Args:
       loss_fn, table, tokens, mask, words: as of `text.substitute`; no gradient is taken.
-      candidates: with lists per slot, see `candidates.for_rows` and `sources.masked_lm_lists`.
+      candidates: with lists per slot, see `candidates.for_rows` and `candidate_sources.masked_lm_lists`.
       settings: budget of words, queries and rows per pass; `top_k` and `beam` do not apply.
       hide_id, hide: see `importance`.
       accept_fn: as of `text.substitute`.
@@ -116,75 +125,62 @@ def ranked(
     check_rows(table, tokens, mask, words)
     if candidates.lists is None:
         raise ValueError("candidates need lists per slot here: candidates.for_rows(table, tokens, words, lists)")
-    batch, length = tokens.shape
-    entries, lists = candidates.table, candidates.lists
+    (batch, length), entries, lists = tokens.shape, candidates.table, candidates.lists
+    number = jnp.arange(batch, dtype=jnp.int32)
+
+    # Judge the open words, as many as the queries allow, and order them by their importance.
     budget = jnp.asarray(settings.budgets(length))[jnp.max(words, axis=1) + 1]
     limit = jnp.iinfo(jnp.int32).max if settings.max_queries is None else settings.max_queries
     open_ = candidates.open & (budget > 0)[:, None]
     judged = open_ & (jnp.cumsum(open_, axis=1, dtype=jnp.int32) <= limit)
-    rise, clean = importance(
-        loss_fn,
-        table,
-        tokens,
-        mask,
-        words,
-        judged,
-        hide_id=hide_id,
-        pad_id=entries.pad_id,
-        hide=hide,
-        forward_rows=settings.forward_rows,
-    )
+    hiding = {"hide_id": hide_id, "pad_id": entries.pad_id, "hide": hide, "forward_rows": settings.forward_rows}
+    rise, clean = importance(loss_fn, table, tokens, mask, words, judged, **hiding)
     order = jnp.argsort(-rise, axis=1, stable=True).astype(jnp.int32)
-    batch_rows = jnp.arange(batch, dtype=jnp.int32)
 
-    def replace(row: words_lib.Row, slot: jax.Array, choice: jax.Array, present: jax.Array):
-        """Rows [K, L] with each candidate in the slot, and whether it may be there."""
-        slots = words_lib.find_slots(row.words)
-        known = jnp.maximum(choice, 0)
-        room = length - words_lib.real_length(row.mask)
-        allowed = (choice >= 0) & entries.offered[known] & (choice != present)
-        allowed &= entries.lengths[known] - slots.length[slot] <= room
-        change = jax.vmap(words_lib.replace_word, in_axes=(None, None, None, 0, 0, None))
-        return change(row, slot, slots, entries.pieces[known], entries.lengths[known], entries.pad_id), allowed
+    def unspent(state: _State) -> Bool[Array, "batch"]:
+        return (state.choices >= 0).sum(1, dtype=jnp.int32) < budget
 
-    def spent(state: _State) -> jax.Array:
-        return (state.choices >= 0).sum(1, dtype=jnp.int32) >= budget
+    def replace(
+        row: Row, slot: Int[Array, ""], choice: Int[Array, "columns"], present: Int[Array, ""]
+    ) -> tuple[Row, Bool[Array, "columns"]]:
+        """Return one row with each candidate in the slot, [columns, L], and whether it may be there."""
+        slots = find_slots(row.words)
+        forms = put_words(entries, row, jnp.broadcast_to(slot, choice.shape), slots, jnp.maximum(choice, 0))
+        return forms, may_replace(entries, row, choice, present[None], slots.length[slot][None])
 
     def visit(state: _State) -> _State:
+        # All candidates of each row's next word, as forms [K, B] of every row.
         slot = order[:, state.visited]
-        choice = lists[batch_rows, slot]
-        rows, allowed = jax.vmap(replace)(state.rows, slot, choice, candidates.present[batch_rows, slot])
-        going = (rise[batch_rows, slot] > -jnp.inf) & ~spent(state)
+        choice = lists[number, slot]
+        forms, allowed = jax.vmap(replace)(state.rows, slot, choice, candidates.present[number, slot])
+        forms = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), forms)
+        going = (rise[number, slot] > -jnp.inf) & unspent(state)
         allowed = (allowed & going[:, None]).T
         allowed &= jnp.cumsum(allowed, axis=0, dtype=jnp.int32) + state.queries[None, :] <= limit
-        rows = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), rows)
-        loss = row_losses(loss_fn, table, rows, settings.forward_rows)
-        fair = allowed & ~jnp.isnan(loss)
-        if accept_fn is not None:
-            fair &= row_losses(accept_fn, table, rows, settings.forward_rows)
-        loss = jnp.where(fair, loss, -jnp.inf)
+        # The best of them is taken if it raises the loss.
+        loss = score_replaced(loss_fn, accept_fn, table, forms, allowed, settings.forward_rows)
         best = jnp.argmax(loss, axis=0)
-        top = loss[best, batch_rows]
+        top = loss[best, number]
         taken = top > state.loss
-        keep = lambda new, old: jnp.where(taken[:, None], new[best, batch_rows], old)  # noqa: E731
+        rows = jax.tree.map(lambda new, old: jnp.where(taken[:, None], new[best, number], old), forms, state.rows)
         here = (jnp.arange(length, dtype=jnp.int32)[None, :] == slot[:, None]) & taken[:, None]
         loss = jnp.where(taken, top, state.loss)
         later = jnp.arange(length + 1, dtype=jnp.int32)[:, None] > state.visited
         return _State(
-            rows=jax.tree.map(keep, rows, state.rows),
+            rows=rows,
             loss=loss,
-            choices=jnp.where(here, choice[batch_rows, best][:, None], state.choices),
+            choices=jnp.where(here, choice[number, best][:, None], state.choices),
             queries=state.queries + allowed.sum(0, dtype=jnp.int32),
             trace=jnp.where(later, loss[None, :], state.trace),
             visited=state.visited + 1,
         )
 
-    def going(state: _State) -> jax.Array:
-        next_rise = rise[batch_rows, order[:, jnp.minimum(state.visited, length - 1)]]
-        return (state.visited < length) & jnp.any((next_rise > -jnp.inf) & ~spent(state))
+    def going(state: _State) -> Bool[Array, ""]:
+        next_rise = rise[number, order[:, jnp.minimum(state.visited, length - 1)]]
+        return (state.visited < length) & jnp.any((next_rise > -jnp.inf) & unspent(state))
 
     state = _State(
-        rows=words_lib.Row(tokens, mask, words),
+        rows=Row(tokens, mask, words),
         loss=clean,
         choices=jnp.full((batch, length), -1, jnp.int32),
         queries=judged.sum(1, dtype=jnp.int32),
@@ -192,17 +188,4 @@ def ranked(
         visited=jnp.zeros((), jnp.int32),
     )
     state = jax.lax.while_loop(going, visit, state)
-    changed = state.choices >= 0
-    edits = changed.sum(1, dtype=jnp.int32)
-    return TextAttack(
-        state.rows.tokens,
-        state.rows.mask,
-        state.rows.words,
-        state.loss,
-        clean,
-        state.trace,
-        changed,
-        state.choices,
-        edits,
-        state.queries,
-    )
+    return attack_of(state.rows, state.loss, state.trace, state.choices, state.queries)

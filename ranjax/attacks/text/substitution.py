@@ -13,20 +13,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from ranjax.attacks.input_checks import check_rows, check_vocabulary, validate_count
-from ranjax.attacks.text import candidates as candidates_lib
-from ranjax.attacks.text import gains as gains_lib
-from ranjax.attacks.text import words as words_lib
+from ranjax.attacks.text.candidates import Candidates, Lexicon, Table, for_rows, may_replace, put_words
+from ranjax.attacks.text.gains import Features, candidate_features, word_gains
+from ranjax.attacks.text.words import Row, find_slots
 from ranjax.core.errors import ConfigError
 
 TextLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 TextTest = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+Given = Shaped[Array | np.ndarray, "..."]
+"""Arrays as a caller gives them, NumPy's or JAX's."""
 
 # Most first-order gains held at once (rows x slots x candidates), which bounds the memory: 128 MiB in float32.
 GAINS_AT_ONCE = 2**25
@@ -43,10 +46,13 @@ class Substitution:
       beam: texts of a row kept from round to round; 1 is greedy.
       max_queries: most forward passes on replaced texts per row; None: no bound but the rounds.
       forward_rows: most rows of one forward pass, which bounds the memory.
+
+    Raises:
+      ConfigError: a value that is refused, by its name.
     """
 
     max_words: int | None = 1
-    share: float | None = None
+    share: float | int | None = None
     top_k: int = 8
     beam: int = 1
     max_queries: int | None = None
@@ -63,8 +69,8 @@ class Substitution:
         if self.share is not None and not (number and 0 <= self.share <= 1):
             raise ConfigError("share", self.share, "a share of the words between 0 and 1")
 
-    def budgets(self, length: int) -> np.ndarray:
-        """Most words that may be replaced in a row of n words, i32[length + 1], n = 0 .. length; exact arithmetic."""
+    def budgets(self, length: int) -> Int[np.ndarray, "counts"]:
+        """Return the most words that may be replaced in a row of n words, n = 0 .. length; exact arithmetic."""
         number = np.arange(length + 1)
         most = number if self.max_words is None else np.minimum(number, self.max_words)
         if self.share is not None:
@@ -73,11 +79,11 @@ class Substitution:
         return most.astype(np.int32)
 
 
-def needed_length(mask: np.ndarray, table: candidates_lib.Table, settings: Substitution) -> int:
-    """Tokens that rows with this mask bool[N, L] can come to need; beyond them is padding before and after.
+def needed_length(mask: Bool[np.ndarray, "rows length"], table: Table, settings: Substitution) -> int:
+    """Return the tokens that rows with this mask can come to need; beyond them is padding before and after.
 
-    The longest row, plus what the longest word of the table adds to it at every replacement; rounded up to a multiple
-    of 4, at most L. Padding never matters, so rows cut to this length give the same attack for less work.
+    The longest row, plus the most that the longest word of the table adds to it at every replacement; rounded up to a
+    multiple of 4, at most L. Padding never matters, so rows cut to this length give the same attack for less work.
     """
     length = mask.shape[1]
     growth = int(settings.budgets(length).max()) * (table.pieces.shape[1] - 1)
@@ -86,7 +92,7 @@ def needed_length(mask: np.ndarray, table: candidates_lib.Table, settings: Subst
 
 
 class TextAttack(NamedTuple):
-    """What a text attack found.
+    """The result of a text attack.
 
     Attributes:
       tokens: i32[B, L]; mask: bool[B, L]; words: i32[B, L]: the attacked rows, slots keep their numbers.
@@ -110,12 +116,24 @@ class TextAttack(NamedTuple):
     queries: jax.Array
 
 
-def similar_to(text_fn: TextLoss, features: jax.Array, threshold: float) -> TextTest:
-    """An `accept_fn`: the cosine of a replaced text's features to those of its **original** is at least `threshold`.
+def attack_of(
+    rows: Row,
+    loss: Float[Array, "batch"],
+    trace: Float[Array, "rounds batch"],
+    choices: Int[Array, "batch length"],
+    queries: Int[Array, "batch"],
+) -> TextAttack:
+    """Return the `TextAttack` of attacked rows; the first entry of the trace is the clean loss."""
+    changed = choices >= 0
+    return TextAttack(*rows, loss, trace[0], trace, changed, choices, changed.sum(-1, dtype=jnp.int32), queries)
+
+
+def similar_to(text_fn: TextLoss, features: Float[Array, "batch features"], threshold: float | int) -> TextTest:
+    """Return an `accept_fn`: the cosine of a replaced text's features to those of its **original** is `threshold` up.
 
     Args:
       text_fn: same arguments as a loss -> f[B, D], of any text encoder.
-      features: f[B, D], of the original rows.
+      features: of the original rows.
       threshold: least cosine, -1 .. 1.
 
     Raises:
@@ -124,7 +142,11 @@ def similar_to(text_fn: TextLoss, features: jax.Array, threshold: float) -> Text
     if not -1 <= threshold <= 1:
         raise ConfigError("threshold", threshold, "a cosine between -1 and 1")
 
-    def accept(embeddings: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+    def accept(
+        embeddings: Float[Array, "batch length width"],
+        tokens: Int[Array, "batch length"],
+        mask: Bool[Array, "batch length"],
+    ) -> Bool[Array, "batch"]:
         replaced = text_fn(embeddings, tokens, mask)
         length = jnp.linalg.norm(replaced, axis=-1) * jnp.linalg.norm(features, axis=-1)
         return jnp.sum(replaced * features, axis=-1) >= threshold * length
@@ -132,10 +154,44 @@ def similar_to(text_fn: TextLoss, features: jax.Array, threshold: float) -> Text
     return accept
 
 
+def row_losses(
+    loss_fn: TextLoss, table: Float[Array, "vocabulary width"], rows: Row, forward_rows: int
+) -> Shaped[Array, "forms batch"]:
+    """Return losses of n replaced forms of every row (`rows` arrays [n, B, L]), at most `forward_rows` at a time."""
+    number, batch = rows.tokens.shape[:2]
+    together = max(1, min(number, forward_rows // batch))
+    while number % together:
+        together -= 1
+
+    def one(row: Row) -> Shaped[Array, "batch"]:
+        return loss_fn(table[row.tokens], row.tokens, row.mask)
+
+    if number == together:
+        return jax.vmap(one)(rows)
+    grouped = jax.tree.map(lambda x: x.reshape((number // together, together) + x.shape[1:]), rows)
+    return jax.lax.map(jax.vmap(one), grouped).reshape(number, batch)
+
+
+def score_replaced(
+    loss_fn: TextLoss,
+    accept_fn: TextTest | None,
+    table: Float[Array, "vocabulary width"],
+    rows: Row,
+    valid: Bool[Array, "forms batch"],
+    forward_rows: int,
+) -> Float[Array, "forms batch"]:
+    """Return losses of replaced forms of every row, -inf for those that are not valid, NaN, or not accepted."""
+    loss = row_losses(loss_fn, table, rows, forward_rows)
+    taken = valid & ~jnp.isnan(loss)
+    if accept_fn is not None:
+        taken &= row_losses(accept_fn, table, rows, forward_rows)
+    return jnp.where(taken, loss, -jnp.inf)
+
+
 class _State(NamedTuple):
     """The beam between rounds: M members of every row, best first."""
 
-    rows: words_lib.Row  # arrays [M, B, L]
+    rows: Row  # arrays [M, B, L]
     loss: jax.Array  # [M, B], -inf for a member that does not exist
     fresh: jax.Array  # bool[M, B], members whose replacements have not been tried
     choices: jax.Array  # i32[M, B, L]
@@ -144,33 +200,38 @@ class _State(NamedTuple):
     round: jax.Array  # i32[]
 
 
-def row_losses(loss_fn: TextLoss, table: jax.Array, rows: words_lib.Row, forward_rows: int) -> jax.Array:
-    """Losses [n, B] of n replaced forms of every row (`rows` arrays [n, B, L]), at most `forward_rows` at a time."""
-    number, batch = rows.tokens.shape[:2]
-    together = max(1, min(number, forward_rows // batch))
-    while number % together:
-        together -= 1
+class _Search(NamedTuple):
+    """All that stays the same from round to round."""
 
-    def one(row: words_lib.Row) -> jax.Array:
-        return loss_fn(table[row.tokens], row.tokens, row.mask)
+    loss_fn: TextLoss
+    accept_fn: TextTest | None
+    table: jax.Array  # f32[V, W]
+    candidates: Candidates
+    features: Features
+    settings: Substitution
+    budget: jax.Array  # i32[B]
 
-    grouped = jax.tree.map(lambda x: x.reshape((number // together, together) + x.shape[1:]), rows)
-    if number == together:
-        return jax.vmap(one)(rows)
-    return jax.lax.map(jax.vmap(one), grouped).reshape(number, batch)
+
+class _Proposals(NamedTuple):
+    """Replacements with the best first-order gains: arrays [..., k], rows [..., k, L]."""
+
+    gain: jax.Array
+    slot: jax.Array
+    choice: jax.Array
+    rows: Row
 
 
 def substitute(
     loss_fn: TextLoss,
-    table: jax.Array,
-    tokens: jax.Array,
-    mask: jax.Array,
-    words: jax.Array,
-    candidates: candidates_lib.Table | candidates_lib.Candidates,
+    table: Given,
+    tokens: Given,
+    mask: Given,
+    words: Given,
+    candidates: Table | Candidates | Lexicon,
     settings: Substitution,
     accept_fn: TextTest | None = None,
 ) -> TextAttack:
-    """Gradient-guided substitution of whole words (HotFlip, Ebrahimi et al. 2018, with true re-scoring).
+    """Substitute whole words under the gradient's guidance (HotFlip, Ebrahimi et al. 2018, with true re-scoring).
 
     Every round, for each row: the gain of putting candidate c into slot s is taken to first order (module `gains`);
     the `top_k` best allowed ones (ties: smaller slot, then smaller table index) are scored by a forward pass; the best
@@ -195,160 +256,186 @@ def substitute(
     Raises:
       ValueError: shapes or dtypes do not fit.
     """
+    # Check the input, and see what each row may replace.
     table, tokens, mask, words = (jnp.asarray(x) for x in (table, tokens, mask, words))
     check_rows(table, tokens, mask, words)
-    if isinstance(candidates, candidates_lib.Lexicon):
+    if isinstance(candidates, Lexicon):
         candidates = candidates.table
-    if isinstance(candidates, candidates_lib.Table):
-        candidates = candidates_lib.for_rows(candidates, tokens, words)
+    if isinstance(candidates, Table):
+        candidates = for_rows(candidates, tokens, words)
     check_vocabulary(table, candidates.table.pieces, "the tokens of the candidates")
-    batch, length = tokens.shape
-    entries = candidates.table
-    features = gains_lib.candidate_features(table, entries)
-    budgets = settings.budgets(length)
-    budget = jnp.asarray(budgets)[jnp.max(words, axis=1) + 1]
-    rounds = int(budgets.max())
+    budgets = settings.budgets(tokens.shape[1])
+    budget, rounds = jnp.asarray(budgets)[jnp.max(words, axis=1) + 1], int(budgets.max())
+    features = candidate_features(table, candidates.table)
+    search = _Search(loss_fn, accept_fn, table, candidates, features, settings, budget)
 
-    def propose(row: words_lib.Row, gradient: jax.Array, used: jax.Array, present: jax.Array, open_: jax.Array, lists):
-        """The best replacements of one row: gains f[k], slots i32[k], table indices i32[k], rows [k, L]."""
-        slots = words_lib.find_slots(row.words)
-        gains = gains_lib.word_gains(table, features, entries, row.tokens, gradient, slots, lists)
-        entry = jnp.arange(entries.lengths.shape[0], dtype=jnp.int32)[None, :] if lists is None else lists
-        known = jnp.maximum(entry, 0)
-        room = length - words_lib.real_length(row.mask)
-        allowed = (open_ & ~used)[:, None] & (entry >= 0) & entries.offered[known] & (entry != present[:, None])
-        allowed &= entries.lengths[known] - slots.length[:, None] <= room
-        gains = jnp.where(allowed & ~jnp.isnan(gains), gains, -jnp.inf).reshape(-1)
-        best, where = jax.lax.top_k(gains, min(settings.top_k, gains.shape[0]))
-        slot, column = where // allowed.shape[1], where % allowed.shape[1]
-        choice = column if lists is None else lists[slot, column]
-        choice = jnp.maximum(choice, 0)
-        change = jax.vmap(words_lib.replace_word, in_axes=(None, 0, None, 0, 0, None))
-        replaced = change(row, slot, slots, entries.pieces[choice], entries.lengths[choice], entries.pad_id)
-        return best, slot, choice, replaced
-
-    def propose_all(rows: words_lib.Row, gradient: jax.Array, used: jax.Array) -> tuple:
-        """`propose` for [M, B] rows, as many at a time as `GAINS_AT_ONCE` allows."""
-        members = used.shape[0]
-        again = lambda x: jnp.tile(x, (members,) + (1,) * (x.ndim - 1))  # noqa: E731
-        given = jax.tree.map(again, (candidates.present, candidates.open, candidates.lists))
-        flat = jax.tree.map(lambda x: x.reshape((members * batch,) + x.shape[2:]), (rows, gradient, used))
-        columns = entries.lengths.shape[0] if candidates.lists is None else candidates.lists.shape[2]
-        together = max(1, GAINS_AT_ONCE // (length * columns))
-        one = lambda x: propose(*x)  # noqa: E731
-        if members * batch <= together:
-            found = jax.vmap(one)((*flat, *given))
-        else:
-            found = jax.lax.map(one, (*flat, *given), batch_size=together)
-        return jax.tree.map(lambda x: x.reshape((members, batch) + x.shape[1:]), found)
-
-    def total(embeddings: jax.Array, rows: words_lib.Row) -> tuple[jax.Array, jax.Array]:
-        loss = _each_member(loss_fn)(embeddings, rows.tokens, rows.mask)
-        return jnp.sum(loss), loss
-
-    def one_round(state: _State) -> _State:
-        rows, used = state.rows, state.choices >= 0
-        gradient, value = jax.grad(total, has_aux=True)(table[rows.tokens], rows)
-        # The first gradient brings the loss of the given rows along; later ones are of the pass that chose.
-        loss, trace = at_start(value[0])
-        begun = state.round > 0
-        state = state._replace(loss=jnp.where(begun, state.loss, loss), trace=jnp.where(begun, state.trace, trace))
-        gain, slot, choice, replaced = propose_all(rows, gradient, used)
-        expands = state.fresh & (used.sum(-1, dtype=jnp.int32) < budget[None, :])
-        valid = (gain > -jnp.inf) & expands[..., None]  # [M, B, k]
-        members, _, width = gain.shape
-        flat = lambda x: jnp.moveaxis(x, 2, 1).reshape((members * width, batch) + x.shape[3:])  # noqa: E731
-        replaced, valid, slot, choice = jax.tree.map(flat, (replaced, valid, slot, choice))
-        if settings.max_queries is not None:
-            valid &= jnp.cumsum(valid, axis=0, dtype=jnp.int32) + state.queries[None, :] <= settings.max_queries
-        loss = row_losses(loss_fn, table, replaced, settings.forward_rows)
-        taken = valid & ~jnp.isnan(loss)
-        if accept_fn is not None:
-            taken &= row_losses(accept_fn, table, replaced, settings.forward_rows)
-        parent = jnp.repeat(jnp.arange(members, dtype=jnp.int32), width)
-        chosen = jnp.where(
-            jnp.arange(length, dtype=jnp.int32)[None, None, :] == slot[..., None],
-            choice[..., None],
-            state.choices[parent],
-        )
-        join = lambda old, new: jnp.concatenate([old, new], axis=0)  # noqa: E731
-        pool_rows = jax.tree.map(join, rows, replaced)
-        pool_loss = join(state.loss, jnp.where(taken, loss, -jnp.inf))
-        if members > 1:
-            pool_loss = jnp.where(_repeats(pool_rows.tokens, pool_loss), -jnp.inf, pool_loss)
-        pool_choices = join(state.choices, chosen)
-        best_loss, best = jax.lax.top_k(pool_loss.T, members)  # ties: present texts first, then the better rank
-        best = best.T
-        pick = lambda x: jnp.take_along_axis(x, best.reshape(best.shape + (1,) * (x.ndim - 2)), axis=0)  # noqa: E731
-        later = jnp.arange(rounds + 1, dtype=jnp.int32)[:, None] > state.round
-        return _State(
-            rows=jax.tree.map(pick, pool_rows),
-            loss=best_loss.T,
-            fresh=(best >= members) & (-jnp.inf < best_loss.T),
-            choices=pick(pool_choices),
-            queries=state.queries + valid.sum(0, dtype=jnp.int32),
-            trace=jnp.where(later, best_loss[:, 0][None, :], state.trace),
-            round=state.round + 1,
-        )
-
-    def going(state: _State) -> jax.Array:
+    def going(state: _State) -> Bool[Array, ""]:
         more = state.fresh & ((state.choices >= 0).sum(-1, dtype=jnp.int32) < budget[None, :])
         return (state.round < rounds) & jnp.any(more)
 
-    def at_start(clean_loss: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Losses and trace of a beam that holds the given rows alone."""
-        known = jnp.where(first, clean_loss[None, :], -jnp.inf)
-        return known, jnp.broadcast_to(clean_loss[None, :], (rounds + 1, batch))
+    # Start from a beam that holds the given rows alone, and go round by round.
+    state = _first_state(search, Row(tokens, mask, words), rounds)
+    if rounds:
+        state = jax.lax.while_loop(going, lambda state: _round(search, state), state)
+    best, choices = jax.tree.map(lambda x: x[0], (state.rows, state.choices))
+    return attack_of(best, state.loss[0], state.trace, choices, state.queries)
 
-    def clean() -> jax.Array:
-        return loss_fn(table[tokens], tokens, mask)
 
-    first = jnp.arange(settings.beam, dtype=jnp.int32)[:, None] == 0
-    copies = lambda x: jnp.broadcast_to(x[None], (settings.beam,) + x.shape)  # noqa: E731
-    kind = jax.eval_shape(clean)
+def _first_state(search: _Search, rows: Row, rounds: int) -> _State:
+    batch, length = rows.tokens.shape
+    beam = search.settings.beam
+
+    def clean() -> Float[Array, "batch"]:
+        return search.loss_fn(search.table[rows.tokens], rows.tokens, rows.mask)
+
     # Where a round is sure to follow, its gradient gives this loss, too.
-    loss, trace = at_start(jax.lax.cond(jnp.any(budget > 0), lambda: jnp.zeros(kind.shape, kind.dtype), clean))
-    state = _State(
-        rows=jax.tree.map(copies, words_lib.Row(tokens, mask, words)),
+    kind = jax.eval_shape(clean)
+    follows = jnp.any(search.budget > 0)
+    loss, trace = _known_loss(jax.lax.cond(follows, lambda: jnp.zeros(kind.shape, kind.dtype), clean), beam, rounds)
+    return _State(
+        rows=jax.tree.map(lambda x: jnp.broadcast_to(x[None], (beam,) + x.shape), rows),
         loss=loss,
-        fresh=jnp.broadcast_to(first, (settings.beam, batch)),
-        choices=jnp.full((settings.beam, batch, length), -1, jnp.int32),
+        fresh=jnp.broadcast_to(_is_first(beam), (beam, batch)),
+        choices=jnp.full((beam, batch, length), -1, jnp.int32),
         queries=jnp.zeros((batch,), jnp.int32),
         trace=trace,
         round=jnp.zeros((), jnp.int32),
     )
-    if rounds:
-        state = jax.lax.while_loop(going, one_round, state)
-    best, choices = jax.tree.map(lambda x: x[0], (state.rows, state.choices))
-    changed = choices >= 0
-    edits = changed.sum(-1, dtype=jnp.int32)
-    return TextAttack(
-        best.tokens,
-        best.mask,
-        best.words,
-        state.loss[0],
-        state.trace[0],
-        state.trace,
-        changed,
-        choices,
-        edits,
-        state.queries,
+
+
+def _is_first(beam: int) -> Bool[Array, "members one"]:
+    return jnp.arange(beam, dtype=jnp.int32)[:, None] == 0
+
+
+def _known_loss(
+    clean_loss: Float[Array, "batch"], beam: int, rounds: int
+) -> tuple[Float[Array, "members batch"], Float[Array, "entries batch"]]:
+    """Return losses and trace of a beam that holds the given rows alone."""
+    loss = jnp.where(_is_first(beam), clean_loss[None, :], -jnp.inf)
+    return loss, jnp.broadcast_to(clean_loss[None, :], (rounds + 1, *clean_loss.shape))
+
+
+def _round(search: _Search, state: _State) -> _State:
+    """Propose replacements for every member of the beam, score the best ones, and keep the best texts."""
+    settings, rows, used = search.settings, state.rows, state.choices >= 0
+    batch = used.shape[1]
+
+    # 1. The gradient of the summed losses by the embeddings, [M, B, L, W]. The first one brings the loss of the given
+    # rows along; later losses are of the pass that chose.
+    def total(embeddings: Float[Array, "members batch length width"]) -> tuple[Float[Array, ""], Array]:
+        loss = _each_member(search.loss_fn)(embeddings, rows.tokens, rows.mask)
+        return jnp.sum(loss), loss
+
+    gradient, value = jax.grad(total, has_aux=True)(search.table[rows.tokens])
+    loss, trace = _known_loss(value[0], settings.beam, state.trace.shape[0] - 1)
+    begun = state.round > 0
+    state = state._replace(loss=jnp.where(begun, state.loss, loss), trace=jnp.where(begun, state.trace, trace))
+
+    # 2. The best replacements to first order, as forms [M * k, B] of every row.
+    found = _propose(search, rows, gradient, used)
+    expands = state.fresh & (used.sum(-1, dtype=jnp.int32) < search.budget[None, :])
+    valid = (found.gain > -jnp.inf) & expands[..., None]
+    members, _, width = valid.shape
+
+    def forms(x: Shaped[Array, "members batch width ..."]) -> Shaped[Array, "forms batch ..."]:
+        return jnp.moveaxis(x, 2, 1).reshape((members * width, batch) + x.shape[3:])
+
+    replaced, valid, slot, choice = jax.tree.map(forms, (found.rows, valid, found.slot, found.choice))
+    if settings.max_queries is not None:
+        valid &= jnp.cumsum(valid, axis=0, dtype=jnp.int32) + state.queries[None, :] <= settings.max_queries
+
+    # 3. Their true losses.
+    loss = score_replaced(search.loss_fn, search.accept_fn, search.table, replaced, valid, settings.forward_rows)
+    parent = jnp.repeat(jnp.arange(members, dtype=jnp.int32), width)
+    here = jnp.arange(used.shape[2], dtype=jnp.int32)[None, None, :] == slot[..., None]
+    chosen = jnp.where(here, choice[..., None], state.choices[parent])
+
+    # 4. The best M of present and replaced texts together; ties: present texts first, then the better rank.
+    def join(old: Array, new: Array) -> Array:
+        return jnp.concatenate([old, new], axis=0)
+
+    pool_rows, pool_choices = jax.tree.map(join, (rows, state.choices), (replaced, chosen))
+    pool_loss = join(state.loss, loss)
+    if members > 1:
+        pool_loss = jnp.where(_repeats(pool_rows.tokens, pool_loss), -jnp.inf, pool_loss)
+    best_loss, best = jax.lax.top_k(pool_loss.T, members)
+    best_loss, best = best_loss.T, best.T
+
+    def pick(x: Shaped[Array, "pool batch length"]) -> Shaped[Array, "members batch length"]:
+        return jnp.take_along_axis(x, best[..., None], axis=0)
+
+    later = jnp.arange(state.trace.shape[0], dtype=jnp.int32)[:, None] > state.round
+    return _State(
+        rows=jax.tree.map(pick, pool_rows),
+        loss=best_loss,
+        fresh=(best >= members) & (-jnp.inf < best_loss),
+        choices=pick(pool_choices),
+        queries=state.queries + valid.sum(0, dtype=jnp.int32),
+        trace=jnp.where(later, best_loss[:1], state.trace),
+        round=state.round + 1,
     )
 
 
-def _each_member(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` over a leading axis; one of length 1 is taken off instead, because it slows XLA's reductions on a CPU."""
+def _propose(
+    search: _Search,
+    rows: Row,
+    gradient: Float[Array, "members batch length width"],
+    used: Bool[Array, "members batch length"],
+) -> _Proposals:
+    """Return the proposals of [M, B] rows, as many at a time as `GAINS_AT_ONCE` allows."""
+    (members, batch, length), candidates = used.shape, search.candidates
+    repeated = jax.tree.map(
+        lambda x: jnp.tile(x, (members,) + (1,) * (x.ndim - 1)), (candidates.present, candidates.open, candidates.lists)
+    )
+    flat = jax.tree.map(lambda x: x.reshape((members * batch,) + x.shape[2:]), (rows, gradient, used))
+    columns = candidates.table.lengths.shape[0] if candidates.lists is None else candidates.lists.shape[2]
+    together = max(1, GAINS_AT_ONCE // (length * columns))
 
-    def run(*arrays: jax.Array) -> Any:
+    def one(given: tuple[PyTree, ...]) -> _Proposals:
+        return _propose_row(search, *given)
+
+    if members * batch <= together:
+        found = jax.vmap(one)((*flat, *repeated))
+    else:
+        found = jax.lax.map(one, (*flat, *repeated), batch_size=together)
+    return jax.tree.map(lambda x: x.reshape((members, batch) + x.shape[1:]), found)
+
+
+def _propose_row(
+    search: _Search,
+    row: Row,
+    gradient: Float[Array, "length width"],
+    used: Bool[Array, "length"],
+    present: Int[Array, "length"],
+    open_: Bool[Array, "length"],
+    lists: Int[Array, "length columns"] | None,
+) -> _Proposals:
+    """Return the `top_k` replacements of one row with the highest allowed gains."""
+    entries, slots = search.candidates.table, find_slots(row.words)
+    gains = word_gains(search.table, search.features, entries, row.tokens, gradient, slots, lists)
+    entry = jnp.arange(entries.lengths.shape[0], dtype=jnp.int32)[None, :] if lists is None else lists
+    allowed = may_replace(entries, row, entry, present[:, None], slots.length[:, None])
+    allowed &= (open_ & ~used)[:, None]
+    gains = jnp.where(allowed & ~jnp.isnan(gains), gains, -jnp.inf).reshape(-1)
+    best, where = jax.lax.top_k(gains, min(search.settings.top_k, gains.shape[0]))
+    slot, column = where // allowed.shape[1], where % allowed.shape[1]
+    choice = jnp.maximum(column if lists is None else lists[slot, column], 0)
+    return _Proposals(best, slot, choice, put_words(entries, row, slot, slots, choice))
+
+
+def _each_member(fn: TextLoss) -> Callable[..., jax.Array]:
+    """Map `fn` over a leading axis; one of length 1 is taken off instead, because it slows XLA's reductions on a CPU."""
+
+    def run(*arrays: Array) -> Array:
         if arrays[0].shape[0] > 1:
             return jax.vmap(fn)(*arrays)
-        return jax.tree.map(lambda x: x[None], fn(*(x[0] for x in arrays)))
+        return fn(*(x[0] for x in arrays))[None]
 
     return run
 
 
-def _repeats(tokens: jax.Array, loss: jax.Array) -> jax.Array:
-    """bool[n, B]: texts of a pool [n, B, L] that an earlier entry with a finite rank already holds."""
+def _repeats(tokens: Int[Array, "pool batch length"], loss: Float[Array, "pool batch"]) -> Bool[Array, "pool batch"]:
+    """Return which texts of a pool an earlier entry with a finite rank already holds."""
     same = jnp.all(tokens[:, None] == tokens[None, :], axis=-1)  # [n, n, B]
     number = tokens.shape[0]
     earlier = jnp.arange(number, dtype=jnp.int32)[None, :] < jnp.arange(number, dtype=jnp.int32)[:, None]

@@ -1,4 +1,4 @@
-"""Whole words inside rows of tokens: where each one lies, which entry of a table it is, and how to replace one.
+"""Whole words inside rows of tokens: where each one lies, and how to replace one.
 
 All functions take one row of fixed length L (vmap them over a batch) and keep every shape static, so that they run
 inside jit. A *slot* is the index of a word in its row, ``0 .. L-1``; `words` names the slot of every token, -1 on
@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+Words = Int[Array, "length"]
 
 
 class Slots(NamedTuple):
-    """Where the words of one row lie; slots beyond the last word have length 0.
+    """The place of every word of one row; slots beyond the last word have length 0.
 
     Attributes:
       start: i32[L], position of the word's first token (0 where the slot is empty).
@@ -33,23 +36,25 @@ class Row(NamedTuple):
     words: jax.Array
 
 
-def find_slots(words: jax.Array) -> Slots:
-    """Start and length of every word of one row, from `words` i32[L]."""
+def find_slots(words: Words) -> Slots:
+    """Return start and length of every word of one row."""
     slot = jnp.arange(words.shape[0], dtype=jnp.int32)
     here = words[None, :] == slot[:, None]
     return Slots(jnp.argmax(here, axis=1).astype(jnp.int32), jnp.sum(here, axis=1, dtype=jnp.int32))
 
 
-def real_length(mask: jax.Array) -> jax.Array:
-    """i32[], one past the last real token of one row, from `mask` bool[L]."""
+def real_length(mask: Bool[Array, "length"]) -> Int[Array, ""]:
+    """Return one past the last real token of one row."""
     return jnp.max(jnp.where(mask, jnp.arange(1, mask.shape[0] + 1, dtype=jnp.int32), 0))
 
 
-def pieces_at(tokens: jax.Array, slots: Slots, width: int) -> tuple[jax.Array, jax.Array]:
-    """The first `width` tokens of every slot of one row.
+def pieces_at(
+    tokens: Int[Array, "length"], slots: Slots, width: int
+) -> tuple[Int[Array, "length width"], Bool[Array, "length width"]]:
+    """Return the positions of the first `width` tokens of every slot of one row, clipped into the row.
 
     Returns:
-      positions i32[L, width], clipped into the row, and inside bool[L, width], False beyond the word's own tokens.
+      The positions, and whether each belongs to the word: False beyond the word's own tokens.
     """
     offset = jnp.arange(width, dtype=jnp.int32)
     positions = jnp.minimum(slots.start[:, None] + offset[None, :], tokens.shape[0] - 1)
@@ -57,19 +62,24 @@ def pieces_at(tokens: jax.Array, slots: Slots, width: int) -> tuple[jax.Array, j
 
 
 def replace_word(
-    row: Row, slot: jax.Array, slots: Slots, pieces: jax.Array, length: jax.Array, pad_id: jax.Array
+    row: Row,
+    slot: Int[Array, ""],
+    slots: Slots,
+    pieces: Int[Array, "pieces"],
+    length: Int[Array, ""],
+    pad_id: Int[Array, ""],
 ) -> Row:
-    """Puts another word into one slot of one row and shifts what follows.
+    """Put another word into one slot of one row and shift the rest.
 
     The caller has checked that the row has room: ``real_length + length - slots.length[slot] <= L``.
 
     Args:
       row: the row to change.
-      slot: i32[], which word goes.
+      slot: index of the word to replace.
       slots: the row's slots.
-      pieces: i32[P], tokens of the new word; only the first `length` count.
-      length: i32[], number of tokens of the new word.
-      pad_id: i32[], token written where a shorter word leaves room at the end.
+      pieces: tokens of the new word; only the first `length` count.
+      length: number of tokens of the new word.
+      pad_id: token written where a shorter word leaves room at the end.
     """
     size = row.tokens.shape[0]
     start, shift = slots.start[slot], length - slots.length[slot]

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ranjax.attacks import losses
-from ranjax.attacks import pgd as image_attacks
+from ranjax.attacks import losses, pgd
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.pixels import as_float
@@ -315,7 +314,7 @@ def _examples(
     if not with_attack:
         return clean
     config = context.config.adapt
-    settings = image_attacks.PGD(config.epsilon, config.step, config.attack_steps)
+    settings = pgd.PGD(config.epsilon, config.step, config.attack_steps)
     probe = _probe(context, clean) if config.defence_source == "probe" else None
 
     def attacked_features(shared: Any, rows: Any) -> jax.Array:
@@ -330,7 +329,7 @@ def _examples(
             each = losses.binary_cross_entropy if config.task == "multi" else losses.cross_entropy
             return each(common.head_input(found, questions, modality) @ head["kernel"] + head["bias"][None], labels)
 
-        attacked = image_attacks.pgd(away, images, keys, settings).images
+        attacked = pgd.pgd(away, images, keys, settings).images
         return common.head_input(functions.image_features(params, attacked), questions, modality)
 
     run_rows = common.row_map(context, ("attacked_features", functions, probe is None, modality), attacked_features)

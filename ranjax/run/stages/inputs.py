@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 from ml_collections import ConfigDict
 
-from ranjax.attacks import pairs as joint
+from ranjax.attacks import pairs
 from ranjax.attacks.text.substitution import Substitution
 from ranjax.core import keys
 from ranjax.core.errors import DataError
@@ -230,11 +230,11 @@ def craft_pairs(
     rows: Sequence[Array],
     image: PyTree,
     text: Substitution,
-    allowed: joint.Allowed,
+    allowed: pairs.Allowed,
     *,
     gradient_dtype: str = "float32",
     **options: Any,
-) -> joint.JointAttack:
+) -> pairs.PairAttack:
     """Run `pairs.craft` on pairs against a dual encoder; traceable.
 
     Args:
@@ -247,7 +247,7 @@ def craft_pairs(
     """
     images, tokens, mask, words, drawn = rows
     followed = functions.computing_in("bfloat16") if gradient_dtype == "bfloat16" else None
-    return joint.craft(
+    return pairs.craft(
         functools.partial(functions.image_features, params),
         lambda e, t, m: functions.text_features(params, t, m, embeddings=e),
         functions.token_table(params),

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, UInt8
 
 from ranjax.attacks.attack_table import ATTACKS, AtRadius
-from ranjax.attacks.pairs import Allowed, JointAttack
+from ranjax.attacks.pairs import Allowed, PairAttack
 from ranjax.attacks.text import candidates
 from ranjax.attacks.text.substitution import Substitution, needed_length
 from ranjax.data.recipe_table import RECIPES
@@ -157,7 +157,7 @@ def pair_rows(
         if propose:
             tokens, words, *lm_flat = (x.reshape(-1, x.shape[-1]) for x in (pairs[1], pairs[3], *lm_rows))
             allowed = candidates.for_rows(table, tokens, words, propose(lm_shared, tuple(lm_flat), tokens.shape[1]))
-        result: JointAttack = common.craft_pairs(
+        result: PairAttack = common.craft_pairs(
             functions,
             params,
             pairs,

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ranjax.attacks.text import candidate_sources as sources
-from ranjax.attacks.text import candidates, constraints
+from ranjax.attacks.text import candidate_sources, candidates, constraints
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.text.tokenizer import Tokenizer
@@ -73,13 +72,17 @@ def restricted(
     """
     table = lexicon.table
     if "neighbours" in noise.candidates:
-        near = sources.neighbours(token_table, table, noise.neighbours, noise.neighbour_cosine)
-        table = sources.restrict(table, near)
+        near = candidate_sources.neighbours(token_table, table, noise.neighbours, noise.neighbour_cosine)
+        table = candidate_sources.restrict(table, near)
     if "thesaurus" in noise.candidates:
-        table = sources.restrict(table, sources.from_groups(lexicon, constraints.read_groups(noise.thesaurus)))
+        table = candidate_sources.restrict(
+            table, candidate_sources.from_groups(lexicon, constraints.read_groups(noise.thesaurus))
+        )
     if noise.same_class:
         lists = table.lists if table.lists is not None else _everything(lexicon)
-        table = table._replace(lists=sources.same_class(lexicon, lists, constraints.read_groups("word_classes")))
+        table = table._replace(
+            lists=candidate_sources.same_class(lexicon, lists, constraints.read_groups("word_classes"))
+        )
     if table.lists is not None and not bool(jnp.any(table.lists >= 0)):
         raise ConfigError("noise.candidates", noise.candidates, "sources that leave at least one replacement")
     return lexicon._replace(table=table)
@@ -118,8 +121,10 @@ def proposals(proposer: Proposer, k: int) -> Callable[[Any, Any, int], jax.Array
     def propose(shared: Any, rows: Any, slots: int) -> jax.Array:
         params, table = shared
         tokens, mask, words = rows
-        logits = sources.masked_logits(lambda t, m: functions.logits(params, t, m), tokens, mask, words, mask_id)
-        return sources.masked_lm_lists(logits, words, table, k, slots)
+        logits = candidate_sources.masked_logits(
+            lambda t, m: functions.logits(params, t, m), tokens, mask, words, mask_id
+        )
+        return candidate_sources.masked_lm_lists(logits, words, table, k, slots)
 
     return propose
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, PyTree, Shaped
 
-from ranjax.attacks import success
+from ranjax.attacks import text
 from ranjax.attacks.attack_table import ATTACKS
-from ranjax.attacks.text import substitution as text
+from ranjax.attacks.success import attack_success
 from ranjax.attacks.text.candidates import Table
 from ranjax.core import math
 from ranjax.data.recipe_table import Recipe
@@ -90,7 +90,7 @@ def _success(
         return
     clusters = None if clusters is None else clusters[before]
     record.share(*cell, "turned_wrong@1", ~after[before], clusters=clusters)
-    both = success.attack_success(jnp.asarray(before), jnp.asarray(after))
+    both = attack_success(jnp.asarray(before), jnp.asarray(after))
     subject.context.say(
         f"  {name}, {direction.replace('_', ' ')}: recall@1 falls by {float(both.recall_drop):.3f}, "
         f"{float(both.turned_wrong):.3f} of the right ones turn wrong"
