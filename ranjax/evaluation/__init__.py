@@ -14,7 +14,6 @@ _HOMES = {
         "Row",
         "classification_rows",
     ),
-    "multi_label": ("multi_label_rows",),
     "retrieval": (
         "Ranks",
         "ranks",

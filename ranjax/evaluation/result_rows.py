@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
+import scipy.special
 from jaxtyping import Bool, Float64
 from numpy.typing import ArrayLike
 
@@ -102,6 +102,15 @@ def mean_row(
     return interval_row(cell, metric, statistics.bootstrap(values, resamples, seed, clusters=clusters))
 
 
+class _Figures(NamedTuple):
+    """Figures of a task: values of single examples by metric; by metric and head, the figure on each draw."""
+
+    means: dict[str, np.ndarray]
+    tables: dict[str, list[np.ndarray]]
+    areas: list[np.ndarray]
+    rarest: dict[str, int]
+
+
 def classification_rows(
     cell: Cell,
     logits: ArrayLike,
@@ -115,43 +124,97 @@ def classification_rows(
 ) -> list[Row]:
     """Return accuracy, balanced accuracy, macro and per-class AUROC and ECE, over all seeds and for each of them.
 
-    Every row has a 95 % bootstrap interval over examples, stratified by class but for accuracy; those over several
-    seeds have one over examples and seeds jointly. ECE's is reflected, and an AUROC or balanced accuracy of 0 or 1 has
-    the bound of its rarest class (`statistics.bootstrap_metric`).
+    Of a multi-label task, any number of classes may be right, each by the sign of its logit. "accuracy" is then the
+    share of examples with every class right (subset accuracy); "label_accuracy" that of single answers (1 less the
+    Hamming loss); "balanced_accuracy" the mean over classes of (sensitivity + specificity) / 2; "map" the mean over
+    classes of the average precision; "ece" of single answers. A class that all or none of a resample's examples have
+    does not count there.
+
+    Every row has a 95 % bootstrap interval over examples, of one label stratified by class but for accuracy; rows over
+    several seeds have one over examples and seeds jointly. ECE's is reflected, and an AUROC or balanced accuracy of 0 or
+    1 has the bound of its rarest class (`statistics.bootstrap_metric`).
 
     Args:
       cell: without a seed.
       logits: [N, C], or [S, N, C] of S heads.
-      labels: i[N].
+      labels: i[N], or multi-hot [N, C].
       seeds: S names of the heads, or none.
       class_names: C names, for rows ``"auroc/<name>"`` over all seeds; none: no such rows.
       resamples, seed: of the bootstrap.
       clusters: where given, resamples draw whole clusters (and are not stratified), and n counts clusters.
     """
     stack, labels = heads_first(logits), np.asarray(labels)
-    if stack.ndim != 3 or (len(seeds) and len(seeds) != len(stack)):
-        raise DataError(
-            f"logits have shape {np.shape(logits)}, expected [N, C], or [S, N, C] with S = {len(seeds)} seeds"
-        )
-    check_names(class_names, stack)
+    multi_label = labels.ndim == 2
+    fits = stack.ndim == 3 and labels.shape == (stack.shape[1:] if multi_label else stack.shape[1:2])
+    if not fits or (len(seeds) and len(seeds) != len(stack)):
+        found = f"logits {np.shape(logits)}, labels {labels.shape} and {len(seeds)} seeds"
+        raise DataError(f"{found} do not fit each other, expected [S, N, C], [N] or [N, C], and S")
+    if class_names and len(class_names) != stack.shape[2]:
+        raise DataError(f"{len(class_names)} class names for {stack.shape[2]} classes")
+    strata = None if multi_label or clusters is not None else labels
+    counts = draws(len(labels), resamples, seed, strata, clusters)
+    figures_of = _multi_label_figures if multi_label else _single_label_figures
+    figures = figures_of(stack, labels, counts, class_names, clusters)
+    per_class = {f"auroc/{name}": [one[:, c] for one in figures.areas] for c, name in enumerate(class_names)}
+    count = statistics.count_clusters(len(labels), clusters)
+
+    def rows_of(cell: Cell, chosen: slice, tables: Mapping[str, Sequence[np.ndarray]]) -> list[Row]:
+        rows = [
+            mean_row(cell, name, values[chosen], resamples, seed, clusters) for name, values in figures.means.items()
+        ]
+        for name, heads in tables.items():
+            table, fewest = np.stack(heads[chosen], axis=1), figures.rarest.get(name)
+            interval = statistics.bootstrap_metric(
+                table[0], table[1:], count, seed, reflected=name == "ece", fewest=fewest
+            )
+            rows.append(interval_row(cell, name, interval))
+        return rows
+
+    # Every figure over all heads; all but those of classes for each head that is named.
+    rows = rows_of(cell, slice(None), {**figures.tables, **per_class})
+    for index, name in enumerate(seeds):
+        rows += rows_of(cell._replace(seed=int(name)), slice(index, index + 1), figures.tables)
+    return rows
+
+
+def _single_label_figures(
+    stack: np.ndarray, labels: np.ndarray, counts: np.ndarray, class_names: Sequence[str], clusters: Clusters
+) -> _Figures:
     hits = np.stack([metrics.correct(one, labels) for one in stack])
     probabilities = np.stack([metrics.softmax(one) for one in stack])
     confidence = np.minimum(probabilities.max(2), 1.0)
-    counts = draws(len(labels), resamples, seed, labels if clusters is None else None, clusters)
     areas = [metrics.auroc_each(one, labels, counts) for one in probabilities]
     tables = {
         "balanced_accuracy": [metrics.balanced_accuracy(one, labels, counts) for one in hits],
         "macro_auroc": [metrics.class_mean(one) for one in areas],
         "ece": [metrics.ece(*one, counts=counts) for one in zip(confidence, hits)],
     }
-    per_class = {f"auroc/{name}": [one[:, c] for one in areas] for c, name in enumerate(class_names)}
     present = labels[:, None] == np.arange(stack.shape[2])[None]
     rarest = count_rarest(present, class_names, clusters)
     # Recalls that are all 0: the bound on their mean is largest where all classes are as rare, so it is that of all.
     occurring = present.any(0)
     least = min(_independent(members, clusters) for members in present.T[occurring])
     rarest["balanced_accuracy"] = int(occurring.sum()) * least
-    return rows_by_seed(cell, seeds, {"accuracy": hits}, tables, per_class, resamples, seed, clusters, rarest)
+    return _Figures({"accuracy": hits}, tables, areas, rarest)
+
+
+def _multi_label_figures(
+    stack: np.ndarray, labels: np.ndarray, counts: np.ndarray, class_names: Sequence[str], clusters: Clusters
+) -> _Figures:
+    labels, predicted = labels > 0.5, stack > 0
+    right = predicted == labels[None]
+    confidence = np.minimum(scipy.special.expit(np.abs(stack)), 1.0)
+    # Calibration is of single answers: an example is drawn with all of its own.
+    answer_counts = np.repeat(counts, stack.shape[2], axis=1)
+    areas = [metrics.auroc_each(one, labels, counts) for one in stack]
+    tables = {
+        "balanced_accuracy": [metrics.label_balanced_accuracy(one, labels, counts) for one in predicted],
+        "macro_auroc": [metrics.class_mean(one) for one in areas],
+        "map": [metrics.class_mean(metrics.average_precision_each(one, labels, counts)) for one in stack],
+        "ece": [metrics.ece(p.ravel(), hit.ravel(), counts=answer_counts) for p, hit in zip(confidence, right)],
+    }
+    means = {"accuracy": right.all(2), "label_accuracy": right.mean(2)}
+    return _Figures(means, tables, areas, count_rarest(labels, class_names, clusters))
 
 
 def count_rarest(
@@ -181,56 +244,8 @@ def heads_first(logits: ArrayLike) -> Float64[np.ndarray, "..."]:
     return stack[None] if stack.ndim == 2 else stack
 
 
-def check_names(class_names: Sequence[str], stack: Float64[np.ndarray, "heads examples classes"]) -> None:
-    """Raise DataError where names are given, but not one for each class."""
-    if class_names and len(class_names) != stack.shape[2]:
-        raise DataError(f"{len(class_names)} class names for {stack.shape[2]} classes")
-
-
 def draws(
     count: int, resamples: int, seed: int, strata: ArrayLike | None = None, clusters: Clusters = None
 ) -> Float64[np.ndarray, "draws examples"]:
     """Return how often each draw takes each of `count` examples; the first takes each once: the figure itself."""
     return np.concatenate([np.ones((1, count)), statistics.draw_counts(count, resamples, seed, strata, clusters)])
-
-
-def rows_by_seed(
-    cell: Cell,
-    seeds: Sequence[int],
-    means: Mapping[str, np.ndarray],
-    tables: Mapping[str, Sequence[np.ndarray]],
-    per_class: Mapping[str, Sequence[np.ndarray]],
-    resamples: int,
-    seed: int,
-    clusters: Clusters = None,
-    rarest: Mapping[str, int] = MappingProxyType({}),
-) -> list[Row]:
-    """Return every figure over all heads, and all but those of classes for each head that is named.
-
-    Args:
-      cell: without a seed.
-      seeds: S names of the heads, or none.
-      means: by metric, values of single examples [S, N]; their mean is the figure.
-      tables: by metric and head, the figure on each draw of `draws`, [1 + resamples].
-      per_class: the same of single classes.
-      resamples, seed: of the bootstrap.
-      clusters: as `draws` was given them.
-      rarest: by metric, the number of examples of its rarest kind (`statistics.bootstrap_metric`, `fewest`).
-    """
-    count = statistics.count_clusters(next(iter(means.values())).shape[1], clusters)
-
-    def rows_of(cell: Cell, chosen: slice, tables: Mapping[str, Sequence[np.ndarray]]) -> list[Row]:
-        rows = [mean_row(cell, name, values[chosen], resamples, seed, clusters) for name, values in means.items()]
-        for name, heads in tables.items():
-            table = np.stack(heads[chosen], axis=1)
-            fewest = rarest.get(name)
-            found = statistics.bootstrap_metric(
-                table[0], table[1:], count, seed, reflected=name == "ece", fewest=fewest
-            )
-            rows.append(interval_row(cell, name, found))
-        return rows
-
-    rows = rows_of(cell, slice(None), {**tables, **per_class})
-    for index, name in enumerate(seeds):
-        rows += rows_of(cell._replace(seed=int(name)), slice(index, index + 1), tables)
-    return rows

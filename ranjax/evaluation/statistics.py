@@ -313,10 +313,11 @@ def student(values: Sequence[float] | np.ndarray, level: float | int = 0.95, lea
     """
     import scipy.stats
 
-    mean, spread, count = over_seeds(values)
-    if count < 2:
-        raise DataError("an interval over runs needs two or more of them")
-    spread = max(spread, least)
+    array = np.asarray(values, np.float64)
+    count = array.size
+    if array.ndim != 1 or count < 2 or not np.isfinite(array).all():
+        raise DataError(f"an interval over runs needs two or more of them, one finite figure each; found {values!r}")
+    mean, spread = float(array.mean()), max(float(array.std(ddof=1)), least)
     if spread == 0:
         return RunInterval(mean, mean, mean, 1.0 if mean == 0 else 0.0, float("nan"))
     error = spread / np.sqrt(count)
@@ -333,14 +334,6 @@ def sampling_error(intervals: Sequence[tuple[float, float]], level: float | int 
     if not widths.size:
         return 0.0
     return float(np.sqrt(np.mean(np.square(widths / (2 * scipy.stats.norm.ppf((1 + level) / 2))))))
-
-
-def over_seeds(values: Sequence[float] | np.ndarray) -> tuple[float, float, int]:
-    """Return (mean, sample standard deviation, count) of one figure a seed; the deviation is NaN for one seed."""
-    array = np.asarray(values, np.float64)
-    if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
-        raise DataError(f"expected one finite figure a seed, got {values!r}")
-    return float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else float("nan"), int(array.size)
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> Float64[np.ndarray, "tests"]:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -214,15 +215,10 @@ class Checkpoints:
 
             logging.getLogger("absl").addFilter(_is_news)
             self.folder.mkdir(parents=True, exist_ok=True)
-            if self.keep_best:
-                found = [(step, self.figure(step)) for step in self.steps()]
-                self._figures |= {step: figure for step, figure in found if figure is not None}
-                options = ocp.CheckpointManagerOptions(
-                    preservation_policy=NewestAndBest(self.keep, self.keep_best, self._figures),
-                    cleanup_tmp_directories=True,
-                )
-            else:
-                options = ocp.CheckpointManagerOptions(max_to_keep=self.keep, cleanup_tmp_directories=True)
+            figures = [(step, self.figure(step)) for step in self.steps()]
+            self._figures |= {step: figure for step, figure in figures if figure is not None}
+            policy = _NewestAndBest(self.keep, self.keep_best, self._figures)
+            options = ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         return self._manager
 
@@ -292,14 +288,15 @@ class Checkpoints:
                 self._set_aside(int(path.name))
 
 
-class NewestAndBest:
+@dataclass(frozen=True)
+class _NewestAndBest:
     """orbax's preservation policy: the newest `keep` checkpoints and the `keep_best` with the lowest figure."""
 
-    def __init__(self, keep: int, keep_best: int, figures: Mapping[int, float]):
-        self.keep, self.keep_best, self.figures = keep, keep_best, figures
+    keep: int
+    keep_best: int
+    figures: Mapping[int, float]
 
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        del context
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> list[bool]:
         steps = [checkpoint.step for checkpoint in checkpoints]
         named = sorted((step for step in steps if step in self.figures), key=lambda step: (self.figures[step], step))
         kept = {*steps[-self.keep :], *named[: self.keep_best]}

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
@@ -122,7 +123,9 @@ def train(
         )
     start = int(state.step)
     names = tensor_paths(state.params)
-    watch = _Watch(start, steps, names, log, progress, log_every, checkpoints, failures, batch_at)
+    place_of_failures = failures or (checkpoints.folder if checkpoints is not None else None)
+    folder = None if place_of_failures is None else Path(place_of_failures)
+    watch = _Watch(start, steps, names, log, progress, log_every, checkpoints, folder, batch_at)
     fold_in = jax.jit(jax.random.fold_in)
 
     saved = -1
@@ -164,28 +167,22 @@ def train(
     return state
 
 
+@dataclass
 class _Watch:
-    """Metrics of the steps in flight: brings them to the host now and then, checks, logs and shows them."""
+    """The metrics of the steps in flight: fetched to the host in batches, checked, logged and shown."""
 
-    def __init__(
-        self,
-        start: int,
-        steps: int,
-        names: Sequence[str],
-        log: Report | None,
-        progress: Report | None,
-        log_every: int,
-        checkpoints: Checkpoints | None,
-        failures: str | os.PathLike[str] | None,
-        batch_at: BatchAt,
-    ):
-        self.start, self.steps, self.names, self.log_every = start, steps, names, log_every
-        self.log, self.progress, self.checkpoints, self.batch_at = log, progress, checkpoints, batch_at
-        folder = failures if failures is not None else (checkpoints.folder if checkpoints is not None else None)
-        self.failures = None if folder is None else Path(folder)
-        self.pending: list[tuple[int, Metrics, Ids]] = []
-        self.last_ids: Ids = {}
-        self.caught_up = time.monotonic()
+    start: int
+    steps: int
+    names: Sequence[str]
+    log: Report | None
+    progress: Report | None
+    log_every: int
+    checkpoints: Checkpoints | None
+    failures: Path | None
+    batch_at: BatchAt
+    pending: list[tuple[int, Metrics, Ids]] = field(default_factory=list)
+    last_ids: Ids = field(default_factory=dict)
+    caught_up: float = field(default_factory=time.monotonic)
 
     def add(self, step: int, metrics: Metrics, ids: Ids) -> None:
         self.pending.append((step, metrics, ids))

@@ -5,8 +5,7 @@ import pytest
 
 from ranjax.core.errors import DataError
 from ranjax.evaluation import metrics
-from ranjax.evaluation.multi_label import multi_label_rows
-from ranjax.evaluation.result_rows import Cell
+from ranjax.evaluation.result_rows import Cell, classification_rows
 
 CELL = Cell("clean", 0.0, "lp", "finding", "test")
 
@@ -43,7 +42,7 @@ def test_average_precision_counts_every_threshold_and_weights_stand_for_copies()
 
 def test_rows_are_what_their_names_say():
     logits, labels = _some()
-    rows = multi_label_rows(CELL, logits, labels, (0, 1), class_names=("a", "b", "c"), resamples=60)
+    rows = classification_rows(CELL, logits, labels, (0, 1), class_names=("a", "b", "c"), resamples=60)
     value = {(row["metric"], row["seed"]): row["value"] for row in rows}
     for seed in (0, 1):
         right = (logits[seed] > 0) == (labels > 0.5)
@@ -65,7 +64,7 @@ def test_rows_are_what_their_names_say():
 def test_a_class_that_nobody_has_does_not_count():
     logits, labels = _some()
     labels[:, 1] = 0
-    found = {r["metric"]: r["value"] for r in multi_label_rows(CELL, logits[0], labels, resamples=20)}
+    found = {r["metric"]: r["value"] for r in classification_rows(CELL, logits[0], labels, resamples=20)}
     kept = [metrics.auroc(logits[0][:, c], labels[:, c] > 0.5)[0] for c in (0, 2)]
     assert found["macro_auroc"] == pytest.approx(np.mean(kept))
 
@@ -73,6 +72,6 @@ def test_a_class_that_nobody_has_does_not_count():
 def test_labels_that_do_not_fit_are_refused():
     logits, labels = _some()
     with pytest.raises(DataError, match="do not fit"):
-        multi_label_rows(CELL, logits, labels[:, :2])
+        classification_rows(CELL, logits, labels[:, :2])
     with pytest.raises(DataError, match="labels have shape"):
         metrics.all_right(logits[0], labels[:, :2])

@@ -243,11 +243,6 @@ def test_holm_by_hand():
     assert statistics.holm([]).shape == (0,)
 
 
-def test_over_seeds():
-    assert statistics.over_seeds([1.0, 2.0, 3.0]) == (2.0, 1.0, 3)
-    assert np.isnan(statistics.over_seeds([1.0])[1])
-
-
 def test_strata_keep_every_class():
     labels = np.array([0] * 50 + [1] * 2)
     counts = statistics.draw_counts(52, 300, strata=labels)
@@ -328,7 +323,7 @@ def test_a_balanced_accuracy_of_one_class_named_always_is_not_certain():
 
 def test_rows_refuse_what_does_not_fit():
     cell = rows.Cell("joint", 0.1, "ran", "findings", "test")
-    with pytest.raises(DataError, match="S = 1 seeds"):
+    with pytest.raises(DataError, match="and 1 seeds do not fit"):
         rows.classification_rows(cell, np.ones((2, 3, 2)), np.zeros(3, int), [1])
     with pytest.raises(DataError, match="1 class names for 2"):
         rows.classification_rows(cell, np.ones((3, 2)), np.zeros(3, int), class_names="a")
@@ -353,7 +348,7 @@ def test_rows_hold_plain_numbers():
         (lambda: statistics.bootstrap([1.0], level=95), ConfigError, "level"),
         (lambda: statistics.paired_difference([1.0], [1.0, 2.0]), DataError, "not paired"),
         (lambda: statistics.holm([2.0]), DataError, "p values"),
-        (lambda: statistics.over_seeds([]), DataError, "figure a seed"),
+        (lambda: statistics.student([1.0, float("nan")]), DataError, "one finite figure each"),
         (lambda: statistics.draw_counts(3, 10, strata=[1]), DataError, "strata"),
     ],
 )

@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 
 from ranjax.core import files
 from ranjax.evaluation import metrics, statistics
-from ranjax.evaluation.multi_label import multi_label_rows
 from ranjax.evaluation.result_rows import Cell, Row, classification_rows, heads_first, mean_row
 
 FILE, ANSWERS = "evaluation.json", "answers.safetensors"
@@ -94,10 +93,7 @@ class Record:
         confusion counts.
         """
         stack, multi_label = heads_first(logits), labels.ndim == 2
-        rows_of, right = (
-            (multi_label_rows, metrics.all_right) if multi_label else (classification_rows, metrics.correct)
-        )
-        self.rows += rows_of(
+        self.rows += classification_rows(
             self.cell(method, TASK, split, attack),
             stack,
             labels,
@@ -107,6 +103,7 @@ class Record:
             seed=self.seed,
             clusters=self.clusters(TASK, split, len(labels)),
         )
+        right = metrics.all_right if multi_label else metrics.correct
         hits = np.stack([right(one, labels) for one in stack])
         self._keep_answers(method, TASK, split, attack, hits)
         if multi_label:
