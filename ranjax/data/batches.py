@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.pixels import to_float
@@ -63,7 +64,7 @@ class Loader:
     def __len__(self) -> int:
         return len(self.source)
 
-    def load(self, index: np.ndarray) -> dict[str, np.ndarray]:
+    def load(self, index: Int[np.ndarray, " batch"]) -> dict[str, np.ndarray]:
         """Return the rows at `index` i[B]: images f32[B,H,W,C] in [0, 1], label i32[B], labels f32[B,C], index
         i32[B], ids
         str[B], and with a tokenizer tokens i32[B,L] and mask bool[B,L]."""
@@ -177,7 +178,7 @@ class Batches:
             raise IndexError(f"step {step}; steps are counted from 0")
         return self._dataset[int(step)]
 
-    def index(self, step: int) -> np.ndarray:
+    def index(self, step: int) -> Int[np.ndarray, " batch"]:
         """Return i[B], the positions in the source of the global batch of `step`, without reading it."""
         return np.asarray(self._order.repeat(None, reseed_each_epoch=True)[int(step)])
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool, UInt8, UInt16
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.pixels import GRID
@@ -25,7 +26,7 @@ def keyed_hash(seed: int, name: str, identity: str) -> bytes:
     return hashlib.blake2b(f"{seed}\x1f{name}\x1f{identity}".encode(), digest_size=16).digest()
 
 
-def select(ids: Sequence[str], ratio: float, seed: int) -> np.ndarray:
+def select(ids: Sequence[str], ratio: float, seed: int) -> Bool[np.ndarray, " ids"]:
     """Return bool[N], True on exactly ``round(ratio * N)`` examples; a smaller ratio's are among a greater one's.
 
     Args:
@@ -76,7 +77,7 @@ class View(Source):
         return record
 
 
-def widen(image: np.ndarray) -> np.ndarray:
+def widen(image: UInt8[np.ndarray, "..."] | UInt16[np.ndarray, "..."]) -> UInt16[np.ndarray, "..."]:
     """Return uint8 pixels on the 16-bit grid: 257 times the value, exactly."""
     return image.astype(np.uint16) * np.uint16(257) if image.dtype == np.uint8 else image
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float32
 
 from ranjax.core.errors import DataError
 from ranjax.core.files import digest
@@ -34,7 +35,7 @@ class Row(NamedTuple):
     image: Reference
     report: str
     label: int
-    labels: np.ndarray
+    labels: Float32[np.ndarray, " classes"]
     patient: str
     split: str
     group: dict[str, Any]
@@ -236,7 +237,7 @@ def _report(
     return text, ""
 
 
-def written(classes: Sequence[str], labels: np.ndarray, normal: str) -> str:
+def written(classes: Sequence[str], labels: Float32[np.ndarray, " classes"], normal: str) -> str:
     """Write a report that says what the labels say: "Findings: edema, pleural effusion." """
     names = [name.replace("_", " ").lower() for name, on in zip(classes, labels) if on and name != normal]
     return f"Findings: {', '.join(names)}." if names else "No finding."

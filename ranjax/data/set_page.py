@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from ranjax.data.images.duplicates import Copy
@@ -24,7 +25,11 @@ def reasons(exclusions: Iterable[Mapping[str, str]]) -> dict[str, int]:
 
 
 def label_table(
-    classes: Sequence[str], splits: Sequence[str], labels: np.ndarray, label: np.ndarray, groups: Sequence[Mapping]
+    classes: Sequence[str],
+    splits: Sequence[str],
+    labels: Float[np.ndarray, "rows classes"],
+    label: Int[np.ndarray, " rows"],
+    groups: Sequence[Mapping[str, object]],
 ) -> list[dict[str, Any]]:
     """Return a row per split: records, records of the single-label task, and per class how many show it, and in
     doubt."""
@@ -48,7 +53,7 @@ def label_table(
     return table
 
 
-def ranges(modes: Sequence[str], sizes: Sequence[tuple[int, int]], extrema: Sequence[tuple[float, float]],
+def ranges(modes: Sequence[str], sizes: Sequence[tuple[int, int]], extrema: Sequence[tuple[int | float, int | float]],
            means: Sequence[float]) -> dict[str, Any]:  # fmt: skip
     """Describe the publisher's images: modes, heights and widths, values as stored; brightness as prepared."""
     heights, widths = np.array([s[0] for s in sizes]), np.array([s[1] for s in sizes])
@@ -83,7 +88,7 @@ def copies(pairs: Sequence[Copy], ids: Sequence[str], splits: Sequence[str]) -> 
     return {"pairs": len(pairs), "between": dict(between), "listed": listed}
 
 
-def contact_sheet(images: Sequence[np.ndarray], side: int = 8, cell: int = 112) -> Image.Image:
+def contact_sheet(images: Sequence[UInt8[np.ndarray, "height width 1"]], side: int = 8, cell: int = 112) -> Image.Image:
     """Put up to side x side pictures uint8[H, W, 1] on one sheet, row by row."""
     sheet = Image.new("L", (side * cell, side * cell), 0)
     for place, image in enumerate(images[: side * side]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ KEEP_LIMIT = 128 << 20
 """Bytes of pixels up to which a prepared source keeps the records it has read: parsing them costs more than they do."""
 
 
-class Source(Sequence[Record]):
+class Source:
     """Random access to records by position. Subclasses give `__len__`, `record` and, where cheaper, `meta`."""
 
     def __len__(self) -> int:
@@ -34,7 +34,7 @@ class Source(Sequence[Record]):
         record.pop("image")
         return record
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int | np.integer) -> Record:
         index = int(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of a source with {len(self)} records")

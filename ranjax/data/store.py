@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int, Int32, UInt8
 
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
@@ -36,7 +37,9 @@ _PLAN = "store.json"
 NORMS = ("linf", "l2")
 
 
-def quantise(image: np.ndarray, clean: np.ndarray, norm: str = "linf") -> np.ndarray:
+def quantise(
+    image: Float[np.ndarray, "*shape"], clean: UInt8[np.ndarray, "*shape"], norm: str = "linf"
+) -> Int32[np.ndarray, "*shape"]:
     """Return the perturbation of `clean` uint8 in `image` f32 [0, 1], cut towards zero to int32 steps of 1/65535."""
     base = clean.astype(np.float64) * 257.0
     steps = np.asarray(image, np.float64) * GRID - base
@@ -45,7 +48,7 @@ def quantise(image: np.ndarray, clean: np.ndarray, norm: str = "linf") -> np.nda
     return (np.sign(steps) * cut).astype(np.int32)
 
 
-def realised_norm(delta: np.ndarray, norm: str) -> float:
+def realised_norm(delta: Int[np.ndarray, "..."], norm: str) -> float:
     """Return the norm in pixel units of a perturbation in steps of 1/65535."""
     values = np.abs(delta.astype(np.float64)) / GRID
     return float(values.max(initial=0.0) if norm == "linf" else np.sqrt((values**2).sum()))

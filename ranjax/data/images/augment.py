@@ -11,6 +11,7 @@ import hashlib
 import re
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from ranjax.core.errors import ConfigError
@@ -51,7 +52,9 @@ class Augmentation:
         """Whether pictures change."""
         return self.crop < 1.0 or self.flip > 0.0 or self.contrast > 0.0
 
-    def image(self, image: np.ndarray, report: str, draw: np.random.Generator) -> np.ndarray:
+    def image(
+        self, image: Float[np.ndarray, "height width channels"], report: str, draw: np.random.Generator
+    ) -> Float[np.ndarray, "height width channels"]:
         """Augment f32[H, W, C] in [0, 1]; the number of draws is the same whatever the settings are."""
         scale, top, left, mirror, factor = draw.random(5)
         height, width = image.shape[:2]

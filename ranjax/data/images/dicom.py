@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from ranjax.core.errors import DataError
@@ -72,7 +73,9 @@ def read_dicom(file: Path | bytes) -> tuple[Image.Image, dict[str, str]]:
     return Image.fromarray(_upright(grey, data)), fields
 
 
-def window(values: np.ndarray, center: float, width: float, function: str = "LINEAR") -> np.ndarray:
+def window(
+    values: Float[np.ndarray, "*shape"], center: int | float, width: int | float, function: str = "LINEAR"
+) -> Float[np.ndarray, "*shape"]:
     """Map values f64[H, W] through a window to [0, 1] (PS3.3, C.11.2.1.2 and C.11.2.1.3).
 
     Raises:

@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8, UInt16
 from PIL import Image, ImageOps
 
 from ranjax.core.errors import ConfigError, DataError
@@ -39,7 +40,7 @@ def to_grey(image: Image.Image) -> Image.Image:
 
 def resize(
     image: Image.Image, size: int, mode: str = "pad", method: Image.Resampling = Image.Resampling.BICUBIC
-) -> np.ndarray:
+) -> UInt8[np.ndarray, "{size} {size} channels"]:
     """Return a picture as uint8[size, size, C] of its mode: padded with black, centre-cropped, or stretched to the
     square."""
     if mode not in RESIZE_MODES:
@@ -84,7 +85,9 @@ def refuse_constant(grey: Image.Image) -> None:
         raise DataError("the image is all black" if high == 0 else f"the image is constant (grey {high})")
 
 
-def read_image(file: Path | bytes, size: int, mode: str = "pad", colour: bool = False) -> np.ndarray:
+def read_image(
+    file: Path | bytes, size: int, mode: str = "pad", colour: bool = False
+) -> UInt8[np.ndarray, "{size} {size} channels"]:
     """Read, check and resize one image to uint8[size, size, 1], or with `colour` to uint8[size, size, 3].
 
     Raises:
@@ -106,7 +109,7 @@ def read_image(file: Path | bytes, size: int, mode: str = "pad", colour: bool = 
     return resize(read.convert("RGB") if colour else read, size, mode)
 
 
-def encode_png(image: np.ndarray) -> bytes:
+def encode_png(image: UInt8[np.ndarray, "height width 1"]) -> bytes:
     """Encode uint8[H, W, 1] as lossless PNG bytes."""
     buffer = io.BytesIO()
     # Level 1: three times faster than the default for a few per cent more bytes.
@@ -114,7 +117,7 @@ def encode_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def encode_png16(pixels: np.ndarray) -> bytes:
+def encode_png16(pixels: UInt16[np.ndarray, "height width channels"]) -> bytes:
     """Encode uint16[H, W, 1] or [H, W, 3] as lossless 16-bit PNG bytes; Pillow itself writes no 16-bit colour.
 
     Source: Portable Network Graphics specification, third edition (W3C), sections 5, 9 and 11.
@@ -130,7 +133,7 @@ def encode_png16(pixels: np.ndarray) -> bytes:
     return b"".join(parts)
 
 
-def decode_png(data: bytes) -> np.ndarray:
+def decode_png(data: bytes) -> UInt8[np.ndarray, "height width 1"]:
     """Decode PNG bytes to uint8[H, W, 1], the inverse of `encode_png`."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image, dtype=np.uint8)[:, :, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ranjax.data.radiographs.lesions import Parameters
 from ranjax.data.radiographs.ray_projection import FILM_MM
@@ -31,7 +32,7 @@ def _line(x: jax.Array, z: jax.Array, points: tuple[tuple[float, float], ...], w
     return jnp.clip(1.0 + (0.5 * width_mm - jnp.sqrt(square.min(0))) / 1.5, 0.0, 1.0)
 
 
-def devices(p: Parameters, x: jax.Array, z: jax.Array) -> jax.Array:
+def devices(p: Parameters, x: Float[Array, "size size"], z: Float[Array, "size size"]) -> Float[Array, "size size"]:
     """Return the cm of water that devices add at x, z (mm): pacemaker, central line, sternotomy wires, endotracheal
     tube."""
     return jax.lax.cond(p["devices"].max() > 0.0, _devices, lambda _p, x, _z: jnp.zeros_like(x), p, x, z)
@@ -56,7 +57,7 @@ def _devices(p: Parameters, x: jax.Array, z: jax.Array) -> jax.Array:
     )
 
 
-def breasts(p: Parameters, x: jax.Array, z: jax.Array) -> jax.Array:
+def breasts(p: Parameters, x: Float[Array, "size size"], z: Float[Array, "size size"]) -> Float[Array, "size size"]:
     """Return the cm of water that breasts add: a half-round on each side, its lower edge sharper than its upper one."""
     total = jnp.zeros_like(x)
     for centre in (-82.0, 86.0):
@@ -66,7 +67,13 @@ def breasts(p: Parameters, x: jax.Array, z: jax.Array) -> jax.Array:
     return p["breast"] * total
 
 
-def expose(p: Parameters, water_cm: jax.Array, x: jax.Array, z: jax.Array, key: jax.Array) -> jax.Array:
+def expose(
+    p: Parameters,
+    water_cm: Float[Array, "size size"],
+    x: Float[Array, "size size"],
+    z: Float[Array, "size size"],
+    key: PRNGKeyArray,
+) -> Float[Array, "size size"]:
     """Return grey levels f32[size, size] in [0, 1] of line integrals in cm of water; bone bright, air dark."""
     size = water_cm.shape[0]
     inside = jnp.clip(water_cm / 4.0, 0.0, 1.0)
@@ -86,7 +93,7 @@ def expose(p: Parameters, water_cm: jax.Array, x: jax.Array, z: jax.Array, key: 
     return jnp.clip(grey, 0.0, 1.0) * shutters(p, size)
 
 
-def shutters(p: Parameters, size: int) -> jax.Array:
+def shutters(p: Parameters, size: int) -> Float[Array, "{size} {size}"]:
     """Return f32[size, size], 1 inside the collimated field and 0.03 under the shutters."""
     pixel = FILM_MM / size
     place = (jnp.arange(size, dtype=jnp.float32) + 0.5) * pixel

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float32
 
 CLASSES: tuple[str, ...] = (
     "normal",
@@ -154,7 +155,7 @@ def label(case: Case) -> int:
     return CLASSES.index(case.findings[0].kind) if case.findings else 0
 
 
-def labels(case: Case) -> np.ndarray:
+def labels(case: Case) -> Float32[np.ndarray, " classes"]:
     """Return multi-hot f32[len(CLASSES)]; "normal" is set where there is no finding."""
     present = {finding.kind for finding in case.findings} or {"normal"}
     return np.array([name in present for name in CLASSES], np.float32)

@@ -11,9 +11,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 Fields = dict[str, jax.Array]
 Parameters = dict[str, jax.Array]
+Volume = Float[Array, "depth height width"]
 
 _LUNG, _TISSUE, _FLUID, _AIR = 0.13, 1.04, 1.01, 0.0
 # Flecked with calcium, so that a nodule of three voxels is seen.
@@ -30,7 +32,7 @@ def _position(fields: Fields) -> tuple[jax.Array, jax.Array, jax.Array]:
     return fields["x"][None, None, :], fields["y"][:, None, None], fields["z"][None, :, None]
 
 
-def lung_sides(fields: Fields) -> tuple[jax.Array, jax.Array]:
+def lung_sides(fields: Fields) -> tuple[Volume, Volume]:
     """Return the share of the right and of the left lung in each voxel, f32[D, Z, X]."""
     lobes = fields["lobes"]
     return lobes[2] + lobes[3] + lobes[4], lobes[0] + lobes[1]
@@ -51,7 +53,7 @@ def heart_cover(fields: Fields, shift_mm: jax.Array) -> tuple[jax.Array, jax.Arr
     return gained, jnp.clip(was_inside - inside, 0.0, 1.0)
 
 
-def consolidation_cover(fields: Fields, p: Parameters) -> jax.Array:
+def consolidation_cover(fields: Fields, p: Parameters) -> Volume:
     """Cover with airspace opacity inside one lobe: a ball with a ragged edge, thinned by darker bronchi."""
     x, y, z = _position(fields)
     cx, cy, cz = p["consolidation_centre"]
@@ -63,7 +65,7 @@ def consolidation_cover(fields: Fields, p: Parameters) -> jax.Array:
     return p["consolidation"] * lobe * ball * bronchi
 
 
-def mass_cover(fields: Fields, p: Parameters) -> jax.Array:
+def mass_cover(fields: Fields, p: Parameters) -> Volume:
     """Cover with a ball of soft tissue, with spicules or a cavity where the parameters have them."""
     x, y, z = _position(fields)
     cx, cy, cz = p["mass_centre"]
@@ -74,7 +76,7 @@ def mass_cover(fields: Fields, p: Parameters) -> jax.Array:
     return p["mass"] * _step(edge, 5.0) * (1.0 - cavity) * (right + left)
 
 
-def oedema_cover(fields: Fields, p: Parameters) -> jax.Array:
+def oedema_cover(fields: Fields, p: Parameters) -> Volume:
     """Cover with perihilar haze in both lungs, with short horizontal lines at the lateral bases."""
     x, y, z = _position(fields)
     covers = []
@@ -92,7 +94,7 @@ def oedema_cover(fields: Fields, p: Parameters) -> jax.Array:
     return covers[0] + covers[1]
 
 
-def atelectasis_cover(fields: Fields, p: Parameters) -> jax.Array:
+def atelectasis_cover(fields: Fields, p: Parameters) -> Volume:
     """Cover with airless lung: the part of a lobe between three planes that run front to back."""
     x, _, z = _position(fields)
     lobe = jnp.tensordot(p["atelectasis_lobe"], fields["lobes"], axes=1)
@@ -103,7 +105,7 @@ def atelectasis_cover(fields: Fields, p: Parameters) -> jax.Array:
     return p["atelectasis"] * lobe * cover
 
 
-def effusion_cover(fields: Fields, p: Parameters) -> jax.Array:
+def effusion_cover(fields: Fields, p: Parameters) -> Volume:
     """Cover with free fluid: up to a level that climbs along the chest wall (the meniscus), to the side and to the
     back."""
     _, y, z = _position(fields)
@@ -116,7 +118,7 @@ def effusion_cover(fields: Fields, p: Parameters) -> jax.Array:
     return covers[0] + covers[1]
 
 
-def pneumothorax_cover(fields: Fields, p: Parameters) -> tuple[jax.Array, jax.Array, jax.Array]:
+def pneumothorax_cover(fields: Fields, p: Parameters) -> tuple[Volume, Volume, Volume]:
     """Cover with free air outside the retracted lung, the visceral pleura as a thin line, and the lung left."""
     _, _, z = _position(fields)
     air, line, collapsed = (
@@ -138,7 +140,7 @@ def pneumothorax_cover(fields: Fields, p: Parameters) -> tuple[jax.Array, jax.Ar
     return air, line, collapsed
 
 
-def covers(fields: Fields, p: Parameters) -> dict[str, jax.Array]:
+def covers(fields: Fields, p: Parameters) -> dict[str, Volume]:
     """Return the cover of every kind of lesion, f32[D, Z, X] in [0, 1]; cardiomegaly: what the heart gains over the body's own."""
     own, _ = heart_cover(fields, p["heart"])
     enlarged, _ = heart_cover(fields, p["heart"] + p["cardiomegaly"])
@@ -153,7 +155,7 @@ def covers(fields: Fields, p: Parameters) -> dict[str, jax.Array]:
     }
 
 
-def attenuation(fields: Fields, p: Parameters) -> jax.Array:
+def attenuation(fields: Fields, p: Parameters) -> Volume:
     """Return the attenuation relative to water, f32[D, Z, X], of the body with its lesions."""
 
     def blend(under: jax.Array, cover: jax.Array, own: float) -> jax.Array:

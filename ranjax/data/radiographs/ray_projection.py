@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ranjax.data.radiographs.lesions import Fields, Parameters
 
@@ -36,7 +37,9 @@ def _shift_matrix(centres: jax.Array, targets: jax.Array) -> jax.Array:
     return weights / weights.sum(-1, keepdims=True)
 
 
-def project(fields: Fields, p: Parameters, volume: jax.Array, slab_cm: float, pixels: int) -> jax.Array:
+def project(
+    fields: Fields, p: Parameters, volume: Float[Array, "depth height width"], slab_cm: float, pixels: int
+) -> Float[Array, "{pixels} {pixels}"]:
     """Project to line integrals in cm of water, f32[pixels, pixels]: rows from foot to head (_SPAN_Z), columns
     (_SPAN_X)."""
     depth = fields["y"]
@@ -49,7 +52,7 @@ def project(fields: Fields, p: Parameters, volume: jax.Array, slab_cm: float, pi
     return path * along.reshape(pixels, -1) @ slabs.reshape(-1, pixels)
 
 
-def film_coordinates(p: Parameters, size: int) -> tuple[jax.Array, jax.Array]:
+def film_coordinates(p: Parameters, size: int) -> tuple[Float[Array, "{size} {size}"], Float[Array, "{size} {size}"]]:
     """Return x and z in mm of the scanned chest for each pixel of the film, f32[size, size], row 0 at the head."""
     pixel = FILM_MM / size
     right = (jnp.arange(size, dtype=jnp.float32) + 0.5) * pixel - 0.5 * FILM_MM
@@ -60,7 +63,9 @@ def film_coordinates(p: Parameters, size: int) -> tuple[jax.Array, jax.Array]:
     return warp(p, x / p["width"], z / p["height"] + _CENTRE_Z)
 
 
-def warp(p: Parameters, x: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+def warp(
+    p: Parameters, x: Float[Array, "..."], z: Float[Array, "..."]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Map a place (mm) in this patient to the same place in the scanned one."""
     tau = 6.2832
     bends = p["bends"]
@@ -80,7 +85,9 @@ def warp(p: Parameters, x: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Arra
     return x - spine - centre + sway_x, z - dome * low + sway_z
 
 
-def sample(picture: jax.Array, x: jax.Array, z: jax.Array) -> jax.Array:
+def sample(
+    picture: Float[Array, "pixels pixels"], x: Float[Array, "size size"], z: Float[Array, "size size"]
+) -> Float[Array, "size size"]:
     """Return the bilinear values of a projected `picture` (see `project`) at x and z, its edges held."""
     pixels = picture.shape[0]
     column = jnp.clip((x - _SPAN_X[0]) * ((pixels - 1) / (_SPAN_X[1] - _SPAN_X[0])), 0.0, pixels - 1.001)

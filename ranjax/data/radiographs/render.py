@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, UInt8
 
 from ranjax.core.keys import example_keys, stream
 from ranjax.data.radiographs import film, lesions
@@ -60,7 +61,7 @@ def _shadows(fields: dict, parameters: dict, slab_cm: float, size: int) -> jax.A
     return jax.lax.map(one, parameters)
 
 
-def render_cases(cases: Sequence[Case], size: int = 64, batch: int = 64) -> np.ndarray:
+def render_cases(cases: Sequence[Case], size: int = 64, batch: int = 64) -> UInt8[np.ndarray, "cases {size} {size}"]:
     """Render films of `cases`, uint8[N, size, size]: bright bone, dark air, head up, patient's right on the image's
     left.
 
@@ -81,7 +82,7 @@ def render_cases(cases: Sequence[Case], size: int = 64, batch: int = 64) -> np.n
     return _in_chunks(dispatch, cases, (size, size), np.uint8, -(-batch // _CHUNK))
 
 
-def lesion_masks(cases: Sequence[Case], size: int = 64) -> np.ndarray:
+def lesion_masks(cases: Sequence[Case], size: int = 64) -> Float32[np.ndarray, "cases kinds {size} {size}"]:
     """Return the thickness in cm of each kind of lesion along the beam, f32[N, len(KINDS), size, size], on the films'
     pixels."""
     grid, fields = grid_fields(is_fine(size))

@@ -42,7 +42,7 @@ class _Draws:
     def __init__(self, values: np.ndarray) -> None:
         self._values: Iterator[float] = iter(values.tolist())
 
-    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+    def uniform(self, low: int | float = 0.0, high: int | float = 1.0) -> float:
         return low + (high - low) * next(self._values)
 
     def chance(self, share: float) -> bool:

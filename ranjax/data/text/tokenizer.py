@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+from jaxtyping import Bool, Int32
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.text import tokenizer_files
@@ -36,16 +37,16 @@ class Tokens:
     """Encoded texts.
 
     Attributes:
-      ids: i32[B, L], padded with the tokenizer's `pad_id`.
-      mask: bool[B, L], True on real tokens, begin and end included.
-      words: i32[B, L], index of the word that a token belongs to (a punctuation mark is a word of its own), -1 for
+      ids: padded with the tokenizer's `pad_id`.
+      mask: True on real tokens, begin and end included.
+      words: index of the word that a token belongs to (a punctuation mark is a word of its own), -1 for
         begin, end and padding.
       truncated: texts that were cut; their end token is kept.
     """
 
-    ids: np.ndarray
-    mask: np.ndarray
-    words: np.ndarray
+    ids: Int32[np.ndarray, "batch length"]
+    mask: Bool[np.ndarray, "batch length"]
+    words: Int32[np.ndarray, "batch length"]
     truncated: int = 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.text.tokenizer import Tokenizer
@@ -80,11 +81,16 @@ def check_fits(
         refuse(f"a tokenizer that pads with {pad_id}, as the checkpoint's; this one pads with {tokenizer.pad_id}{what}")
 
 
-def check_ends(tokens: np.ndarray, mask: np.ndarray, eos_id: int, ids: Sequence[str] = ()) -> None:
+def check_ends(
+    tokens: Int[np.ndarray, "batch length"],
+    mask: Bool[np.ndarray, "batch length"],
+    eos_id: int,
+    ids: Sequence[str] = (),
+) -> None:
     """Refuse rows of tokens that were cut without keeping their end token, or whose mask hides it.
 
     Args:
-      tokens, mask: i32[B, L] and bool[B, L].
+      tokens, mask: of texts, with True on real tokens.
       eos_id: the end token.
       ids: names of the rows, for the message.
 
