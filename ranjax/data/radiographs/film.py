@@ -22,7 +22,9 @@ def _smooth(picture: jax.Array, sigma_mm: jax.Array | float) -> jax.Array:
     return matrix @ picture @ matrix.T
 
 
-def _line(x: jax.Array, z: jax.Array, points: tuple[tuple[float, float], ...], width_mm: float) -> jax.Array:
+def _line(
+    x: jax.Array, z: jax.Array, points: tuple[tuple[int | float, int | float], ...], width_mm: float
+) -> jax.Array:
     """Return the cover of a polyline of the given width, f32 like x."""
     corners = jnp.asarray(points, jnp.float32)
     (ax, az), (bx, bz) = (ends.T[:, :, None, None] for ends in (corners[:-1], corners[1:]))
