@@ -1,1 +1,1 @@
-"""The parts of `ranjax.run.stages.evaluate`: what is evaluated, how each kind of figure is found, where it is kept."""
+"""The parts of `ranjax.run.stages.evaluate`: the evaluated encoder, each kind of figure, and the record of results."""

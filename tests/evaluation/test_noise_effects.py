@@ -5,8 +5,7 @@ import pytest
 
 from ranjax.core.errors import DataError
 from ranjax.methods.table import METHODS
-from ranjax.run.stages.evaluation import evaluated_encoder
-from ranjax.run.stages.evaluation import noise_effects as across
+from ranjax.run.stages.evaluation import evaluated_encoder, noise_effects
 
 
 def test_noise_is_held_against_the_clean_condition_but_not_by_images_of_the_surrogate():
@@ -19,9 +18,12 @@ def test_noise_is_held_against_the_clean_condition_but_not_by_images_of_the_surr
             for method in ("lp", "ran")
         }
 
-    conditions = [across.Condition("clean", 0.0, answers(0.8)), across.Condition("coattack", 0.3, answers(0.5))]
-    conditions.append(across.Condition("gaussian", 0.3, answers(0.6)))
-    found = across.effects(conditions, 50, 0)
+    conditions = [
+        noise_effects.Condition("clean", 0.0, answers(0.8)),
+        noise_effects.Condition("coattack", 0.3, answers(0.5)),
+    ]
+    conditions.append(noise_effects.Condition("gaussian", 0.3, answers(0.6)))
+    found = noise_effects.effects(conditions, 50, 0)
     assert {(one["kind"], one["attack"]) for one in found} == {
         *(("noise", attack) for attack in ("none", "pgd")),
         *(("recipe", attack) for attack in ("none", "pgd", "transfer")),
