@@ -170,69 +170,42 @@ def curves(
         yield Panels(figures.curves(drawn, metric, wording.chance_level(chance, metric), f"{key}-{number}"))
 
 
-def radius_points(frame: pd.DataFrame, main: object) -> list[Row]:
-    """Return rows of accuracy with their "radius" in 1/255: the points of the curve, of which 0 is not attacked.
-
-    Runs of before those had such a point begin with the whole test set.
-
-    Args:
-      frame: pooled rows of one condition and ratio.
-      main: evaluate.epsilon of the config.
-    """
-    at_main = wording.radius_of(main)
-    worst = labels.main_attack(frame["attack"])
-    radii = {worst: at_main} if at_main is not None else {}
-    radii |= {} if len(frames.where(frame, attack=f"{worst}@0")) else {"none": 0.0}
-    points = []
-    for row in frames.records(frames.where(frame, metric="accuracy")):
-        radius = radii.get(row["attack"], wording.radius(row["attack"]))
-        if radius is not None:
-            points.append(cast(Row, {**row, "radius": radius}))
-    return points
-
-
 def radius(book: Book) -> Blocks:
     """Yield accuracy against the radius of the attack, a panel a condition, ratio and split."""
-    main = ((book.results.get("config") or {}).get("evaluate") or {}).get("epsilon")
-    frame = frames.where(book.rows, task="finding")
-    names = (
-        frames.values(frame[[(wording.radius(attack) or 0) > 0 for attack in frame["attack"]]], "method")
-        if len(frame)
-        else []
-    )
-    drawn: list[Row] = []
-    yield from by_family(names, "radii", functools.partial(_radius_curves, frame, book.chance, main, drawn))
-    if drawn:
-        yield book.csv("accuracy_against_radius", drawn, (*FIELDS, "radius"))
+    frame = _with_radius(frames.where(book.rows, task="finding", metric="accuracy"), book)
+    if len(frame):
+        draw = functools.partial(_radius_curves, frame, wording.chance_level(book.chance, "accuracy"))
+        yield from by_family(frames.values(frame, "method"), "radii", draw)
+        yield book.csv("accuracy_against_radius", frame, (*FIELDS, "radius"))
 
 
-def _radius_curves(
-    frame: pd.DataFrame,
-    chance: Mapping[str, object],
-    main: object,
-    drawn: list[Row],
-    looks: Mapping[str, Style],
-    number: int,
-    level: int,
-) -> Blocks:
-    """Yield the panels of each condition; the points go to `drawn`, too."""
-    guessing, conditions = wording.chance_level(chance, "accuracy"), frames.conditions(frame)
+def _with_radius(frame: pd.DataFrame, book: Book) -> pd.DataFrame:
+    """Return the points of the curves, rows with their "radius" in 1/255, of the encoders attacked at several radii."""
+    main, attacks = labels.main_attack(frame["attack"]), set(frame["attack"])
+    radii = {main: wording.radius_of(((book.results.get("config") or {}).get("evaluate") or {}).get("epsilon"))}
+    # Runs of before the point at 0, the same images unattacked, begin with the whole test set.
+    radii |= {} if f"{main}@0" in attacks else {"none": 0.0}
+    radii = {attack: radii.get(attack, wording.radius(attack)) for attack in attacks}
+    frame = frame.assign(radius=frame["attack"].map(radii))
+    curves = frame.loc[[(wording.radius(attack) or 0) > 0 for attack in frame["attack"]]]
+    cells = set(zip(curves["condition"], curves["ratio"], curves["split"]))
+    several = [cell in cells for cell in zip(frame["condition"], frame["ratio"], frame["split"])]
+    frame = frame.loc[several]
+    return frame[frame["radius"].notna()]
+
+
+def _radius_curves(frame: pd.DataFrame, chance: object, looks: Mapping[str, Style], number: int, level: int) -> Blocks:
+    frame, conditions = frame[frame["method"].isin(list(looks))], frames.conditions(frame)
     for place, condition in enumerate(conditions):
+        chosen = frames.ordered(frames.of_condition(frame, condition), ["split", "ratio"])
         plots = []
-        chosen = frames.of_condition(frame, condition)
-        for split in frames.values(frame, "split"):
-            # The clean encoder is drawn with the first condition.
-            for ratio in [ratio for ratio in frames.values(chosen, "ratio") if ratio or not place]:
-                cell = frames.where(chosen, ratio=ratio, split=split)
-                if any((wording.radius(attack) or 0) > 0 for attack in cell["attack"]):
-                    points = [point for point in radius_points(cell, main) if point["method"] in looks]
-                    drawn += points
-                    title = f"{wording.percent(ratio)} noise, {wording.split_label(split)}"
-                    key = f"radius-{condition}-{ratio}-{split}-{number}"
-                    plots.append(figures.radius_curve(points, looks, guessing, title, key))
+        for (split, ratio), cell in chosen.groupby(["split", "ratio"], sort=False):
+            if ratio or not place:  # the clean encoder is drawn with the first condition
+                title = f"{wording.percent(ratio)} noise, {wording.split_label(split)}"
+                key = f"radius-{condition}-{ratio}-{split}-{number}"
+                plots.append(figures.radius_curve(frames.records(cell), looks, chance, title, key))
         if plots:
-            several = len(conditions) > 1
-            yield from heading(f"Condition {wording.condition_label(condition)}" if several else "", level)
+            yield from heading(f"Condition {wording.condition_label(condition)}" if len(conditions) > 1 else "", level)
             yield Panels(plots)
 
 
