@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.core.settings import keys_of
@@ -42,8 +42,9 @@ class Table(Mapping[str, T], Generic[T]):
       key: the configuration key that names entries, for errors, e.g. "adapt.methods".
     """
 
-    def __init__(self, kind: str, type_: type[T], entries: Iterable[T] = (), *, key: str):
-        self.kind, self.type, self.key = kind, type_, key
+    def __init__(self, kind: str, type_: type, entries: Iterable[T] = (), *, key: str):
+        self.kind, self.key = kind, key
+        self.type: type[Any] = type_
         self._entries: dict[str, T] = {}
         self._sources: dict[str, str] = {}
         for entry in entries:

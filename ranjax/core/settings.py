@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload, runtime_checkable
 
 from ranjax.core.checks import Check, Key, anything, check_value
 
@@ -41,6 +41,19 @@ def group(settings: Callable[[], T]) -> T:
     """Declare a field that holds further settings, ``group(Radiographs)``."""
     field: Any = dataclasses.field(default_factory=settings)
     return field
+
+
+@runtime_checkable
+class Node(Protocol):
+    """Values by name: a dict, a `Group`, or a ConfigDict, which is no Mapping."""
+
+    def __contains__(self, name: object, /) -> bool: ...
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def get(self, name: str, default: Any = None, /) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,19 +105,19 @@ def keys_of(prefix: str, settings: DataclassInstance | type[DataclassInstance]) 
 
 
 @overload
-def read(settings: type[T], node: Mapping[str, Any]) -> T: ...
+def read(settings: type[T], node: Node) -> T: ...
 
 
 @overload
-def read(settings: T, node: Mapping[str, Any]) -> T: ...
+def read(settings: T, node: Node) -> T: ...
 
 
-def read(settings: Any, node: Mapping[str, Any]) -> Any:
+def read(settings: Any, node: Node) -> Any:
     """Return a settings dataclass, or a copy of an instance, with the values that `node` holds; nested groups too.
 
     Args:
       settings: the class or an instance.
-      node: a mapping or ConfigDict from the names of fields to values. Fields that it lacks keep their value.
+      node: values by the names of fields. Fields that it lacks keep their value.
     """
     instance = settings() if isinstance(settings, type) else settings
     values: dict[str, object] = {}

@@ -11,7 +11,7 @@ from typing import Any
 
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.core.registry import Table, check_entry
-from ranjax.core.settings import read
+from ranjax.core.settings import Node, read
 from ranjax.methods.method_settings import TERMS, TTC, HeadTraining, TowerTraining
 
 NEEDS = ("attacked", "filter", "questions", "single_label")
@@ -305,7 +305,7 @@ def selected(names: Sequence[str]) -> dict[str, Method]:
     return {name: METHODS[name] for name in METHODS.names_of(names)}
 
 
-def settings_of(adapt: Mapping[str, Any], name: str) -> Any:
+def settings_of(adapt: Node, name: str) -> Any:
     """Return the settings of a method as a config has them; a variant's are those of its base, but for its changes.
 
     Args:

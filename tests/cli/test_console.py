@@ -171,7 +171,7 @@ def test_a_command_named_after_a_stage_is_a_run_until_that_stage(words, until, t
 
 def test_the_former_command_runs_and_describes(monkeypatch):
     called = []
-    monkeypatch.setattr(console, "call", called.append)
+    monkeypatch.setattr(console, "call", lambda words: called.append(words) or 0)
     main.main(["--config", "configs/ran.py"])
     main.main(["run", "--config", "configs/ran.py"])
     main.main(["describe", "--config", "configs/ran.py"])

@@ -103,7 +103,7 @@ class EntryKeys(Generic[T]):
         settings = self.settings_of(config, entry)
         return {} if settings is None else vars(settings)
 
-    def recorded(self, config: ConfigDict, *keys: str) -> dict[str, object]:
+    def recorded(self, config: Config, *keys: str) -> dict[str, object]:
         """Return the settings of the entries that a config names, and the SHA-256 of their sources from outside."""
         named = self.named(config, *keys)
         found: dict[str, object] = {
