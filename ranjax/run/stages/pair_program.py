@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from ranjax.attacks.attack_table import ATTACKS, AtRadius
 from ranjax.attacks.pairs import Allowed, PairAttack
@@ -185,7 +185,7 @@ def pair_rows(
     return attack_rows
 
 
-def _by_image(tokens: Tokens, counts: Sequence[int], most: int) -> list[Int[np.ndarray, "images reports length"]]:
+def _by_image(tokens: Tokens, counts: Sequence[int], most: int) -> list[Shaped[np.ndarray, "images reports length"]]:
     """Ids, mask and words of the reports as [images, reports, length]; reports that an image lacks are empty."""
     ends = np.cumsum(counts)
     found = []
