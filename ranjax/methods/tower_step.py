@@ -23,7 +23,7 @@ from ranjax.models import input_filter
 from ranjax.models.trainable import partition, select
 from ranjax.objectives import classification, rectification, robust
 from ranjax.objectives.rectification import Weights
-from ranjax.training.devices import AXIS, mapped_step
+from ranjax.training.devices import AXIS, data_parallel
 from ranjax.training.optimizer import plain_promotion
 
 
@@ -156,7 +156,7 @@ def program(
         return None, _whole(jnp.stack([classify(encoder, task, trained, x) for x in sides], axis=1))
 
     # check_vma=False: loops inside attacks start from unvaried constants.
-    mapped = functools.partial(mapped_step, mesh=mesh, check_vma=False)
+    mapped = functools.partial(data_parallel, mesh=mesh, check_vma=False)
     return Program(jax.jit(start), mapped(step), mapped(judge, donate=False))
 
 

@@ -25,7 +25,7 @@ from ranjax.training.devices import (
     as_varying,
     batch_axes,
     check_batch_size,
-    mapped_step,
+    data_parallel,
     row_keys,
     varies,
 )
@@ -225,7 +225,7 @@ def program(
         param_specs=split if sharded else None,
     )
     specs = fsdp.specs(jax.eval_shape(functools.partial(TrainState.create, optimizer=optimizer), params), mesh)
-    return Program(mapped_step(step, mesh, state_specs=specs), mesh, optimizer, specs)
+    return Program(data_parallel(step, mesh, state_specs=specs), mesh, optimizer, specs)
 
 
 def _stop_gradients(params: Params, trainable: PyTree[bool]) -> Params:

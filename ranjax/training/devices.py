@@ -128,40 +128,33 @@ def _global(rows: Array | np.ndarray, sharding: NamedSharding) -> Array:
 
 def data_parallel(
     step: DeviceStep, mesh: Mesh, *, donate: bool = True, check_vma: bool = True, state_specs: PyTree = None
-) -> DeviceStep:
+) -> Wrapped:
     """Map a per-device step over all devices of `mesh` and compile it.
 
     Args:
       step: ``(state, batch, key) -> (state, metrics)`` as one device sees it: `batch` holds its rows, `state` and `key`
-        are the same everywhere. What it returns must be equal on all devices (averaged over `batch_axes`).
+        are the same everywhere. Its results must be equal on all devices (averaged over `batch_axes`).
       mesh: from `make_mesh`.
       donate: gives the state's memory to the new state; the state passed in cannot be used afterwards.
       check_vma: lets `shard_map` prove that the result is equal on all devices. False for steps it cannot see through.
       state_specs: from `fsdp.specs`, for a split state; None: it is the same on all devices.
 
     Returns:
-      A function of the same signature on global arrays: the batch's leading axis is split, the rest is replicated. It
-      compiles once per set of shapes, and raises ConfigError, with the nearest sizes, if the rows do not divide.
+      A jitted function of the same signature on global arrays: the batch's leading axis is split, the rest is
+      replicated. It compiles once per set of shapes, can be lowered for abstract arrays, and raises ConfigError, with
+      the nearest sizes, if the rows do not divide.
     """
-    compiled = mapped_step(step, mesh, donate=donate, check_vma=check_vma, state_specs=state_specs)
-
-    def run(state: PyTree, batch: PyTree, key: Key[Array, ""]) -> tuple[PyTree, PyTree]:
-        check_batch_size(_rows(batch), mesh)
-        return compiled(state, batch, key)
-
-    return run
-
-
-def mapped_step(
-    step: DeviceStep, mesh: Mesh, *, donate: bool = True, check_vma: bool = True, state_specs: PyTree = None
-) -> Wrapped:
-    """Return the jitted function behind `data_parallel`, which can also be lowered for abstract arrays."""
     everywhere, split = PartitionSpec(), PartitionSpec(batch_axes(mesh))
     state = everywhere if state_specs is None else state_specs
     mapped = jax.shard_map(
         step, mesh=mesh, in_specs=(state, split, everywhere), out_specs=(state, everywhere), check_vma=check_vma
     )
-    return jax.jit(mapped, donate_argnums=(0,) if donate else ())
+
+    def run(state: PyTree, batch: PyTree, key: Key[Array, ""]) -> tuple[PyTree, PyTree]:
+        check_batch_size(_rows(batch), mesh)
+        return mapped(state, batch, key)
+
+    return jax.jit(run, donate_argnums=(0,) if donate else ())
 
 
 def varies(x: Array, axis_name: AxisName) -> bool:
