@@ -50,7 +50,7 @@ def labels_document(methods: Iterable[str], attacks: Iterable[str]) -> dict[str,
 @contextmanager
 def labels_of(runs: Iterable[Mapping[str, Any]]) -> Iterator[None]:
     """Use the labels that results.json of these runs holds for entries that are in no table, while the block runs."""
-    found: dict[str, dict[str, Any]] = {"methods": {}, "attacks": {}}
+    found: dict[str, dict[str, dict[str, object]]] = {"methods": {}, "attacks": {}}
     for results in runs:
         for kind, labels in (results.get("labels") or {}).items():
             found[kind] = {**labels, **found.get(kind, {})}
@@ -67,7 +67,7 @@ def _from_table(name: str) -> MethodLabel:
 
 
 def method(name: object) -> MethodLabel:
-    """Return how a method is shown; one that is nowhere known is a head of its own name, without a style."""
+    """Return how a method is shown; one that is nowhere known by its name, without a style."""
     name = str(name)
     if name == "encoder":
         return _from_table("zero_shot")._replace(label="Encoder")

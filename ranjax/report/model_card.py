@@ -31,7 +31,7 @@ _SHOWN = ("accuracy", "macro_auroc", "recall@1")
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that a card says of an encoder.
+    """The facts that a card states of an encoder.
 
     Attributes:
       condition, ratio, recipe: of the upstream run ("clean" has ratio 0).

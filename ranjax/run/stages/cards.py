@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ranjax.core import files
 from ranjax.models.checkpoints.layouts import kind_of, weights_of
 from ranjax.report import model_card
+from ranjax.report.stored_results import Results
 from ranjax.run import config as configs
 from ranjax.run.context import Context
 from ranjax.run.stages import inputs as common
 
 
-def write_card(context: Context, condition: str, results: dict[str, Any] | None = None) -> None:
-    """Writes README.md beside the encoder of an upstream condition; with `results`, the figures of its evaluation too."""
+def write_card(context: Context, condition: str, results: Results | None = None) -> None:
+    """Write README.md beside the encoder of an upstream condition; with `results`, the figures of its evaluation too."""
     folder = common.encoder_folder(context, condition)
     parameters = context.manifest_of(f"pretrain/{condition}")["parameters"] if results else _count(context, folder)
     files.write_text(folder / model_card.FILE, model_card.write(facts(context, condition, folder, parameters, results)))
 
 
-def facts(
-    context: Context, condition: str, folder: Path, parameters: int, results: dict[str, Any] | None
-) -> model_card.Facts:
-    """What the card of a condition's encoder, read from `folder`, is written from."""
+def facts(context: Context, condition: str, folder: Path, parameters: int, results: Results | None) -> model_card.Facts:
+    """Return everything that the card of a condition's encoder, read from `folder`, says."""
     run = next(run for run in context.plan if run.stage == "pretrain" and run.condition == condition)
     data, prepared = common.data(context), context.manifest_of("prepare")
     flat = configs.flatten(context.config)
@@ -46,7 +44,7 @@ def facts(
 
 
 def _start(folder: str, whole: bool) -> str:
-    """A checkpoint in words: the folder's name, and the licence that its own card gives."""
+    """Return a checkpoint in words: the folder's name, and the licence that its own card gives."""
     name, card = Path(folder).name, Path(folder) / model_card.FILE
     found = "not stated in its folder"
     if card.is_file():

@@ -7,16 +7,19 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from ranjax.core import files
 from ranjax.core.pixels import to_float, to_uint8
 from ranjax.data.images.reading import encode_png
 from ranjax.report import entry_labels, old_configs, page
+from ranjax.report.stored_results import SCHEMA, Results, Row
 from ranjax.run import config as configs
 from ranjax.run.context import Context
 from ranjax.run.stages import cards, labels
@@ -24,15 +27,12 @@ from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation import noise_effects as across
 from ranjax.run.stages.evaluation import result_record as record
 
-SCHEMA = 1
 MAGNIFICATION = 10
 PACKAGES = ("ranjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
-
-
 LISTS = ("comparisons", "spectra", "masking", "calibration", "confusions", "projections")
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: Context) -> dict[str, object]:
     """Leave results.json and run.json in the workdir, and report/index.html."""
     data = common.data(context)
     folders = [context.folder_of(r.id) for r in context.plan if r.stage == "evaluate"]
@@ -41,9 +41,10 @@ def run(context: Context) -> dict[str, Any]:
     resamples, seed = context.config.evaluate.bootstrap, context.config.seed
     found = labels.of_splits(data.prepared, data.multi_label)
     rows = [row for part in parts for row in part["rows"]]
+    rows += across.mean_corruption_errors(conditions, resamples, seed)
     results = {
         "schema": SCHEMA,
-        "rows": rows + across.mean_corruption_errors(conditions, resamples, seed),
+        "rows": rows,
         **{name: [item for part in parts for item in part[name]] for name in LISTS},
         "effects": across.effects(conditions, resamples, seed),
         "chance": {name: level for part in reversed(parts) for name, level in part["chance"].items()},
@@ -70,22 +71,22 @@ def run(context: Context) -> dict[str, Any]:
         if other.stage == "pretrain":
             cards.write_card(context, other.condition, results)
     page.write_report(path, context.workdir / "run.json", context.folder, configs.defaults())
-    return {"rows": len(results["rows"]), "results": files.sha256(path)}
+    return {"rows": len(rows), "results": files.sha256(path)}
 
 
-def _labels(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _labels(rows: Sequence[Row]) -> dict[str, object]:
     """Return "labels" of the methods and attacks that are not built in, so that a page can be made without their module."""
     names = {field: dict.fromkeys(row[field] for row in rows) for field in ("method", "attack")}
     found = entry_labels.labels_document(names["method"], names["attack"])
     return {"labels": found} if any(found.values()) else {}
 
 
-def _condition(part: dict[str, Any], folder: Path) -> across.Condition:
+def _condition(part: Results, folder: Path) -> across.Condition:
     first = part["rows"][0]
     return across.Condition(first["condition"], first["ratio"], *record.load(folder))
 
 
-def _methods(context: Context) -> list[dict[str, Any]]:
+def _methods(context: Context) -> list[dict[str, object]]:
     """Return what each adapt stage says of its methods (settings chosen, trained parameters, ...), without times."""
     found = []
     for run in context.plan:
@@ -99,7 +100,7 @@ def _methods(context: Context) -> list[dict[str, Any]]:
     return found
 
 
-def _examples(context: Context) -> list[dict[str, Any]]:
+def _examples(context: Context) -> list[dict[str, object]]:
     """Return the pairs that the attack changed least, typically and most, by the rise of the loss: a third of each."""
     count = context.config.report.examples
     crafted = [r for r in context.plan if r.stage == "craft" and r.recipe == context.config.noise.recipe]
@@ -129,16 +130,17 @@ def _picks(size: int, count: int) -> list[tuple[int, str]]:
     return kinds + [(rank, "least changed") for rank in range(size - least, size)]
 
 
-def _example(context: Context, noisy_pair: dict[str, Any], origin: dict[str, Any]) -> dict[str, Any]:
+def _example(context: Context, noisy_pair: Results, origin: Results) -> dict[str, object]:
+    """Return one pair as the page shows it, with its pictures."""
     clean = to_float(noisy_pair["clean_image"])
-    shown = np.clip(0.5 + MAGNIFICATION * (noisy_pair["image"] - clean), 0, 1)
+    magnified = np.clip(0.5 + MAGNIFICATION * (noisy_pair["image"] - clean), 0, 1)
     provenance = noisy_pair["provenance"]
     return {
         "id": noisy_pair["id"],
         "condition": context.config.noise.recipe,
         "image": _png(clean),
         "attacked": _png(noisy_pair["image"]),
-        "difference": _png(shown),
+        "difference": _png(magnified),
         "magnification": MAGNIFICATION,
         "report": origin["report"],
         "attacked_report": noisy_pair["report"],
@@ -156,7 +158,8 @@ def _png(image: np.ndarray) -> str:
     return base64.b64encode(encode_png(pixels)).decode()
 
 
-def _card(context: Context) -> dict[str, Any]:
+def _card(context: Context) -> dict[str, object]:
+    """Return the data card with the numbers of records, kept and left out."""
     prepared, manifest = common.data(context).prepared, context.manifest_of("prepare")
     reasons: dict[str, int] = {}
     for exclusion in manifest["exclusions"]:
@@ -172,7 +175,8 @@ def _card(context: Context) -> dict[str, Any]:
     }
 
 
-def _nested(config: Any) -> dict[str, Any]:
+def _nested(config: ConfigDict) -> dict[str, object]:
+    """Return the config as nested dictionaries, without the keys that say where a run works."""
     tree: dict[str, Any] = {}
     for name, value in configs.flatten(config).items():
         if name in old_configs.PLACES:
@@ -185,7 +189,8 @@ def _nested(config: Any) -> dict[str, Any]:
     return tree
 
 
-def _run_facts(context: Context) -> dict[str, Any]:
+def _run_facts(context: Context) -> dict[str, object]:
+    """Return when, by which command, how long and on what the run was made."""
     begun = (context.workdir / "config.json").stat().st_mtime
     first = context.folder_of("prepare") / "stage.json"
     begun = min(begun, first.stat().st_mtime)
