@@ -1,4 +1,4 @@
-"""Prepares a set of the field, or your own files, once: checked, counted, and ready for every run.
+"""Prepare a set of the field, or your own files, once: checked, counted, and ready for every run.
 
     ranjax prepare list
     ranjax prepare explain nih

@@ -13,7 +13,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -191,7 +190,7 @@ class Batches:
         iterator.set_state({"next_index": start})
         return iterator
 
-    def _load(self, step: int, index: Any) -> dict[str, np.ndarray]:
+    def _load(self, step: int, index: Int[np.ndarray, " batch"]) -> dict[str, np.ndarray]:
         rows = self.loader.load(np.asarray(index)[self._slice])
         return rows if self.augment is None else self._augmented(rows, int(step) // self.steps_per_epoch, self.augment)
 

@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ranjax.core import files
 from ranjax.core.errors import DataError
@@ -52,7 +52,7 @@ class PreparedSet:
     classes: tuple[str, ...]
     prompts: Mapping[str, tuple[str, ...]]
     label_words: tuple[str, ...]
-    card: Mapping[str, Any]
+    card: Mapping[str, object]
     counts: Mapping[str, int]
     exclusions: tuple[Mapping[str, str], ...]
     fingerprint: str

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -24,8 +24,8 @@ from ranjax.data.text.tokenizer import Tokenizer
 
 _NORMAL = ("no finding", "no findings", "normal")
 # Columns that stay beside a pseudonym; those of a set of questions go through de-identification as its reports do.
-_KEPT = ("view", "sex", "age", "uncertain")
-_ASKED = ("question", "answer", "kind", "rule")
+_KEPT_COLUMNS = ("view", "sex", "age", "uncertain")
+_QUESTION_COLUMNS = ("question", "answer", "kind", "rule")
 
 
 class Row(NamedTuple):
@@ -38,7 +38,7 @@ class Row(NamedTuple):
     labels: Float32[np.ndarray, " classes"]
     patient: str
     split: str
-    group: dict[str, Any]
+    group: dict[str, object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _row(
     on = np.flatnonzero(labels)
     # One class, and no doubt about another: only then is the row part of the single-label task.
     single = int(on[0]) if len(on) == 1 and (not doubtful or settings.uncertain != "ignore") else -1
-    group = dict(entry.group)
+    group: dict[str, object] = dict(entry.group)
     if view := entry.group.get("view") or entry.view:
         group["view"] = view
     if doubtful:
@@ -187,8 +187,8 @@ def _row(
     identity = entry.id
     if privacy.key:
         patient, identity = privacy.patient(patient), privacy.identity(entry.id)
-        kept = (*_KEPT, *_ASKED) if spec.kind == "questions" else _KEPT
-        group = dict(privacy.group({name: str(v) for name, v in group.items() if name in kept}))
+        kept = (*_KEPT_COLUMNS, *_QUESTION_COLUMNS) if spec.kind == "questions" else _KEPT_COLUMNS
+        group = {**privacy.group({name: str(v) for name, v in group.items() if name in kept})}
     return Row(identity, entry.image, report, single, labels, patient, split, group)
 
 
@@ -216,11 +216,11 @@ def _report(
     if spec.kind == "classification":
         return written(classes, labels, spec.normal), ""
     text = entry.report
-    if not reports.fold(text):
+    if not reports.normalized_words(text):
         return "", "the report is empty"
     if spec.kind == "image-text" and settings.sections:
         text = reports.select(text, settings.sections)
-        if not reports.fold(text):
+        if not reports.normalized_words(text):
             return "", f"the report has neither {' nor '.join(settings.sections)}"
     text = reports.without_repeats(text) if spec.kind == "image-text" else reports.one_line(text)
     if not any(c.isalpha() for c in text):
@@ -278,7 +278,7 @@ def _without_repeats(rows: Sequence[Row]) -> tuple[list[Row], list[Rejected]]:
     kept, again = [], []
     first: dict[tuple[str, str], str] = {}
     for row in rows:
-        other = first.setdefault((row.split, reports.fold(row.report)), row.id)
+        other = first.setdefault((row.split, reports.normalized_words(row.report)), row.id)
         if other == row.id:
             kept.append(row)
         else:

@@ -13,6 +13,9 @@ from PIL import Image
 
 from ranjax.data.images.duplicates import Copy
 
+Json = dict[str, Any]
+"""A part of a manifest."""
+
 LISTED = 1000
 """Copies and patients that are listed one by one at most; all are counted."""
 
@@ -30,7 +33,7 @@ def label_table(
     labels: Float[np.ndarray, "rows classes"],
     label: Int[np.ndarray, " rows"],
     groups: Sequence[Mapping[str, object]],
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """Return a row per split: records, records of the single-label task, and per class how many show it, and in
     doubt."""
     table = []
@@ -39,7 +42,7 @@ def label_table(
         doubt: collections.Counter[str] = collections.Counter()
         for inside, group in zip(of, groups):
             if inside and group.get("uncertain"):
-                doubt.update(name for name in classes if name in group["uncertain"].split(", "))
+                doubt.update(name for name in classes if name in str(group["uncertain"]).split(", "))
         table.append(
             {
                 "split": split,
@@ -54,10 +57,10 @@ def label_table(
 
 
 def ranges(modes: Sequence[str], sizes: Sequence[tuple[int, int]], extrema: Sequence[tuple[int | float, int | float]],
-           means: Sequence[float]) -> dict[str, Any]:  # fmt: skip
+           means: Sequence[float]) -> Json:  # fmt: skip
     """Describe the publisher's images: modes, heights and widths, values as stored; brightness as prepared."""
     heights, widths = np.array([s[0] for s in sizes]), np.array([s[1] for s in sizes])
-    found: dict[str, Any] = {"modes": dict(collections.Counter(modes).most_common())}
+    found: Json = {"modes": dict(collections.Counter(modes).most_common())}
     by_mode: dict[str, tuple[float, float]] = {}
     for mode, (low, high) in zip(modes, extrema):
         before = by_mode.get(mode, (low, high))
@@ -77,7 +80,7 @@ def ranges(modes: Sequence[str], sizes: Sequence[tuple[int, int]], extrema: Sequ
     return found
 
 
-def copies(pairs: Sequence[Copy], ids: Sequence[str], splits: Sequence[str]) -> dict[str, Any]:
+def copies(pairs: Sequence[Copy], ids: Sequence[str], splits: Sequence[str]) -> Json:
     """Describe copies across splits: how many pairs, between which splits, and the first of them by id."""
     between = collections.Counter(" and ".join(sorted((splits[p.first], splits[p.second]))) for p in pairs)
     listed = [
@@ -97,7 +100,7 @@ def contact_sheet(images: Sequence[UInt8[np.ndarray, "height width 1"]], side: i
     return sheet
 
 
-def describe(stored: Mapping[str, Any]) -> str:
+def describe(stored: Json) -> str:
     """Describe a prepared set's manifest as a page of text."""
     card, audit = stored["card"], stored.get("audit", {})
     lines = [f"{card.get('title') or stored['kind']}  fingerprint {stored['fingerprint']}"]

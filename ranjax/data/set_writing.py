@@ -18,7 +18,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -151,7 +151,7 @@ class _Facts(NamedTuple):
     """Of the images that can be used: their places among the rows, and what was found there."""
 
     places: list[int]
-    looks: list[bytes]
+    hashes: list[bytes]
     modes: list[str]
     sizes: list[tuple[int, int]]
     extrema: list[tuple[float, float]]
@@ -163,7 +163,7 @@ def _facts(parts: Path, rows: Sequence[Row]) -> _Facts:
     for place, outcome in enumerate(decode.outcomes(parts, 0, len(rows))):
         if not outcome.reason:
             facts.places.append(place)
-            facts.looks.append(outcome.look)
+            facts.hashes.append(outcome.image_hash)
             facts.modes.append(outcome.mode)
             facts.sizes.append((outcome.height, outcome.width))
             facts.extrema.append((outcome.low, outcome.high))
@@ -173,7 +173,7 @@ def _facts(parts: Path, rows: Sequence[Row]) -> _Facts:
 
 def _copies(facts: _Facts, rows: Sequence[Row], bits: int) -> list[duplicates.Copy]:
     splits = [rows[place].split for place in facts.places]
-    found = duplicates.across(facts.looks, splits, bits)
+    found = duplicates.across(facts.hashes, splits, bits)
     return [duplicates.Copy(facts.places[c.first], facts.places[c.second], c.distance) for c in found]
 
 
@@ -204,9 +204,7 @@ def _write_sheet(path: Path, parts: Path, kept: Sequence[int], count: int, seed:
     files.write_bytes(path, buffer.getvalue())
 
 
-def _audit(
-    selection: Selection, facts: _Facts, kept: Sequence[int], pairs: Sequence[duplicates.Copy]
-) -> dict[str, Any]:
+def _audit(selection: Selection, facts: _Facts, kept: Sequence[int], pairs: Sequence[duplicates.Copy]) -> audit.Json:
     rows = [selection.rows[place] for place in kept]
     splits = [row.split for row in rows]
     labels = np.stack([row.labels for row in rows])
@@ -229,7 +227,7 @@ def _audit(
     }
 
 
-def _card(settings: SetSettings, selection: Selection) -> dict[str, Any]:
+def _card(settings: SetSettings, selection: Selection) -> audit.Json:
     spec = selection.spec
     splits = {row.split for row in selection.rows}
     cut = {
@@ -270,7 +268,7 @@ def _words_of(classes: Sequence[str]) -> set[str]:
     return {word for name in classes for word in re.findall(r"[^\W_]+", name.lower())}
 
 
-def _without_secrets(settings: SetSettings) -> dict[str, Any]:
+def _without_secrets(settings: SetSettings) -> audit.Json:
     stated = dataclasses.asdict(settings)
     return stated | {"data_dir": "", "patient_key": PUBLIC if settings.patient_key == PUBLIC else "used"}
 

@@ -1,4 +1,4 @@
-"""Sources: random access to the records of one split, whatever they are stored in."""
+"""Sources: random access to the records of one split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Room on the disk: asked for before a large write, and named where the array_record writer runs out of it."""
+"""Disk space: checked before a large write, and named in the error where the array_record writer runs out of it."""
 
 from __future__ import annotations
 

@@ -29,12 +29,15 @@ from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.files import digest
 from ranjax.core.pixels import GRID, to_float
+from ranjax.data.sources import Record
 from ranjax.data.space import no_space, require_space
 
 # Float error of a crafted pixel, in steps of the grid: x + eps rounds to within 6e-8, which is 0.004 steps.
 _SNAP = 0.01
 _PLAN = "store.json"
 NORMS = ("linf", "l2")
+Provenance = dict[str, Any]
+"""Plain JSON by name: attack, settings, seed, losses, changed words, ..."""
 
 
 def quantise(
@@ -76,7 +79,7 @@ class StoreWriter:
         ids: Sequence[str],
         shard_size: int,
         epsilon: float,
-        provenance: Mapping[str, Any],
+        provenance: Mapping[str, object],
         norm: str = "linf",
         key: str = "folder",
     ):
@@ -130,7 +133,7 @@ class StoreWriter:
         """Return the numbers of the shards that are still to be written, of this process's share."""
         return [n for n in range(process_index, self.shards, process_count) if not _finished(self.folder, n)]
 
-    def write(self, number: int, noisy_pairs: Sequence[Mapping[str, Any]]) -> None:
+    def write(self, number: int, noisy_pairs: Sequence[Record]) -> None:
         """Write one shard, atomically.
 
         Args:
@@ -153,36 +156,36 @@ class StoreWriter:
             )
         records = [self._encode(noisy_pair) for noisy_pair in noisy_pairs]
         path = _shard(self.folder, number)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             needed = sum(map(len, records))
             require_space(self.folder, needed)
             with no_space(path, needed):
                 # Groups of one: every noisy pair can be read by itself.
-                writer = ArrayRecordWriter(os.fspath(beside), "group_size:1,uncompressed")
+                writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1,uncompressed")
                 for record in records:
                     writer.write(record)
                 writer.close()
-                with beside.open("rb") as file:
+                with temporary.open("rb") as file:
                     os.fsync(file.fileno())
-                os.replace(beside, path)
+                os.replace(temporary, path)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         files.write_json(
             path.with_suffix(".json"),
             {"ids": expected, "sha256": files.sha256(path), "bytes": path.stat().st_size},
         )
 
-    def _encode(self, noisy_pair: Mapping[str, Any]) -> bytes:
+    def _encode(self, noisy_pair: Record) -> bytes:
         clean, image = np.asarray(noisy_pair["clean_image"]), np.asarray(noisy_pair["image"])
         if clean.dtype != np.uint8 or image.shape != clean.shape:
             raise DataError(
-                f"noisy pair {noisy_pair['id']!r}: clean_image {clean.dtype}{clean.shape} and image {image.shape}; allowed: uint8 "
+                f"noisy pair {noisy_pair['id']!r}: clean_image {clean.dtype}{clean.shape} and image {image.shape}; expected uint8 "
                 "and float pixels of one shape"
             )
         if not np.isfinite(image).all() or image.min() < 0.0 or image.max() > 1.0:
             raise DataError(
-                f"noisy pair {noisy_pair['id']!r}: pixels from {image.min()} to {image.max()}; allowed: 0 to 1"
+                f"noisy pair {noisy_pair['id']!r}: pixels from {image.min()} to {image.max()}; expected 0 to 1"
             )
         delta = quantise(image, clean, self._plan["norm"])
         norm = realised_norm(delta, self._plan["norm"])
@@ -207,9 +210,9 @@ class NoisyStore:
     """Noisy pairs by id. `NoisyStore.open(folder)`; ``store[id]`` gives a dict: id, image f32[H,W,C] in [0, 1], pixels
     uint16[H,W,C] (the same over 65535), clean_image uint8[H,W,C], report, tokens i32[L], mask bool[L], provenance."""
 
-    def __init__(self, folder: Path, plan: Mapping[str, Any], places: Mapping[str, tuple[int, int]], fingerprint: str):
+    def __init__(self, folder: Path, plan: Provenance, places: Mapping[str, tuple[int, int]], fingerprint: str):
         self.folder, self.epsilon, self.norm = folder, float(plan["epsilon"]), str(plan["norm"])
-        self.shared: dict[str, Any] = dict(plan["provenance"])
+        self.shared: Provenance = dict(plan["provenance"])
         self.fingerprint = fingerprint
         self._places = dict(places)
         self._readers: dict[int, Any] = {}
@@ -247,7 +250,7 @@ class NoisyStore:
     def ids(self) -> list[str]:
         return list(self._places)
 
-    def __getitem__(self, identity: str) -> dict[str, Any]:
+    def __getitem__(self, identity: str) -> Record:
         head, blobs = self._read(identity)
         shape, length = tuple(head["shape"]), head["length"]
         clean = np.frombuffer(blobs[0], np.uint8).reshape(shape)
@@ -271,7 +274,7 @@ class NoisyStore:
             found.setdefault(number, []).append(identity)
         return found
 
-    def norm_of(self, noisy_pair: Mapping[str, Any]) -> float:
+    def norm_of(self, noisy_pair: Record) -> float:
         """Return the norm in pixel units of a noisy pair's perturbation, from its pixels."""
         delta = noisy_pair["pixels"].astype(np.int32) - noisy_pair["clean_image"].astype(np.int32) * 257
         return realised_norm(delta, self.norm)
@@ -287,11 +290,11 @@ class NoisyStore:
             return str(error)
         return None
 
-    def provenance(self, identity: str) -> dict[str, Any]:
+    def provenance(self, identity: str) -> Provenance:
         """Return where a noisy pair comes from: what all share, and its own losses, norm and changed words."""
         return {**self.shared, **self._read(identity)[0]["provenance"]}
 
-    def _read(self, identity: str) -> tuple[dict[str, Any], list[bytes]]:
+    def _read(self, identity: str) -> tuple[Provenance, list[bytes]]:
         from array_record.python.array_record_module import ArrayRecordReader
 
         if identity not in self._places:
@@ -347,7 +350,7 @@ def set_aside(folder: str | os.PathLike[str], number: int) -> None:
             os.replace(file, aside / file.name)
 
 
-def _differing(stored: Any, plan: Any, name: str = "") -> list[str]:
+def _differing(stored: object, plan: object, name: str = "") -> list[str]:
     """Return what two plans do not share: dotted names, with both values where they are short."""
     if isinstance(stored, dict) and isinstance(plan, dict):
         keys = sorted({*stored, *plan})

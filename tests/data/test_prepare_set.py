@@ -271,7 +271,7 @@ def test_zip_bombs_and_absent_members_are_refused(tmp_path, monkeypatch):
 
 
 def test_damaged_parts_are_named(tmp_path):
-    (tmp_path / "part-000000000").write_bytes(b'[{"bytes": 5, "look": ""}]\nabc')
+    (tmp_path / "part-000000000").write_bytes(b'[{"bytes": 5, "image_hash": ""}]\nabc')
     with pytest.raises(DataError, match="damaged"):
         decode.read_part(tmp_path / "part-000000000")
 

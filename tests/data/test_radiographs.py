@@ -120,13 +120,13 @@ def test_classes_are_balanced_and_labels_agree():
 
 def test_bad_arguments_name_themselves():
     case = sample_cases(0, "train", 1)
-    with pytest.raises(ValueError, match="size is 8; allowed"):
+    with pytest.raises(ValueError, match="size is 8; expected"):
         render_cases(case, size=8)
-    with pytest.raises(ValueError, match="batch is 0; allowed"):
+    with pytest.raises(ValueError, match="batch is 0; expected"):
         render_cases(case, batch=0)
-    with pytest.raises(ValueError, match=r"multiple is 1\.5; allowed"):
+    with pytest.raises(ValueError, match=r"multiple is 1\.5; expected"):
         sample_cases(0, "train", 1, multiple=1.5)
-    with pytest.raises(ValueError, match="count is -1; allowed"):
+    with pytest.raises(ValueError, match="count is -1; expected"):
         sample_cases(0, "train", -1)
     with pytest.raises(ValueError, match="unknown finding 'fracture'"):
         render_cases([replace(case[0], findings=(replace(_any_finding(), kind="fracture"),))], batch=8)

@@ -45,7 +45,11 @@ def test_sentences(text, expected):
 
 def test_what_is_said_twice_stays_once():
     assert reports.without_repeats("No mass. Clear lungs. NO MASS. Clear lungs!") == "No mass. Clear lungs."
-    assert [reports.fold(text) for text in ("No mass.", "no  mass", "Mass")] == ["no mass", "no mass", "mass"]
+    assert [reports.normalized_words(text) for text in ("No mass.", "no  mass", "Mass")] == [
+        "no mass",
+        "no mass",
+        "mass",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -180,8 +180,8 @@ def test_noisy_pairs_that_may_not_be_stored_are_refused(tmp_path, pairs, tokeniz
     outside = noisy_pair(pairs, tokenizer, 0, epsilon=0.2)
     for bad, reason in [
         (outside, "beyond its radius"),
-        (good | {"image": good["image"] * 255}, "allowed: 0 to 1"),
-        (good | {"image": good["image"] * np.nan}, "allowed: 0 to 1"),
+        (good | {"image": good["image"] * 255}, "expected 0 to 1"),
+        (good | {"image": good["image"] * np.nan}, "expected 0 to 1"),
         (good | {"image": good["image"][:8]}, "of one shape"),
         (good | {"id": "case-5"}, "must hold 1 noisy pairs"),
     ]:

@@ -31,13 +31,13 @@ PART = 128
 class Outcome(NamedTuple):
     """What became of one image.
 
-    png: uint8[size, size, 1] as PNG, empty where `reason` says why there is none. look: its perceptual hash. mode,
+    png: uint8[size, size, 1] as PNG, empty where `reason` says why there is none. image_hash: its perceptual hash. mode,
     height, width, low, high: as stored by the publisher. mean: of the prepared pixels, 0 to 255.
     """
 
     png: bytes
     reason: str = ""
-    look: bytes = b""
+    image_hash: bytes = b""
     mode: str = ""
     height: int = 0
     width: int = 0
@@ -151,7 +151,7 @@ def read_part(path: Path) -> list[Outcome]:
     found, place = [], 0
     for row in rows:
         length = row.pop("bytes")
-        row["look"] = bytes.fromhex(row["look"])
+        row["image_hash"] = bytes.fromhex(row["image_hash"])
         found.append(Outcome(body[place : place + length], **row))
         place += length
     return found
@@ -163,7 +163,7 @@ def _make_part(references: Sequence[Reference], size: int, mode: str, path: Path
     for outcome in found:
         row = outcome._asdict()
         row["bytes"] = len(row.pop("png"))
-        rows.append(row | {"look": outcome.look.hex()})
+        rows.append(row | {"image_hash": outcome.image_hash.hex()})
     files.write_bytes(path, json.dumps(rows).encode() + b"\n" + b"".join(outcome.png for outcome in found))
 
 

@@ -24,6 +24,9 @@ from PIL import Image
 
 from ranjax.core.errors import DataError
 
+Header = Any
+"""A `pydicom.Dataset`, whose attributes are the elements of a file."""
+
 FILE_LIMIT = 512 << 20
 """Bytes of a file at most."""
 HEADER_LIMIT = 16 << 20
@@ -95,10 +98,10 @@ def window(
         if width <= 0:
             raise ValueError(f"window width {width}; LINEAR_EXACT needs more than 0")
         return np.clip((values - center) / width + 0.5, 0.0, 1.0)
-    raise ValueError(f"VOI LUT function {function!r}; allowed are LINEAR, LINEAR_EXACT and SIGMOID")
+    raise ValueError(f"VOI LUT function {function!r}; expected LINEAR, LINEAR_EXACT or SIGMOID")
 
 
-def _parse(file: Path | bytes, pixels: bool) -> Any:
+def _parse(file: Path | bytes, pixels: bool) -> Header:
     import pydicom
 
     size = len(file) if isinstance(file, bytes) else file.stat().st_size if file.is_file() else -1
@@ -133,11 +136,11 @@ def _parse(file: Path | bytes, pixels: bool) -> Any:
         raise DataError(f"the file is no readable DICOM ({type(error).__name__}: {str(error)[:120]})") from error
 
 
-def _fields(data: Any) -> dict[str, str]:
+def _fields(data: Header) -> dict[str, str]:
     return {name: str(data.get(name, "") or "").strip() for name in _HEADER_TAGS}
 
 
-def _grey(data: Any) -> np.ndarray:
+def _grey(data: Header) -> np.ndarray:
     """Return uint8[H, W] for display: 0 is black."""
     from pydicom.pixels import apply_color_lut, apply_modality_lut
 
@@ -183,7 +186,7 @@ def _through_lut(values: np.ndarray, item: Any) -> np.ndarray:
     return table[place] / (2.0**bits - 1.0)
 
 
-def _not_padding(stored: np.ndarray, data: Any) -> np.ndarray:
+def _not_padding(stored: np.ndarray, data: Header) -> np.ndarray:
     """Return False where the detector saw nothing (PixelPaddingValue), which would set the range and shine in
     MONOCHROME1."""
     value = data.get("PixelPaddingValue")
@@ -198,7 +201,7 @@ def _first(value: Any) -> float:
     return float(value[0]) if isinstance(value, list | tuple) or hasattr(value, "append") else float(value)
 
 
-def _upright(grey: np.ndarray, data: Any) -> np.ndarray:
+def _upright(grey: np.ndarray, data: Header) -> np.ndarray:
     """Turn the patient's right to the left and the head to the top, where the file says otherwise (C.7.6.1.1.1)."""
     across, down = (list(data.get("PatientOrientation", None) or []) + ["", ""])[:2]
     if str(across).startswith("R"):

@@ -42,7 +42,7 @@ def across(hashes: Sequence[bytes], sides: Sequence[str], distance: int = 4) -> 
       ValueError: a distance beyond what the words can promise (0 to 7).
     """
     if not 0 <= distance <= MAX_DISTANCE:
-        raise ValueError(f"distance {distance}; allowed are 0 to {MAX_DISTANCE} bits")
+        raise ValueError(f"distance {distance}; expected 0 to {MAX_DISTANCE} bits")
     if not hashes:
         return []
     # Neighbouring bits resemble each other, so a word takes its bits from all over the picture.

@@ -118,22 +118,22 @@ def write_report(case: Case) -> str:
     case."""
     rng = random.Random(hashlib.blake2b(case.id.encode(), digest_size=8).digest())
     core, impression = _draft(case, rng)
-    # Several findings may leave no room for the longest wordings: redraw, and keep the shortest.
+    # Several findings may leave no words for the longest wordings: redraw, and keep the shortest.
     for _ in range(200):
         if _words(" ".join(core + impression)) <= LONGEST - 2:
             break
         other = _draft(case, rng)
         if _words(" ".join(other[0] + other[1])) < _words(" ".join(core + impression)):
             core, impression = other
-    room = LONGEST - 2 - _words(" ".join(core + impression))
-    opening, room = _optional([_remark(name, rng) for name in remarks(case)[:2]], room)
+    left = LONGEST - 2 - _words(" ".join(core + impression))
+    opening, left = _optional([_remark(name, rng) for name in remarks(case)[:2]], left)
     denials = _negatives(case, rng, len(CLASSES))
     wanted = 1 + int(3 * rng.random())
-    denied, room = _optional(denials[:wanted], room)
+    denied, left = _optional(denials[:wanted], left)
     for sentence in denials[wanted:]:
-        if LONGEST - room < SHORTEST:
+        if LONGEST - left < SHORTEST:
             denied.append(sentence)
-            room -= _words(sentence)
+            left -= _words(sentence)
     return f"Findings: {'. '.join(opening + core + denied)}. Impression: {'. '.join(impression)}."
 
 
@@ -149,14 +149,14 @@ def _remark(name: str, rng: random.Random) -> str:
     return expand(_pick(REMARKS[name], rng), {}, rng)
 
 
-def _optional(sentences: list[str], room: int) -> tuple[list[str], int]:
-    """Return those sentences, in order, that fit into `room` words, and what room is left."""
+def _optional(sentences: list[str], left: int) -> tuple[list[str], int]:
+    """Return those sentences, in order, that fit into `left` words, and how many words are left then."""
     kept = []
     for sentence in sentences:
-        if _words(sentence) <= room:
+        if _words(sentence) <= left:
             kept.append(sentence)
-            room -= _words(sentence)
-    return kept, room
+            left -= _words(sentence)
+    return kept, left
 
 
 def _negatives(case: Case, rng: random.Random, count: int) -> list[str]:
@@ -181,7 +181,7 @@ def write_prompts(kind: str) -> tuple[str, ...]:
     Raises ValueError for a kind outside `CLASSES`.
     """
     if kind not in CLASSES:
-        raise ValueError(f"kind is {kind!r}; allowed: {CLASSES}")
+        raise ValueError(f"kind is {kind!r}; expected one of {CLASSES}")
     rng = random.Random(hashlib.blake2b(f"prompts/{kind}".encode(), digest_size=8).digest())
     prompts: dict[str, None] = {}
     if kind == "normal":

@@ -69,9 +69,9 @@ def render_cases(cases: Sequence[Case], size: int = 64, batch: int = 64) -> UInt
     `batch` only bounds how many are under way at once. Raises ValueError for a size outside 16..512, a batch below 1.
     """
     if not 16 <= size <= 512:
-        raise ValueError(f"size is {size}; allowed: 16 to 512 pixels")
+        raise ValueError(f"size is {size}; expected 16 to 512 pixels")
     if batch < 1:
-        raise ValueError(f"batch is {batch}; allowed: 1 and more")
+        raise ValueError(f"batch is {batch}; expected 1 or more")
     grid, fields = grid_fields(is_fine(size))
     noise = stream(0, "radiographs/detector")
 

@@ -28,7 +28,7 @@ def case_parameters(case: Case, grid: Grid) -> dict[str, object]:
     p = _body(case, grid) | _technique(case) | _healthy()
     for finding in case.findings:
         if finding.kind not in _PLACERS:
-            raise DataError(f"case {case.id}: unknown finding {finding.kind!r}; allowed: {sorted(_PLACERS)}")
+            raise DataError(f"case {case.id}: unknown finding {finding.kind!r}; expected one of {sorted(_PLACERS)}")
         _PLACERS[finding.kind](p, finding, grid)
     return p
 

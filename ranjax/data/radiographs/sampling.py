@@ -75,9 +75,9 @@ def sample_cases(
     class once, less those that drew several findings. Raises ValueError for a negative count or a share outside [0, 1].
     """
     if count < 0:
-        raise ValueError(f"count is {count}; allowed: 0 and more")
+        raise ValueError(f"count is {count}; expected 0 or more")
     if not 0.0 <= multiple <= 1.0:
-        raise ValueError(f"multiple is {multiple}; allowed: a share from 0 to 1")
+        raise ValueError(f"multiple is {multiple}; expected a share from 0 to 1")
     block = len(CLASSES)
     cases: list[Case] = []
     for index in range(count):

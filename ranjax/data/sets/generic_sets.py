@@ -235,9 +235,9 @@ def _dicom(root: Path, options: Options) -> Iterator[Entry | Rejected]:
         if isinstance(entry, Rejected):
             yield entry
             continue
-        beside = path.with_suffix(".txt")
-        if not entry.report and beside.is_file():
-            entry = entry._replace(report=text(beside))
+        report = path.with_suffix(".txt")
+        if not entry.report and report.is_file():
+            entry = entry._replace(report=text(report))
         group = {"view": header["ViewPosition"], "sex": header["PatientSex"], "age": header["PatientAge"]}
         yield entry._replace(
             patient=entry.patient or header["PatientID"],
@@ -354,8 +354,8 @@ def _huggingface(root: Path, options: Options) -> Iterator[Entry | Rejected]:
 
 def _class_names(file: Path, table: Any, label: str) -> list[str]:
     """Return the names of a ClassLabel column: from dataset_info.json beside the file, or from the table's own metadata."""
-    beside = file.parent / "dataset_info.json"
-    features = load_json(beside).get("features") or {} if beside.is_file() else {}
+    info = file.parent / "dataset_info.json"
+    features = load_json(info).get("features") or {} if info.is_file() else {}
     if not features and b"huggingface" in (table.schema.metadata or {}):
         features = json.loads(table.schema.metadata[b"huggingface"]).get("info", {}).get("features", {})
     return list((features.get(label) or {}).get("names") or ())

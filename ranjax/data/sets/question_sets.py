@@ -17,7 +17,7 @@ from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, Spec
 ANSWERS = ("no", "yes")
 
 
-def _asked(
+def _question_entry(
     identity: str,
     image: Reference,
     question: object,
@@ -29,13 +29,13 @@ def _asked(
     **more: str,
 ) -> Entry | Rejected:
     # Answers may be numbers in the JSON; yes and no come in every case, and with blanks.
-    asked, said = " ".join(str(question or "").split()), " ".join(str("" if answer is None else answer).split())
-    if not asked or not said:
-        return Rejected(identity, split, "the question is empty" if not asked else "the answer is empty")
-    label = said.lower().rstrip(".")
-    group = {"question": asked, "answer": said, "kind": "closed" if closed else "open", "rule": rule, **more}
+    question, answer = (" ".join(str("" if text is None else text).split()) for text in (question, answer))
+    if not question or not answer:
+        return Rejected(identity, split, "the question is empty" if not question else "the answer is empty")
+    label = answer.lower().rstrip(".")
+    group = {"question": question, "answer": answer, "kind": "closed" if closed else "open", "rule": rule, **more}
     labels = {label: PRESENT} if label in ANSWERS else {}
-    return Entry(identity, image, f"{asked} {said}", labels, patient, split, "", group)
+    return Entry(identity, image, f"{question} {answer}", labels, patient, split, "", group)
 
 
 def _vqa_rad(root: Path, options: Options) -> Iterator[Entry | Rejected]:
@@ -46,7 +46,7 @@ def _vqa_rad(root: Path, options: Options) -> Iterator[Entry | Rejected]:
         split = "test" if str(row.get("phrase_type", "")).startswith("test") else "train"
         closed = str(row.get("answer_type", "")).strip().upper() == "CLOSED"
         name = str(row["image_name"])
-        yield _asked(
+        yield _question_entry(
             str(row["qid"]), FileRef(str(inside(folder, name))), row.get("question"), row.get("answer"), closed,
             # Train and test share pictures, by the publisher; what is cut from train is cut by picture.
             "answer_type", f"{split}/{name}", split, organ=str(row.get("image_organ", "")), picture=name,
@@ -61,7 +61,7 @@ def _slake(root: Path, options: Options) -> Iterator[Entry | Rejected]:
             if language != "all" and row.get("q_lang") != language:
                 continue
             name = str(row["img_name"])
-            yield _asked(
+            yield _question_entry(
                 f"{split}/{row['qid']}", FileRef(str(inside(table.parent / "imgs", name))), row.get("question"),
                 row.get("answer"), str(row.get("answer_type", "")).strip().upper() == "CLOSED", "answer_type",
                 name.split("/")[0], split, modality=str(row.get("modality", "")), language=str(row.get("q_lang", "")),
@@ -81,7 +81,7 @@ def _path_vqa(root: Path, options: Options) -> Iterator[Entry | Rejected]:
             ):
                 closed = str(answer).strip().lower() in ANSWERS
                 image = CellRef(str(file), "image", index)
-                yield _asked(f"{file.stem}/{index}", image, question, answer, closed, "yes or no", "", split)
+                yield _question_entry(f"{file.stem}/{index}", image, question, answer, closed, "yes or no", "", split)
 
 
 SPECS = (

@@ -6,7 +6,7 @@ text, nor what is burned into pixels; identified reports need a tool made and va
 
 The secret of the hashes lies outside of everything that a run or a preparation writes: in a file that the user names,
 in the environment variable RANJAX_PATIENT_KEY, or else in ``~/.config/ranjax/patient.key``, made once, readable by its
-owner alone. Who loses it cannot tell any more who is who; who shares it gets the same pseudonyms.
+owner alone. Without it, nobody can tell whose pseudonym is whose; with a shared one, pseudonyms agree.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def read_key(path: str) -> bytes:
     file = Path(path).expanduser()
     key = file.read_bytes().strip() if file.is_file() else b""
     if len(key) < KEY_BYTES:
-        raise ConfigError("patient_key", path, f"a file with at least {KEY_BYTES} secret bytes")
+        raise ConfigError("data.set.patient_key", path, f"a file with at least {KEY_BYTES} secret bytes")
     return hashlib.blake2b(key).digest()
 
 
@@ -105,21 +105,21 @@ def _own_key() -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32) + "\n")
         # Not by rename: of two processes that come at once the first one's key counts.
         try:
-            os.link(beside, path)
+            os.link(temporary, path)
         except FileExistsError:
             pass
         finally:
-            beside.unlink()
+            temporary.unlink()
     except OSError as error:
         hint = f"Name a file with a secret, set {VARIABLE}, or say {PUBLIC!r} where the ids of the set are public."
-        allowed = f"a folder for the user's own key that can be written ({path.parent}: {error.strerror})"
-        raise ConfigError("patient_key", "", allowed, hint) from error
+        expected = f"a folder for the user's own key that can be written ({path.parent}: {error.strerror})"
+        raise ConfigError("data.set.patient_key", "", expected, hint) from error
     return path
 
 

@@ -111,14 +111,14 @@ def without_repeats(text: str) -> str:
     seen: set[str] = set()
     kept = []
     for sentence in sentences(text):
-        if (key := fold(sentence)) not in seen:
+        if (key := normalized_words(sentence)) not in seen:
             seen.add(key)
             kept.append(sentence)
     return " ".join(kept)
 
 
-def fold(text: str) -> str:
-    """Return a text's words alone, lower case: two reports with the same fold say the same."""
+def normalized_words(text: str) -> str:
+    """Return a text's words alone, lower case: two reports of the same words say the same."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
 

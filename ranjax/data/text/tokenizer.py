@@ -197,9 +197,9 @@ class Tokenizer:
         truncated, first = 0, len(self._head)
         for row, encoding in enumerate(self._tokenizer.encode_batch(texts, add_special_tokens=False, **options)):
             content, places = encoding.ids, encoding.word_ids
-            room = length - len(self._head) - len(self._tail)
-            truncated += len(content) > room
-            content, places = content[:room], places[:room]
+            space = length - len(self._head) - len(self._tail)
+            truncated += len(content) > space
+            content, places = content[:space], places[:space]
             whole = [*self._head, *content, *self._tail]
             ids[row, : len(whole)] = whole
             mask[row, : len(whole)] = True
@@ -232,7 +232,7 @@ class Tokenizer:
         """Decode one row of tokens, i32[L] and bool[L]; special tokens other than UNK and MASK are left out."""
         ids, mask = np.asarray(ids), np.asarray(mask)
         if ids.ndim != 1 or ids.shape != mask.shape:
-            raise ValueError(f"ids {ids.shape} and mask {mask.shape}; allowed: one row of each, of one length")
+            raise ValueError(f"ids {ids.shape} and mask {mask.shape}; expected one row of each, of one length")
         kept = [int(i) for i in ids[mask] if int(i) not in self._frame_ids]
         if self._tokenizer.decoder is not None:
             return self._tokenizer.decode(kept, skip_special_tokens=False).strip()

@@ -1,4 +1,4 @@
-"""Whether a tokenizer is that of a text tower: what would go wrong without a word is refused with its reason."""
+"""Checks that a tokenizer is that of a text tower; a wrong one would otherwise give wrong embeddings in silence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_fits(
     key: str = "text.tokenizer",
     value: str = "",
 ) -> None:
-    """Refuse a tokenizer whose tokens would mean something else to a text tower than they say.
+    """Refuse a tokenizer whose tokens mean something else to a text tower.
 
     Args:
       tokenizer: the candidate.
@@ -44,8 +44,8 @@ def check_fits(
         tower does not pool at, one that is the begin token as well, or a padding token of another model.
     """
 
-    def refuse(allowed: str) -> None:
-        raise ConfigError(key, value or f"a tokenizer of {tokenizer.vocab_size} tokens", allowed)
+    def refuse(expected: str) -> None:
+        raise ConfigError(key, value or f"a tokenizer of {tokenizer.vocab_size} tokens", expected)
 
     if recorded and recorded != tokenizer.fingerprint:
         refuse(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 
@@ -81,7 +80,7 @@ def write(path: str | os.PathLike[str], content: str, fingerprint: str, names: M
       fingerprint: recorded as `ID`.
       names: ``pad_token``, ``eos_token`` and the like, as the vocabulary spells them.
     """
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         # CLIP's text tower takes no token types, and BERT's are all 0 for one segment.
