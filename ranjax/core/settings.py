@@ -53,8 +53,6 @@ class Node(Protocol):
 
     def __iter__(self) -> Iterator[str]: ...
 
-    def get(self, name: str, default: Any = None, /) -> Any: ...
-
 
 @dataclasses.dataclass(frozen=True)
 class Group(Mapping[str, Any]):

@@ -315,4 +315,4 @@ def settings_of(adapt: Node, name: str) -> Any:
     method = METHODS[name]
     if method.variant_of:
         return replace(settings_of(adapt, method.variant_of), **method.changes)
-    return method.settings if method.settings is None else read(method.settings, adapt.get(name, {}))
+    return method.settings if method.settings is None or name not in adapt else read(method.settings, adapt[name])
