@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from jaxtyping import ArrayLike, Int
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.keys import stable_hash
 
 
-def _by_class(ids: Sequence[str], labels: Any, seed: int) -> list[np.ndarray]:
+def _by_class(ids: Sequence[str], labels: ArrayLike, seed: int) -> list[np.ndarray]:
     labels = np.asarray(labels)
     several = labels.ndim == 2 and len(labels) == len(ids)
     if not several and (labels.shape != (len(ids),) or not np.issubdtype(labels.dtype, np.integer)):
@@ -26,7 +26,7 @@ def _by_class(ids: Sequence[str], labels: Any, seed: int) -> list[np.ndarray]:
     return [order[labels[order] == c] for c in np.unique(labels[labels >= 0])]
 
 
-def shots(ids: Sequence[str], labels: Any, count: int, seed: int = 0) -> np.ndarray:
+def shots(ids: Sequence[str], labels: ArrayLike, count: int, seed: int = 0) -> Int[np.ndarray, " chosen"]:
     """Rows i64 of `count` examples of each class, ascending; those for a smaller count are among them.
 
     Args:
@@ -48,7 +48,7 @@ def shots(ids: Sequence[str], labels: Any, count: int, seed: int = 0) -> np.ndar
     return np.unique(np.concatenate([rows[:count] for rows in classes])) if classes else np.zeros(0, np.int64)
 
 
-def share(ids: Sequence[str], labels: Any, part: float, seed: int = 0) -> np.ndarray:
+def share(ids: Sequence[str], labels: ArrayLike, part: float, seed: int = 0) -> Int[np.ndarray, " chosen"]:
     """Rows i64 of that share of each class, rounded up, so at least one example; nested and ascending like `shots`.
 
     Of multi-hot labels: that share of each class together, examples without any class as one more.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float
 
 from ranjax.core.errors import ConfigError, DataError, nearest
-from ranjax.core.settings import keys_of
+from ranjax.core.settings import DataclassInstance, keys_of
 from ranjax.methods import selection
 from ranjax.methods.method_settings import Fit, HeadTraining
 from ranjax.objectives.rectification import DEFENCE
+
+T = TypeVar("T", bound=tuple)
 
 
 class Examples(NamedTuple):
@@ -24,9 +27,9 @@ class Examples(NamedTuple):
       attacked: the same examples' features under attack, shape of `features`, or None.
     """
 
-    features: Any
-    labels: Any
-    attacked: Any = None
+    features: ArrayLike
+    labels: ArrayLike
+    attacked: ArrayLike | None = None
 
 
 def check_settings(methods: Sequence[HeadTraining], seeds: Sequence[int], settings: Fit, classes: int) -> None:
@@ -61,7 +64,7 @@ def check_settings(methods: Sequence[HeadTraining], seeds: Sequence[int], settin
     _check_class_weights(settings.class_weights, classes)
 
 
-def check_whole(key: str, value: Any, least: int, why: str = "") -> None:
+def check_whole(key: str, value: object, least: int, why: str = "") -> None:
     """Raises ConfigError where a value is no whole number of at least `least`."""
     if not _is_whole(value) or value < least:
         raise ConfigError(key, value, f"a whole number of at least {least}{why}")
@@ -73,17 +76,17 @@ def check_finite(key: str, value: float) -> None:
         raise ConfigError(key, value, "a finite number, 0 or more")
 
 
-def is_finite(value: Any) -> bool:
-    """Whether a value is one real number, of Python, NumPy or JAX, and finite."""
+def is_finite(value: object) -> TypeGuard[float]:
+    """Return whether a value is one real number, of Python, NumPy or JAX, and finite."""
     array = np.asarray(value)
     return array.ndim == 0 and bool(jnp.issubdtype(array.dtype, jnp.number)) and bool(np.isfinite(array))
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def check_fields(key: str, settings: Any) -> None:
+def check_fields(key: str, settings: DataclassInstance) -> None:
     """Check every field of a settings dataclass by its type and by the check that it declares.
 
     Raises:
@@ -102,7 +105,7 @@ def check_fields(key: str, settings: Any) -> None:
             raise ConfigError(field.name, value, expected or words.get(kind, "a text"))
 
 
-def _check_class_weights(weights: Any, classes: int) -> None:
+def _check_class_weights(weights: object, classes: int) -> None:
     if not isinstance(weights, tuple):
         if weights not in ("none", "balanced"):
             raise ConfigError("class_weights", weights, "'none', 'balanced' or one number a class")
@@ -138,13 +141,13 @@ def prepare(
     return train, validation, check_classes(train.labels, validation.labels, classes, multi_label)
 
 
-def as_named(what: str, kind: Any, given: Any) -> Any:
+def as_named(what: str, kind: type[T], given: object) -> T:
     """A named tuple of a kind, such as `Examples`, or a plain tuple or list of the same parts, as that kind.
 
     Raises:
       DataError: it is something else; says what it should be.
     """
-    fields, optional = kind._fields, kind._field_defaults
+    fields, optional = kind._fields, kind._field_defaults  # type: ignore[attr-defined]
     if not isinstance(given, (tuple, list)) or not len(fields) - len(optional) <= len(given) <= len(fields):
         found = f"{type(given).__name__} of {len(given)}" if hasattr(given, "__len__") else type(given).__name__
         needed = f"{kind.__name__}({', '.join(name for name in fields if name not in optional)})"
@@ -164,7 +167,7 @@ def _as_arrays(split: str, examples: Examples, classes: int, multi_label: bool) 
     return Examples(features, jnp.asarray(labels, jnp.float32 if multi_label else jnp.int32), attacked)
 
 
-def check_labels(split: str, labels: Any, count: int, classes: int, multi_label: bool) -> np.ndarray:
+def check_labels(split: str, labels: ArrayLike, count: int, classes: int, multi_label: bool) -> np.ndarray:
     """The labels of `count` examples as an array: integers in [0, classes), or multi-hot [N, classes].
 
     Raises:
@@ -189,7 +192,7 @@ def check_labels(split: str, labels: Any, count: int, classes: int, multi_label:
     return labels
 
 
-def _features(name: str, values: Any) -> Any:
+def _features(name: str, values: ArrayLike) -> Float[Array, "encoders batch width"]:
     array = np.asarray(values)
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise DataError(f"{name} have shape {array.shape}, [N, D] or [encoders, N, D] is needed, none of them 0")
@@ -204,7 +207,7 @@ def _features(name: str, values: Any) -> Any:
     return jnp.asarray(array.reshape((-1, *array.shape[-2:])), jnp.float32)
 
 
-def check_classes(train: Any, validation: Any, classes: int, multi_label: bool) -> tuple[str, ...]:
+def check_classes(train: ArrayLike, validation: ArrayLike, classes: int, multi_label: bool) -> tuple[str, ...]:
     """Notes on classes without validation examples, of labels i[N] or multi-hot [N, C].
 
     Raises:

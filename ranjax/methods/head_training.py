@@ -14,16 +14,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.keys import stream
+from ranjax.core.types import Params
 from ranjax.methods import head_inputs, selection
 from ranjax.methods.head_inputs import Examples
 from ranjax.methods.method_settings import Fit, HeadTraining
@@ -33,6 +35,7 @@ from ranjax.objectives.rectification import Weights
 from ranjax.training import cpu, devices
 
 
+@runtime_checkable
 class Head(Protocol):
     """A head's shape, e.g. one of `ranjax.models.heads`; hashable."""
 
@@ -42,7 +45,7 @@ class Head(Protocol):
     @property
     def classes(self) -> int: ...
 
-    def apply(self, params: Any, stats: Any, features: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, Any]: ...
+    def apply(self, params: Params, stats: Params, features: Array, train: bool) -> tuple[Array, Array, Params]: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class FittedHeads:
     """
 
     head: Head
-    variables: dict[str, Any]
+    variables: Params
     history: np.ndarray
     clean_history: np.ndarray
     attacked_history: np.ndarray | None
@@ -68,8 +71,8 @@ class FittedHeads:
     losses: dict[str, np.ndarray]
     notes: tuple[str, ...] = ()
 
-    def select(self, *index: int) -> dict[str, Any]:
-        """The variables of one run, or a slice: ``select(method, seed)`` or ``select(encoder, method, seed)``.
+    def select(self, *index: int) -> Params:
+        """Return the variables of one run, or a slice: ``select(method, seed)`` or ``select(encoder, method, seed)``.
 
         Raises:
           ConfigError: more places than leading axes, or one outside of its axis, which JAX would move inside.
@@ -97,13 +100,24 @@ class _Plan(NamedTuple):
 class _Runs(NamedTuple):
     """What tells runs apart; every leaf has the axis of the runs first."""
 
-    encoder: Any
+    encoder: Int[Array, "*runs"]
     weights: Weights
-    learning_rate: Any
-    weight_decay: Any
-    attacked_share: Any
-    init_key: Any
-    shuffle_key: Any
+    learning_rate: Float[Array, "*runs"]
+    weight_decay: Float[Array, "*runs"]
+    attacked_share: Float[Array, "*runs"]
+    init_key: Key[Array, "*runs"]
+    shuffle_key: Key[Array, "*runs"]
+
+
+class _Outcome(NamedTuple):
+    """The best epoch of each run; the last four by epoch."""
+
+    variables: Params
+    chosen: Array
+    clean: Array
+    attacked: Array
+    history: Array
+    losses: dict[str, Array]
 
 
 @cpu.one_lapack_thread()
@@ -118,7 +132,7 @@ def fit_heads(
     mesh: Mesh | None = None,
     keep_diverged: bool = False,
 ) -> FittedHeads:
-    """Trains every method with every seed on the features of every encoder, as one compiled program.
+    """Train every method with every seed on the features of every encoder, as one compiled program.
 
     Runs with one seed share their first weights and their batches, whatever the method, so methods compare in pairs. A
     run does not depend on which others are trained with it. Attacked features pass through the batch norm with the
@@ -175,9 +189,9 @@ def fit_heads(
     weights = class_weights_of(train.labels, classes, settings.class_weights, settings.multi_label)
     outcome = _shared_out(plan, _make_runs(methods, seeds, shape), train, validation, weights)
     outcome = jax.tree.map(lambda x: x.reshape(shape[one_encoder:] + x.shape[1:]), outcome)
-    variables, chosen, clean, attacked, history, losses = outcome
-    if not keep_diverged and (np.asarray(chosen) < 0).any():
-        method = int(np.argwhere(np.asarray(chosen) < 0)[0][-2])
+    chosen = np.asarray(outcome.chosen)
+    if not keep_diverged and (chosen < 0).any():
+        method = int(np.argwhere(chosen < 0)[0][-2])
         raise ConfigError(
             f"methods[{method}].learning_rate",
             methods[method].learning_rate,
@@ -185,20 +199,20 @@ def fit_heads(
         )
     return FittedHeads(
         head=plan.head,
-        variables=variables,
-        history=np.asarray(history),
-        clean_history=np.asarray(clean),
-        attacked_history=None if validation.attacked is None else np.asarray(attacked),
-        chosen=np.asarray(chosen),
-        losses={name: np.asarray(value) for name, value in losses.items()},
+        variables=outcome.variables,
+        history=np.asarray(outcome.history),
+        clean_history=np.asarray(outcome.clean),
+        attacked_history=None if validation.attacked is None else np.asarray(outcome.attacked),
+        chosen=chosen,
+        losses={name: np.asarray(value) for name, value in outcome.losses.items()},
         notes=notes,
     )
 
 
 def predict(
-    head: Head, variables: dict[str, Any], features: Any, leading: int | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """Applies a head, or each of many, with its running statistics.
+    head: Head, variables: Params, features: ArrayLike, leading: int | None = None
+) -> tuple[Float[Array, "*axes batch width"], Float[Array, "*axes batch classes"]]:
+    """Apply a head, or each of many, with its running statistics.
 
     Args:
       head: of `FittedHeads`.
@@ -220,8 +234,8 @@ def predict(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _predict(head: Head, leading: int, variables: dict[str, Any], features: jax.Array) -> tuple[jax.Array, jax.Array]:
-    def apply(variables: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
+def _predict(head: Head, leading: int, variables: Params, features: Array) -> tuple[Array, Array]:
+    def apply(variables: Params) -> tuple[Array, Array]:
         return head.apply(variables["params"], variables["stats"], features, False)[:2]
 
     if leading == 0:
@@ -231,7 +245,7 @@ def _predict(head: Head, leading: int, variables: dict[str, Any], features: jax.
     return jax.tree.map(lambda x: x.reshape(axes + x.shape[1:]), lax.map(apply, flat))
 
 
-def _shared_out(plan: _Plan, runs: _Runs, *data: Any) -> Any:
+def _shared_out(plan: _Plan, runs: _Runs, *data: PyTree) -> _Outcome:
     """`_fit` on the default device, or with an even part of the runs on every device of the plan's mesh."""
     if plan.mesh is None:
         return _fit(plan, runs, *data)
@@ -245,9 +259,9 @@ def _shared_out(plan: _Plan, runs: _Runs, *data: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _fit(plan: _Plan, runs: _Runs, train: Examples, validation: Examples, class_weights: jax.Array | None) -> Any:
-    def fit(runs: _Runs, *data: Any) -> Any:
-        def one(run: _Runs) -> Any:
+def _fit(plan: _Plan, runs: _Runs, train: Examples, validation: Examples, class_weights: Array | None) -> _Outcome:
+    def fit(runs: _Runs, *data: PyTree) -> _Outcome:
+        def one(run: _Runs) -> _Outcome:
             return _fit_one(plan, run, *data)
 
         batch = min(plan.parallel, runs.encoder.shape[0])
@@ -260,14 +274,14 @@ def _fit(plan: _Plan, runs: _Runs, train: Examples, validation: Examples, class_
     return fit(runs, train, validation, class_weights)
 
 
-def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, class_weights: jax.Array | None) -> Any:
+def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, class_weights: Array | None) -> _Outcome:
     """One run -> (variables of the best epoch, its index; by epoch: clean, attacked and joint metric, terms)."""
     head, settings = plan.head, plan.settings
     examples = train.features.shape[1]
     per_epoch = examples // plan.batch
     total = per_epoch * settings.epochs
 
-    def loss_fn(params: Any, stats: Any, rows: jax.Array, count: jax.Array) -> Any:
+    def loss_fn(params: Params, stats: Params, rows: Array, count: Array) -> tuple[Array, PyTree]:
         f = train.features[run.encoder, rows]
         z, logits, stats = head.apply(params, stats, f, True)
         attacked = None
@@ -289,19 +303,19 @@ def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, cla
         )
         return loss, (stats, values)
 
-    def step(carry: Any, rows: jax.Array) -> Any:
+    def step(carry: PyTree, rows: Array) -> tuple[PyTree, dict[str, Array]]:
         params, stats, moments, count = carry
         (_, (stats, values)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params, stats, rows, count)
         rate = run.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * count / total))
         params, moments = _adamw(params, gradients, moments, count + 1, rate, run.weight_decay)
         return (params, stats, moments, count + 1), values
 
-    def judge(variables: Any, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def judge(variables: Params, features: Array) -> tuple[Array, Array]:
         logits = _chunked_logits(head, variables, features[run.encoder])
         metric = selection.score(settings.metric, logits, validation.labels, settings.multi_label)
         return metric, classification.loss(logits, validation.labels, None, settings.multi_label)
 
-    def epoch(carry: Any, index: jax.Array) -> Any:
+    def epoch(carry: PyTree, index: Array) -> tuple[PyTree, PyTree]:
         state, best = carry
         order = jax.random.permutation(jax.random.fold_in(run.shuffle_key, index), examples)
         state, values = lax.scan(step, state, order[: per_epoch * plan.batch].reshape(per_epoch, plan.batch))
@@ -332,32 +346,32 @@ def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, cla
     (_, best), (clean, attacked, metric, values) = lax.scan(
         epoch, (state, best), jnp.arange(settings.epochs, dtype=jnp.int32)
     )
-    return best["variables"], best["epoch"], clean, attacked, metric, values
+    return _Outcome(best["variables"], best["epoch"], clean, attacked, metric, values)
 
 
 def _adamw(
-    params: Any, gradients: Any, moments: tuple[Any, Any], count: jax.Array, rate: jax.Array, decay: jax.Array
-) -> tuple[Any, tuple[Any, Any]]:
+    params: Params, gradients: Params, moments: tuple[Params, Params], count: Array, rate: Array, decay: Array
+) -> tuple[Params, tuple[Params, Params]]:
     """AdamW (Loshchilov & Hutter 2019; betas 0.9, 0.999, epsilon 1e-8) with a traced rate and decay; count from 1."""
     mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, moments[0], gradients)
     square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * (g * g), moments[1], gradients)
     to_mean, to_square = 1 / (1 - 0.9**count), 1 / (1 - 0.999**count)
 
-    def update(p: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
+    def update(p: Array, m: Array, v: Array) -> Array:
         return p - rate * (m * to_mean / (jnp.sqrt(v * to_square) + 1e-8) + decay * p)
 
     return jax.tree.map(update, params, mean, square), (mean, square)
 
 
-def _mix(share: jax.Array, clean: jax.Array, attacked: jax.Array) -> jax.Array:
+def _mix(share: Array, clean: Array, attacked: Array) -> Array:
     mixed = (1 - share) * clean + share * attacked
     return jnp.where(share == 0, clean, jnp.where(share == 1, attacked, mixed))
 
 
-def _chunked_logits(head: Head, variables: Any, features: jax.Array, chunk: int = 1024) -> jax.Array:
+def _chunked_logits(head: Head, variables: Params, features: Array, chunk: int = 1024) -> Array:
     """Logits [V, C] in evaluation mode; a bounded number of rows at a time, as the hidden layer is 4 D wide."""
 
-    def apply(rows: jax.Array) -> jax.Array:
+    def apply(rows: Array) -> Array:
         return head.apply(variables["params"], variables["stats"], rows, False)[1]
 
     count = features.shape[0]
@@ -370,10 +384,10 @@ def _chunked_logits(head: Head, variables: Any, features: jax.Array, chunk: int 
 def _make_runs(methods: Sequence[HeadTraining], seeds: Sequence[int], shape: tuple[int, int, int]) -> _Runs:
     encoder, method, seed = (index.ravel() for index in np.indices(shape))
 
-    def of_method(values: Sequence[float]) -> jax.Array:
+    def of_method(values: Sequence[float]) -> Array:
         return jnp.asarray(np.asarray(values, np.float32)[method])
 
-    def keys(name: str) -> jax.Array:
+    def keys(name: str) -> Array:
         return jnp.stack([stream(s, name) for s in seeds])[seed]
 
     return _Runs(
@@ -387,8 +401,10 @@ def _make_runs(methods: Sequence[HeadTraining], seeds: Sequence[int], shape: tup
     )
 
 
-def class_weights_of(labels: Any, classes: int, chosen: str | tuple[float, ...], multi_label: bool) -> jax.Array | None:
-    """f32[C] that `Fit.class_weights` asks for on labels i[N] or multi-hot [N, C]; None: every class the same."""
+def class_weights_of(
+    labels: ArrayLike, classes: int, chosen: str | tuple[float, ...], multi_label: bool
+) -> Float[Array, " classes"] | None:
+    """Return f32[C] that `Fit.class_weights` asks for on labels i[N] or multi-hot [N, C]; None: every class the same."""
     if chosen == "none":
         return None
     if chosen != "balanced":

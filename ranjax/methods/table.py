@@ -23,7 +23,7 @@ class Style:
 
     color: str
     marker: str
-    line: str | tuple[float, tuple[float, ...]]
+    line: str | tuple[float | int, tuple[float | int, ...]]
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,7 @@ _RAN = Method(
     "ran",
     "RAN",
     HeadTraining(
-        **_OF_RAN,
-        head="narrow",
-        learning_rate=1e-2,
-        svd_every=8,
-        epochs_share=0.5,
-        attacked_share=0.5,
-        filtered=True,
+        **_OF_RAN, head="narrow", learning_rate=1e-2, svd_every=8, epochs_share=0.5, attacked_share=0.5, filtered=True
     ),
     keys=(*_NMTUNE, *_DEFENCE, "epochs_share"),
     style=Style("#D55E00", "o", "-"),
@@ -203,11 +197,7 @@ METHODS: Table[Method] = Table(
         _LP,
         # What the filter alone is worth: LP behind it.
         _LP.variant(
-            "lp_filter",
-            "LP (filter)",
-            Style("#CC79A7", "v", _DOTTED),
-            changes={"filtered": True},
-            needs=("filter",),
+            "lp_filter", "LP (filter)", Style("#CC79A7", "v", _DOTTED), changes={"filtered": True}, needs=("filter",)
         ),
         _MLP,
         _NMTUNE_METHOD,

@@ -42,10 +42,7 @@ class Adapt(Group):
         one_of("single", "multi"),
     )
     methods: tuple[str, ...] = setting(
-        ("lp", "mlp", "nmtune", "lp_filter", "ran"),
-        "Methods to fit and compare.",
-        "",
-        EntryNames(METHODS),
+        ("lp", "mlp", "nmtune", "lp_filter", "ran"), "Methods to fit and compare.", "", EntryNames(METHODS)
     )
     seeds: int = setting(5, "Heads of each method, with seeds 0, 1, ...", "seeds", at_least(1))
     epochs: int = setting(15, "Passes over the labelled features.", "epochs", at_least(1))
