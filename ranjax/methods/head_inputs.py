@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeGuard, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,9 +27,9 @@ class Examples(NamedTuple):
       attacked: the same examples' features under attack, shape of `features`, or None.
     """
 
-    features: ArrayLike
-    labels: ArrayLike
-    attacked: ArrayLike | None = None
+    features: Any
+    labels: Any
+    attacked: Any = None
 
 
 def check_settings(methods: Sequence[HeadTraining], seeds: Sequence[int], settings: Fit, classes: int) -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ranjax.core.errors import DataError
+from ranjax.core.types import Params
 from ranjax.methods import selection
 from ranjax.methods.head_inputs import Examples
 from ranjax.methods.method_settings import Fit
 from ranjax.methods.table import Method
-
-Variables = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,13 @@ class OwnHead:
       classes: C.
     """
 
-    predict: Callable[[Any, jax.Array], jax.Array]
+    predict: Callable[[Params, Array], Array]
     features: int
     classes: int
 
-    def apply(self, params: Any, stats: Any, features: jax.Array, train: bool) -> tuple[jax.Array, jax.Array, Any]:
+    def apply(
+        self, params: Params, stats: Params, features: Float[Array, "batch width"], train: bool
+    ) -> tuple[Float[Array, "batch width"], Float[Array, "batch classes"], Params]:
         """Return (features, logits [B, C], stats) of features [B, D]; a head without a hidden layer, so z = f."""
         return features, self.predict(params, features), stats
 
@@ -47,7 +48,7 @@ def fit(
     classes: int,
     seeds: Sequence[int],
     shared: Fit,
-) -> tuple[dict[str, Any], np.ndarray]:
+) -> tuple[Params, Float[np.ndarray, " seeds"]]:
     """Fit a method by its own `fit`, and score each seed on the validation split.
 
     Returns:
@@ -73,7 +74,7 @@ def fit(
     return variables, np.mean(np.asarray(scores, np.float32), axis=0)
 
 
-def check_predict(name: str, head: OwnHead, variables: Any) -> None:
+def check_predict(name: str, head: OwnHead, variables: Params) -> None:
     """Check the shape that `predict` gives for one seed's variables.
 
     Raises:
@@ -97,8 +98,8 @@ def _check_tree(name: str, variables: object, seeds: int) -> None:
     if not isinstance(variables, Mapping) or not jax.tree.leaves(variables):
         raise DataError(f"fit of method {name!r} returned a {type(variables).__name__}, a dict of arrays is needed")
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        names = [getattr(part, "key", None) for part in path]
-        if not all(isinstance(part, str) and "/" not in part for part in names):
+        names = [str(getattr(part, "key", "/")) for part in path]
+        if any("/" in part for part in names):
             raise DataError(f"fit of method {name!r} returned a part called {names}, nested dicts of texts are needed")
         if np.shape(leaf)[:1] != (seeds,):
             shape = f"{np.shape(leaf)}, a leading axis of {seeds} seeds is needed"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ranjax.core.settings import DataclassInstance
 from ranjax.methods.method_settings import TERMS
 from ranjax.methods.table import METHODS, selected, settings_of
+
+S = TypeVar("S", bound="DataclassInstance")
 
 
 class Variant(NamedTuple):
@@ -25,7 +28,7 @@ def grid(rates: Sequence[float] = (1.0,), strengths: Sequence[float] = (1.0,)) -
     return [Variant(*pair) for pair in itertools.product(rates, strengths)]
 
 
-def varied(settings: Any, point: Variant) -> Any:
+def varied(settings: S, point: Variant) -> S:
     """Return a method's settings at a point of the grid.
 
     `rate` multiplies its learning rates. `strength` multiplies the weights of its own terms, or where it has none, its
@@ -33,9 +36,9 @@ def varied(settings: Any, point: Variant) -> Any:
     without one that under attack, or else the only term, stays as it is.
     """
     names = [field.name for field in dataclasses.fields(settings)]
-    terms = [term for term in TERMS if getattr(settings, term, 0)]
+    terms = [term for term in TERMS if getattr(settings, term, None)]
     fixed = next((term for term in ("ce", "defence_ce", *terms) if term in terms), "")
-    own = [term for term in (*terms, "pull") if term != fixed and getattr(settings, term, 0)]
+    own = [term for term in (*terms, "pull") if term != fixed and getattr(settings, term, None)]
     factors = dict.fromkeys(("learning_rate", "head_learning_rate"), point.rate)
     factors |= dict.fromkeys(own or ("weight_decay",), point.strength)
     changes = {name: getattr(settings, name) * factor for name, factor in factors.items() if name in names}
@@ -64,7 +67,7 @@ def key_prefix(name: str) -> str:
     return f"adapt.{METHODS[name].variant_of or name}"
 
 
-def search_record(points: Sequence[Variant], scores: Sequence[float], taken: int) -> dict[str, Any]:
+def search_record(points: Sequence[Variant], scores: Sequence[float], taken: int) -> dict[str, object]:
     """Return the points that the search tried and the one it chose; the score of a point that diverged is None."""
     shown = [float(score) if np.isfinite(score) else None for score in scores]
     tried = [{**point._asdict(), "validation": score} for point, score in zip(points, shown)]

@@ -53,7 +53,7 @@ class Method:
     label: str
     settings: Any = None
     keys: tuple[str, ...] | None = None
-    fit: Callable[..., Any] | None = None
+    fit: Callable[..., Mapping[str, object]] | None = None
     predict: Callable[..., Any] | None = None
     style: Style | None = None
     needs: tuple[str, ...] = ()
@@ -163,7 +163,7 @@ _RAN_LORA = Method(
     style=Style("#CC79A7", "v", "-"),
     source="this project's reconstruction, in LoRA's scope",
 )
-_PROMPTED = {"scope": "full", "head": "prompts"}
+_PROMPTED: dict[str, Any] = {"scope": "full", "head": "prompts"}
 PARTS = {
     "mse": "consistency",
     "cov": "covariance",

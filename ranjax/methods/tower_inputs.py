@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ranjax.attacks.pgd import PGD
 from ranjax.core.errors import ConfigError, DataError, nearest
+from ranjax.core.types import Params
 from ranjax.methods import selection
 from ranjax.methods.head_inputs import (
     as_named,
@@ -22,7 +20,7 @@ from ranjax.methods.head_inputs import (
     is_finite,
 )
 from ranjax.methods.method_settings import TowerTraining
-from ranjax.methods.tower_methods import Images, Task, TowerFit
+from ranjax.methods.tower_methods import ImageEncoder, Images, Task, TowerFit
 from ranjax.models import input_filter
 from ranjax.models.dual_encoder import DualEncoderFunctions
 from ranjax.models.heads import HEADS
@@ -30,12 +28,12 @@ from ranjax.models.heads import HEADS
 BY_HEAD = ("clean", "at", "ran")
 
 
-def as_images(split: str, given: Any) -> Images:
+def as_images(split: str, given: object) -> Images:
     """`Images`, or a plain (images, labels, original), as `Images` of arrays; `as_named` says what it raises."""
     return Images(*map(np.asarray, as_named(split, Images, given)))
 
 
-def as_task(given: Any) -> Task:
+def as_task(given: object) -> Task:
     """`Task`, or a plain (prompts, scale[, weights]), as `Task`; `as_named` says what it raises."""
     task = as_named("the task", Task, given)
     listed = isinstance(task.weights, (tuple, list))
@@ -43,8 +41,8 @@ def as_task(given: Any) -> Task:
 
 
 def check(
-    functions: Any,
-    params: Mapping[str, Any],
+    functions: ImageEncoder,
+    params: Params,
     method: TowerTraining,
     train: Images,
     validation: Images,
@@ -77,7 +75,7 @@ def check(
     return check_classes(train.labels, validation.labels, classes, settings.multi_label)
 
 
-def _width(functions: Any) -> int:
+def _width(functions: object) -> int:
     """D of the encoder's embeddings, of an object that has what `tune` needs."""
     width = getattr(getattr(functions, "config", None), "embed_dim", None)
     callable_ = callable(getattr(functions, "image_features", None))
@@ -88,7 +86,7 @@ def _width(functions: Any) -> int:
     return int(width)
 
 
-def _check_foreign(functions: Any, params: Mapping[str, Any], shape: Any, width: int, sigma: float) -> None:
+def _check_foreign(functions: ImageEncoder, params: Params, shape: tuple[int, ...], width: int, sigma: float) -> None:
     """Refuses an encoder of other people's that gives another width, or would leave out the filter in silence."""
     features = jax.jit(functions.image_features)
     picture = jnp.asarray(np.random.default_rng(0).random((1, *shape)), jnp.float32)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import numpy as np
+from jaxtyping import Array, Key
 
 from ranjax.attacks import pgd
 from ranjax.core.settings import read
+from ranjax.core.types import Params
 from ranjax.methods.method_settings import TowerTraining
 from ranjax.models import input_filter, lora
 from ranjax.models.heads import HEADS, LinearHead, ResidualHead
@@ -18,6 +19,20 @@ from ranjax.models.trainable import combine, describe_adapters, describe_trainab
 
 FROZEN = TowerTraining(scope="head")
 """The encoder as it is, or at most behind a filter."""
+
+
+@runtime_checkable
+class ImageEncoder(Protocol):
+    """An encoder that can be tuned: hashable, with `image_features` and `config.embed_dim`, D."""
+
+    @property
+    def config(self) -> Any: ...
+
+    def __hash__(self) -> int: ...
+
+    def image_features(self, params: Params, images: Array) -> Array:
+        """Return f32[B, D] of images f32[B, H, W, C] in [0, 1]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,9 +65,9 @@ def tower_fit(adapt: Any) -> TowerFit:
 class Images(NamedTuple):
     """A split: images u8[N, H, W, C]; labels i32[N] or f32[N, C]; original f32[N, D], their embeddings at first."""
 
-    images: np.ndarray
-    labels: np.ndarray
-    original: np.ndarray
+    images: Any
+    labels: Any
+    original: Any
 
 
 class Task(NamedTuple):
@@ -75,9 +90,7 @@ def head_of(method: TowerTraining, width: int, classes: int) -> LinearHead | Res
     return HEADS[method.head](width, classes) if method.head in HEADS else None
 
 
-def adapters(
-    params: Mapping[str, Any], method: TowerTraining, key: jax.Array, prefix: str = "method"
-) -> dict[str, Any]:
+def adapters(params: Params, method: TowerTraining, key: Key[Array, ""], prefix: str = "method") -> dict[str, Params]:
     """Return LoRA's adapters before the first step.
 
     Raises:
@@ -88,7 +101,7 @@ def adapters(
     return lora.add(params, method.rank, key, "|".join(method.targets), (f"{prefix}.targets", f"{prefix}.rank"))
 
 
-def encoder_of(method: TowerTraining, params: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+def encoder_of(method: TowerTraining, params: Params, trained: Mapping[str, Params]) -> dict[str, Params]:
     """Return the encoder's parameters with what was trained in them and the filter in front; differentiable."""
     parts = dict(trained["encoder"])
     front = {input_filter.NAME: parts.pop(input_filter.NAME)} if input_filter.NAME in parts else {}
@@ -99,7 +112,7 @@ def encoder_of(method: TowerTraining, params: Mapping[str, Any], trained: Mappin
     return {**combine(params, parts), **front}
 
 
-def describe_scope(method: TowerTraining, params: Mapping[str, Any], prefix: str = "method") -> str:
+def describe_scope(method: TowerTraining, params: Params, prefix: str = "method") -> str:
     """Return a table of what a method trains of the encoder, less its head: arrays, numbers, share, first names.
 
     Raises:

@@ -14,11 +14,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Array, PyTree
 
 from ranjax.attacks import losses, pgd
 from ranjax.core.pixels import as_float
+from ranjax.core.types import Params
+from ranjax.methods.head_training import Head
 from ranjax.methods.method_settings import TowerTraining
-from ranjax.methods.tower_methods import Images, Task, TowerFit, adapters, encoder_of, head_of
+from ranjax.methods.tower_methods import ImageEncoder, Images, Task, TowerFit, adapters, encoder_of, head_of
 from ranjax.models import input_filter
 from ranjax.models.trainable import partition, select
 from ranjax.objectives import classification, rectification, robust
@@ -30,10 +33,10 @@ from ranjax.training.optimizer import plain_promotion
 class State(NamedTuple):
     """What a step is given on every device: the frozen encoder, the task, what is trained, its optimiser's state."""
 
-    params: Any
+    params: Params
     task: Task
-    trained: Any
-    opt_state: Any
+    trained: Params
+    opt_state: PyTree
 
 
 class Program(NamedTuple):
@@ -44,39 +47,39 @@ class Program(NamedTuple):
     where the method trains on them, of attacked ones.
     """
 
-    start: Callable[..., Any]
-    step: Callable[..., Any]
-    judge: Callable[..., Any]
+    start: Callable[..., tuple[Params, PyTree]]
+    step: Callable[..., tuple[State, Array]]
+    judge: Callable[..., tuple[None, Array]]
 
 
 @functools.lru_cache(maxsize=32)
 def program(
-    functions: Any, method: TowerTraining, settings: TowerFit, classes: int, examples: int, mesh: Mesh
+    functions: ImageEncoder, method: TowerTraining, settings: TowerFit, classes: int, examples: int, mesh: Mesh
 ) -> Program:
     """Compiled once for all seeds and upstream conditions of one shape; the mesh's size divides the batch."""
     head = head_of(method, functions.config.embed_dim, classes)
     optimizer = _optimizer(method, settings, examples)
 
-    def start(params: Any, key: jax.Array) -> Any:
-        encoder: dict[str, Any] = {}
+    def start(params: Params, key: Array) -> tuple[Params, PyTree]:
+        encoder: dict[str, Params] = {}
         if method.scope == "lora":
             encoder = adapters(params, method, jax.random.fold_in(key, 1))
         elif method.scope == "full":
             encoder = partition(params, select(params, method.trainable, "method.trainable"))[0]
         if method.filtered and settings.sigma:
             encoder = {**encoder, input_filter.NAME: input_filter.gaussian(settings.sigma)}
-        trained: dict[str, Any] = {"encoder": jax.tree.map(jnp.asarray, encoder)}
+        trained: dict[str, Params] = {"encoder": jax.tree.map(jnp.asarray, encoder)}
         if head is not None:
             first, stats = head.init(jax.random.fold_in(key, 2))
             trained["head"] = {"params": first, "stats": stats}
         return trained, optimizer.init(moving_of(trained))
 
-    def attacked(params: Any, task: Task, trained: Any, batch: Images, keys: jax.Array) -> jax.Array:
+    def attacked(params: Params, task: Task, trained: Params, batch: Images, keys: Array) -> Array:
         """x', made against the tower and head as they stand, batch norm in evaluation mode; no gradient."""
         classify = logits_of(functions, method, head)
         encoder = encoder_of(method, params, trained)
 
-        def loss(x: jax.Array) -> jax.Array:
+        def loss(x: Array) -> Array:
             if method.objective == "fare":
                 return losses.squared_distance(functions.image_features(encoder, x), batch.original)
             each = losses.binary_cross_entropy if settings.multi_label else losses.cross_entropy
@@ -85,15 +88,17 @@ def program(
         found = pgd.pgd(loss, as_float(batch.images), keys, settings.attack)
         return jax.lax.stop_gradient(found.images)
 
-    def loss_of(moving: Any, trained: Any, params: Any, task: Task, batch: Images, hurt: Any) -> Any:
+    def loss_of(
+        moving: Params, trained: Params, params: Params, task: Task, batch: Images, hurt: Array | None
+    ) -> tuple[Array, Params]:
         trained = _with(trained, moving)
         encoder = encoder_of(method, params, trained)
         stats = trained.get("head", {}).get("stats", {})
 
-        def features(images: jax.Array, weights: Any = encoder) -> jax.Array:
+        def features(images: Any, weights: Params = encoder) -> Array:
             return _whole(functions.image_features(weights, images))
 
-        def applied(f: jax.Array, training: bool, stats: Any) -> Any:
+        def applied(f: Array, training: bool, stats: Params) -> tuple[Array, Array, Params]:
             return head.apply(trained["head"]["params"], stats, f, training)  # type: ignore[union-attr]
 
         if method.objective == "fare":
@@ -126,7 +131,7 @@ def program(
         )
         return total, stats
 
-    def step(state: State, batch: Images, key: jax.Array) -> tuple[State, jax.Array]:
+    def step(state: State, batch: Images, key: Array) -> tuple[State, Array]:
         params, task, trained, opt_state = state
         # One key per row of the global batch, whatever the number of devices.
         rows = batch.labels.shape[0]
@@ -144,7 +149,7 @@ def program(
             trained = {**trained, "head": {**trained["head"], "stats": stats}}
         return State(params, task, trained, opt_state), loss
 
-    def judge(state: State, rows: tuple[Images, jax.Array], key: jax.Array) -> tuple[None, jax.Array]:
+    def judge(state: State, rows: tuple[Images, Array], key: Array) -> tuple[None, Array]:
         del key
         params, task, trained, _ = state
         batch, keys = rows
@@ -160,15 +165,15 @@ def program(
     return Program(jax.jit(start), mapped(step), mapped(judge, donate=False))
 
 
-def _whole(rows: jax.Array) -> jax.Array:
+def _whole(rows: Array) -> Array:
     """The rows of all devices, in their order; gradients flow back to the device that a row came from."""
     return jax.lax.all_gather(rows, AXIS, tiled=True)
 
 
-def logits_of(functions: Any, method: TowerTraining, head: Any) -> Callable[..., jax.Array]:
-    """``(encoder, task, trained, images f32[B, H, W, C]) -> logits f32[B, C]``, as deployed."""
+def logits_of(functions: ImageEncoder, method: TowerTraining, head: Head | None) -> Callable[..., Array]:
+    """Return ``(encoder, task, trained, images f32[B, H, W, C]) -> logits f32[B, C]``, as deployed."""
 
-    def classify(encoder: Any, task: Task, trained: Any, images: jax.Array) -> jax.Array:
+    def classify(encoder: Params, task: Task, trained: Params, images: Array) -> Array:
         features = functions.image_features(encoder, images)
         if head is None:
             return robust.class_logits(features, task.prompts, task.scale)
@@ -177,13 +182,13 @@ def logits_of(functions: Any, method: TowerTraining, head: Any) -> Callable[...,
     return classify
 
 
-def moving_of(trained: Mapping[str, Any]) -> dict[str, Any]:
-    """What the optimiser sees: without batch statistics and without the filter, which is fixed."""
+def moving_of(trained: Mapping[str, Params]) -> dict[str, Params]:
+    """Return the optimiser's part: without batch statistics and without the filter, which is fixed."""
     encoder = {name: part for name, part in trained["encoder"].items() if name != input_filter.NAME}
     return {"encoder": encoder, **({"head": trained["head"]["params"]} if "head" in trained else {})}
 
 
-def _with(trained: Mapping[str, Any], moving: Mapping[str, Any]) -> dict[str, Any]:
+def _with(trained: Mapping[str, Params], moving: Mapping[str, Params]) -> dict[str, Params]:
     head = {"head": {**trained["head"], "params": moving["head"]}} if "head" in trained else {}
     return {"encoder": {**trained["encoder"], **moving["encoder"]}, **head}
 
@@ -196,12 +201,7 @@ def _optimizer(method: TowerTraining, settings: TowerFit, examples: int) -> opta
 
     groups = {"encoder": adamw(method.learning_rate), "head": adamw(method.head_learning_rate)}
 
-    def labels(tree: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: jax.tree.map(functools.partial(_constant, name), part) for name, part in tree.items()}
+    def labels(tree: Mapping[str, Params]) -> dict[str, Params]:
+        return {name: jax.tree.map(lambda _, name=name: name, part) for name, part in tree.items()}
 
     return plain_promotion(optax.multi_transform(groups, labels))
-
-
-def _constant(name: str, leaf: Any) -> str:
-    del leaf
-    return name

@@ -11,20 +11,22 @@ they stand. What is trained is a small tree of its own: LoRA adapters, or the im
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array
 
 from ranjax.core.errors import DataError
 from ranjax.core.keys import stream
+from ranjax.core.types import Params
 from ranjax.methods import selection, tower_inputs, tower_step
 from ranjax.methods.method_settings import TowerTraining
-from ranjax.methods.tower_methods import Images, Task, TowerFit
+from ranjax.methods.tower_methods import ImageEncoder, Images, Task, TowerFit
 from ranjax.objectives import classification
 from ranjax.training import cpu
 from ranjax.training.devices import make_mesh, replicate, shard_batch
@@ -47,7 +49,7 @@ class TowerOutcome(NamedTuple):
       share: trained numbers, those of the head included, as a share of the encoder's.
     """
 
-    trained: dict[str, Any]
+    trained: Params
     chosen: int
     history: list[float]
     losses: list[float]
@@ -56,8 +58,8 @@ class TowerOutcome(NamedTuple):
 
 @cpu.one_lapack_thread()
 def tune(
-    functions: Any,
-    params: Mapping[str, Any],
+    functions: ImageEncoder,
+    params: Params,
     method: TowerTraining,
     train: Images,
     validation: Images,
@@ -68,7 +70,7 @@ def tune(
     mesh: Mesh | None = None,
     check_stop: Callable[[str], None] = lambda where: None,
 ) -> TowerOutcome:
-    """Trains one method with one seed and keeps its best epoch by the validation split.
+    """Train one method with one seed and keep its best epoch by the validation split.
 
     Deterministic in its arguments, and the same on any number of devices within float tolerance. The batch is split
     over as many devices of `mesh` as divide it (None: one device); each holds the whole encoder.
@@ -102,7 +104,7 @@ def tune(
     program = tower_step.program(functions, method, settings, classes, len(train.labels), mesh)
     key = stream(seed, "adapt/tune")
     state = replicate(tower_step.State(params, task, *program.start(params, key)), mesh)
-    best: tuple[float, float, int, Any] = (-np.inf, -np.inf, -1, None)
+    best: tuple[float, float, int, Params] = (-np.inf, -np.inf, -1, None)
     history, means = [], []
     for epoch in range(settings.epochs):
         check_stop(f"tuning, epoch {epoch + 1} of {settings.epochs}")
@@ -147,7 +149,7 @@ def _dividing(mesh: Mesh | None, batch_size: int) -> Mesh:
 
 
 def _judged(
-    program: tower_step.Program, state: Any, split: Images, key: jax.Array, settings: TowerFit, mesh: Mesh
+    program: tower_step.Program, state: tower_step.State, split: Images, key: Array, settings: TowerFit, mesh: Mesh
 ) -> tuple[float, float]:
     """Figure and loss on a split, means over clean and attacked images, in batches of one shape."""
     count = len(split.labels)
@@ -163,7 +165,7 @@ def _judged(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _figures(metric: str, multi_label: bool, logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _figures(metric: str, multi_label: bool, logits: Array, labels: Array) -> tuple[Array, Array]:
     """Means over the sides of logits f32[N, sides, C]: the figure named, and the loss."""
     sides = [logits[:, side] for side in range(logits.shape[1])]
     figure = jnp.stack([selection.score(metric, x, labels, multi_label) for x in sides])

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from ranjax.attacks import losses, pgd
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.pixels import as_float
-from ranjax.core.settings import read
+from ranjax.core.settings import DataclassInstance, read
+from ranjax.core.types import Params
 from ranjax.evaluation import zero_shot
 from ranjax.evaluation.questions import BOTH
 from ranjax.methods import own_head, search
@@ -25,8 +27,9 @@ from ranjax.methods.method_settings import Fit, HeadTraining, TowerTraining
 from ranjax.methods.table import METHODS, selected, settings_of
 from ranjax.methods.tower_methods import Images, Task, describe_scope, tower_fit
 from ranjax.methods.tower_training import Diverged, TowerOutcome, tune
-from ranjax.models import input_filter
+from ranjax.models import DualEncoderFunctions, input_filter
 from ranjax.run.context import Context
+from ranjax.run.schema.adapt_keys import Adapt
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import labels
 from ranjax.run.stages.adapt_outputs import FILE
@@ -41,17 +44,17 @@ class Features(NamedTuple):
     modality: str = BOTH
 
 
-def features_for(adapt: Any, settings: Any) -> Features:
+def features_for(adapt: Adapt, settings: object) -> Features:
     """Return the features that a method's settings ask for; without a width, `adapt.filter`, there is no filter."""
     filtered = getattr(settings, "filtered", False) and adapt.filter > 0
     return Features(filtered, getattr(settings, "modality", BOTH))
 
 
-def _uses_attacked(name: str, settings: Any) -> bool:
+def _uses_attacked(name: str, settings: object) -> bool:
     return "attacked" in METHODS[name].needs or getattr(settings, "uses_attacked", False)
 
 
-def run(context: Context) -> dict[str, Any]:
+def run(context: Context) -> dict[str, object]:
     """Leave heads.safetensors and tuned/METHOD.safetensors (paths, with a leading axis of seeds), and the choices."""
     config, data = context.config, common.data(context)
     functions, params = common.encoder(context, context.stage_run.condition)
@@ -66,7 +69,7 @@ def run(context: Context) -> dict[str, Any]:
     _check_questions(wanted, data)
 
     # Heads: features are cached once for all methods that take the same ones.
-    summary: dict[str, Any] = {}
+    summary: dict[str, dict[str, Any]] = {}
     tensors: dict[str, np.ndarray] = {}
     lines: list[str] = []
     examples: dict[Features, dict[str, Examples]] = {}
@@ -108,12 +111,12 @@ def run(context: Context) -> dict[str, Any]:
     return {"methods": ordered, "classes": list(data.classes), "width": width, "examples": len(train.ids)}
 
 
-def behind_filter(adapt: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+def behind_filter(adapt: Adapt, params: Params) -> Params:
     """Return an encoder's parameters with the config's filter in front."""
     return {**params, input_filter.NAME: input_filter.gaussian(adapt.filter)}
 
 
-def fit_of(adapt: Any) -> Fit:
+def fit_of(adapt: Adapt) -> Fit:
     """Return what all heads share, out of the config's group `adapt`."""
     return read(Fit(multi_label=adapt.task == "multi"), adapt)
 
@@ -129,21 +132,24 @@ def _check_questions(methods: Mapping[str, Features], data: common.Data) -> None
 class _FittedGroup(NamedTuple):
     """Heads of several settings: `variables` of each, `history` and `chosen` [settings, seeds, ...], curves of each."""
 
-    variables: list[Any]
+    variables: list[Params]
     history: np.ndarray
     chosen: np.ndarray
     curves: list[dict[str, np.ndarray]]
     notes: tuple[str, ...]
 
 
-def _fit_group(context: Context, methods: Sequence[tuple[str, Any]], examples: Mapping[str, Examples]) -> _FittedGroup:
+def _fit_group(
+    context: Context, methods: Sequence[tuple[str, object]], examples: Mapping[str, Examples]
+) -> _FittedGroup:
     """Fit heads by their own `fit`, or those of `HeadTraining` together as one program."""
     config, classes = context.config.adapt, len(common.data(context).classes)
     train, validation = examples["adapt"], examples["validation"]
     shared, seeds = fit_of(config), range(config.seeds)
-    if isinstance(methods[0][1], HeadTraining):
+    together = [settings for _, settings in methods if isinstance(settings, HeadTraining)]
+    if together:
         fitted = fit_heads(
-            [settings for _, settings in methods],
+            together,
             train,
             validation,
             classes=classes,
@@ -168,8 +174,8 @@ def _fit_group(context: Context, methods: Sequence[tuple[str, Any]], examples: M
 
 
 def _fit(
-    context: Context, methods: Mapping[str, Any], examples: Mapping[str, Examples]
-) -> Iterator[tuple[str, Any, dict[str, Any], list[dict[str, float]]]]:
+    context: Context, methods: Mapping[str, DataclassInstance], examples: Mapping[str, Examples]
+) -> Iterator[tuple[str, Params, dict[str, Any], list[dict[str, float]]]]:
     """Yield (name, variables, facts, curves) of every method, at the point of the grid that validates best.
 
     Curves are by epoch: the validation figure and every term of the loss, as means over the seeds.
@@ -202,7 +208,12 @@ def _fit(
 
 
 def _note_search(
-    context: Context, facts: dict[str, Any], name: str, points: Sequence[search.Variant], scores: Any, taken: int
+    context: Context,
+    facts: dict[str, Any],
+    name: str,
+    points: Sequence[search.Variant],
+    scores: Sequence[float],
+    taken: int,
 ) -> None:
     """Add to the facts what the search tried, where there was one, and which points diverged."""
     for note in search.divergence_notes(name, points, scores):
@@ -227,10 +238,10 @@ def _tune(
     config = context.config.adapt
     points, settings = search.grid(config.search_rates, config.search_strengths), tower_fit(config)
     functions, params = common.encoder(context, context.stage_run.condition)
-    splits = [
+    first, second = (
         Images(split.images, split.labels, np.asarray(examples[part].features))
         for part, split in (("adapt", train), ("validation", validation))
-    ]
+    )
     # Before the weights, which a class without examples has none of.
     classes = len(common.data(context).classes)
     notes = check_classes(train.labels, validation.labels, classes, settings.multi_label)
@@ -248,7 +259,7 @@ def _tune(
     for point in points:
         try:
             fits = [
-                tune(functions, params, search.varied(method, point), *splits, task, seed=seed, settings=settings,
+                tune(functions, params, search.varied(method, point), first, second, task, seed=seed, settings=settings,
                      mesh=mesh, check_stop=lambda where: context.check_stop(f"{name}: {where}"))
                 for seed in range(config.tower.seeds)
             ]  # fmt: skip
@@ -285,7 +296,7 @@ def _tune(
     return facts
 
 
-def task_of(context: Context, functions: Any, params: Any) -> Task:
+def task_of(context: Context, functions: DualEncoderFunctions, params: Params) -> Task:
     """The classes' prompt ensembles and the logit scale of an encoder."""
     data = common.data(context)
     pairs = [(text, c) for c, name in enumerate(data.classes) for text in data.prepared.prompts[name]]
@@ -297,8 +308,8 @@ def task_of(context: Context, functions: Any, params: Any) -> Task:
 
 def _examples(
     context: Context,
-    functions: Any,
-    params: Any,
+    functions: DualEncoderFunctions,
+    params: Params,
     splits: Mapping[str, common.Split],
     with_attack: bool,
     modality: str = BOTH,
@@ -317,7 +328,7 @@ def _examples(
     settings = pgd.PGD(config.epsilon, config.step, config.attack_steps)
     probe = _probe(context, clean) if config.defence_source == "probe" else None
 
-    def attacked_features(shared: Any, rows: Any) -> jax.Array:
+    def attacked_features(shared: PyTree, rows: PyTree) -> PyTree:
         params, head = shared
         raw, clean, labels, keys, questions = rows
         images = as_float(raw)
@@ -348,7 +359,7 @@ def _examples(
     return found
 
 
-def _probe(context: Context, examples: Mapping[str, Examples]) -> Any:
+def _probe(context: Context, examples: Mapping[str, Examples]) -> Params:
     """The linear probe that cached defence examples are made against."""
     config = context.config.adapt
     fitted = fit_heads(
@@ -361,9 +372,9 @@ def _probe(context: Context, examples: Mapping[str, Examples]) -> Any:
     return fitted.select(0, 0)["params"]["classifier"]
 
 
-def _of_one_program(heads: Mapping[str, Any], wanted: Mapping[str, Features]) -> list[list[str]]:
+def _of_one_program(heads: Mapping[str, object], wanted: Mapping[str, Features]) -> list[list[str]]:
     """Names of methods that one compiled program trains together: one head shape, RAN with its ablations and AT."""
-    groups: dict[Any, list[str]] = {}
+    groups: dict[Hashable, list[str]] = {}
     for name, settings in heads.items():
         if isinstance(settings, HeadTraining):
             terms = "defence" if settings.uses_attacked else tuple(settings.terms)
@@ -374,7 +385,7 @@ def _of_one_program(heads: Mapping[str, Any], wanted: Mapping[str, Features]) ->
     return list(groups.values())
 
 
-def _flat(variables: Any, prefix: str) -> dict[str, np.ndarray]:
+def _flat(variables: Params, prefix: str) -> dict[str, np.ndarray]:
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     start = [prefix] if prefix else []
     return {"/".join([*start, *(str(k.key) for k in path)]): np.ascontiguousarray(leaf) for path, leaf in leaves}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.prepared import PreparedSet
 from ranjax.methods import few_shot
 from ranjax.methods.table import selected
+from ranjax.run.schema import RunConfig
+from ranjax.run.schema.adapt_keys import Adapt
 
 TESTS = ("test", "ood_test")
 
 
-def of_splits(prepared: Any, multi_label: bool) -> dict[str, np.ndarray]:
+def of_splits(prepared: PreparedSet, multi_label: bool) -> dict[str, np.ndarray]:
     """bool[N, C] of each split's examples of the task: those with one label, or all with multi-hot ones."""
     found = {}
     for name in ("adapt", "validation", *TESTS):
@@ -29,7 +31,7 @@ def of_splits(prepared: Any, multi_label: bool) -> dict[str, np.ndarray]:
     return found
 
 
-def refuse(config: Any, prepared: Any) -> dict[str, np.ndarray]:
+def refuse(config: RunConfig, prepared: PreparedSet) -> dict[str, np.ndarray]:
     """Refuses splits that the config's methods could not be fitted or evaluated on; else their labels (`of_splits`).
 
     Raises:
@@ -43,7 +45,7 @@ def refuse(config: Any, prepared: Any) -> dict[str, np.ndarray]:
     return found
 
 
-def check(adapt: Any, labels: Mapping[str, np.ndarray], classes: Sequence[str]) -> None:
+def check(adapt: Adapt, labels: Mapping[str, np.ndarray], classes: Sequence[str]) -> None:
     """Refuses what could not be fitted or evaluated.
 
     Args:
@@ -81,19 +83,19 @@ def check(adapt: Any, labels: Mapping[str, np.ndarray], classes: Sequence[str]) 
         )
 
 
-def _trains(adapt: Any) -> bool:
+def _trains(adapt: Adapt) -> bool:
     """Whether some method learns from labels: those at test time do not."""
     return any(method.family != "test_time" for method in selected(adapt.methods).values())
 
 
-def _check_shots(adapt: Any, counts: np.ndarray, classes: Sequence[str]) -> None:
+def _check_shots(adapt: Adapt, counts: np.ndarray, classes: Sequence[str]) -> None:
     rarest = int(counts.argmin())
     if adapt.shots > counts[rarest]:
         allowed = f"at most {counts[rarest]}: split 'adapt' has no more examples of class {classes[rarest]!r}"
         raise ConfigError("adapt.shots", adapt.shots, allowed)
 
 
-def check_chosen(adapt: Any, seed: int, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> None:
+def check_chosen(adapt: Adapt, seed: int, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> None:
     """Refuses a choice of multi-hot examples in which every one has some class, as nothing could learn that.
 
     Args:
@@ -112,7 +114,7 @@ def check_chosen(adapt: Any, seed: int, ids: Sequence[str], labels: np.ndarray, 
         raise ConfigError(key, value, allowed)
 
 
-def chosen(adapt: Any, seed: int, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+def chosen(adapt: Adapt, seed: int, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Rows of the labelled examples that `adapt.shots` or `adapt.share` leaves, i64.
 
     Raises:
@@ -132,7 +134,7 @@ def notes(labels: Mapping[str, np.ndarray], classes: Sequence[str], multi_label:
     """What figures of these splits lack, each with what is done instead."""
     found = []
     for split, rows in labels.items():
-        here = _both(rows) if multi_label else rows.any(0)
+        here = np.asarray(_both(rows) if multi_label else rows.any(axis=0))
         absent = [repr(name) for name, there in zip(classes, here) if not there]
         if split == "adapt" or not absent:
             continue
