@@ -12,12 +12,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped
 
 from ranjax.attacks import input_checks, losses, projections, starts
 from ranjax.attacks.ascent import (
@@ -201,7 +201,7 @@ def _run(
 
 
 def apgd(
-    loss_fn: Loss, images: Images, keys: ArrayLike, settings: Any, *, mask: ArrayLike | None = None
+    loss_fn: Loss, images: Images, keys: ArrayLike, settings: PyTree, *, mask: ArrayLike | None = None
 ) -> ImageAttack:
     """Run Auto-PGD on any loss per example; the best iterate is returned, one that succeeds before any that does not.
 
@@ -216,7 +216,7 @@ def apgd(
       DataError, ConfigError: as `pgd.pgd`.
     """
     images = input_checks.validate_images(images)
-    input_checks.validate_keys(keys, images.shape[0])
+    keys = input_checks.validate_keys(keys, images.shape[0])
     input_checks.validate_settings(settings, ("epsilon", "rho"), "an apgd.APGD")
     if settings.targeted:
         loss_fn = negate_success(loss_fn)
@@ -267,6 +267,7 @@ def apgd_targeted(
         raise ConfigError("targeted", True, "False: the targeted DLR loss is raised, towards its own targets")
     input_checks.validate_count(classes, "classes", 1)
     images = input_checks.validate_images(images)
+    keys = input_checks.validate_keys(keys, images.shape[0])
     logits = logits_fn(images)
     losses.dlr_targeted(logits, labels, labels)  # refuses too few classes before anything runs
     others = jnp.where(jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), -jnp.inf, logits)

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from ranjax.attacks import input_checks
 from ranjax.attacks.input_checks import Flags, Images, Keys, Number, PerExample, Pixels
@@ -147,7 +147,7 @@ def worst_of(runs: Stacked, index: Int[Array, "batch"]) -> Stacked:
     """Return, per example, the run `index` of runs stacked on a leading axis."""
     rows = jnp.arange(index.shape[0])
 
-    def pick(field: str, value: jax.Array | None) -> jax.Array | None:
+    def pick(field: str, value: jax.Array | None) -> PyTree:
         if value is None:
             return None
         axis = batch_axis(field) % (value.ndim - 1) + 1
@@ -401,7 +401,7 @@ def ascend(
       DataError: images, keys or `initial` that do not fit. ConfigError: counts or shapes that are not allowed.
     """
     images = input_checks.validate_images(images)
-    input_checks.validate_keys(keys, images.shape[0])
+    keys = input_checks.validate_keys(keys, images.shape[0])
     input_checks.validate_count(steps, "steps", 0)
     input_checks.validate_count(restarts, "restarts", 1)
     input_checks.validate_choice(keep, "keep", KEEP)

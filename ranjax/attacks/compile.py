@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,10 +16,10 @@ from ranjax.attacks.pgd import pgd
 
 def jitted(
     loss: Loss,
-    settings: Any,
-    attack: Callable[..., Any] = pgd,
+    settings: PyTree,
+    attack: Callable[..., PyTree] = pgd,
     transform: Callable[[Loss], KeyedLoss] | None = None,
-) -> Callable[..., Any]:
+) -> Callable[..., PyTree]:
     """Return a compiled attack ``run(params, images, keys, *rows, mask=None)`` on ``loss(params, images, *rows)``.
 
     Parameters are arguments, not constants, so the compiled program stays small and serves every set of weights.
@@ -60,7 +59,7 @@ def jitted(
         settings: PyTree = None,
     ) -> PyTree:
         images = input_checks.validate_images(images)
-        input_checks.validate_keys(keys, images.shape[0])
+        keys = input_checks.validate_keys(keys, images.shape[0])
         rows = tuple(np.asarray(row) if isinstance(row, list) else row for row in rows)
         chosen = default if settings is None else settings
         return compiled(params, images, keys, rows, chosen, mask)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Key, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Key, PyTree, Shaped
 
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.core.pixels import pixel_units
@@ -74,7 +74,7 @@ def validate_count(value: int, key: str, least: int) -> None:
         raise ConfigError(key, value, f"an integer, {least} or more")
 
 
-def validate_search(settings: Any, starts: tuple[str, ...]) -> None:
+def validate_search(settings: PyTree, starts: tuple[str, ...]) -> None:
     """Check the fields that PGD and APGD share, and turn `epsilon` of the frozen dataclass into a float.
 
     Raises:
@@ -122,8 +122,12 @@ def validate_images(images: Images, rank: int | None = None) -> Pixels:
     return jnp.asarray(images)
 
 
-def validate_keys(keys: object, batch: int) -> None:
-    """Raise DataError where `keys` are not typed random keys, one per example: key[batch]."""
+def validate_keys(keys: ArrayLike, batch: int) -> Keys:
+    """Return typed random keys, one per example: key[batch].
+
+    Raises:
+      DataError: integers, another shape, or one key alone.
+    """
     dtype, shape = getattr(keys, "dtype", None), getattr(keys, "shape", None)
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key) or shape != (batch,):
         found = type(keys).__name__ if dtype is None else f"{dtype} of shape {shape}"
@@ -131,6 +135,7 @@ def validate_keys(keys: object, batch: int) -> None:
             f"keys are {found}, expected typed keys of shape ({batch},), one per example, from "
             f"ranjax.core.keys.example_keys or jax.random.split(key, {batch})."
         )
+    return jnp.asarray(keys)
 
 
 def validate_settings(settings: object, names: tuple[str, ...], expected: str) -> None:

@@ -137,7 +137,7 @@ def of_classifier(
     Raises:
       ConfigError: a loss that is unknown or takes other labels, or too few classes for it.
     """
-    known: dict[str, Callable[[jax.Array, Labels], jax.Array]]
+    known: dict[str, Callable[..., jax.Array]]
     known = {"cross_entropy": cross_entropy, "dlr": dlr, "margin": margin}
     multi_hot = jnp.ndim(labels) == 2
     if multi_hot:

@@ -16,21 +16,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree, Shaped
 
 from ranjax.attacks import input_checks, losses, projections
-from ranjax.attacks.ascent import ImageAttack, expand_like, fold_in
+from ranjax.attacks.ascent import ImageAttack, Loss, expand_like, fold_in
 from ranjax.attacks.compile import jitted
+from ranjax.attacks.input_checks import Flags, Images, Keys, Number, PerExample, Pixels
 from ranjax.attacks.pgd import PGD, pgd
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.pixels import to_uint8
 
 # (params, images f32[B, H, W, C]) -> logits f32[B, C]
-Logits = Callable[[Any, jax.Array], jax.Array]
+Logits = Callable[[PyTree, jax.Array], jax.Array]
+Right = Bool[np.ndarray, "batch"]
 
 
 @dataclass(frozen=True)
@@ -80,39 +82,42 @@ class MaskingReport:
 
 def random_search(
     logits_fn: Callable[[jax.Array], jax.Array],
-    images: jax.Array,
-    labels: jax.Array,
-    keys: jax.Array,
-    epsilon: Any,
+    images: Pixels,
+    labels: Shaped[Array, "..."],
+    keys: Keys,
+    epsilon: ArrayLike,
     queries: int = 200,
     norm: str = "linf",
-) -> tuple[jax.Array, jax.Array]:
-    """A black-box attack: random signs on a random share of the pixels, kept where the margin rises. No gradient is
-    used.
+) -> tuple[Pixels, Flags]:
+    """Attack without a gradient: random signs on a random share of the pixels, kept where the margin rises.
 
     The share falls from one half to one in fifty over the queries. Pure and traceable.
 
     Args:
-      logits_fn: ``images -> logits f32[B, C]``. images: f32[B, ...] in [0, 1]. keys: key[B].
+      logits_fn: ``images -> logits f32[B, C]``.
+      images: f32[B, ...] in [0, 1].
       labels: i32[B], or multi-hot f32[B, C], of which the worst class's margin counts (`losses.margin_of_any`).
-      epsilon: a number or as `pgd.PGD` takes it. queries: forward passes.
+      keys: key[B].
+      epsilon: radius in pixel units, a number or an array as `pgd.PGD` takes it.
+      queries: forward passes.
+      norm: "linf" or "l2".
 
     Returns:
-      The images of highest margin f32[B, ...], and bool[B]: misclassified.
+      The images of highest margin, and which are misclassified.
     """
     radius = input_checks.broadcast_per_example(epsilon, images, "epsilon")
     project = projections.linf(radius) if norm == "linf" else projections.l2(radius)
     size = radius if norm == "linf" else radius / images[0].size ** 0.5
     margin_of = losses.margin_of_any if labels.ndim == 2 else losses.margin
 
-    def draw(key: jax.Array, share: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def draw(key: Key[Array, ""], share: Float[Array, ""]) -> tuple[Bool[Array, "*pixels"], Float[Array, "*pixels"]]:
         where, sign = jax.random.split(key)
-        return (
-            jax.random.uniform(where, images.shape[1:], images.dtype) < share,
-            jax.random.rademacher(sign, images.shape[1:], images.dtype),
-        )
+        changed = jax.random.uniform(where, images.shape[1:], images.dtype) < share
+        return changed, jax.random.rademacher(sign, images.shape[1:], images.dtype)
 
-    def query(carry: tuple[jax.Array, jax.Array], now: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+    def query(
+        carry: tuple[Pixels, PerExample], now: tuple[Number, Float[Array, ""]]
+    ) -> tuple[tuple[Pixels, PerExample], None]:
         best, highest = carry
         number, share = now
         changed, signs = jax.vmap(draw, in_axes=(0, None))(fold_in(keys, number), share)
@@ -129,17 +134,17 @@ def random_search(
 
 def check(
     logits_fn: Logits,
-    params: Any,
-    images: Any,
-    labels: Any,
-    keys: jax.Array,
-    settings: Any,
+    params: PyTree,
+    images: Images,
+    labels: Shaped[Array | np.ndarray, "..."],
+    keys: ArrayLike,
+    settings: PyTree,
     *,
     attack: Callable[..., ImageAttack] = pgd,
-    transferred: Any = None,
+    transferred: Images | None = None,
     queries: int = 200,
 ) -> MaskingReport:
-    """Attacks a classifier in the ways that show masked gradients, and says what each showed.
+    """Attack a classifier in the ways that show masked gradients, and report what each showed.
 
     1. The outputs are logits, not probabilities (of multi-hot labels: not all within 0 and 1). 2. Two calls agree. 3.
     No right image has a gradient of exactly 0. 4. The loss rises with the steps, and 5. with epsilon (half, once,
@@ -150,9 +155,11 @@ def check(
     of images is enough.
 
     Args:
-      logits_fn: ``(params, images) -> logits f32[B, C]``, the whole deployed model. params: its parameters.
-      images: f32[B, H, W, C] in [0, 1]. keys: key[B].
+      logits_fn: ``(params, images) -> logits f32[B, C]``, the whole deployed model.
+      params: its parameters.
+      images: f32[B, H, W, C] in [0, 1].
       labels: i32[B], or multi-hot [B, C] of 0 and 1.
+      keys: key[B].
       settings: of the attack whose robust accuracy is to be believed; a number above 0 as epsilon.
       attack: ``(loss_fn, images, keys, settings) -> ImageAttack``.
       transferred: f32[B, H, W, C], adversarial images made on another model within the same ball; None leaves check 8
@@ -163,7 +170,9 @@ def check(
       DataError: images, labels or transferred images that do not fit each other or the ball.
       ConfigError: settings that are targeted or whose epsilon is no number above 0.
     """
+    # Check the input; the values of this batch are concrete.
     images = input_checks.validate_images(images)
+    keys = input_checks.validate_keys(keys, len(images))
     input_checks.validate_count(queries, "queries", 1)
     if getattr(settings, "targeted", False):
         raise ConfigError("targeted", True, "False: the check raises the loss of the label")
@@ -171,13 +180,14 @@ def check(
         raise ConfigError("epsilon", settings.epsilon, "a number above 0")
     labels = _labels(labels, len(images))
 
+    # The model as it stands: two calls on the clean images.
     outputs = np.asarray(logits_fn(params, images))
     if labels.ndim == 2 and labels.shape != outputs.shape:
         raise DataError(f"labels have shape {labels.shape}, the logits {outputs.shape}.")
     again = np.asarray(logits_fn(params, images))
     right = _right(outputs, labels)
 
-    # PGD's step is free of its radius in the check at a huge radius, so it is not part of what is compiled.
+    # The attack at half, once and twice the radius, at a huge one, and a search without gradients. PGD's step is free of its radius in the check at a huge radius, so it is not part of what is compiled.
     general = replace(settings, epsilon=1.0, **({"step_size": 1.0} if isinstance(settings, PGD) else {}))
     run, search = _programs(logits_fn, general, queries, attack)
 
@@ -222,59 +232,59 @@ def check(
 
 @functools.lru_cache(maxsize=16)
 def _programs(
-    logits_fn: Logits, settings: Any, queries: int, attack: Callable[..., ImageAttack] = pgd
-) -> tuple[Callable[..., ImageAttack], Callable]:
-    """The compiled gradient attack and random search; kept, so that a second check does not compile again."""
+    logits_fn: Logits, settings: PyTree, queries: int, attack: Callable[..., ImageAttack] = pgd
+) -> tuple[Callable[..., ImageAttack], Callable[..., tuple[jax.Array, jax.Array]]]:
+    """Return the compiled gradient attack and random search; memoized, so that a second check does not compile again."""
 
-    def loss(params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def loss(params: PyTree, images: Pixels, labels: Array) -> tuple[PerExample, Flags]:
         name = "binary_cross_entropy" if labels.ndim == 2 else "cross_entropy"
         return losses.of_classifier(lambda x: logits_fn(params, x), labels, name)(images)
 
-    def search(params, images, labels, keys, epsilon):
+    def search(params: PyTree, images: Pixels, labels: Array, keys: Keys, epsilon: ArrayLike) -> tuple[Pixels, Flags]:
         return random_search(lambda x: logits_fn(params, x), images, labels, keys, epsilon, queries, settings.norm)
 
-    def unmasked(loss_fn: Any, images: jax.Array, keys: jax.Array, settings: Any, mask: None) -> ImageAttack:
+    def unmasked(loss_fn: Loss, images: Pixels, keys: Keys, settings: PyTree, mask: None) -> ImageAttack:
         del mask  # an attack need not take one
         return attack(loss_fn, images, keys, settings)
 
     return jitted(loss, settings, attack=unmasked), jax.jit(search)
 
 
-def _labels(labels: Any, count: int) -> jax.Array:
-    """i32[B], or f32[B, C] of 0 and 1."""
+def _labels(labels: Shaped[Array | np.ndarray, "..."], count: int) -> Array:
+    """Return labels i32[B], or f32[B, C] of 0 and 1."""
     array = np.asarray(labels)
     if array.ndim not in (1, 2) or len(array) != count:
         raise DataError(
-            f"labels have shape {array.shape}, allowed: {(count,)}, one per image, or multi-hot ({count}, C)."
+            f"labels have shape {array.shape}, expected {(count,)}, one per image, or multi-hot ({count}, C)."
         )
     if array.ndim == 1:
         return jnp.asarray(array, jnp.int32)
     if not np.isin(array, (0, 1)).all():
-        raise DataError(f"labels hold {array[~np.isin(array, (0, 1))][0]:g}, multi-hot ones are 0 or 1.")
+        raise DataError(f"labels hold {array[~np.isin(array, (0, 1))][0]:g}, expected 0 or 1 in multi-hot ones.")
     return jnp.asarray(array, jnp.float32)
 
 
-def _right(outputs: Any, labels: jax.Array) -> np.ndarray:
+def _right(outputs: Float[Array | np.ndarray, "batch classes"], labels: Array | np.ndarray) -> Right:
     return ~np.asarray(losses.is_wrong(jnp.asarray(outputs), labels))
 
 
-def _are_logits(outputs: np.ndarray, several: bool) -> Finding:
+def _are_logits(outputs: Float[np.ndarray, "batch classes"], multi_hot: bool) -> Finding:
     # Probabilities of classes that do not compete need not sum to 1, but none is ever below 0, where logits say "no".
     sums = outputs.sum(-1)
-    within = outputs.min() >= 0 and outputs.max() <= 1
-    probabilities = bool(within and (several or np.all(np.abs(sums - 1) < 1e-3)))
-    told = ", all within 0 and 1" if several else ", rows sum to 1"
-    seen = f"values in [{outputs.min():.3g}, {outputs.max():.3g}]" + (told if probabilities else "")
+    bounded = outputs.min() >= 0 and outputs.max() <= 1
+    probabilities = bool(bounded and (multi_hot or np.all(np.abs(sums - 1) < 1e-3)))
+    why = ", all within 0 and 1" if multi_hot else ", rows sum to 1"
+    seen = f"values in [{outputs.min():.3g}, {outputs.max():.3g}]" + (why if probabilities else "")
     return Finding("outputs are logits, not probabilities", not probabilities, seen)
 
 
-def _agree(first: np.ndarray, second: np.ndarray) -> Finding:
+def _agree(first: Float[np.ndarray, "batch classes"], second: Float[np.ndarray, "batch classes"]) -> Finding:
     difference = float(np.abs(first - second).max())
     seen = f"largest difference {difference:.3g}" + ("" if difference == 0 else "; use transforms.expectation")
     return Finding("two calls agree", difference == 0, seen)
 
 
-def _zero_gradients(white: ImageAttack, right: np.ndarray) -> Finding:
+def _zero_gradients(white: ImageAttack, right: Right) -> Finding:
     if white.gradient_norm.shape[0] == 0:
         return Finding("no gradient is exactly 0", False, "no step was taken")
     zero = (np.asarray(white.gradient_norm[0]) == 0) & right
@@ -287,7 +297,7 @@ def _rises_with_steps(white: ImageAttack) -> Finding:
     return Finding("the loss rises with the steps", bool(trace[-1] > trace[0]), seen)
 
 
-def _rises_with_epsilon(results: list[ImageAttack], right: np.ndarray) -> Finding:
+def _rises_with_epsilon(results: list[ImageAttack], right: Right) -> Finding:
     loss = [float(result.loss.mean()) for result in results]
     accuracy = [float((right & ~np.asarray(result.success)).mean()) for result in results]
     passed = loss[0] <= loss[1] <= loss[2] and loss[0] < loss[2] and accuracy[0] >= accuracy[1] >= accuracy[2]
@@ -295,25 +305,26 @@ def _rises_with_epsilon(results: list[ImageAttack], right: np.ndarray) -> Findin
     return Finding("the loss rises and accuracy falls with epsilon", passed, seen)
 
 
-def _zero_at_huge(huge: ImageAttack, right: np.ndarray, epsilon: float) -> Finding:
+def _zero_at_huge(huge: ImageAttack, right: Right, epsilon: float) -> Finding:
     left = int((right & ~np.asarray(huge.success)).sum())
     return Finding("accuracy is 0 at a huge epsilon", left == 0, f"{left} of {right.size} right at {epsilon:g}")
 
 
-def _beaten(name: str, wrong: np.ndarray, standing: np.ndarray) -> Finding:
+def _beaten(name: str, wrong: Right, standing: Right) -> Finding:
     more = int((standing & wrong).sum())
     return Finding(name, more == 0, f"breaks {more} of {int(standing.sum())} that the gradient attack left right")
 
 
 def _transferred_wrong(
-    logits_fn: Logits, params: Any, images: jax.Array, labels: Any, transferred: Any, settings: PGD
-) -> np.ndarray:
-    moved = input_checks.validate_images(transferred)
-    if moved.shape != images.shape:
-        raise DataError(f"transferred images have shape {moved.shape}, allowed: {images.shape}.")
+    logits_fn: Logits, params: PyTree, images: Pixels, labels: Array | np.ndarray, transferred: Images, settings: PyTree
+) -> Right:
+    attacked = input_checks.validate_images(transferred)
+    if attacked.shape != images.shape:
+        raise DataError(f"transferred images have shape {attacked.shape}, expected {images.shape}.")
     measure = projections.linf_norm if settings.norm == "linf" else projections.l2_norm
-    furthest = float(measure(moved - images).max())
+    furthest = float(measure(attacked - images).max())
     if furthest > settings.epsilon * (1 + 1e-4) + 1e-6:
-        allowed = f"epsilon = {settings.epsilon:.4g}"
-        raise DataError(f"transferred images are off by up to {furthest:.4g}, allowed: {allowed}.")
-    return ~_right(logits_fn(params, moved), labels)
+        raise DataError(
+            f"transferred images are off by up to {furthest:.4g}, expected epsilon = {settings.epsilon:.4g}."
+        )
+    return ~_right(logits_fn(params, attacked), labels)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ranjax.attacks import input_checks
 from ranjax.attacks.ascent import ImageAttack, Loss, expand_like, fold_in
@@ -40,7 +40,7 @@ def minimal_norm(
     loss_fn: Loss,
     images: Images,
     keys: ArrayLike,
-    settings: Any,
+    settings: PyTree,
     epsilons: Sequence[Length],
     *,
     attack: Callable[..., ImageAttack] = pgd,
@@ -62,7 +62,7 @@ def minimal_norm(
     """
     radii = validate_radii(epsilons, settings.norm)
     images = input_checks.validate_images(images)
-    input_checks.validate_keys(keys, images.shape[0])
+    keys = input_checks.validate_keys(keys, images.shape[0])
 
     def at(numbered: tuple[Number, Float[Array, ""]]) -> ImageAttack:
         number, radius = numbered

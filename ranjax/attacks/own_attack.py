@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from ranjax.attacks import input_checks
 from ranjax.attacks.input_checks import Length
@@ -26,7 +25,7 @@ class OwnAttack:
     """
 
     epsilon: Length
-    values: Any
+    values: object
     norm: str = "linf"
     restarts: int = 1
 

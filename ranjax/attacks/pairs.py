@@ -20,12 +20,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped
 
 from ranjax.attacks import losses, transforms
 from ranjax.attacks.ascent import ImageAttack, Loss
@@ -119,18 +119,18 @@ class Pairs(NamedTuple):
     def ascend(
         self,
         loss: Callable[[ImageEncoder], Loss],
-        settings: Any,
+        settings: PyTree,
         initial: ArrayLike | None = None,
     ) -> ImageAttack:
         """Run `image_attack` on ``loss(encoder)``, following the gradient of the surrogate encoder where there is one."""
-        given: dict[str, Any] = {"initial": initial}
+        given: dict[str, object] = {"initial": initial}
         if self.surrogate_fn is not None:
             given["surrogate"] = loss(self.surrogate_fn)
         # An attack need not take what is not used.
         given = {name: value for name, value in given.items() if value is not None}
         return self.image_attack(loss(self.image_fn), self.images, self.keys, settings, **given)
 
-    def attack_image(self, captions: Captions, settings: Any, initial: ArrayLike | None = None) -> ImageAttack:
+    def attack_image(self, captions: Captions, settings: PyTree, initial: ArrayLike | None = None) -> ImageAttack:
         """Attack the image to raise the sum of minus the cosines to caption features."""
         return self.ascend(lambda encode: lambda images: _away(unit(encode(images)), captions), settings, initial)
 
@@ -156,7 +156,7 @@ def _away(image: Float[Array, "batch features"], captions: Captions) -> PerExamp
     return -jnp.sum(image * captions.sum(1), axis=-1)
 
 
-def sep(pairs: Pairs, image_settings: Any, text_settings: Substitution) -> PairAttack:
+def sep(pairs: Pairs, image_settings: PyTree, text_settings: Substitution) -> PairAttack:
     """Attack each side against the clean other side."""
     image = pairs.attack_image(pairs.encode_text(pairs.tokens, pairs.mask), image_settings)
     return pairs.result(image, pairs.attack_text(pairs.encode_image(pairs.images), text_settings))
@@ -164,7 +164,7 @@ def sep(pairs: Pairs, image_settings: Any, text_settings: Substitution) -> PairA
 
 def sequential(
     pairs: Pairs,
-    image_settings: Any,
+    image_settings: PyTree,
     text_settings: Substitution,
     initial: ArrayLike | None = None,
 ) -> PairAttack:
@@ -174,7 +174,7 @@ def sequential(
     return pairs.result(pairs.attack_image(captions, image_settings, initial), attack)
 
 
-def coattack(pairs: Pairs, image_settings: Any, text_settings: Substitution, alpha: float | int = 3.0) -> PairAttack:
+def coattack(pairs: Pairs, image_settings: PyTree, text_settings: Substitution, alpha: float | int = 3.0) -> PairAttack:
     """Run Co-Attack (Zhang et al., ACM MM 2022, arXiv 2206.09391): text first, then the image by divergences.
 
     The image ascends KL(p_img || p_img') + alpha KL(p_t' || p_img'), p = softmax of the L2-normalised embedding;
@@ -197,7 +197,7 @@ def coattack(pairs: Pairs, image_settings: Any, text_settings: Substitution, alp
 
 def sga(
     pairs: Pairs,
-    image_settings: Any,
+    image_settings: PyTree,
     text_settings: Substitution,
     scales: Sequence[float] = transforms.SGA_SCALES,
     noise: float | int = 0.05,
@@ -219,7 +219,7 @@ def sga(
     return pairs.result(image, last._replace(queries=first.queries + last.queries))
 
 
-def image_only(pairs: Pairs, image_settings: Any, text_settings: Substitution) -> PairAttack:
+def image_only(pairs: Pairs, image_settings: PyTree, text_settings: Substitution) -> PairAttack:
     """Attack the image against its clean captions; the text stays."""
     del text_settings
     pairs = pairs._replace(hide_id=None, similarity=None)
@@ -227,7 +227,7 @@ def image_only(pairs: Pairs, image_settings: Any, text_settings: Substitution) -
     return pairs.result(image, pairs.attack_text(pairs.encode_image(pairs.images), Substitution(max_words=0)))
 
 
-def text_only(pairs: Pairs, image_settings: Any, text_settings: Substitution) -> PairAttack:
+def text_only(pairs: Pairs, image_settings: PyTree, text_settings: Substitution) -> PairAttack:
     """Attack the captions against the clean image; the image stays."""
     del image_settings
     attack = pairs.attack_text(pairs.encode_image(pairs.images), text_settings)
@@ -256,7 +256,7 @@ def craft(
     mask: Texts,
     words: Texts,
     keys: ArrayLike,
-    image_settings: Any,
+    image_settings: PyTree,
     text_settings: Substitution,
     candidates: Allowed,
     recipe: str | Callable[..., PairAttack] = "coattack",
@@ -264,7 +264,7 @@ def craft(
     hide_id: int | None = None,
     surrogate_fn: ImageEncoder | None = None,
     image_attack: Callable[..., ImageAttack] = pgd,
-    **options: Any,
+    **options: object,
 ) -> PairAttack:
     """Attack B pairs by one of `RECIPES`; pure, for the caller's jit.
 
@@ -307,8 +307,21 @@ def craft(
             raise ConfigError(f"options of {recipe}", name, f"some of {known}", nearest(name, known))
     lead = tokens.shape[:-1]
     captions, real, slots = (jnp.asarray(x).reshape(-1, tokens.shape[-1]) for x in (tokens, mask, words))
-    search = (keys, candidates, similarity, hide_id, surrogate_fn, image_attack)
-    pairs = Pairs(image_fn, text_fn, table, jnp.asarray(images), captions, real, slots, *search)
+    pairs = Pairs(
+        image_fn=image_fn,
+        text_fn=text_fn,
+        table=jnp.asarray(table),
+        images=jnp.asarray(images),
+        tokens=captions,
+        mask=real,
+        words=slots,
+        keys=jnp.asarray(keys),
+        allowed=candidates,
+        similarity=similarity,
+        hide_id=hide_id,
+        surrogate_fn=surrogate_fn,
+        image_attack=image_attack,
+    )
     result = attack_pairs(pairs, image_settings, text_settings, **options)
     attack = result.text._asdict()
     trace = attack.pop("trace")

@@ -15,12 +15,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
 import optax
-from jaxtyping import ArrayLike
+from jaxtyping import ArrayLike, PyTree
 
 from ranjax.attacks import input_checks, losses, projections, starts
 from ranjax.attacks import steps as step_rules
@@ -88,7 +87,7 @@ def pgd(
     loss_fn: Loss,
     images: Images,
     keys: ArrayLike,
-    settings: Any,
+    settings: PyTree,
     *,
     mask: ArrayLike | None = None,
     surrogate: Loss | None = None,

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike
+from jaxtyping import ArrayLike, PyTree
 
 from ranjax.attacks import apgd, input_checks, losses, pgd, transforms
 from ranjax.attacks.ascent import ImageAttack, KeyedLoss, Loss, fold_in, known, worst_of
@@ -51,7 +50,7 @@ class Preset:
         radius = input_checks.validate_length(epsilon, "epsilon", self.settings.norm)
         return replace(self, settings=self.settings.with_epsilon(radius))
 
-    def jitted(self, loss: Loss) -> Callable[..., Any]:
+    def jitted(self, loss: Loss) -> Callable[..., PyTree]:
         """Return `jitted` of a loss under these settings, with the attack and the transformation meant for them."""
         attack: Callable[..., ImageAttack] = apgd.apgd if isinstance(self.settings, apgd.APGD) else pgd.pgd
         return jitted(loss, self.settings, attack=attack, transform=self.transform)
@@ -148,11 +147,12 @@ def autoattack_lite(
     Raises:
       DataError, ConfigError: as `apgd.apgd`.
     """
-    chosen: Any = get("autoattack-lite").settings if settings is None else settings
+    chosen: PyTree = get("autoattack-lite").settings if settings is None else settings
     input_checks.validate_settings(chosen, ("epsilon", "rho"), "an apgd.APGD")
     if chosen.targeted:
         raise ConfigError("targeted", True, "False: both attacks lead away from the label")
     images = input_checks.validate_images(images)
+    keys = input_checks.validate_keys(keys, images.shape[0])
     first = apgd.apgd(losses.of_classifier(logits_fn, labels), images, fold_in(keys, 0), chosen, mask=mask)
     if jax.eval_shape(logits_fn, images).shape[-1] < 4:
         margin = losses.of_classifier(logits_fn, labels, "margin")

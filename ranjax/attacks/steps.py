@@ -21,7 +21,7 @@ from ranjax.attacks.projections import l2_length, pixel_axes
 
 def sign(size: ArrayLike) -> optax.GradientTransformation:
     """Step by size * sign(g), the steepest ascent under linf. size: a number or an array of the rank of the images."""
-    return optax.stateless(lambda gradient, _: size * jnp.sign(gradient))
+    return optax.stateless(lambda gradient, _: jnp.multiply(size, jnp.sign(gradient)))
 
 
 def normalised_l2(size: ArrayLike) -> optax.GradientTransformation:
@@ -29,7 +29,7 @@ def normalised_l2(size: ArrayLike) -> optax.GradientTransformation:
 
     def update(gradient: Pixels, _: object) -> Pixels:
         length = l2_length(gradient)
-        return size * gradient / jnp.where(length > 0, length, jnp.ones_like(length))
+        return jnp.multiply(size, gradient) / jnp.where(length > 0, length, jnp.ones_like(length))
 
     return optax.stateless(update)
 
@@ -40,7 +40,7 @@ def l1_momentum(decay: ArrayLike) -> optax.GradientTransformation:
     def update(gradient: Pixels, momentum: Pixels, params: object = None) -> tuple[Pixels, Pixels]:
         del params
         length = jnp.sum(jnp.abs(gradient), axis=pixel_axes(gradient), keepdims=True)
-        momentum = decay * momentum + gradient / jnp.where(length > 0, length, jnp.ones_like(length))
+        momentum = jnp.multiply(decay, momentum) + gradient / jnp.where(length > 0, length, jnp.ones_like(length))
         return momentum, momentum
 
     return optax.GradientTransformation(jnp.zeros_like, update)

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+
+from ranjax.core.errors import DataError
 
 
 class Success(NamedTuple):
@@ -20,25 +23,23 @@ class Success(NamedTuple):
     turned_wrong: jax.Array
 
 
-def attack_success(clean_hits: jax.Array, attacked_hits: jax.Array) -> Success:
-    """Attack success from whether each query finds a match among its first k, before and after the attack.
+def attack_success(clean_hits: Array, attacked_hits: Array) -> Success:
+    """Return attack success from whether each query finds a match among its first k, before and after the attack.
 
     Queries that were wrong before count for nothing in `turned_wrong`; those that turn right offset others in
     `recall_drop`.
 
     Args:
-      clean_hits: bool[Q]; attacked_hits: bool[Q].
+      clean_hits, attacked_hits: bool[queries].
 
     Raises:
-      ValueError: shapes or dtypes that do not fit.
+      DataError: shapes or dtypes that do not fit.
     """
-    if clean_hits.ndim != 1 or clean_hits.shape != attacked_hits.shape:
-        raise ValueError(f"hits must both be [Q], got shapes {clean_hits.shape} and {attacked_hits.shape}")
-    if clean_hits.dtype != jnp.bool_ or attacked_hits.dtype != jnp.bool_:
-        raise ValueError(f"hits must be bool, got {clean_hits.dtype} and {attacked_hits.dtype}")
-    queries = jnp.float32(clean_hits.shape[0])
-    clean = jnp.sum(clean_hits, dtype=jnp.float32)
-    attacked = jnp.sum(attacked_hits, dtype=jnp.float32)
+    for hits in (clean_hits, attacked_hits):
+        if hits.ndim != 1 or hits.shape != clean_hits.shape or hits.dtype != jnp.bool_:
+            found = f"{clean_hits.dtype}{list(clean_hits.shape)} and {attacked_hits.dtype}{list(attacked_hits.shape)}"
+            raise DataError(f"hits are {found}, expected bool[Q] both")
+    clean, attacked = (jnp.sum(hits, dtype=jnp.float32) for hits in (clean_hits, attacked_hits))
     lost = jnp.sum(clean_hits & ~attacked_hits, dtype=jnp.float32)
     share = jnp.where(clean > 0, lost / jnp.maximum(clean, 1), jnp.nan)
-    return Success((clean - attacked) / queries, share)
+    return Success((clean - attacked) / jnp.float32(clean_hits.shape[0]), share)

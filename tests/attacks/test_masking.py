@@ -204,7 +204,7 @@ def test_refusals():
     hot = np.zeros((24, 3))
     with pytest.raises(ValueError, match=r"labels have shape \(24, 3\), the logits \(24, 5\)"):
         masking.check(toy.logits, toy.make_params(), IMAGES, hot, KEYS, SETTINGS)
-    with pytest.raises(ValueError, match=r"labels hold 0\.5, multi-hot ones are 0 or 1"):
+    with pytest.raises(ValueError, match=r"labels hold 0\.5, expected 0 or 1 in multi-hot ones"):
         masking.check(toy.logits, toy.make_params(), IMAGES, hot + 0.5, KEYS, SETTINGS)
     with pytest.raises(ValueError, match="off by up to"):
         masking._transferred_wrong(toy.logits, toy.make_params(), jnp.asarray(IMAGES), LABELS, 1 - IMAGES, SETTINGS)

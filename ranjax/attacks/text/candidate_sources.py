@@ -57,8 +57,8 @@ def same_class(lexicon: Lexicon, lists: Lists, groups: Iterable[Sequence[str]]) 
     for column, group in enumerate(groups):
         member[[i for word in group for i in index.get(word.lower(), ())], column] = True
     held = np.asarray(lists)
-    shared = np.any(member[:, None, :] & member[held], axis=-1)
-    known = member.any(1)
+    shared = (member[:, None, :] & member[held]).any(-1)
+    known = np.asarray(member.any(1))
     clash = known[:, None] & known[held] & ~shared
     return jnp.asarray(np.where(clash, -1, held))
 
@@ -151,7 +151,7 @@ def masked_lm_lists(
         value, best = jax.lax.top_k(mean, min(k, number))
         return jnp.where(value > -jnp.inf, best, -1)
 
-    lists = jax.vmap(one)(logits, words)
+    lists = jax.vmap(one)(logits, jnp.asarray(words))
     lists = lists[:, :slots]
     return jnp.pad(lists, ((0, 0), (0, slots - lists.shape[1]), (0, 0)), constant_values=-1)
 

@@ -188,7 +188,7 @@ def lookup(
         same = (table.lengths[entry] == slots.length) & jnp.all(table.pieces[entry] == found, axis=1)
         return jnp.where(same & (slots.length > 0), entry, -1)
 
-    return jax.vmap(one)(tokens, words)
+    return jax.vmap(one)(jnp.asarray(tokens), jnp.asarray(words))
 
 
 def for_rows(

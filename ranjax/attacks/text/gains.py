@@ -81,7 +81,7 @@ def word_gains(
             return jnp.matmul(flat, right.T, precision="highest")
         return jnp.einsum("ld,lkd->lk", flat, right[jnp.maximum(lists, 0)], precision="highest")
 
-    if width == 1:
+    if features.mean is None:  # all candidates are of one piece
         return product(slope, features.own) - before[:, None]
     pieces = jnp.maximum(slots.length, 1)
     mean = jnp.sum(jnp.where(here, present, 0.0), axis=1) / pieces[:, None].astype(table.dtype)

@@ -71,7 +71,7 @@ def importance(
         # An empty slot has nothing to hide; its row must not grow.
         return jax.tree.map(lambda a, b: jnp.where(slots.length[slot] > 0, a, b), new, row)
 
-    rows = Row(tokens, mask, words)
+    table, rows = jnp.asarray(table), Row(tokens, mask, words)
     each = jax.vmap(jax.vmap(hidden, in_axes=(None, 0)), in_axes=(0, None))
     clean = loss_fn(table[tokens], tokens, mask)
     slots = jnp.arange(tokens.shape[1], dtype=jnp.int32)
@@ -133,8 +133,18 @@ def ranked(
     limit = jnp.iinfo(jnp.int32).max if settings.max_queries is None else settings.max_queries
     open_ = candidates.open & (budget > 0)[:, None]
     judged = open_ & (jnp.cumsum(open_, axis=1, dtype=jnp.int32) <= limit)
-    hiding = {"hide_id": hide_id, "pad_id": entries.pad_id, "hide": hide, "forward_rows": settings.forward_rows}
-    rise, clean = importance(loss_fn, table, tokens, mask, words, judged, **hiding)
+    rise, clean = importance(
+        loss_fn,
+        table,
+        tokens,
+        mask,
+        words,
+        judged,
+        hide_id=hide_id,
+        pad_id=entries.pad_id,
+        hide=hide,
+        forward_rows=settings.forward_rows,
+    )
     order = jnp.argsort(-rise, axis=1, stable=True).astype(jnp.int32)
 
     def unspent(state: _State) -> Bool[Array, "batch"]:
