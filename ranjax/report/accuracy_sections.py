@@ -17,7 +17,7 @@ from ranjax.report import entry_labels as labels
 from ranjax.report import figures, paper_claims, worded_findings, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
-from ranjax.report.blocks import Blocks, Findings, Fold, Heading, Panels, Text, heading, legend, missing
+from ranjax.report.blocks import Blocks, Details, Findings, Heading, Panels, Text, heading, legend, missing
 from ranjax.report.book import Book
 from ranjax.report.report_tables import CONDITION, METHOD, NOISE, TASK, Column, Table
 from ranjax.report.stored_results import FIELDS, Results, Row
@@ -223,7 +223,7 @@ def comparisons(book: Book) -> Blocks:
     for metric, chosen in judged.groupby("metric", sort=False):
         summary = f"All {len(chosen)} comparisons in {wording.metric_label(metric)}"
         file = book.csv(f"comparisons_{metric}", chosen, fields)
-        yield Fold(summary, [_comparison_table(chosen, judged), file])
+        yield Details(summary, [_comparison_table(chosen, judged), file])
 
 
 def _comparison_table(frame: pd.DataFrame, among: pd.DataFrame) -> Table:
@@ -242,7 +242,7 @@ def _comparison_table(frame: pd.DataFrame, among: pd.DataFrame) -> Table:
 
 
 def _tested(items: Sequence[Row]) -> list[Row]:
-    """Return the differences whose p is known, metric by metric, with "p_holm" and the verdict after correction."""
+    """Return the differences with a known p, metric by metric, with "p_holm" and the verdict after correction."""
     found = [item for item in worded_findings.judged(items) if "p_holm" in item]
     for item in found:
         item["verdict"] = _HIGHER[item["verdict"]]
@@ -270,7 +270,7 @@ def effects(book: Book) -> Blocks:
         shown = sum(item["verdict"] != _HIGHER[NONE] for item in found)
         if found:
             summary = f"{title}: {shown} of {len(found)} differences are shown"
-            yield Fold(summary, [tables.listing(found, heads, [verdict, _DIFFERENCE, _P_HOLM, _EFFECT])])
+            yield Details(summary, [tables.listing(found, heads, [verdict, _DIFFERENCE, _P_HOLM, _EFFECT])])
     fields = ("kind", "condition", "ratio", "method", "task", "split", "attack", "metric", *_TEST, "seeds", "verdict")
     yield book.csv("effects", every, fields)
 
@@ -287,13 +287,13 @@ def main_tables(book: Book) -> Blocks:
             table, file = tables.main_table(rows, metric), book.csv(f"table_{metric}_{condition}_{task}", rows)
             lower = ", lower is better" if metric in wording.LOWER_IS_BETTER else ""
             opened = metric in wording.PLOTTED and condition == frames.conditions(frame)[0]
-            yield Fold(wording.axis_label(metric) + lower, [cast(Table, table), file], opened)
+            yield Details(wording.axis_label(metric) + lower, [cast(Table, table), file], opened)
         rows = chosen[by_class]
         for column in frames.columns(rows):
             of_images = frames.where(rows, split=column[0], attack=column[1])
             summary = f"AUROC by class, {tables.column_label(column, frames.values(rows, 'attack')).lower()}"
             file = book.csv(f"table_auroc_by_class_{column[0]}_{column[1]}_{condition}_{task}", of_images)
-            yield Fold(summary, [tables.class_table(of_images), file])
+            yield Details(summary, [tables.class_table(of_images), file])
 
 
 def ablation_differences(runs: Sequence[Results]) -> list[Row]:
@@ -396,7 +396,7 @@ def groups(book: Book) -> Blocks:
     group = Column("", lambda row: row["metric"].partition("=")[2], ("metric",))
     for name in dict.fromkeys(metric.removeprefix("accuracy/").partition("=")[0] for metric in every["metric"]):
         chosen = every[every["metric"].str.startswith(f"accuracy/{name}=")]
-        yield Fold(f"Accuracy by {name} (%)", [tables.by_method(chosen, group, images)])
+        yield Details(f"Accuracy by {name} (%)", [tables.by_method(chosen, group, images)])
     yield book.csv("groups", frame, (*FIELDS, "group"))
 
 
@@ -412,12 +412,12 @@ def corruptions(book: Book) -> Blocks:
         yield missing("No mCE: it needs a baseline on the clean encoder that errs under every kind.")
     strength = Column("", lambda row: f"Strength {row['attack'].rpartition('-')[2]}", ("attack",))
     for kind, chosen in accuracy.groupby([attack.rpartition("-")[0] for attack in accuracy["attack"]], sort=False):
-        yield Fold(f"Accuracy (%) under {kind}", [tables.by_method(chosen, strength)])
+        yield Details(f"Accuracy (%) under {kind}", [tables.by_method(chosen, strength)])
     yield book.csv("corruptions", frame)
 
 
 def questions(book: Book) -> Blocks:
-    """Yield open and closed questions, beside the accuracy of the most frequent answer."""
+    """Yield open and closed questions, with the accuracy of the most frequent answer."""
     frame = book.rows[book.rows["task"].astype(str).str.startswith("questions_")]
 
     def title(row: Row) -> str:

@@ -72,7 +72,7 @@ class Pairs(NamedTuple):
     pairs: Sequence[Pair]
 
 
-class Fold(NamedTuple):
+class Details(NamedTuple):
     """Blocks behind a summary that opens them."""
 
     summary: str
@@ -80,7 +80,7 @@ class Fold(NamedTuple):
     open: bool = False
 
 
-Block: TypeAlias = "Heading | Text | File | Files | Panels | Legend | Definitions | Findings | Pairs | Fold | Table"
+Block: TypeAlias = "Heading | Text | File | Files | Panels | Legend | Definitions | Findings | Pairs | Details | Table"
 Blocks: TypeAlias = Iterator[Block]
 
 

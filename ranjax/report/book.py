@@ -1,4 +1,4 @@
-"""The content that a page is made from, and the CSV files that its plots and tables leave beside it."""
+"""The input of a page, and the CSV files of its plots and tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LONGEST_NAME = 80
 
 @dataclass
 class Book:
-    """The content that a page is made from, and the CSV files that its plots and tables leave beside it.
+    """The input of a page, and the CSV files of its plots and tables.
 
     Attributes:
       results: the content of results.json; RAN without one of its parts stands in ``results["ablation"]`` alone.
@@ -47,12 +47,12 @@ class Book:
         return cls(main, rows, run or {}, defaults or {})
 
     def frame(self, name: str, **where: object) -> pd.DataFrame:
-        """Return a list of the results, the items that have a noise ratio, whose fields equal `where`."""
+        """Return the items of a list of the results that have a noise ratio, and the given values of fields."""
         return frames.where(frames.with_ratio(frames.frame_of(self.results.get(name))), **where)
 
     @property
     def chance(self) -> Mapping[str, object]:
-        """The scores of guessing, by metric."""
+        """Return the scores of guessing, by metric."""
         return self.results.get("chance") or {}
 
     def notes(self, clusters: bool = False) -> blocks.Blocks:

@@ -16,7 +16,7 @@ from ranjax.report import figures, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
 from ranjax.report.accuracy_sections import by_family, condition_heading
-from ranjax.report.blocks import Blocks, Fold, Heading, Panels, legend
+from ranjax.report.blocks import Blocks, Details, Heading, Panels, legend
 from ranjax.report.book import Book
 from ranjax.report.report_tables import METHOD, Table
 
@@ -47,7 +47,7 @@ def masking(book: Book) -> Blocks:
     if lines:
         header = [*titles, "Check", "Outcome", "What was seen"]
         table = Table(header, lines, heads=len(heads), breaks=frozenset(breaks - {0}), numeric=False)
-        yield Fold(f"Every check ({len(lines)})", [table])
+        yield Details(f"Every check ({len(lines)})", [table])
     if stored:
         fields = ("condition", "ratio", "method", "verdict", "check_name", "check_passed", "check_detail")
         yield book.csv("masking", stored, fields)
@@ -105,7 +105,7 @@ def confusions(book: Book) -> Blocks:
                     words = f"{labels.method_label(method)}, {title}"
                     plots.append(figures.confusion(counts, classes, words, f"confusion-{key}-{method}-{attack}"))
         summary = f"{wording.capitalized(labels.attack_label(attack, attacks))} images"
-        yield Fold(summary, [Panels(plots)], attack == "none")
+        yield Details(summary, [Panels(plots)], attack == "none")
     fields = ("condition", "ratio", "method", "split", "attack", "truth", "answer", "count")
     stored = [
         {**item, "truth": classes[row], "answer": classes[column], "count": count}

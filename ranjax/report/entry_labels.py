@@ -20,7 +20,7 @@ _OTHER_ATTACKS = {"worst": "worst of all", "transfer": "transferred", "words": "
 
 
 class MethodLabel(NamedTuple):
-    """How a method is shown: its label, its family and style as in `Method`, and the part that an ablation leaves out."""
+    """The appearance of a method: its label, its family and style as in `Method`, and the part that an ablation leaves out."""
 
     label: str
     family: str = "head"
@@ -83,7 +83,7 @@ def method(name: object) -> MethodLabel:
 
 
 def _line(stored: Any) -> Any:
-    """Return matplotlib's line style of what JSON made of it, whose tuples became lists."""
+    """Return a line style of matplotlib as it was before JSON made lists of its tuples."""
     return stored if isinstance(stored, str) else (stored[0], tuple(stored[1]))
 
 

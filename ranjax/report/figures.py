@@ -1,4 +1,4 @@
-"""Plots as inline SVG, the same bytes each time: told apart by colour (Okabe-Ito), marker and line style."""
+"""Plots as inline SVG, the same bytes each time; methods differ by colour (Okabe-Ito), marker and line style."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def render(
       draw: receives a matplotlib Figure.
       width: inches.
       height: inches.
-      label: the content of the plot in words, for those who do not see it.
+      label: the content of the plot in words, for screen readers.
       name: makes the element ids unique in the page, and nothing else.
       layout: matplotlib's layout engine; None where the drawing places its axes itself.
     """
@@ -178,12 +178,12 @@ def swatch(style: Style, name: str) -> Markup:
 
 
 def side_by_side(places: Sequence[float], count: int, share: float) -> tuple[list[float], tuple[float, float]]:
-    """Return by how much each of `count` lines is moved, and the limits of the axis: no point outside or at another's.
+    """Return the shift of each of `count` lines, and the limits of the axis: no point lies outside or on another.
 
     Args:
       places: where the points of all lines are.
       count: how many lines there are.
-      share: of the whole span, how far one line's points stand from the next one's where there is room.
+      share: distance of two lines' points, as a share of the whole span; less where points are close.
     """
     places = sorted(set(places))
     span = places[-1] - places[0] or 1.0
@@ -291,8 +291,8 @@ def curve(
     def draw(axes: Axes) -> None:
         if wording.finite(chance) and limits[0] <= chance * factor <= limits[1]:
             axes.axhline(chance * factor, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
-            place, beside = (1.01, chance * factor), ("axes fraction", "data")
-            axes.annotate("chance", place, xycoords=beside, va="center", color=FAINT, fontsize=8, annotation_clip=False)
+            place, units = (1.01, chance * factor), ("axes fraction", "data")
+            axes.annotate("chance", place, xycoords=units, va="center", color=FAINT, fontsize=8, annotation_clip=False)
         _draw_lines(axes, rows, looks, lambda row: row["ratio"] * 100, shifts, factor)
         axes.set_xticks([ratio * 100 for ratio in ratios], [f"{round(ratio * 100, 4):g}" for ratio in ratios])
         axes.set_xlim(left, right)

@@ -1,4 +1,4 @@
-"""What intervals and tests hold fixed: the choice of few labels, and images of one patient or questions of one image."""
+"""Notes on intervals: the choice of few labels that they hold fixed, and the patients or pictures that they draw."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ranjax.report.wording import capitalized, finite, percent, split_label
 
 
 def few_labels(results: Results) -> str:
-    """Return how few labels a run had and what its intervals hold fixed; empty where all labels were used."""
+    """Return the number of labels of a run that had few, and what its intervals hold fixed; empty where all were used."""
     adapt = (results.get("config") or {}).get("adapt") or {}
     of_methods = [method["data"] for method in results.get("methods") or [] if isinstance(method.get("data"), Mapping)]
     data: Mapping[str, object] = of_methods[0] if of_methods else {}
@@ -29,7 +29,7 @@ def few_labels(results: Results) -> str:
 
 
 def clusters(results: Results) -> str:
-    """Return what is drawn whole on which splits; empty where every image stands alone."""
+    """Return the clusters that are drawn whole, by split; empty where every image stands alone."""
     found = results.get("independent") or {}
     if not found:
         return ""
@@ -39,5 +39,5 @@ def clusters(results: Results) -> str:
 
 
 def tested(results: Results, split: str, count: str) -> str:
-    """Return how many were tested on a split: "107 patients (171 images)", or `count` where each stands alone."""
+    """Return the size of a test split: "107 patients (171 images)", or `count` where each stands alone."""
     return str((results.get("independent") or {}).get(split, count))

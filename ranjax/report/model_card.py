@@ -1,4 +1,4 @@
-"""A model card (README.md) beside an encoder that leaves a run: how it was made, what it does, what it is not for.
+"""The model card (README.md) of an encoder that leaves a run: its making, its figures, its intended use and limits.
 
 Everything in it is read from the run: its resolved config, its data card and, once evaluated, the rows of results.json.
 """
@@ -152,9 +152,9 @@ def _figures(facts: Facts) -> str:
     for row in found:
         where = (row["method"], row["task"], row["split"], row["attack"], row["metric"])
         lines.append(f"| {' | '.join(where)} | {wording.estimate(row)} | {row['n']} |")
-    held = "From the run's results.json; 95 % bootstrap intervals where given. Accuracies and recalls in per cent; "
-    held += "n counts test images, or patients where several are of one."
-    return held + "\n\n" + "\n".join(lines)
+    source = "From the run's results.json; 95 % bootstrap intervals where given. Accuracies and recalls in per cent; "
+    source += "n counts test images, or patients where several are of one."
+    return source + "\n\n" + "\n".join(lines)
 
 
 def _chosen(facts: Facts) -> list[Row]:

@@ -148,7 +148,7 @@ def _is_long_list(value: object) -> bool:
 
 
 def write_files(out_dir: Path, html: str, data: Mapping[str, str]) -> Path:
-    """Write the CSV files, then index.html: the page never stands beside figures of another run."""
+    """Write the CSV files, then index.html, so that the page never stands with figures of another run."""
     folder = out_dir / "data"
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("*.csv"):

@@ -1,4 +1,4 @@
-"""What the abstract of the study claims, held against the figures of runs: shown, the opposite shown, or not shown.
+"""The claims of the study's abstract, judged by the figures of runs: shown, the opposite shown, or not shown.
 
 Which figures stand for a claim is settled here by fixed rules that look at no outcome: the conditions of the first recipe,
 the least and the highest noise ratio, the linear probe and zero-shot for what noise does, RAN against the other heads
@@ -33,7 +33,7 @@ _MODERATE = 0.1
 
 
 class _Key(NamedTuple):
-    """What tells one difference of a run from another."""
+    """The fields that identify a difference of a run."""
 
     kind: str | None
     condition: str | None
@@ -68,7 +68,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """One of `SHOWN`, `OPPOSITE` and `NOT_SHOWN`."""
+        """Return one of `SHOWN`, `OPPOSITE` and `NOT_SHOWN`."""
         if not wording.has_interval(self.item) or (self.p_holm is not None and not self.p_holm < _LEVEL):
             return NOT_SHOWN
         low, high = sorted((self.wanted * self.item["low"], self.wanted * self.item["high"]))

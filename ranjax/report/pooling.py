@@ -21,7 +21,7 @@ from ranjax.report import entry_labels as labels
 from ranjax.report import figures, interval_notes, old_configs, paper_claims, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
-from ranjax.report.blocks import Blocks, Fold, Heading, Panels, Text, missing
+from ranjax.report.blocks import Blocks, Details, Heading, Panels, Text, missing
 from ranjax.report.book import Book
 from ranjax.report.report_tables import Table
 from ranjax.report.stored_results import CELL, FIELDS, Results, Row
@@ -130,7 +130,7 @@ def over_runs(runs: Sequence[Results], names: Sequence[str], book: Book) -> Bloc
         draw = functools.partial(_accuracy_panels, chosen, runs[0].get("chance") or {}, key)
         yield from sections.by_family(frames.values(chosen, "method"), key, draw, level=4)
     for title, table in list(_tables(runs))[1:]:
-        yield Fold(title, [table])
+        yield Details(title, [table])
     yield book.csv("over_runs", frame, (*FIELDS, "group", "runs"))
     yield from list(sections.ablation(book, "ablation_over_runs", runs))[1:]
 

@@ -14,7 +14,7 @@ from ranjax.report import entry_labels as labels
 from ranjax.report import interval_notes, old_configs, pictures, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
-from ranjax.report.blocks import Blocks, Definitions, Files, Fold, Heading, Pairs, Text, missing
+from ranjax.report.blocks import Blocks, Definitions, Details, Files, Heading, Pairs, Text, missing
 from ranjax.report.book import Book
 from ranjax.report.report_tables import METHOD, Column, Table
 from ranjax.report.stored_results import Results, Row
@@ -102,7 +102,7 @@ def fitted(book: Book) -> Blocks:
         _fact("Epochs chosen", "epochs"),
     ]
     table = tables.listing(rows, [*tables.condition_and_noise(frame), METHOD], columns, numeric=False)
-    yield Fold(f"{len(rows)} fits", [table])
+    yield Details(f"{len(rows)} fits", [table])
     fields = ("condition", "ratio", "method", "trained", "rate", "strength", "tried", "validation", "epochs")
     yield book.csv("fitted", rows, fields)
     notes: dict[str, list[str]] = {}
@@ -162,11 +162,11 @@ def config(book: Book) -> Blocks:
     content, both = book.results.get("config") or {}, frozenset({0, 1})
     if keys := old_configs.flat(content):
         table = Table(["Key", "Value"], keys, numeric=False, code=both)
-        yield Fold(f"{len(keys)} keys as this run had them", [table])
+        yield Details(f"{len(keys)} keys as this run had them", [table])
     if later := list(old_configs.added_since(content, book.defaults).items()):
         words = f"{len(later)} keys that this version has and the run's config lacks, with today's defaults"
         table = Table(["Key", "Default today"], later, numeric=False, code=both)
-        yield Fold(words, [Text(old_configs.AS_TODAY, "caption"), table])
+        yield Details(words, [Text(old_configs.AS_TODAY, "caption"), table])
 
 
 def versions(book: Book) -> Blocks:
@@ -178,5 +178,5 @@ def versions(book: Book) -> Blocks:
 
 
 def data(book: Book) -> Blocks:
-    """Yield the CSV files that the book has kept so far."""
+    """Yield the CSV files of the sections above."""
     yield Files(sorted(book.files))

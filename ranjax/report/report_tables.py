@@ -120,7 +120,7 @@ def cross_table(
 
     Args:
       frame: pooled rows.
-      heads: the columns that name a line, and by whose fields lines are ordered.
+      heads: the columns that name a line; lines are ordered by their fields.
       across: writes the header's cell of a row, and names the fields by which columns are ordered.
       cell: writes the row of a line and column, or None where there is none.
       best_of: "line" or "column": among which cells the best one is set off; those of a column are of one noise ratio.
@@ -164,7 +164,7 @@ def by_method(
 
 
 def best(cells: Sequence[Row | None]) -> int | None:
-    """Return the index of the cell whose whole interval lies beyond every other cell's, or None.
+    """Return the index of the cell with an interval that lies beyond every other cell's, or None.
 
     A single cell has nothing to be better than; a cell without an interval decides that none is best.
     """

@@ -43,25 +43,25 @@ def records(frame: pd.DataFrame) -> list[Row]:
 
 
 def where(frame: pd.DataFrame, **fields: object) -> pd.DataFrame:
-    """Return the rows whose fields equal `fields`."""
+    """Return the rows that have these values of fields."""
     for name, value in fields.items():
         frame = frame[frame[name] == value]
     return frame
 
 
 def first(frame: pd.DataFrame, **fields: object) -> Row | None:
-    """Return the first row whose fields equal `fields`, or None."""
+    """Return the first row that has these values of fields, or None."""
     found = where(frame, **fields)
     return records(found.head(1))[0] if len(found) else None
 
 
 def with_interval(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows whose interval has two ends that are numbers."""
+    """Return the rows with an interval, its two ends numbers."""
     return frame.loc[[wording.has_interval(row) for row in records(frame)]]
 
 
 def with_ratio(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows whose noise ratio is a number."""
+    """Return the rows with a noise ratio that is a number."""
     return frame.loc[[wording.finite(ratio) for ratio in frame["ratio"]]]
 
 

@@ -16,7 +16,7 @@ from ranjax.report import figures, interval_notes, old_configs, page, pooling, r
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
 from ranjax.report.accuracy_sections import SIGNS, by_family, findings
-from ranjax.report.blocks import Blocks, Fold, Heading, Panels, Text, missing
+from ranjax.report.blocks import Blocks, Details, Heading, Panels, Text, missing
 from ranjax.report.book import Book
 from ranjax.report.report_tables import CONDITION, METHOD, NOISE, TASK, Column, Table
 from ranjax.report.stored_results import FIELDS, Results, Row, load, load_results
@@ -62,7 +62,7 @@ def write_comparison(workdirs: Sequence[Path], out_dir: Path, defaults: Mapping[
     """Write index.html and data/*.csv that show runs side by side, and return the path of index.html.
 
     Args:
-      workdirs: folders of finished runs, two or more; the first is the one that the others are held against.
+      workdirs: folders of finished runs, two or more; the others are compared with the first.
       out_dir: where the page goes.
       defaults: the configuration keys of this version with their defaults, for runs of earlier versions.
 
@@ -197,7 +197,7 @@ def _tables(runs: Sequence[Run], book: Book) -> Blocks:
             first = {_cell(row): row for row in frames.records(frames.where(chosen, run=runs[0].name))}
             table = tables.cross_table(chosen, heads, _BY_RUN, functools.partial(_against, first), columns=columns)
             file = book.csv(f"compare_{metric}_{split}_{attack}", chosen, ("run", *FIELDS))
-            yield Fold(_title(metric, split, attack, attacks), [table, file], metric == "accuracy")
+            yield Details(_title(metric, split, attack, attacks), [table, file], metric == "accuracy")
 
 
 _BY_RUN = Column("", lambda row: row["run"], ("run",))

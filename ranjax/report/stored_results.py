@@ -1,4 +1,4 @@
-"""The content of results.json: how it is read, and one row a cell where a cell has a row for each head seed."""
+"""Reading results.json, and pooling rows of head seeds into one row a cell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ranjax.report import wording
 SCHEMA = 1
 FIELDS = ("condition", "ratio", "method", "task", "split", "attack", "seed", "metric", "value", "low", "high", "n")
 CELL = ("condition", "ratio", "method", "task", "split", "attack", "metric")
-"""The fields that tell one figure of a run from another."""
+"""The fields that identify a figure of a run."""
 Results = Mapping[str, Any]
 """The content of a results.json, or of a run.json."""
 

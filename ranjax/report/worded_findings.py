@@ -223,7 +223,11 @@ def _noise_findings(frame: pd.DataFrame, effects: pd.DataFrame) -> list[Finding]
 def headlines(results: Results) -> list[Finding]:
     """Return the findings at the head of the page, in this order: attack, chance, upstream noise, RAN, caution.
 
-    Which figures are worded is settled by fixed rules that look at no outcome; none is worded without its interval.
+    Which figures are worded is settled by fixed rules that look at no outcome; none is worded without its interval. The
+    last one says how many comparisons were made and how to read them. Empty where nothing has an interval.
+
+    Args:
+      results: the content of results.json.
     """
     with labels.labels_of([results]):
         frame = frames.rows_frame(results.get("rows"))
@@ -238,16 +242,3 @@ def headlines(results: Results) -> list[Finding]:
         ]
         found += [Finding(item["verdict"], worded(item, among), "Between methods") for item in chosen]
         return found + _caution(compared, len(chosen))
-
-
-def findings(results: Results) -> list[str]:
-    """Return the worded findings of a run.
-
-    Args:
-      results: the content of results.json.
-
-    Returns:
-      Sentences. Each has its 95 % interval and says "above", "below" or that no difference is shown; the last says
-      how many comparisons were made and what that means. Empty where nothing has an interval.
-    """
-    return [finding.text for finding in headlines(results)]

@@ -1,4 +1,4 @@
-"""How names and numbers are written, once for the page, the plots, the findings and the terminal."""
+"""Names and numbers as text, the same on the page, in plots, in findings and in the terminal."""
 
 from __future__ import annotations
 

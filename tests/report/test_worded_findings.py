@@ -7,8 +7,12 @@ from ranjax.report import worded_findings as findings
 from . import fake
 
 
+def _sentences(results):
+    return [one.text for one in findings.headlines(results)]
+
+
 def _sentence(comparison, **results):
-    return findings.findings({"comparisons": [comparison], **results})[0]
+    return _sentences({"comparisons": [comparison], **results})[0]
 
 
 def test_above():
@@ -42,10 +46,9 @@ def test_other_metrics_have_their_own_unit():
 
 def test_nothing_is_worded_without_an_interval():
     assert (
-        findings.findings({"comparisons": [fake.comparison(0.1, None, None)], "rows": [fake.row(low=None, high=None)]})
-        == []
+        _sentences({"comparisons": [fake.comparison(0.1, None, None)], "rows": [fake.row(low=None, high=None)]}) == []
     )
-    assert findings.findings({}) == []
+    assert _sentences({}) == []
 
 
 def test_every_finding_but_the_caution_has_an_interval(results):
@@ -90,7 +93,7 @@ def test_condition_and_attack_are_named_where_they_vary():
         fake.comparison(0.1, 0.05, 0.15, condition="gaussian"),
         fake.comparison(0.1, 0.05, 0.15, attack="apgd"),
     ]
-    said = findings.findings({"comparisons": items})
+    said = _sentences({"comparisons": items})
     assert "(condition joint)" in said[0]
     assert "attacked (PGD) accuracy" in said[0]
     assert "(condition gaussian)" in said[1]
@@ -116,7 +119,7 @@ def test_zero_shot_against_chance(value, low, high, words):
 )
 def test_upstream_noise_is_worded_as_different_only_where_intervals_lie_apart(low, high, words):
     noisy = fake.row(condition="joint", ratio=0.1, value=(low + high) / 2, low=low, high=high)
-    said = findings.findings({"rows": [fake.row(), noisy]})
+    said = _sentences({"rows": [fake.row(), noisy]})
     assert len(said) == 1
     assert f"At 10 % noise the clean accuracy of LP {words} without upstream noise" in said[0]
 
@@ -142,7 +145,7 @@ def test_a_difference_that_falls_to_the_correction_is_not_called_one():
     items = [fake.comparison(0.031, 0.012, 0.050, p=0.04, b=b) for b in ("lp", "mlp")]
     kept = findings.judged(items)
     assert [(item["alone"], item["verdict"]) for item in kept] == [("above", "none")] * 2
-    said = findings.findings({"comparisons": items})
+    said = _sentences({"comparisons": items})
     assert "no difference between RAN and LP is shown" in said[0]
     assert "(95 % interval 1.2 to 5.0 points; it does not stand after correction)" in said[0]
     assert "2 intervals lie above zero" in said[-1]
@@ -155,7 +158,7 @@ def test_a_difference_that_falls_to_the_correction_is_not_called_one():
 )
 def test_the_attack_is_worded_by_what_it_did(low, high, words):
     hit = fake.row(attack="pgd", value=(low + high) / 2, low=low, high=high)
-    assert words in findings.findings({"rows": [fake.row(), hit]})[0]
+    assert words in _sentences({"rows": [fake.row(), hit]})[0]
 
 
 def test_holm_against_hand_computed_values():

@@ -16,7 +16,7 @@ from ranjax.run.stages import inputs as common
 
 
 def write_card(context: Context, condition: str, results: Results | None = None) -> None:
-    """Write README.md beside the encoder of an upstream condition; with `results`, the figures of its evaluation too."""
+    """Write README.md into the encoder's folder of an upstream condition; with `results`, also the figures of its evaluation."""
     folder = common.encoder_folder(context, condition)
     parameters = context.manifest_of(f"pretrain/{condition}")["parameters"] if results else _count(context, folder)
     files.write_text(folder / model_card.FILE, model_card.write(facts(context, condition, folder, parameters, results)))
@@ -51,8 +51,8 @@ def _start(folder: str, whole: bool) -> str:
         head = card.read_text(errors="replace").split("---")[1:2]
         lines = [line.partition(":")[2].strip() for part in head for line in part.splitlines() if "license" in line]
         found = lines[-1] if lines else found
-    what = "the checkpoint" if whole else "a new image tower beside the text tower"
-    return f"{what} `{name}` (licence: {found})"
+    kind = "the checkpoint" if whole else "a new image tower beside the text tower"
+    return f"{kind} `{name}` (licence: {found})"
 
 
 def _count(context: Context, folder: Path) -> int:

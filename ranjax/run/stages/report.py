@@ -159,16 +159,16 @@ def _png(image: np.ndarray) -> str:
 
 
 def _card(context: Context) -> dict[str, object]:
-    """Return the data card with the numbers of records, kept and left out."""
+    """Return the data card with the numbers of records used and left out."""
     prepared, manifest = common.data(context).prepared, context.manifest_of("prepare")
     reasons: dict[str, int] = {}
     for exclusion in manifest["exclusions"]:
         reasons[exclusion["reason"]] = reasons.get(exclusion["reason"], 0) + 1
-    kept = {name: f"{count} records" for name, count in manifest["counts"].items()}
+    records = {name: f"{count} records" for name, count in manifest["counts"].items()}
     left_out = {reason: f"{count} records" for reason, count in sorted(reasons.items())} or "nothing"
     return {
         **prepared.card,
-        "records": kept,
+        "records": records,
         "left out": left_out,
         "reports cut to the token limit": manifest["truncated_reports"],
         "fingerprint": prepared.fingerprint,
