@@ -21,7 +21,7 @@ def get_config(mode=""):
         for split in ("train", "adapt", "validation", "test", "ood_test"):
             config.data.radiographs[split] = 96
         config.pretrain.steps, config.pretrain.log_every, config.pretrain.batch_size = 6, 3, 32
-        config.model.vision_layers = config.model.text_layers = 1
+        config.model.vit.layers = config.model.text_transformer.layers = 1
         config.noise.pgd.steps = config.adapt.attack_steps = config.evaluate.pgd.steps = 2
         config.noise.ratios = (0.0, 0.3)
         config.adapt.seeds, config.adapt.epochs = 2, 3

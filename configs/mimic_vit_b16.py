@@ -19,8 +19,9 @@ def get_config():
     config.text.max_length = 128
     config.text.max_vocabulary = 30_000
     model = config.model
-    model.patch_size, model.vision_width, model.vision_layers, model.vision_heads = 16, 768, 12, 12
-    model.text_width, model.text_layers, model.text_heads, model.embed_dim = 512, 12, 8, 512
+    model.vit.patch_size, model.vit.width, model.vit.layers, model.vit.heads = 16, 768, 12, 12
+    text = model.text_transformer
+    text.width, text.layers, text.heads, model.embed_dim = 512, 12, 8, 512
     model.compute_dtype = "bfloat16"
     config.pretrain.batch_size = BATCH
     config.pretrain.steps = EPOCHS * PAIRS // BATCH

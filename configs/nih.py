@@ -63,7 +63,7 @@ def get_config(mode=""):
     elif mode == "smoke":
         config.quick_compile = True
         config.pretrain.steps, config.pretrain.log_every = 6, 3
-        config.model.vision_layers = config.model.text_layers = 1
+        config.model.vit.layers = config.model.text_transformer.layers = 1
         config.noise.pgd.steps = config.adapt.attack_steps = config.evaluate.pgd.steps = 2
         config.noise.ratios = (0.0, 0.3)
         config.adapt.seeds, config.adapt.epochs = 2, 3

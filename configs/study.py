@@ -62,11 +62,11 @@ def get_config(mode=""):
     elif mode == "smoke":
         config.quick_compile = True
         data = config.data.radiographs
-        config.data.image_size, config.model.patch_size = 32, 16
+        config.data.image_size, config.model.vit.patch_size = 32, 16
         data.train, data.adapt, data.validation, data.test, data.ood_test = 48, 64, 32, 32, 24
         config.pretrain.steps, config.pretrain.batch_size = 6, 16
-        config.model.vision_layers = config.model.text_layers = 1
-        config.model.vision_width = config.model.text_width = config.model.embed_dim = 32
+        config.model.vit.layers = config.model.text_transformer.layers = 1
+        config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 32
         noise.ratios, noise.controls, noise.control_ratios = (0.0, 0.3), ("gaussian",), (0.0,)
         noise.pgd.steps, noise.max_words, noise.top_k = 2, 1, 2
         noise.shard_size = noise.batch_size = 8

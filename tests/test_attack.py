@@ -41,7 +41,7 @@ def given(tmp_path_factory):
     with (folder / "reports.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("image", "text"), *zip(names, REPORTS)])
     tokenizer = Tokenizer.build(REPORTS, max_size=64)
-    config = models.DualEncoderConfig(
+    config = models.clip(
         vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, bos_id=tokenizer.bos_id, pad_id=tokenizer.pad_id,
         image_size=16, patch_size=8, vision_width=16, vision_layers=1, vision_heads=2, text_width=16, text_layers=1,
         text_heads=2, max_length=24, embed_dim=8,

@@ -119,7 +119,7 @@ def test_a_tuple_of_another_type_is_refused(config, key, value):
 
 def test_sizes_that_given_weights_decide_are_named_and_no_others(config):
     assert configs.notes(config) == []
-    for name in ("embed_dim", "vision_width", "text_layers"):
+    for name in ("embed_dim", "vit.width", "text_transformer.layers"):
         configs.override(config, f"model.{name}", "64")
     assert configs.notes(config) == []
     configs.override(config, "model.weights", "clip")
@@ -128,9 +128,11 @@ def test_sizes_that_given_weights_decide_are_named_and_no_others(config):
     assert "model.embed_dim = 64 is not used: model.weights = 'clip' decides it" in said
     configs.override(config, "model.weights", "")
     configs.override(config, "model.text_weights", "bert")
-    assert configs.notes(config) == ["model.text_layers = 64 is not used: model.text_weights = 'bert' decides it"]
+    assert configs.notes(config) == [
+        "model.text_transformer.layers = 64 is not used: model.text_weights = 'bert' decides it"
+    ]
     configs.override(config, "model.image_weights", "resnet")
-    assert [note.split()[0] for note in configs.notes(config)] == ["model.text_layers", "model.vision_width"]
+    assert [note.split()[0] for note in configs.notes(config)] == ["model.text_transformer.layers", "model.vit.width"]
 
 
 def test_a_variant_has_its_bases_settings_but_for_what_it_changes(config):
@@ -176,8 +178,8 @@ def test_a_config_file_with_a_wrong_type_or_a_missing_key_is_refused(config):
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"model.vision_heads": "5"}, "model.vision_heads"),
-        ({"model.patch_size": "7"}, "model.patch_size"),
+        ({"model.vit.heads": "5"}, "model.vit.heads"),
+        ({"model.vit.patch_size": "7"}, "model.vit.patch_size"),
         ({"pretrain.batch_size": "100000"}, "pretrain.batch_size"),
         ({"data.source": "set"}, "data.set.name"),
         ({"data.source": "set", "data.set.name": "table"}, "data.set.data_dir"),

@@ -42,9 +42,9 @@ def tiny(**noise_keys):
     config.data.image_size = 32
     data.train, data.adapt, data.validation, data.test, data.ood_test = 48, 16, 16, 16, 16
     config.pretrain.steps, config.pretrain.batch_size = 6, 16
-    config.model.vision_layers = config.model.text_layers = 1
-    config.model.patch_size = 16
-    config.model.vision_width = config.model.text_width = config.model.embed_dim = 24
+    config.model.vit.layers = config.model.text_transformer.layers = 1
+    config.model.vit.patch_size = 16
+    config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 24
     config.noise.ratios = (0.0, 0.3)
     config.noise.pgd.steps, config.noise.max_words, config.noise.top_k = 2, 1, 2
     config.noise.shard_size = config.noise.batch_size = 2
@@ -370,12 +370,10 @@ def test_a_checkpoint_of_the_user_goes_through_with_its_tokenizer_at_another_ima
     if kind == "vision_bert":
         tokenizer, weights = Tokenizer.load(weights), tmp_path / "model"
         bert = models.BertConfig(
-            vocab_size=tokenizer.vocab_size, width=24, layers=1, heads=2, mlp_width=48, max_length=60, pooler=True
+            vocab_size=tokenizer.vocab_size, width=24, layers=1, heads=2, mlp_width=48, max_length=60, pooling="pooler"
         )
         image = models.ViTConfig(image_size=32, patch_size=16, width=24, layers=1, heads=2, mlp_width=48)
-        config = models.TowersConfig(
-            image=image, text=models.BertTextConfig(bert=bert), embed_dim=16, layout="vision-text-dual-encoder"
-        )
+        config = models.DualEncoderConfig(image=image, text=bert, embed_dim=16, layout="vision-text-dual-encoder")
         models.save(weights, *models.split(models.DualEncoder(config, nnx.Rngs(0))))
         tokenizer.save(weights / "tokenizer.json")
     config = tiny()

@@ -26,9 +26,9 @@ def made(tmp_path_factory):
     config.data.image_size = 32
     data.train, data.adapt, data.validation, data.test, data.ood_test = 48, 40, 24, 16, 16
     config.pretrain.steps, config.pretrain.batch_size = 2, 16
-    config.model.vision_layers = config.model.text_layers = 1
-    config.model.patch_size = 16
-    config.model.vision_width = config.model.text_width = config.model.embed_dim = 24
+    config.model.vit.layers = config.model.text_transformer.layers = 1
+    config.model.vit.patch_size = 16
+    config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 24
     config.noise.ratios = (0.0,)
     config.adapt.methods = ("lora", "fft", "lp_filter")
     config.adapt.seeds = 2

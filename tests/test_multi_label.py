@@ -22,12 +22,12 @@ def get_config(mode=""):
     config = default_config()
     config.quick_compile = True
     data, adapt, evaluate = config.data.radiographs, config.adapt, config.evaluate
-    config.data.image_size, config.model.patch_size = 32, 16
+    config.data.image_size, config.model.vit.patch_size = 32, 16
     data.train, data.adapt, data.validation, data.test, data.ood_test = 32, 96, 48, 48, 24
     data.multiple_downstream = 0.5
     config.pretrain.steps, config.pretrain.batch_size = 2, 16
-    config.model.vision_layers = config.model.text_layers = 1
-    config.model.vision_width = config.model.text_width = config.model.embed_dim = 32
+    config.model.vit.layers = config.model.text_transformer.layers = 1
+    config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 32
     config.noise.ratios = (0.0,)
     adapt.task, adapt.shots, adapt.class_weights, adapt.metric = "multi", 4, "balanced", "auroc"
     adapt.methods, adapt.seeds, adapt.epochs, adapt.attack_steps = ("lp", "ran", "ran_lora"), 2, 2, 1

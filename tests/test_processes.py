@@ -28,8 +28,8 @@ def get_config():
     config.pretrain.steps, config.pretrain.batch_size = 6, 8
     config.pretrain.checkpoint_every, config.pretrain.log_every = 2, 2
     config.pretrain.keep_best = 1
-    config.model.vision_layers = config.model.text_layers = 1
-    config.model.vision_width = config.model.text_width = config.model.embed_dim = 24
+    config.model.vit.layers = config.model.text_transformer.layers = 1
+    config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 24
     config.noise.ratios = (0.0, 0.5)
     config.noise.pgd.steps, config.noise.max_words, config.noise.top_k = 2, 1, 2
     config.noise.shard_size, config.noise.batch_size = 8, 4

@@ -27,10 +27,10 @@ def get_config(mode=""):
     config = default_config()
     config.quick_compile = True
     config.data.source, config.data.prepared.dir = "prepared", {folder!r}
-    config.data.image_size = config.model.patch_size = 16
+    config.data.image_size = config.model.vit.patch_size = 16
     config.pretrain.steps, config.pretrain.batch_size = 2, 16
-    config.model.vision_layers = config.model.text_layers = 1
-    config.model.vision_width = config.model.text_width = config.model.embed_dim = 32
+    config.model.vit.layers = config.model.text_transformer.layers = 1
+    config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 32
     config.noise.ratios = (0.0,)
     config.adapt.methods, config.adapt.seeds = ("lp", "ran", "lp_image", "lp_question"), 1
     config.adapt.epochs, config.adapt.attack_steps = 60, 1

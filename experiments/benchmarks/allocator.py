@@ -23,10 +23,10 @@ def measure(keep: bool, steps: int) -> dict[str, float]:
     import jax.numpy as jnp
     from flax import nnx
 
-    from ranjax.models import DualEncoder, DualEncoderConfig, split
+    from ranjax.models import DualEncoder, clip, split
     from ranjax.objectives.contrastive import info_nce
 
-    config = DualEncoderConfig(
+    config = clip(
         vocab_size=400, eos_id=4, image_size=64, patch_size=16, vision_width=128, vision_layers=4, vision_heads=4,
         text_width=96, text_layers=1, text_heads=4, max_length=60, embed_dim=128,
     )  # fmt: skip

@@ -197,11 +197,12 @@ def products(config: Any, gradients: int, forwards: int) -> float:
     A gradient is a forward pass and as many products again on the way back. The last block needs keys and values of all
     tokens, but queries, output and MLP of one.
     """
-    width, layers, tokens = config.vision_width, config.vision_layers, config.patches + 1
-    linear = 2 * (4 * width**2 + 2 * width * config.vision_mlp_width)
+    image = config.image
+    width, layers, tokens = image.width, image.layers, image.grid**2 + 1
+    linear = 2 * (4 * width**2 + 2 * width * image.mlp_width)
     mixing = 4 * tokens * width
     last = tokens * 2 * 2 * width**2 + (linear - 4 * width**2) + mixing
-    patches = config.patches * 2 * config.patch_size**2 * config.channels * width
+    patches = image.grid**2 * 2 * image.patch_size**2 * image.channels * width
     forward = patches + (layers - 1) * tokens * (linear + mixing) + last + 2 * width * config.embed_dim
     return (2 * gradients + forwards) * forward / 1e9
 
@@ -220,7 +221,7 @@ def prepare(folder: Path, workload: str) -> None:
         "image_size": 224, "patch_size": 32, "vision_width": 768, "vision_layers": 12, "vision_heads": 12,
         "text_width": 512, "text_layers": 1, "text_heads": 8, "embed_dim": 512, "channels": 3,
     }  # fmt: skip
-    config = models.DualEncoderConfig(vocab_size=400, eos_id=1, bos_id=2, pad_id=0, max_length=32, **shape)
+    config = models.clip(vocab_size=400, eos_id=1, bos_id=2, pad_id=0, max_length=32, **shape)
     models.save(folder, *models.split(models.DualEncoder(config, nnx.Rngs(0))))
     rows = 16 if small else 4
     rng = np.random.default_rng(0)

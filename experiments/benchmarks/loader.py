@@ -147,7 +147,7 @@ def time_step(folder: Path, threads: int, steps: int = 3) -> tuple[float, float]
     from experiments.benchmarks.file_source import FileSource
     from ranjax.data.batches import Batches
     from ranjax.data.text.tokenizer import Tokenizer
-    from ranjax.models import DualEncoder, DualEncoderConfig, split
+    from ranjax.models import DualEncoder, clip, split
     from ranjax.training import loop
     from ranjax.training.contrastive_step import make_step
     from ranjax.training.optimizer import AdamWSettings, adamw
@@ -158,7 +158,7 @@ def time_step(folder: Path, threads: int, steps: int = 3) -> tuple[float, float]
     tokenizer = Tokenizer.build(reports, max_size=64)
     files = FileSource(paths, reports, image_size=224)
     batches = Batches(files, 32, seed=0, tokenizer=tokenizer, length=77, memory_limit=0, threads=threads)
-    shape = DualEncoderConfig(
+    shape = clip(
         vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, image_size=224, patch_size=32, vision_width=768,
         vision_layers=12, vision_heads=12, text_width=512, text_layers=12, text_heads=8, max_length=77, embed_dim=512,
     )  # fmt: skip

@@ -175,7 +175,7 @@ def prepare(folder: Path, shape: str) -> dict[str, float]:
         "image_size": 224, "patch_size": 32, "vision_width": 768, "vision_layers": 12, "vision_heads": 12,
         "text_width": 64, "text_layers": 1, "text_heads": 1, "embed_dim": 512, "channels": 3,
     }  # fmt: skip
-    config = models.DualEncoderConfig(vocab_size=400, eos_id=1, bos_id=2, pad_id=0, max_length=32, **fields)
+    config = models.clip(vocab_size=400, eos_id=1, bos_id=2, pad_id=0, max_length=32, **fields)
     models.save(folder, *models.split(models.DualEncoder(config, nnx.Rngs(0))))
     rows = 64 if small else 16
     rng = np.random.default_rng(0)
@@ -190,11 +190,12 @@ def prepare(folder: Path, shape: str) -> dict[str, float]:
             row[1 : length + 1] = rng.integers(3, 400, length)
         arrays |= {"tokens": tokens, "mask": np.arange(32)[None] < lengths[:, None] + 2}
     np.savez(folder / "inputs.npz", **arrays)
-    patches = rows * 2 * config.patches * config.patch_size**2 * 3 * config.vision_width
-    image = patches + blocks(rows, config.patches + 1, config.vision_width, config.vision_layers)
+    vit, text = config.image, config.text
+    patches = rows * 2 * vit.grid**2 * vit.patch_size**2 * 3 * vit.width
+    image = patches + blocks(rows, vit.grid**2 + 1, vit.width, vit.layers)
     flops = {name: float(PASSES[name] * image) for name in IMAGE}
     if small:
-        flops["step"] = float(PASSES["step"] * (image + blocks(rows, 32, config.text_width, config.text_layers)))
+        flops["step"] = float(PASSES["step"] * (image + blocks(rows, 32, text.width, text.layers)))
     return flops
 
 

@@ -11,9 +11,9 @@ def get_config():
     data.train, data.adapt, data.validation, data.test, data.ood_test = 48, 40, 24, 24, 16
     config.pretrain.steps, config.pretrain.batch_size = 12, 8
     config.pretrain.checkpoint_every, config.pretrain.log_every = 3, 4
-    config.model.vision_layers = config.model.text_layers = 1
-    config.model.patch_size = 16
-    config.model.vision_width = config.model.text_width = config.model.embed_dim = 24
+    config.model.vit.layers = config.model.text_transformer.layers = 1
+    config.model.vit.patch_size = 16
+    config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 24
     config.noise.ratios = (0.0, 0.3)
     config.noise.pgd.steps, config.noise.max_words, config.noise.top_k = 2, 1, 2
     config.noise.shard_size = config.noise.batch_size = 4

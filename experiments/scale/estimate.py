@@ -163,7 +163,7 @@ def _bytes_of_a_part(leaf: Any) -> int:
 
 
 def abstract_encoder(shape: Any) -> tuple[Any, Any]:
-    """(functions, shapes of the parameters) of a `DualEncoderConfig` or `TowersConfig`; no array is made."""
+    """(functions, shapes of the parameters) of a `DualEncoderConfig`; no array is made."""
     functions: list[Any] = []
 
     def make() -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ranjax.core.errors import ConfigError
-from ranjax.models import BertTextConfig, TowersConfig
-from ranjax.models.checkpoints.bert_files import bert_config_from_transformers
-from ranjax.models.checkpoints.vision_text_files import image_tower_files
+from ranjax.models import DualEncoderConfig
+from ranjax.models.checkpoints.bert_files import read_bert_config
+from ranjax.models.checkpoints.transformers_layouts import vision_files
 from ranjax.models.checkpoints.weight_files import CONFIG, read_config
 from ranjax.run.stages.inputs import run_options
 from ranjax.run.stages.pretrain import encoder_shape, new_image_tower
@@ -26,21 +27,15 @@ def shape_of(config: Any, vocab_size: int) -> Any:
         raise ConfigError("model.weights", model.weights, allowed)
     if not model.text_weights:
         return encoder_shape(config, vocab_size, eos_id=1, bos_id=2, pad_id=0)
-    bert = bert_config_from_transformers(_content(config, "text_weights"), pooler=model.text_pooling == "pooler")
+    bert = read_bert_config(_content(config, "text_weights"), model["bert"]["pooling"])
     image: Any = new_image_tower(config)
     options = run_options(config)
     if model.image_weights:
         content = _content(config, "image_weights")
-        image = image_tower_files(content).read(content).resized(config.data.image_size)
+        image = replace(vision_files(content).read(content, {}), image_size=config.data.image_size)
     if image.channels == 1:
         options.pop("grey_to_rgb")
-    return TowersConfig(
-        image=image,
-        text=BertTextConfig(bert=bert, pooling=model.text_pooling),
-        embed_dim=model.embed_dim,
-        layout="vision-text-dual-encoder",
-        **options,
-    )
+    return DualEncoderConfig(image=image, text=bert, embed_dim=model.embed_dim, **options)
 
 
 def _content(config: Any, key: str) -> Any:

@@ -23,6 +23,7 @@ TABLES = {
     "attacks": "ranjax.attacks.attack_table:ATTACKS",
     "recipes": "ranjax.data.recipe_table:RECIPES",
     "datasets": "ranjax.data.sets:SETS",
+    "towers": "ranjax.models.towers.tower_table:TOWERS",
     "layouts": "ranjax.models.checkpoints.layouts:LAYOUTS",
 }
 """By the name of a kind of entry, the table that holds it."""

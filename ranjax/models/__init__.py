@@ -1,47 +1,41 @@
-"""Dual encoders and heads: flax.nnx modules inside, pure functions of a parameter pytree outside."""
+"""Dual encoders and heads: flax.nnx modules inside, pure functions of a parameter pytree outside.
 
-from ranjax.models import heads, lora
-from ranjax.models.checkpoints.bert_files import load_bert, load_bert_mlm, save_bert
-from ranjax.models.checkpoints.layouts import LAYOUTS, load, load_clip, save, save_clip
-from ranjax.models.checkpoints.weight_files import WeightsError
-from ranjax.models.clip_config import DualEncoderConfig
-from ranjax.models.dual_encoder import DualEncoder, DualEncoderFunctions, split
-from ranjax.models.encoder_config import TowersConfig
-from ranjax.models.parameter_table import describe_parameters
-from ranjax.models.resize import resize_positions
-from ranjax.models.towers.bert import BertConfig, BertFunctions
-from ranjax.models.towers.bert_text import BertTextConfig
-from ranjax.models.towers.modified_resnet import ModifiedResNetConfig
-from ranjax.models.towers.projection_head import Projection
-from ranjax.models.towers.resnet import ResNetConfig
-from ranjax.models.towers.text_transformer import TextTransformerConfig
-from ranjax.models.towers.vision_transformer import ViTConfig
+A name is imported when it is first used, so that the table of towers can be read without JAX.
+"""
 
-__all__ = [
-    "LAYOUTS",
-    "BertConfig",
-    "BertFunctions",
-    "BertTextConfig",
-    "DualEncoder",
-    "DualEncoderConfig",
-    "DualEncoderFunctions",
-    "ModifiedResNetConfig",
-    "Projection",
-    "ResNetConfig",
-    "TextTransformerConfig",
-    "TowersConfig",
-    "ViTConfig",
-    "WeightsError",
-    "describe_parameters",
-    "heads",
-    "load",
-    "load_bert",
-    "load_bert_mlm",
-    "load_clip",
-    "lora",
-    "resize_positions",
-    "save",
-    "save_bert",
-    "save_clip",
-    "split",
-]
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "checkpoints.assemble": ("beside_bert", "load_image_tower"),
+    "checkpoints.bert_files": ("load_bert", "load_bert_mlm", "save_bert"),
+    "checkpoints.layout": ("Layout",),
+    "checkpoints.layouts": ("LAYOUTS", "load", "load_clip", "save", "save_clip"),
+    "checkpoints.weight_files": ("WeightsError",),
+    "dual_encoder": ("DualEncoder", "DualEncoderFunctions", "split"),
+    "encoder_config": ("DualEncoderConfig", "clip"),
+    "resize": ("resize_positions",),
+    "towers.bert": ("BertFunctions",),
+    "towers.contract": ("ImageTowerConfig", "TextTowerConfig", "Tower", "TowerFiles"),
+    "towers.projection_head": ("Projection",),
+    "towers.tower_table": ("TOWERS",),
+    "towers.tower_configs": (
+        *("BertConfig", "ModifiedResNetConfig", "ResNetConfig", "TextTransformerConfig", "ViTConfig"),
+    ),
+}
+__all__ = sorted(name for names in (*_HOMES.values(), ("heads", "input_filter", "lora")) for name in names)
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

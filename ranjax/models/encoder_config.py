@@ -1,39 +1,21 @@
-"""A dual encoder put together from any image tower and any text tower, and the table of towers.
-
-A tower is a frozen config and the module that is built from it, ``module(config, rngs, remat, scan)``; a new
-kind is one line in `IMAGE_TOWERS` or `TEXT_TOWERS`.
-"""
+"""The config of a dual encoder: an image tower, a text tower, and what joins them."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
-
-from flax import nnx
 
 from ranjax.core.errors import ConfigError
-from ranjax.models.clip_config import CLIP_MEAN, CLIP_STD, COMPUTE_DTYPES, DualEncoderConfig
-from ranjax.models.config_checks import one_of, pixels, whole_positive
-from ranjax.models.towers.bert_text import BertText, BertTextConfig
-from ranjax.models.towers.modified_resnet import ModifiedResNet, ModifiedResNetConfig
+from ranjax.models.towers.contract import CLIP_MEAN, CLIP_STD, OPTIONS, ImageTowerConfig, TextTowerConfig
 from ranjax.models.towers.projection_head import LINEAR, Projection
-from ranjax.models.towers.resnet import ResNet, ResNetConfig
-from ranjax.models.towers.text_transformer import TextTransformer, TextTransformerConfig
-from ranjax.models.towers.vision_transformer import VisionTransformer, ViTConfig
+from ranjax.models.towers.tower_configs import TextTransformerConfig, ViTConfig
+from ranjax.models.towers.tower_table import tower_of
 
-ImageTowerConfig = ViTConfig | ModifiedResNetConfig | ResNetConfig
-TextTowerConfig = TextTransformerConfig | BertTextConfig
-IMAGE_TOWERS: dict[type, Any] = {
-    ViTConfig: VisionTransformer,
-    ModifiedResNetConfig: ModifiedResNet,
-    ResNetConfig: ResNet,
-}
-TEXT_TOWERS: dict[type, Any] = {TextTransformerConfig: TextTransformer, BertTextConfig: BertText}
+COMPUTE_DTYPES = ("params", "float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TowersConfig:
-    """What a dual encoder of two named towers is made of; hashable.
+class DualEncoderConfig:
+    """The config of a dual encoder; hashable, so that it can be static under `jax.jit`.
 
     Attributes:
       image, text: the towers' configs.
@@ -42,7 +24,13 @@ class TowersConfig:
       logit_scale_init: natural logarithm of the starting logit scale.
       scale_limited: the logit scale is held at 100 at most, as CLIP's; SigLIP's is free.
       logit_bias_init: start of the bias of the logits (SigLIP's sigmoid loss), None where there is none.
-      pixel_mean, pixel_std, grey_to_rgb, compute_dtype, remat, scan, layout: as in `DualEncoderConfig`.
+      pixel_mean, pixel_std: one number per channel; None = CLIP's for 3 channels, 0.5 and 0.25 for one.
+      grey_to_rgb: a 1-channel image is repeated for a 3-channel tower.
+      compute_dtype: "params" computes in the parameters' own dtype; "float32"; or "bfloat16", with layer norms,
+        softmax and outputs at higher precision.
+      remat: recompute each block in the backward pass instead of keeping its activations.
+      scan: run the blocks as one scanned block, which compiles faster and runs slower on a CPU.
+      layout: the layout of files that it is written in (`checkpoints.layouts`); "": the first that can hold it.
     """
 
     image: ImageTowerConfig
@@ -59,19 +47,40 @@ class TowersConfig:
     compute_dtype: str = "params"
     remat: bool = False
     scan: bool = False
-    layout: str = "open_clip"
+    layout: str = ""
 
     def __post_init__(self) -> None:
-        whole_positive(self, "model", "embed_dim")
-        one_of("model.compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
+        if isinstance(self.embed_dim, bool) or not isinstance(self.embed_dim, int) or self.embed_dim < 1:
+            raise ConfigError("model.embed_dim", self.embed_dim, "a whole number of at least 1")
+        if self.compute_dtype not in COMPUTE_DTYPES:
+            raise ConfigError("model.compute_dtype", self.compute_dtype, f"one of {', '.join(COMPUTE_DTYPES)}")
+        self._fill_pixels()
+        joins = ((self.image, self.image_projection), (self.text, self.text_projection))
+        for config, projection in joins:
+            tower = tower_of(config)
+            if projection.kind == "none" and config.outputs != self.embed_dim:
+                expected = f"{config.outputs}, as the {tower.kind} tower has no projection"
+                raise ConfigError("model.embed_dim", self.embed_dim, expected)
+            for option in OPTIONS:
+                if getattr(self, option) and option not in tower.options:
+                    raise ConfigError(
+                        f"model.{option}", True, f"false for the tower {tower.name!r}, which has no such way"
+                    )
+
+    def _fill_pixels(self) -> None:
+        """Fill pixel statistics where they are None, and check them."""
         rgb = self.channels == 3
-        pixels(self, CLIP_MEAN if rgb else (0.5,), CLIP_STD if rgb else (0.25,), self.channels)
-        widths = {"image": self.image.outputs, "text": self.text.width}
-        for name, width in widths.items():
-            if getattr(self, f"{name}_projection").kind == "none" and width != self.embed_dim:
-                raise ConfigError("model.embed_dim", self.embed_dim, f"{width}, as the {name} tower has no projection")
-        if self.scan and not isinstance(self.image, ViTConfig):
-            raise ConfigError("model.scan", True, "false for a residual network, whose blocks differ in shape")
+        defaults = {"pixel_mean": CLIP_MEAN if rgb else (0.5,), "pixel_std": CLIP_STD if rgb else (0.25,)}
+        for name, default in defaults.items():
+            given = getattr(self, name)
+            value = tuple(float(v) for v in (default if given is None else given))
+            if len(value) != self.channels:
+                raise ConfigError(f"model.{name}", value, f"one number for each of the {self.channels} channels")
+            object.__setattr__(self, name, value)
+        if min(self.pixel_std or ()) <= 0:
+            raise ConfigError("model.pixel_std", self.pixel_std, "positive numbers")
+        if self.grey_to_rgb and not rgb:
+            raise ConfigError("model.grey_to_rgb", True, "false for an image tower of one channel")
 
     @property
     def image_size(self) -> int:
@@ -89,66 +98,51 @@ class TowersConfig:
     def max_length(self) -> int:
         return self.text.max_length
 
-    @property
-    def text_width(self) -> int:
-        return self.text.width
 
-    @property
-    def eos_id(self) -> int | None:
-        return self.text.eos_id
+def clip(
+    *,
+    vocab_size: int,
+    eos_id: int,
+    bos_id: int | None = None,
+    pad_id: int | None = None,
+    max_length: int = 32,
+    text_width: int = 192,
+    text_layers: int = 6,
+    text_heads: int = 3,
+    image_size: int = 64,
+    channels: int = 1,
+    patch_size: int = 8,
+    vision_width: int = 192,
+    vision_layers: int = 12,
+    vision_heads: int = 3,
+    activation: str = "quick_gelu",
+    embed_dim: int = 128,
+    grey_to_rgb: bool = False,
+    compute_dtype: str = "params",
+) -> DualEncoderConfig:
+    """Return the config of a CLIP: a vision transformer and a causal text transformer, MLPs 4 times as wide.
 
-
-def towers(config: DualEncoderConfig | TowersConfig) -> TowersConfig:
-    """A CLIP's flat config as one of two towers; any other as it is."""
-    if isinstance(config, TowersConfig):
-        return config
-    same = {"activation": config.activation, "layer_norm_eps": config.layer_norm_eps}
+    See `ViTConfig`, `TextTransformerConfig` and `DualEncoderConfig`, whose fields these are.
+    """
     image = ViTConfig(
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        width=config.vision_width,
-        layers=config.vision_layers,
-        heads=config.vision_heads,
-        mlp_width=config.vision_mlp_width or 4 * config.vision_width,
-        channels=config.channels,
-        **same,
+        image_size=image_size,
+        channels=channels,
+        patch_size=patch_size,
+        width=vision_width,
+        layers=vision_layers,
+        heads=vision_heads,
+        activation=activation,
     )
     text = TextTransformerConfig(
-        vocab_size=config.vocab_size,
-        max_length=config.max_length,
-        width=config.text_width,
-        layers=config.text_layers,
-        heads=config.text_heads,
-        mlp_width=config.text_mlp_width or 4 * config.text_width,
-        pooling=config.text_pooling,
-        eos_id=config.eos_id,
-        bos_id=config.bos_id,
-        pad_id=config.pad_id,
-        **same,
+        vocab_size=vocab_size,
+        max_length=max_length,
+        width=text_width,
+        layers=text_layers,
+        heads=text_heads,
+        activation=activation,
+        eos_id=eos_id,
+        bos_id=bos_id,
+        pad_id=pad_id,
     )
-    shared = {field.name for field in dataclasses.fields(TowersConfig)} & {
-        field.name for field in dataclasses.fields(DualEncoderConfig)
-    }
-    return TowersConfig(image=image, text=text, **{name: getattr(config, name) for name in shared})
-
-
-def resized(
-    config: DualEncoderConfig | TowersConfig, image_size: int, max_length: int
-) -> DualEncoderConfig | TowersConfig:
-    """The same encoder for images or texts of another size. Raises ConfigError for a size that a tower cannot take."""
-    if max_length < 1:
-        raise ConfigError("model.max_length", max_length, "a whole number of at least 1")
-    if isinstance(config, TowersConfig):
-        image, text = config.image.resized(image_size), config.text.resized(max_length)
-        return dataclasses.replace(config, image=image, text=text)
-    return dataclasses.replace(config, image_size=image_size, max_length=max_length)
-
-
-def image_tower(config: TowersConfig, rngs: nnx.Rngs) -> Any:
-    """The module of a config's image tower."""
-    return IMAGE_TOWERS[type(config.image)](config.image, rngs, config.remat, config.scan)
-
-
-def text_tower(config: TowersConfig, rngs: nnx.Rngs) -> Any:
-    """The module of a config's text tower."""
-    return TEXT_TOWERS[type(config.text)](config.text, rngs, config.remat, config.scan)
+    joint = {"grey_to_rgb": grey_to_rgb, "compute_dtype": compute_dtype}
+    return DualEncoderConfig(image=image, text=text, embed_dim=embed_dim, layout="clip", **joint)

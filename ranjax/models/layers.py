@@ -6,11 +6,23 @@ float32, bfloat16 and float64. Sums that half precision would spoil (biases, mom
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+ACTIVATION_FUNCTIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+}
+"""The pointwise nonlinearities of an MLP: "quick_gelu", "gelu" (exact, erf), "gelu_tanh"."""
+
+Position = int | Int[Array, " batch"]
+"""A position in a sequence: the same in every row, or one for each row."""
 
 
 def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
@@ -18,20 +30,26 @@ def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(dtype) if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
+def normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
+    """Draw a float32 parameter from N(0, std^2)."""
+    return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32))
+
+
 def dot_product_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, allowed: jax.Array | None, heads: int
-) -> jax.Array:
-    """Return softmax(q k' / sqrt(d)) v for each head.
+    query: Float[Array, "batch queries width"],
+    key: Float[Array, "batch tokens width"],
+    value: Float[Array, "batch tokens width"],
+    allowed: Bool[Array, "#batch 1 #queries tokens"] | None,
+    heads: int,
+) -> Float[Array, "batch queries width"]:
+    """Return softmax(q k' / sqrt(d)) v for each head; the softmax is taken in float32 at least.
 
     Written out, because `jax.nn.dot_product_attention` takes the softmax in float32 even where all else is float64.
 
     Args:
-      query: [B, Q, W], key, value: [B, T, W], heads side by side.
-      allowed: bool[B or 1, 1, Q or 1, T], True where a query may look at a key; None: everywhere.
-      heads: a divisor of W.
-
-    Returns:
-      [B, Q, W]; the softmax is taken in float32 at least.
+      query, key, value: heads lie side by side in the width.
+      allowed: True where a query may look at a key; None: everywhere.
+      heads: a divisor of the width.
     """
     depth = query.shape[2] // heads
     # [B, H, T, D]: heads lie before tokens, without which gradients by keys and values are slow products on a CPU.
@@ -45,21 +63,6 @@ def dot_product_attention(
     return jnp.matmul(weights, v).transpose(0, 2, 1, 3).reshape(query.shape)
 
 
-def activation_function(name: str) -> Callable[[jax.Array], jax.Array]:
-    """The pointwise nonlinearity of an MLP: "quick_gelu", "gelu" (exact), "gelu_tanh" or "relu"."""
-    return {
-        "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-        "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-        "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-        "relu": jax.nn.relu,
-    }[name]
-
-
-def normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
-    """A float32 parameter drawn from N(0, std^2)."""
-    return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32))
-
-
 class Linear(nnx.Module):
     """x @ kernel + bias, kernel f32[in, out]; the bias starts at zero."""
 
@@ -67,7 +70,7 @@ class Linear(nnx.Module):
         self.kernel = normal(rngs, (inputs, outputs), std)
         self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if use_bias else None
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*rows inputs"]) -> Float[Array, "*rows outputs"]:
         # As one matrix of rows: the gradient by the kernel is then one product, without a copy of a wider array.
         y = jnp.matmul(x.reshape(-1, x.shape[-1]), self.kernel[...].astype(x.dtype))
         if self.bias is not None:
@@ -77,14 +80,14 @@ class Linear(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """Normalises the last axis; the moments are taken in float32 at least."""
+    """Normalise the last axis; the moments are taken in float32 at least."""
 
     def __init__(self, width: int, eps: float):
         self.eps = eps
         self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
         rows = x.reshape(-1, x.shape[-1]).astype(at_least_float32(x.dtype))
         scale, bias = (part[...].astype(rows.dtype)[None] for part in (self.scale, self.bias))
         centred = rows - jnp.mean(rows, axis=-1, keepdims=True)
@@ -93,62 +96,48 @@ class LayerNorm(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention (Vaswani et al. 2017), heads of width / heads channels."""
+    """Multi-head attention (Vaswani et al. 2017), heads of width / heads channels; `outputs` None: the width."""
 
-    def __init__(self, width: int, heads: int, in_std: float, out_std: float, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, width: int, heads: int, in_std: float, out_std: float, rngs: nnx.Rngs, outputs: int | None = None
+    ) -> None:
         self.heads = heads
         self.query = Linear(width, width, in_std, rngs)
         self.key = Linear(width, width, in_std, rngs)
         self.value = Linear(width, width, in_std, rngs)
-        self.out = Linear(width, width, out_std, rngs)
+        self.out = Linear(width, width if outputs is None else outputs, out_std, rngs)
 
-    def __call__(self, x: jax.Array, allowed: jax.Array | None = None, queries: jax.Array | None = None) -> jax.Array:
-        """x [B, T, width]; allowed bool[B or 1, 1, T or 1, T], True where a query may look at a key.
-
-        `queries` [B, Q, width], where given, ask in the place of `x`; the result is then [B, Q, width].
-        """
-        return self.mix(x if queries is None else queries, *self.keys_values(x), allowed)
-
-    def keys_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What x [B, T, width] offers to queries: keys and values, each [B, T, width], heads side by side."""
-        return self.key(x), self.value(x)
-
-    def mix(self, x: jax.Array, key: jax.Array, value: jax.Array, allowed: jax.Array | None = None) -> jax.Array:
-        """What x [B, Q, width] gathers from keys and values of `keys_values`, [B, Q, width]."""
-        return self.out(self.gather(self.query(x), key, value, allowed))
-
-    def gather(self, query: jax.Array, key: jax.Array, value: jax.Array, allowed: jax.Array | None = None) -> jax.Array:
-        """`mix` between its two maps: `query` [B, Q, width] is mapped already, the result not yet."""
-        return dot_product_attention(query, key, value, allowed, self.heads)
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens width"],
+        allowed: Bool[Array, "#batch 1 #queries tokens"] | None = None,
+        queries: Float[Array, "batch queries width"] | None = None,
+    ) -> Float[Array, "batch queries outputs"]:
+        """Attend to `x`, from every token of `x` or from `queries`; `allowed`: where a query may look at a key."""
+        key, value = self.key(x), self.value(x)
+        query = self.query(x if queries is None else queries)
+        return self.out(dot_product_attention(query, key, value, allowed, self.heads))
 
 
 class MLP(nnx.Module):
-    """Linear, activation, Linear."""
+    """Linear, activation (one of `ACTIVATION_FUNCTIONS`), Linear."""
 
     def __init__(self, width: int, hidden: int, activation: str, in_std: float, out_std: float, rngs: nnx.Rngs):
         self.activation = activation
         self.fc1 = Linear(width, hidden, in_std, rngs)
         self.fc2 = Linear(hidden, width, out_std, rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = self.fc1(x)
+    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
         # Half precision is as fast in float32 here: a CPU computes exp and erf in no other way.
-        wide = hidden.astype(at_least_float32(x.dtype))
-        return self.fc2(activation_function(self.activation)(wide).astype(x.dtype))
+        hidden = self.fc1(x).astype(at_least_float32(x.dtype))
+        return self.fc2(ACTIVATION_FUNCTIONS[self.activation](hidden).astype(x.dtype))
 
 
 class Block(nnx.Module):
     """A pre-norm block; initial deviations by width and depth as CLIP's (Radford et al. 2021; open_clip)."""
 
     def __init__(
-        self,
-        width: int,
-        heads: int,
-        hidden: int,
-        depth: int,
-        activation: str,
-        eps: float,
-        rngs: nnx.Rngs,
+        self, width: int, heads: int, hidden: int, depth: int, activation: str, eps: float, rngs: nnx.Rngs
     ) -> None:
         narrow = width**-0.5 * (2 * depth) ** -0.5
         self.norm1 = LayerNorm(width, eps)
@@ -156,8 +145,13 @@ class Block(nnx.Module):
         self.norm2 = LayerNorm(width, eps)
         self.mlp = MLP(width, hidden, activation, (2 * width) ** -0.5, narrow, rngs)
 
-    def __call__(self, x: jax.Array, allowed: jax.Array | None = None, at: int | jax.Array | None = None) -> jax.Array:
-        """x [B, T, width] -> the same; with `at` (one position, or i32[B]) only that position, [B, 1, width]."""
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens width"],
+        allowed: Bool[Array, "#batch 1 #tokens tokens"] | None = None,
+        at: Position | None = None,
+    ) -> Float[Array, "batch outputs width"]:
+        """Return [B, T, width]; with `at` only that position, [B, 1, width]."""
         normed = self.norm1(x)
         if at is None:
             x = x + self.attention(normed, allowed)
@@ -168,11 +162,17 @@ class Block(nnx.Module):
         return x + self.mlp(self.norm2(x))
 
 
-def take_position(x: jax.Array, at: int | jax.Array, axis: int = 1) -> jax.Array:
-    """One position of `axis`, kept with length 1: the same in every row, or (i32[B]) one for each row of axis 0."""
+def take_position(x: jax.Array, at: Position, axis: int = 1) -> jax.Array:
+    """Return one position of `axis`, kept with length 1."""
     if isinstance(at, int):
         return jax.lax.slice_in_dim(x, at, at + 1, axis=axis)
     return jnp.take_along_axis(x, at.reshape((-1,) + (1,) * (x.ndim - 1)), axis=axis)
+
+
+class RunsBlock(Protocol):
+    """What `Stack` asks of a block."""
+
+    def __call__(self, x: jax.Array, allowed: jax.Array | None = None, at: Position | None = None, /) -> jax.Array: ...
 
 
 class Stack(nnx.Module):
@@ -189,17 +189,14 @@ class Stack(nnx.Module):
 
     def __call__(
         self,
-        x: jax.Array,
+        x: Float[Array, "batch ..."],
         allowed: jax.Array | None = None,
-        at: int | jax.Array | None = None,
+        at: Position | None = None,
         start: int = 0,
         stop: int | None = None,
-    ) -> jax.Array:
-        """Activations [B, T, ...] through all blocks; with `at` (see `Block`) those of one position, [B, 1, ...].
-
-        `start` and `stop`: of the blocks taken, where not all are.
-        """
-        blocks = [self.layers[str(i)] for i in range(self.depth)][start:stop]
+    ) -> Float[Array, "batch ..."]:
+        """Return the activations behind blocks `start` to `stop`; with `at` (see `Block`) those of one position."""
+        blocks: list[RunsBlock] = [self.layers[str(i)] for i in range(self.depth)][start:stop]
         if not (self.remat or self.scan):
             for block in blocks if at is None else blocks[:-1]:
                 x = block(x, allowed)
@@ -209,11 +206,11 @@ class Stack(nnx.Module):
         checkpoint = jax.checkpoint if self.remat else lambda run: run
 
         @checkpoint
-        def apply(x: jax.Array, state: dict) -> jax.Array:
+        def apply(x: jax.Array, state: dict[str, object]) -> jax.Array:
             return nnx.merge(graph, state)(x, allowed)
 
         @checkpoint
-        def apply_last(x: jax.Array, state: dict) -> jax.Array:
+        def apply_last(x: jax.Array, state: dict[str, object]) -> jax.Array:
             return nnx.merge(graph, state)(x, allowed, at)
 
         whole = states if at is None else states[:-1]

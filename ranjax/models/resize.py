@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from ranjax.models.checkpoints.naming import nest, paths
-from ranjax.models.dual_encoder import DualEncoderFunctions, Params
-from ranjax.models.encoder_config import resized, towers
+from ranjax.core.errors import ConfigError
+from ranjax.core.types import Params
+from ranjax.models.checkpoints.naming import TreePath, nest, paths
+from ranjax.models.dual_encoder import DualEncoderFunctions
+from ranjax.models.towers.contract import ImageTowerConfig
 
 
 def resize_positions(
     functions: DualEncoderFunctions, params: Params, image_size: int | None = None, max_length: int | None = None
 ) -> tuple[DualEncoderFunctions, Params]:
-    """An encoder for images of another size or texts of another length; what changes is logged as a warning.
+    """Return an encoder for images of another size or texts of another length; what changes is logged as a warning.
 
     Image positions are interpolated over their grid (cubic, antialiased, as open_clip does), that of a class token or
     of the mean stays. Text positions are cut where texts get shorter, so that short texts keep their features (but for
@@ -27,41 +29,37 @@ def resize_positions(
       ConfigError: an `image_size` that the tower cannot take (a multiple of its patch or stride), or a `max_length`
         that is not positive.
     """
-    config = functions.config
-    changed = resized(
-        config,
-        config.image_size if image_size is None else image_size,
-        config.max_length if max_length is None else max_length,
-    )
-    before, after = towers(config), towers(changed)
-    flat: dict[tuple[str, ...], Any] = {}
-    if after.image_size != before.image_size:
-        flat |= _image_positions(params, before, after)
-    if after.max_length != before.max_length:
-        flat |= _text_positions(params, before.max_length, after.max_length)
+    before = functions.config
+    size = before.image_size if image_size is None else image_size
+    length = before.max_length if max_length is None else max_length
+    if length < 1:
+        raise ConfigError("model.max_length", length, "a whole number of at least 1")
+    image = dataclasses.replace(before.image, image_size=size)
+    after = dataclasses.replace(before, image=image, text=dataclasses.replace(before.text, max_length=length))
+    flat = _image_positions(params, before.image, image) | _text_positions(params, before.max_length, length)
     if flat:
-        params = nest(paths(dict(params)) | flat)
-    return dataclasses.replace(functions, config=changed), params
+        params = nest(paths(params) | flat)
+    return dataclasses.replace(functions, config=after), params
 
 
-def _image_positions(params: Params, before: Any, after: Any) -> dict[tuple[str, ...], jax.Array]:
-    table = before.image.position_table
-    if table is None:
+def _image_positions(
+    params: Params, before: ImageTowerConfig, after: ImageTowerConfig
+) -> dict[TreePath, Float[Array, "positions width"]]:
+    if before.position_table is None or before.grid == after.grid:
         return {}
-    inner, first = table
-    old, new = before.image.grid, after.image.grid
-    path = ("vision", *inner)
-    if old == new:
-        return {}
-    positions = paths(dict(params))[path]
+    inner, first = before.position_table
+    old, new, path = before.grid, after.grid, ("vision", *inner)
+    positions = paths(params)[path]
     grid = positions[first:].reshape(old, old, -1)
     grid = jax.image.resize(grid, (new, new, grid.shape[-1]), "cubic", antialias=True)
     _say("image", f"{old} x {old} patches", f"{new} x {new}", "interpolated (cubic)")
     return {path: jnp.concatenate([positions[:first], grid.reshape(new * new, -1)])}
 
 
-def _text_positions(params: Params, old: int, new: int) -> dict[tuple[str, ...], jax.Array]:
-    positions = params["text"]["positions"]
+def _text_positions(params: Params, old: int, new: int) -> dict[TreePath, Float[Array, "positions width"]]:
+    positions = params["text"].get("positions")
+    if positions is None or old == new:
+        return {}
     if new < old:
         _say("text", f"{old} tokens", str(new), "cut")
         positions = positions[:new]

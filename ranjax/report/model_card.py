@@ -24,6 +24,7 @@ _OBJECTIVES = {"info_nce": "InfoNCE", "sigmoid": "pairwise sigmoid loss"}
 _LAYOUTS = {
     "open_clip": ("open_clip", "open_clip_config.json, open_clip_model.safetensors", "open_clip_config.json"),
     "medclip": ("medclip", "model.safetensors", "that of MedCLIP's code, whose files do not hold it"),
+    "ranjax": ("ranjax", "config.json, model.safetensors", "config.json"),
 }
 """Of layouts that are not transformers': the library, its files, and where mean and deviation of pixels are."""
 _SHOWN = ("accuracy", "macro_auroc", "recall@1")

@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from ranjax.core import keys
 from ranjax.core.errors import DataError
 from ranjax.core.types import Params
-from ranjax.models import BertConfig, BertFunctions
-from ranjax.models.towers.bert import Bert, split_bert
+from ranjax.models.towers.bert import Bert, BertFunctions, split_bert
+from ranjax.models.towers.tower_configs import BertConfig
 from ranjax.training.optimizer import plain_promotion
 
 

@@ -14,7 +14,7 @@ from ranjax.attacks import losses, pgd
 
 @pytest.mark.slow
 def test_float32_follows_float64_on_a_larger_model():
-    config = models.DualEncoderConfig(
+    config = models.clip(
         vocab_size=32, eos_id=2, image_size=64, channels=3, patch_size=8, vision_width=192, vision_layers=4,
         vision_heads=3, text_width=32, text_layers=1, text_heads=2, max_length=8, embed_dim=64,
     )  # fmt: skip

@@ -20,8 +20,8 @@ COMMANDS = [line.split() for block in re.findall(r"```bash\n(.*?)```", GUIDE, re
 # A config small enough for a test: the guide's own, then these.
 TINY = """
     config.quick_compile = True
-    config.model.patch_size, config.model.vision_layers, config.model.text_layers = 8, 1, 1
-    config.model.vision_width = config.model.text_width = config.model.embed_dim = 16
+    config.model.vit.patch_size, config.model.vit.layers, config.model.text_transformer.layers = 8, 1, 1
+    config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 16
     config.pretrain.steps, config.pretrain.batch_size, config.noise.ratios = 2, 8, (0.0,)
     config.adapt.methods, config.adapt.seeds, config.adapt.epochs = ("lp",), 1, 2
     config.evaluate.attacks, config.evaluate.attacked_examples, config.evaluate.bootstrap = ("pgd",), 4, 50

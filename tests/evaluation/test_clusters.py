@@ -50,8 +50,8 @@ def get_config(mode=""):
     films.prompts = ("a=of kind a.", "b=of kind b.")
     films.patient_key, films.name, films.data_dir = "none", "table", {folder!r}
     films.options = ("patient=patient", "label=label", "split=split")
-    config.model.patch_size, config.model.vision_layers, config.model.text_layers = 8, 1, 1
-    config.model.vision_width = config.model.text_width = config.model.embed_dim = 16
+    config.model.vit.patch_size, config.model.vit.layers, config.model.text_transformer.layers = 8, 1, 1
+    config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 16
     config.pretrain.steps, config.pretrain.batch_size, config.noise.ratios = 2, 8, (0.0,)
     adapt.methods, adapt.seeds, adapt.epochs, adapt.attack_steps = ("lp", "nmtune"), 2, 2, 1
     evaluate.pgd.steps, evaluate.attacks, evaluate.radii, evaluate.masking_examples = 2, ("pgd",), ("",), 0

@@ -293,8 +293,8 @@ def get_config():
     data.train, data.adapt, data.validation, data.test, data.ood_test = 48, 40, 24, 24, 16
     config.pretrain.steps, config.pretrain.batch_size = 6, 8
     config.pretrain.checkpoint_every = 2
-    config.model.vision_layers = config.model.text_layers = 1
-    config.model.vision_width = config.model.text_width = config.model.embed_dim = 24
+    config.model.vit.layers = config.model.text_transformer.layers = 1
+    config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 24
     config.noise.ratios = (0.0,)
     config.adapt.methods = ("lp",)
     config.adapt.seeds, config.adapt.epochs = 1, 1

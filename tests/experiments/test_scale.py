@@ -66,8 +66,8 @@ ENTRY %main (a: f32[4]) -> f32[4] {
 def tiny():
     config = configs.default_config()
     config.data.image_size, config.text.max_length = 32, 12
-    config.model.vision_layers = config.model.text_layers = 1
-    config.model.vision_width = config.model.text_width = 32
+    config.model.vit.layers = config.model.text_transformer.layers = 1
+    config.model.vit.width = config.model.text_transformer.width = 32
     config.model.embed_dim = 16
     config.pretrain.batch_size = 32
     return config

@@ -18,7 +18,7 @@ from ranjax.methods import tower_step as tune_step
 from ranjax.methods.method_settings import TERMS
 from ranjax.methods.table import METHODS
 from ranjax.methods.tower_training import Diverged, _dividing, tune
-from ranjax.models import DualEncoder, DualEncoderConfig, input_filter, split
+from ranjax.models import DualEncoder, clip, input_filter, split
 from ranjax.objectives import robust
 from ranjax.training.devices import make_mesh
 
@@ -27,7 +27,7 @@ CLASSES, SIZE = 3, 8
 
 @pytest.fixture(scope="module")
 def encoder():
-    config = DualEncoderConfig(
+    config = clip(
         vocab_size=8, eos_id=1, image_size=SIZE, patch_size=4, vision_width=16, vision_layers=1, vision_heads=2,
         text_width=8, text_layers=1, text_heads=1, max_length=4, embed_dim=8,
     )  # fmt: skip

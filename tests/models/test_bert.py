@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.models.checkpoints.bert_files import bert_config_from_transformers, load_bert, load_bert_mlm, save_bert
+from ranjax.models.checkpoints.bert_files import load_bert, load_bert_mlm, read_bert_config, save_bert
 
 BOS, EOS, CLS, SEP, MASK = 1022, 1023, 3, 4, 2
 
@@ -102,4 +102,4 @@ def test_pooled_features_ignore_padding(reference_cases, texts):
 def test_a_config_that_is_not_bert_s_is_refused():
     for change in ({"model_type": "roberta"}, {"is_decoder": True}, {"hidden_act": "relu6"}):
         with pytest.raises(ConfigError, match=next(iter(change))):
-            bert_config_from_transformers({"model_type": "bert"} | change)
+            read_bert_config({"model_type": "bert"} | change)

@@ -11,8 +11,8 @@ from tiny_encoder import TINY, seeded
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.models import WeightsError, load_clip, save_clip
-from ranjax.models.checkpoints.clip_files import clip_layout, config_from_transformers
 from ranjax.models.checkpoints.naming import write_tree
+from ranjax.models.checkpoints.transformers_layouts import CLIP
 
 
 def unit(x):
@@ -28,7 +28,7 @@ def pairs(stored, dtype):
 def test_embeddings_equal_those_of_transformers_on_torch(reference_cases, encode, dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
         functions, params, config = load_clip(reference_cases / "clip_micro_trained", dtype=dtype)
-        assert config.text_pooling == "eos"
+        assert config.text.pooling == "eos"
         with np.load(reference_cases / "pgd_micro.npz") as stored:
             image, text = encode(functions, params, *pairs(stored, dtype))
             for ours, name in ((image, "image_embeds"), (text, "text_embeds")):
@@ -50,7 +50,7 @@ def test_gradients_by_every_parameter_equal_those_of_torch(reference_cases, floa
             both = jax.nn.log_softmax(logits, axis=1) + jax.nn.log_softmax(logits, axis=0)
             return -jnp.mean(jnp.diagonal(both)) / 2
 
-        gradients = write_tree(jax.grad(loss)(params), clip_layout(config))
+        gradients = write_tree(jax.grad(loss)(params), CLIP.keys(config))
         for name, ours in gradients.items():
             np.testing.assert_allclose(ours, stored[f"grad0_float64/{name}"], atol=1e-10, rtol=1e-8, err_msg=name)
 
@@ -152,21 +152,29 @@ def test_a_config_of_another_kind_is_refused(tiny, tmp_path):
     save_clip(tmp_path, *tiny)
     content = json.loads((tmp_path / "config.json").read_text())
     with pytest.raises(ConfigError, match="model_type = 'bert'"):
-        config_from_transformers(content | {"model_type": "bert"})
-    content["text_config"]["hidden_act"] = "gelu"
-    with pytest.raises(ConfigError, match="hidden_act"):
-        config_from_transformers(content)
+        CLIP.read(content | {"model_type": "bert"}, tmp_path, {})
+    content["text_config"]["hidden_act"] = "relu6"
+    with pytest.raises(ConfigError, match="hidden_act = 'relu6'"):
+        CLIP.read(content, tmp_path, {})
 
 
-def test_defaults_of_transformers_fill_a_short_config():
-    config = config_from_transformers({"model_type": "clip"})
-    assert (config.vision_width, config.text_width, config.image_size, config.eos_id) == (768, 512, 224, 49407)
-    legacy = config_from_transformers({"model_type": "clip", "text_config": {"eos_token_id": 2}})
-    assert legacy.text_pooling == "highest_id"
+def test_each_tower_keeps_its_own_nonlinearity(tiny, tmp_path):
+    functions, params = tiny
+    text = dataclasses.replace(TINY.text, activation="gelu")
+    mixed = dataclasses.replace(functions, config=dataclasses.replace(TINY, text=text))
+    save_clip(tmp_path, mixed, params)
+    assert load_clip(tmp_path)[2] == mixed.config
+
+
+def test_defaults_of_transformers_fill_a_short_config(tmp_path):
+    config = CLIP.read({"model_type": "clip"}, tmp_path, {})
+    assert (config.image.width, config.text.width, config.image_size, config.text.eos_id) == (768, 512, 224, 49407)
+    legacy = CLIP.read({"model_type": "clip", "text_config": {"eos_token_id": 2}}, tmp_path, {})
+    assert legacy.text.pooling == "highest_id"
 
 
 def test_an_eos_that_transformers_would_read_otherwise_is_not_exported(tmp_path):
-    functions, params = seeded(dataclasses.replace(TINY, eos_id=2))
+    functions, params = seeded(dataclasses.replace(TINY, text=dataclasses.replace(TINY.text, eos_id=2)))
     with pytest.raises(ConfigError, match=r"model\.eos_id = 2"):
         save_clip(tmp_path, functions, params)
 

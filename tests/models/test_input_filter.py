@@ -7,12 +7,12 @@ import pytest
 from flax import nnx
 
 from ranjax.core.errors import ConfigError
-from ranjax.models import DualEncoder, DualEncoderConfig, input_filter, split
+from ranjax.models import DualEncoder, clip, input_filter, split
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    config = DualEncoderConfig(
+    config = clip(
         vocab_size=8, eos_id=1, image_size=8, patch_size=4, vision_width=8, vision_layers=1, vision_heads=2,
         text_width=8, text_layers=1, text_heads=1, max_length=4, embed_dim=8,
     )  # fmt: skip

@@ -74,9 +74,9 @@ def test_a_dual_encoder_with_this_text_tower_goes_through_pretrain_and_attack(fo
     """As ``ranjax run --config configs/ran.py --until=craft --config.model.text_weights=FOLDER`` would."""
     config, workdir = configs.default_config(), tmp_path / "run"
     data = config.data.radiographs
-    config.data.image_size, config.model.patch_size = 32, 16
+    config.data.image_size, config.model.vit.patch_size = 32, 16
     data.train, data.adapt, data.validation, data.test, data.ood_test = 32, 16, 16, 16, 16
-    config.model.vision_layers, config.model.vision_width, config.model.embed_dim = 1, 24, 24
+    config.model.vit.layers, config.model.vit.width, config.model.embed_dim = 1, 24, 24
     config.model.text_weights, config.text.max_length = str(folder), 24
     config.pretrain.steps, config.pretrain.batch_size = 2, 16
     config.noise.ratios, config.noise.pgd.steps, config.noise.max_words, config.noise.top_k = (0.0, 0.1), 2, 1, 2

@@ -15,7 +15,7 @@ from test_torch_references import compare, compare_two_towers, read, unpack
 
 from ranjax.models import load, save
 from ranjax.models.checkpoints.assemble import load_image_tower
-from ranjax.models.encoder_config import IMAGE_TOWERS
+from ranjax.models.towers.tower_table import tower_of
 
 OPEN_CLIP = ("open_clip_vit", "open_clip_modified_resnet", "open_clip_biomed", "open_clip_resnet50", "open_clip_siglip")
 ENCODERS = (*OPEN_CLIP, "siglip", "medclip")
@@ -66,7 +66,7 @@ def test_an_encoder_equals_torch_in_float32_within_rounding(name, tmp_path):
 def test_a_resnet_of_transformers_equals_torch(name, tmp_path, float64):
     stored = read(name)
     config, params, pixels = load_image_tower(unpack(stored, tmp_path), dtype="float64")
-    graph = nnx.graphdef(nnx.eval_shape(lambda: IMAGE_TOWERS[type(config)](config, nnx.Rngs(0))))
+    graph = nnx.graphdef(nnx.eval_shape(lambda: tower_of(config).build(config, nnx.Rngs(0))))
     mean, std = (jnp.asarray(REFERENCE[part])[None, None, None] for part in ("mean", "std"))
     images = jnp.asarray(stored["image/images"], "float64")
     compare(lambda x: nnx.merge(graph, params)((x - mean) / std), images, stored, "image", 1e-10)

@@ -18,7 +18,7 @@ from ranjax.models.towers.bert import Bert, BertConfig, split_bert
 
 torch = pytest.importorskip("torch", reason="the parity extra is not installed")
 
-TINY_BERT = BertConfig(vocab_size=24, width=16, layers=2, heads=2, mlp_width=24, max_length=9, pooler=True)
+TINY_BERT = BertConfig(vocab_size=24, width=16, layers=2, heads=2, mlp_width=24, max_length=9, pooling="pooler")
 
 
 @pytest.fixture(scope="module")

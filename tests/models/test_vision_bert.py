@@ -7,12 +7,12 @@ import pytest
 from flax import nnx
 
 from ranjax.core.errors import ConfigError
-from ranjax.models import BertConfig, BertTextConfig, DualEncoder, TowersConfig, ViTConfig, load, save, split
+from ranjax.models import BertConfig, DualEncoder, DualEncoderConfig, ViTConfig, load, save, split
 
-BERT = BertConfig(vocab_size=20, width=8, layers=1, heads=2, mlp_width=16, max_length=6, pooler=True)
-CONFIG = TowersConfig(
+BERT = BertConfig(vocab_size=20, width=8, layers=1, heads=2, mlp_width=16, max_length=6, pooling="pooler")
+CONFIG = DualEncoderConfig(
     image=ViTConfig(image_size=8, patch_size=4, channels=1, width=8, layers=1, heads=2, mlp_width=32),
-    text=BertTextConfig(bert=BERT),
+    text=BERT,
     embed_dim=6,
     layout="vision-text-dual-encoder",
 )
@@ -24,7 +24,7 @@ def model():
 
 
 def test_the_text_s_shape_follows_the_bert():
-    assert (CONFIG.vocab_size, CONFIG.max_length, CONFIG.text_width) == (20, 6, 8)
+    assert (CONFIG.vocab_size, CONFIG.max_length, CONFIG.text.outputs) == (20, 6, 8)
 
 
 def test_a_round_trip_is_bit_equal(model, tmp_path):
@@ -48,9 +48,9 @@ def test_both_towers_meet_in_one_space(model):
 
 
 def test_a_pooling_that_the_bert_cannot_do_is_refused(model, tmp_path):
-    with pytest.raises(ConfigError, match="has pooler"):
-        BertTextConfig(bert=BERT, pooling="mean")
-    text = BertTextConfig(bert=dataclasses.replace(BERT, pooler=False), pooling="mean")
+    with pytest.raises(ConfigError, match=r"model\.bert\.pooling = 'first'"):
+        dataclasses.replace(BERT, pooling="first")
+    text = dataclasses.replace(BERT, pooling="mean")
     functions, params = split(DualEncoder(dataclasses.replace(CONFIG, text=text), nnx.Rngs(0)))
     with pytest.raises(ConfigError, match=r"layout = .vision-text-dual-encoder.*knows no other pooling"):
         save(tmp_path, functions, params, layout="vision-text-dual-encoder")

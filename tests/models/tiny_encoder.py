@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ranjax.models import DualEncoder, DualEncoderConfig, split
+from ranjax.models import DualEncoder, clip, split
 
-TINY = DualEncoderConfig(
+TINY = clip(
     **{"image_size": 16, "patch_size": 8, "vision_width": 16, "vision_layers": 2, "vision_heads": 2},
     **{"text_width": 12, "text_layers": 2, "text_heads": 3, "vocab_size": 40, "max_length": 8, "embed_dim": 10},
     eos_id=39,

@@ -28,7 +28,7 @@ _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 
 
 def convert(path: Path) -> Path:
-    """Converts one pickle, or all shards of an index; returns the file written.
+    """Convert one pickle, or all shards of an index; returns the file written.
 
     Raises:
       DataError: no such file, a stand-in for one, or one that holds more than tensors.
@@ -84,7 +84,7 @@ def _tensors(content: Any, path: Path) -> dict[str, np.ndarray]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code."""
+    """Run the command line and return its exit code."""
     prog = "python -m ranjax.models.checkpoints.convert"
     parser = argparse.ArgumentParser(prog=prog, description=__doc__.split("\n")[0])
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".bin, .pt, .pth, or an index of shards")

@@ -13,7 +13,7 @@ SUMS = "SHA256SUMS"
 
 
 def known_sha256(path: Path) -> tuple[str, str] | None:
-    """(SHA-256 that a file should have, who says so), or None where nothing says it.
+    """Return (the SHA-256 that a file should have, where that is said), or None where nothing says it.
 
     Three things do: a ``SHA256SUMS`` beside it, a ``NAME.sha256``, and what the Hugging Face client leaves: a cache
     that keeps large files under their hash, a ``.cache/huggingface/download`` with their hash in it.
@@ -36,7 +36,7 @@ def known_sha256(path: Path) -> tuple[str, str] | None:
 
 
 def verify(path: Path) -> None:
-    """Raises DataError where a file's SHA-256 is known and is another."""
+    """Raise DataError where a file's SHA-256 is known and is another."""
     known = known_sha256(path)
     if known is None:
         return

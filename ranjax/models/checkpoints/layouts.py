@@ -1,4 +1,4 @@
-"""A dual encoder from files and into files: one table of layouts, and what every one of them shares."""
+"""A dual encoder from files and into files: the table of layouts, and what every one of them shares."""
 
 from __future__ import annotations
 
@@ -12,39 +12,36 @@ import numpy as np
 from flax import nnx
 
 from ranjax.core.errors import ConfigError, DataError, nearest
-from ranjax.models.checkpoints.clip_files import CLIP
-from ranjax.models.checkpoints.file_layout import FileLayout
+from ranjax.core.registry import Table
+from ranjax.core.types import Params
+from ranjax.models.checkpoints.layout import Layout
 from ranjax.models.checkpoints.medclip_files import MEDCLIP
 from ranjax.models.checkpoints.naming import read_tree, write_tree
 from ranjax.models.checkpoints.open_clip_files import OPEN_CLIP
-from ranjax.models.checkpoints.siglip_files import SIGLIP
-from ranjax.models.checkpoints.vision_text_files import VISION_TEXT
+from ranjax.models.checkpoints.own_layout import OWN_LAYOUT
+from ranjax.models.checkpoints.transformers_layouts import CLIP, SIGLIP, VISION_TEXT
 from ranjax.models.checkpoints.weight_files import (
     CONFIG,
     PICKLED,
-    WEIGHTS,
     read_config,
     read_weights,
     refuse_pickles,
     weights_in,
     write_weights,
 )
-from ranjax.models.clip_config import DualEncoderConfig
-from ranjax.models.dual_encoder import DualEncoder, DualEncoderFunctions, Params, split, stored_dtype
-from ranjax.models.encoder_config import TowersConfig
+from ranjax.models.dual_encoder import DualEncoder, DualEncoderFunctions, split, stored_dtype
+from ranjax.models.encoder_config import DualEncoderConfig
 
-LAYOUTS: dict[str, FileLayout] = {layout.name: layout for layout in (CLIP, SIGLIP, VISION_TEXT, OPEN_CLIP, MEDCLIP)}
-"""By the name that a config's field ``layout`` holds; the first that meets a folder reads it."""
-# Older exports of open_clip keep its layout under another name.
-_WEIGHTS = {OPEN_CLIP.name: (OPEN_CLIP.weights_file, "open_clip_pytorch_model.safetensors", WEIGHTS)}
-
-Config = DualEncoderConfig | TowersConfig
+LAYOUTS: Table[Layout] = Table(
+    "layout", Layout, (CLIP, SIGLIP, VISION_TEXT, OPEN_CLIP, MEDCLIP, OWN_LAYOUT), key="layout"
+)
+"""By the name that a config's field `layout` holds; the first that meets a folder reads it, the last holds anything."""
 
 
 def load(
     source: str | Path, strict: bool = True, dtype: str = "float32", layout: str | None = None, **overrides: Any
-) -> tuple[DualEncoderFunctions, Params, Config]:
-    """Reads a dual encoder in any layout of `LAYOUTS`.
+) -> tuple[DualEncoderFunctions, Params, DualEncoderConfig]:
+    """Read a dual encoder in any layout of `LAYOUTS`.
 
     Args:
       source: a folder with a config and weights (one file, or shards with an index), or one .safetensors file with its
@@ -64,10 +61,10 @@ def load(
     if source.suffix in PICKLED:
         read_weights(source)  # Raises, naming the command that converts it.
     folder = source.parent if source.is_file() else source
-    chosen = _layout_of(folder, source if source.is_file() else None) if layout is None else _named(layout)
-    content = chosen.config(folder)
-    weights = dict(chosen.tidy(read_weights(source, _names(chosen))))
-    config = chosen.read_config(content, folder, weights)
+    chosen = _layout_of(folder, source if source.is_file() else None) if layout is None else LAYOUTS.resolve(layout)
+    content = chosen.content(folder)
+    weights = dict(chosen.tidy(read_weights(source, chosen.weights_files)))
+    config = chosen.read(content, folder, weights)
     if config.channels != 3:
         overrides.pop("grey_to_rgb", None)
     config = dataclasses.replace(config, **overrides)
@@ -81,7 +78,7 @@ def load(
 
 
 def save(folder: str | Path, functions: DualEncoderFunctions, params: Params, layout: str | None = None) -> str:
-    """Writes a folder that `load` and the layout's own library read, at the parameters' precision.
+    """Write a folder that `load` and the layout's own library read, at the parameters' precision.
 
     Args:
       folder: made where it is absent.
@@ -93,71 +90,53 @@ def save(folder: str | Path, functions: DualEncoderFunctions, params: Params, la
       The name of the layout written.
 
     Raises:
-      ConfigError: `layout` (or, with None, every layout) cannot hold this encoder; the reason is given.
+      ConfigError: `layout` cannot hold this encoder; the reason is given.
     """
     config = functions.config
     if layout is None:
-        chosen, own = writable_layout(config), _named(config.layout)
-        if chosen is not own:
-            logging.getLogger("ranjax").warning("written as %s, because %s", chosen.name, own.refuses(config))
+        chosen = writable_layout(config)
+        if config.layout not in ("", chosen.name):
+            reason = LAYOUTS.resolve(config.layout).refuses(config)
+            logging.getLogger("ranjax").warning("written as %s, because %s", chosen.name, reason)
     else:
-        chosen = _named(layout)
-        if (reason := chosen.refuses(config)) is not None:
+        chosen = LAYOUTS.resolve(layout)
+        if reason := chosen.refuses(config):
             raise ConfigError("layout", layout, f"one that can hold this encoder: {reason}")
     weights = write_tree(params, chosen.keys(config))
-    write_weights(folder, weights, chosen.write_config(config, str(stored_dtype(params))), chosen.weights_file)
+    write_weights(folder, weights, chosen.write(config, str(stored_dtype(params))), chosen.weights_file)
     return chosen.name
 
 
-def writable_layout(config: Config) -> FileLayout:
-    """The layout that an encoder is written in: its own, or the first that can hold it.
-
-    Raises:
-      ConfigError: none can; every one's reason is given.
-    """
-    own = _named(config.layout)
-    reasons = {option.name: option.refuses(config) for option in (own, *LAYOUTS.values())}
-    chosen = next((name for name, reason in reasons.items() if reason is None), None)
-    if chosen is None:
-        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise ConfigError("layout", own.name, f"no layout of files can hold this encoder ({told})")
-    return LAYOUTS[chosen]
+def writable_layout(config: DualEncoderConfig) -> Layout:
+    """Return the layout that an encoder is written in: its own, or the first that can hold it."""
+    own = [LAYOUTS.resolve(config.layout)] if config.layout else []
+    return next(layout for layout in (*own, *LAYOUTS.values()) if not layout.refuses(config))
 
 
 def kind_of(folder: str | Path) -> str:
-    """What reads a folder's encoder: the class of transformers, or "open_clip", "medclip"."""
+    """Return what reads a folder's encoder: the class of transformers, or a layout's name, e.g. "open_clip"."""
     layout = _layout_of(Path(folder))
-    own = {} if layout.holds else read_config(folder, layout.config_file)
-    return (own.get("architectures") or [layout.name])[0]
+    content = {} if layout.holds else read_config(folder, layout.config_file)
+    return (content.get("architectures") or [layout.name])[0]
 
 
 def weights_of(folder: str | Path) -> dict[str, np.ndarray]:
-    """All tensors of a folder, under its own keys."""
-    return read_weights(folder, _names(_layout_of(Path(folder))))
+    """Read all tensors of a folder, under its own keys."""
+    return read_weights(folder, _layout_of(Path(folder)).weights_files)
 
 
-def _names(layout: FileLayout) -> tuple[str, ...]:
-    return _WEIGHTS.get(layout.name, (layout.weights_file,))
-
-
-def load_clip(source: str | Path, **options: Any) -> tuple[DualEncoderFunctions, Params, Config]:
-    """`load` of a CLIPModel, whatever else its folder holds."""
+def load_clip(source: str | Path, **options: Any) -> tuple[DualEncoderFunctions, Params, DualEncoderConfig]:
+    """Read a CLIPModel as `load` does, whatever else its folder holds."""
     return load(source, layout=CLIP.name, **options)
 
 
 def save_clip(folder: str | Path, functions: DualEncoderFunctions, params: Params) -> None:
-    """`save` as a CLIPModel."""
+    """Write an encoder as `save` does, as a CLIPModel."""
     save(folder, functions, params, layout=CLIP.name)
 
 
-def _named(name: str) -> FileLayout:
-    if name not in LAYOUTS:
-        raise ConfigError("layout", name, f"one of {', '.join(LAYOUTS)}", nearest(name, LAYOUTS))
-    return LAYOUTS[name]
-
-
-def _layout_of(folder: Path, file: Path | None = None) -> FileLayout:
-    """The layout of a folder: one whose own weights are there, if several configs are."""
+def _layout_of(folder: Path, file: Path | None = None) -> Layout:
+    """Return the layout of a folder: one whose own weights are there, if several configs are."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder, and no .safetensors file")
     met = [layout for layout in LAYOUTS.values() if layout.meets(folder, file)]
@@ -168,8 +147,7 @@ def _layout_of(folder: Path, file: Path | None = None) -> FileLayout:
         return met[0]
     if not (folder / CONFIG).is_file():
         refuse_pickles(folder)  # An archive that consists of a pickle alone.
-    kind = read_config(folder).get("model_type")
-    allowed = (
-        "one of clip, siglip, vision-text-dual-encoder (or a folder with open_clip_config.json, or MedCLIP's weights)"
-    )
-    raise ConfigError("config.json: model_type", kind, allowed, nearest(str(kind), LAYOUTS))
+    kind = str(read_config(folder).get("model_type"))
+    named = ", ".join(layout.name for layout in LAYOUTS.values() if layout.config_file == CONFIG and not layout.holds)
+    expected = f"one of {named} (or a folder with {OPEN_CLIP.config_file}, or MedCLIP's weights)"
+    raise ConfigError("config.json: model_type", kind, expected, nearest(kind, LAYOUTS))

@@ -8,102 +8,101 @@ code counts the padding of its batch-mates, so the two agree on each text encode
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from ranjax.core.errors import ConfigError
-from ranjax.models.checkpoints.bert_files import bert_config_to_transformers, bert_layout, today_s_keys
-from ranjax.models.checkpoints.file_layout import FileLayout, Weights
-from ranjax.models.checkpoints.naming import SAME, Layout, linear, under
-from ranjax.models.checkpoints.open_clip_shapes import bert_of, torchvision_resnet
-from ranjax.models.checkpoints.resnet_keys import torchvision_keys
+from ranjax.models.checkpoints.bert_files import bert_keys, modern_keys, write_bert_config
+from ranjax.models.checkpoints.layout import Layout
+from ranjax.models.checkpoints.naming import SAME, Content, Keys, Weights, linear, under
+from ranjax.models.checkpoints.open_clip_files import OWN, bert_of
+from ranjax.models.checkpoints.timm_towers import read_resnet
 from ranjax.models.checkpoints.weight_files import CONFIG, WeightsError
-from ranjax.models.encoder_config import TowersConfig
-from ranjax.models.towers.bert import LAYERS_MEAN
-from ranjax.models.towers.bert_text import BertTextConfig
-from ranjax.models.towers.projection_head import Projection
-from ranjax.models.towers.resnet import ResNetConfig
+from ranjax.models.encoder_config import DualEncoderConfig
+from ranjax.models.towers.projection_head import LINEAR, Projection
+from ranjax.models.towers.tower_configs import LAYERS_MEAN, BertConfig
+from ranjax.models.towers.tower_table import CannotHoldError, files_of
 
 _IMAGE, _TEXT = "vision_model.model.", "text_model.model."
 _IMAGE_HEAD, _TEXT_HEAD = "vision_model.model.fc", "text_model.projection_head"
 # Of its code (constants.py): grey films, one mean and deviation for all channels.
 _SIZE, _MEAN, _STD = 224, 0.5862785803043838, 0.27950088968644304
-OWN = "ranjax"
 
 
 def _holds(keys: frozenset[str]) -> bool:
     return f"{_TEXT_HEAD}.weight" in keys and any(key.startswith(_IMAGE) for key in keys)
 
 
-def _read_config(content: Mapping, folder: Path, weights: Weights) -> TowersConfig:
+def _read(content: Content, folder: Path, weights: Weights) -> DualEncoderConfig:
     if f"{_IMAGE_HEAD}.weight" not in weights:
         raise ConfigError(
             "vision_model", "MedCLIP's Swin transformer", "its ResNet-50 (medclip-resnet): no tower here is a Swin"
         )
-    image = _inside(weights, _IMAGE)
-    text = {f"text.transformer.{key}": value for key, value in _inside(weights, _TEXT).items()}
     missing = [key for key in (f"{_TEXT_HEAD}.weight", "logit_scale") if key not in weights]
     if missing:
         raise WeightsError(str(folder), missing, [], [])
     size = (content.get(OWN) or {}).get("image_size", _SIZE)
-    return TowersConfig(
-        image=torchvision_resnet(image, size, prefix=_IMAGE),
-        text=BertTextConfig(bert=bert_of(folder, text, "Bio_ClinicalBERT", pooler=False), pooling=LAYERS_MEAN),
+    image = read_resnet({"image_size": size}, _inside(weights, _IMAGE))
+    bert = bert_of({"hf_model_name": "Bio_ClinicalBERT"}, _inside(weights, _TEXT), folder)
+    return DualEncoderConfig(
+        image=image,
+        text=dataclasses.replace(bert, pooling=LAYERS_MEAN, name=""),
         embed_dim=weights[f"{_TEXT_HEAD}.weight"].shape[0],
         text_projection=Projection(bias=f"{_TEXT_HEAD}.bias" in weights),
-        pixel_mean=(_MEAN,) * image["conv1.weight"].shape[1],
-        pixel_std=(_STD,) * image["conv1.weight"].shape[1],
+        pixel_mean=(_MEAN,) * image.channels,
+        pixel_std=(_STD,) * image.channels,
         layout="medclip",
     )
 
 
-def _inside(weights: Weights, prefix: str) -> dict[str, Any]:
+def _inside(weights: Weights, prefix: str) -> Weights:
     return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
 
 
-def _keys(config: TowersConfig) -> Layout:
+def _keys(config: DualEncoderConfig) -> Keys:
+    assert isinstance(config.text, BertConfig)
     return {
         ("log_scale",): ("logit_scale", SAME),
-        **under(torchvision_keys(config.image), ("vision",), _IMAGE),
+        **under(files_of(config.image, "timm").keys(config.image), ("vision",), _IMAGE),
         **linear(("visual_projection",), _IMAGE_HEAD, config.image_projection.bias),
-        **under(bert_layout(config.text.bert), ("text",), _TEXT),
+        **under(bert_keys(config.text), ("text",), _TEXT),
         **linear(("text_projection",), _TEXT_HEAD, config.text_projection.bias),
     }
 
 
-def _refuses(config: Any) -> str | None:
-    if not isinstance(config, TowersConfig) or not isinstance(config.image, ResNetConfig):
-        return "MedCLIP's image tower is a ResNet"
-    if not isinstance(config.text, BertTextConfig) or config.text.pooling != LAYERS_MEAN:
-        return "MedCLIP's text tower is a BERT pooled over its blocks 1, 2 and the last"
-    if config.image_projection != Projection() or config.text_projection.kind != "linear":
-        return "MedCLIP has linear projections, that of images without bias"
+def _check(config: DualEncoderConfig) -> None:
+    if files_of(config.image, "timm").kind != "resnet":
+        raise CannotHoldError("MedCLIP's image tower is a ResNet")
+    if not isinstance(config.text, BertConfig) or config.text.pooling != LAYERS_MEAN:
+        raise CannotHoldError("MedCLIP's text tower is a BERT pooled over its blocks 1, 2 and the last")
+    if config.image_projection != LINEAR or config.text_projection.kind != "linear":
+        raise CannotHoldError("MedCLIP has linear projections, that of images without bias")
     if not config.scale_limited or config.logit_bias_init is not None:
-        return "MedCLIP has a limited logit scale and no bias of the logits"
-    if {*config.pixel_mean} != {_MEAN} or {*config.pixel_std} != {_STD}:
-        return "MedCLIP normalises pixels by numbers of its own, which its files do not hold"
-    return None
+        raise CannotHoldError("MedCLIP has a limited logit scale and no bias of the logits")
+    if {*(config.pixel_mean or ())} != {_MEAN} or {*(config.pixel_std or ())} != {_STD}:
+        raise CannotHoldError("MedCLIP normalises pixels by numbers of its own, which its files do not hold")
 
 
-def _write_config(config: TowersConfig, dtype: str) -> dict[str, dict]:
-    # BioClinicalBERT's, by which `_read_config` and the tokenizer's library know it; the image size beside.
-    content = bert_config_to_transformers(config.text.bert) | {"architectures": ["BertModel"], "dtype": dtype}
+def _write(config: DualEncoderConfig, dtype: str) -> dict[str, dict[str, Any]]:
+    assert isinstance(config.text, BertConfig)
+    # BioClinicalBERT's, by which `_read` and the tokenizer's library know it; the image size beside.
+    content = write_bert_config(config.text) | {"architectures": ["BertModel"], "dtype": dtype}
     return {CONFIG: content | {OWN: {"image_size": config.image_size}}}
 
 
 def _tidy(weights: Weights) -> Weights:
-    """Without BERT's pooler, which MedCLIP's code computes and does not use."""
-    return {key: value for key, value in today_s_keys(weights).items() if not key.startswith(f"{_TEXT}pooler.")}
+    """Return tensors without BERT's pooler, which MedCLIP's code computes and does not use."""
+    return {key: value for key, value in modern_keys(weights).items() if not key.startswith(f"{_TEXT}pooler.")}
 
 
-MEDCLIP = FileLayout(
+MEDCLIP = Layout(
     name="medclip",
-    recognises=lambda content: False,
-    read_config=_read_config,
+    label="MedCLIP's archive",
+    read=_read,
     keys=_keys,
-    refuses=_refuses,
-    write_config=_write_config,
+    check=_check,
+    write=_write,
     tidy=_tidy,
     holds=_holds,
 )

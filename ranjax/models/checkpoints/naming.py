@@ -1,6 +1,6 @@
 """The same weights under two names: a path in the parameter pytree, and a key in a file of another library.
 
-A `Layout` lists, for every path, the file's key and how its axes lie there. Reading and writing both walk that one
+`Keys` list, for every path, the file's key and how its axes lie there. Reading and writing both walk that one
 list, so that a round trip is exact by construction.
 """
 
@@ -17,9 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ranjax.core.types import Params
 from ranjax.models.checkpoints.weight_files import WeightsError
+from ranjax.models.towers.contract import Content as Content
 
-Tree = dict[str, Any]
+TreePath = tuple[str, ...]
+"""Where an array lies in the parameters."""
+Weights = Mapping[str, np.ndarray]
+"""Tensors of a file by key."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +46,12 @@ class Arrangement:
     parts: int = 1
 
     def of(self, part: int, parts: int) -> Arrangement:
-        """The same, as one of several parts of a tensor."""
+        """Return the same, as one of several parts of a tensor."""
         return dataclasses.replace(self, part=part, parts=parts)
 
 
 # Parameter path -> (key in the file, arrangement of the axes there).
-Layout = dict[tuple[str, ...], tuple[str, Arrangement]]
+Keys = dict[TreePath, tuple[str, Arrangement]]
 
 SAME, LINEAR, CONV = Arrangement("same"), Arrangement("linear"), Arrangement("conv")
 # Buffers that hold no weights: of older files, and the count of batches that a batch norm has seen.
@@ -54,42 +59,70 @@ BUFFERS = ("position_ids", "num_batches_tracked")
 
 
 def patch_arrangement(size: int, channels: int) -> Arrangement:
-    """Arrangement of a patch embedding."""
+    """Return the arrangement of a patch embedding."""
     return Arrangement("patch", (size, channels))
 
 
 def lead_arrangement(axes: int) -> Arrangement:
-    """Arrangement of an array with so many axes of length 1 in front, in the file."""
+    """Return the arrangement of an array with so many axes of length 1 in front, in the file."""
     return Arrangement("lead", (axes,))
 
 
-def linear(path: tuple[str, ...], key: str, bias: bool = True) -> Layout:
-    """A linear map."""
-    layout: Layout = {(*path, "kernel"): (f"{key}.weight", LINEAR)}
-    return layout | {(*path, "bias"): (f"{key}.bias", SAME)} if bias else layout
+def linear(path: TreePath, key: str, bias: bool = True) -> Keys:
+    """Return the keys of a linear map."""
+    keys: Keys = {(*path, "kernel"): (f"{key}.weight", LINEAR)}
+    return keys | {(*path, "bias"): (f"{key}.bias", SAME)} if bias else keys
 
 
-def norm(path: tuple[str, ...], key: str) -> Layout:
-    """A layer norm."""
+def norm(path: TreePath, key: str) -> Keys:
+    """Return the keys of a layer norm."""
     return {(*path, "scale"): (f"{key}.weight", SAME), (*path, "bias"): (f"{key}.bias", SAME)}
 
 
-def fused_attention(path: tuple[str, ...], weight: str, bias: str, out: str) -> Layout:
-    """An attention whose query, key and value are one tensor in the file."""
-    layout = linear((*path, "out"), out)
+def parts(path: TreePath, prefix: str, norms: Mapping[str, str], linears: Mapping[str, str]) -> Keys:
+    """Return the keys of layer norms and linear maps: our path inside `path`, e.g. "mlp/fc1" -> key behind `prefix`."""
+    keys: Keys = {}
+    for ours, theirs in norms.items():
+        keys |= norm((*path, *ours.split("/")), prefix + theirs)
+    for ours, theirs in linears.items():
+        keys |= linear((*path, *ours.split("/")), prefix + theirs)
+    return keys
+
+
+def blocks(layers: int, prefix: str, norms: Mapping[str, str], linears: Mapping[str, str], fused: str = "") -> Keys:
+    """Return the keys of a transformer's blocks.
+
+    Args:
+      layers: how many.
+      prefix: of a block's keys, with ``{}`` for its number.
+      norms, linears: as for `parts`.
+      fused: the attention's part of a key where query, key and value are one tensor, with ``{}`` for "weight" or "bias".
+    """
+    keys: Keys = {}
+    for i in range(layers):
+        path, start = ("blocks", "layers", str(i)), prefix.format(i)
+        keys |= parts(path, start, norms, linears)
+        if fused:
+            keys |= fused_attention((*path, "attention"), start + fused)
+    return keys
+
+
+def fused_attention(path: TreePath, key: str) -> Keys:
+    """Return the keys of query, key and value that are one tensor in the file; `key` has ``{}`` for "weight" or "bias"."""
+    keys: Keys = {}
     for part, name in enumerate(("query", "key", "value")):
-        layout[(*path, name, "kernel")] = (weight, LINEAR.of(part, 3))
-        layout[(*path, name, "bias")] = (bias, SAME.of(part, 3))
-    return layout
+        keys[(*path, name, "kernel")] = (key.format("weight"), LINEAR.of(part, 3))
+        keys[(*path, name, "bias")] = (key.format("bias"), SAME.of(part, 3))
+    return keys
 
 
-def under(layout: Layout, path: tuple[str, ...], prefix: str) -> Layout:
-    """The layout of a part inside a whole: further down the tree, and with a prefix on every key."""
-    return {(*path, *inner): (prefix + key, arrangement) for inner, (key, arrangement) in layout.items()}
+def under(keys: Keys, path: TreePath, prefix: str) -> Keys:
+    """Return the keys of a part inside a whole: further down the tree, and with a prefix on every key."""
+    return {(*path, *inner): (prefix + key, arrangement) for inner, (key, arrangement) in keys.items()}
 
 
 def to_file(value: np.ndarray, arrangement: Arrangement) -> np.ndarray:
-    """An array as the file holds it (a part of a tensor as that part)."""
+    """Return an array as the file holds it (a part of a tensor as that part)."""
     match arrangement.kind:
         case "linear":
             return value.T
@@ -104,7 +137,7 @@ def to_file(value: np.ndarray, arrangement: Arrangement) -> np.ndarray:
 
 
 def from_file(value: np.ndarray, arrangement: Arrangement) -> np.ndarray:
-    """An array as the parameter pytree holds it; inverse of `to_file`."""
+    """Return an array as the parameter pytree holds it; inverse of `to_file`."""
     match arrangement.kind:
         case "linear":
             return value.T
@@ -118,22 +151,22 @@ def from_file(value: np.ndarray, arrangement: Arrangement) -> np.ndarray:
 
 
 def file_shape(shape: tuple[int, ...], arrangement: Arrangement) -> tuple[int, ...]:
-    """Shape in the file of the whole tensor that holds a parameter of `shape`."""
+    """Return the shape in the file of the whole tensor that holds a parameter of `shape`."""
     first, *others = (*to_file(np.broadcast_to(np.float32(0), shape), arrangement).shape, None)
     return () if first is None else (first * arrangement.parts, *others[:-1])
 
 
-def paths(tree: Tree) -> dict[tuple[str, ...], Any]:
-    """Leaves of a nested dict by their path, in natural order (layer 2 before layer 10)."""
+def paths(tree: Params) -> dict[TreePath, Any]:
+    """Return the leaves of a nested dict by their path, in natural order (layer 2 before layer 10)."""
     flat = {
         tuple(str(entry.key) for entry in path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
     return dict(sorted(flat.items(), key=lambda item: [(part.isdigit(), part.zfill(6)) for part in item[0]]))
 
 
-def nest(flat: Mapping[tuple[str, ...], Any]) -> Tree:
-    """Inverse of `paths`."""
-    tree: Tree = {}
+def nest(flat: Mapping[TreePath, Any]) -> Params:
+    """Return a nested dict of leaves by their path, the inverse of `paths`."""
+    tree: Params = {}
     for path, leaf in flat.items():
         place = tree
         for part in path[:-1]:
@@ -144,38 +177,37 @@ def nest(flat: Mapping[tuple[str, ...], Any]) -> Tree:
 
 def read_tree(
     weights: dict[str, np.ndarray],
-    layout: Layout,
-    template: Tree,
+    keys: Keys,
+    template: Params,
     source: str | Path,
-    fresh: Callable[[], Tree] | None = None,
-    ignored: tuple[str, ...] = BUFFERS,
+    fresh: Callable[[], Params] | None = None,
+    ignored: TreePath = BUFFERS,
     dtype: str = "float32",
-) -> Tree:
-    """Fills the tree of `template` from a file's tensors.
+) -> Params:
+    """Fill the tree of `template` from a file's tensors.
 
     Args:
       weights: the file's tensors; half precision is widened to `dtype`. The dict gives up each as it is read, so that
         a large model is not held twice.
-      layout: path -> (key, arrangement), one entry for each leaf of the template.
+      keys: one entry for each leaf of the template.
       template: pytree of shapes.
       source: where the weights came from, for messages.
       fresh: None raises on any missing or extra key. A function that initialises the whole tree logs them instead,
         and gives the missing ones their values; only those are computed.
-      ignored: last parts of keys that carry no weights (buffers of older files).
       dtype: "float32" or "float64" (the latter under x64).
 
     Raises:
       WeightsError: keys missing or extra (without `fresh`), or mis-shaped (always).
     """
     leaves = paths(template)
-    known = {key for key, _ in layout.values()}
+    known = {key for key, _ in keys.values()}
     missing = sorted(key for key in known if key not in weights)
-    extra = sorted(key for key in weights if key not in known and key.rsplit(".", 1)[-1] not in ignored)
+    extra = sorted(key for key in weights if key not in known and key.rsplit(".", 1)[-1] not in BUFFERS)
     misshaped, filled = [], {}
-    absent = [path for path in leaves if layout[path][0] not in weights]
-    uses = Counter(layout[path][0] for path in leaves)
+    absent = [path for path in leaves if keys[path][0] not in weights]
+    uses = Counter(keys[path][0] for path in leaves)
     for path, leaf in leaves.items():
-        key, arrangement = layout[path]
+        key, arrangement = keys[path]
         if key not in weights:
             continue
         wanted = file_shape(leaf.shape, arrangement)
@@ -201,19 +233,19 @@ def read_tree(
     return nest(filled)
 
 
-def write_tree(params: Tree, layout: Layout) -> dict[str, np.ndarray]:
-    """The file's tensors of a parameter tree. Raises WeightsError where the tree and the layout do not match."""
+def write_tree(params: Params, keys: Keys) -> dict[str, np.ndarray]:
+    """Return the file's tensors of a parameter tree. Raises WeightsError where tree and keys do not match."""
     leaves = paths(params)
-    if set(leaves) != set(layout):
-        missing = sorted("/".join(path) for path in set(layout) - set(leaves))
-        extra = sorted("/".join(path) for path in set(leaves) - set(layout))
+    if set(leaves) != set(keys):
+        missing = sorted("/".join(path) for path in set(keys) - set(leaves))
+        extra = sorted("/".join(path) for path in set(leaves) - set(keys))
         raise WeightsError("the parameters given", missing, extra, [])
     stacked: dict[str, dict[int, np.ndarray]] = {}
-    for path, (key, arrangement) in layout.items():
+    for path, (key, arrangement) in keys.items():
         stacked.setdefault(key, {})[arrangement.part] = to_file(np.asarray(leaves[path]), arrangement)
     weights = {
-        key: np.concatenate([parts[i] for i in sorted(parts)]) if len(parts) > 1 else parts[0]
-        for key, parts in stacked.items()
+        key: np.concatenate([stack[i] for i in sorted(stack)]) if len(stack) > 1 else stack[0]
+        for key, stack in stacked.items()
     }
     for key in [key for key in weights if key.endswith(".running_mean")]:
         # torch keeps the count beside the statistics and asks for it; with a fixed momentum nothing reads it.

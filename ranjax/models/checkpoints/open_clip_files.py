@@ -6,57 +6,47 @@ transformers: so also BiomedCLIP, and ResNet-50 beside BioClinicalBERT.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ranjax.core.errors import ConfigError
-from ranjax.models.checkpoints.bert_files import bert_config_to_transformers
-from ranjax.models.checkpoints.file_layout import FileLayout, Weights
-from ranjax.models.checkpoints.open_clip_keys import is_timm_vit, open_clip_keys
-from ranjax.models.checkpoints.open_clip_shapes import timm_activation, timm_siglip_name, timm_tower
-from ranjax.models.checkpoints.open_clip_text import (
-    activation_of,
-    only_neutral,
-    ratio,
-    read_text,
-    text_cfg,
-    text_refusal,
-    tidy,
-)
-from ranjax.models.checkpoints.transformers_parts import is_clip_vision
-from ranjax.models.checkpoints.weight_files import CONFIG
-from ranjax.models.clip_config import CLIP_MEAN, CLIP_STD
-from ranjax.models.encoder_config import ImageTowerConfig, TowersConfig, towers
-from ranjax.models.towers.bert_text import BertTextConfig
-from ranjax.models.towers.modified_resnet import ModifiedResNetConfig
-from ranjax.models.towers.projection_head import Projection
-from ranjax.models.towers.resnet import ResNetConfig
-from ranjax.models.towers.text_transformer import TextTransformerConfig
-from ranjax.models.towers.vision_transformer import ViTConfig
+from ranjax.models.checkpoints import timm_towers
+from ranjax.models.checkpoints.bert_files import modern_keys, read_bert_config, write_bert_config
+from ranjax.models.checkpoints.layout import Layout
+from ranjax.models.checkpoints.naming import SAME, Content, Keys, TreePath, Weights, linear, under
+from ranjax.models.checkpoints.open_clip_towers import bert_pooling, read_bert
+from ranjax.models.checkpoints.padding_token import padding_id
+from ranjax.models.checkpoints.weight_files import CONFIG, WEIGHTS
+from ranjax.models.encoder_config import DualEncoderConfig
+from ranjax.models.towers.contract import CLIP_MEAN, CLIP_STD, ImageTowerConfig, TextTowerConfig, TowerFiles
+from ranjax.models.towers.projection_head import LINEAR, Projection
+from ranjax.models.towers.tower_configs import BertConfig
+from ranjax.models.towers.tower_table import CannotHoldError, files_of, files_reading
 
 OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+_KEY = f"{OPEN_CLIP_CONFIG}: "
 # What open_clip's configs do not say and timm's or transformers' names stand for; open_clip ignores this key.
 OWN = "ranjax"
-# Towers whose nonlinearity is in their own name or config, whatever open_clip's says.
-_OF_OTHERS = (BertTextConfig, ResNetConfig, ModifiedResNetConfig)
+_TRUNK, _BERT = "visual.trunk.", "text.transformer."
 
 
-def _read_config(content: Mapping, folder: Path, weights: Weights) -> TowersConfig:
+def _read(content: Content, folder: Path, weights: Weights) -> DualEncoderConfig:
     model = content.get("model_cfg", content)
     pixels, own = content.get("preprocess_cfg") or {}, content.get(OWN) or {}
     for key in ("vision_cfg", "text_cfg", "embed_dim"):
         if key not in model:
-            raise ConfigError(f"open_clip_config.json: {key}", None, "present")
+            raise ConfigError(_KEY + key, None, "present")
     if "multimodal_cfg" in model:
-        raise ConfigError("open_clip_config.json: multimodal_cfg", "CoCa", "absent: two towers without a decoder")
-    activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
-    image, image_projection = _read_image(model, activation, weights, own)
-    text, text_projection = read_text(model, activation, weights, folder)
+        raise ConfigError(f"{_KEY}multimodal_cfg", "CoCa", "absent: two towers without a decoder")
+    shared = {"embed_dim": model["embed_dim"], "activation": "quick_gelu" if model.get("quick_gelu") else "gelu"}
+    image, image_projection = _read_image(shared | dict(model["vision_cfg"]) | own, weights)
+    text, text_projection = _read_text(shared | dict(model["text_cfg"]), weights, folder)
     rgb = image.channels == 3
     bias = "logit_bias" in weights or model.get("init_logit_bias") is not None
-    return TowersConfig(
+    return DualEncoderConfig(
         image=image,
         text=text,
         embed_dim=model["embed_dim"],
@@ -70,153 +60,192 @@ def _read_config(content: Mapping, folder: Path, weights: Weights) -> TowersConf
     )
 
 
-def _read_image(model: Mapping, activation: str, weights: Weights, own: Mapping) -> tuple[ImageTowerConfig, Projection]:
-    vision, size = model["vision_cfg"], model["embed_dim"]
-    image_size = vision.get("image_size", 224)
-    if vision.get("timm_model_name"):
-        image = timm_tower(vision["timm_model_name"], weights, image_size, own.get("image_heads"))
-        pool = _pool(image)
-        if vision.get("timm_pool", "avg") not in ("", pool):
-            raise ConfigError("open_clip_config.json: timm_pool", vision.get("timm_pool", "avg"), f"'' or {pool!r}")
-        kind, bias = vision.get("timm_proj", "linear"), vision.get("timm_proj_bias", False)
-        if kind not in ("linear", "mlp", "none"):
-            raise ConfigError("open_clip_config.json: timm_proj", kind, "'linear', 'mlp' or 'none'")
-        if kind == "none":
-            return image, Projection(kind="none")
-        if kind == "linear":
-            return image, Projection(bias=bias)
-        return image, Projection(kind="mlp", hidden=2 * size, hidden_bias=True, bias=bias)
-    only_neutral(vision, "vision_cfg")
-    width = vision.get("width", 768)
-    head_width = vision.get("head_width", 64)
-    channels = weights["visual.conv1.weight"].shape[1] if "visual.conv1.weight" in weights else 3
-    if isinstance(vision.get("layers", 12), list | tuple):
-        depths = tuple(vision["layers"])
-        image = ModifiedResNetConfig(
-            image_size=image_size,
-            channels=channels,
-            width=width,
-            depths=depths,
-            heads=width * 32 // head_width,
-            outputs=size,
-        )
+def _read_image(content: Content, weights: Weights) -> tuple[ImageTowerConfig, Projection]:
+    name, size = content.get(timm_towers.NAME), content["embed_dim"]
+    if not name:
+        files = files_reading(content, "open_clip", "image")
+        assert files is not None
+        image = files.read(content, _inside(weights, "visual."))
+        return image, LINEAR if files.kind == "vit" else Projection(kind="none")
+    files = files_reading(content, "timm", "image")
+    if files is None:
+        raise ConfigError(_KEY + timm_towers.NAME, name, timm_towers.KNOWN)
+    image = files.read(content, _inside(weights, _TRUNK))
+    pool, given = files.write(image)[timm_towers.POOL], content.get(timm_towers.POOL, "avg")
+    if given not in ("", pool):
+        raise ConfigError(_KEY + timm_towers.POOL, given, f"'' or {pool!r}")
+    kind, bias = content.get("timm_proj", "linear"), content.get("timm_proj_bias", False)
+    if kind == "none":
         return image, Projection(kind="none")
-    if vision.get("pool_type", "tok") != "tok":
-        raise ConfigError("open_clip_config.json: vision_cfg.pool_type", vision["pool_type"], "'tok'")
-    image = ViTConfig(
-        image_size=image_size,
-        patch_size=vision.get("patch_size", 16),
-        channels=channels,
-        width=width,
-        layers=vision.get("layers", 12),
-        heads=width // head_width,
-        mlp_width=int(width * vision.get("mlp_ratio", 4.0)),
-        activation=activation_of(vision, activation),
-        layer_norm_eps=(vision.get("norm_kwargs") or {}).get("eps", 1e-5),
+    if kind == "linear":
+        return image, Projection(bias=bias)
+    if kind == "mlp":
+        return image, Projection(kind="mlp", hidden=2 * size, hidden_bias=True, bias=bias)
+    raise ConfigError(f"{_KEY}timm_proj", kind, "'linear', 'mlp' or 'none'")
+
+
+def _read_text(content: Content, weights: Weights, folder: Path) -> tuple[TextTowerConfig, Projection]:
+    size = content["embed_dim"]
+    if content.get("hf_model_name"):
+        bert = bert_of(content, _inside(weights, _BERT), folder)
+        kind = content.get("hf_proj_type", "mlp")
+        if kind not in ("linear", "mlp", None):
+            raise ConfigError(f"{_KEY}hf_proj_type", kind, "'linear', 'mlp' or null")
+        return bert, Projection(kind=kind or "none", hidden=(bert.width + size) // 2 if kind == "mlp" else 0)
+    files = files_reading(content, "open_clip", "text")
+    assert files is not None
+    if content.get("pool_type") == "last":
+        pad = padding_id(folder, content.get("pad_id"), content.get("vocab_size", 49408))
+        content = {**content, "pad_id": pad}
+    return files.read(content, weights), Projection(bias=content.get("proj_bias", False))
+
+
+def bert_of(content: Content, weights: Weights, folder: Path) -> BertConfig:
+    """Return a BERT: by the folder's config.json if that is a BERT's, else by shapes, which is logged.
+
+    Args:
+      content: ``hf_model_name`` and ``hf_pooler_type`` of a ``text_cfg``.
+      weights: of the BERT, its own keys.
+      folder: of the checkpoint.
+
+    Raises:
+      ConfigError: a config.json of a BERT that is not implemented, or a pooling that is none.
+      WeightsError: the tensors by which a BERT is recognised are missing.
+    """
+    name, pooling = content["hf_model_name"], bert_pooling(content)
+    try:
+        found = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError):
+        found = {}
+    if found.get("model_type") == "bert":
+        return dataclasses.replace(read_bert_config(found, pooling), name=name)
+    bert = read_bert(content, weights)
+    logging.getLogger("ranjax").warning(
+        "%s names its text tower %r and holds no config.json of it: taken as a BERT of width %d with %d heads",
+        *(folder, name, bert.width, bert.heads),
     )
-    return image, Projection()
+    return bert
 
 
-def _refuses(config: Any) -> str | None:
-    parts = towers(config)
-    image, text = parts.image, parts.text
-    own_image = is_clip_vision(image) or isinstance(image, ModifiedResNetConfig)
-    if not (own_image or is_timm_vit(image) or isinstance(image, ResNetConfig)):
-        return "open_clip's layout is not written for this image tower here"
-    if isinstance(image, ViTConfig) and not own_image:
-        name = _timm_name(image)
-        if image.activation != timm_activation(name):
-            return f"timm's {name} has another nonlinearity than {image.activation}"
-        if image.layer_norm_eps != 1e-6:
-            return f"timm's {name} adds 1e-6 in its layer norms, not {image.layer_norm_eps}"
-        if image.pooling == "probe" and parts.image_projection.kind != "none":
-            return "open_clip's SigLIP projects images not at all"
-    if (reason := text_refusal(parts)) is not None:
-        return reason
-    quick = {tower.activation == "quick_gelu" for tower in (image, text) if not isinstance(tower, _OF_OTHERS)}
-    if own_image and len(quick) > 1:
-        return "open_clip has QuickGELU in both towers or in none"
-    return None
+def _inside(weights: Weights, prefix: str) -> Weights:
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
 
 
-def _write_config(config: Any, dtype: str) -> dict[str, dict]:
-    parts = towers(config)
-    own: dict[str, Any] = {}
-    model: dict[str, Any] = {"embed_dim": parts.embed_dim, "vision_cfg": _image_cfg(parts, own)}
-    files = {}
-    model["text_cfg"] = text_cfg(parts)
-    if isinstance(parts.text, TextTransformerConfig):
-        model["quick_gelu"] = parts.text.activation == "quick_gelu"
-        if parts.text_projection.bias:
-            model["custom_text"] = True
-    else:
-        files[CONFIG] = bert_config_to_transformers(parts.text.bert)
-        model["quick_gelu"] = isinstance(parts.image, ViTConfig) and parts.image.activation == "quick_gelu"
-    if parts.logit_bias_init is not None:
-        model["init_logit_bias"] = parts.logit_bias_init
+def _towers(config: DualEncoderConfig) -> tuple[TowerFiles, TowerFiles]:
+    """Return how both towers are kept; raises CannotHoldError."""
+    try:
+        image = files_of(config.image, "open_clip")
+    except CannotHoldError:
+        image = files_of(config.image, "timm")
+    return image, files_of(config.text, "open_clip")
+
+
+def _check(config: DualEncoderConfig) -> None:
+    image, text = _towers(config)
+    shown, written = config.image_projection, config.text_projection
+    if image.library == "open_clip" and shown != (LINEAR if image.kind == "vit" else Projection(kind="none")):
+        raise CannotHoldError("open_clip's own image towers have a projection of their own kind")
+    if getattr(config.image, "pooling", "") == "probe" and shown.kind != "none":
+        raise CannotHoldError("open_clip's SigLIP projects images not at all")
+    if text.kind == "bert":
+        if written.kind == "mlp" and written.hidden != (config.text.outputs + config.embed_dim) // 2:
+            raise CannotHoldError("open_clip's MLP behind a text tower is half as wide as both ends together")
+    elif written.kind != "linear":
+        raise CannotHoldError("open_clip has a linear map behind its own text tower")
+    own = [tower for tower, files in ((config.image, image), (config.text, text)) if files.kind != "bert"]
+    quick = {tower.activation == "quick_gelu" for tower in own if hasattr(tower, "activation")}
+    if image.library == "open_clip" and len(quick) > 1:
+        raise CannotHoldError("open_clip has QuickGELU in both towers or in none")
+
+
+def _write(config: DualEncoderConfig, dtype: str) -> dict[str, dict[str, Any]]:
+    image, text = _towers(config)
+    shown, written = config.image_projection, config.text_projection
+    vision_cfg = {"image_size": config.image_size, **image.write(config.image)}
+    own = {timm_towers.HEADS: vision_cfg.pop(timm_towers.HEADS)} if timm_towers.HEADS in vision_cfg else {}
+    if image.library == "timm":
+        vision_cfg |= {"timm_model_pretrained": False, "timm_proj": shown.kind, "timm_proj_bias": shown.bias}
+    text_cfg = text.write(config.text)
+    model: dict[str, Any] = {"embed_dim": config.embed_dim, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
+    files: dict[str, dict[str, Any]] = {}
+    activation = getattr(config.text if text.kind != "bert" else config.image, "activation", "")
+    model["quick_gelu"] = activation == "quick_gelu"
+    if isinstance(config.text, BertConfig):
+        text_cfg["hf_proj_type"] = None if written.kind == "none" else written.kind
+        files[CONFIG] = write_bert_config(config.text)
+    elif written.bias:
+        text_cfg["proj_bias"] = model["custom_text"] = True
+    if config.logit_bias_init is not None:
+        model["init_logit_bias"] = config.logit_bias_init
     content: dict[str, Any] = {"model_cfg": model}
-    content["preprocess_cfg"] = {"mean": list(parts.pixel_mean or ()), "std": list(parts.pixel_std or ())}
+    content["preprocess_cfg"] = {"mean": list(config.pixel_mean or ()), "std": list(config.pixel_std or ())}
     if own:
         content[OWN] = own
     return files | {OPEN_CLIP_CONFIG: content}
 
 
-def _image_cfg(parts: TowersConfig, own: dict[str, Any]) -> dict[str, Any]:
-    image = parts.image
-    content: dict[str, Any] = {"image_size": image.image_size}
-    if isinstance(image, ModifiedResNetConfig):
-        content |= {"layers": list(image.depths), "width": image.width, "patch_size": None}
-        return content | {"head_width": image.width * 32 // image.heads}
-    if isinstance(image, ViTConfig) and is_clip_vision(image):
-        content |= {"layers": image.layers, "width": image.width, "patch_size": image.patch_size}
-        content |= {"head_width": image.width // image.heads, "mlp_ratio": ratio(image.mlp_width, image.width)}
-        if image.activation == "gelu_tanh":
-            content["act_kwargs"] = {"approximate": "tanh"}
-        return content | {"norm_kwargs": {"eps": image.layer_norm_eps}}
-    if isinstance(image, ViTConfig):
-        own["image_heads"] = image.heads
-        name = _timm_name(image)
-        _say_size(name, image.image_size)
+def _keys(config: DualEncoderConfig) -> Keys:
+    image, text = _towers(config)
+    shown, written = config.image_projection, config.text_projection
+    keys: Keys = {("log_scale" if config.scale_limited else "free_log_scale",): ("logit_scale", SAME)}
+    if config.logit_bias_init is not None:
+        keys[("bias",)] = ("logit_bias", SAME)
+    if image.library == "timm":
+        keys |= under(image.keys(config.image), ("vision",), _TRUNK)
+        keys |= _projection(("visual_projection",), shown, "visual.head.proj", "visual.head.mlp.fc{}", (1, 2))
     else:
-        name = image.name or {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101"}.get(image.depths, "resnet50")
-    kind, pool = parts.image_projection.kind, _pool(image)
-    content |= {"timm_model_name": name, "timm_model_pretrained": False, "timm_pool": pool, "timm_proj": kind}
-    return content | {"timm_proj_bias": parts.image_projection.bias}
+        keys |= under(image.keys(config.image), ("vision",), "visual.")
+        if shown.kind == "linear":
+            keys[("visual_projection", "kernel")] = ("visual.proj", SAME)
+    if text.kind == "bert":
+        keys |= under(text.keys(config.text), ("text",), _BERT)
+        return keys | _projection(("text_projection",), written, "text.proj", "text.proj.{}", (0, 2))
+    if written.bias:
+        # SigLIP's: a linear module, in a class that keeps the tower apart.
+        keys |= under(text.keys(config.text), ("text",), "text.")
+        return keys | linear(("text_projection",), "text.text_projection")
+    keys[("text_projection", "kernel")] = ("text_projection", SAME)
+    return keys | under(text.keys(config.text), ("text",), "")
 
 
-def _pool(image: ImageTowerConfig) -> str:
-    """timm's name of an image tower's pooling."""
-    if isinstance(image, ResNetConfig):
-        return "avg"
-    return "map" if isinstance(image, ViTConfig) and image.pooling == "probe" else "token"
+def _projection(path: TreePath, projection: Projection, plain: str, mlp: str, numbers: tuple[int, int]) -> Keys:
+    """Return the keys of a projection: `plain` of a linear map, `mlp` with ``{}`` for the numbers of an MLP's two."""
+    if projection.kind == "none":
+        return {}
+    if projection.kind == "linear":
+        return linear(path, plain, projection.bias)
+    first, second = (mlp.format(number) for number in numbers)
+    return linear((*path, "fc1"), first, projection.hidden_bias) | linear((*path, "fc2"), second, projection.bias)
 
 
-def _timm_name(image: ViTConfig) -> str:
-    """What timm calls a vision transformer; by its shape where it came without a name."""
-    if image.name:
-        return image.name
-    if image.pooling != "probe":
-        return f"vit_base_patch{image.patch_size}_224"
-    return timm_siglip_name(image.width, image.patch_size, image.image_size)
+def _tidy(weights: Weights) -> Weights:
+    """Return BERTs under today's names; native text towers behind "text." where the projection is a linear module.
+
+    open_clip has two classes for the same towers, with and without that prefix. SigLIP's are published with it, CLIP's
+    without.
+    """
+    weights = modern_keys(weights)
+    prefixed = "text.token_embedding.weight" in weights
+    module = any(key.endswith("text_projection.weight") for key in weights)
+    if prefixed and not module:
+        return {key.removeprefix("text."): value for key, value in weights.items()}
+    if module and not prefixed:
+        outside = ("visual.", "logit_")
+        return {key if key.startswith(outside) else f"text.{key}": value for key, value in weights.items()}
+    return weights
 
 
-def _say_size(name: str, image_size: int) -> None:
-    if not name.split(".")[0].endswith(f"_{image_size}"):
-        logging.getLogger("ranjax").warning(
-            "open_clip builds %s for the image size in its name, not for %d: it must be given force_image_size=%d "
-            "and the weights afterwards; ranjax reads the folder as it is",
-            *(name, image_size, image_size),
-        )
-
-
-OPEN_CLIP = FileLayout(
+OPEN_CLIP = Layout(
     name="open_clip",
+    label="open_clip",
     recognises=lambda content: "vision_cfg" in content.get("model_cfg", content),
-    read_config=_read_config,
-    keys=open_clip_keys,
-    refuses=_refuses,
-    write_config=_write_config,
+    read=_read,
+    keys=_keys,
+    check=_check,
+    write=_write,
     config_file=OPEN_CLIP_CONFIG,
     weights_file=OPEN_CLIP_WEIGHTS,
-    tidy=tidy,
+    # Older exports have the same layout under other names.
+    older_weights=("open_clip_pytorch_model.safetensors", WEIGHTS),
+    tidy=_tidy,
 )

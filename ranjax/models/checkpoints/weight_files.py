@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,13 @@ class WeightsError(DataError):
       misshaped: (name, shape in the file, shape in the model).
     """
 
-    def __init__(self, source: str, missing: list[str], extra: list[str], misshaped: list[tuple]):
+    def __init__(
+        self,
+        source: str,
+        missing: list[str],
+        extra: list[str],
+        misshaped: list[tuple[str, tuple[int, ...], tuple[int, ...]]],
+    ):
         self.missing, self.extra, self.misshaped = missing, extra, misshaped
         lines = [f"the weights in {source} do not fit the model of its config."]
         for title, items in (("missing", missing), ("extra", extra)):
@@ -37,8 +44,8 @@ class WeightsError(DataError):
         super().__init__("\n".join(lines))
 
 
-def read_config(folder: str | Path, name: str = CONFIG) -> dict:
-    """config.json (or `name`) of a model folder. Raises DataError where it is absent or not JSON."""
+def read_config(folder: str | Path, name: str = CONFIG) -> dict[str, Any]:
+    """Read config.json (or `name`) of a model folder. Raises DataError where it is absent or not JSON."""
     path = Path(folder) / name
     if not path.is_file():
         raise DataError(f"{path} is absent: a model folder holds {name} beside {WEIGHTS}")
@@ -50,19 +57,19 @@ def read_config(folder: str | Path, name: str = CONFIG) -> dict:
 
 
 def folder_of(source: str | Path) -> Path:
-    """The folder of a checkpoint that is given as a folder or as one file of weights."""
+    """Return the folder of a checkpoint that is given as a folder or as one file of weights."""
     path = Path(source)
     return path.parent if path.suffix == ".safetensors" else path
 
 
 def weights_in(folder: Path, names: Sequence[str] = (WEIGHTS,)) -> Path | None:
-    """The file that a folder's weights start from: an index of shards or one of `names`; None where there is none."""
+    """Return the file that a folder's weights start from: an index of shards or one of `names`; None where there is none."""
     found = [folder / f"{name}{suffix}" for name in names for suffix in (INDEX_SUFFIX, "")]
     return next((path for path in found if path.is_file()), None)
 
 
 def read_weights(source: str | Path, names: Sequence[str] = (WEIGHTS,)) -> dict[str, np.ndarray]:
-    """All tensors of a folder (one file or several with an index) or of one .safetensors file, as stored.
+    """Read all tensors of a folder (one file or several with an index) or of one .safetensors file, as stored.
 
     Sizes and SHA-256 sums are compared wherever something beside the files says what they should be (`known_hashes`).
 
@@ -83,8 +90,8 @@ def read_weights(source: str | Path, names: Sequence[str] = (WEIGHTS,)) -> dict[
     raise DataError(f"{source} holds no weights: expected {shown}, or {names[0]}{INDEX_SUFFIX} and its shards")
 
 
-def keys_of(source: Path, names: Sequence[str] = (WEIGHTS,)) -> frozenset[str]:
-    """The names of the tensors of a folder or file, read from headers alone; none where nothing readable is there."""
+def tensor_names(source: Path, names: Sequence[str] = (WEIGHTS,)) -> frozenset[str]:
+    """Read the names of the tensors of a folder or file from headers alone; none where nothing readable is there."""
     from safetensors import SafetensorError, safe_open
 
     found = weights_in(source, names) if source.is_dir() else source
@@ -96,20 +103,20 @@ def keys_of(source: Path, names: Sequence[str] = (WEIGHTS,)) -> frozenset[str]:
         with safe_open(found, "numpy") as file:
             return frozenset(file.keys())
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-        return frozenset()  # Whoever reads it says what is wrong with it.
+        return frozenset()  # `read_weights` says what is wrong with it.
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Raises DataError, with the command that converts them, where a folder holds pickled weights."""
+    """Raise DataError, with the command that converts them, where a folder holds pickled weights."""
     pickled = sorted(path for path in folder.glob("*") if path.suffix in PICKLED and path.name != "training_args.bin")
     if pickled:
         raise DataError(_pickle_refusal(pickled[0]))
 
 
 def write_weights(
-    folder: str | Path, weights: Mapping[str, np.ndarray], configs: Mapping[str, Mapping], name: str = WEIGHTS
+    folder: str | Path, weights: Mapping[str, np.ndarray], configs: Mapping[str, Mapping[str, Any]], name: str = WEIGHTS
 ) -> None:
-    """Writes the JSON files of `configs` and the weights as `name`; each appears whole, by rename."""
+    """Write the JSON files of `configs` and the weights as `name`; each appears whole, by rename."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # order="C" keeps a scalar a scalar, which np.ascontiguousarray does not.
@@ -119,13 +126,13 @@ def write_weights(
         write_json(folder / file, content)
 
 
-def write_json(path: Path, content: Mapping) -> None:
-    """Writes JSON by rename, keys sorted."""
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON by rename, keys sorted."""
     files.write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def refuse_stand_ins(path: Path) -> None:
-    """Raises DataError where `path` holds an HTML page or a Git LFS pointer instead of the file it is named after."""
+    """Raise DataError where `path` holds an HTML page or a Git LFS pointer instead of the file it is named after."""
     with path.open("rb") as file:
         head = file.read(512).lstrip()
     if head.startswith(b"version https://git-lfs"):
@@ -163,7 +170,7 @@ def _refuse_not_finite(path: Path, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def _is_finite(name: str, value: np.ndarray) -> bool:
-    """Whether all numbers are finite; an attention mask that a checkpoint holds may be -inf."""
+    """Return whether all numbers are finite; an attention mask that a checkpoint holds may be -inf."""
     if value.dtype.kind not in "fV" or value.dtype.itemsize == 1:  # V: bfloat16, which NumPy knows by ml_dtypes alone
         return True
     with np.errstate(over="ignore", invalid="ignore"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 from ranjax.models.layers import at_least_float32, normal
 
@@ -26,8 +27,8 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.Param(jnp.zeros((channels,), jnp.float32))
         self.var = nnx.Param(jnp.ones((channels,), jnp.float32))
 
-    def factor_and_shift(self) -> tuple[jax.Array, jax.Array]:
-        """The norm as ``x * factor + shift``, one number a channel each."""
+    def factor_and_shift(self) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
+        """Return the norm as ``x * factor + shift``, one number a channel each."""
         mean, var = (jax.lax.stop_gradient(part[...]) for part in (self.mean, self.var))
         factor = self.scale[...] * jax.lax.rsqrt(var + BATCH_NORM_EPS)
         return factor, self.bias[...] - mean * factor
@@ -45,7 +46,7 @@ class ConvNorm(nnx.Module):
         self.kernel = normal(rngs, (size, size, inputs, outputs), (2 / (size * size * outputs)) ** 0.5)
         self.norm = BatchNorm(outputs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "batch height width inputs"]) -> Float[Array, "batch rows columns outputs"]:
         factor, shift = self.norm.factor_and_shift()
         kernel = (self.kernel[...] * factor[None, None, None]).astype(x.dtype)
         if kernel.shape[:2] == (1, 1):
@@ -62,16 +63,18 @@ class ConvNorm(nnx.Module):
         return y + shift.astype(x.dtype)[None, None, None]
 
 
-def average_pool(x: jax.Array, size: int) -> jax.Array:
-    """Means of whole `size` x `size` squares of [B, H, W, C]; rows and columns that fill none are left out."""
+def average_pool(
+    x: Float[Array, "batch height width channels"], size: int
+) -> Float[Array, "batch rows columns channels"]:
+    """Return the means of whole `size` x `size` squares; rows and columns that fill none are left out."""
     batch, height, width, channels = x.shape
     rows, columns = height // size, width // size
     x = x[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)
     return jnp.mean(x, axis=(2, 4), dtype=at_least_float32(x.dtype)).astype(x.dtype)
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-    """Maxima of 3 x 3 squares at stride 2, padded by one on every side, of [B, H, W, C]."""
+def max_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns channels"]:
+    """Return the maxima of 3 x 3 squares at stride 2, padded by one on every side."""
     window, strides = (1, 3, 3, 1), (1, 2, 2, 1)
     padding = ((0, 0), (1, 1), (1, 1), (0, 0))
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, padding)

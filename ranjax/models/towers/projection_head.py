@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 from flax import nnx
+from jaxtyping import Array, Float
 
-from ranjax.models.config_checks import one_of
-from ranjax.models.layers import Linear, activation_function
+from ranjax.core.errors import ConfigError
+from ranjax.models.layers import ACTIVATION_FUNCTIONS, Linear
 
 KINDS = ("linear", "mlp", "none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Projection:
-    """Kind of a projection; hashable.
+    """The kind of a projection; hashable.
 
     Attributes:
       kind: "linear"; "mlp" (linear, exact GELU, linear); "none", where the tower's width is the shared space's.
@@ -30,7 +30,8 @@ class Projection:
     hidden_bias: bool = False
 
     def __post_init__(self) -> None:
-        one_of("model.projection", self.kind, KINDS)
+        if self.kind not in KINDS:
+            raise ConfigError("model.projection", self.kind, f"one of {', '.join(KINDS)}")
 
 
 LINEAR = Projection()
@@ -44,12 +45,12 @@ class MLPProjection(nnx.Module):
         self.fc1 = Linear(inputs, hidden, inputs**-0.5, rngs, use_bias=projection.hidden_bias)
         self.fc2 = Linear(hidden, outputs, hidden**-0.5, rngs, use_bias=projection.bias)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc2(activation_function("gelu")(self.fc1(x)))
+    def __call__(self, x: Float[Array, "batch inputs"]) -> Float[Array, "batch outputs"]:
+        return self.fc2(ACTIVATION_FUNCTIONS["gelu"](self.fc1(x)))
 
 
-def build(projection: Projection, inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Module | None:
-    """The module of a projection; None for "none"."""
+def build(projection: Projection, inputs: int, outputs: int, rngs: nnx.Rngs) -> Linear | MLPProjection | None:
+    """Return the module of a projection; None for "none"."""
     if projection.kind == "none":
         return None
     if projection.kind == "mlp":

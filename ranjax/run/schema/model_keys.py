@@ -1,11 +1,17 @@
-"""Keys of the dual encoder."""
+"""Keys of the dual encoder. What a tower is made of stands in its own keys, e.g. model.vit.width."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from ranjax.core.checks import at_least, one_of
+from ranjax.core.checks import Key, at_least, one_of
 from ranjax.core.errors import ConfigError
-from ranjax.core.settings import Group, keys_of, setting
-from ranjax.run.schema.entry_keys import Config
+from ranjax.core.settings import Group, keys_of, read, setting, value_at
+from ranjax.models.towers.contract import OPTIONS, Tower
+from ranjax.models.towers.tower_table import TOWERS
+from ranjax.run.schema.entry_keys import Config, EntryKeys
 
 
 @dataclass(frozen=True)
@@ -25,25 +31,14 @@ class Model(Group):
         "Image tower to set beside model.text_weights (docs/models.md): folder or .safetensors file; empty: a new one.",
         "path",
     )
-    text_pooling: str = setting(
-        "pooler",
-        "A text's vector out of model.text_weights: BERT's own pooler, its first token, the mean of its tokens.",
-        check=one_of("pooler", "cls", "mean"),
-    )
+    image_tower: str = setting("vit", "A new image tower, by its name or as module:NAME.")
+    text_tower: str = setting("text_transformer", "A new text tower, by its name or as module:NAME.")
     projection: str = setting(
         "linear",
         "What joins model.text_weights and its image tower to the shared space.",
         check=one_of("linear", "mlp"),
     )
-    patch_size: int = setting(16, "Side of a patch.", "pixels", at_least(1))
-    vision_width: int = setting(128, "Width of the image tower.", "channels", at_least(8))
-    vision_layers: int = setting(3, "Blocks of the image tower.", "layers", at_least(1))
-    vision_heads: int = setting(4, "Attention heads of the image tower.", "heads", at_least(1))
-    text_width: int = setting(96, "Width of the text tower.", "channels", at_least(8))
-    text_layers: int = setting(1, "Blocks of the text tower.", "layers", at_least(1))
-    text_heads: int = setting(4, "Attention heads of the text tower.", "heads", at_least(1))
     embed_dim: int = setting(128, "Width of the shared embedding.", "channels", at_least(4))
-    activation: str = setting("quick_gelu", "Activation of the MLPs.", check=one_of("gelu", "quick_gelu"))
     compute_dtype: str = setting(
         "float32",
         "What towers compute in; parameters, layer norms, softmax and embeddings stay at float32.",
@@ -53,17 +48,50 @@ class Model(Group):
     scan: bool = setting(False, "Run the blocks as one scanned block: compiles faster; slower steps on a CPU.")
 
 
+def _of(kind: str) -> Callable[[Tower], str]:
+    """Return the check that a tower is of a kind."""
+    names = ", ".join(name for name, tower in TOWERS.items() if tower.kind == kind)
+    return lambda tower: "" if tower.kind == kind else f"a tower of {kind}s ({names}), or your own as module:NAME"
+
+
+IMAGE = EntryKeys(TOWERS, ("model.image_tower",), "model", accepts=_of("image"))
+TEXT = EntryKeys(
+    TOWERS,
+    ("model.text_tower",),
+    "model",
+    # A published BERT is pooled by its own pooler, where nothing else is said.
+    settings={"bert": read(TOWERS["bert"].settings, {"pooling": "pooler"})},
+    accepts=_of("text"),
+)
 KEYS = keys_of("model", Model)
-SIZES = (
-    "patch_size", "vision_width", "vision_layers", "vision_heads", "text_width", "text_layers", "text_heads",
-    "embed_dim",
-)  # fmt: skip
-"""Keys of shapes, which given weights bring along."""
-DEFAULTS = {key.name: key.default for key in KEYS}
+TABLES = (IMAGE, TEXT)
+RENAMED = {
+    "model.patch_size": "model.vit.patch_size",
+    **{f"model.vision_{part}": f"model.vit.{part}" for part in ("width", "layers", "heads")},
+    **{f"model.text_{part}": f"model.text_transformer.{part}" for part in ("width", "layers", "heads")},
+    "model.text_pooling": "model.bert.pooling",
+    "model.activation": "model.vit.activation and model.text_transformer.activation",
+}
+_VOCABULARY = 1 << 20
+"""Tokens that a tower is tried with before a tokenizer is there."""
+
+
+def new_tower(config: Config, keys: EntryKeys[Tower], **given: object) -> Any:
+    """Return the config of the new tower of `IMAGE` or `TEXT` that a config names, with the fields `given`.
+
+    Raises:
+      ConfigError: settings that do not fit each other.
+    """
+    (tower,) = keys.named(config).values()
+    return tower.config(**keys.options_of(config, tower), **given)
 
 
 def check(config: Config) -> None:
-    """Raises a ConfigError where keys do not fit each other."""
+    """Check how keys fit each other.
+
+    Raises:
+      ConfigError: two do not.
+    """
     model = config.model
     if model.weights and model.text_weights:
         raise ConfigError(
@@ -71,34 +99,46 @@ def check(config: Config) -> None:
         )
     if model.image_weights and not model.text_weights:
         raise ConfigError("model.image_weights", model.image_weights, "empty without model.text_weights beside it")
-    for tower in ("vision", "text"):
-        width, heads = model[f"{tower}_width"], model[f"{tower}_heads"]
-        if width % heads:
-            raise ConfigError(f"model.{tower}_heads", heads, f"a divisor of model.{tower}_width = {width}")
-    if not (model.weights or model.image_weights) and config.data.image_size % model.patch_size:
-        raise ConfigError(
-            "model.patch_size", model.patch_size, f"a divisor of data.image_size = {config.data.image_size}"
-        )
+    image = {"image_size": config.data.image_size, "channels": 1}
+    text = {"vocab_size": _VOCABULARY, "max_length": config.text.max_length, "eos_id": 0, "bos_id": 0, "pad_id": 0}
+    for keys, fields in ((IMAGE, image), (TEXT, text)):
+        if _given(config, keys):
+            continue
+        new_tower(config, keys, **fields)
+        (tower,) = keys.named(config).values()
+        for option in OPTIONS:
+            if model[option] and option not in tower.options:
+                raise ConfigError(f"model.{option}", True, f"false for the tower {tower.name!r}, which has no such way")
+
+
+def _given(config: Config, keys: EntryKeys[Tower]) -> str:
+    """Return the key of the given weights that bring a tower along; "": it is new."""
+    names = ("weights", "image_weights" if keys is IMAGE else "text_weights")
+    return next((f"model.{name}" for name in names if config.model[name]), "")
 
 
 def notes(config: Config) -> list[str]:
-    """What a config says of the encoder and given weights decide: each key by name, as it is not read."""
-    model = config.model
-    image = [key for key in SIZES if key.startswith("vision_")] + ["patch_size"]
-    text = [key for key in SIZES if key.startswith("text_")]
-    unread: dict[str, list[str]] = {}
-    if model.weights:
-        unread["model.weights"] = [*SIZES, "activation", "projection", "text_pooling"]
-    elif model.text_weights:
-        unread["model.text_weights"] = text
-        if model.image_weights:
-            unread["model.image_weights"] = [*image, "activation"]
-    else:
-        unread[""] = ["projection", "text_pooling"]
+    """Return what a config says of the encoder in vain, by key: given weights decide it, or another tower is chosen."""
     found = []
-    for source, keys in unread.items():
-        why = f"{source} = {model[source.removeprefix('model.')]!r} decides it" if source else "no model.text_weights"
-        for key in keys:
-            if model[key] != DEFAULTS[f"model.{key}"]:
-                found.append(f"model.{key} = {model[key]!r} is not used: {why}")
+    for keys in (TEXT, IMAGE):
+        given = _given(config, keys)
+        pooled = ("bert",) if config.model.text_weights and keys is TEXT else ()
+        if not given:
+            found += keys.unused(config)
+            continue
+        reason = f"{given} = {config.model[given.removeprefix('model.')]!r} decides it"
+        for key in keys.built_in_keys():
+            if not (pooled and key.name == "model.bert.pooling"):
+                found += _in_vain(config, key, reason)
+    for key in KEYS:
+        if key.name == "model.embed_dim" and config.model.weights:
+            found += _in_vain(config, key, f"model.weights = {config.model.weights!r} decides it")
+        if key.name == "model.projection" and not config.model.text_weights:
+            found += _in_vain(config, key, "no model.text_weights")
     return found
+
+
+def _in_vain(config: Config, key: Key, reason: str) -> Iterator[str]:
+    value = value_at(config, key.name)
+    if value != key.default:
+        yield f"{key.name} = {value!r} is not used: {reason}"

@@ -23,7 +23,8 @@ from ranjax.data.text.tokenizer import Tokenizer, Tokens
 from ranjax.data.text.tokenizer_checks import check_fits
 from ranjax.data.text.tokenizer_files import recorded_id
 from ranjax.evaluation import questions
-from ranjax.models import DualEncoderFunctions
+from ranjax.models.dual_encoder import DualEncoderFunctions
+from ranjax.models.encoder_config import DualEncoderConfig
 from ranjax.run.context import Context
 from ranjax.run.plan import condition_name
 from ranjax.run.stages.prepare import open_data
@@ -151,23 +152,20 @@ def run_options(config: ConfigDict) -> dict[str, Any]:
     return {"grey_to_rgb": True, **how}
 
 
-def check_tokenizer(tokenizer: Tokenizer, shape: Any, folder: Path, key: str, value: str) -> None:
+def check_tokenizer(tokenizer: Tokenizer, shape: DualEncoderConfig, folder: Path, key: str, value: str) -> None:
     """Refuse a tokenizer that is not that of the dual encoder of config `shape`, read from `folder`.
 
     Raises:
       ConfigError: as `tokenizer_checks.check_fits`.
     """
-    from ranjax.models.encoder_config import towers
-
-    text: Any = towers(shape).text
-    bert = getattr(text, "bert", None)
+    text = shape.text
     check_fits(
         tokenizer,
-        shape.vocab_size,
-        pools="" if bert or not text.pools_at_eos else text.pooling,
+        text.vocab_size,
+        pools=text.end_pooling,
         eos_id=text.eos_id,
-        pad_id=bert.pad_id if bert else None if text.pools_at_eos else text.pad_id,
-        begins=bool(bert) or text.pools_at_eos,
+        pad_id=text.needs_pad,
+        begins=text.needs_begin,
         recorded=recorded_id(folder),
         key=key,
         value=value,

@@ -18,13 +18,18 @@ from ranjax.data.batches import Batches
 from ranjax.data.images.augment import Augmentation
 from ranjax.data.sources import Source
 from ranjax.methods import search
-from ranjax.models import DualEncoder, DualEncoderConfig, ViTConfig, load, resize_positions, save, split
 from ranjax.models.checkpoints.assemble import beside_bert
+from ranjax.models.checkpoints.layouts import load, save
 from ranjax.models.checkpoints.weight_files import folder_of
-from ranjax.models.encoder_config import towers
+from ranjax.models.dual_encoder import DualEncoder, split
+from ranjax.models.encoder_config import DualEncoderConfig
+from ranjax.models.resize import resize_positions
+from ranjax.models.towers.contract import ImageTowerConfig, TextTowerConfig
 from ranjax.models.trainable import describe_trainable, select
 from ranjax.run import config as configs
 from ranjax.run.context import Context, Stopped
+from ranjax.run.schema import model_keys
+from ranjax.run.schema.entry_keys import Config
 from ranjax.run.stages import cards, labels
 from ranjax.run.stages import inputs as common
 from ranjax.training import devices, fsdp, hosts, loop, profiling
@@ -247,10 +252,14 @@ def _beside_bert(config: Any, tokenizer: Any) -> tuple[Any, Any]:
     """The BERT of `model.text_weights` and new projections beside the tower of `model.image_weights`, or a new one."""
     model = config.model
     rngs = nnx.Rngs(keys.stream(config.seed, "init"))
-    how = {"pooling": model.text_pooling, "projection": model.projection, "embed_dim": model.embed_dim, "rngs": rngs}
+    how = {"pooling": model["bert"]["pooling"], "projection": model.projection, "rngs": rngs}
     new = None if model.image_weights else new_image_tower(config)
     functions, params, shape = beside_bert(
-        model.text_weights, image=model.image_weights or new, **how, **common.run_options(config)
+        model.text_weights,
+        image=model.image_weights or new,
+        embed_dim=model.embed_dim,
+        **how,
+        **common.run_options(config),
     )
     longest = max(shape.max_length, config.text.max_length)
     functions, params = resize_positions(functions, params, config.data.image_size, longest)
@@ -259,47 +268,31 @@ def _beside_bert(config: Any, tokenizer: Any) -> tuple[Any, Any]:
     return functions, params
 
 
-def new_image_tower(config: Any) -> ViTConfig:
-    """The image tower that a config describes where it names no checkpoint."""
-    model = config.model
-    return ViTConfig(
-        image_size=config.data.image_size,
-        channels=1,
-        patch_size=model.patch_size,
-        width=model.vision_width,
-        layers=model.vision_layers,
-        heads=model.vision_heads,
-        mlp_width=4 * model.vision_width,
-        activation=model.activation,
-    )
+def new_image_tower(config: Config) -> ImageTowerConfig:
+    """Return the image tower that a config describes where it names no weights of one."""
+    found = model_keys.new_tower(config, model_keys.IMAGE, image_size=config.data.image_size, channels=1)
+    assert isinstance(found, ImageTowerConfig)
+    return found
 
 
 def check_objective(name: str, functions: Any) -> None:
     """Raises a ConfigError where the encoder lacks what the objective needs."""
-    if name == "sigmoid" and towers(functions.config).logit_bias_init is None:
+    if name == "sigmoid" and functions.config.logit_bias_init is None:
         allowed = "info_nce for this encoder: the sigmoid loss needs a bias of the logits, which SigLIP's has"
         raise ConfigError("pretrain.objective", name, allowed)
 
 
-def encoder_shape(config: Any, vocab_size: int, *, eos_id: int, bos_id: int, pad_id: int) -> DualEncoderConfig:
-    """The dual encoder that a config describes where it names no checkpoint, for a tokenizer of that vocabulary."""
+def encoder_shape(config: Config, vocab_size: int, *, eos_id: int, bos_id: int, pad_id: int) -> DualEncoderConfig:
+    """Return the dual encoder that a config describes where it names no weights, for a tokenizer of that vocabulary."""
     model = config.model
+    special = {"eos_id": eos_id, "bos_id": bos_id, "pad_id": pad_id}
+    given = {"vocab_size": vocab_size, "max_length": config.text.max_length, **special}
+    text = model_keys.new_tower(config, model_keys.TEXT, **given)
+    assert isinstance(text, TextTowerConfig)
     return DualEncoderConfig(
-        vocab_size=vocab_size,
-        eos_id=eos_id,
-        bos_id=bos_id,
-        pad_id=pad_id,
-        text_width=model.text_width,
-        text_layers=model.text_layers,
-        text_heads=model.text_heads,
-        max_length=config.text.max_length,
-        image_size=config.data.image_size,
-        patch_size=model.patch_size,
-        vision_width=model.vision_width,
-        vision_layers=model.vision_layers,
-        vision_heads=model.vision_heads,
+        image=new_image_tower(config),
+        text=text,
         embed_dim=model.embed_dim,
-        activation=model.activation,
         compute_dtype=model.compute_dtype,
         remat=model.remat,
         scan=model.scan,

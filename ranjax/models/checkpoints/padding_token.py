@@ -13,7 +13,7 @@ _GEMMA_ROWS = 256_000
 
 
 def padding_id(folder: Path, given: int | None, vocab_size: int) -> int:
-    """The id that fills texts up.
+    """Return the id that fills texts up.
 
     The tokenizer in the folder has the last word: configs of SigLIP 2 leave ``pad_token_id`` at SigLIP's 1, which is
     that tokenizer's end token, and open_clip's do not say it.
@@ -21,7 +21,7 @@ def padding_id(folder: Path, given: int | None, vocab_size: int) -> int:
     Args:
       folder: of the checkpoint, with or without tokenizer files.
       given: by its config; None: not said.
-      vocab_size: rows of the token table, by which it is told where nothing says it.
+      vocab_size: rows of the token table, which decides where nothing says it.
     """
     found = _of_tokenizer(folder)
     if found is None:
@@ -46,7 +46,7 @@ def _of_tokenizer(folder: Path) -> int | None:
     return next((token["id"] for token in content.get("added_tokens", ()) if token["content"] == name), None)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

@@ -1,0 +1,225 @@
+"""The towers of transformers: their part of a config.json, and their keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ranjax.core.errors import DataError
+from ranjax.models.checkpoints.fields import Fields
+from ranjax.models.checkpoints.naming import (
+    SAME,
+    Content,
+    Keys,
+    Weights,
+    blocks,
+    fused_attention,
+    lead_arrangement,
+    norm,
+    parts,
+    patch_arrangement,
+)
+from ranjax.models.checkpoints.resnet_keys import resnet_model_keys
+from ranjax.models.towers.contract import CLIP_MEAN, TowerFiles
+from ranjax.models.towers.tower_configs import ResNetConfig, TextTransformerConfig, ViTConfig
+
+PREPROCESSOR = "preprocessor_config.json"
+HALF = (0.5, 0.5, 0.5)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LEGACY_EOS = 2
+"""With this id transformers pools at the largest id of a text instead, a rule for configs older than its fix."""
+_TRANSFORMER = {
+    "hidden_size": "width",
+    "intermediate_size": "mlp_width",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "hidden_act": "activation",
+    "layer_norm_eps": "layer_norm_eps",
+}
+_VIT = _TRANSFORMER | {"image_size": "image_size", "patch_size": "patch_size", "num_channels": "channels"}
+_TEXT = _TRANSFORMER | {
+    "vocab_size": "vocab_size",
+    "max_position_embeddings": "max_length",
+    "bos_token_id": "bos_id",
+    "eos_token_id": "eos_id",
+    "pad_token_id": "pad_id",
+}
+_BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+_CLIP_VIT = Fields(
+    _VIT,
+    _BASE
+    | {"image_size": 224, "patch_size": 32, "num_channels": 3, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+)
+_SIGLIP_VIT = Fields(
+    _VIT,
+    {**_CLIP_VIT.defaults, "patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6},
+    only={"vision_use_head": True},
+)
+_SPECIAL = {"bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 1}
+_CLIP_TEXT = Fields(
+    _TEXT,
+    {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8}
+    | {"vocab_size": 49408, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+    | _SPECIAL,
+)
+_SIGLIP_TEXT = Fields(
+    _TEXT,
+    _BASE
+    | {"vocab_size": 32000, "max_position_embeddings": 64, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
+    | _SPECIAL,
+)
+_RESNET = Fields(
+    {
+        "image_size": "image_size",
+        "num_channels": "channels",
+        "embedding_size": "stem_width",
+        "hidden_sizes": "widths",
+        "depths": "depths",
+        "layer_type": "block",
+    },
+    # transformers does not name an image size.
+    {"num_channels": 3, "embedding_size": 64, "hidden_sizes": [256, 512, 1024, 2048], "depths": [3, 4, 6, 3]}
+    | {"layer_type": "bottleneck", "image_size": 224},
+    only={"hidden_act": "relu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False},
+)
+
+_NORMS = {"norm1": "layer_norm1", "norm2": "layer_norm2"}
+_LINEARS = {
+    "attention/query": "self_attn.q_proj",
+    "attention/key": "self_attn.k_proj",
+    "attention/value": "self_attn.v_proj",
+    "attention/out": "self_attn.out_proj",
+    "mlp/fc1": "mlp.fc1",
+    "mlp/fc2": "mlp.fc2",
+}
+
+
+def vit_keys(config: ViTConfig) -> Keys:
+    """Return the keys of CLIP's or SigLIP's image tower, inside the tower."""
+    patch = patch_arrangement(config.patch_size, config.channels)
+    keys: Keys = {
+        ("patch_embedding",): ("embeddings.patch_embedding.weight", patch),
+        ("positions",): ("embeddings.position_embedding.weight", SAME),
+        **norm(("norm_after",), "post_layernorm"),
+        **blocks(config.layers, "encoder.layers.{}.", _NORMS, _LINEARS),
+    }
+    if config.pooling == "class":
+        keys[("class_embedding",)] = ("embeddings.class_embedding", SAME)
+        # "pre_layrnorm" is how the name is spelt in every published checkpoint.
+        return keys | norm(("norm_before",), "pre_layrnorm")
+    head = {"attention/out": "attention.out_proj", "mlp/fc1": "mlp.fc1", "mlp/fc2": "mlp.fc2"}
+    return keys | {
+        ("patch_bias",): ("embeddings.patch_embedding.bias", SAME),
+        ("pool", "probe"): ("head.probe", lead_arrangement(2)),
+        **parts(("pool",), "head.", {"norm": "layernorm"}, head),
+        **fused_attention(("pool", "attention"), "head.attention.in_proj_{}"),
+    }
+
+
+def text_keys(config: TextTransformerConfig) -> Keys:
+    """Return the keys of CLIP's or SigLIP's text tower, inside the tower."""
+    return {
+        ("token_embedding",): ("embeddings.token_embedding.weight", SAME),
+        ("positions",): ("embeddings.position_embedding.weight", SAME),
+        **norm(("norm_after",), "final_layer_norm"),
+        **blocks(config.layers, "encoder.layers.{}.", _NORMS, _LINEARS),
+    }
+
+
+def _read_clip_text(content: Content, weights: Weights) -> TextTransformerConfig:
+    fields = _CLIP_TEXT.read(content)
+    return TextTransformerConfig(**fields, pooling="highest_id" if fields["eos_id"] == LEGACY_EOS else "eos")
+
+
+def _refuses_clip_text(config: TextTransformerConfig) -> str:
+    largest = config.pooling == "highest_id" and config.eos_id == config.vocab_size - 1
+    if not config.causal or config.pooling == "last":
+        return "transformers' CLIP has a causal text tower, pooled at the end token"
+    if (config.eos_id == LEGACY_EOS) != (config.pooling == "highest_id") and not largest:
+        return (
+            f"model.eos_id = {config.eos_id!r} with pooling {config.pooling!r}: transformers pools at the largest id if "
+            f"and only if the end token's id is {LEGACY_EOS}"
+        )
+    return ""
+
+
+def is_clip_vit(config: ViTConfig) -> bool:
+    """Return whether a vision transformer is built as CLIP's."""
+    return config.pooling == "class" and config.norm_before and not config.patch_bias
+
+
+def _is_siglip_vit(config: ViTConfig) -> bool:
+    return config.pooling == "probe" and config.patch_bias and not config.norm_before
+
+
+def _written(kind: str, fields: Fields, config: object) -> dict[str, object]:
+    return {"model_type": kind, **fields.write(config), "attention_dropout": 0.0}
+
+
+CLIP_VISION = TowerFiles(
+    library="transformers",
+    kind="clip_vision_model",
+    read=lambda content, weights: ViTConfig(**_CLIP_VIT.read(content)),
+    write=lambda config: _written("clip_vision_model", _CLIP_VIT, config),
+    keys=vit_keys,
+    refuses=lambda config: "" if is_clip_vit(config) else "transformers' CLIP has an image tower of its own kind",
+)
+SIGLIP_VISION = TowerFiles(
+    library="transformers",
+    kind="siglip_vision_model",
+    read=lambda content, weights: ViTConfig(
+        **_SIGLIP_VIT.read(content), norm_before=False, patch_bias=True, pooling="probe"
+    ),
+    write=lambda config: _written("siglip_vision_model", _SIGLIP_VIT, config),
+    keys=vit_keys,
+    refuses=lambda config: "" if _is_siglip_vit(config) else "transformers' SigLIP has an image tower of its own kind",
+    mean=HALF,
+    std=HALF,
+)
+RESNET = TowerFiles(
+    library="transformers",
+    kind="resnet",
+    read=lambda content, weights: ResNetConfig(**_RESNET.read(content)),
+    write=lambda config: {"model_type": "resnet", "hidden_act": "relu", **_RESNET.write(config)},
+    keys=resnet_model_keys,
+    alone=True,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+)
+CLIP_TEXT = TowerFiles(
+    library="transformers",
+    kind="clip_text_model",
+    read=_read_clip_text,
+    write=lambda config: _written("clip_text_model", _CLIP_TEXT, config),
+    keys=text_keys,
+    refuses=_refuses_clip_text,
+)
+SIGLIP_TEXT = TowerFiles(
+    library="transformers",
+    kind="siglip_text_model",
+    read=lambda content, weights: TextTransformerConfig(**_SIGLIP_TEXT.read(content), causal=False, pooling="last"),
+    write=lambda config: _written("siglip_text_model", _SIGLIP_TEXT, config),
+    keys=text_keys,
+    refuses=lambda config: (
+        "" if config.pooling == "last" and not config.causal else "transformers' SigLIP pools texts at the last place"
+    ),
+)
+
+
+def read_pixels(folder: Path, files: TowerFiles, channels: int) -> dict[str, tuple[float, ...] | None]:
+    """Return pixel_mean and pixel_std: those of preprocessor_config.json, or where it is absent the tower's own.
+
+    Raises:
+      DataError: the file is no JSON.
+    """
+    path, content = folder / PREPROCESSOR, {}
+    if path.is_file():
+        try:
+            content = json.loads(path.read_text())
+        except ValueError as error:
+            raise DataError(f"{path} is not JSON: {error}") from error
+        if content.get("do_normalize", True) is False:
+            channels = len(content.get("image_mean") or CLIP_MEAN)
+            return {"pixel_mean": (0.0,) * channels, "pixel_std": (1.0,) * channels}
+    mean, std = (files.mean, files.std) if channels == 3 else (None, None)
+    return {"pixel_mean": content.get("image_mean", mean), "pixel_std": content.get("image_std", std)}
