@@ -43,7 +43,7 @@ def test_a_run_at_work_says_where_it_is_how_fast_and_how_long_still(tmp_path, mo
     files.write_json(tmp_path / "pretrain/clean/checkpoints/130.json", {})
     (tmp_path / "pretrain/clean/checkpoints/130").mkdir()
     monkeypatch.setattr(status, "is_alive", lambda said: True)
-    with heartbeat.Heartbeat(tmp_path, Stopped) as beat:
+    with heartbeat.Heartbeat(tmp_path) as beat:
         say = beat.wrap(lambda line: None)
         beat.at("pretrain/clean", 2, 10)
         say("  step 150: loss 2.5")
@@ -65,7 +65,7 @@ def test_a_run_at_work_says_where_it_is_how_fast_and_how_long_still(tmp_path, mo
 def test_every_progress_reaches_the_status(tmp_path):
     from ranjax.training import progress
 
-    with heartbeat.Heartbeat(tmp_path, Stopped) as beat, progress.listening(beat.work):
+    with heartbeat.Heartbeat(tmp_path) as beat, progress.listening(beat.work):
         shown = Progress("craft", 10, stream=open(os.devnull, "w"), unit="pairs")  # noqa: SIM115
         shown.update(4, {"loss": float("nan"), "other": 1.0})
         shown._stream.close()
@@ -90,7 +90,7 @@ def test_every_progress_reaches_the_status(tmp_path):
 )
 def test_how_a_run_ended_is_written_down(tmp_path, error, state):
     begun(tmp_path, 2)
-    with pytest.raises(type(error)), heartbeat.Heartbeat(tmp_path, Stopped):
+    with pytest.raises(type(error)), heartbeat.Heartbeat(tmp_path):
         raise error
     found = status.status(tmp_path)
     assert found["state"] == state

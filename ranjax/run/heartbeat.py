@@ -21,6 +21,7 @@ from types import TracebackType
 
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.run.context import Stopped
 from ranjax.training.progress import ProgressUpdate
 
 FILE = "status.json"
@@ -35,14 +36,8 @@ class Heartbeat:
     read-only disk does not stop the run here: the code that needs the space reports it.
     """
 
-    def __init__(self, workdir: Path, stopped: type[BaseException]):
-        """Prepare to write into a workdir.
-
-        Args:
-          workdir: of the run.
-          stopped: the exception that says that a stop was asked for.
-        """
-        self.path, self._stopped = workdir / FILE, stopped
+    def __init__(self, workdir: Path):
+        self.path = workdir / FILE
         self._ended = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._writing = threading.Lock()
@@ -63,7 +58,7 @@ class Heartbeat:
     ) -> None:
         if error is None:
             state = "done"
-        elif isinstance(error, self._stopped | KeyboardInterrupt):
+        elif isinstance(error, Stopped | KeyboardInterrupt):
             state = "stopped"
         else:
             state = "refused" if isinstance(error, ConfigError | DataError) else "failed"

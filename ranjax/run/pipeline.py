@@ -122,7 +122,7 @@ def execute(
         if not hosts.first():
             _carry_out(whole, workdir, runs, last + 1, mesh, stop, say, lambda name, number, count: None)
             return workdir / "report" / "index.html"
-        beat = heartbeat.Heartbeat(workdir, Stopped)
+        beat = heartbeat.Heartbeat(workdir)
         with beat, progress.listening(beat.work):
             _carry_out(whole, workdir, runs, last + 1, mesh, stop, beat.wrap(say), beat.at)
     return workdir / "report" / "index.html"
