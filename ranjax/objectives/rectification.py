@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Num
 
 from ranjax.core.math import unit
 from ranjax.objectives import classification
@@ -126,7 +126,7 @@ def divergence(
     return jnp.mean(classification.kl(clean, attacked))
 
 
-def _every_few_steps(every: int, step: Int[Array, ""] | int, z: Float[Array, "batch dim"], top_k: int) -> Scalar:
+def _every_few_steps(every: int, step: Num[Array, ""] | int, z: Float[Array, "batch dim"], top_k: int) -> Scalar:
     if every == 1:
         return singular(z, top_k)
     due = jnp.asarray(step) % every == 0
@@ -145,7 +145,7 @@ def objective(
     multi_label: bool = False,
     top_k: int = 1,
     svd_every: int = 1,
-    step: Int[Array, ""] | int = 0,
+    step: Num[Array, ""] | int = 0,
     terms: frozenset[str] = frozenset(Weights._fields),
 ) -> tuple[Scalar, dict[str, Array]]:
     """Return the weighted sum of all terms for one batch, and each term's own value.

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree, Shaped
-from ml_collections import ConfigDict
 
 from ranjax.attacks import pairs
 from ranjax.attacks.text.substitution import Substitution
@@ -27,6 +26,7 @@ from ranjax.models.dual_encoder import DualEncoderFunctions
 from ranjax.models.encoder_config import DualEncoderConfig
 from ranjax.run.context import Context
 from ranjax.run.plan import condition_name
+from ranjax.run.schema import RunConfig
 from ranjax.run.stages.prepare import open_data
 from ranjax.training.row_map import RowFunction, RowMap
 
@@ -145,7 +145,7 @@ def encoder(context: Context, condition: str) -> tuple[DualEncoderFunctions, Par
     return functions, params
 
 
-def run_options(config: ConfigDict) -> dict[str, Any]:
+def run_options(config: RunConfig) -> dict[str, Any]:
     """Return the fields of an encoder's config that say how to run it; its files do not hold them."""
     model = config.model
     how = {name: model[name] for name in ("compute_dtype", "remat", "scan")}
