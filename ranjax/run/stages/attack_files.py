@@ -183,11 +183,8 @@ def _words(
         protected=word_candidates.protected(noise, given.labels),
         vocab_size=functions.config.vocab_size,
     )
-    lexicon = word_candidates.restricted(noise, lexicon, np.asarray(functions.token_table(surrogate.params)))
-    if "masked_lm" not in noise.candidates:
-        return word_candidates.CandidateWords(lexicon, None)
-    proposer = word_candidates.read_proposer(noise.masked_lm, lexicon, reports)
-    return word_candidates.CandidateWords(lexicon, proposer)
+    token_table = np.asarray(functions.token_table(surrogate.params))
+    return word_candidates.candidate_words(noise, lexicon, token_table, reports, noise.masked_lm)
 
 
 def _noisy_pairs(

@@ -77,7 +77,9 @@ class PairProgram:
         propose = proposals(proposer, config.noise.masked_lm_k) if proposer else None
         rows = pair_rows(functions, config, self._tokenizer.unk_id, propose)
         self._run = RowMap(rows, mesh, config.noise.batch_size, poll)
-        self._shared = self._run.share((params, words.lexicon.table, proposer.arrays if proposer else ()))
+        self._shared = self._run.share(
+            (params, words.lexicon.table, (proposer.params, proposer.table) if proposer else ())
+        )
         mask = self._encode(reports).mask
         self._length = needed_length(mask, words.lexicon.table, substitution_of(config))
         self._most = max(map(len, reports))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from ranjax.attacks.text import candidate_sources, candidates, constraints
 from ranjax.core import files
@@ -28,11 +28,7 @@ class Proposer(NamedTuple):
     params: Any
     tokenizer: Tokenizer
     table: candidates.Table
-
-    @property
-    def arrays(self) -> tuple[Any, candidates.Table]:
-        """What travels into jit."""
-        return self.params, self.table
+    mask_id: int
 
 
 class CandidateWords(NamedTuple):
@@ -50,16 +46,41 @@ def of_run(context: Context, token_table: Float[np.ndarray, "vocabulary width"])
       token_table: of the surrogate's text tower, for neighbours.
 
     Raises:
-      ConfigError: a masked language model without a mask token, or sources that leave nothing to replace.
+      ConfigError: as `candidate_words`.
     """
     data, noise = common.data(context), context.config.noise
-    lexicon = restricted(noise, vocabulary(data, noise), token_table)
-    proposer = None
-    if "masked_lm" in noise.candidates and noise.masked_lm == "corpus":
-        proposer = _proposer_of(*_trained_here(context), lexicon)
-    elif "masked_lm" in noise.candidates:
-        proposer = read_proposer(noise.masked_lm, lexicon, data.split("train").reports)
-    return CandidateWords(lexicon, proposer)
+    trained = "masked_lm" in noise.candidates and noise.masked_lm == "corpus"
+    masked_lm = _trained_here(context) if trained else noise.masked_lm
+    return candidate_words(noise, vocabulary(data, noise), token_table, data.split("train").reports, masked_lm)
+
+
+def candidate_words(
+    noise: Noise,
+    lexicon: candidates.Lexicon,
+    token_table: Float[np.ndarray, "vocabulary width"],
+    reports: Sequence[str],
+    masked_lm: str | Path,
+) -> CandidateWords:
+    """Return the words of a lexicon with what all sources of `noise.candidates` allow.
+
+    Args:
+      noise: the group of the config.
+      lexicon: all words.
+      token_table: of the surrogate's text tower, for neighbours.
+      reports: some that the masked language model will meet, and `masked_lm`: its folder.
+
+    Raises:
+      ConfigError: as `restricted`; a masked language model without a mask token.
+    """
+    lexicon = restricted(noise, lexicon, token_table)
+    if "masked_lm" not in noise.candidates:
+        return CandidateWords(lexicon, None)
+    from ranjax.models import load_bert_mlm
+
+    functions, params, _ = load_bert_mlm(masked_lm)
+    tokenizer = Tokenizer.load(masked_lm, sample=list(reports[:50]))
+    table = candidates.in_tokens_of(lexicon, tokenizer.pieces, pad_id=tokenizer.pad_id)
+    return CandidateWords(lexicon, Proposer(functions, params, tokenizer, table, _mask_id(tokenizer)))
 
 
 def restricted(
@@ -110,27 +131,28 @@ def protected(noise: Noise, labels: Sequence[str] = (), label_words: Sequence[st
     return constraints.protection(kinds=("stop_words",), lists={k: v for k, v in lists.items() if k == "stop_words"})
 
 
-def proposals(proposer: Proposer, k: int) -> Callable[[Any, Any, int], jax.Array]:
-    """A function (shared, rows, slots) -> i32[B, slots, k]: the k words proposed for every word; for inside jit.
+def proposals(proposer: Proposer, k: int) -> Callable[[PyTree, PyTree, int], Int[Array, "batch slots k"]]:
+    """Return a function (shared, rows, slots) that proposes k words for every word; for inside jit.
 
     `shared` is (parameters, table of the candidate words) of the model, `rows` are tokens, mask and words in its own
     tokens. Each word is hidden in turn.
     """
-    functions, mask_id = proposer.functions, mask_id_of(proposer.tokenizer)
 
-    def propose(shared: Any, rows: Any, slots: int) -> jax.Array:
+    def propose(shared: PyTree, rows: PyTree, slots: int) -> jax.Array:
         params, table = shared
         tokens, mask, words = rows
         logits = candidate_sources.masked_logits(
-            lambda t, m: functions.logits(params, t, m), tokens, mask, words, mask_id
+            lambda t, m: proposer.functions.logits(params, t, m), tokens, mask, words, proposer.mask_id
         )
         return candidate_sources.masked_lm_lists(logits, words, table, k, slots)
 
     return propose
 
 
-def masked_lm_rows(proposer: Proposer, own: Tokenizer, reports: list[str], length: int) -> tuple[np.ndarray, ...]:
-    """The reports in the model's tokens, with the words counted as `own` counts them."""
+def masked_lm_rows(
+    proposer: Proposer, own: Tokenizer, reports: list[str], length: int
+) -> tuple[Shaped[np.ndarray, "reports length"], ...]:
+    """Return ids, mask and words of the reports in the model's tokens, with the words counted as `own` counts them."""
     limit = min(2 * length, proposer.functions.config.max_length)
     tokens = proposer.tokenizer.encode_words(own.split(reports), limit)
     return tokens.ids, tokens.mask, tokens.words
@@ -139,8 +161,8 @@ def masked_lm_rows(proposer: Proposer, own: Tokenizer, reports: list[str], lengt
 def _everything(lexicon: candidates.Lexicon) -> jax.Array:
     count = len(lexicon.words)
     if count > _MOST_WORDS:
-        allowed = f"'neighbours' or 'thesaurus' among noise.candidates where there are more than {_MOST_WORDS} words"
-        raise ConfigError("noise.same_class", f"True with {count} words", allowed)
+        expected = f"'neighbours' or 'thesaurus' among noise.candidates where there are more than {_MOST_WORDS} words"
+        raise ConfigError("noise.same_class", f"True with {count} words", expected)
     return jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], (count, count))
 
 
@@ -148,22 +170,10 @@ _MOST_WORDS = 8192
 """A list of all words for every word grows with the square: 256 MiB at this number."""
 
 
-def mask_id_of(tokenizer: Tokenizer) -> int:
+def _mask_id(tokenizer: Tokenizer) -> int:
     if tokenizer.mask_id is None:
         raise ConfigError("noise.masked_lm", "its tokenizer", "a tokenizer with a mask token")
     return tokenizer.mask_id
-
-
-def read_proposer(folder: str | Path, lexicon: candidates.Lexicon, reports: Sequence[str]) -> Proposer:
-    """A masked language model and its tokenizer from a folder; `reports`: some that it will meet.
-
-    Raises:
-      ConfigError: a tokenizer without a mask token. What `models.load_bert_mlm` and `Tokenizer.load` raise.
-    """
-    from ranjax.models import load_bert_mlm
-
-    functions, params, _ = load_bert_mlm(folder)
-    return _proposer_of(functions, params, Tokenizer.load(folder, sample=list(reports[:50])), lexicon)
 
 
 def files_of(noise: Noise, *more: Path) -> dict[str, str]:
@@ -180,7 +190,7 @@ def files_of(noise: Noise, *more: Path) -> dict[str, str]:
 
 
 def check_files(noise: Noise) -> None:
-    """Reads the lists that ``noise.*`` names and looks for its model, so that a run is not refused hours later.
+    """Read the lists that `noise` names and look for its model, so that a run is not refused hours later.
 
     Raises:
       ConfigError: a file that is not there, or is no list of words.
@@ -200,14 +210,9 @@ def check_files(noise: Noise) -> None:
         raise ConfigError("noise.masked_lm", given, "'corpus', or a folder of a BERT with its head and a config.json")
 
 
-def _proposer_of(functions: Any, params: Any, tokenizer: Tokenizer, lexicon: candidates.Lexicon) -> Proposer:
-    mask_id_of(tokenizer)
-    table = candidates.in_tokens_of(lexicon, tokenizer.pieces, pad_id=tokenizer.pad_id)
-    return Proposer(functions, params, tokenizer, table)
-
-
-def _trained_here(context: Context) -> tuple[Any, Any, Tokenizer]:
-    from ranjax.models import load_bert_mlm, save_bert
+def _trained_here(context: Context) -> Path:
+    """The folder of a small masked language model of the run's reports, trained where it is not there yet."""
+    from ranjax.models import save_bert
     from ranjax.training import hosts, masked_lm
     from ranjax.training.progress import Progress
 
@@ -230,7 +235,7 @@ def _trained_here(context: Context) -> tuple[Any, Any, Tokenizer]:
                 tokens.mask,
                 tokens.words,
                 vocab_size=data.tokenizer.vocab_size,
-                mask_id=mask_id_of(data.tokenizer),
+                mask_id=_mask_id(data.tokenizer),
                 pad_id=data.tokenizer.pad_id,
                 seed=config.seed,
                 settings=masked_lm.MaskedLM(steps=steps),
@@ -241,5 +246,4 @@ def _trained_here(context: Context) -> tuple[Any, Any, Tokenizer]:
         save_bert(folder, functions, params)
 
     hosts.first_does(train_here)
-    functions, params, _ = load_bert_mlm(folder)
-    return functions, params, data.tokenizer
+    return folder
