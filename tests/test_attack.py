@@ -221,7 +221,7 @@ def test_the_images_that_were_given_are_not_written_over(tmp_path):
 
 
 def test_reports_beyond_the_model_s_length_are_told(given):
-    surrogate = stage.load(given / "model").surrogate
+    surrogate = stage.load(given / "model")
     notes = lambda *reports: stage.notes([attack_pairs.Pair("film0.jpg", reports)], surrogate)  # noqa: E731
     assert notes("dense opacity") == []
     assert ["1 of 2 reports are longer than the 24 tokens" in note for note in notes("dense " * 40, "clear")] == [True]

@@ -93,12 +93,13 @@ def craft_program(config: Any, count: int, vocab_size: int) -> Program:
       ConfigError: `noise.recipe` is a control, which attacks nothing.
     """
     noise = config.noise
-    if RECIPES.resolve(noise.recipe).kind == "control":
+    recipe = RECIPES.resolve(noise.recipe)
+    if recipe.kind == "control":
         raise ConfigError("noise.recipe", noise.recipe, "an attack: controls cost no products")
     mesh = devices.make_mesh(count)
     shape = shape_of(config, vocab_size)
     functions, params = abstract_encoder(shape)
-    mapped = RowMap(pair_rows(functions, config, unk_id=3), mesh, noise.batch_size)
+    mapped = RowMap(pair_rows(functions, config, recipe, unk_id=3), mesh, noise.batch_size)
     rows, length, side = mapped.step, config.text.max_length, shape.image_size
     split = NamedSharding(mesh, PartitionSpec(devices.batch_axes(mesh)))
     whole = NamedSharding(mesh, PartitionSpec())

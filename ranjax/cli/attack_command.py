@@ -42,7 +42,7 @@ from ranjax.run.schema.noise_keys import Noise, ball
 
 if TYPE_CHECKING:
     from ranjax.run.stages.attack_file_pairs import Pair
-    from ranjax.run.stages.attack_files import Checkpoint
+    from ranjax.run.stages.pair_program import Surrogate
 
 OVERRIDES = ("--noise.",)
 OF_RUNS = ("ratios", "controls", "control_ratios", "masked_lm_steps", "shard_size")
@@ -152,22 +152,20 @@ def _run(arguments: argparse.Namespace, config: RunConfig, stop: Callable[[], bo
     columns = arguments.image_column, arguments.report_column
     pairs = attack_file_pairs.read_pairs(arguments.images, arguments.reports, *columns, arguments.deidentify)
     attack_file_pairs.targets(arguments.images, arguments.out, pairs)
-    checkpoint = attack_files.load(arguments.checkpoint, colour=arguments.image_mode == "rgb")
+    surrogate = attack_files.load(arguments.checkpoint, colour=arguments.image_mode == "rgb")
     count = sum(len(pair.reports) for pair in pairs)
-    print(
-        f"{len(pairs)} images, {count} reports; checkpoint {arguments.checkpoint}, {checkpoint.image_size} pixels",
-        flush=True,
-    )
-    for note in attack_files.notes(pairs, checkpoint.surrogate):
+    size = surrogate.functions.config.image_size
+    print(f"{len(pairs)} images, {count} reports; checkpoint {arguments.checkpoint}, {size} pixels", flush=True)
+    for note in attack_files.notes(pairs, surrogate):
         print(f"note: {note}", flush=True)
-    if not attack_files.attack(config, given, pairs, checkpoint, stop):
+    if not attack_files.attack(config, given, pairs, surrogate, stop):
         print(f"stopped; finished pairs are in {arguments.out / 'store'}. The same command goes on from here.")
         return outcome.STOPPED
-    _write(arguments, config, pairs, checkpoint)
+    _write(arguments, config, pairs, surrogate)
     return outcome.DONE
 
 
-def _write(arguments: argparse.Namespace, config: RunConfig, pairs: Sequence[Pair], checkpoint: Checkpoint) -> None:
+def _write(arguments: argparse.Namespace, config: RunConfig, pairs: Sequence[Pair], surrogate: Surrogate) -> None:
     from ranjax.data.images.reading import encode_png16
     from ranjax.data.store import NoisyStore
     from ranjax.run.stages import attack_file_pairs, attack_files
@@ -194,7 +192,7 @@ def _write(arguments: argparse.Namespace, config: RunConfig, pairs: Sequence[Pai
         "images": len(pairs),
         "reports": reports,
         "mean": means,
-        "recall@1": attack_files.recalls(pairs, store, checkpoint.surrogate, config.noise.batch_size),
+        "recall@1": attack_files.recalls(pairs, store, surrogate, config.noise.batch_size),
     }
     files.write_json(arguments.out / "summary.json", summary)
     print(_table(summary))

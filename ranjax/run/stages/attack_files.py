@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +27,7 @@ from ranjax.run.schema import RunConfig, noise_keys
 from ranjax.run.stages import attack_file_pairs, word_candidates
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.attack_file_pairs import Pair
-from ranjax.run.stages.pair_program import PairProgram, Surrogate
+from ranjax.run.stages.pair_program import PairProgram, Surrogate, provenance
 from ranjax.training import devices
 from ranjax.training.progress import Progress
 from ranjax.training.row_map import RowMap
@@ -58,15 +58,7 @@ class Given:
         return attack_file_pairs.image(self.images, name, size, self.resize, self.image_mode == "rgb")
 
 
-class Checkpoint(NamedTuple):
-    """A dual encoder to be attacked, and the SHA-256 of its weights."""
-
-    surrogate: Surrogate
-    image_size: int
-    sha256: str
-
-
-def load(checkpoint: Path, colour: bool = False) -> Checkpoint:
+def load(checkpoint: Path, colour: bool = False) -> Surrogate:
     """Return a dual encoder with its tokenizer, from a model folder or a run's workdir; for colour, or for grey images.
 
     Raises:
@@ -83,8 +75,8 @@ def load(checkpoint: Path, colour: bool = False) -> Checkpoint:
     tokenizer = Tokenizer.load(folder)
     common.check_tokenizer(tokenizer, config, folder, "tokenizer", str(folder))
     weights = sorted(folder.glob("*.safetensors"))
-    surrogate = Surrogate(functions, params, tokenizer, config.max_length)
-    return Checkpoint(surrogate, config.image_size, digest([files.sha256(path) for path in weights]))
+    sha256 = digest([files.sha256(path) for path in weights])
+    return Surrogate(functions, params, tokenizer, config.max_length, sha256)
 
 
 def check_words(config: RunConfig, given: Given) -> None:
@@ -102,7 +94,7 @@ def check_words(config: RunConfig, given: Given) -> None:
 
 
 def attack(
-    config: RunConfig, given: Given, pairs: Sequence[Pair], checkpoint: Checkpoint, stop: Callable[[], bool]
+    config: RunConfig, given: Given, pairs: Sequence[Pair], surrogate: Surrogate, stop: Callable[[], bool]
 ) -> bool:
     """Fill the store, and return whether it is full, that is whether nobody asked to stop.
 
@@ -110,10 +102,10 @@ def attack(
       DataError, ConfigError: images that cannot be read, words that cannot be replaced, a store of another plan; all
         before the first pair is attacked.
     """
-    words = _words(config, given, pairs, checkpoint.surrogate)
+    words, size = _words(config, given, pairs, surrogate), surrogate.functions.config.image_size
     if not (given.out / "store").exists():
-        attack_file_pairs.check_images(pairs, lambda name: given.image(name, checkpoint.image_size))
-    norm, epsilon = noise_keys.ball(config)
+        attack_file_pairs.check_images(pairs, lambda name: given.image(name, size))
+    recipe, (norm, epsilon) = RECIPES.resolve(config.noise.recipe), noise_keys.ball(config)
     read_as = {name: getattr(given, name) for name in ("image_mode", "resize", "labels")}
     writer = StoreWriter(
         given.out / "store",
@@ -121,10 +113,10 @@ def attack(
         shard_size=config.noise.shard_size,
         epsilon=epsilon,
         provenance={
-            "attack": RECIPES.resolve(config.noise.recipe).name,
+            "attack": recipe.name,
             "settings": noise_keys.recorded(config) | read_as | {"words_from": str(given.words_from or "")},
             "seed": config.seed,
-            "surrogate": checkpoint.sha256,
+            "surrogate": surrogate.sha256,
             "pairs": digest([tuple(pair) for pair in pairs]),
             "files": word_candidates.files_of(config.noise, *([given.words_from] if given.words_from else [])),
         },
@@ -135,20 +127,20 @@ def attack(
     if not missing:
         return True
     reports = [pair.reports for pair in pairs]
-    program = PairProgram(config, checkpoint.surrogate, words, reports, devices.make_mesh(None))
+    program = PairProgram(config, recipe, surrogate, words, reports, devices.make_mesh(None))
     with Progress("attack", len(pairs), writer.done, unit="pairs") as progress:
         for number in missing:
             if stop():
                 return False
             part = [pairs[i] for i in writer.positions(number)]
-            writer.write(number, list(_noisy_pairs(program, config.seed, given, part, checkpoint, words.lexicon)))
+            writer.write(number, list(_noisy_pairs(program, config.seed, given, part, surrogate, words.lexicon)))
             progress.update(writer.done)
     return True
 
 
 def notes(pairs: Sequence[Pair], surrogate: Surrogate) -> list[str]:
     """Return what of the reports the checkpoint does not read, in words: their ends, and words that it does not know."""
-    _, _, tokenizer, length = surrogate
+    tokenizer, length = surrogate.tokenizer, surrogate.max_length
     reports = [report for pair in pairs for report in pair.reports]
     read = tokenizer.encode(reports, length).words.max(axis=1) + 1
     cut = int(np.sum(read < [len(words) for words in tokenizer.split(reports)]))
@@ -192,18 +184,19 @@ def _noisy_pairs(
     seed: int,
     given: Given,
     part: Sequence[Pair],
-    checkpoint: Checkpoint,
+    surrogate: Surrogate,
     lexicon: candidates.Lexicon,
 ) -> Iterator[dict[str, Any]]:
     """What the store takes of a part of the pairs."""
-    clean = np.stack([given.image(pair.id, checkpoint.image_size) for pair in part])
+    clean = np.stack([given.image(pair.id, surrogate.functions.config.image_size) for pair in part])
     drawn = keys.example_keys(keys.stream(seed, "attack"), [pair.id for pair in part])
     found = program(clean, [pair.reports for pair in part], drawn)
     for i, (identity, reports) in enumerate(part):
         count = len(reports)
-        spans = checkpoint.surrogate.tokenizer.spans(list(reports))
+        spans = surrogate.tokenizer.spans(list(reports))
         choices, before, after = (x[i, :count] for x in (found.choices, found.loss_before, found.loss_after))
         changed = [np.flatnonzero(row >= 0).tolist() for row in choices]
+        losses = float(before.mean()), float(after.mean())
         attacked = [restore(*of_report, lexicon) for of_report in zip(reports, spans, choices)]
         yield {
             "id": identity,
@@ -217,12 +210,7 @@ def _noisy_pairs(
                 "reports": attacked,
                 "losses_before": before.tolist(),
                 "losses_after": after.tolist(),
-                "loss_before": float(before.mean()),
-                "loss_after": float(after.mean()),
-                "words_changed": sum(map(len, changed)),
-                "changed": changed,
-                "queries": int(found.queries[i, :count].sum()),
-                "success": bool(after.mean() > before.mean()),
+                **provenance(*losses, changed, sum(map(len, changed)), int(found.queries[i, :count].sum())),
             },
         }
 
@@ -231,7 +219,7 @@ def recalls(
     pairs: Sequence[Pair], store: NoisyStore, surrogate: Surrogate, batch_size: int
 ) -> dict[str, dict[str, float | None]]:
     """Return recall@1 both ways among these pairs, before and after, and attack success by both of its definitions."""
-    functions, params, tokenizer, length = surrogate
+    functions, params, tokenizer, length, _ = surrogate
     mesh = devices.make_mesh(None)
     image_of = RowMap(lambda p, images: functions.image_features(p, as_float(images)), mesh, batch_size)
     text_of = RowMap(lambda p, rows: functions.text_features(p, *rows), mesh, batch_size)

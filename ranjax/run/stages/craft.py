@@ -22,19 +22,20 @@ from ranjax.run.context import Context
 from ranjax.run.schema import noise_keys
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import word_candidates as candidates
-from ranjax.run.stages.pair_program import PairProgram, Surrogate
+from ranjax.run.stages.pair_program import PairProgram, Surrogate, provenance
 from ranjax.training import devices, hosts
 from ranjax.training.progress import Progress
 
 NoisyPair = dict[str, Any]
 NoisyPairs = Callable[[common.Split], Iterator[NoisyPair]]
+"""A function from a part of the chosen pairs to their noisy pairs, as `StoreWriter.write` takes them."""
 
 
 def run(context: Context) -> dict[str, Any]:
     """Leave a noisy store; shards that an earlier, interrupted run finished are kept as they are."""
     from ranjax.data.store import NoisyStore, StoreWriter, set_aside
 
-    # Processes share the shards out: each works through its own, on its own devices.
+    # What is to be crafted, and where. Processes share the shards out: each works through its own, on its own devices.
     context = dataclasses.replace(context, mesh=devices.local_mesh(context.mesh))
     config, data = context.config, common.data(context)
     recipe, (norm, epsilon) = RECIPES.resolve(config.noise.recipe), noise_keys.ball(config)
@@ -63,11 +64,13 @@ def run(context: Context) -> dict[str, Any]:
             context.say(f"  {fault.what} It is set aside and crafted again.")
             set_aside(context.folder / "store", fault.shard)
 
+    # The work: shards that are missing or damaged, the same number of rounds in every process.
     hosts.first_does(begin)  # the plan is written, and lies there when the others read it
     writer = open_store()
     own = writer.missing(jax.process_index(), jax.process_count())
     rounds = max(hosts.gather(len(own)))
-    noisy_pairs = noisy_pairs_of(context, recipe, chosen) if rounds else None
+    make = _control if recipe.kind == "control" else _attack
+    noisy_pairs = make(context, recipe, chosen) if rounds else None
     with Progress(f"craft {recipe.name}", len(chosen.ids), writer.done, unit="pairs") as progress:
         for number in itertools.islice(itertools.chain(own, itertools.repeat(None)), rounds):
             context.check_stop(f"{writer.done} of {len(chosen.ids)} pairs crafted")
@@ -100,21 +103,14 @@ def _summary(context: Context, recipe: str, store: Any, records: list[dict[str, 
     }
 
 
-def noisy_pairs_of(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPairs:
-    """Return a function from a part of the chosen pairs to their noisy pairs, as `StoreWriter.write` takes them."""
-    if recipe.kind == "control":
-        return _control(context, recipe, chosen)
-    return _attack(context, chosen)
-
-
-def _attack(context: Context, chosen: common.Split) -> NoisyPairs:
-    """The attack `noise.recipe` on the clean encoder, compiled once for all shards of the chosen pairs."""
+def _attack(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPairs:
+    """An attack on the clean encoder, compiled once for all shards of the chosen pairs."""
     config, data = context.config, common.data(context)
     functions, params = common.encoder(context, common.clean_condition(context))
     words = candidates.of_run(context, np.asarray(functions.token_table(params)))
     surrogate = Surrogate(functions, params, data.tokenizer, data.max_length)
     reports = [[report] for report in chosen.reports]
-    program = PairProgram(config, surrogate, words, reports, context.mesh, context.poll)
+    program = PairProgram(config, recipe, surrogate, words, reports, context.mesh, context.poll)
 
     def attack(split: common.Split) -> Iterator[NoisyPair]:
         keys = common.example_keys(context, "craft", split.ids)
@@ -132,21 +128,10 @@ def _attack(context: Context, chosen: common.Split) -> NoisyPairs:
                 "report": report,
                 "tokens": tokens,
                 "mask": mask,
-                "provenance": _provenance(before[i], after[i], changed, int(found.queries[i, 0])),
+                "provenance": provenance(before[i], after[i], changed, len(changed), int(found.queries[i, 0])),
             }
 
     return attack
-
-
-def _provenance(before: float, after: float, changed: list[int], queries: int) -> dict[str, object]:
-    return {
-        "loss_before": before,
-        "loss_after": after,
-        "words_changed": len(changed),
-        "changed": changed,
-        "queries": queries,
-        "success": after > before,
-    }
 
 
 def _control(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPairs:
@@ -173,7 +158,7 @@ def _control(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPai
                 "report": reports[i],
                 "tokens": tokens.ids[i],
                 "mask": tokens.mask[i],
-                "provenance": _provenance(before[i], after[i], [], 0),
+                "provenance": provenance(before[i], after[i], [], 0, 0),
             }
 
     return control

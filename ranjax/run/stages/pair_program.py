@@ -14,7 +14,7 @@ from ranjax.attacks.attack_table import ATTACKS, AtRadius
 from ranjax.attacks.pairs import Allowed, PairAttack
 from ranjax.attacks.text import candidates
 from ranjax.attacks.text.substitution import Substitution, needed_length
-from ranjax.data.recipe_table import RECIPES
+from ranjax.data.recipe_table import Recipe
 from ranjax.data.text.tokenizer import Tokenizer, Tokens
 from ranjax.run.schema import RunConfig, noise_keys
 from ranjax.run.stages import inputs as common
@@ -29,6 +29,8 @@ class Surrogate(NamedTuple):
     params: Any
     tokenizer: Tokenizer
     max_length: int
+    sha256: str = ""
+    """Of the weights, where they come from a user's folder."""
 
 
 class AttackedPairs(NamedTuple):
@@ -56,6 +58,7 @@ class PairProgram:
 
     Args:
       config: of the run; its group `noise`.
+      recipe: an attack.
       surrogate: the encoder that is attacked.
       words: candidate words.
       reports: by image, all that it will be called with: a part that is done later must meet the same program.
@@ -66,16 +69,17 @@ class PairProgram:
     def __init__(
         self,
         config: RunConfig,
+        recipe: Recipe,
         surrogate: Surrogate,
         words: CandidateWords,
         reports: Sequence[Sequence[str]],
         mesh: Mesh,
         poll: Callable[[], None] = lambda: None,
     ) -> None:
-        functions, params, self._tokenizer, self._whole = surrogate
+        functions, params, self._tokenizer, self._whole = surrogate[:4]
         self._proposer = proposer = words.proposer
         propose = proposals(proposer, config.noise.masked_lm_k) if proposer else None
-        rows = pair_rows(functions, config, self._tokenizer.unk_id, propose)
+        rows = pair_rows(functions, config, recipe, self._tokenizer.unk_id, propose)
         self._run = RowMap(rows, mesh, config.noise.batch_size, poll)
         self._shared = self._run.share(
             (params, words.lexicon.table, (proposer.params, proposer.table) if proposer else ())
@@ -136,18 +140,18 @@ def image_attack_of(config: RunConfig) -> tuple[Callable[..., Any], AtRadius]:
 
 
 def pair_rows(
-    functions: Any, config: RunConfig, unk_id: int, propose: Callable[..., jax.Array] | None = None
+    functions: Any, config: RunConfig, recipe: Recipe, unk_id: int, propose: Callable[..., jax.Array] | None = None
 ) -> RowFunction:
     """Return the attack of the group `noise` as `RowMap` maps it over pairs.
 
     Args:
       functions: of the surrogate.
       config: of the run.
+      recipe: an attack.
       unk_id: token that hides a word while its importance is measured.
       propose: of a masked language model, where it narrows the candidates down.
     """
     noise = config.noise
-    recipe = RECIPES.resolve(noise.recipe)
     options = noise_keys.RECIPE_KEYS.options_of(config, recipe)
     run_attack, image = image_attack_of(config)
     text = substitution_of(config)
@@ -185,6 +189,18 @@ def pair_rows(
         )
 
     return attack_rows
+
+
+def provenance(before: float, after: float, changed: Sequence[object], words: int, queries: int) -> dict[str, object]:
+    """Return what the store records of a noisy pair.
+
+    Args:
+      before, after: minus the cosine of the pair.
+      changed: slots of the report whose word was replaced (of several reports: those of each), `words` in all.
+      queries: forward passes on changed reports.
+    """
+    losses = {"loss_before": before, "loss_after": after}
+    return losses | {"words_changed": words, "changed": changed, "queries": queries, "success": after > before}
 
 
 def _by_image(tokens: Tokens, counts: Sequence[int], most: int) -> list[Shaped[np.ndarray, "images reports length"]]:
