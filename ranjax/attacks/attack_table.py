@@ -17,11 +17,13 @@ from ranjax.core.registry import Table, check_entry
 from ranjax.core.settings import DataclassInstance, setting
 
 if TYPE_CHECKING:
-    import jax
+    from jax import Array
 
     from ranjax.attacks.apgd import APGD
     from ranjax.attacks.ascent import ImageAttack, Loss
     from ranjax.attacks.pgd import PGD
+else:  # a config names attacks before anything imports JAX
+    Array = APGD = ImageAttack = Loss = PGD = object
 
 FEATURES = ("restarts", "l2", "surrogate")
 
@@ -159,7 +161,7 @@ class APGDSettings:
     steps: int = setting(20, "Steps of APGD.", "steps", at_least(1))
 
 
-def _pgd(loss_fn: Loss, images: jax.Array, keys: jax.Array, at: PGD, **given: object) -> ImageAttack:
+def _pgd(loss_fn: Loss, images: Array, keys: Array, at: PGD, **given: object) -> ImageAttack:
     from ranjax.attacks.pgd import pgd
 
     return pgd(loss_fn, images, keys, at, **given)  # type: ignore[arg-type]
@@ -171,7 +173,7 @@ def _at_pgd(settings: PGDSettings, epsilon: float | str, *, norm: str = "linf", 
     return PGD(epsilon, settings.step, settings.steps, norm=norm, restarts=restarts)
 
 
-def _apgd(loss_fn: Loss, images: jax.Array, keys: jax.Array, at: APGD) -> ImageAttack:
+def _apgd(loss_fn: Loss, images: Array, keys: Array, at: APGD) -> ImageAttack:
     from ranjax.attacks.apgd import apgd
 
     return apgd(loss_fn, images, keys, at)

@@ -43,6 +43,8 @@ from ranjax.run.schema.noise_keys import Noise, ball
 if TYPE_CHECKING:
     from ranjax.run.stages.attack_file_pairs import Pair
     from ranjax.run.stages.pair_program import Surrogate
+else:  # the command's help must not wait for JAX
+    Pair = Surrogate = object
 
 OVERRIDES = ("--noise.",)
 OF_RUNS = ("ratios", "controls", "control_ratios", "masked_lm_steps", "shard_size")

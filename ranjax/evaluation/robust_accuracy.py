@@ -19,7 +19,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float64, Int, PyTree
+from jaxtyping import Array, Bool, Float, Float64, Int, PyTree, Shaped
 
 from ranjax.attacks import input_checks
 from ranjax.attacks.attack_table import ATTACKS
@@ -49,7 +49,7 @@ class RobustAccuracy:
     ids: tuple[str, ...]
     labels: Int[np.ndarray, " examples"]
     predicted: Int[np.ndarray, " examples"]
-    epsilons: tuple[float | str, ...]
+    epsilons: tuple[float | int | str, ...]
     survived: Mapping[str, Bool[np.ndarray, "epsilons examples"]]
 
     @property
@@ -146,9 +146,9 @@ def robust_accuracy(
     logits_fn: Logits,
     params: PyTree,
     images: Float[Array | np.ndarray, "examples height width channels"],
-    labels: Int[Array | np.ndarray, " examples"],
+    labels: Shaped[Array | np.ndarray, "..."],
     *,
-    epsilons: Sequence[float | str],
+    epsilons: Sequence[float | int | str],
     attacks: Mapping[str, WhiteBox] | Sequence[str] = STANDARD,
     norm: str = "linf",
     ids: Sequence[str] | None = None,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Key, PyTree, Shaped
 
 from ranjax.attacks import losses, transforms
 from ranjax.attacks.ascent import ImageAttack, KeyedLoss
@@ -122,7 +122,7 @@ class WhiteBox:
         self,
         params: PyTree,
         images: Float[Array | np.ndarray, "examples height width channels"],
-        labels: Int[Array | np.ndarray, " examples"] | Float[Array | np.ndarray, "examples classes"],
+        labels: Shaped[Array | np.ndarray, "..."],
         keys: Key[Array, " examples"],
         *,
         side_inputs: PyTree = None,
@@ -134,7 +134,7 @@ class WhiteBox:
         Args:
           params: of `logits_fn`.
           images: in [0, 1].
-          labels: classes, or multi-hot.
+          labels: classes i32[N], or multi-hot f32[N, C].
           keys: from `keys.example_keys`: the result of an example does not depend on its batch.
           side_inputs: further inputs of the model that the attacker leaves as they are, e.g. the embedding of a question
             about each image: an array (or a tree of them) with N rows.
@@ -165,7 +165,7 @@ def survivors(
     attacks: Sequence[WhiteBox],
     params: PyTree,
     images: Float[Array | np.ndarray, "examples height width channels"],
-    labels: Int[Array | np.ndarray, " examples"] | Float[Array | np.ndarray, "examples classes"],
+    labels: Shaped[Array | np.ndarray, "..."],
     keys: Key[Array, " examples"],
     epsilons: Sequence[float],
     alive: Bool[Array | np.ndarray, " examples"],

@@ -123,7 +123,9 @@ def protected(noise: Noise, labels: Sequence[str] = (), label_words: Sequence[st
       labels: names of classes, and `label_words`: further words that state them; both count with
         `noise.protect_labels`.
     """
-    lists = {kind: path for kind, _, path in (item.partition("=") for item in noise.lists if item)}
+    lists: dict[str, str | Path] = {
+        kind: path for kind, _, path in (item.partition("=") for item in noise.lists if item)
+    }
     if noise.protect and noise.protect_labels:
         return constraints.protection(labels=labels, extra=label_words, lists=lists)
     if noise.protect:
