@@ -63,42 +63,31 @@ def select(settings: SetSettings) -> Selection:
       ConfigError, DataError: files or columns are missing, nothing is left, or splits share patients.
     """
     spec = SETS.resolve(settings.name)
-    options = Options(settings.ids, settings.seed, settings.option_values)
-    entries: list[Entry] = []
-    rejected: list[Rejected] = []
-    seen: set[str] = set()
-    for item in spec.entries(Path(settings.data_dir).expanduser().absolute(), options):
-        if isinstance(item, Rejected):
-            rejected.append(item)
-        elif not isinstance(item, Entry):
-            found = type(item).__name__
-            raise DataError(f"The entries of the set {spec.name} must be of type Entry or Rejected, found {found}.")
-        elif item.id in seen:
-            rejected.append(Rejected(item.id, item.split, "the id is given twice"))
-        else:
-            seen.add(item.id)
-            entries.append(item)
+    entries, rejected = _entries(spec, settings)
     given = {entry.split for entry in entries}
     if settings.limit:
         entries = sorted(entries, key=lambda e: _hash(f"limit:{settings.seed}:{e.id}"))[: settings.limit]
         entries.sort(key=lambda e: e.id)
+    # Labels: by rules where the files bring none, under the user's names, and the classes that these make.
     notes: collections.Counter[str] = collections.Counter()
+    if settings.label_reports:
+        entries = [_labelled(entry, settings, notes) for entry in entries]
     if settings.label_map:
         names = dict(text.split("=", 1) for text in settings.label_map)
         entries = [entry._replace(labels=_renamed(entry.labels, names)) for entry in entries]
-    if settings.label_reports:
-        entries = [_labelled(entry, settings, notes) for entry in entries]
     classes = settings.classes or (_used(spec.classes, entries) if spec.classes_vary else spec.classes)
     classes = classes or _classes_of(entries)
     if "report" in spec.options and not any(e.report for e in entries) and any(e.labels for e in entries):
         # Files of the user's own that bring labels and no reports: as with the sets of the field that are so.
         normal = next((name for name in classes if name.lower() in _NORMAL), "")
         spec = dataclasses.replace(spec, kind="classification", normal=normal, reports=WRITTEN)
+    # Rows: every choice that looks at one entry, then those that look at all rows.
     privacy = deidentify.Privacy(deidentify.key_of(settings.patient_key), settings.deidentify)
     tokenizer = Tokenizer.load(settings.tokenizer) if settings.tokenizer else None
+    rules = _Rules(spec, settings, classes, given, privacy, tokenizer, notes)
     rows: list[Row] = []
     for entry in entries:
-        row = _row(entry, spec, given, settings, classes, privacy, tokenizer, notes)
+        row = rules.row(entry)
         (rejected if isinstance(row, Rejected) else rows).append(row)  # type: ignore[arg-type]
     # What is left out is listed in the manifest; a row without an image is named there by its number.
     rejected = [r if r.id.startswith("row ") else r._replace(id=privacy.identity(r.id)) for r in rejected]
@@ -111,13 +100,28 @@ def select(settings: SetSettings) -> Selection:
         raise DataError(f"No usable row is left ({len(rejected)} left out: {listed}).")
     shared = _shared_patients(rows)
     if shared and not settings.allow_shared_patients:
-        first = shared[0]
-        places = sorted({row.split for row in rows if row.patient == first})
+        places = sorted({row.split for row in rows if row.patient == shared[0]})
         raise DataError(
-            f"{len(shared)} patients are in more than one split, the first is {first!r} in {', '.join(places)}. Splits "
-            "must not share patients: correct the split, or allow it with --allow_shared_patients."
+            f"{len(shared)} patients are in more than one split, the first is {shared[0]!r} in {', '.join(places)}. "
+            "Splits must not share patients: correct the split, or allow it with --allow_shared_patients."
         )
     return Selection(spec, tuple(classes), tuple(rows), tuple(rejected), dict(notes), tuple(shared))
+
+
+def _entries(spec: Spec, settings: SetSettings) -> tuple[list[Entry], list[Rejected]]:
+    """Return the entries of a set, each id once, and the rows that its reader left out."""
+    entries: dict[str, Entry] = {}
+    rejected: list[Rejected] = []
+    options = Options(settings.ids, settings.seed, settings.option_values)
+    for item in spec.entries(Path(settings.data_dir).expanduser().absolute(), options):
+        if isinstance(item, Rejected):
+            rejected.append(item)
+        elif not isinstance(item, Entry):
+            found = type(item).__name__
+            raise DataError(f"The entries of the set {spec.name} must be of type Entry or Rejected, found {found}.")
+        elif entries.setdefault(item.id, item) is not item:
+            rejected.append(Rejected(item.id, item.split, "the id is given twice"))
+    return list(entries.values()), rejected
 
 
 def digest_of(selection: Selection) -> str:
@@ -145,96 +149,90 @@ def split_of(patient: str, given: Collection[str], settings: SetSettings) -> str
     return hash_split(patient, {**shares, "train": 1.0 - sum(shares.values())}, settings.seed)
 
 
-def _row(
-    entry: Entry,
-    spec: Spec,
-    given: Collection[str],
-    settings: SetSettings,
-    classes: Sequence[str],
-    privacy: deidentify.Privacy,
-    tokenizer: Tokenizer | None,
-    notes: collections.Counter[str],
-) -> Row | Rejected:
-    patient = entry.patient or entry.id
-    split = entry.split or "train"
-    if split not in SPLITS:
-        return Rejected(entry.id, split, f"the split {split!r} is none of {', '.join(SPLITS)}")
-    if split == "train":
-        split = split_of(patient, given, settings)
-    if settings.views == "frontal" and entry.view == "lateral":
-        return Rejected(entry.id, split, "the view is lateral")
-    labels, doubtful, unknown = _labels(entry, settings, classes)
-    if doubtful and settings.uncertain == "exclude":
-        return Rejected(entry.id, split, f"the label {doubtful[0]!r} is uncertain")
-    notes["labels outside the classes"] += len(unknown)
-    if spec.kind == "classification" or settings.unknown_labels != "keep":
-        unlabelled = not labels.any() and not doubtful
-        if unknown and (unlabelled or settings.unknown_labels == "exclude"):
-            return Rejected(entry.id, split, f"label {unknown[0]!r} is outside the classes")
-        if unlabelled and (not entry.labels or settings.unknown_labels != "keep"):
-            return Rejected(entry.id, split, "the row has no label")
-    report, reason = _report(entry, spec, settings, classes, labels, doubtful, tokenizer, notes)
-    if reason:
-        return Rejected(entry.id, split, reason)
-    on = np.flatnonzero(labels)
-    # One class, and no doubt about another: only then is the row part of the single-label task.
-    single = int(on[0]) if len(on) == 1 and (not doubtful or settings.uncertain != "ignore") else -1
-    group: dict[str, object] = dict(entry.group)
-    if view := entry.group.get("view") or entry.view:
-        group["view"] = view
-    if doubtful:
-        group["uncertain"] = ", ".join(doubtful)
-    identity = entry.id
-    if privacy.key:
-        patient, identity = privacy.patient(patient), privacy.identity(entry.id)
-        kept = (*_KEPT_COLUMNS, *_QUESTION_COLUMNS) if spec.kind == "questions" else _KEPT_COLUMNS
-        group = {**privacy.group({name: str(v) for name, v in group.items() if name in kept})}
-    return Row(identity, entry.image, report, single, labels, patient, split, group)
+@dataclasses.dataclass(frozen=True)
+class _Rules:
+    """The choices that decide what becomes of one entry. `notes` counts what happens to reports and labels."""
 
+    spec: Spec
+    settings: SetSettings
+    classes: Sequence[str]
+    given: Collection[str]
+    privacy: deidentify.Privacy
+    tokenizer: Tokenizer | None
+    notes: collections.Counter[str]
 
-def _labels(entry: Entry, settings: SetSettings, classes: Sequence[str]) -> tuple[np.ndarray, list[str], list[str]]:
-    """Return multi-hot f32[C] under the policy for uncertain labels, the uncertain classes, and present labels of no
-    class."""
-    value = {"one": PRESENT}.get(settings.uncertain, ABSENT)
-    doubtful = [name for name in classes if entry.labels.get(name) == UNCERTAIN]
-    stated = {name: value if mark == UNCERTAIN else mark for name, mark in entry.labels.items()}
-    unknown = [name for name, mark in entry.labels.items() if mark == PRESENT and name not in classes]
-    return np.array([stated.get(name) == PRESENT for name in classes], np.float32), doubtful, unknown
+    def row(self, entry: Entry) -> Row | Rejected:
+        """Return the row of an entry, or the reason why it is left out."""
+        settings = self.settings
+        patient = entry.patient or entry.id
+        split = entry.split or "train"
+        if split not in SPLITS:
+            return Rejected(entry.id, split, f"the split {split!r} is none of {', '.join(SPLITS)}")
+        if split == "train":
+            split = split_of(patient, self.given, settings)
+        if settings.views == "frontal" and entry.view == "lateral":
+            return Rejected(entry.id, split, "the view is lateral")
+        labels, doubtful, unknown = self._labels(entry)
+        if doubtful and settings.uncertain == "exclude":
+            return Rejected(entry.id, split, f"the label {doubtful[0]!r} is uncertain")
+        self.notes["labels outside the classes"] += len(unknown)
+        if self.spec.kind == "classification" or settings.unknown_labels != "keep":
+            unlabelled = not labels.any() and not doubtful
+            if unknown and (unlabelled or settings.unknown_labels == "exclude"):
+                return Rejected(entry.id, split, f"label {unknown[0]!r} is outside the classes")
+            if unlabelled and (not entry.labels or settings.unknown_labels != "keep"):
+                return Rejected(entry.id, split, "the row has no label")
+        report, reason = self._report(entry, labels)
+        if reason:
+            return Rejected(entry.id, split, reason)
+        on = np.flatnonzero(labels)
+        # One class, and no doubt about another: only then is the row part of the single-label task.
+        single = int(on[0]) if len(on) == 1 and (not doubtful or settings.uncertain != "ignore") else -1
+        group: dict[str, object] = dict(entry.group)
+        if view := entry.group.get("view") or entry.view:
+            group["view"] = view
+        if doubtful:
+            group["uncertain"] = ", ".join(doubtful)
+        identity = entry.id
+        if self.privacy.key:
+            patient, identity = self.privacy.patient(patient), self.privacy.identity(entry.id)
+            kept = (*_KEPT_COLUMNS, *_QUESTION_COLUMNS) if self.spec.kind == "questions" else _KEPT_COLUMNS
+            group = {**self.privacy.group({name: str(v) for name, v in group.items() if name in kept})}
+        return Row(identity, entry.image, report, single, labels, patient, split, group)
 
+    def _labels(self, entry: Entry) -> tuple[np.ndarray, list[str], list[str]]:
+        """Return multi-hot f32[C], the uncertain classes, and present labels that are no class."""
+        value = {"one": PRESENT}.get(self.settings.uncertain, ABSENT)
+        doubtful = [name for name in self.classes if entry.labels.get(name) == UNCERTAIN]
+        stated = {name: value if mark == UNCERTAIN else mark for name, mark in entry.labels.items()}
+        unknown = [name for name, mark in entry.labels.items() if mark == PRESENT and name not in self.classes]
+        return np.array([stated.get(name) == PRESENT for name in self.classes], np.float32), doubtful, unknown
 
-def _report(
-    entry: Entry,
-    spec: Spec,
-    settings: SetSettings,
-    classes: Sequence[str],
-    labels: np.ndarray,
-    doubtful: Sequence[str],
-    tokenizer: Tokenizer | None,
-    notes: collections.Counter[str],
-) -> tuple[str, str]:
-    """Return the report, or the reason why the row has none."""
-    if spec.kind == "classification":
-        return written(classes, labels, spec.normal), ""
-    text = entry.report
-    if not reports.normalized_words(text):
-        return "", "the report is empty"
-    if spec.kind == "image-text" and settings.sections:
-        text = reports.select(text, settings.sections)
+    def _report(self, entry: Entry, labels: np.ndarray) -> tuple[str, str]:
+        """Return the report, or the reason why the row has none."""
+        settings, tokenizer = self.settings, self.tokenizer
+        if self.spec.kind == "classification":
+            return written(self.classes, labels, self.spec.normal), ""
+        text = entry.report
         if not reports.normalized_words(text):
-            return "", f"the report has neither {' nor '.join(settings.sections)}"
-    text = reports.without_repeats(text) if spec.kind == "image-text" else reports.one_line(text)
-    if not any(c.isalpha() for c in text):
-        return "", "the report has no words"
-    if settings.language and (found := reports.language(text)) != settings.language:
-        return "", f"the report's language is {found or 'unsure'}, not {settings.language}"
-    if settings.deidentify:
-        text, marks = deidentify.deidentify(text)
-        notes["marks set in place of what could name a person"] += marks
-    if tokenizer is not None:
-        cut = reports.cut(text, lambda part: not tokenizer.encode([part], settings.max_tokens).truncated)
-        notes["reports cut to the length"] += cut != text
-        text = cut
-    return text, ""
+            return "", "the report is empty"
+        if self.spec.kind == "image-text" and settings.sections:
+            text = reports.select(text, settings.sections)
+            if not reports.normalized_words(text):
+                return "", f"the report has neither {' nor '.join(settings.sections)}"
+        text = reports.without_repeats(text) if self.spec.kind == "image-text" else reports.one_line(text)
+        if not any(c.isalpha() for c in text):
+            return "", "the report has no words"
+        if settings.language and (found := reports.language(text)) != settings.language:
+            return "", f"the report's language is {found or 'unsure'}, not {settings.language}"
+        if settings.deidentify:
+            text, marks = deidentify.deidentify(text)
+            self.notes["marks set in place of what could name a person"] += marks
+        if tokenizer is not None:
+            cut = reports.cut(text, lambda part: not tokenizer.encode([part], settings.max_tokens).truncated)
+            self.notes["reports cut to the length"] += cut != text
+            text = cut
+        return text, ""
 
 
 def written(classes: Sequence[str], labels: Float32[np.ndarray, " classes"], normal: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
+from ranjax.data.images.decode import Outcome
 from ranjax.data.images.duplicates import Copy
 
 Json = dict[str, Any]
@@ -56,19 +57,18 @@ def label_table(
     return table
 
 
-def ranges(modes: Sequence[str], sizes: Sequence[tuple[int, int]], extrema: Sequence[tuple[int | float, int | float]],
-           means: Sequence[float]) -> Json:  # fmt: skip
+def ranges(outcomes: Sequence[Outcome]) -> Json:
     """Describe the publisher's images: modes, heights and widths, values as stored; brightness as prepared."""
-    heights, widths = np.array([s[0] for s in sizes]), np.array([s[1] for s in sizes])
-    found: Json = {"modes": dict(collections.Counter(modes).most_common())}
     by_mode: dict[str, tuple[float, float]] = {}
-    for mode, (low, high) in zip(modes, extrema):
-        before = by_mode.get(mode, (low, high))
-        by_mode[mode] = (min(before[0], low), max(before[1], high))
+    for outcome in outcomes:
+        low, high = by_mode.get(outcome.mode, (outcome.low, outcome.high))
+        by_mode[outcome.mode] = (min(low, outcome.low), max(high, outcome.high))
+    found: Json = {"modes": dict(collections.Counter(outcome.mode for outcome in outcomes).most_common())}
     found["stored values"] = {mode: list(pair) for mode, pair in by_mode.items()}
-    found["height"] = [int(heights.min()), int(np.median(heights)), int(heights.max())]
-    found["width"] = [int(widths.min()), int(np.median(widths)), int(widths.max())]
-    brightness = np.asarray(means, np.float64)
+    for side in ("height", "width"):
+        sizes = np.array([getattr(outcome, side) for outcome in outcomes])
+        found[side] = [int(sizes.min()), int(np.median(sizes)), int(sizes.max())]
+    brightness = np.array([outcome.mean for outcome in outcomes], np.float64)
     found["prepared brightness"] = [round(float(x), 1) for x in np.quantile(brightness, (0.0, 0.05, 0.5, 0.95, 1.0))]
     found["warnings"] = [
         f"images of mode {mode} hold no value above 1: are they masks, or normalised already?"

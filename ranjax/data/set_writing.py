@@ -18,7 +18,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -86,14 +85,16 @@ def _prepare(
     stop: Callable[[], bool],
     say: Callable[[str], None],
 ) -> None:
+    # Images are decoded in parts that survive an interruption.
     parts = folder / ".parts" / mark
     require_space(folder, len(selection.rows) * settings.image_size**2)
     references = [row.image for row in selection.rows]
     with no_space(folder):
         decode.decode_all(references, settings.image_size, settings.resize, parts, workers, progress, stop)
-    facts = _facts(parts, selection.rows)
-    say(f"{len(facts.places)} images decoded, {len(selection.rows) - len(facts.places)} cannot be used")
-    pairs = _copies(facts, selection.rows, settings.duplicate_bits)
+    usable = _usable(parts, len(selection.rows))
+    say(f"{len(usable)} images decoded, {len(selection.rows) - len(usable)} cannot be used")
+    # Copies across splits are looked for before anything is written.
+    pairs = _copies(usable, selection.rows, settings.duplicate_bits)
     dropped = _dropped(pairs, selection.rows, settings.duplicates)
     say(f"{len(pairs)} copies of an image across splits" + (f", {len(dropped)} dropped" if dropped else ""))
     if stop():
@@ -110,7 +111,8 @@ def _prepare(
         # Shared patients were refused before, or allowed by the user.
         shared_patients=settings.allow_shared_patients,
     )
-    kept = [place for place in facts.places if place not in dropped]
+    # The audit joins the records, and the manifest comes last.
+    kept = [place for place in usable if place not in dropped]
     _write_sheet(written.folder / SHEET, parts, kept, len(selection.rows), settings.seed)
     stated = {
         "fingerprint": mark,
@@ -120,7 +122,7 @@ def _prepare(
         "prompts": _prompts(settings, selection),
         "label_words": sorted(settings.label_words or _words_of(selection.classes)),
         "card": _card(settings, selection),
-        "audit": _audit(selection, facts, kept, pairs),
+        "audit": _audit(selection, list(usable.values()), kept, pairs),
     }
     write_manifest(written, stated)
     shutil.rmtree(parts)
@@ -147,34 +149,17 @@ def _records_by_split(
     return {split: functools.partial(records, split) for split in SPLITS if split in used}
 
 
-class _Facts(NamedTuple):
-    """Of the images that can be used: their places among the rows, and what was found there."""
-
-    places: list[int]
-    hashes: list[bytes]
-    modes: list[str]
-    sizes: list[tuple[int, int]]
-    extrema: list[tuple[float, float]]
-    means: list[float]
+def _usable(parts: Path, count: int) -> dict[int, decode.Outcome]:
+    """Return the outcomes of the images that can be used, without their pixels, by their place among the rows."""
+    found = enumerate(decode.outcomes(parts, 0, count))
+    return {place: outcome._replace(png=b"") for place, outcome in found if not outcome.reason}
 
 
-def _facts(parts: Path, rows: Sequence[Row]) -> _Facts:
-    facts = _Facts([], [], [], [], [], [])
-    for place, outcome in enumerate(decode.outcomes(parts, 0, len(rows))):
-        if not outcome.reason:
-            facts.places.append(place)
-            facts.hashes.append(outcome.image_hash)
-            facts.modes.append(outcome.mode)
-            facts.sizes.append((outcome.height, outcome.width))
-            facts.extrema.append((outcome.low, outcome.high))
-            facts.means.append(outcome.mean)
-    return facts
-
-
-def _copies(facts: _Facts, rows: Sequence[Row], bits: int) -> list[duplicates.Copy]:
-    splits = [rows[place].split for place in facts.places]
-    found = duplicates.across(facts.hashes, splits, bits)
-    return [duplicates.Copy(facts.places[c.first], facts.places[c.second], c.distance) for c in found]
+def _copies(usable: Mapping[int, decode.Outcome], rows: Sequence[Row], bits: int) -> list[duplicates.Copy]:
+    places = list(usable)
+    hashes = [outcome.image_hash for outcome in usable.values()]
+    found = duplicates.across(hashes, [rows[place].split for place in places], bits)
+    return [duplicates.Copy(places[c.first], places[c.second], c.distance) for c in found]
 
 
 def _dropped(pairs: Sequence[duplicates.Copy], rows: Sequence[Row], policy: str) -> dict[int, str]:
@@ -204,7 +189,9 @@ def _write_sheet(path: Path, parts: Path, kept: Sequence[int], count: int, seed:
     files.write_bytes(path, buffer.getvalue())
 
 
-def _audit(selection: Selection, facts: _Facts, kept: Sequence[int], pairs: Sequence[duplicates.Copy]) -> audit.Json:
+def _audit(
+    selection: Selection, usable: Sequence[decode.Outcome], kept: Sequence[int], pairs: Sequence[duplicates.Copy]
+) -> audit.Json:
     rows = [selection.rows[place] for place in kept]
     splits = [row.split for row in rows]
     labels = np.stack([row.labels for row in rows])
@@ -214,7 +201,7 @@ def _audit(selection: Selection, facts: _Facts, kept: Sequence[int], pairs: Sequ
         "labels": audit.label_table(
             selection.classes, splits, labels, np.array([row.label for row in rows]), [row.group for row in rows]
         ),
-        "ranges": audit.ranges(facts.modes, facts.sizes, facts.extrema, facts.means),
+        "ranges": audit.ranges(usable),
         "patients": {
             "count": len({row.patient for row in rows}),
             "shared": len(selection.shared),

@@ -248,7 +248,8 @@ def test_every_row_that_cannot_be_used_is_counted(tmp_path):
 
 
 def test_ranges_warn_of_masks_and_darkness():
-    found = audit.ranges(["L", "I;16"], [(20, 30), (40, 10)], [(0, 1), (0, 4095)], [2.0, 3.0])
+    stored = [("L", 20, 30, 0.0, 1.0, 2.0), ("I;16", 40, 10, 0.0, 4095.0, 3.0)]
+    found = audit.ranges([decode.Outcome(b"", "", b"", *outcome) for outcome in stored])
     assert found["height"] == [20, 30, 40]
     assert found["stored values"] == {"L": [0, 1], "I;16": [0, 4095]}
     assert len(found["warnings"]) == 2
