@@ -41,9 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     runs, defaults = arguments.runs, config.defaults()
     try:
         if arguments.markdown:
-            print(report.markdown(runs, defaults))
-            return outcome.DONE
-        if len(runs) == 1:
+            written: object = report.markdown(runs, defaults)
+        elif len(runs) == 1:
             out = arguments.out or runs[0] / "report"
             written = report.write_report(runs[0] / "results.json", runs[0] / "run.json", out, defaults)
         else:

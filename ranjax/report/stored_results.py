@@ -54,18 +54,22 @@ class Row(TypedDict, total=False):
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a JSON document.
+    """Read a JSON document; the field "arm" of earlier versions is read as "condition".
 
     Raises:
       DataError: the file is absent, is not JSON, or does not hold an object.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_renamed)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(document, dict):
         raise DataError(f"{path} holds {type(document).__name__}, an object is needed.")
     return document
+
+
+def _renamed(item: dict[str, Any]) -> dict[str, Any]:
+    return {"condition" if name == "arm" else name: value for name, value in item.items()}
 
 
 def load_results(path: Path) -> dict[str, Any]:

@@ -221,6 +221,18 @@ def test_several_conditions_have_their_own_curves(write):
             assert {line["condition"] for line in csv.DictReader(file)} == {"clean", condition}
 
 
+def test_results_of_earlier_versions_have_their_arms_read_as_conditions(tmp_path, results, written):
+    def earlier(value):
+        if isinstance(value, dict):
+            return {"arm" if name == "condition" else name: earlier(inner) for name, inner in value.items()}
+        return [earlier(inner) for inner in value] if isinstance(value, list) else value
+
+    (tmp_path / "results.json").write_text(json.dumps(earlier(results)))
+    (tmp_path / "run.json").write_text(json.dumps(earlier(fake.run())))
+    made = page.write_report(tmp_path / "results.json", tmp_path / "run.json", tmp_path / "report")
+    assert made.read_bytes() == written.read_bytes()
+
+
 def test_refuses_what_is_not_results(tmp_path):
     broken = tmp_path / "results.json"
     for content, word in (("{", "JSON"), ("[]", "list"), (json.dumps({"schema": 2}), "schema 2")):
