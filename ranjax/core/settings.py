@@ -103,21 +103,22 @@ def keys_of(prefix: str, settings: DataclassInstance | type[DataclassInstance]) 
 
 
 @overload
-def read(settings: type[T], node: Node) -> T: ...
+def read(settings: type[T], node: Node | DataclassInstance) -> T: ...
 
 
 @overload
-def read(settings: T, node: Node) -> T: ...
+def read(settings: T, node: Node | DataclassInstance) -> T: ...
 
 
-def read(settings: Any, node: Node) -> Any:
+def read(settings: Any, node: Any) -> Any:
     """Return a settings dataclass, or a copy of an instance, with the values that `node` holds; nested groups too.
 
     Args:
       settings: the class or an instance.
-      node: values by the names of fields. Fields that it lacks keep their value.
+      node: values by the names of fields, or another settings dataclass. Fields that it lacks keep their value.
     """
     instance = settings() if isinstance(settings, type) else settings
+    node = node if isinstance(node, Node) else vars(node)
     values: dict[str, object] = {}
     for field in dataclasses.fields(instance):
         if field.name in node:

@@ -16,7 +16,7 @@ from ranjax.core.types import Params
 from ranjax.models import input_filter
 from ranjax.models.encoder_config import DualEncoderConfig
 from ranjax.models.layers import at_least_float32
-from ranjax.models.towers.contract import check_tokens
+from ranjax.models.towers.contract import TowerConfig, check_tokens
 from ranjax.models.towers.projection_head import build
 from ranjax.models.towers.tower_table import tower_of
 
@@ -197,7 +197,7 @@ def check_images(images: jax.Array, config: DualEncoderConfig) -> None:
         raise ConfigError("images.dtype", str(images.dtype), "floats in [0, 1] (divide 8-bit images by 255)")
 
 
-def _check_output(x: jax.Array, rows: int, config: object) -> None:
+def _check_output(x: object, rows: int, config: TowerConfig) -> None:
     """Raise ConfigError where a tower, perhaps the user's own, returns another shape than its config says."""
     tower = tower_of(config)
     if getattr(x, "shape", None) != (rows, config.outputs):

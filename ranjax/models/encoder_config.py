@@ -144,5 +144,11 @@ def clip(
         bos_id=bos_id,
         pad_id=pad_id,
     )
-    joint = {"grey_to_rgb": grey_to_rgb, "compute_dtype": compute_dtype}
-    return DualEncoderConfig(image=image, text=text, embed_dim=embed_dim, layout="clip", **joint)
+    return DualEncoderConfig(
+        image=image,
+        text=text,
+        embed_dim=embed_dim,
+        grey_to_rgb=grey_to_rgb,
+        compute_dtype=compute_dtype,
+        layout="clip",
+    )

@@ -7,7 +7,7 @@ float32, bfloat16 and float64. Sums that half precision would spoil (biases, mom
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -169,12 +169,6 @@ def take_position(x: jax.Array, at: Position, axis: int = 1) -> jax.Array:
     return jnp.take_along_axis(x, at.reshape((-1,) + (1,) * (x.ndim - 1)), axis=axis)
 
 
-class RunsBlock(Protocol):
-    """What `Stack` asks of a block."""
-
-    def __call__(self, x: jax.Array, allowed: jax.Array | None = None, at: Position | None = None, /) -> jax.Array: ...
-
-
 class Stack(nnx.Module):
     """Blocks one after the other: unrolled, or as one scanned block; with or without rematerialisation.
 
@@ -196,7 +190,7 @@ class Stack(nnx.Module):
         stop: int | None = None,
     ) -> Float[Array, "batch ..."]:
         """Return the activations behind blocks `start` to `stop`; with `at` (see `Block`) those of one position."""
-        blocks: list[RunsBlock] = [self.layers[str(i)] for i in range(self.depth)][start:stop]
+        blocks: list[Any] = [self.layers[str(i)] for i in range(self.depth)][start:stop]
         if not (self.remat or self.scan):
             for block in blocks if at is None else blocks[:-1]:
                 x = block(x, allowed)

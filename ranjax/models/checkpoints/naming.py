@@ -152,8 +152,8 @@ def from_file(value: np.ndarray, arrangement: Arrangement) -> np.ndarray:
 
 def file_shape(shape: tuple[int, ...], arrangement: Arrangement) -> tuple[int, ...]:
     """Return the shape in the file of the whole tensor that holds a parameter of `shape`."""
-    first, *others = (*to_file(np.broadcast_to(np.float32(0), shape), arrangement).shape, None)
-    return () if first is None else (first * arrangement.parts, *others[:-1])
+    found = to_file(np.broadcast_to(np.float32(0), shape), arrangement).shape
+    return (found[0] * arrangement.parts, *found[1:]) if found else ()
 
 
 def paths(tree: Params) -> dict[TreePath, Any]:

@@ -49,7 +49,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _write(config: DualEncoderConfig, dtype: str) -> dict[str, dict[str, Any]]:
-    content = {"model_type": NAME, "dtype": dtype}
+    content: dict[str, Any] = {"model_type": NAME, "dtype": dtype}
     content |= {name: value for name, value in dataclasses.asdict(config).items() if name in _FIELDS}
     for part, tower in (("image", config.image), ("text", config.text)):
         content |= {f"{part}_tower": tower_of(tower).name, part: dataclasses.asdict(tower)}

@@ -32,7 +32,7 @@ _SIGLIP_SIZES = {768: "base", 1024: "large", 1152: "so400m", 1536: "giantopt"}
 # timm's SigLIP towers with the approximate GELU; all its others have the exact one.
 _TANH = r"vit_(base_patch32_siglip_256|large_patch16_siglip_512|so400m_patch16_siglip_\d+|giantopt_patch16_siglip_\d+)"
 _RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-_RESNET_NAMES = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101"}
+_RESNET_NAMES: dict[tuple[int, ...], str] = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101"}
 KNOWN = (
     f"{', '.join(f'vit_{size}_patch*_*' for size in _HEADS)}, {', '.join(_RESNETS)}, "
     "or a vit_*_patch*_siglip_* of those sizes"

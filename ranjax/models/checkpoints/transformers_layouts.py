@@ -72,6 +72,7 @@ class _DualEncoderClass:
         )
         files = vision_files(vision | ({"model_type": self.image} if self.image else {}))
         image = files.read(vision, {})
+        pixels = read_pixels(folder, files, image.channels)
         text = next(f for f in all_files("transformers", "text") if f.kind == self.text).read(written, {})
         embed_dim = content.get("projection_dim", 512)
         if self.image_projection.kind == "none":
@@ -91,7 +92,8 @@ class _DualEncoderClass:
             logit_bias_init=self.logit_bias_init,
             logit_scale_init=content.get("logit_scale_init_value", self.logit_scale_init),
             layout=self.name,
-            **read_pixels(folder, files, image.channels),
+            pixel_mean=pixels["pixel_mean"],
+            pixel_std=pixels["pixel_std"],
         )
 
     def check(self, config: DualEncoderConfig) -> None:

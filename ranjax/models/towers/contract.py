@@ -176,7 +176,7 @@ class Tower:
         """
         if not (isinstance(self.config, type) and issubclass(self.config, ImageTowerConfig | TextTowerConfig)):
             raise ConfigError("Tower.config", self.config, "a class that extends ImageTowerConfig or TextTowerConfig")
-        if "__dataclass_params__" not in vars(self.config) or not self.config.__dataclass_params__.frozen:
+        if not getattr(vars(self.config).get("__dataclass_params__"), "frozen", False):
             raise ConfigError("Tower.config", self.config, "a frozen dataclass")
         if self.config.outputs in (ImageTowerConfig.outputs, TextTowerConfig.outputs):
             raise ConfigError("Tower.config", self.config, "a class with a property `outputs`, the width returned")
@@ -191,7 +191,7 @@ class Tower:
         return "image" if issubclass(self.config, ImageTowerConfig) else "text"
 
     @property
-    def settings(self) -> object:
+    def settings(self) -> Any:
         """Return the fields of the config that `setting` declares, as an instance of a dataclass of their own."""
         declared = [
             (field.name, Any, dataclasses.field(default=field.default, metadata=field.metadata))

@@ -76,7 +76,7 @@ _VOCABULARY = 1 << 20
 """Tokens that a tower is tried with before a tokenizer is there."""
 
 
-def new_tower(config: Config, keys: EntryKeys[Tower], **given: object) -> Any:
+def new_tower(config: Config, keys: EntryKeys[Tower], **given: Any) -> Any:
     """Return the config of the new tower of `IMAGE` or `TEXT` that a config names, with the fields `given`.
 
     Raises:
@@ -99,8 +99,14 @@ def check(config: Config) -> None:
         )
     if model.image_weights and not model.text_weights:
         raise ConfigError("model.image_weights", model.image_weights, "empty without model.text_weights beside it")
-    image = {"image_size": config.data.image_size, "channels": 1}
-    text = {"vocab_size": _VOCABULARY, "max_length": config.text.max_length, "eos_id": 0, "bos_id": 0, "pad_id": 0}
+    image: dict[str, Any] = {"image_size": config.data.image_size, "channels": 1}
+    text: dict[str, Any] = {
+        "vocab_size": _VOCABULARY,
+        "max_length": config.text.max_length,
+        "eos_id": 0,
+        "bos_id": 0,
+        "pad_id": 0,
+    }
     for keys, fields in ((IMAGE, image), (TEXT, text)):
         if _given(config, keys):
             continue
@@ -119,7 +125,7 @@ def _given(config: Config, keys: EntryKeys[Tower]) -> str:
 
 def notes(config: Config) -> list[str]:
     """Return what a config says of the encoder in vain, by key: given weights decide it, or another tower is chosen."""
-    found = []
+    found: list[str] = []
     for keys in (TEXT, IMAGE):
         given = _given(config, keys)
         pooled = ("bert",) if config.model.text_weights and keys is TEXT else ()
