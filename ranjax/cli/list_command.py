@@ -22,6 +22,7 @@ TABLES = {
     "methods": "ranjax.methods.table:METHODS",
     "attacks": "ranjax.attacks.attack_table:ATTACKS",
     "recipes": "ranjax.data.recipe_table:RECIPES",
+    "towers": "ranjax.models.towers.tower_table:TOWERS",
     "datasets": "ranjax.data.sets:SETS",
     "towers": "ranjax.models.towers.tower_table:TOWERS",
     "layouts": "ranjax.models.checkpoints.layouts:LAYOUTS",
