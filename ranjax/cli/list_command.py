@@ -24,7 +24,6 @@ TABLES = {
     "recipes": "ranjax.data.recipe_table:RECIPES",
     "towers": "ranjax.models.towers.tower_table:TOWERS",
     "datasets": "ranjax.data.sets:SETS",
-    "towers": "ranjax.models.towers.tower_table:TOWERS",
     "layouts": "ranjax.models.checkpoints.layouts:LAYOUTS",
 }
 """By the name of a kind of entry, the table that holds it."""
