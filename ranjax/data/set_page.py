@@ -109,6 +109,7 @@ def describe(stored: Json) -> str:
     lines += [f"kept {total}: {kept}", f"left out {len(stored['exclusions'])}"]
     lines += [f"  {count:>8}  {reason}" for reason, count in reasons(stored["exclusions"]).items()]
     lines += [f"{name}: {count}" for name, count in audit.get("notes", {}).items() if count]
+    # A table of labels by split.
     if table := audit.get("labels"):
         width = max(len(name) for name in stored["classes"]) + 2
         lines.append("labels (present; uncertain in brackets)")
@@ -121,6 +122,7 @@ def describe(stored: Json) -> str:
             lines.append(f"{name:<{width}}" + "".join(f"{cell:>16}" for cell in cells))
         for name, key in (("(none)", "none"), ("(single)", "single"), ("(records)", "records")):
             lines.append(f"{name:<{width}}" + "".join(f"{row[key]:>16}" for row in table))
+    # What was stored, and what is suspicious about it.
     if found := audit.get("ranges"):
         lines.append("stored as " + ", ".join(f"{mode}: {count}" for mode, count in found["modes"].items()))
         lines += [f"  values of {mode}: {low:g} to {high:g}" for mode, (low, high) in found["stored values"].items()]
@@ -139,6 +141,7 @@ def describe(stored: Json) -> str:
     if "reports" in audit:
         least, median, most = audit["words a report"]
         lines.append(f"different reports {audit['reports']['different']}, words {least} to {most} (median {median})")
+    # The data card.
     for name in (
         "reports", "labels", "split", "split by patient", "views", "sections", "images", "uncertain labels",
         "patients in several splits", "licence", "citation", "notes",

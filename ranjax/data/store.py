@@ -154,6 +154,7 @@ class StoreWriter:
             raise DataError(
                 f"shard {number} must hold {len(expected)} noisy pairs from {expected[:1]}; got {given[:3]} ..."
             )
+        # The shard appears by rename, and its list of hashes after it.
         records = [self._encode(noisy_pair) for noisy_pair in noisy_pairs]
         path = _shard(self.folder, number)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -87,6 +87,7 @@ def decode_all(
       Interrupted: `stop` said so.
       RunError: a process died.
     """
+    # Parts of an earlier start count as done.
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(references), PART)
     todo = [start for start in starts if not _part(folder, start).exists()]
@@ -101,6 +102,7 @@ def decode_all(
         if progress is not None:
             progress(done, len(references))
 
+    # Few rows: in this process, which starts no other.
     if workers <= 1:
         for start in todo:
             if stop():
@@ -119,6 +121,7 @@ def decode_all(
                 running[job] = start
             if not running:
                 raise Interrupted
+            # At most two parts a worker are waiting, so that a stop takes effect soon.
             ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
             for job in ended:
                 start = running.pop(job)

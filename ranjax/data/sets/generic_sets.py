@@ -66,6 +66,7 @@ def from_row(
     Raises:
       ConfigError: a column that the user named and the row lacks.
     """
+    # Columns that the user named must be there.
     for option in ("report", "label", "patient", "split", "id", "view"):
         if option in values:
             _check_column(row, values[option], option)
@@ -73,6 +74,7 @@ def from_row(
     def cell(option: str, default: str = "") -> str:
         return " ".join(_text(row.get(values.get(option, default))).split())
 
+    # Labels: of one column a class, and of a column of labels.
     labels: dict[str, float] = {}
     for name in filter(None, values.get("labels", "").split(",")):
         _check_column(row, name, "labels")
@@ -86,6 +88,7 @@ def from_row(
             report = _written(template, row, values)
         except DataError as error:
             return Rejected(identity, split, str(error))
+    # The columns that nothing has read describe the example.
     stated = cell("split", "split").lower()
     used = {values.get(o, o) for o in ("image", "file", "report", "patient", "split", "id")}
     used |= set(values.get("labels", "").split(","))

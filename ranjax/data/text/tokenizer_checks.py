@@ -47,6 +47,7 @@ def check_fits(
     def refuse(expected: str) -> None:
         raise ConfigError(key, value or f"a tokenizer of {tokenizer.vocab_size} tokens", expected)
 
+    # The same tokenizer, or at least one of the same size.
     if recorded and recorded != tokenizer.fingerprint:
         refuse(
             f"the tokenizer that the checkpoint was written with (id {recorded}; this one's is {tokenizer.fingerprint})"
@@ -60,6 +61,7 @@ def check_fits(
         refuse(
             f"the tokenizer of the checkpoint: its token table has {rows} rows, this one {tokenizer.vocab_size} tokens"
         )
+    # Where the tower begins a text, and where it reads one.
     if begins and tokenizer.bos_id is None:
         refuse("the tokenizer of the checkpoint: this one begins a text with no token of its own")
     if pools:
@@ -75,6 +77,7 @@ def check_fits(
                 f"{tokenizer.eos_id} of 0 to {tokenizer.vocab_size - 1}"
             )
         _check_frame(tokenizer, refuse)
+    # How texts are filled up.
     if pad_id is not None and tokenizer.pad_id != pad_id:
         confused = " (it is its end token: name pad_token in tokenizer_config.json)"
         what = confused if tokenizer.pad_id == tokenizer.eos_id else ""
