@@ -1,11 +1,11 @@
-"""Writes the page of a finished run again, or a page that shows several runs side by side.
+"""Write the page of a finished run again, or a page that shows several runs side by side.
 
     ranjax report runs/ran
     ranjax report runs/ran runs/nih --out compare
     ranjax report runs/study runs/study_seed_1 runs/study_seed_2 --out seeds
 
 A RUN is the folder of a run (its results.json and run.json are read, nothing else). One run: its report/index.html is
-written anew. Two or more: the page goes to --out, and the first run is the one that the others are held against.
+written anew. Two or more: the page goes to --out, and the others are compared with the first run.
 Runs that differ in their seed alone are pooled as well, with intervals over runs. A key that was added after a run was
 made counts as its default there, and the page says so.
 """

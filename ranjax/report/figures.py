@@ -243,11 +243,6 @@ def panel_title(split: str, attack: str, attacks: Sequence[str]) -> str:
     return wording.capitalized(f"{labels.attack_label(attack, attacks)}, {wording.split_label(split)}")
 
 
-def _by_attack(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    attacks = frames.values(frame, "attack")
-    return sorted(frames.columns(frame), key=lambda column: attacks.index(column[1]))
-
-
 def curves(frame: pd.DataFrame, metric: str, chance: object, name: str) -> list[Markup]:
     """Return one panel a split and attack: the metric against the noise ratio, a line a method, intervals as bars.
 
@@ -256,10 +251,10 @@ def curves(frame: pd.DataFrame, metric: str, chance: object, name: str) -> list[
     frame = frames.where(frame, metric=metric)
     looks, attacks = styles(frames.values(frame, "method")), frames.values(frame, "attack")
     panels = []
-    for split, attack in _by_attack(frame):
+    for (attack, split), chosen in frames.ordered(frame, ["attack", "split"]).groupby(["attack", "split"], sort=False):
         shared = frames.where(frame, attack=attack)
         title, key = panel_title(split, attack, attacks), f"{name}-{metric}-{split}-{attack}"
-        panels.append(curve(frames.where(shared, split=split), shared, looks, chance, title, key))
+        panels.append(curve(chosen, shared, looks, chance, title, key))
     return panels
 
 
@@ -345,16 +340,14 @@ def differences(frame: pd.DataFrame, name: str) -> list[Markup]:
     ends = [*(frame["low"] * factor), *(frame["high"] * factor), 0.0]
     pad = 0.06 * max(max(ends) - min(ends), 0.01)
     limits = min(ends) - pad, max(ends) + pad
+    unit = ("points of " if wording.is_percent(metric) else "") + wording.metric_label(metric)
     panels = []
-    for split, attack in _by_attack(frame):
-        chosen = frames.ordered(frames.where(frame, split=split, attack=attack), ["ratio"])
-        title = panel_title(split, attack, attacks)
-        label = f"{title}. " + "; ".join(_difference_in_words(item) for item in frames.records(chosen))
-        draw = functools.partial(
-            _draw_differences, items=frames.records(chosen), looks=looks, factor=factor, limits=limits
-        )
-        unit = ("points of " if wording.is_percent(metric) else "") + wording.metric_label(metric)
-        axes_labels, height = (f"Difference in {unit}", ""), 0.85 + 0.2 * len(chosen)
+    ordered = frames.ordered(frame, ["attack", "split", "ratio"])
+    for (attack, split), chosen in ordered.groupby(["attack", "split"], sort=False):
+        title, items = panel_title(split, attack, attacks), frames.records(chosen)
+        label = f"{title}. " + "; ".join(map(_difference_in_words, items))
+        draw = functools.partial(_draw_differences, items=items, looks=looks, factor=factor, limits=limits)
+        axes_labels, height = (f"Difference in {unit}", ""), 0.85 + 0.2 * len(items)
         panels.append(_panel(draw, title, axes_labels, height, label, f"{name}-{split}-{attack}"))
     return panels
 
