@@ -12,7 +12,7 @@ from linear_encoder import LinearEncoder, batch_at, init_params
 
 from ranjax import models
 from ranjax.core.errors import ConfigError
-from ranjax.models.checkpoints import clip_files
+from ranjax.models.checkpoints.transformers_layouts import CLIP
 from ranjax.models.trainable import select
 from ranjax.objectives import contrastive
 from ranjax.training import contrastive_step as pretrain
@@ -60,7 +60,7 @@ def test_twenty_steps_equal_the_stored_trajectory(dtype, reference_cases):
 def _by_stored_name(functions, params):
     from ranjax.models.checkpoints.naming import write_tree
 
-    return write_tree(params, clip_files.clip_layout(functions.config))
+    return write_tree(params, CLIP.keys(functions.config))
 
 
 def test_weight_decay_reaches_exactly_the_stored_tensors(reference_cases):
