@@ -148,6 +148,16 @@ def test_the_same_command_again_changes_nothing_and_other_settings_are_refused(g
     assert "a folder without a store of another plan (settings.pgd.steps 3 then, 4 now)" in said
 
 
+def test_an_l2_ball_and_another_attack_on_the_images(given, tmp_path):
+    more = ("--norm=l2", "--epsilon=0.5", "--recipe=image_only", "--image_attack=apgd_ce", "--steps=4")
+    assert console.call(["attack", *arguments(given, tmp_path / "out", *more)]) == 0
+    store = NoisyStore.open(tmp_path / "out" / "store")
+    assert all(0 < store.provenance(name)["norm"] <= 0.5 + 1e-6 for name in store)
+    settings = files.read_json(tmp_path / "out" / "summary.json")["settings"]
+    assert (settings["l2_epsilon"], settings["apgd_ce"]) == ("0.5", {"steps": 4})
+    assert "pgd" not in settings
+
+
 @pytest.mark.parametrize(
     ("more", "table", "words"),
     [
@@ -165,6 +175,12 @@ def test_the_same_command_again_changes_nothing_and_other_settings_are_refused(g
         (["--lists=negation"], None, "noise.lists = ('negation',): expected KIND=FILE or KIND=off"),
         (["--lists=negation=nowhere.txt"], None, "no word list 'nowhere.txt'"),
         (["--text_search=importance"], None, "'neighbours' or 'thesaurus' among them where noise.text_search"),
+        (["--noise.ratios=(0.0,0.5)"], None, "--noise.ratios = '(0.0,0.5)': expected a key that says how a pair"),
+        (["--noise.lists=negation=nowhere.txt"], None, "no word list 'nowhere.txt'"),
+        (["--image_attack=apgd"], None, "did you mean 'pgd'"),
+        (["--image_attack=apgd_ce", "--step=1/255"], None, "noise.apgd_ce.step = '1/255': expected a known key"),
+        (["--noise.pgd.steps=4"], None, "only one of --steps and --noise.pgd.steps"),
+        (["--recipe=gaussian"], None, "expected an attack, not a control"),
         (["--seed=-1"], None, "a number from 0 to 4294967295"),
         ([], "image,text\nfilm0.jpg,a\nbroken.png,b\n", "image 'broken.png': the image is unreadable"),
         ([], "image,text\n../reports.csv,a\n", "is no file in"),

@@ -1,4 +1,4 @@
-"""Attacks a folder of images and a CSV of reports with a given checkpoint: adversarial images, texts and a summary.
+"""Attack a folder of images and a CSV of reports with a given checkpoint: adversarial images, texts and a summary.
 
     ranjax attack --checkpoint=clip/ --images=films/ --reports=reports.csv --out=attacked/
     ranjax attack --checkpoint=runs/ran --images=films/ --reports=reports.csv --out=attacked/ --recipe=sga
@@ -47,8 +47,8 @@ else:  # the command's help must not wait for JAX
     Pair = Surrogate = object
 
 OVERRIDES = ("--noise.",)
-OF_RUNS = ("ratios", "controls", "control_ratios", "masked_lm_steps", "shard_size")
-"""Keys of `noise` that say nothing here: every pair is attacked, and no model is trained."""
+OF_RUNS = ("noise.ratios", "noise.controls", "noise.control_ratios", "noise.masked_lm_steps")
+"""Keys of `noise` that are refused here: every pair is attacked, and no model is trained."""
 GENERAL = ("seed", "cpu_devices", "compile_cache")
 SHORT = {"noise.max_words": "--words", "noise.image_epsilon": "--epsilon"}
 DEFAULTS: Mapping[str, object] = {
@@ -86,7 +86,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--steps", metavar="N", help="steps of the attack (default: its own)")
     for key in (*keys_of("noise", Noise), *general_keys.KEYS):
         option = key.name.removeprefix("noise.")
-        if option in OF_RUNS or (key.name == option and option not in GENERAL):
+        if key.name in OF_RUNS or (key.name == option and option not in GENERAL):
             continue
         default = DEFAULTS.get(key.name, key.default)
         meaning = f"{key.meaning.rstrip('.')} (default: {default})".replace("%", "%%")
@@ -105,21 +105,29 @@ def config_of(arguments: argparse.Namespace) -> RunConfig:
     config = configs.default_config()
     configs.override_all(config, [(name, str(value)) for name, value in DEFAULTS.items()])
     given = {name: value for name, value in vars(arguments).items() if value is not None and name in configs.BY_NAME}
-    given |= {option.removeprefix("--"): value for option, value in arguments.overrides}
+    for option, value in arguments.overrides:
+        if option.removeprefix("--") in OF_RUNS:
+            raise ConfigError(option, value, "a key that says how a pair is attacked")
+        given[option.removeprefix("--")] = value
     if arguments.norm == "l2":
-        given["noise.l2_epsilon"] = given.pop("noise.image_epsilon", config.noise.image_epsilon)
+        given.setdefault("noise.l2_epsilon", given.pop("noise.image_epsilon", config.noise.image_epsilon))
+    lists = given.pop("noise.lists", config.noise.lists)
     with config.unlocked():
-        config.noise.lists = tuple(given.pop("noise.lists", config.noise.lists))
+        config.noise.lists = tuple(lists.split(",")) if isinstance(lists, str) else tuple(lists)
     if given.get("noise.masked_lm"):
         # To name a model is to ask for its words.
         others = [name for name in given.get("noise.candidates", "").split(",") if name]
         given["noise.candidates"] = ",".join(dict.fromkeys([*others, "masked_lm"]))
     configs.override_all(config, list(given.items()))
     attack = ATTACKS.resolve(config.noise.image_attack).name
-    step = str(max(ball(config)[1] / 4, 1e-9)) if attack == "pgd" and "noise.pgd.step" not in given else None
-    for name, text in (("step", arguments.step or step), ("steps", arguments.steps)):
+    for name in ("step", "steps"):
+        key, text = f"noise.{attack}.{name}", getattr(arguments, name)
+        if text is not None and key in given:
+            raise ConfigError(f"--{name}", text, f"only one of --{name} and --{key}")
+        if text is None and key == "noise.pgd.step" and key not in given:
+            text = str(max(ball(config)[1] / 4, 1e-9))
         if text is not None:
-            configs.override(config, f"noise.{attack}.{name}", text)
+            configs.override(config, key, text)
     configs.validate(config)
     return configs.typed(config)
 
