@@ -15,8 +15,6 @@ import json
 from collections.abc import Mapping
 
 from ranjax.cli import outcome
-from ranjax.core.errors import ConfigError
-from ranjax.core.registry import Table
 
 TABLES = {
     "methods": "ranjax.methods.table:METHODS",
@@ -39,12 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     module, _, name = TABLES[arguments.kind].partition(":")
     table = getattr(importlib.import_module(module), name)
-    if isinstance(table, Table):
-        table.add_installed()
-        for name in arguments.names:
-            table.resolve(name)
-    elif arguments.names:
-        raise ConfigError("MODULE:NAME", arguments.names[0], f"no further word after {arguments.kind!r}")
+    table.load_entry_points()
+    for name in arguments.names:
+        table.resolve(name)
     rows = rows_of(table)
     if arguments.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))

@@ -51,16 +51,15 @@ class OneOf:
 
 @dataclass(frozen=True)
 class SomeOf:
-    """Check a tuple of different names out of `choices`, which holds `needed` where that is given."""
+    """Check a tuple of different names out of `choices`."""
 
     choices: tuple[str, ...]
-    needed: str = ""
 
     def __call__(self, value: tuple[str, ...]) -> str:
         if not (len(value) > 0 and all(x in self.choices for x in value) and len(set(value)) == len(value)):
             unknown = next((x for x in value if x not in self.choices), None)
             return self.stated + _nearest_choice(unknown, self.choices)
-        return "" if not self.needed or self.needed in value else f"a tuple that holds {self.needed!r}"
+        return ""
 
     @property
     def stated(self) -> str:
@@ -71,8 +70,8 @@ def one_of(*choices: Value) -> Check:
     return OneOf(choices)
 
 
-def some_of(*choices: str, needed: str = "") -> Check:
-    return SomeOf(choices, needed)
+def some_of(*choices: str) -> Check:
+    return SomeOf(choices)
 
 
 def patterns(value: tuple[str, ...]) -> str:

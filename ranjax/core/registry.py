@@ -91,19 +91,10 @@ class Table(Mapping[str, T], Generic[T]):
         raise ConfigError(key, name, self.expected(), nearest(name, self._entries))
 
     def load_entry_points(self) -> None:
-        """Let every entry point of the table's group join it, so that a listing shows them.
-
-        Raises:
-          ConfigError: an entry point that cannot be imported, or that is no such entry.
-        """
-        for point in importlib.metadata.entry_points(group=f"ranjax.{self.kind}s"):
-            self.resolve(point.name)
-
-    def add_installed(self) -> None:
         """Add the entries that installed packages bring by entry points.
 
         Raises:
-          ConfigError: as `resolve`.
+          ConfigError: an entry point that cannot be imported, or that is no such entry.
         """
         for point in importlib.metadata.entry_points(group=f"ranjax.{self.kind}s"):
             self.resolve(point.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +123,8 @@ def run(context: Context) -> dict[str, Any]:
         best = hosts.agree(checkpoints.best()) if settings.keep_best else None
         chosen = settings.steps
         if settings.choose == "best" and best not in (None, settings.steps):
-            state, chosen = checkpoints.restore(like, step=best), best
+            # A step that is named is restored or refused, so that this is no None.
+            state, chosen = cast(Any, checkpoints.restore(like, step=best)), best
             context.say(f"  goes on with the encoder of step {best}, the best of the checkpoints")
     # Of the process since its start, in KiB on Linux: it must not grow with the steps.
     context.say(f"  peak memory of the host {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
@@ -253,10 +254,9 @@ def _beside_bert(config: Any, tokenizer: Any) -> tuple[Any, Any]:
     model = config.model
     rngs = nnx.Rngs(keys.stream(config.seed, "init"))
     how = {"pooling": model["bert"]["pooling"], "projection": model.projection, "rngs": rngs}
-    new = None if model.image_weights else new_image_tower(config)
     functions, params, shape = beside_bert(
         model.text_weights,
-        image=model.image_weights or new,
+        image=model.image_weights or new_image_tower(config),
         embed_dim=model.embed_dim,
         **how,
         **common.run_options(config),

@@ -102,7 +102,7 @@ def restricted(
     if noise.same_class:
         lists = table.lists if table.lists is not None else _everything(lexicon)
         table = table._replace(
-            lists=candidate_sources.same_class(lexicon, lists, constraints.read_groups("word_classes"))
+            lists=jnp.asarray(candidate_sources.same_class(lexicon, lists, constraints.read_groups("word_classes")))
         )
     if table.lists is not None and not bool(jnp.any(table.lists >= 0)):
         raise ConfigError("noise.candidates", noise.candidates, "sources that leave at least one replacement")
