@@ -215,7 +215,8 @@ class Checkpoints:
 
             logging.getLogger("absl").addFilter(_is_news)
             self.folder.mkdir(parents=True, exist_ok=True)
-            figures = [(step, self.figure(step)) for step in self.steps()]
+            # A damaged list must not keep an undamaged checkpoint from being restored: read only where figures count.
+            figures = [(step, self.figure(step)) for step in self.steps()] if self.keep_best else []
             self._figures |= {step: figure for step, figure in figures if figure is not None}
             policy = _NewestAndBest(self.keep, self.keep_best, self._figures)
             options = ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True)

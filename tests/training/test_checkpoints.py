@@ -48,6 +48,12 @@ def test_round_trip_keeps_the_newest_with_their_meta(three):
             store.restore(_state(), step=1)
 
 
+def test_a_damaged_list_of_an_older_checkpoint_does_not_matter(three):
+    (three / "2.json").write_text("{")
+    with Checkpoints(three) as store:
+        _assert_same(store.restore(_state()), _state(3))
+
+
 def test_an_empty_folder_has_nothing(tmp_path):
     with Checkpoints(tmp_path / "none") as store:
         assert store.latest() is None
