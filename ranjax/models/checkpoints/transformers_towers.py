@@ -222,4 +222,5 @@ def read_pixels(folder: Path, files: TowerFiles, channels: int) -> dict[str, tup
             channels = len(content.get("image_mean") or CLIP_MEAN)
             return {"pixel_mean": (0.0,) * channels, "pixel_std": (1.0,) * channels}
     mean, std = (files.mean, files.std) if channels == 3 else (None, None)
-    return {"pixel_mean": content.get("image_mean", mean), "pixel_std": content.get("image_std", std)}
+    given = {"pixel_mean": content.get("image_mean", mean), "pixel_std": content.get("image_std", std)}
+    return {name: None if value is None else tuple(value) for name, value in given.items()}

@@ -43,7 +43,7 @@ class Exported(NamedTuple):
 def export(
     context: Context, condition: str, method: str, seed: int, out: Path, results: dict[str, Any] | None
 ) -> Exported:
-    """Writes the encoder of an upstream condition, as `method` left it, in the layout of `transformers`.
+    """Write the encoder of an upstream condition, as `method` left it, in its layout of files.
 
     What LoRA trained is merged into the kernels. A head, and a filter in front of the image tower, go beside it: that
     layout has no place for them.
@@ -109,7 +109,7 @@ def _check(context: Context, condition: str, method: str, out: Path) -> None:
 
 
 def _trained(context: Context, condition: str, method: str, seed: int) -> dict[str, Any]:
-    """{"encoder", "head"} of one seed, either absent where the method trains none."""
+    """Return {"encoder", "head"} of one seed, either absent where the method trains none."""
     folder = context.folder_of(f"adapt/{condition}")
     if METHODS[method].family == "tower":
         every = load_tower(folder, method)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -11,17 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from ranjax.core import keys
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.types import Params
 from ranjax.data.batches import Batches
 from ranjax.data.images.augment import Augmentation
 from ranjax.data.sources import Source
+from ranjax.data.text.tokenizer import Tokenizer
 from ranjax.methods import search
 from ranjax.models.checkpoints.assemble import beside_bert
 from ranjax.models.checkpoints.layouts import load, save
 from ranjax.models.checkpoints.weight_files import folder_of
-from ranjax.models.dual_encoder import DualEncoder, split
+from ranjax.models.dual_encoder import DualEncoder, DualEncoderFunctions, split
 from ranjax.models.encoder_config import DualEncoderConfig
 from ranjax.models.resize import resize_positions
 from ranjax.models.towers.contract import ImageTowerConfig, TextTowerConfig
@@ -41,7 +44,7 @@ from ranjax.training.progress import Progress
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Leaves ``encoder/`` (config.json, model.safetensors as transformers reads them) and metrics.jsonl.
+    """Train the encoder of a condition; leave ``encoder/``, in its layout of files, and metrics.jsonl.
 
     All conditions share the seed: the same first weights, the same order of the same ids; only the noisy pairs differ.
     """
@@ -146,19 +149,19 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def attacked_share(batches: Batches, step: int) -> float:
-    """Share of the pairs of a step's batch that are adversarial pairs (or a control's)."""
+    """Return the share of the pairs of a step's batch that are adversarial pairs (or a control's)."""
     changed: frozenset[int] = getattr(batches.loader.source, "changed", frozenset())
     return float(np.mean([int(i) in changed for i in batches.index(step)]))
 
 
-def _validation(context: Context, functions: Any) -> Callable[[Any], float]:
-    """The trained objective on the first (at most 512) validation pairs, all of them each other's negatives."""
+def _validation(context: Context, functions: DualEncoderFunctions) -> Callable[[Params], float]:
+    """Return the trained objective on the first (at most 512) validation pairs, all of them each other's negatives."""
     data, objective = common.data(context), context.config.pretrain.objective
     held = data.split("validation")
     held = held.take(np.arange(min(VALIDATED, len(held.ids))))
     tokens = data.encode(held.reports)
 
-    def loss(params: Any) -> float:
+    def loss(params: Params) -> float:
         params = jax.device_get(fsdp.whole(params, context.mesh))
         # A stop saves the state it stops at, and that needs its figure.
         with context.uninterrupted():
@@ -175,8 +178,10 @@ VALIDATED = 512
 """Validation pairs behind a checkpoint's figure."""
 
 
-def make_program(functions: Any, params: Any, config: Any, mesh: Any, trainable: Any = None) -> Program:
-    """The step that a config describes, on a mesh; `params` may be shapes, `trainable` a tree of bools (None: all).
+def make_program(
+    functions: DualEncoderFunctions, params: Params, config: Config, mesh: Mesh, trainable: Params | None = None
+) -> Program:
+    """Return the step that a config describes, on a mesh; `params` may be shapes, `trainable` a tree of bools (None: all).
 
     Raises:
       ConfigError: the batch, or a device's part of it, cannot be split as the config says.
@@ -195,14 +200,14 @@ def make_program(functions: Any, params: Any, config: Any, mesh: Any, trainable:
     )
 
 
-def augmentation(data: Any) -> Augmentation | None:
-    """What the loader does to pairs, out of the config's group ``data``; None where nothing is asked for."""
+def augmentation(data: Config) -> Augmentation | None:
+    """Return the changes that the loader makes to pairs, by the config's group `data`; None: none."""
     chosen = Augmentation(data.augment_crop, data.augment_flip, data.augment_contrast, data.augment_sentences)
     return None if chosen == Augmentation() else chosen
 
 
-def optimizer_settings(settings: Any) -> AdamWSettings:
-    """The optimizer's settings out of the config's group ``pretrain``."""
+def optimizer_settings(settings: Config) -> AdamWSettings:
+    """Return the optimizer's settings of the config's group `pretrain`."""
     return AdamWSettings(
         learning_rate=settings.learning_rate,
         steps=settings.steps,
@@ -213,7 +218,7 @@ def optimizer_settings(settings: Any) -> AdamWSettings:
 
 
 def upstream(context: Context) -> Source:
-    """The training pairs of this condition: clean, or with the ratio's share replaced by their noisy pairs."""
+    """Return the training pairs of this condition: clean, or with the ratio's share replaced by their noisy pairs."""
     source = common.data(context).prepared.splits["train"]
     if context.stage_run.ratio == 0:
         return source
@@ -227,8 +232,8 @@ def upstream(context: Context) -> Source:
     return mix(source, store, context.stage_run.ratio, context.config.seed)
 
 
-def first_weights(context: Context) -> tuple[Any, Any]:
-    """(functions, parameters) before the first step: random from the seed, or the user's checkpoint.
+def first_weights(context: Context) -> tuple[DualEncoderFunctions, Params]:
+    """Return functions and parameters before the first step: random from the seed, or the user's checkpoint.
 
     Raises:
       ConfigError: the checkpoint does not fit the data or the tokenizer.
@@ -249,8 +254,8 @@ def first_weights(context: Context) -> tuple[Any, Any]:
     return split(DualEncoder(shape, nnx.Rngs(keys.stream(config.seed, "init"))))
 
 
-def _beside_bert(config: Any, tokenizer: Any) -> tuple[Any, Any]:
-    """The BERT of `model.text_weights` and new projections beside the tower of `model.image_weights`, or a new one."""
+def _beside_bert(config: Config, tokenizer: Tokenizer) -> tuple[DualEncoderFunctions, Params]:
+    """Return the BERT of `model.text_weights` and new projections beside the tower of `model.image_weights`, or a new one."""
     model = config.model
     rngs = nnx.Rngs(keys.stream(config.seed, "init"))
     how = {"pooling": model["bert"]["pooling"], "projection": model.projection, "rngs": rngs}
@@ -275,8 +280,8 @@ def new_image_tower(config: Config) -> ImageTowerConfig:
     return found
 
 
-def check_objective(name: str, functions: Any) -> None:
-    """Raises a ConfigError where the encoder lacks what the objective needs."""
+def check_objective(name: str, functions: DualEncoderFunctions) -> None:
+    """Raise ConfigError where the encoder lacks what the objective needs."""
     if name == "sigmoid" and functions.config.logit_bias_init is None:
         allowed = "info_nce for this encoder: the sigmoid loss needs a bias of the logits, which SigLIP's has"
         raise ConfigError("pretrain.objective", name, allowed)
@@ -299,11 +304,11 @@ def encoder_shape(config: Config, vocab_size: int, *, eos_id: int, bos_id: int, 
     )
 
 
-def _batch(rows: Any) -> dict[str, Any]:
+def _batch(rows: Mapping[str, Any]) -> dict[str, Any]:
     return {"image": rows["images"], "tokens": rows["tokens"], "mask": rows["mask"], "ids": rows["ids"]}
 
 
-def _line(done: int, metrics: Any) -> str:
+def _line(done: int, metrics: Mapping[str, Any]) -> str:
     shown = {
         "loss": metrics["loss"],
         "gradient": metrics["gradient_norm"],
