@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from ranjax.attacks import apgd, losses, masking, pairs, pgd, presets, projections, starts, steps, text, transforms
     from ranjax.attacks.apgd import APGD
     from ranjax.attacks.ascent import ImageAttack, KeyedLoss, ascend
+    from ranjax.attacks.attack_table import ATTACKS, Attack
     from ranjax.attacks.compile import jitted
     from ranjax.attacks.minimal import MinimalNorm, minimal_norm
+    from ranjax.attacks.own_attack import OwnAttack
     from ranjax.attacks.pairs import PairAttack, craft
     from ranjax.attacks.pgd import PGD, bim, embedding_attack, fgsm, mi_fgsm
     from ranjax.attacks.presets import autoattack_lite
@@ -22,10 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APGD",
+    "ATTACKS",
     "PGD",
+    "Attack",
     "ImageAttack",
     "KeyedLoss",
     "MinimalNorm",
+    "OwnAttack",
     "PairAttack",
     "Substitution",
     "TextAttack",
@@ -55,8 +60,10 @@ __all__ = [
 _HOMES = {
     "apgd": ("APGD",),
     "ascent": ("ImageAttack", "KeyedLoss", "ascend"),
+    "attack_table": ("ATTACKS", "Attack"),
     "compile": ("jitted",),
     "minimal": ("MinimalNorm", "minimal_norm"),
+    "own_attack": ("OwnAttack",),
     "pairs": ("PairAttack", "craft"),
     "pgd": ("PGD", "bim", "embedding_attack", "fgsm", "mi_fgsm"),
     "presets": ("autoattack_lite",),

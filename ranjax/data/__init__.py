@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy.exports(
         "noisy_pairs": ("caption_shuffle", "gaussian", "mix", "select"),
         "prepared": ("PreparedSet", "open_prepared"),
         "radiograph_set": ("prepare_radiographs",),
+        "recipe_table": ("RECIPES", "Recipe"),
         "set_settings": ("DataSettings", "PreparedSettings", "RadiographSettings", "SetSettings"),
         "set_writing": ("prepare_set",),
         "sets": ("SETS", "Entry", "Rejected", "Spec"),
