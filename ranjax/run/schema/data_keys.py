@@ -58,7 +58,7 @@ def check(config: Config) -> None:
         raise ConfigError("data.prepared.dir", "", "the folder of a prepared set where data.source = 'prepared'")
     if config.data.source != "set":
         return
-    for name in ("name", "data_dir"):
+    for name, expected in (("name", "a set of `ranjax prepare list`"), ("data_dir", "the folder of the set's files")):
         if not config.data.set[name]:
-            raise ConfigError(f"data.set.{name}", "", "a text where data.source = 'set'")
+            raise ConfigError(f"data.set.{name}", "", f"{expected} where data.source = 'set'")
     read(SetSettings(), config.data.set)  # checks what its fields demand of each other
