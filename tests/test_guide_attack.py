@@ -18,7 +18,8 @@ from ranjax.data.store import NoisyStore
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = (ROOT / "docs" / "guides" / "add_an_attack.md").read_text()
 MODULE, LIBRARY = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
-RUN, ATTACK = (block.split()[1:] for block in re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL))
+COMMANDS = [line.split() for block in re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL) for line in block.splitlines()]
+LIST_ATTACKS, LIST_RECIPES, RUN, ATTACK = (words[1:] for words in COMMANDS)
 
 
 def lab_in(folder):
@@ -57,6 +58,11 @@ def ran(lab):
 def accuracies(lab, workdir="run"):
     rows = files.read_json(lab / workdir / "results.json")["rows"]
     return {(r["condition"], r["method"], r["attack"]): r["value"] for r in rows if r["metric"] == "accuracy"}
+
+
+def test_the_lists_have_the_attack_and_the_recipe_of_the_guide(lab):
+    assert ["rfgsm", "R+FGSM", "Tramèr"] in [line.split()[:3] for line in call(lab, *LIST_ATTACKS).splitlines()]
+    assert "image_first" in call(lab, *LIST_RECIPES)
 
 
 @pytest.mark.slow
