@@ -27,7 +27,7 @@ def _by_class(ids: Sequence[str], labels: ArrayLike, seed: int) -> list[np.ndarr
 
 
 def shots(ids: Sequence[str], labels: ArrayLike, count: int, seed: int = 0) -> Int[np.ndarray, " chosen"]:
-    """Return rows i64 of `count` examples of each class, ascending; those for a smaller count are among them.
+    """Rows i64 of `count` examples of each class, ascending; those for a smaller count are among them.
 
     Args:
       ids: N ids that last.
@@ -49,7 +49,7 @@ def shots(ids: Sequence[str], labels: ArrayLike, count: int, seed: int = 0) -> I
 
 
 def share(ids: Sequence[str], labels: ArrayLike, part: float, seed: int = 0) -> Int[np.ndarray, " chosen"]:
-    """Return rows i64 of that share of each class, rounded up, at least one; nested and ascending like `shots`.
+    """Rows i64 of that share of each class, rounded up, so at least one example; nested and ascending like `shots`.
 
     Of multi-hot labels: that share of each class together, examples without any class as one more.
 

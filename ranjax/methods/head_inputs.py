@@ -1,4 +1,4 @@
-"""Checks of the input of frozen-feature training, before anything compiles."""
+"""What frozen-feature training refuses, before anything compiles, and in which form it takes the rest."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Examples(NamedTuple):
 
 
 def check_settings(methods: Sequence[HeadTraining], seeds: Sequence[int], settings: Fit, classes: int) -> None:
-    """Raise ConfigError, naming the setting, where one is refused."""
+    """Raises ConfigError, naming the setting, where one is refused."""
     if not isinstance(settings, Fit):
         raise ConfigError("settings", settings, "a Fit, e.g. Fit(epochs=30)")
     listed = isinstance(methods, Sequence) and not isinstance(methods, str)
@@ -65,7 +65,7 @@ def check_settings(methods: Sequence[HeadTraining], seeds: Sequence[int], settin
 
 
 def check_whole(key: str, value: object, least: int, why: str = "") -> None:
-    """Raise ConfigError where a value is no whole number of at least `least`."""
+    """Raises ConfigError where a value is no whole number of at least `least`."""
     if not _is_whole(value) or value < least:
         raise ConfigError(key, value, f"a whole number of at least {least}{why}")
 
@@ -116,7 +116,7 @@ def _check_class_weights(weights: object, classes: int) -> None:
 def prepare(
     methods: Sequence[HeadTraining], train: Examples, validation: Examples, classes: int, multi_label: bool
 ) -> tuple[Examples, Examples, tuple[str, ...]]:
-    """Return both splits as f32[R, N, D] and i32[N] or f32[N, C], checked, and notes on what they lack but can do without.
+    """Both splits as f32[R, N, D] and i32[N] or f32[N, C], checked, and notes on what they lack but can do without.
 
     Raises:
       ConfigError: a method that needs attacked features which are not given.
@@ -142,7 +142,7 @@ def prepare(
 
 
 def as_named(what: str, kind: type[T], given: object) -> T:
-    """Return a named tuple of a kind, such as `Examples`, from one or from a plain tuple or list of its parts.
+    """A named tuple of a kind, such as `Examples`, or a plain tuple or list of the same parts, as that kind.
 
     Raises:
       DataError: it is something else; says what it should be.
@@ -151,8 +151,8 @@ def as_named(what: str, kind: type[T], given: object) -> T:
     if not isinstance(given, (tuple, list)) or not len(fields) - len(optional) <= len(given) <= len(fields):
         found = f"{type(given).__name__} of {len(given)}" if hasattr(given, "__len__") else type(given).__name__
         needed = f"{kind.__name__}({', '.join(name for name in fields if name not in optional)})"
-        more = f" or with {', '.join(optional)}" if optional else ""
-        raise DataError(f"{what} is a {found}, {needed}{more} is needed")
+        beside = f" or with {', '.join(optional)}" if optional else ""
+        raise DataError(f"{what} is a {found}, {needed}{beside} is needed")
     return kind(*given)
 
 
@@ -168,7 +168,7 @@ def _as_arrays(split: str, examples: Examples, classes: int, multi_label: bool) 
 
 
 def check_labels(split: str, labels: ArrayLike, count: int, classes: int, multi_label: bool) -> np.ndarray:
-    """Return the labels of `count` examples as an array: integers in [0, classes), or multi-hot [N, classes].
+    """The labels of `count` examples as an array: integers in [0, classes), or multi-hot [N, classes].
 
     Raises:
       DataError: they are something else; names the split.
@@ -208,7 +208,7 @@ def _features(name: str, values: ArrayLike) -> Float[Array, "encoders batch widt
 
 
 def check_classes(train: ArrayLike, validation: ArrayLike, classes: int, multi_label: bool) -> tuple[str, ...]:
-    """Return notes on classes without validation examples, of labels i[N] or multi-hot [N, C].
+    """Notes on classes without validation examples, of labels i[N] or multi-hot [N, C].
 
     Raises:
       DataError: a class that training cannot learn, or a validation split that tells no two apart.

@@ -84,7 +84,7 @@ class FittedHeads:
 
 
 class _Plan(NamedTuple):
-    """The static part of a program."""
+    """What a program is compiled for."""
 
     head: LinearHead | ResidualHead
     settings: Fit
@@ -98,7 +98,7 @@ class _Plan(NamedTuple):
 
 
 class _Runs(NamedTuple):
-    """The differences between runs; every leaf has the axis of the runs first."""
+    """What tells runs apart; every leaf has the axis of the runs first."""
 
     encoder: Int[Array, "*runs"]
     weights: Weights
@@ -123,8 +123,8 @@ class _Outcome(NamedTuple):
 @cpu.one_lapack_thread()
 def fit_heads(
     methods: Sequence[HeadTraining],
-    train: Examples | Sequence[ArrayLike],
-    validation: Examples | Sequence[ArrayLike],
+    train: Examples,
+    validation: Examples,
     *,
     classes: int,
     seeds: Sequence[int],
@@ -134,7 +134,7 @@ def fit_heads(
 ) -> FittedHeads:
     """Train every method with every seed on the features of every encoder, as one compiled program.
 
-    Runs with one seed share their first weights and their batches, for every method, so methods compare in pairs. A
+    Runs with one seed share their first weights and their batches, whatever the method, so methods compare in pairs. A
     run does not depend on which others are trained with it. Attacked features pass through the batch norm with the
     running statistics, as they will when the head is used, so they never move these statistics.
 
@@ -246,7 +246,7 @@ def _predict(head: Head, leading: int, variables: Params, features: Array) -> tu
 
 
 def _shared_out(plan: _Plan, runs: _Runs, *data: PyTree) -> _Outcome:
-    """Run `_fit` on the default device, or with an even part of the runs on every device of the plan's mesh."""
+    """`_fit` on the default device, or with an even part of the runs on every device of the plan's mesh."""
     if plan.mesh is None:
         return _fit(plan, runs, *data)
     count = runs.encoder.shape[0]
@@ -352,7 +352,7 @@ def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, cla
 def _adamw(
     params: Params, gradients: Params, moments: tuple[Params, Params], count: Array, rate: Array, decay: Array
 ) -> tuple[Params, tuple[Params, Params]]:
-    """Take a step of AdamW (Loshchilov & Hutter 2019; betas 0.9, 0.999, epsilon 1e-8) with a traced rate and decay; count from 1."""
+    """AdamW (Loshchilov & Hutter 2019; betas 0.9, 0.999, epsilon 1e-8) with a traced rate and decay; count from 1."""
     mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, moments[0], gradients)
     square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * (g * g), moments[1], gradients)
     to_mean, to_square = 1 / (1 - 0.9**count), 1 / (1 - 0.999**count)
@@ -369,7 +369,7 @@ def _mix(share: Array, clean: Array, attacked: Array) -> Array:
 
 
 def _chunked_logits(head: Head, variables: Params, features: Array, chunk: int = 1024) -> Array:
-    """Return logits [V, C] in evaluation mode; a bounded number of rows at a time, as the hidden layer is 4 D wide."""
+    """Logits [V, C] in evaluation mode; a bounded number of rows at a time, as the hidden layer is 4 D wide."""
 
     def apply(rows: Array) -> Array:
         return head.apply(variables["params"], variables["stats"], rows, False)[1]
@@ -404,7 +404,7 @@ def _make_runs(methods: Sequence[HeadTraining], seeds: Sequence[int], shape: tup
 def class_weights_of(
     labels: ArrayLike, classes: int, chosen: str | tuple[float, ...], multi_label: bool
 ) -> Float[Array, " classes"] | None:
-    """Return f32[C] that `Fit.class_weights` gives labels i[N] or multi-hot [N, C]; None: every class the same."""
+    """Return f32[C] that `Fit.class_weights` asks for on labels i[N] or multi-hot [N, C]; None: every class the same."""
     if chosen == "none":
         return None
     if chosen != "balanced":

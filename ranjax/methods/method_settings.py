@@ -38,7 +38,7 @@ class Objective:
 
     @property
     def terms(self) -> dict[str, float]:
-        """Return the weight of each term that has one."""
+        """The weight of each term that has one."""
         return {term: getattr(self, term) for term in TERMS if getattr(self, term)}
 
 
@@ -73,13 +73,13 @@ class HeadTraining(Objective):
 
     @property
     def uses_attacked(self) -> bool:
-        """Return whether it needs features under attack, to train or to choose its epoch."""
+        """Whether it needs features under attack, to train or to choose its epoch."""
         return self.attacked_share > 0 or any("defence" in term for term in self.terms)
 
 
 @dataclass(frozen=True)
 class TowerTraining(Objective):
-    """How `ranjax.methods.tower_training.tune` trains a head, adapters or the image tower."""
+    """What `ranjax.methods.tower_training.tune` trains in the image tower, and by which objective."""
 
     scope: str = setting(
         "lora",
@@ -120,7 +120,7 @@ class TowerTraining(Objective):
 
     @property
     def uses_attacked(self) -> bool:
-        """Return whether it trains on attacked images."""
+        """Whether it trains on attacked images."""
         return self.objective != "clean"
 
 
@@ -139,7 +139,7 @@ class TTC:
 
 @dataclass(frozen=True)
 class Fit:
-    """Settings that all heads of one call of `fit_heads` share.
+    """What all heads of one call of `fit_heads` share.
 
     Attributes:
       epochs: passes over the training features.

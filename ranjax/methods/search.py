@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ranjax.core.settings import DataclassInstance, Node
+from ranjax.core.settings import DataclassInstance
 from ranjax.methods.method_settings import TERMS
 from ranjax.methods.table import METHODS, selected, settings_of
 
@@ -45,7 +45,7 @@ def varied(settings: S, point: Variant) -> S:
     return dataclasses.replace(settings, **changes)
 
 
-def check_scopes(adapt: Node, params: Mapping[str, Any]) -> None:
+def check_scopes(adapt: Mapping[str, Any], params: Mapping[str, Any]) -> None:
     """Refuse methods that would find nothing to train in an encoder, before it is trained, which may take hours.
 
     Args:
@@ -74,7 +74,7 @@ def search_record(points: Sequence[Variant], scores: Sequence[float], taken: int
     return {"chosen": points[taken]._asdict(), "tried": tried}
 
 
-def divergence_notes(name: str, points: Sequence[Variant], scores: Sequence[float]) -> list[str]:
+def divergence_notes(name: str, points: Sequence[Variant], scores: Sequence[float] | np.ndarray) -> list[str]:
     """Return a note on the points of the grid with which a method's outputs did not stay finite, if there are any."""
     rates = [f"{point.rate:g}" for point, score in zip(points, scores) if not np.isfinite(score)]
     if not rates:

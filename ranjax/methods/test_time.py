@@ -35,10 +35,10 @@ class Counterattack(NamedTuple):
 def counterattack(
     features_fn: Callable[[jax.Array], jax.Array], images: jax.Array, keys: jax.Array, settings: TTC
 ) -> Counterattack:
-    """Raise ``||phi(x + d) - phi(x)||_2`` over d in the ball, where tau < threshold. Pure; the caller jits.
+    """Raises ``||phi(x + d) - phi(x)||_2`` over d in the ball, where tau < threshold. Pure; the caller jits.
 
     ``tau = ||phi(x + n) - phi(x)|| / ||phi(x)||`` with n uniform in the ball. The perturbation is added without
-    gradient, so an attack that differentiates through this function meets the identity (the adaptive attack of Athalye
+    gradient, so an attack that differentiates through this function sees the identity (the adaptive attack of Athalye
     et al. 2018 for a defence that has no useful gradient).
 
     Args:
@@ -80,5 +80,5 @@ def counterattack(
     average = jnp.tensordot(weights, iterates, axes=1)
     pushed = tau < settings.threshold
     delta = jnp.where(pushed.reshape((-1,) + (1,) * (images.ndim - 1)), average, start)
-    countered = jnp.clip(fixed + delta, 0, 1)
-    return Counterattack(lax.stop_gradient(countered) + (images - fixed), tau, pushed)
+    moved = jnp.clip(fixed + delta, 0, 1)
+    return Counterattack(lax.stop_gradient(moved) + (images - fixed), tau, pushed)

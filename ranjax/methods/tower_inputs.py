@@ -1,4 +1,4 @@
-"""Checks of the input of `tune`, before anything compiles: method, settings and data."""
+"""What tuning refuses before anything compiles: a method that is none, settings, and data that do not fit."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ BY_HEAD = ("clean", "at", "ran")
 
 
 def as_images(split: str, given: object) -> Images:
-    """Return `Images` of arrays, from `Images` or a plain (images, labels, original); raise as `as_named`."""
+    """`Images`, or a plain (images, labels, original), as `Images` of arrays; `as_named` says what it raises."""
     return Images(*map(np.asarray, as_named(split, Images, given)))
 
 
 def as_task(given: object) -> Task:
-    """Return a `Task`, from one or a plain (prompts, scale[, weights]); raise as `as_named`."""
+    """`Task`, or a plain (prompts, scale[, weights]), as `Task`; `as_named` says what it raises."""
     task = as_named("the task", Task, given)
     listed = isinstance(task.weights, (tuple, list))
     return task._replace(weights=np.asarray(task.weights)) if listed else task
@@ -87,7 +87,7 @@ def _width(functions: object) -> int:
 
 
 def _check_foreign(functions: ImageEncoder, params: Params, shape: tuple[int, ...], width: int, sigma: float) -> None:
-    """Refuse an encoder from outside that gives another width, or that would leave the filter out in silence."""
+    """Refuses an encoder of other people's that gives another width, or would leave out the filter in silence."""
     features = jax.jit(functions.image_features)
     picture = jnp.asarray(np.random.default_rng(0).random((1, *shape)), jnp.float32)
     plain = features(params, picture)
@@ -132,7 +132,7 @@ def _check_settings(settings: TowerFit) -> None:
 
 
 def _check_task(task: Task, width: int, by_prompts: bool) -> int:
-    """Return the number of classes."""
+    """The number of classes."""
     shape = np.shape(task.prompts)
     if len(shape) != 2 or shape[1] != width:
         raise DataError(f"prompts have shape {shape}, [classes, {width}] is needed, {width} the encoder's width")

@@ -10,6 +10,7 @@ import jax
 from jaxtyping import Array, Key
 
 from ranjax.attacks import pgd
+from ranjax.core.settings import read
 from ranjax.core.types import Params
 from ranjax.methods.method_settings import TowerTraining
 from ranjax.models import input_filter, lora
@@ -36,7 +37,7 @@ class ImageEncoder(Protocol):
 
 @dataclass(frozen=True)
 class TowerFit:
-    """Settings that all fits of `tune` share.
+    """What all fits of `tune` share.
 
     Attributes:
       epochs, batch_size: each epoch shuffles anew and drops its last N mod batch_size images; the batch is cut at N.
@@ -56,10 +57,9 @@ class TowerFit:
 
 def tower_fit(adapt: Any) -> TowerFit:
     """Return what the group `adapt` of a config says of fits in the tower."""
-    shared = adapt.tower
-    attack = pgd.PGD(adapt.epsilon, shared.step, shared.attack_steps, keep="last")
-    multi_label = adapt.task == "multi"
-    return TowerFit(shared.epochs, shared.batch_size, attack, adapt.filter, multi_label, adapt.metric)
+    attack = pgd.PGD(adapt.epsilon, adapt.tower.step, adapt.tower.attack_steps, keep="last")
+    fit = TowerFit(attack=attack, sigma=adapt.filter, multi_label=adapt.task == "multi", metric=adapt.metric)
+    return read(fit, adapt.tower)
 
 
 class Images(NamedTuple):
@@ -76,7 +76,7 @@ class Task(NamedTuple):
     Attributes:
       prompts: f32[C, D], text embeddings of each.
       scale: f32[], the logit scale.
-      weights: f32[C] of their cross-entropy as in `ranjax.objectives.classification`, or None; for methods with a
+      weights: f32[C] of their cross-entropy as in :mod:`ranjax.objectives.classification`, or None; for methods with a
         head of their own.
     """
 

@@ -31,7 +31,7 @@ from ranjax.training.optimizer import plain_promotion
 
 
 class State(NamedTuple):
-    """The input of a step on every device: the frozen encoder, the task, what is trained, its optimiser's state."""
+    """What a step is given on every device: the frozen encoder, the task, what is trained, its optimiser's state."""
 
     params: Params
     task: Task
@@ -89,7 +89,7 @@ def program(
         return jax.lax.stop_gradient(found.images)
 
     def loss_of(
-        moving: Params, trained: Params, params: Params, task: Task, batch: Images, adversarial: Array | None
+        moving: Params, trained: Params, params: Params, task: Task, batch: Images, hurt: Array | None
     ) -> tuple[Array, Params]:
         trained = _with(trained, moving)
         encoder = encoder_of(method, params, trained)
@@ -102,21 +102,21 @@ def program(
             return head.apply(trained["head"]["params"], stats, f, training)  # type: ignore[union-attr]
 
         if method.objective == "fare":
-            return robust.fare(features(adversarial), batch.original), stats
+            return robust.fare(features(hurt), batch.original), stats
         if method.objective == "tecoa":
-            return robust.tecoa(features(adversarial), task.prompts, batch.labels, task.scale), stats
+            return robust.tecoa(features(hurt), task.prompts, batch.labels, task.scale), stats
         if method.objective == "pmg_aft":
             # The general pull compares both models on x', as the public code does.
-            sides = (features(adversarial), features(as_float(batch.images)), features(adversarial, params))
+            sides = (features(hurt), features(as_float(batch.images)), features(hurt, params))
             bad, clean, original = (robust.class_logits(f, task.prompts, task.scale) for f in sides)
             return robust.pmg_aft(bad, clean, original, batch.labels, method.pull, method.pull), stats
         if method.objective == "at":
-            _, logits, stats = applied(features(adversarial), True, stats)
+            _, logits, stats = applied(features(hurt), True, stats)
             return classification.loss(logits, batch.labels, task.weights, settings.multi_label), stats
         z, logits, stats = applied(features(as_float(batch.images)), True, stats)
         if method.objective == "clean":
             return classification.loss(logits, batch.labels, task.weights, settings.multi_label), stats
-        bad = applied(features(adversarial), False, stats)[:2]
+        bad = applied(features(hurt), False, stats)[:2]
         total, _ = rectification.objective(
             Weights(**{term: getattr(method, term) for term in Weights._fields}),
             batch.original,
@@ -133,16 +133,14 @@ def program(
 
     def step(state: State, batch: Images, key: Array) -> tuple[State, Array]:
         params, task, trained, opt_state = state
-        # One key per row of the global batch, for any number of devices.
+        # One key per row of the global batch, whatever the number of devices.
         rows = batch.labels.shape[0]
         keys = jax.random.split(key, rows * mesh.size)
         keys = jax.lax.dynamic_slice_in_dim(keys, jax.lax.axis_index(AXIS) * rows, rows)
-        adversarial = attacked(params, task, trained, batch, keys) if method.uses_attacked else None
+        hurt = attacked(params, task, trained, batch, keys) if method.uses_attacked else None
         batch = Images(batch.images, _whole(batch.labels), _whole(batch.original))
         moving = moving_of(trained)
-        (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            moving, trained, params, task, batch, adversarial
-        )
+        (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(moving, trained, params, task, batch, hurt)
         # All devices computed the one loss from the gathered rows: the mean of their gradients is its gradient.
         grads = jax.lax.pmean(grads, AXIS)
         updates, opt_state = optimizer.update(grads, opt_state, moving)
@@ -168,7 +166,7 @@ def program(
 
 
 def _whole(rows: Array) -> Array:
-    """Return the rows of all devices, in their order; gradients flow back to the device that a row came from."""
+    """The rows of all devices, in their order; gradients flow back to the device that a row came from."""
     return jax.lax.all_gather(rows, AXIS, tiled=True)
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning of the image tower: every method as one loop, with its scope, head and objective.
+"""Fine-tuning that reaches into the image tower: every method as one loop, told apart by scope, head and objective.
 
     method = METHODS["at_lora"].settings
     found = tune(functions, params, method, train, validation, task, seed=0, settings=TowerFit())
@@ -141,7 +141,7 @@ def _diverged(method: TowerTraining, what: str) -> str:
 
 
 def _dividing(mesh: Mesh | None, batch_size: int) -> Mesh:
-    """Return as many devices of `mesh` as divide the batch, on one axis."""
+    """As many devices of `mesh` as divide the batch, on one axis."""
     if mesh is None:
         return make_mesh(1)
     count = next(n for n in range(min(mesh.size, batch_size), 0, -1) if batch_size % n == 0)
@@ -151,7 +151,7 @@ def _dividing(mesh: Mesh | None, batch_size: int) -> Mesh:
 def _judged(
     program: tower_step.Program, state: tower_step.State, split: Images, key: Array, settings: TowerFit, mesh: Mesh
 ) -> tuple[float, float]:
-    """Return figure and loss on a split, means over clean and attacked images, in batches of one shape."""
+    """Figure and loss on a split, means over clean and attacked images, in batches of one shape."""
     count = len(split.labels)
     keys = jax.random.split(key, count)
     parts = []
@@ -166,7 +166,7 @@ def _judged(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _figures(metric: str, multi_label: bool, logits: Array, labels: Array) -> tuple[Array, Array]:
-    """Return means over the sides of logits f32[N, sides, C]: the figure named, and the loss."""
+    """Means over the sides of logits f32[N, sides, C]: the figure named, and the loss."""
     sides = [logits[:, side] for side in range(logits.shape[1])]
     figure = jnp.stack([selection.score(metric, x, labels, multi_label) for x in sides])
     loss = jnp.stack([classification.loss(x, labels, None, multi_label) for x in sides])

@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped
 
@@ -92,7 +93,7 @@ class DualEncoder(nnx.Module):
         return jnp.zeros((), self._stored) if self.bias is None else self.bias[...]
 
     @property
-    def _scale(self) -> jax.Array:
+    def _scale(self) -> jax.Array | np.ndarray:
         found = self.free_log_scale if self.log_scale is None else self.log_scale
         assert found is not None
         return found[...]

@@ -449,7 +449,7 @@ def _is_point(point: object) -> TypeGuard[list[float]]:
     return isinstance(point, list) and len(point) == 2 and all(wording.finite(value) for value in point)
 
 
-def confusion(counts: Sequence[Sequence[float]], classes: Sequence[str], title: str, name: str) -> Markup:
+def confusion(counts: Sequence[Sequence[int | float]], classes: Sequence[str], title: str, name: str) -> Markup:
     """Return one panel of shares in per cent, a row a true class, a column an answer; darker is more.
 
     Args:

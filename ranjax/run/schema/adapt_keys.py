@@ -22,7 +22,7 @@ def _factors(value: tuple[float, ...]) -> str:
 
 @dataclass(frozen=True)
 class Tower:
-    """Settings that all methods that tune the image tower share."""
+    """What all methods that tune the image tower share."""
 
     seeds: int = setting(1, "Fits of each method that tunes the image tower.", "seeds", at_least(1))
     epochs: int = setting(10, "Passes over the labelled images of such a method.", "epochs", at_least(1))
@@ -33,7 +33,7 @@ class Tower:
 
 @dataclass(frozen=True)
 class Adapt(Group):
-    """Settings that all methods share."""
+    """What all methods share."""
 
     task: str = setting(
         "single",

@@ -126,7 +126,7 @@ def _check_questions(methods: Mapping[str, Features], data: common.Data) -> None
     if one_sided and not data.has_questions:
         raise ConfigError("adapt.methods", one_sided, "methods of an image alone: this is no set of questions")
     if data.has_questions and data.split("validation").questions is None:
-        raise DataError("the labelled split has questions about its images, the validation split has none")
+        raise DataError("the labelled split asks questions about its images, the validation split does not")
 
 
 class _FittedGroup(NamedTuple):
@@ -212,7 +212,7 @@ def _note_search(
     facts: dict[str, Any],
     name: str,
     points: Sequence[search.Variant],
-    scores: Sequence[float],
+    scores: Sequence[float] | np.ndarray,
     taken: int,
 ) -> None:
     """Add to the facts what the search tried, where there was one, and which points diverged."""
@@ -297,7 +297,7 @@ def _tune(
 
 
 def task_of(context: Context, functions: DualEncoderFunctions, params: Params) -> Task:
-    """Return the classes' prompt ensembles and the logit scale of an encoder."""
+    """The classes' prompt ensembles and the logit scale of an encoder."""
     data = common.data(context)
     pairs = [(text, c) for c, name in enumerate(data.classes) for text in data.prepared.prompts[name]]
     texts = common.text_features(context, functions, params, data.encode([text for text, _ in pairs]))
@@ -360,7 +360,7 @@ def _examples(
 
 
 def _probe(context: Context, examples: Mapping[str, Examples]) -> Params:
-    """Return the linear probe that cached defence examples are made against."""
+    """The linear probe that cached defence examples are made against."""
     config = context.config.adapt
     fitted = fit_heads(
         [settings_of(config, "lp")],
@@ -373,7 +373,7 @@ def _probe(context: Context, examples: Mapping[str, Examples]) -> Params:
 
 
 def _of_one_program(heads: Mapping[str, object], wanted: Mapping[str, Features]) -> list[list[str]]:
-    """Return names of methods that one compiled program trains together: one head shape, RAN with its ablations and AT."""
+    """Names of methods that one compiled program trains together: one head shape, RAN with its ablations and AT."""
     groups: dict[Hashable, list[str]] = {}
     for name, settings in heads.items():
         if isinstance(settings, HeadTraining):

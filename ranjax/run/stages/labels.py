@@ -17,7 +17,7 @@ TESTS = ("test", "ood_test")
 
 
 def of_splits(prepared: PreparedSet, multi_label: bool) -> dict[str, np.ndarray]:
-    """Return bool[N, C] of each split's examples of the task: those with one label, or all with multi-hot ones."""
+    """bool[N, C] of each split's examples of the task: those with one label, or all with multi-hot ones."""
     found = {}
     for name in ("adapt", "validation", *TESTS):
         if name not in prepared.splits:
@@ -32,7 +32,7 @@ def of_splits(prepared: PreparedSet, multi_label: bool) -> dict[str, np.ndarray]
 
 
 def refuse(config: RunConfig, prepared: PreparedSet) -> dict[str, np.ndarray]:
-    """Refuse splits that the config's methods could not be fitted or evaluated on; else their labels (`of_splits`).
+    """Refuses splits that the config's methods could not be fitted or evaluated on; else their labels (`of_splits`).
 
     Raises:
       DataError, ConfigError: as `check` and `check_chosen`.
@@ -46,7 +46,7 @@ def refuse(config: RunConfig, prepared: PreparedSet) -> dict[str, np.ndarray]:
 
 
 def check(adapt: Adapt, labels: Mapping[str, np.ndarray], classes: Sequence[str]) -> None:
-    """Refuse what could not be fitted or evaluated.
+    """Refuses what could not be fitted or evaluated.
 
     Args:
       adapt: that part of the config.
@@ -84,7 +84,7 @@ def check(adapt: Adapt, labels: Mapping[str, np.ndarray], classes: Sequence[str]
 
 
 def _trains(adapt: Adapt) -> bool:
-    """Return whether some method learns from labels: those at test time do not."""
+    """Whether some method learns from labels: those at test time do not."""
     return any(method.family != "test_time" for method in selected(adapt.methods).values())
 
 
@@ -96,7 +96,7 @@ def _check_shots(adapt: Adapt, counts: np.ndarray, classes: Sequence[str]) -> No
 
 
 def check_chosen(adapt: Adapt, seed: int, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> None:
-    """Refuse a choice of multi-hot examples in which every one has some class, as nothing could learn that.
+    """Refuses a choice of multi-hot examples in which every one has some class, as nothing could learn that.
 
     Args:
       adapt: that part of the config; `adapt.shots` or `adapt.share` choose.
@@ -115,7 +115,7 @@ def check_chosen(adapt: Adapt, seed: int, ids: Sequence[str], labels: np.ndarray
 
 
 def chosen(adapt: Adapt, seed: int, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Return the rows of the labelled examples that `adapt.shots` or `adapt.share` leaves, i64.
+    """Rows of the labelled examples that `adapt.shots` or `adapt.share` leaves, i64.
 
     Raises:
       ConfigError: a class has fewer examples than shots.
@@ -131,7 +131,7 @@ def chosen(adapt: Adapt, seed: int, ids: Sequence[str], labels: np.ndarray, clas
 
 
 def notes(labels: Mapping[str, np.ndarray], classes: Sequence[str], multi_label: bool) -> list[str]:
-    """Return notes on what figures of these splits lack, each with what is done instead."""
+    """What figures of these splits lack, each with what is done instead."""
     found = []
     for split, rows in labels.items():
         here = np.asarray(_both(rows) if multi_label else rows.any(axis=0))
@@ -150,5 +150,5 @@ def notes(labels: Mapping[str, np.ndarray], classes: Sequence[str], multi_label:
 
 
 def _both(rows: np.ndarray) -> np.ndarray:
-    """Return bool[C]: whether some row has the class and some row has not."""
+    """bool[C]: has some row the class, and some row not?"""
     return np.logical_and(rows.any(axis=0), ~rows.all(axis=0))

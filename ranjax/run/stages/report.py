@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ranjax.core import files
 from ranjax.core.pixels import to_float, to_uint8
@@ -22,6 +21,7 @@ from ranjax.report import entry_labels, old_configs, page
 from ranjax.report.stored_results import SCHEMA, Results, Row
 from ranjax.run import config as configs
 from ranjax.run.context import Context
+from ranjax.run.schema import RunConfig
 from ranjax.run.stages import cards, labels
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation import noise_effects as across
@@ -175,7 +175,7 @@ def _card(context: Context) -> dict[str, object]:
     }
 
 
-def _nested(config: ConfigDict) -> dict[str, object]:
+def _nested(config: RunConfig) -> dict[str, object]:
     """Return the config as nested dictionaries, without the keys that say where a run works."""
     tree: dict[str, Any] = {}
     for name, value in configs.flatten(config).items():
