@@ -67,7 +67,7 @@ def key_prefix(name: str) -> str:
     return f"adapt.{METHODS[name].variant_of or name}"
 
 
-def search_record(points: Sequence[Variant], scores: Sequence[float], taken: int) -> dict[str, object]:
+def search_record(points: Sequence[Variant], scores: Sequence[float] | np.ndarray, taken: int) -> dict[str, object]:
     """Return the points that the search tried and the one it chose; the score of a point that diverged is None."""
     shown = [float(score) if np.isfinite(score) else None for score in scores]
     tried = [{**point._asdict(), "validation": score} for point, score in zip(points, shown)]
