@@ -12,6 +12,7 @@ from typing import cast
 
 import pandas as pd
 
+from ranjax.evaluation.result_rows import FIELDS
 from ranjax.methods.table import Style
 from ranjax.report import entry_labels as labels
 from ranjax.report import figures, paper_claims, worded_findings, wording
@@ -20,7 +21,7 @@ from ranjax.report import result_frame as frames
 from ranjax.report.blocks import Blocks, Details, Findings, Heading, Panels, Text, heading, legend, missing
 from ranjax.report.book import Book
 from ranjax.report.report_tables import CONDITION, METHOD, NOISE, TASK, Column, Table
-from ranjax.report.stored_results import FIELDS, Results, Row
+from ranjax.report.stored_results import Results, Row
 from ranjax.report.worded_findings import ABOVE, BELOW, NONE
 
 SIGNS = {ABOVE: "▲", BELOW: "▼", NONE: "○"}

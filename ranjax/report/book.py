@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from ranjax.evaluation.result_rows import FIELDS
 from ranjax.report import blocks, interval_notes
 from ranjax.report import entry_labels as labels
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
-from ranjax.report.stored_results import FIELDS, Results
+from ranjax.report.stored_results import Results
 
 _LONGEST_NAME = 80
 

@@ -14,11 +14,12 @@ import jinja2
 from markupsafe import Markup
 
 from ranjax.core import files
+from ranjax.evaluation.result_rows import FIELDS
 from ranjax.report import accuracy_sections, encoder_sections, record_sections, wording
 from ranjax.report import entry_labels as labels
 from ranjax.report.blocks import Blocks
 from ranjax.report.book import Book
-from ranjax.report.stored_results import FIELDS, Results, load, load_results
+from ranjax.report.stored_results import Results, load, load_results
 
 TITLE = "Adversarial noise upstream, rectified downstream"
 LEAD = (

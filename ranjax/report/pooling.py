@@ -15,6 +15,7 @@ import pandas as pd
 
 from ranjax.core.errors import DataError
 from ranjax.evaluation import statistics
+from ranjax.evaluation.result_rows import FIELDS
 from ranjax.methods.table import Style
 from ranjax.report import accuracy_sections as sections
 from ranjax.report import entry_labels as labels
@@ -24,7 +25,7 @@ from ranjax.report import result_frame as frames
 from ranjax.report.blocks import Blocks, Details, Heading, Panels, Text, missing
 from ranjax.report.book import Book
 from ranjax.report.report_tables import Table
-from ranjax.report.stored_results import CELL, FIELDS, Results, Row
+from ranjax.report.stored_results import CELL, Results, Row
 
 _RANGE = {"mce": (0.0, math.inf), "recall_drop@1": (-1.0, 1.0)}
 """The values that a metric can take, where that is not 0 to 1: an interval of Student's ends there."""

@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from ranjax.evaluation.result_rows import FIELDS
 from ranjax.report import entry_labels as labels
 from ranjax.report import wording
-from ranjax.report.stored_results import FIELDS, Row, pooled
+from ranjax.report.stored_results import Row, pooled
 
 RETRIEVAL = "retrieval"
 SENTENCES = "retrieval_sentences"

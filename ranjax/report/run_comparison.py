@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ranjax.core.errors import DataError
+from ranjax.evaluation.result_rows import FIELDS
 from ranjax.methods.table import Style
 from ranjax.report import entry_labels as labels
 from ranjax.report import figures, interval_notes, old_configs, page, pooling, record_sections, worded_findings, wording
@@ -19,7 +20,7 @@ from ranjax.report.accuracy_sections import SIGNS, by_family, findings
 from ranjax.report.blocks import Blocks, Details, Heading, Panels, Text, missing
 from ranjax.report.book import Book
 from ranjax.report.report_tables import CONDITION, METHOD, NOISE, TASK, Column, Table
-from ranjax.report.stored_results import FIELDS, Results, Row, load, load_results
+from ranjax.report.stored_results import Results, Row, load, load_results
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from ranjax.core.errors import DataError
 from ranjax.report import wording
 
 SCHEMA = 1
-FIELDS = ("condition", "ratio", "method", "task", "split", "attack", "seed", "metric", "value", "low", "high", "n")
 CELL = ("condition", "ratio", "method", "task", "split", "attack", "metric")
 """The fields that identify a figure of a run."""
 Results = Mapping[str, Any]
