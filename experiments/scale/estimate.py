@@ -132,7 +132,7 @@ def _vocabulary(words: int) -> Table:
         pieces=of(jnp.int32, words, 1),
         lengths=of(jnp.int32, words),
         replaceable=of(jnp.bool_, words),
-        offered=of(jnp.bool_, words),
+        insertable=of(jnp.bool_, words),
         lists=None,
         hashes=of(jnp.uint32, words),
         order=of(jnp.int32, words),

@@ -30,10 +30,12 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped
 from ranjax.attacks import losses, transforms
 from ranjax.attacks.ascent import ImageAttack, Loss
 from ranjax.attacks.input_checks import Images, PerExample, Pixels
+from ranjax.attacks.losses import Features
 from ranjax.attacks.pgd import PGD, pgd
 from ranjax.attacks.text import candidates as words_allowed
 from ranjax.attacks.text import importance
 from ranjax.attacks.text.substitution import Substitution, TextAttack, similar_to, substitute
+from ranjax.attacks.text.words import Embedded, MaskRows, PerRow, TokenRows
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.core.math import unit
 
@@ -89,11 +91,11 @@ class Pairs(NamedTuple):
         features = jnp.where(jnp.any(mask, axis=1)[:, None], features, 0)
         return features.reshape(self.images.shape[0], self.captions, -1)
 
-    def encode_image(self, images: Pixels) -> Float[Array, "batch features"]:
+    def encode_image(self, images: Pixels) -> Features:
         """Return L2-normalised features of images."""
         return unit(self.image_fn(images))
 
-    def attack_text(self, image: Float[Array, "batch features"], settings: Substitution) -> TextAttack:
+    def attack_text(self, image: Features, settings: Substitution) -> TextAttack:
         """Substitute words to raise minus the cosine to image features."""
         target = jnp.repeat(image, self.captions, axis=0)
         accept = None
@@ -101,11 +103,7 @@ class Pairs(NamedTuple):
             original = self.text_fn(self.table[self.tokens], self.tokens, self.mask)
             accept = similar_to(self.text_fn, original, self.similarity)
 
-        def loss(
-            embeddings: Float[Array, "rows length width"],
-            tokens: Int[Array, "rows length"],
-            mask: Bool[Array, "rows length"],
-        ) -> Float[Array, "rows"]:
+        def loss(embeddings: Embedded, tokens: TokenRows, mask: MaskRows) -> PerRow:
             return -jnp.sum(unit(self.text_fn(embeddings, tokens, mask)) * target, axis=-1)
 
         rows = (self.tokens, self.mask, self.words)
@@ -151,7 +149,7 @@ class Pairs(NamedTuple):
         return PairAttack(image, attack, loss, pair_loss(self.images, self.tokens, self.mask))
 
 
-def _away(image: Float[Array, "batch features"], captions: Captions) -> PerExample:
+def _away(image: Features, captions: Captions) -> PerExample:
     """Return the sum over the captions of minus the cosine of unit features."""
     return -jnp.sum(image * captions.sum(1), axis=-1)
 

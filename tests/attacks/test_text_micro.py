@@ -90,7 +90,7 @@ def test_first_order_scores_ranks_and_true_losses_agree(case, rows, reference_ca
         return gradient, jax.vmap(one)(tokens, gradient, words), loss(embeddings)
 
     allowed = for_rows(entries, rows[0], words)
-    free = np.asarray(allowed.open)[:, :, None] & np.asarray(entries.offered)[None, None]
+    free = np.asarray(allowed.open)[:, :, None] & np.asarray(entries.insertable)[None, None]
     free = free & (np.asarray(allowed.present)[:, :, None] != np.arange(micro.VOCAB)[None, None])
     for number in range(3):
         stored = {
@@ -146,7 +146,7 @@ def test_masked_lm_candidates_agree(case, rows, reference_cases, kind, float64):
     )
     allowed = for_rows(micro.lexicon().table, rows[0], rows[2], lists)
     lists = np.asarray(lists)
-    free = np.asarray(allowed.table.offered)[np.maximum(lists, 0)] & (lists != np.asarray(allowed.present)[..., None])
+    free = np.asarray(allowed.table.insertable)[np.maximum(lists, 0)] & (lists != np.asarray(allowed.present)[..., None])
     free &= np.asarray(allowed.open)[..., None] & (lists >= 0)
     stored = case[f"mlm_{kind}_cand_float64"]
     for row, slot in np.argwhere(np.asarray(allowed.open)):
@@ -175,8 +175,8 @@ def test_importance_ranked_substitution_agrees(case, rows, reference_cases):
     np.testing.assert_array_equal(words, case["bert_words"])
     np.testing.assert_array_equal(settings.budgets(32)[words], case["bert_budget"])
     steps = case[f"bert_steps_{dtype}"]
-    offered = [(lists[int(row), int(position) - 1] >= 0).sum() for row, position, *_ in steps]
-    queries = np.bincount(steps[:, 0].astype(int), offered) + np.asarray(allowed.open).sum(1)
+    insertable = [(lists[int(row), int(position) - 1] >= 0).sum() for row, position, *_ in steps]
+    queries = np.bincount(steps[:, 0].astype(int), insertable) + np.asarray(allowed.open).sum(1)
     np.testing.assert_array_equal(found.queries, queries)
 
 

@@ -73,7 +73,7 @@ def test_tables_drop_what_has_no_entry_of_its_own():
     made = candidates.build(pieces, pieces.__getitem__, pad_id=0, protected=("A",))
     assert made.words == ("a", "b")
     assert made.indices() == {"a": 0, "b": 1}
-    assert made.table.offered.tolist() == [False, True]  # "A" is written with the same token, and protected
+    assert made.table.insertable.tolist() == [False, True]  # "A" is written with the same token, and protected
     assert made.table.replaceable.tolist() == [False, True]
     assert made.table.pieces.tolist() == [[5, 0], [6, 7]]
     with pytest.raises(DataError, match="no candidate word is left"):

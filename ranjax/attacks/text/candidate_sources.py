@@ -80,7 +80,7 @@ def _filled(lists: Sequence[Sequence[int]]) -> Lists:
 def neighbours(
     embeddings: Float[Array | np.ndarray, "vocabulary width"], table: Table, k: int, min_similarity: float | int = 0.0
 ) -> Lists:
-    """Return the k nearest offered words by the cosine of mean piece embeddings, nearest first.
+    """Return the k nearest insertable words by the cosine of mean piece embeddings, nearest first.
 
     Args:
       embeddings: f32[V, W], e.g. the token table of the attacked text tower.
@@ -100,12 +100,12 @@ def neighbours(
     inside = np.arange(pieces.shape[1])[None] < lengths[:, None]
     mean = np.where(inside[..., None], vectors[pieces], 0).sum(1) / lengths[:, None]
     unit = unit_numpy(mean)
-    offered = np.asarray(table.offered)
+    insertable = np.asarray(table.insertable)
     out = np.full((len(unit), min(k, len(unit))), -1, np.int32)
     for first in range(0, len(unit), 1024):  # blocks bound the memory
         rows = np.arange(first, min(first + 1024, len(unit)))
         cosine = unit[rows] @ unit.T
-        cosine[:, ~offered] = -np.inf
+        cosine[:, ~insertable] = -np.inf
         cosine[np.arange(len(rows)), rows] = -np.inf
         best = np.argsort(-cosine, axis=1, kind="stable")[:, : out.shape[1]]
         value = np.take_along_axis(cosine, best, axis=1)
@@ -130,7 +130,7 @@ def masked_lm_lists(
       logits: f32[B, M, V], of the model on its own tokens of the texts: plain, or each position masked in turn
         (`masked_logits`).
       words: i32[B, M], slot of each of these tokens, -1 on special tokens and padding. Slots number the same words as
-        in the attacked rows, whatever the two tokenizers.
+        in the attacked rows, also where the two tokenizers differ.
       table: the candidate words **in the model's tokens**: entry i is the same word as entry i of the attack's table.
       k: words per slot (10 in Co-Attack and SGA, 48 in BERT-Attack).
       slots: number of slots L of the attacked rows; default M.

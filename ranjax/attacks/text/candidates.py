@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped
 
-from ranjax.attacks.text.words import Row, Slots, find_slots, pieces_at, real_length, replace_word
+from ranjax.attacks.text.words import Row, Slots, TokenRows, find_slots, pieces_at, real_length, replace_word
 from ranjax.core.errors import ConfigError, DataError
 
 
@@ -26,8 +26,8 @@ class Table(NamedTuple):
       pieces: i32[N, P], tokens of every word, `pad_id` beyond its length.
       lengths: i32[N], 1 .. P.
       replaceable: bool[N], whether the word may be replaced where it stands in a text.
-      offered: bool[N], whether the word may be put in place of another.
-      lists: i32[N, K] or None, table indices that may replace the word, -1 filled; None: every offered word.
+      insertable: bool[N], whether the word may be put in place of another.
+      lists: i32[N, K] or None, table indices that may replace the word, -1 filled; None: every insertable word.
       hashes: u32[N], ascending hashes of the pieces, and order: i32[N], the word that each of them belongs to.
       multiplier: u32[], of the hash.
       pad_id: i32[], the padding token.
@@ -36,7 +36,7 @@ class Table(NamedTuple):
     pieces: jax.Array
     lengths: jax.Array
     replaceable: jax.Array
-    offered: jax.Array
+    insertable: jax.Array
     lists: jax.Array | None
     hashes: jax.Array
     order: jax.Array
@@ -51,7 +51,7 @@ class Candidates(NamedTuple):
       table: the table.
       present: i32[B, L], table index of the word in each slot of the original rows, -1 where there is none.
       open: bool[B, L], slots that may be replaced.
-      lists: i32[B, L, K] or None, table indices allowed per slot, -1 filled; None: every offered word.
+      lists: i32[B, L, K] or None, table indices allowed per slot, -1 filled; None: every insertable word.
     """
 
     table: Table
@@ -82,7 +82,7 @@ def build(
 ) -> Lexicon:
     """Build the table of candidate words.
 
-    A protected word is neither replaced nor offered. Words that encode to nothing, to more than `max_pieces` tokens, or
+    A protected word is neither replaced nor inserted. Words that encode to nothing, to more than `max_pieces` tokens, or
     to the same tokens as an earlier word (then the stricter protection of the two holds) get no entry of their own; a
     word without an entry is never replaced.
 
@@ -166,7 +166,7 @@ def _distinct_hashes(
 
 def lookup(
     table: Table, tokens: Int[Array | np.ndarray, "batch length"], words: Int[Array | np.ndarray, "batch length"]
-) -> Int[Array, "batch length"]:
+) -> TokenRows:
     """Return the table index of the word in every slot, -1 where the word has no entry; runs inside jit.
 
     Args:
@@ -233,7 +233,7 @@ def may_replace(
     """
     known = jnp.maximum(entry, 0)
     room = row.tokens.shape[0] - real_length(row.mask)
-    allowed = (entry >= 0) & table.offered[known] & (entry != present)
+    allowed = (entry >= 0) & table.insertable[known] & (entry != present)
     return allowed & (table.lengths[known] - length <= room)
 
 

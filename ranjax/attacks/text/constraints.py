@@ -1,6 +1,6 @@
-"""Which words an attack may not touch, so that an attacked report still states the same finding.
+"""Protect words from an attack, so that an attacked report still states the same finding.
 
-The bundled lists (`ranjax/attacks/lists/*.txt`) are plain text, one entry a line, ``#`` starting a comment; any of them
+The bundled lists (`ranjax/attacks/text/lists/*.txt`) are plain text, one entry a line, ``#`` starting a comment; any of them
 can be read (`read_list`), replaced by the path of one's own, or switched off.
 """
 
@@ -17,7 +17,7 @@ from ranjax.core.errors import DataError, nearest
 # Kinds of protected words with a list of their own, all on by default.
 KINDS = ("negation", "laterality", "stop_words", "numbers", "units")
 
-OFF = "off"  # in the place of a list: what it names is not protected
+OFF = "off"  # in the place of a list: its words are not protected
 
 _SPECIAL = re.compile(r"\[.*\]|<.*>|x{3,}|_+")  # [CLS], <|endoftext|>, and de-identified "XXXX" and "___"
 _EDGES = re.compile(r"^\W+|\W+$")
@@ -25,7 +25,7 @@ _JOINTS = re.compile(r"[-/–]")
 
 
 def read_list(source: str | Path) -> tuple[str, ...]:
-    """The entries of a list in lower case, in order.
+    """Return the entries of a list in lower case, in order.
 
     Args:
       source: name of a bundled list ("negation", "radiology_synonyms", ...) or the path of a text file.
@@ -53,14 +53,14 @@ def read_list(source: str | Path) -> tuple[str, ...]:
 
 
 def read_groups(source: str | Path) -> tuple[tuple[str, ...], ...]:
-    """Groups of words from a list of lines ``[name:] word, word, ...``, e.g. "radiology_synonyms" or "word_classes"."""
+    """Return groups of words from a list of lines ``[name:] word, word, ...``, e.g. "radiology_synonyms" or "word_classes"."""
     groups = (line.split(":")[-1].split(",") for line in read_list(source))
     return tuple(tuple(word.strip() for word in group if word.strip()) for group in groups)
 
 
 @dataclass(frozen=True)
 class Protection:
-    """A predicate: whether a word is protected, i.e. neither replaced nor offered. Case does not matter.
+    """A predicate, True for a word that is protected, i.e. neither replaced nor inserted. Case does not matter.
 
     Words of punctuation alone and special or de-identified tokens ("[CLS]", "XXXX", "___") always are. A compound
     ("left-sided", "non-specific", "3-mm") is protected if one of its parts is, stop words aside.
@@ -68,7 +68,7 @@ class Protection:
     Attributes:
       whole: words that are protected as they stand.
       parts: words that protect any compound they are part of, too.
-      digits: protect whatever holds a digit.
+      digits: protect every word with a digit.
     """
 
     whole: frozenset[str] = frozenset()
@@ -97,7 +97,7 @@ def protection(
     lists: dict[str, str | Path] | None = None,
     extra: Iterable[str] = (),
 ) -> Protection:
-    """The usual protection: negations, laterality, stop words, numbers, units, and the label words of the task.
+    """Return the usual protection: negations, laterality, stop words, numbers, units, and the label words of the task.
 
     Args:
       labels: names of the task's classes; every word of each, and its plural, is protected ("Pleural Effusion":

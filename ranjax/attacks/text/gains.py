@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ranjax.attacks.text.candidates import Table
-from ranjax.attacks.text.words import Slots, pieces_at
+from ranjax.attacks.text.words import Slots, TokenTable, pieces_at
 
 
 class Features(NamedTuple):
@@ -32,7 +32,7 @@ class Features(NamedTuple):
     mean: jax.Array | None
 
 
-def candidate_features(table: Float[Array, "vocabulary width"], candidates: Table) -> Features:
+def candidate_features(table: TokenTable, candidates: Table) -> Features:
     """Return embeddings of all candidates in the layout of `word_gains`."""
     number, width = candidates.pieces.shape
     offset = jnp.arange(width, dtype=jnp.int32)
@@ -46,7 +46,7 @@ def candidate_features(table: Float[Array, "vocabulary width"], candidates: Tabl
 
 
 def word_gains(
-    table: Float[Array, "vocabulary width"],
+    table: TokenTable,
     features: Features,
     candidates: Table,
     tokens: Int[Array, "length"],

@@ -26,7 +26,7 @@ from ranjax.attacks.text.substitution import (
     row_losses,
     score_replaced,
 )
-from ranjax.attacks.text.words import Row, find_slots, replace_word
+from ranjax.attacks.text.words import MaskRows, PerRow, Row, TokenRows, find_slots, replace_word
 from ranjax.core.errors import ConfigError
 
 HIDE = ("unk", "delete")
@@ -35,22 +35,22 @@ HIDE = ("unk", "delete")
 def importance(
     loss_fn: TextLoss,
     table: Float[Array | np.ndarray, "vocabulary width"],
-    tokens: Int[Array, "batch length"],
-    mask: Bool[Array, "batch length"],
-    words: Int[Array, "batch length"],
-    open_: Bool[Array, "batch length"],
+    tokens: TokenRows,
+    mask: MaskRows,
+    words: TokenRows,
+    open_: MaskRows,
     *,
     hide_id: int,
     pad_id: int | Int[Array, ""],
     hide: str = "unk",
     forward_rows: int = 256,
-) -> tuple[Float[Array, "batch length"], Float[Array, "batch"]]:
+) -> tuple[Float[Array, "batch length"], PerRow]:
     """Return the rise of the loss when a word is hidden, -inf in slots that are not open; and the clean loss.
 
     Args:
       loss_fn, table, tokens, mask, words: as of `text.substitute`.
       open_: slots to be judged.
-      hide_id: token that stands for a hidden word ([UNK] or [MASK]), whatever its number of pieces.
+      hide_id: token that stands for a hidden word ([UNK] or [MASK]), of any number of pieces.
       pad_id: the padding token.
       hide: "unk", or "delete": the word is removed and the rest moves up.
       forward_rows: most rows of one forward pass.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from ranjax.attacks.text.candidates import Lexicon
 
@@ -13,12 +14,12 @@ _WORDS = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Begin and end of every word of a text, punctuation marks being words of their own."""
+    """Return begin and end of every word of a text, punctuation marks being words of their own."""
     return [match.span() for match in _WORDS.finditer(text)]
 
 
-def restore(text: str, spans: Sequence[tuple[int, int]], choices: np.ndarray, lexicon: Lexicon) -> str:
-    """The text with its chosen words put in; everything else is kept character for character.
+def restore(text: str, spans: Sequence[tuple[int, int]], choices: Int[np.ndarray, "length"], lexicon: Lexicon) -> str:
+    """Return the text with its chosen words put in; all else is kept character for character.
 
     A new word takes the case of the one it replaces: all capitals, a capital first letter, or as it is in the lexicon.
 

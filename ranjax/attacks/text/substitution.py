@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 from ranjax.attacks.input_checks import check_rows, check_vocabulary, validate_count
 from ranjax.attacks.text.candidates import Candidates, Lexicon, Table, for_rows, may_replace, put_words
 from ranjax.attacks.text.gains import Features, candidate_features, word_gains
-from ranjax.attacks.text.words import Row, find_slots
+from ranjax.attacks.text.words import Embedded, MaskRows, PerRow, Row, TokenRows, TokenTable, find_slots
 from ranjax.core.errors import ConfigError
 
 TextLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -118,9 +118,9 @@ class TextAttack(NamedTuple):
 
 def attack_of(
     rows: Row,
-    loss: Float[Array, "batch"],
+    loss: PerRow,
     trace: Float[Array, "rounds batch"],
-    choices: Int[Array, "batch length"],
+    choices: TokenRows,
     queries: Int[Array, "batch"],
 ) -> TextAttack:
     """Return the `TextAttack` of attacked rows; the first entry of the trace is the clean loss."""
@@ -142,11 +142,7 @@ def similar_to(text_fn: TextLoss, features: Float[Array, "batch features"], thre
     if not -1 <= threshold <= 1:
         raise ConfigError("threshold", threshold, "a cosine between -1 and 1")
 
-    def accept(
-        embeddings: Float[Array, "batch length width"],
-        tokens: Int[Array, "batch length"],
-        mask: Bool[Array, "batch length"],
-    ) -> Bool[Array, "batch"]:
+    def accept(embeddings: Embedded, tokens: TokenRows, mask: MaskRows) -> Bool[Array, "batch"]:
         replaced = text_fn(embeddings, tokens, mask)
         length = jnp.linalg.norm(replaced, axis=-1) * jnp.linalg.norm(features, axis=-1)
         return jnp.sum(replaced * features, axis=-1) >= threshold * length
@@ -154,9 +150,7 @@ def similar_to(text_fn: TextLoss, features: Float[Array, "batch features"], thre
     return accept
 
 
-def row_losses(
-    loss_fn: TextLoss, table: Float[Array, "vocabulary width"], rows: Row, forward_rows: int
-) -> Shaped[Array, "forms batch"]:
+def row_losses(loss_fn: TextLoss, table: TokenTable, rows: Row, forward_rows: int) -> Shaped[Array, "forms batch"]:
     """Return losses of n replaced forms of every row (`rows` arrays [n, B, L]), at most `forward_rows` at a time."""
     number, batch = rows.tokens.shape[:2]
     together = max(1, min(number, forward_rows // batch))
@@ -175,7 +169,7 @@ def row_losses(
 def score_replaced(
     loss_fn: TextLoss,
     accept_fn: TextTest | None,
-    table: Float[Array, "vocabulary width"],
+    table: TokenTable,
     rows: Row,
     valid: Bool[Array, "forms batch"],
     forward_rows: int,
@@ -285,7 +279,7 @@ def _first_state(search: _Search, rows: Row, rounds: int) -> _State:
     batch, length = rows.tokens.shape
     beam = search.settings.beam
 
-    def clean() -> Float[Array, "batch"]:
+    def clean() -> PerRow:
         return search.loss_fn(search.table[rows.tokens], rows.tokens, rows.mask)
 
     # Where a round is sure to follow, its gradient gives this loss, too.
@@ -308,7 +302,7 @@ def _is_first(beam: int) -> Bool[Array, "members one"]:
 
 
 def _known_loss(
-    clean_loss: Float[Array, "batch"], beam: int, rounds: int
+    clean_loss: PerRow, beam: int, rounds: int
 ) -> tuple[Float[Array, "members batch"], Float[Array, "entries batch"]]:
     """Return losses and trace of a beam that holds the given rows alone."""
     loss = jnp.where(_is_first(beam), clean_loss[None, :], -jnp.inf)

@@ -11,9 +11,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 Words = Int[Array, "length"]
+TokenTable = Float[Array, "vocabulary width"]
+TokenRows = Int[Array, "batch length"]
+MaskRows = Bool[Array, "batch length"]
+Embedded = Float[Array, "batch length width"]
+PerRow = Float[Array, "batch"]
 
 
 class Slots(NamedTuple):

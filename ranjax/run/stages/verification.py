@@ -176,9 +176,9 @@ class _Words:
         self.budget = substitution_of(context.config)
         lexicon = word_candidates.vocabulary(self.data, context.config.noise)
         table = lexicon.table
-        lengths, offered = np.asarray(table.lengths), np.asarray(table.offered)
+        lengths, insertable = np.asarray(table.lengths), np.asarray(table.insertable)
         pieces = [tuple(row[:n].tolist()) for row, n in zip(np.asarray(table.pieces), lengths)]
-        self.offered = {entry for entry, allowed in zip(pieces, offered) if allowed}
+        self.insertable = {entry for entry, allowed in zip(pieces, insertable) if allowed}
         self.longest = int(lengths.max())
         # A control moves whole captions: its report must be one of the source's.
         self.reports = set(self.data.split("train").reports) if self.is_control else set()
@@ -206,11 +206,12 @@ class _Words:
         (word, pieces), rest = slots[0], slots[1:]
         if word not in changed:
             return after[: len(pieces)] == pieces and self._walk(rest, after[len(pieces) :], changed)
-        if pieces not in self.offered:
+        if pieces not in self.insertable:
             return False
         lengths = range(1, min(self.longest, len(after)) + 1)
         return any(
-            after[:n] in self.offered and after[:n] != pieces and self._walk(rest, after[n:], changed) for n in lengths
+            after[:n] in self.insertable and after[:n] != pieces and self._walk(rest, after[n:], changed)
+            for n in lengths
         )
 
 

@@ -116,7 +116,7 @@ def vocabulary(data: common.Data, noise: Noise) -> candidates.Lexicon:
 
 
 def protected(noise: Noise, labels: Sequence[str] = (), label_words: Sequence[str] = ()) -> constraints.Protection:
-    """Return the words that are neither replaced nor offered: with `noise.protect`, all that carry the medical statement.
+    """Return the words that are neither replaced nor inserted: with `noise.protect`, all that carry the medical statement.
 
     Args:
       noise: the group of the config.
