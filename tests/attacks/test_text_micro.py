@@ -146,7 +146,9 @@ def test_masked_lm_candidates_agree(case, rows, reference_cases, kind, float64):
     )
     allowed = for_rows(micro.lexicon().table, rows[0], rows[2], lists)
     lists = np.asarray(lists)
-    free = np.asarray(allowed.table.insertable)[np.maximum(lists, 0)] & (lists != np.asarray(allowed.present)[..., None])
+    free = np.asarray(allowed.table.insertable)[np.maximum(lists, 0)] & (
+        lists != np.asarray(allowed.present)[..., None]
+    )
     free &= np.asarray(allowed.open)[..., None] & (lists >= 0)
     stored = case[f"mlm_{kind}_cand_float64"]
     for row, slot in np.argwhere(np.asarray(allowed.open)):
