@@ -94,9 +94,9 @@ class Bench:
 
     def __init__(self, arguments: argparse.Namespace):
         workdir, condition = arguments.workdir.absolute(), arguments.condition
-        self.arguments, self.config = arguments, configs.of_run(workdir)
-        run = next(r for r in planning.plan(self.config) if r.id == f"adapt/{condition}")
-        self.context = context_of(self.config, workdir, run, make_mesh(1), {})
+        self.arguments, config = arguments, configs.of_run(workdir)
+        run = next(r for r in planning.plan(config) if r.id == f"adapt/{condition}")
+        self.context = context_of(config, workdir, run, make_mesh(1), {})
         self.data = common.data(self.context)
         self.classes = len(self.data.classes)
         self.functions, self.params = common.encoder(self.context, condition)
@@ -116,18 +116,25 @@ class Bench:
         parts = self.arguments.only.split(";")
         return any(name == part[1:] if part.startswith("=") else part in name for part in parts)
 
+    @property
+    def config(self) -> Any:
+        return self.context.config
+
+    def set(self, **values: object) -> None:
+        """Change keys of `adapt.*` from here on."""
+        config = dataclasses.replace(self.config, adapt=dataclasses.replace(self.config.adapt, **values))
+        self.context = dataclasses.replace(self.context, config=config)
+
     def behind(self, sigma: float) -> Any:
         """The encoder behind a filter of this width; 0: none."""
-        with self.config.unlocked():
-            self.config.adapt.filter = float(sigma)
+        self.set(filter=float(sigma))
         return adapt.behind_filter(self.config.adapt, self.params) if sigma else self.params
 
     def examples(self, source: str, sigma: float) -> Any:
         """Cached features behind a filter, clean and attacked by `adapt.defence_source`."""
         if (source, sigma) not in self.sources:
             params = self.behind(sigma)
-            with self.config.unlocked():
-                self.config.adapt.defence_source = source
+            self.set(defence_source=source)
             self.sources[source, sigma] = adapt._examples(self.context, self.functions, params, self.splits, True)
         return self.sources[source, sigma]
 

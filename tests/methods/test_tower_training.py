@@ -20,6 +20,7 @@ from ranjax.methods.table import METHODS
 from ranjax.methods.tower_training import Diverged, _dividing, tune
 from ranjax.models import DualEncoder, clip, input_filter, split
 from ranjax.objectives import robust
+from ranjax.run import config as configs
 from ranjax.training.devices import make_mesh
 
 CLASSES, SIZE = 3, 8
@@ -175,6 +176,14 @@ def test_two_devices_find_what_one_finds(encoder, splits, name):
     if TUNED[name].scope != "full":
         # In a whole tower some gradients are 0 but for rounding, as those of keys' biases, which Adam blows up.
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), two.trained, one.trained)
+
+
+def test_what_all_fits_share_is_read_from_a_config_in_either_form():
+    config = configs.default_config()
+    config.adapt.tower.epochs, config.adapt.tower.step, config.adapt.filter = 3, "3/255", 2.5
+    found = tuned.tower_fit(config.adapt)
+    assert (found.epochs, found.batch_size, found.attack.step_size, found.sigma) == (3, 64, 3 / 255, 2.5)
+    assert tuned.tower_fit(configs.typed(config).adapt) == found
 
 
 def test_a_batch_goes_to_as_many_devices_as_divide_it():
