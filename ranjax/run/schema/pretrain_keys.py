@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from ranjax.core.checks import above, at_least, between, one_of, patterns
 from ranjax.core.errors import ConfigError
-from ranjax.core.settings import keys_of, setting
+from ranjax.core.settings import Group, keys_of, setting
 from ranjax.run.schema.entry_keys import Config
 
 
 @dataclass(frozen=True)
-class Pretrain:
+class Pretrain(Group):
     """Settings of the upstream runs."""
 
     steps: int = setting(260, "Steps of each upstream run.", "steps", at_least(1))

@@ -18,6 +18,7 @@ from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.types import Params
 from ranjax.data.batches import Batches
 from ranjax.data.images.augment import Augmentation
+from ranjax.data.set_settings import DataSettings
 from ranjax.data.sources import Source
 from ranjax.data.text.tokenizer import Tokenizer
 from ranjax.methods import search
@@ -200,7 +201,7 @@ def make_program(
     )
 
 
-def augmentation(data: Config) -> Augmentation | None:
+def augmentation(data: DataSettings) -> Augmentation | None:
     """Return the changes that the loader makes to pairs, by the config's group `data`; None: none."""
     chosen = Augmentation(data.augment_crop, data.augment_flip, data.augment_contrast, data.augment_sentences)
     return None if chosen == Augmentation() else chosen
