@@ -9,15 +9,28 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ranjax.core.errors import ConfigError
+from ranjax.core.types import Params
 
-Tree = dict[str, Any]
-Output = tuple[jax.Array, jax.Array, Tree]
+
+class Output(NamedTuple):
+    """The output of a head.
+
+    Attributes:
+      z: the features that it adapted, or those given.
+      logits: of the classes.
+      stats: new batch statistics.
+    """
+
+    z: Float[Array, "batch features"]
+    logits: Float[Array, "batch classes"]
+    stats: Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +43,13 @@ class LinearHead:
     def __post_init__(self) -> None:
         _check_sizes(self.features, self.classes)
 
-    def init(self, key: jax.Array) -> tuple[Tree, Tree]:
-        """float32 parameters (uniform within +-1/sqrt(D)) and empty statistics."""
+    def init(self, key: jax.Array) -> tuple[Params, Params]:
+        """Return float32 parameters (uniform within +-1/sqrt(D)) and empty statistics."""
         return {"classifier": _init_linear(key, self.features, self.classes)}, {}
 
-    def apply(self, params: Tree, stats: Tree, features: jax.Array, train: bool) -> Output:
-        """features [B, D] -> (features, logits [B, C], stats)."""
-        return features, _linear(params["classifier"], features), stats
+    def apply(self, params: Params, stats: Params, features: Float[Array, "batch features"], train: bool) -> Output:
+        """Return the features themselves, their logits, and the statistics."""
+        return Output(features, _linear(params["classifier"], features), stats)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +75,8 @@ class ResidualHead:
     def __post_init__(self) -> None:
         _check_sizes(self.features, self.classes)
 
-    def init(self, key: jax.Array) -> tuple[Tree, Tree]:
-        """float32 parameters (linear maps uniform within +-1/sqrt(fan-in)) and running moments (0 and 1)."""
+    def init(self, key: jax.Array) -> tuple[Params, Params]:
+        """Return float32 parameters (linear maps uniform within +-1/sqrt(fan-in)) and running moments (0 and 1)."""
         first, second, third = jax.random.split(key, 3)
         hidden = max(1, round(self.expansion * self.features))
         params = {
@@ -75,8 +88,8 @@ class ResidualHead:
         }
         return params, {"mean": jnp.zeros((hidden,), jnp.float32), "var": jnp.ones((hidden,), jnp.float32)}
 
-    def apply(self, params: Tree, stats: Tree, features: jax.Array, train: bool) -> Output:
-        """features [B, D] -> (z [B, D], logits [B, C], new statistics).
+    def apply(self, params: Params, stats: Params, features: Float[Array, "batch features"], train: bool) -> Output:
+        """Return adapted features, their logits, and new statistics.
 
         With `train` the batch normalises itself and moves the running moments (their variance unbiased, as torch's);
         without, the running moments normalise it and come back unchanged. B must be 2 or more in training.
@@ -96,7 +109,7 @@ class ResidualHead:
         hidden = (hidden - mean[None]) * (jax.lax.rsqrt(var + self.eps) * norm["scale"])[None] + norm["bias"][None]
         correction = _linear(params["contract"], jax.nn.relu(hidden))
         z = params["residual_scale"][None] * correction + features
-        return z, _linear(params["classifier"], z), stats
+        return Output(z, _linear(params["classifier"], z), stats)
 
 
 def _check_sizes(features: int, classes: int) -> None:
@@ -104,14 +117,14 @@ def _check_sizes(features: int, classes: int) -> None:
         raise ConfigError("head", (features, classes), "at least one feature and one class")
 
 
-def _init_linear(key: jax.Array, inputs: int, outputs: int) -> Tree:
+def _init_linear(key: jax.Array, inputs: int, outputs: int) -> Params:
     bound = 1 / math.sqrt(inputs)
     # One draw for both: compiling the generator is what initialisation costs.
     drawn = jax.random.uniform(key, (inputs + 1, outputs), jnp.float32, -bound, bound)
     return {"kernel": drawn[:-1], "bias": drawn[-1]}
 
 
-def _linear(params: Tree, x: jax.Array) -> jax.Array:
+def _linear(params: Params, x: Float[Array, "batch inputs"]) -> Float[Array, "batch outputs"]:
     return jnp.matmul(x, params["kernel"]) + params["bias"][None]
 
 

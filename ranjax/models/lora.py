@@ -7,28 +7,26 @@ an optimiser sees them alone and the base stays bit-equal.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ranjax.core.errors import ConfigError
+from ranjax.core.types import Params
 from ranjax.models.checkpoints.naming import nest, paths
 
-Tree = dict[str, Any]
 # Attention and MLP of every block of every tower.
 ATTENTION_AND_MLP = r"blocks/.*/(attention|mlp)/[^/]+/kernel$"
 
 
 def add(
-    params: Mapping[str, Any],
+    params: Params,
     rank: int,
     key: jax.Array,
     pattern: str = ATTENTION_AND_MLP,
     named: tuple[str, str] = ("lora.pattern", "lora.rank"),
-) -> Tree:
-    """Fresh adapters for every kernel whose path holds `pattern`.
+) -> Params:
+    """Return fresh adapters for every kernel whose path holds `pattern`.
 
     `down` is drawn from U(-1/sqrt(in), 1/sqrt(in)) (torch's default for a linear map, as in the authors' code) and `up`
     is zero, so that the first forward pass equals the base's.
@@ -60,8 +58,8 @@ def add(
     return nest(flat)
 
 
-def apply(params: Mapping[str, Any], adapters: Mapping[str, Any], alpha: float | None = None) -> Tree:
-    """The parameters with ``kernel + (alpha / r) * down @ up``; differentiable by both.
+def apply(params: Params, adapters: Params, alpha: float | None = None) -> Params:
+    """Return the parameters with ``kernel + (alpha / r) * down @ up``; differentiable by both.
 
     Args:
       params: the base.
@@ -71,8 +69,8 @@ def apply(params: Mapping[str, Any], adapters: Mapping[str, Any], alpha: float |
     return merge(params, adapters, alpha)[0]
 
 
-def merge(params: Mapping[str, Any], adapters: Mapping[str, Any], alpha: float | None = None) -> tuple[Tree, Tree]:
-    """(parameters with the adapters inside, the kernels that they replaced).
+def merge(params: Params, adapters: Params, alpha: float | None = None) -> tuple[Params, Params]:
+    """Return the parameters with the adapters inside, and the kernels that they replaced.
 
     Floating-point sums cannot be undone exactly by subtraction; keeping the replaced kernels makes `unmerge` exact.
     """
@@ -85,6 +83,6 @@ def merge(params: Mapping[str, Any], adapters: Mapping[str, Any], alpha: float |
     return nest(flat), nest(replaced)
 
 
-def unmerge(merged: Mapping[str, Any], replaced: Mapping[str, Any]) -> Tree:
-    """The base again, bit for bit, from what `merge` returned."""
+def unmerge(merged: Params, replaced: Params) -> Params:
+    """Return the base again, bit for bit, from what `merge` returned."""
     return nest(paths(dict(merged)) | paths(dict(replaced)))

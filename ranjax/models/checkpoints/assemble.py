@@ -18,7 +18,7 @@ from ranjax.core.types import Params
 from ranjax.models.checkpoints import timm_towers
 from ranjax.models.checkpoints.bert_files import load_bert
 from ranjax.models.checkpoints.layouts import writable_layout
-from ranjax.models.checkpoints.naming import Content, Keys, Weights, read_tree
+from ranjax.models.checkpoints.naming import Content, Json, Keys, Weights, read_tree
 from ranjax.models.checkpoints.transformers_layouts import vision_files
 from ranjax.models.checkpoints.transformers_towers import CLIP_VISION, read_pixels
 from ranjax.models.checkpoints.weight_files import CONFIG, WEIGHTS, read_config, read_weights
@@ -38,7 +38,7 @@ class ImageTower(NamedTuple):
 
     config: ImageTowerConfig
     params: Params
-    pixels: dict[str, Any]
+    pixels: Json
 
 
 def load_image_tower(source: str | Path, dtype: str = "float32") -> ImageTower:
@@ -60,7 +60,7 @@ def load_image_tower(source: str | Path, dtype: str = "float32") -> ImageTower:
     if "model_type" in content:
         files, part, weights = _of_transformers(content, weights)
         config = files.read(part, {})
-        pixels: dict[str, Any] = read_pixels(folder, files, config.channels)
+        pixels: Json = read_pixels(folder, files, config.channels)
     else:
         files, part = _of_timm(content, weights)
         config = files.read(part, weights)
@@ -154,7 +154,7 @@ def _of_timm(content: Content, weights: Weights) -> tuple[TowerFiles, Content]:
     return files, part
 
 
-def _timm_pixels(content: Content, files: TowerFiles) -> dict[str, Any]:
+def _timm_pixels(content: Content, files: TowerFiles) -> Json:
     statistics = content.get("pretrained_cfg") or {}
     return {
         "pixel_mean": tuple(statistics.get("mean", files.mean)),
@@ -162,6 +162,6 @@ def _timm_pixels(content: Content, files: TowerFiles) -> dict[str, Any]:
     }
 
 
-def _without_classifier(weights: Weights, keys: Keys) -> dict[str, Any]:
+def _without_classifier(weights: Weights, keys: Keys) -> Json:
     known = {key for key, _ in keys.values()}
     return {key: value for key, value in weights.items() if key in known or not key.startswith(_CLASSIFIERS)}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from ranjax.core.errors import ConfigError
-from ranjax.models.checkpoints.naming import Content
+from ranjax.models.checkpoints.naming import Content, Json
 
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
 """transformers' ``hidden_act`` -> ours."""
@@ -27,7 +26,7 @@ class Fields:
     defaults: Mapping[str, object]
     only: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
-    def read(self, content: Content) -> dict[str, Any]:
+    def read(self, content: Content) -> Json:
         """Return our fields.
 
         Raises:
@@ -42,7 +41,7 @@ class Fields:
             found["activation"] = ACTIVATIONS[found["activation"]]
         return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
-    def write(self, config: object) -> dict[str, Any]:
+    def write(self, config: object) -> Json:
         """Return their fields of a config."""
         found = {theirs: getattr(config, ours) for theirs, ours in self.names.items()}
         if "hidden_act" in self.names:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from ranjax.models.checkpoints.naming import Content, Keys, Weights
+from ranjax.models.checkpoints.naming import Content, Json, Keys, Weights
 from ranjax.models.checkpoints.weight_files import CONFIG, WEIGHTS, read_config, tensor_names
 from ranjax.models.encoder_config import DualEncoderConfig
 from ranjax.models.towers.tower_table import CannotHoldError
@@ -38,7 +37,7 @@ class Layout:
     read: Callable[[Content, Path, Weights], DualEncoderConfig]
     keys: Callable[[DualEncoderConfig], Keys]
     check: Callable[[DualEncoderConfig], object] = lambda config: None
-    write: Callable[[DualEncoderConfig, str], dict[str, dict[str, Any]]]
+    write: Callable[[DualEncoderConfig, str], dict[str, Json]]
     config_file: str = CONFIG
     weights_file: str = WEIGHTS
     older_weights: tuple[str, ...] = ()

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from ranjax.core.errors import ConfigError
 from ranjax.models.checkpoints.bert_files import bert_keys, modern_keys, write_bert_config
 from ranjax.models.checkpoints.layout import Layout
-from ranjax.models.checkpoints.naming import SAME, Content, Keys, Weights, linear, under
+from ranjax.models.checkpoints.naming import SAME, Content, Json, Keys, Weights, linear, under
 from ranjax.models.checkpoints.open_clip_files import OWN, bert_of
 from ranjax.models.checkpoints.timm_towers import read_resnet
 from ranjax.models.checkpoints.weight_files import CONFIG, WeightsError
@@ -84,7 +83,7 @@ def _check(config: DualEncoderConfig) -> None:
         raise CannotHoldError("MedCLIP normalises pixels by numbers of its own, which its files do not hold")
 
 
-def _write(config: DualEncoderConfig, dtype: str) -> dict[str, dict[str, Any]]:
+def _write(config: DualEncoderConfig, dtype: str) -> dict[str, Json]:
     assert isinstance(config.text, BertConfig)
     # BioClinicalBERT's, by which `_read` and the tokenizer's library know it; the image size beside.
     content = write_bert_config(config.text) | {"architectures": ["BertModel"], "dtype": dtype}

@@ -20,6 +20,7 @@ import numpy as np
 from ranjax.core.types import Params
 from ranjax.models.checkpoints.weight_files import WeightsError
 from ranjax.models.towers.contract import Content as Content
+from ranjax.models.towers.contract import Json as Json
 
 TreePath = tuple[str, ...]
 """Where an array lies in the parameters."""

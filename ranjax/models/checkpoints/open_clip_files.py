@@ -10,13 +10,12 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from ranjax.core.errors import ConfigError
 from ranjax.models.checkpoints import timm_towers
 from ranjax.models.checkpoints.bert_files import modern_keys, read_bert_config, write_bert_config
 from ranjax.models.checkpoints.layout import Layout
-from ranjax.models.checkpoints.naming import SAME, Content, Keys, TreePath, Weights, linear, under
+from ranjax.models.checkpoints.naming import SAME, Content, Json, Keys, TreePath, Weights, linear, under
 from ranjax.models.checkpoints.open_clip_towers import bert_pooling, read_bert
 from ranjax.models.checkpoints.padding_token import padding_id
 from ranjax.models.checkpoints.weight_files import CONFIG, WEIGHTS
@@ -53,9 +52,9 @@ def _read(content: Content, folder: Path, weights: Weights) -> DualEncoderConfig
         image_projection=image_projection,
         text_projection=text_projection,
         scale_limited=not bias,
-        logit_bias_init=model.get("init_logit_bias", -10.0) if bias else None,
-        pixel_mean=pixels.get("mean", CLIP_MEAN if rgb else None),
-        pixel_std=pixels.get("std", CLIP_STD if rgb else None),
+        logit_bias_init=float(model.get("init_logit_bias", -10.0)) if bias else None,
+        pixel_mean=tuple(pixels.get("mean") or (CLIP_MEAN if rgb else ())) or None,
+        pixel_std=tuple(pixels.get("std") or (CLIP_STD if rgb else ())) or None,
         layout="open_clip",
     )
 
@@ -158,7 +157,7 @@ def _check(config: DualEncoderConfig) -> None:
         raise CannotHoldError("open_clip has QuickGELU in both towers or in none")
 
 
-def _write(config: DualEncoderConfig, dtype: str) -> dict[str, dict[str, Any]]:
+def _write(config: DualEncoderConfig, dtype: str) -> dict[str, Json]:
     image, text = _towers(config)
     shown, written = config.image_projection, config.text_projection
     vision_cfg = {"image_size": config.image_size, **image.write(config.image)}
@@ -166,8 +165,8 @@ def _write(config: DualEncoderConfig, dtype: str) -> dict[str, dict[str, Any]]:
     if image.library == "timm":
         vision_cfg |= {"timm_model_pretrained": False, "timm_proj": shown.kind, "timm_proj_bias": shown.bias}
     text_cfg = text.write(config.text)
-    model: dict[str, Any] = {"embed_dim": config.embed_dim, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
-    files: dict[str, dict[str, Any]] = {}
+    model: Json = {"embed_dim": config.embed_dim, "vision_cfg": vision_cfg, "text_cfg": text_cfg}
+    files: dict[str, Json] = {}
     activation = getattr(config.text if text.kind != "bert" else config.image, "activation", "")
     model["quick_gelu"] = activation == "quick_gelu"
     if isinstance(config.text, BertConfig):
@@ -177,7 +176,7 @@ def _write(config: DualEncoderConfig, dtype: str) -> dict[str, dict[str, Any]]:
         text_cfg["proj_bias"] = model["custom_text"] = True
     if config.logit_bias_init is not None:
         model["init_logit_bias"] = config.logit_bias_init
-    content: dict[str, Any] = {"model_cfg": model}
+    content: Json = {"model_cfg": model}
     content["preprocess_cfg"] = {"mean": list(config.pixel_mean or ()), "std": list(config.pixel_std or ())}
     if own:
         content[OWN] = own

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from ranjax.core.errors import ConfigError
 from ranjax.models.checkpoints.bert_files import bert_keys
 from ranjax.models.checkpoints.fields import refuse_others
-from ranjax.models.checkpoints.naming import SAME, Content, Keys, Weights, blocks, norm, patch_arrangement
+from ranjax.models.checkpoints.naming import SAME, Content, Json, Keys, Weights, blocks, norm, patch_arrangement
 from ranjax.models.checkpoints.resnet_keys import modified_resnet_keys
 from ranjax.models.checkpoints.timm_towers import count, need
 from ranjax.models.checkpoints.transformers_towers import is_clip_vit
@@ -36,7 +35,7 @@ _ONLY: dict[str, object] = {
 }
 
 
-def _own(content: Content, group: str) -> dict[str, Any]:
+def _own(content: Content, group: str) -> Json:
     """Return the fields that open_clip's own transformers share; `content` says the model's activation, too."""
     prefix = f"open_clip_config.json: {group}."
     refuse_others(content, _ONLY, prefix)

@@ -14,7 +14,7 @@ from flax import nnx
 
 from ranjax.core.errors import ConfigError
 from ranjax.models.checkpoints.layout import Layout
-from ranjax.models.checkpoints.naming import SAME, Content, Keys, Weights, paths
+from ranjax.models.checkpoints.naming import SAME, Content, Json, Keys, Weights, paths
 from ranjax.models.checkpoints.weight_files import CONFIG
 from ranjax.models.encoder_config import DualEncoderConfig
 from ranjax.models.towers.projection_head import Projection
@@ -48,8 +48,8 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _write(config: DualEncoderConfig, dtype: str) -> dict[str, dict[str, Any]]:
-    content: dict[str, Any] = {"model_type": NAME, "dtype": dtype}
+def _write(config: DualEncoderConfig, dtype: str) -> dict[str, Json]:
+    content: Json = {"model_type": NAME, "dtype": dtype}
     content |= {name: value for name, value in dataclasses.asdict(config).items() if name in _FIELDS}
     for part, tower in (("image", config.image), ("text", config.text)):
         content |= {f"{part}_tower": tower_of(tower).name, part: dataclasses.asdict(tower)}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.models.checkpoints.bert_files import modern_keys
 from ranjax.models.checkpoints.layout import Layout
-from ranjax.models.checkpoints.naming import SAME, Content, Keys, Weights, lead_arrangement, linear, under
+from ranjax.models.checkpoints.naming import SAME, Content, Json, Keys, Weights, lead_arrangement, linear, under
 from ranjax.models.checkpoints.padding_token import padding_id
 from ranjax.models.checkpoints.transformers_towers import PREPROCESSOR, read_pixels
 from ranjax.models.checkpoints.weight_files import CONFIG
@@ -90,7 +89,7 @@ class _DualEncoderClass:
             text_projection=self.text_projection,
             scale_limited=self.scale_limited,
             logit_bias_init=self.logit_bias_init,
-            logit_scale_init=content.get("logit_scale_init_value", self.logit_scale_init),
+            logit_scale_init=float(content.get("logit_scale_init_value", self.logit_scale_init)),
             layout=self.name,
             pixel_mean=pixels["pixel_mean"],
             pixel_std=pixels["pixel_std"],
@@ -114,11 +113,11 @@ class _DualEncoderClass:
         vision = under(image.keys(config.image), ("vision",), "vision_model.")
         return self.keys | vision | under(text.keys(config.text), ("text",), "text_model.")
 
-    def write(self, config: DualEncoderConfig, dtype: str) -> dict[str, dict[str, Any]]:
+    def write(self, config: DualEncoderConfig, dtype: str) -> dict[str, Json]:
         """Return the JSON files, see `Layout.write`."""
         image, text = self._towers(config)
         parts = {"vision_config": image.write(config.image), "text_config": text.write(config.text)}
-        content: dict[str, Any] = {"architectures": [self.architecture], "model_type": self.name, "dtype": dtype}
+        content: Json = {"architectures": [self.architecture], "model_type": self.name, "dtype": dtype}
         if self.image_projection.kind == "none":
             parts["text_config"]["projection_size"] = config.embed_dim
         else:
@@ -149,7 +148,7 @@ def vision_files(content: Content) -> TowerFiles:
     return files
 
 
-def _preprocessor(config: DualEncoderConfig) -> dict[str, Any]:
+def _preprocessor(config: DualEncoderConfig) -> Json:
     """Return the content of preprocessor_config.json."""
     size = config.image_size
     return {

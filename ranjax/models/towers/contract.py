@@ -15,8 +15,10 @@ from ranjax.core.errors import ConfigError
 from ranjax.core.registry import check_entry
 from ranjax.core.settings import check_settings
 
-Content = Mapping[str, Any]
+Json = dict[str, Any]
 """The content of a JSON file, or a part of it."""
+Content = Mapping[str, Any]
+"""The same, not to be changed."""
 OPTIONS = ("remat", "scan")
 """How a tower's blocks may be run, see `DualEncoderConfig`."""
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
