@@ -200,7 +200,7 @@ def _draw_lines(
     looks: Mapping[str, Style],
     place: Callable[[Row], float],
     shifts: Sequence[float],
-    factor: float,
+    factor: int | float,
 ) -> None:
     """Draw one line a method through its values, with intervals as upright bars."""
     rows = sorted(rows, key=place)
@@ -358,7 +358,7 @@ def _difference_in_words(item: Row) -> str:
 
 
 def _draw_differences(
-    axes: Axes, items: Sequence[Row], looks: Mapping[str, Style], factor: float, limits: tuple[float, float]
+    axes: Axes, items: Sequence[Row], looks: Mapping[str, Style], factor: int | float, limits: tuple[float, float]
 ) -> None:
     axes.axvline(0, color=INK, linewidth=1)
     for line, item in enumerate(items):
