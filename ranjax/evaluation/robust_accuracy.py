@@ -31,7 +31,7 @@ from ranjax.evaluation.white_box import Logits, WhiteBox, survivors
 from ranjax.training.row_map import RowMap
 
 STANDARD = ("pgd", "apgd_ce", "apgd_dlr")
-"""Attacks that `robust_accuracy` tries unless told otherwise."""
+"""Attacks that `robust_accuracy` tries by default."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def robust_accuracy(
     An attack goes on at a radius with those that it has not broken at a smaller one.
 
     Args:
-      logits_fn: ``(params, images) -> logits f32[B, C]``, batch norm in evaluation mode.
+      logits_fn: `(params, images) -> logits f32[B, C]`, batch norm in evaluation mode.
       params: of `logits_fn`.
       images: f32[N, H, W, C] in [0, 1].
       labels: i32[N] in [0, C).

@@ -43,7 +43,7 @@ class Robustness(NamedTuple):
       clean_logits, logits: before and on the adversarial image.
       loss: on the adversarial image.
       finite: False where a loss or gradient was not finite, so that the image came back clean: not robustness.
-      images: the adversarial images, or None where nobody asked for them.
+      images: the adversarial images, or None where they were not requested.
     """
 
     clean_correct: Bool[np.ndarray, " examples"]

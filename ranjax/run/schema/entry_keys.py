@@ -23,7 +23,7 @@ else:
 
 @dataclasses.dataclass(frozen=True)
 class EntryNames:
-    """The check of a key that holds names of entries of `table`, each once; whether they exist is seen elsewhere."""
+    """The check of a key that holds names of entries of `table`, each once; `EntryKeys.named` finds whether they exist."""
 
     table: Table[Any]
 
@@ -38,7 +38,7 @@ class EntryNames:
 
 @dataclasses.dataclass(frozen=True)
 class EntryKeys(Generic[T]):
-    """The keys `named_by` hold names of entries of `table`; their settings are the keys ``prefix.ENTRY.SETTING``.
+    """The keys `named_by` hold names of entries of `table`; their settings are the keys `prefix.ENTRY.SETTING`.
 
     Attributes:
       table: of entries with a field `settings`, an instance of a settings dataclass or None.

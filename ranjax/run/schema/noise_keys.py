@@ -58,7 +58,7 @@ class Noise(Group):
     l2_epsilon: str = setting(
         "", "Radius of an L2 ball in place of the Linf one: the length of all pixels' changes.", "", _l2_radius
     )
-    restarts: int = setting(1, "Random starts of the attack on images; the worst is kept.", "starts", at_least(1))
+    restarts: int = setting(1, "Random starts of the attack on images; the worst counts.", "starts", at_least(1))
     gradient_dtype: str = setting(
         "float32",
         "Precision of the gradients of the attack on images; the losses that are recorded are float32 either way.",
@@ -101,7 +101,7 @@ class Noise(Group):
     )
     protect: bool = setting(True, "Keep negations, sides, numbers and finding words as they are.")
     protect_labels: bool = setting(
-        True, "Of these, the words of the classes and the label words of the data; the rest stays kept."
+        True, "Of these, the words of the classes and the label words of the data; the rest stays protected."
     )
     lists: tuple[str, ...] = setting(
         ("",),

@@ -1,4 +1,4 @@
-"""The images and reports that a user brings to `ranjax.attack`: read, and refused before anything is attacked."""
+"""Read the images and reports of `ranjax attack`, and refuse them before anything is attacked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Pair(NamedTuple):
 def read_pairs(
     images: Path, table: Path, image_column: str, report_column: str, deidentified: bool = True
 ) -> list[Pair]:
-    """Images with the reports of their lines, these with marks in place of what could name a person, see `deidentify`.
+    """Return images with the reports of their lines, with marks in place of names and numbers, see `deidentify`.
 
     Raises:
       ConfigError: a column that the table does not have, or has twice. DataError: no table, one that is no CSV in
@@ -64,8 +64,8 @@ def _lines(table: Path, *columns: tuple[str, str]) -> Iterator[tuple[str, ...]]:
             names = list(reader.fieldnames or [])
             for flag, name in columns:
                 if names.count(name) != 1:
-                    allowed = f"a column of {table}, once: {names}"
-                    raise ConfigError(flag, name, allowed, nearest(name, [n for n in names if n != name]))
+                    expected = f"a column of {table}, once: {names}"
+                    raise ConfigError(flag, name, expected, nearest(name, [n for n in names if n != name]))
             for row in reader:
                 if any(row.get(None) or ()):  # type: ignore[call-overload]
                     raise DataError(
@@ -90,7 +90,7 @@ def _identity(root: Path, name: str) -> str | None:
 
 
 def targets(images: Path, out: Path, pairs: Sequence[Pair]) -> dict[str, Path]:
-    """Where the attacked form of every image goes. The extension is kept, so that a.jpg and a.png do not meet.
+    """Return the file of each attacked image. It ends as the given one, so that a.jpg and a.png do not meet.
 
     Raises:
       ConfigError: `out` is no folder, or an image would be written over one that was given, or over another.
@@ -110,7 +110,7 @@ def targets(images: Path, out: Path, pairs: Sequence[Pair]) -> dict[str, Path]:
 
 
 def image(folder: Path, name: str, size: int, mode: str, colour: bool) -> np.ndarray:
-    """One image as `read_image` gives it. Raises DataError with its name."""
+    """Return one image as `read_image` reads it; a DataError names it."""
     try:
         return read_image(folder / name, size, mode, colour)
     except DataError as error:
@@ -118,7 +118,7 @@ def image(folder: Path, name: str, size: int, mode: str, colour: bool) -> np.nda
 
 
 def check_images(pairs: Sequence[Pair], read: Callable[[str], object]) -> None:
-    """Raise DataError that names up to five images that cannot be read, lest the last of many stops a long run.
+    """Raise DataError that names up to five images that cannot be read, before the last of many stops a long run.
 
     Args:
       pairs: with the images.

@@ -35,7 +35,7 @@ from ranjax.training.row_map import RowMap
 
 @dataclass(frozen=True)
 class Given:
-    """What a user brings beside a config: where the images are and how they are read, and words.
+    """The user's files and options that are no keys: where the images are, how they are read, and words.
 
     Attributes:
       images: folder of the images.
@@ -96,7 +96,7 @@ def check_words(config: RunConfig, given: Given) -> None:
 def attack(
     config: RunConfig, given: Given, pairs: Sequence[Pair], surrogate: Surrogate, stop: Callable[[], bool]
 ) -> bool:
-    """Fill the store, and return whether it is full, that is whether nobody asked to stop.
+    """Fill the store, and return whether it is full: False where a stop was asked for.
 
     Raises:
       DataError, ConfigError: images that cannot be read, words that cannot be replaced, a store of another plan; all
@@ -139,7 +139,7 @@ def attack(
 
 
 def notes(pairs: Sequence[Pair], surrogate: Surrogate) -> list[str]:
-    """Return what of the reports the checkpoint does not read, in words: their ends, and words that it does not know."""
+    """Return notes on parts of the reports that the checkpoint does not read: their ends, and unknown words."""
     tokenizer, length = surrogate.tokenizer, surrogate.max_length
     reports = [report for pair in pairs for report in pair.reports]
     read = tokenizer.encode(reports, length).words.max(axis=1) + 1

@@ -1,4 +1,4 @@
-"""Craft: a noisy pair of every pair that the highest ratio takes, attacked against the model of ratio 0, or a control."""
+"""Craft a noisy pair of every pair that the highest ratio takes: an attack on the model of ratio 0, or a control."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NoisyPairs = Callable[[common.Split], Iterator[NoisyPair]]
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Leave a noisy store; shards that an earlier, interrupted run finished are kept as they are."""
+    """Leave a noisy store; finished shards of an earlier, interrupted run stay as they are."""
     from ranjax.data.store import NoisyStore, StoreWriter, set_aside
 
     # What is to be crafted, and where. Processes share the shards out: each works through its own, on its own devices.

@@ -1,4 +1,4 @@
-"""Robust accuracy: white box through encoder and head, at several radii, by transfer, and whether to believe it."""
+"""Measure robust accuracy: white box through encoder and head, at several radii, by transfer; check for masking."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def attack(subject: EvaluatedEncoder, record: Record, split: str) -> None:
                     sides = (clean, examples.images, result.images)
                     feature_views.view_attacked(subject, record, method, *sides, single, questions)
                 if _is_surrogate(subject, method) and seed == 0:
-                    _keep(subject, split, result.images)
+                    _save_adversaries(subject, split, result.images)
                 done += 1
                 progress.update(done)
             named = [] if method == "zero_shot" else list(seeds)
@@ -115,7 +115,7 @@ def _one_head(
 
 
 def check_masking(subject: EvaluatedEncoder, record: Record, split: str) -> None:
-    """Whether the attacked figures are to be believed: checks on the reference and on the method that stands best.
+    """Check the attacked figures for masked gradients, on the reference and on the most robust method.
 
     On their first heads, with the surrogate's images where there are any. The checks compare answers on one image, so
     a method that answers by a draw is named and not checked.
@@ -142,7 +142,7 @@ def check_masking(subject: EvaluatedEncoder, record: Record, split: str) -> None
             common.example_keys(subject.context, "evaluate/masking", examples.ids),
             _configured(subject, attack),
             attack=attack.run,
-            transferred=None if _is_surrogate(subject, method) else _borrowed(subject, split, len(examples.ids)),
+            transferred=None if _is_surrogate(subject, method) else _adversaries(subject, split, len(examples.ids)),
             queries=config.masking_queries,
         )
         checks = [{"name": f.name, "passed": f.passed, "detail": f.seen} for f in found.findings]
@@ -230,17 +230,17 @@ def _is_surrogate(subject: EvaluatedEncoder, method: str) -> bool:
     return subject.folder == "clean" and method == next(iter(subject.methods))
 
 
-def _keep(subject: EvaluatedEncoder, split: str, images: np.ndarray | None) -> None:
-    """Keeps what the surrogate's attacker made: the encoder of ratio 0 with the first method's first head."""
+def _save_adversaries(subject: EvaluatedEncoder, split: str, images: np.ndarray | None) -> None:
+    """Save the surrogate's adversarial images: the encoder of ratio 0 with the first method's first head."""
     place = subject.context.folder / ADVERSARIES
     # What an interrupted run left is made anew, so that only splits of this config lie there.
-    kept = load_file(place) if place.exists() and split != "test" else {}
+    others = load_file(place) if place.exists() and split != "test" else {}
     if images is not None and hosts.first():
-        files.write_tensors(place, {**kept, split: np.ascontiguousarray(images)})
+        files.write_tensors(place, {**others, split: np.ascontiguousarray(images)})
 
 
-def _borrowed(subject: EvaluatedEncoder, split: str, count: int) -> np.ndarray | None:
-    """What the surrogate's attacker made of the first `count` examples; None where it made fewer."""
+def _adversaries(subject: EvaluatedEncoder, split: str, count: int) -> np.ndarray | None:
+    """The surrogate's adversarial images of the first `count` examples; None where there are fewer."""
     place = subject.context.folder_of("evaluate/clean") / ADVERSARIES
     images = load_file(place).get(split) if place.exists() else None
     return None if images is None or len(images) < count else images[:count]
@@ -253,8 +253,8 @@ def _transferred(
     examples: common.Split,
     subjects: Sequence[tuple[str, Sequence[int]]],
 ) -> None:
-    """Figures on the surrogate's adversaries: no gradient of the model that is attacked is used."""
-    images = _borrowed(subject, split, len(examples.ids))
+    """Record accuracy on the surrogate's adversarial images, for which no gradient of the attacked model is used."""
+    images = _adversaries(subject, split, len(examples.ids))
     if images is None:
         return
     context, functions = subject.context, subject.functions
@@ -286,6 +286,6 @@ def _logits(
 
 
 def _wrong_stays_wrong(subject: EvaluatedEncoder, result: Robustness, labels: np.ndarray) -> np.ndarray:
-    """Logits under attack; where the clean image was wrong already, the clean ones: the attacker leaves it be."""
+    """Logits under attack, or the clean ones where the clean image was wrong already: the attacker may leave it."""
     lucky = subject.right(result.logits, labels) & ~result.correct
     return np.where(lucky[:, None], result.clean_logits, result.logits)
