@@ -108,7 +108,7 @@ class Bench:
         self.images = to_float(self.some.images)
         self.keys = common.example_keys(self.context, "design/attack", self.some.ids)
         evaluate = self.config.evaluate
-        self.attack = PGD(evaluate.epsilon, evaluate.pgd.step, evaluate.pgd.steps)
+        self.attack = PGD(evaluate.epsilon, evaluate["pgd"]["step"], evaluate["pgd"]["steps"])
         self.boxes: dict[Any, WhiteBox] = {}
         self.sources: dict[Any, Any] = {}
 
