@@ -6,8 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,18 @@ def write_tensors(
             if number is None:
                 raise
             raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def read_toml(package: str, name: str) -> dict[str, Any]:
+    """Read a TOML file that a package ships, as constants: tables as dicts, lists as tuples."""
+
+    def constant(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: constant(item) for key, item in value.items()}
+        return tuple(map(constant, value)) if isinstance(value, list) else value
+
+    found: dict[str, Any] = constant(tomllib.loads((resources.files(package) / name).read_text("utf-8")))
+    return found
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -9,27 +9,12 @@ import numpy as np
 
 from ranjax.data.images.locations import FileRef
 from ranjax.data.publisher_tables import files_below, find, needed, rows, text
-from ranjax.data.sets.spec import ABSENT, PRESENT, WRITTEN, Entry, Options, Rejected, Spec, uncertain_cell
+from ranjax.data.sets.spec import ABSENT, PRESENT, Entry, Options, Rejected, facts, spec, uncertain_cell
 
 PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 
-CHEXPERT_CLASSES = (
-    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
-    "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
-    "Support Devices",
-)  # fmt: skip
-FIVE = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-NIH_CLASSES = (
-    "No Finding", "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis",
-    "Hernia", "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
-)  # fmt: skip
-VINDR_CLASSES = (
-    "No finding", "Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle fracture",
-    "Consolidation", "Edema", "Emphysema", "Enlarged PA", "ILD", "Infiltration", "Lung Opacity", "Lung cavity",
-    "Lung cyst", "Mediastinal shift", "Nodule/Mass", "Pleural effusion", "Pleural thickening", "Pneumothorax",
-    "Pulmonary fibrosis", "Rib fracture", "Other lesion", "COPD", "Lung tumor", "Pneumonia", "Tuberculosis",
-    "Other disease",
-)  # fmt: skip
+CHEXPERT_CLASSES: tuple[str, ...] = facts("chexpert")["classes"]
+FIVE: tuple[str, ...] = facts("chexpert_5x200")["classes"]
 
 
 def _nih(root: Path, options: Options) -> Iterator[Entry | Rejected]:
@@ -224,77 +209,8 @@ def _kermany(root: Path, options: Options) -> Iterator[Entry | Rejected]:
                 yield Entry(identity, FileRef(str(file)), "", labels, known, split, "frontal", {"cause": cause})
 
 
-SPECS = (
-    Spec(
-        "chexpert", "CheXpert", "classification", _chexpert, CHEXPERT_CLASSES, "No Finding", ("train", "validation"),
-        WRITTEN, "Stanford University Dataset Research Use Agreement",
-        "Irvin et al., CheXpert: a large chest radiograph dataset with uncertainty labels and expert comparison, "
-        "AAAI 2019",
-        "https://stanfordmlgroup.github.io/competitions/chexpert/",
-        "Download CheXpert-v1.0 or CheXpert-v1.0-small; train.csv, valid.csv (and test.csv where you have it) lie "
-        "beside the folders train/ and valid/.",
-        ("Train labels come from a rule-based labeller; -1 is its 'uncertain', an empty cell 'not mentioned'.",
-         "The train labels of 'No Finding' do not exclude support devices."),
-    ),
-    Spec(
-        "chexpert_5x200", "CheXpert 5x200", "classification", _chexpert_5x200, FIVE, "", ("test",), WRITTEN,
-        "Stanford University Dataset Research Use Agreement",
-        "Huang et al., GLoRIA, ICCV 2021 (the idea of 200 films for each of five classes); Irvin et al., AAAI 2019",
-        "https://stanfordmlgroup.github.io/competitions/chexpert/",
-        "CheXpert's folder. With --ids=FILE (a CSV with the column Path, or one path a line), or chexpert_5x200.csv "
-        "beside train.csv, exactly those films; otherwise 200 a class are drawn by --seed.",
-        ("Published 5x200 figures use lists that differ from paper to paper: compare only with the same list. The list "
-         "that was used is the ids of this set.",),
-    ),
-    Spec(
-        "nih", "NIH ChestX-ray14", "classification", _nih, NIH_CLASSES, "No Finding", ("train", "test"), WRITTEN,
-        "free use with attribution to the NIH Clinical Center",
-        "Wang et al., ChestX-ray8: hospital-scale chest X-ray database and benchmarks, CVPR 2017",
-        "https://nihcc.app.box.com/v/ChestXray-NIHCC",
-        "Data_Entry_2017_v2020.csv (or Data_Entry_2017.csv), train_val_list.txt, test_list.txt, and the unpacked "
-        "images (images/ or images_001/ to images_012/).",
-        ("Labels were mined from reports by their publisher; the official split is by patient.",),
-    ),
-    Spec(
-        "rsna", "RSNA Pneumonia Detection Challenge 2018", "classification", _rsna, ("No Pneumonia", "Pneumonia"),
-        "No Pneumonia", (), WRITTEN, "RSNA's terms of the challenge: non-commercial and academic use",
-        "Shih et al., Augmenting the NIH chest radiograph dataset with expert annotations of possible pneumonia, "
-        "Radiology: Artificial Intelligence 2019",
-        "https://www.rsna.org/rsnai/ai-image-challenge/rsna-pneumonia-detection-challenge-2018",
-        "stage_2_train_labels.csv, stage_2_detailed_class_info.csv and stage_2_train_images/*.dcm.",
-        ("The images are NIH ChestX-ray14's: no test of transfer from that set.",
-         "'Pneumonia' is an opacity that readers boxed; the test labels were never published."),
-    ),
-    Spec(
-        "siim", "SIIM-ACR Pneumothorax Segmentation 2019", "classification", _siim,
-        ("No Pneumothorax", "Pneumothorax"), "No Pneumothorax", (), WRITTEN, "SIIM-ACR's terms of the challenge",
-        "SIIM-ACR Pneumothorax Segmentation Challenge, 2019",
-        "https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation",
-        "train-rle.csv (or stage_2_train.csv) and the DICOM tree (dicom-images-train/ or stage_2_images/).",
-        ("The images are NIH ChestX-ray14's, without patient ids: patients cannot be kept apart.",),
-    ),
-    Spec(
-        "vindr", "VinDr-CXR", "classification", _vindr, VINDR_CLASSES, "No finding", ("train", "test"), WRITTEN,
-        "PhysioNet Credentialed Health Data License 1.5.0",
-        "Nguyen et al., VinDr-CXR: an open dataset of chest X-rays with radiologist's annotations, Scientific Data "
-        "2022",
-        "https://physionet.org/content/vindr-cxr/1.0.0/",
-        "annotations/image_labels_train.csv and image_labels_test.csv, train/*.dicom and test/*.dicom.",
-        ("Train labels are the majority of three readers, test labels a consensus of five; no patient ids.",),
-    ),
-    Spec(
-        "covidx", "COVIDx CXR", "classification", _covidx, ("normal", "pneumonia", "COVID-19", "negative", "positive"),
-        "", ("train", "validation", "test"), WRITTEN, "AGPL-3.0 for the lists; the images keep their sources' licences",
-        "Wang, Lin and Wong, COVID-Net, Scientific Reports 2020", "https://github.com/lindawangg/COVID-Net",
-        "train.txt, val.txt (newer releases) and test.txt with the folders train/, val/ and test/.",
-        ("A collection of sets in which source and class go together: a network can tell classes by their source.",),
-        classes_vary=True,
-    ),
-    Spec(
-        "kermany", "Chest X-ray images (pneumonia), Kermany", "classification", _kermany, ("Normal", "Pneumonia"),
-        "Normal", ("train", "validation", "test"), WRITTEN, "CC BY 4.0",
-        "Kermany et al., Identifying medical diagnoses and treatable diseases by image-based deep learning, Cell 2018",
-        "https://data.mendeley.com/datasets/rscbjbr9sj/2", "The folder chest_xray with train/, val/ and test/.",
-        ("Children of one to five years from one hospital.", "Patients are read from file names."),
-    ),
-)  # fmt: skip
+READERS = {
+    "chexpert": _chexpert, "chexpert_5x200": _chexpert_5x200, "nih": _nih, "rsna": _rsna, "siim": _siim,
+    "vindr": _vindr, "covidx": _covidx, "kermany": _kermany,
+}  # fmt: skip
+SPECS = tuple(spec(name, reader) for name, reader in READERS.items())

@@ -27,21 +27,9 @@ from ranjax.data.images.locations import (
     tfds_builder,
 )
 from ranjax.data.publisher_tables import decode, find, inside, load_json, needed, rows, safe_member, text
-from ranjax.data.sets.spec import PRESENT, UNCERTAIN, Entry, Options, Rejected, Spec
+from ranjax.data.sets.spec import PRESENT, UNCERTAIN, Entry, Options, Rejected, spec
 from ranjax.data.splits import SPLITS, hash_split
 
-COLUMNS = {
-    "image": "column with the image's file, below the table's folder or --option images=FOLDER; default file",
-    "report": "column with the report; default report",
-    "label": "column with the label or labels",
-    "labels": "columns with one class each (1, 0, -1), comma-separated",
-    "separator": "what separates several labels in a cell; default |",
-    "patient": "column with the patient; default patient",
-    "split": "column with the split; default split",
-    "id": "column with the id; default: the file",
-    "view": "column with the view (PA, AP, frontal, lateral)",
-    "template": "report written from columns: '{view} view of a {sex:M=male;F=female} patient. {findings}.'",
-}
 _SPLITS = {
     "train": "train", "training": "train", "adapt": "adapt", "val": "validation", "valid": "validation",
     "validate": "validation", "validation": "validation", "dev": "validation", "test": "test", "testing": "test",
@@ -58,7 +46,7 @@ def from_row(
 
     Args:
       row: cells by column.
-      values: the set's options by name, see `COLUMNS`.
+      values: the set's options by name, see the table columns of sets.toml.
       image: where its pixels lie.
       identity: its id where no column holds one.
       split: that it belongs to where no column says so.
@@ -401,32 +389,5 @@ def _splits_by_name(names: Iterable[str]) -> dict[str, str]:
     return found if found or len(names) != 1 else {"train": names[0]}
 
 
-_OWN = "as stated in your files"
-SPECS = (
-    Spec("table", "Images with a CSV or JSON-lines table", "image-text", _table, licence=_OWN, reports=_OWN,
-         instructions="A folder with a .csv, .tsv or .jsonl table and the images that it names.",
-         options={"table": "name of the table; default index.csv, else the first", "images": "folder of the images",
-                  **COLUMNS, "shares": "shares of patients in train, adapt, validation and test, as 0.6,0.1,0.1,0.2, "
-                  "where no column names the split; default: --adapt, --validation and --test cut train",
-                  "ood_table": "a second table with the same columns, which gives the out-of-domain test set; ids then "
-                  "begin with main/ and ood/", "ood_images": "folder of its images",
-                  "ood_template": "template of its reports"}),
-    Spec("dicom", "A tree of DICOM radiographs", "image-text", _dicom, licence=_OWN, reports=_OWN,
-         instructions="A folder with DICOM files at any depth, with film.txt beside film.dcm, or a table of reports "
-         "and "
-         "labels that names films by path, file name or SOPInstanceUID.",
-         options={"table": "name of the table; default: a .csv in the folder, where one lies there", **COLUMNS}),
-    Spec("webdataset", "Webdataset tar shards", "image-text", _webdataset, licence=_OWN, reports=_OWN,
-         instructions="Uncompressed .tar shards whose samples hold an image and .txt, .json or .cls.",
-         options={"pattern": "names of the shards; default *.tar", **COLUMNS}),
-    Spec("huggingface", "A Hugging Face set on disk", "image-text", _huggingface, licence=_OWN, reports=_OWN,
-         instructions="The folder of save_to_disk (Arrow), or a folder of Parquet files whose names begin with the "
-         "split.",
-         options=COLUMNS),
-    Spec("tfds", "A prepared tensorflow-datasets set", "image-text", _tfds, licence=_OWN, reports=_OWN,
-         instructions="The TFDS data folder of a set in the array_record format, with --option name=NAME, or the "
-         "folder of one version.",
-         options={"name": "name, name/config or name/config:version",
-                  "splits": "splits and the TFDS expressions that give them, as train=train[:80%];test=train[80%:]; "
-                  "default: by their names", **COLUMNS}),
-)  # fmt: skip
+READERS = {"table": _table, "dicom": _dicom, "webdataset": _webdataset, "huggingface": _huggingface, "tfds": _tfds}
+SPECS = tuple(spec(name, reader) for name, reader in READERS.items())

@@ -13,7 +13,7 @@ from ranjax.core.errors import DataError
 from ranjax.data.images.locations import FileRef
 from ranjax.data.publisher_tables import decode, files_below, find, needed, rows, text
 from ranjax.data.sets.classification_sets import CHEXPERT_CLASSES
-from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, Spec, uncertain_cell
+from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, spec, uncertain_cell
 from ranjax.data.text import openi
 
 _MIMIC_SPLITS = {"train": "train", "validate": "validation", "test": "test"}
@@ -150,13 +150,6 @@ def _padchest_labels(cell: str) -> dict[str, float] | None:
     return {name: PRESENT for name in sorted(plain) if name and not name.startswith("loc ") and name != "nan"}
 
 
-PADCHEST_CLASSES = (
-    "normal", "cardiomegaly", "pleural effusion", "pneumonia", "infiltrates", "atelectasis", "nodule", "pulmonary mass",
-    "consolidation", "pneumothorax", "emphysema", "pulmonary fibrosis", "hiatal hernia", "pleural thickening",
-    "pulmonary edema", "copd signs",
-)  # fmt: skip
-
-
 def _chexpert_plus(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     table = needed(root, "df_chexpert_plus_240401.csv", "df_chexpert_plus_*.csv")
     labels = _chexpert_plus_labels(root)
@@ -196,56 +189,7 @@ def _chexpert_plus_labels(root: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-SPECS = (
-    Spec(
-        "mimic_cxr", "MIMIC-CXR-JPG with MIMIC-CXR reports", "image-text", _mimic, CHEXPERT_CLASSES, "No Finding",
-        ("train", "validation", "test"), "the publisher's",
-        "PhysioNet Credentialed Health Data License 1.5.0 (training in research ethics, signed agreement)",
-        "Johnson et al., MIMIC-CXR-JPG, arXiv 1901.07042; MIMIC-CXR, Scientific Data 2019",
-        "https://physionet.org/content/mimic-cxr-jpg/2.1.0/",
-        "files/p10 to files/p19 with the JPGs, mimic-cxr-2.0.0-metadata.csv.gz, -split.csv.gz and -chexpert.csv.gz "
-        "(2.1.0 "
-        "likewise), and mimic-cxr-reports.zip of MIMIC-CXR, packed or unpacked.",
-        ("Labels come from a rule-based labeller; -1 is 'uncertain'.",
-         "About 9,000 reports hold neither findings nor impression; they are left out and counted."),
-    ),
-    Spec(
-        "iu_xray", "Indiana University chest X-rays (Open-i)", "image-text", _iu_xray, openi.CLASSES, "normal", (),
-        "the publisher's", "CC BY-NC-ND 4.0",
-        "Demner-Fushman et al., Preparing a collection of radiology examinations for distribution and retrieval, "
-        "JAMIA 2016",
-        "https://openi.nlm.nih.gov/faq#collection",
-        "NLMCXR_reports.tgz (packed, or unpacked as ecgen-radiology/) and the PNGs of NLMCXR_png.tgz, unpacked.",
-        ("Two films of a study share a report; views are not named, so lateral films are in.",
-         "XXXX stands where the publisher removed words."),
-    ),
-    Spec(
-        "roco", "ROCO v2", "image-text", _roco, (), "", ("train", "validation", "test"), "captions of figures",
-        "CC BY and CC BY-NC by image; see license_information.csv",
-        "Rueckert et al., ROCOv2: radiology objects in context version 2, Scientific Data 2024",
-        "https://zenodo.org/records/10821435",
-        "train_captions.csv, valid_captions.csv and test_captions.csv, with the images of the three archives, "
-        "unpacked.",
-        ("Figures of papers of every modality; no patients are named, so a patient may be in two splits.",),
-    ),
-    Spec(
-        "padchest", "PadChest", "image-text", _padchest, PADCHEST_CLASSES, "normal", (), "the publisher's, Spanish "
-        "stems",
-        "PadChest Dataset Research Use Agreement",
-        "Bustos et al., PadChest: a large chest x-ray image dataset with multi-label annotated reports, MIA 2020",
-        "https://bimcv.cipf.es/bimcv-projects/padchest/",
-        "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv (or .gz) and the numbered image folders, unpacked.",
-        ("27 % of the labels were set by physicians, the rest by a network trained on them.",
-         "16-bit PNGs of the detector's values: each is stretched from its own least to its greatest value."),
-    ),
-    Spec(
-        "chexpert_plus", "CheXpert Plus", "image-text", _chexpert_plus, CHEXPERT_CLASSES, "No Finding",
-        ("train", "validation"), "the publisher's, de-identified",
-        "Stanford University Dataset Research Use Agreement",
-        "Chambon et al., CheXpert Plus, arXiv 2405.19538", "https://aimi.stanford.edu/datasets/chexpert-plus",
-        "df_chexpert_plus_240401.csv, the PNG chunks unpacked below PNG/, and chexbert_labels/ where labels are "
-        "wanted.",
-        ("Sections are the publisher's own parse.", "Without chexbert_labels there are no labels: see "
-        "--label_reports."),
-    ),
-)  # fmt: skip
+READERS = {
+    "mimic_cxr": _mimic, "iu_xray": _iu_xray, "roco": _roco, "padchest": _padchest, "chexpert_plus": _chexpert_plus,
+}  # fmt: skip
+SPECS = tuple(spec(name, reader) for name, reader in READERS.items())

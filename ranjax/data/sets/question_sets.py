@@ -12,7 +12,7 @@ from pathlib import Path
 from ranjax.core.errors import DataError
 from ranjax.data.images.locations import CellRef, FileRef, Reference, read_table
 from ranjax.data.publisher_tables import inside, load_json, needed
-from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, Spec
+from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, spec
 
 ANSWERS = ("no", "yes")
 
@@ -84,31 +84,4 @@ def _path_vqa(root: Path, options: Options) -> Iterator[Entry | Rejected]:
                 yield _question_entry(f"{file.stem}/{index}", image, question, answer, closed, "yes or no", "", split)
 
 
-SPECS = (
-    Spec(
-        "vqa_rad", "VQA-RAD", "questions", _vqa_rad, ANSWERS, "", ("train", "test"), "question and answer",
-        "CC0 1.0", "Lau et al., A dataset of clinically generated visual questions and answers about radiology images, "
-        "Scientific Data 2018", "https://osf.io/89kps/",
-        "'VQA_RAD Dataset Public.json' and the folder 'VQA_RAD Image Folder'.",
-        ("The same images stand in train and test: the split is by question, which is the publisher's.",
-         "Closed: the column answer_type; some closed answers are neither yes nor no."),
-    ),
-    Spec(
-        "slake", "SLAKE", "questions", _slake, ANSWERS, "", ("train", "validation", "test"), "question and answer",
-        "CC BY 4.0", "Liu et al., SLAKE: a semantically-labeled knowledge-enhanced dataset for medical VQA, ISBI 2021",
-        "https://www.med-vqa.com/slake/", "train.json, validate.json, test.json and the folder imgs/.",
-        ("Closed: the column answer_type.", "English questions by default; --option language=zh or all."),
-        options={"language": "en, zh or all; default en"},
-    ),
-    Spec(
-        "path_vqa", "PathVQA", "questions", _path_vqa, ANSWERS, "", ("train", "validation", "test"),
-        "question and answer", "MIT", "He et al., PathVQA: 30000+ questions for medical visual question answering, "
-        "2020",
-        "https://github.com/UCSD-AI4H/PathVQA",
-        "The Parquet files train-*.parquet, validation-*.parquet and test-*.parquet (the original's pickles are not "
-        "read: "
-        "a pickle can run code).",
-        ("Closed: the answer is yes or no.", "Colour pictures are stored as grey.",
-         "Pictures of books; no patients are named."),
-    ),
-)  # fmt: skip
+SPECS = (spec("vqa_rad", _vqa_rad), spec("slake", _slake), spec("path_vqa", _path_vqa))

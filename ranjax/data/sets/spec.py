@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ranjax.core.errors import ConfigError
+from ranjax.core.files import read_toml
 from ranjax.data.images.locations import Reference
 
 PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
@@ -105,6 +107,23 @@ class Spec:
             raise ConfigError("Spec.kind", self.kind, f"one of {', '.join(KINDS)}")
         if not callable(self.entries):
             raise ConfigError("Spec.entries", self.entries, "a function of a folder and `Options` that yields entries")
+
+
+@functools.cache
+def facts(name: str) -> Mapping[str, Any]:
+    """Return what sets.toml says of a set, by field of `Spec`."""
+    stored = read_toml("ranjax.data.sets", "sets.toml")
+    found = dict(stored[name])
+    if isinstance(found.get("classes"), str):
+        found["classes"] = stored[found["classes"]]["classes"]
+    if found.pop("columns", False):
+        found["options"] = {**found.get("options", {}), **stored["columns"]}
+    return ({"reports": WRITTEN} if found.get("kind") == "classification" else {}) | found
+
+
+def spec(name: str, entries: Callable[[Path, Options], Iterator[Entry | Rejected]], /, **changes: Any) -> Spec:
+    """Return the set that sets.toml describes under `name`, with `changes`; `entries` goes through its files."""
+    return Spec(**{"name": name, "entries": entries, **facts(name), **changes})
 
 
 def uncertain_cell(cell: str) -> float | None:

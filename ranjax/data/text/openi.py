@@ -21,12 +21,7 @@ from ranjax.core.errors import DataError
 ARCHIVE = "torchxrayvision/data/NLMCXR_reports.tgz"
 _MEMBER_LIMIT, _ARCHIVE_LIMIT = 1 << 20, 64 << 20
 
-CLASSES = (
-    "normal", "consolidation", "mass", "nodule", "effusion", "cardiomegaly", "pneumothorax", "oedema", "atelectasis",
-    "emphysema", "fracture", "hernia",
-)  # fmt: skip
-"""Findings that the main MeSH headings are read for."""
-
+# Classes by the main MeSH headings that are read for them.
 _HEADINGS: Mapping[str, str] = {
     "normal": "normal",
     "consolidation": "consolidation",
@@ -50,7 +45,7 @@ _HEADINGS: Mapping[str, str] = {
 
 
 class Finding(NamedTuple):
-    """One MeSH heading as a finding: `kind` of `CLASSES`, side "left", "right", "bilateral" or ""."""
+    """One MeSH heading as a finding: `kind`, a class of the set iu_xray, and side "left", "right", "bilateral" or ""."""
 
     kind: str
     side: str
@@ -83,7 +78,7 @@ class Report(NamedTuple):
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Kinds of `CLASSES`, each once."""
+        """Kinds of the findings, each once."""
         return tuple(dict.fromkeys(finding.kind for finding in self.placed))
 
 
