@@ -111,7 +111,8 @@ def make_step(
         checked_axes = axis_name if axis_name is not None and varies(images, axis_name) else None
 
         def loss_fn(params: Params) -> tuple[Float[Array, ""], dict[str, Array]]:
-            params = params if trainable is None else _stop_gradients(params, trainable)
+            if trainable is not None:
+                params = jax.tree.map(lambda leaf, on: leaf if on else jax.lax.stop_gradient(leaf), params, trainable)
             scale = functions.logit_scale(params)
             if checked_axes is not None and accumulate > 1:
                 # Else the sum over the devices would be taken, and every gradient sent, once for each part.
@@ -175,7 +176,8 @@ class Program:
     def abstract(self, params: Params) -> TrainState:
         """Return shapes, dtypes and shardings of the state, for a checkpoint to be restored into."""
         like = jax.eval_shape(functools.partial(TrainState.create, optimizer=self.optimizer), params)
-        return fsdp.abstract(like, self.mesh, self.specs)
+        placed = fsdp.shardings(self.mesh, self.specs)
+        return jax.tree.map(lambda leaf, how: leaf.update(sharding=how), like, placed)
 
 
 def program(
@@ -226,11 +228,6 @@ def program(
     )
     specs = fsdp.specs(jax.eval_shape(functools.partial(TrainState.create, optimizer=optimizer), params), mesh)
     return Program(data_parallel(step, mesh, state_specs=specs), mesh, optimizer, specs)
-
-
-def _stop_gradients(params: Params, trainable: PyTree[bool]) -> Params:
-    """Return `params`, constant to differentiation where `trainable` is False."""
-    return jax.tree.map(lambda leaf, on: leaf if on else jax.lax.stop_gradient(leaf), params, trainable)
 
 
 def _in_parts(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, ArrayLike, PyTree
+from jaxtyping import Array, PyTree
 
 from ranjax.training.devices import AXIS, MODEL
 
@@ -47,26 +47,13 @@ def specs(tree: PyTree, mesh: Mesh, smallest: int = SMALLEST) -> PyTree:
 
 def place(tree: T, mesh: Mesh, split: PyTree) -> T:
     """Copy `tree` to the devices of `mesh`, split as `specs` returned; no device holds a whole copy on the way."""
-
-    def put(leaf: ArrayLike, how: PartitionSpec) -> Array:
-        # Never an alias of the host's array: the result may be donated while that one lives on.
-        return jax.device_put(np.asarray(leaf), NamedSharding(mesh, how), may_alias=False)
-
-    return jax.tree.map(put, tree, split)
+    # Never an alias of the host's arrays: the result may be donated while those live on.
+    return jax.device_put(jax.tree.map(np.asarray, tree), shardings(mesh, split), may_alias=False)
 
 
 def shardings(mesh: Mesh, split: PyTree) -> PyTree:
     """Return the shardings on `mesh` of what `specs` returned."""
     return jax.tree.map(lambda how: NamedSharding(mesh, how), split)
-
-
-def abstract(tree: T, mesh: Mesh, split: PyTree) -> T:
-    """Return the shapes of `tree` with their shardings, for a checkpoint to be restored into."""
-
-    def made(leaf: jax.ShapeDtypeStruct | Array, how: PartitionSpec) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, how))
-
-    return jax.tree.map(made, tree, split)
 
 
 def whole(tree: T, mesh: Mesh) -> T:
@@ -101,15 +88,10 @@ def gathering(loss_fn: Callable[[T], R], split: PyTree) -> Callable[[T], R]:
 
 def square_sums(tree: PyTree, split: PyTree) -> list[Array]:
     """Return the sum of squares of every (whole) array, f32[], from this device's parts: the same on all devices."""
-
     # By path: an optimizer of some parameters alone leaves gaps in its tree.
     how = dict(jax.tree_util.tree_leaves_with_path(split))
-
-    def one(path: tuple[jax.tree_util.KeyEntry, ...], part: Array) -> Array:
-        total = jnp.sum(jnp.square(part))
-        return total if _axis(how[path]) is None else jax.lax.psum(total, MODEL)
-
-    return [one(*pair) for pair in jax.tree_util.tree_leaves_with_path(tree)]
+    totals = [(how[path], jnp.sum(jnp.square(part))) for path, part in jax.tree_util.tree_leaves_with_path(tree)]
+    return [total if _axis(own) is None else jax.lax.psum(total, MODEL) for own, total in totals]
 
 
 def global_norm(split: PyTree) -> Callable[[PyTree], Array]:

@@ -60,7 +60,7 @@ def train(
     mask_id: int,
     pad_id: int,
     seed: int,
-    settings: MaskedLM | None = None,
+    settings: MaskedLM = MaskedLM(),
     progress: Callable[[int], None] = lambda done: None,
 ) -> TrainedLM:
     """Train a BERT to restore whole hidden words (BERT, Devlin et al. 2019; whole-word masking, always [MASK]).
@@ -79,7 +79,6 @@ def train(
     Raises:
       DataError: no text has a word, or the loss is no longer finite.
     """
-    settings = settings or MaskedLM()
     with_words = np.flatnonzero(words.max(axis=1, initial=-1) >= 0)
     if not len(with_words):
         raise DataError("a masked language model needs texts with words; all of them are empty")
@@ -100,8 +99,25 @@ def train(
     warm = max(1, settings.steps // 10)
     schedule = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warm, max(settings.steps, warm + 1))
     optimizer = plain_promotion(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.01)))
-    step = functools.partial(_step, functions, optimizer, mask_id, settings.share)
-    compiled = jax.jit(step, donate_argnums=(0, 1))
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(
+        params: Params, opt_state: PyTree, batch: tuple[Array, Array, Array], key: Key[Array, ""]
+    ) -> tuple[Params, PyTree, Float[Array, ""]]:
+        tokens, mask, words = batch
+        # One draw a word, so that all pieces of a word are hidden together.
+        drawn = jax.random.uniform(key, words.shape, jnp.float32)
+        hidden = (jnp.take_along_axis(drawn, jnp.maximum(words, 0), axis=1) < settings.share) & (words >= 0)
+        shown = jnp.where(hidden, jnp.int32(mask_id), tokens)
+
+        def loss_fn(params: Params) -> Float[Array, ""]:
+            logits = functions.logits(params, shown, mask)
+            each = optax.softmax_cross_entropy_with_integer_labels(logits, tokens)
+            return jnp.sum(jnp.where(hidden, each, 0.0)) / jnp.maximum(jnp.sum(hidden, dtype=jnp.float32), 1.0)
+
+        loss, grads = jax.value_and_grad(loss_fn)(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
 
     # One compiled step at a time.
     opt_state, losses = optimizer.init(params), []
@@ -109,35 +125,9 @@ def train(
     for number in range(settings.steps):
         rows = with_words[order.integers(0, len(with_words), settings.batch_size)]
         batch = (tokens[rows], mask[rows], words[rows])
-        params, opt_state, loss = compiled(params, opt_state, batch, jax.random.fold_in(key, number + 1))
+        params, opt_state, loss = step(params, opt_state, batch, jax.random.fold_in(key, number + 1))
         losses.append(float(loss))
         if not np.isfinite(losses[-1]):
             raise DataError(f"the masked language model's loss is {losses[-1]} at step {number + 1}")
         progress(number + 1)
     return TrainedLM(functions, jax.device_get(params), losses)
-
-
-def _step(
-    functions: BertFunctions,
-    optimizer: optax.GradientTransformation,
-    mask_id: int,
-    share: float,
-    params: Params,
-    opt_state: PyTree,
-    batch: tuple[Array, Array, Array],
-    key: Key[Array, ""],
-) -> tuple[Params, PyTree, Float[Array, ""]]:
-    tokens, mask, words = batch
-    # One draw a word, so that all pieces of a word are hidden together.
-    drawn = jax.random.uniform(key, words.shape, jnp.float32)
-    hidden = (jnp.take_along_axis(drawn, jnp.maximum(words, 0), axis=1) < share) & (words >= 0)
-    shown = jnp.where(hidden, jnp.int32(mask_id), tokens)
-
-    def loss_fn(params: Params) -> Float[Array, ""]:
-        logits = functions.logits(params, shown, mask)
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, tokens)
-        return jnp.sum(jnp.where(hidden, each, 0.0)) / jnp.maximum(jnp.sum(hidden, dtype=jnp.float32), 1.0)
-
-    loss, grads = jax.value_and_grad(loss_fn)(params)
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state, loss

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,16 +67,9 @@ def matches(request: Request | None, run_id: str) -> bool:
 @contextmanager
 def of_stage(text: str, run_id: str, folder: Path) -> Iterator[None]:
     """Trace the block if `text` asks for this whole stage run; pre-training traces steps, see `of_steps`."""
-    if not matches(parse(text), run_id) or run_id.startswith("pretrain"):
+    asked = matches(parse(text), run_id) and not run_id.startswith("pretrain")
+    with _trace(folder) if asked else nullcontext():
         yield
-        return
-    import jax
-
-    _start(folder)
-    try:
-        yield
-    finally:
-        jax.profiler.stop_trace()
 
 
 @contextmanager
@@ -101,27 +94,20 @@ def of_steps(text: str, run_id: str, folder: Path, start: int, steps: int) -> It
     first, last = request.steps or (min(start + _AFTER + 1, steps), min(start + _AFTER + _STEPS, steps))
     if not start < first <= last <= steps:
         raise ConfigError("profile", text, f"steps from {start + 1} (where this run goes on) to {steps}")
-    running = False
 
     def before(done: int, state: object) -> None:
-        nonlocal running
-        if done + 1 == first and not running:
+        if done + 1 == first:
             jax.block_until_ready(state)
-            _start(folder)
-            running = True
-        elif done == last and running:
+            running.enter_context(_trace(folder))
+        elif done == last:
             jax.block_until_ready(state)
-            jax.profiler.stop_trace()
-            running = False
+            running.close()
 
-    try:
+    with ExitStack() as running:
         yield before
-    finally:
-        if running:
-            jax.profiler.stop_trace()
 
 
-def _start(folder: Path) -> None:
+def _trace(folder: Path) -> AbstractContextManager[None]:
     import jax
 
-    jax.profiler.start_trace(str(folder / FOLDER), create_perfetto_trace=True)
+    return jax.profiler.trace(str(folder / FOLDER), create_perfetto_trace=True)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Traced
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from ranjax.training.devices import batch_axes, make_mesh, replicate, shard_batch
 
@@ -62,7 +62,7 @@ class RowMap:
             self._poll()
             real = min(self.step, count - start)
             index = np.minimum(np.arange(start, start + self.step), count - 1)[self._own]
-            batch = shard_batch(jax.tree.map(lambda x: _take(x, index), rows), self._mesh)  # noqa: B023
+            batch = shard_batch(jax.tree.map(lambda x: x[index], rows), self._mesh)  # noqa: B023
             result = self._compiled(shared, batch)
             yield start + real, jax.tree.map(lambda x: x[:real], _to_host(result))  # noqa: B023
 
@@ -82,7 +82,3 @@ def _to_host(tree: PyTree) -> PyTree:
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(tree, tiled=True)
-
-
-def _take(x: Array | np.ndarray, index: np.ndarray) -> Array | np.ndarray:
-    return x[index] if isinstance(x, jax.Array) else np.asarray(x)[index]
