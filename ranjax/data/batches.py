@@ -75,7 +75,7 @@ class Loader:
         return {**rows, "images": to_float(rows["images"]), "index": index.astype(np.int32)}
 
     def _read(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        records = self._records(index) if self._pool is None else self._records_by_threads(index)
+        records = self._records(index)
         rows = {
             "images": np.stack([record["image"] for record in records]),
             "label": np.array([record["label"] for record in records], np.int32),
@@ -96,14 +96,13 @@ class Loader:
         return rows
 
     def _records(self, index: np.ndarray) -> list[Record]:
-        return [self.source[i] for i in index]
-
-    def _records_by_threads(self, index: np.ndarray) -> list[Record]:
-        """Read a run of rows in each thread: handing over single rows costs more than it evens out."""
         if self._pool is None:
-            return self._records(index)
+            return [self.source[i] for i in index]
+        # A run of rows in each thread: handing over single rows costs more than it evens out.
         parts = np.array_split(np.asarray(index), min(self.threads, len(index)))
-        return [record for part in self._pool.map(self._records, parts) for record in part]
+        return [
+            record for part in self._pool.map(lambda part: [self.source[i] for i in part], parts) for record in part
+        ]
 
     def encode(self, reports: list[str]) -> dict[str, np.ndarray]:
         """Encode reports to tokens i32[B, L] and mask bool[B, L]."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, UInt8, UInt16
@@ -49,20 +49,29 @@ def select(ids: Sequence[str], ratio: float, seed: int) -> Bool[np.ndarray, " id
 
 
 class View(Source):
-    """A source with some of its records changed: `replacements` gives entries by position, made when read.
+    """A source with some of its records changed, when they are read.
 
     Images come as uint16 on the grid of 1/65535, which holds 8-bit pixels and their perturbations exactly as stored.
+
+    Args:
+      source: the pairs.
+      positions: of the records that change.
+      replacement: gives the entries that differ, from a position and the record there.
+      left: ids of selected pairs that stay as they are.
     """
 
-    def __init__(self, source: Source, positions: Collection[int]):
-        self.source, self.changed = source, frozenset(positions)
+    def __init__(
+        self,
+        source: Source,
+        positions: Collection[int],
+        replacement: Callable[[int, Record], Record],
+        left: Sequence[str] = (),
+    ):
+        self.source, self.changed, self.replacement = source, frozenset(positions), replacement
+        self.left = tuple(left)
 
     def __len__(self) -> int:
         return len(self.source)
-
-    def replacement(self, index: int, record: Record) -> Record:
-        """Return the entries of the record at `index` that differ; called for changed positions alone."""
-        raise NotImplementedError
 
     def record(self, index: int) -> Record:
         record = dict(self.source[index])
@@ -80,24 +89,6 @@ class View(Source):
 def widen(image: UInt8[np.ndarray, "..."] | UInt16[np.ndarray, "..."]) -> UInt16[np.ndarray, "..."]:
     """Return uint8 pixels on the 16-bit grid: 257 times the value, exactly."""
     return image.astype(np.uint16) * np.uint16(257) if image.dtype == np.uint8 else image
-
-
-class Mixed(View):
-    """`source` with the selected pairs replaced by their noisy pairs."""
-
-    def __init__(self, source: Source, store: NoisyStore, positions: Collection[int], parts: str):
-        super().__init__(source, positions)
-        self.store, self.parts = store, parts
-
-    def replacement(self, index: int, record: Record) -> Record:
-        noisy_pair = self.store[record["id"]]
-        if not np.array_equal(widen(noisy_pair["clean_image"]), record["image"]):
-            raise DataError(
-                f"The store's noisy pair of {record['id']!r} was crafted from another image than the source's."
-            )
-        image = {"image": noisy_pair["pixels"]}
-        report = {name: noisy_pair[name] for name in ("report", "tokens", "mask")}
-        return {"both": image | report, "image": image, "report": report}[self.parts]
 
 
 def mix(source: Source, store: NoisyStore, ratio: float, seed: int, parts: str = "both") -> Source:
@@ -124,21 +115,21 @@ def mix(source: Source, store: NoisyStore, ratio: float, seed: int, parts: str =
         raise DataError(
             f"The store lacks {len(missing)} of the {len(positions)} noisy pairs of ratio {ratio}, {missing[0]!r} first"
         )
-    return Mixed(source, store, positions, parts)
+
+    def replacement(index: int, record: Record) -> Record:
+        noisy_pair = store[record["id"]]
+        if not np.array_equal(widen(noisy_pair["clean_image"]), record["image"]):
+            raise DataError(
+                f"The store's noisy pair of {record['id']!r} was crafted from another image than the source's."
+            )
+        image = {"image": noisy_pair["pixels"]}
+        report = {name: noisy_pair[name] for name in ("report", "tokens", "mask")}
+        return {"both": image | report, "image": image, "report": report}[parts]
+
+    return View(source, positions, replacement)
 
 
-class Shuffled(View):
-    """`source` with captions moved: position -> position that its caption comes from."""
-
-    def __init__(self, source: Source, origin: Mapping[int, int], left: Sequence[str]):
-        super().__init__(source, origin.keys())
-        self.origin, self.left = dict(origin), tuple(left)
-
-    def replacement(self, index: int, record: Record) -> Record:
-        return {"report": self.source.meta(self.origin[index])["report"]}
-
-
-def caption_shuffle(source: Source, selected: Iterable[str], seed: int) -> Shuffled:
+def caption_shuffle(source: Source, selected: Iterable[str], seed: int) -> View:
     """Swap the captions of the selected pairs among themselves; none keeps a caption with its own wording.
 
     The selected are put in a keyed order in which equal captions stand together, and captions move on by the size of
@@ -161,29 +152,10 @@ def caption_shuffle(source: Source, selected: Iterable[str], seed: int) -> Shuff
     order = [identity for group in groups.values() for identity in group]
     step = max((len(group) for group in groups.values()), default=0)
     origin = {places[i]: places[order[(n + step) % len(order)]] for n, i in enumerate(order)}
-    return Shuffled(source, origin, left)
+    return View(source, origin, lambda index, record: {"report": source.meta(origin[index])["report"]}, left)
 
 
-class Signed(View):
-    """`source` with a random-sign perturbation of the selected images."""
-
-    def __init__(self, source: Source, positions: Collection[int], seed: int, epsilon: float | Mapping[str, float]):
-        super().__init__(source, positions)
-        self.seed, self.epsilon = seed, epsilon
-
-    def replacement(self, index: int, record: Record) -> Record:
-        epsilon = self.epsilon[record["id"]] if isinstance(self.epsilon, Mapping) else self.epsilon
-        size = math.floor(epsilon * GRID + 1e-6)
-        key = int.from_bytes(keyed_hash(self.seed, "gaussian", record["id"]), "little")
-        draws = np.random.Generator(np.random.Philox(key=key)).standard_normal(record["image"].shape)
-        image = record["image"].astype(np.int64)
-        delta = np.where(draws < 0, -size, size)
-        # A step that would leave the box is taken the other way: clipping it would shrink the norm.
-        outside = (image + delta < 0) | (image + delta > GRID)
-        return {"image": np.clip(image + np.where(outside, -delta, delta), 0, GRID).astype(np.uint16)}
-
-
-def gaussian(source: Source, selected: Iterable[str], seed: int, epsilon: float | Mapping[str, float]) -> Signed:
+def gaussian(source: Source, selected: Iterable[str], seed: int, epsilon: float | Mapping[str, float]) -> View:
     """Add the signs of Gaussian noise to the selected images: the norm of an Linf attack without its direction.
 
     Args:
@@ -195,7 +167,19 @@ def gaussian(source: Source, selected: Iterable[str], seed: int, epsilon: float 
     values = epsilon.values() if isinstance(epsilon, Mapping) else [epsilon]
     if any(not 0.0 <= value <= 0.5 for value in values):
         raise ConfigError("noise.image_epsilon", epsilon, "from 0 to 0.5 (beyond, both signs could leave the box)")
-    return Signed(source, list(_places(source, selected).values()), seed, epsilon)
+
+    def replacement(index: int, record: Record) -> Record:
+        own = epsilon[record["id"]] if isinstance(epsilon, Mapping) else epsilon
+        size = math.floor(own * GRID + 1e-6)
+        key = int.from_bytes(keyed_hash(seed, "gaussian", record["id"]), "little")
+        draws = np.random.Generator(np.random.Philox(key=key)).standard_normal(record["image"].shape)
+        image = record["image"].astype(np.int64)
+        delta = np.where(draws < 0, -size, size)
+        # A step that would leave the box is taken the other way: clipping it would shrink the norm.
+        outside = (image + delta < 0) | (image + delta > GRID)
+        return {"image": np.clip(image + np.where(outside, -delta, delta), 0, GRID).astype(np.uint16)}
+
+    return View(source, list(_places(source, selected).values()), replacement)
 
 
 def _places(source: Source, selected: Iterable[str]) -> dict[str, int]:

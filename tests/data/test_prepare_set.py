@@ -19,7 +19,7 @@ from ranjax.core.errors import ConfigError, DataError
 from ranjax.data import set_page as audit
 from ranjax.data.images import decode, duplicates
 from ranjax.data.images.loading import load
-from ranjax.data.images.locations import FileRef, ZipRef
+from ranjax.data.images.locations import FileRef
 from ranjax.data.prepared import open_prepared
 from ranjax.data.set_writing import SHEET, prepare_set
 
@@ -255,18 +255,7 @@ def test_ranges_warn_of_masks_and_darkness():
     assert len(found["warnings"]) == 2
 
 
-def test_zip_bombs_and_absent_members_are_refused(tmp_path, monkeypatch):
-    import zipfile
-
-    from ranjax.data.images import loading as pixels
-
-    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("big.png", b"\0" * 1_000_000)
-    monkeypatch.setattr(pixels, "MEMBER_LIMIT", 100_000)
-    with pytest.raises(DataError, match="over the limit"):
-        load(ZipRef(str(tmp_path / "a.zip"), "big.png"))
-    with pytest.raises(DataError, match="no such member"):
-        load(ZipRef(str(tmp_path / "a.zip"), "none.png"))
+def test_an_absent_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         load(FileRef(str(tmp_path / "none.png")))
 

@@ -1,13 +1,13 @@
 """Images to small PNGs over all cores, in parts that survive an interruption.
 
-Rows are cut into parts of fixed size. A part is a file: one line of JSON with an outcome per row, then the PNGs end to
-end; it is written whole or not at all. A second start reads the parts that are there and makes the others, so the
-outcome depends neither on the number of workers nor on where the first start was cut off.
+Rows are cut into parts of fixed size. A part is a Parquet file with an outcome per row; it is written whole or not at
+all. A second start reads the parts that are there and makes the others, so the outcome depends neither on the number
+of workers nor on where the first start was cut off.
 """
 
 from __future__ import annotations
 
-import json
+import io
 import multiprocessing
 import os
 import signal
@@ -144,30 +144,23 @@ def outcomes(folder: Path, first: int, last: int) -> Iterator[Outcome]:
 
 def read_part(path: Path) -> list[Outcome]:
     """Return the outcomes of one part. Raises DataError for a file that is no part."""
-    head, _, body = path.read_bytes().partition(b"\n")
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
     try:
-        rows = json.loads(head)
-    except ValueError as error:
+        return [Outcome(**row) for row in parquet.read_table(pa.BufferReader(path.read_bytes())).to_pylist()]
+    except pa.ArrowInvalid as error:
         raise DataError(f"{path} is damaged; remove it and run again") from error
-    if sum(row["bytes"] for row in rows) != len(body):
-        raise DataError(f"{path} is damaged; remove it and run again")
-    found, place = [], 0
-    for row in rows:
-        length = row.pop("bytes")
-        row["image_hash"] = bytes.fromhex(row["image_hash"])
-        found.append(Outcome(body[place : place + length], **row))
-        place += length
-    return found
 
 
 def _make_part(references: Sequence[Reference], size: int, mode: str, path: Path) -> None:
-    found = [decode(reference, size, mode) for reference in references]
-    rows = []
-    for outcome in found:
-        row = outcome._asdict()
-        row["bytes"] = len(row.pop("png"))
-        rows.append(row | {"image_hash": outcome.image_hash.hex()})
-    files.write_bytes(path, json.dumps(rows).encode() + b"\n" + b"".join(outcome.png for outcome in found))
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    table = pa.Table.from_pylist([decode(reference, size, mode)._asdict() for reference in references])
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer, compression="none", write_statistics=False)
+    files.write_bytes(path, buffer.getvalue())
 
 
 def _part(folder: Path, start: int) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,6 @@ from ranjax.data.images.locations import (
     RecordRef,
     Reference,
     SliceRef,
-    ZipRef,
     load_arrays,
     open_records,
     read_table,
@@ -46,12 +43,12 @@ def load(reference: Reference) -> Loaded:
       DataError: absent, empty, unreadable, beyond the limits, or of one constant grey; the message says which.
     """
     if isinstance(reference, ArrayRef):
-        array = _arrays(reference.path)[reference.name][reference.index]
+        array = load_arrays(reference.path, "_images")[reference.name][reference.index]
         if array.dtype != np.uint8:
             raise DataError(f"the array holds {array.dtype}, not uint8")
         return _described(Image.fromarray(np.ascontiguousarray(array)))
-    data = _record(reference) if isinstance(reference, RecordRef) else _bytes(reference)
-    if _is_dicom(data):
+    data = _bytes(reference)
+    if data[128:132] == b"DICM":
         picture, header = dicom.read_dicom(data)
         refuse_constant(picture)
         low, high = np.asarray(picture.getextrema(), np.float64)
@@ -75,14 +72,14 @@ def _described(image: Image.Image, invert: bool = False) -> Loaded:
     return Loaded(picture, mode, size, float(bounds.min()), float(bounds.max()))
 
 
-def _bytes(reference: FileRef | SliceRef | ZipRef | CellRef) -> bytes:
+def _bytes(reference: FileRef | SliceRef | CellRef | RecordRef) -> bytes:
+    if isinstance(reference, RecordRef):
+        return open_records(reference.path, reference.split, reference.name)[reference.index][reference.name]
     path = Path(reference.path)
     if not path.is_file():
         raise DataError("the image file does not exist")
     if isinstance(reference, CellRef):
         return _cell(reference)
-    if isinstance(reference, ZipRef):
-        return _zip_member(reference)
     if isinstance(reference, SliceRef):
         with path.open("rb") as file:
             file.seek(reference.offset)
@@ -96,22 +93,6 @@ def _bytes(reference: FileRef | SliceRef | ZipRef | CellRef) -> bytes:
     return data
 
 
-def _zip_member(reference: ZipRef) -> bytes:
-    with zipfile.ZipFile(reference.path) as archive:
-        try:
-            info = archive.getinfo(reference.member)
-        except KeyError as error:
-            raise DataError("the archive has no such member") from error
-        if info.file_size > MEMBER_LIMIT:
-            raise DataError(f"the archive member unpacks to {info.file_size / 1e6:.0f} MB, over the limit")
-        # The stated size may lie: no more is unpacked than the limit allows.
-        with archive.open(info) as file:
-            data = file.read(MEMBER_LIMIT + 1)
-    if len(data) > MEMBER_LIMIT:
-        raise DataError("the archive member unpacks to more than it states")
-    return data
-
-
 def _cell(reference: CellRef) -> bytes:
     value: object = read_table(reference.path).column(reference.name)[reference.index].as_py()
     if isinstance(value, dict):
@@ -121,10 +102,6 @@ def _cell(reference: CellRef) -> bytes:
     return value
 
 
-def _record(reference: RecordRef) -> bytes:
-    return open_records(reference.path, reference.split, reference.name)[reference.index][reference.name]
-
-
 def _beside(table: str, name: str | None) -> bytes | None:
     """Read a picture that a table names by path, but only one below the table's own folder."""
     if not name:
@@ -132,12 +109,3 @@ def _beside(table: str, name: str | None) -> bytes | None:
     root = Path(table).resolve().parent
     path = (root / name).resolve()
     return path.read_bytes() if path.is_relative_to(root) and path.is_file() else None
-
-
-@functools.lru_cache(maxsize=1)
-def _arrays(path: str) -> dict[str, np.ndarray]:
-    return load_arrays(path, "_images")
-
-
-def _is_dicom(data: bytes) -> bool:
-    return data[128:132] == b"DICM"

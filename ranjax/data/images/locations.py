@@ -1,6 +1,6 @@
 """Where an image lies, in a form that worker processes can be sent; `loading.load` reads it.
 
-An image is a file, a DICOM file, a member of a tar or zip archive, a row of an .npz array, or a cell of an Arrow or
+An image is a file, a DICOM file, a member of a tar archive, a row of an .npz array, or a cell of an Arrow or
 Parquet table.
 """
 
@@ -41,14 +41,6 @@ class SliceRef:
 
 
 @dataclasses.dataclass(frozen=True)
-class ZipRef:
-    """A member of a zip archive."""
-
-    path: str
-    member: str
-
-
-@dataclasses.dataclass(frozen=True)
 class ArrayRef:
     """Row `index` of array `name` in an .npz file."""
 
@@ -76,7 +68,7 @@ class RecordRef:
     index: int
 
 
-Reference = FileRef | SliceRef | ZipRef | ArrayRef | CellRef | RecordRef
+Reference = FileRef | SliceRef | ArrayRef | CellRef | RecordRef
 
 
 def size_of(reference: Reference) -> int:
@@ -149,6 +141,7 @@ def read_table(path: str) -> Any:
         raise DataError(f"{path} is no Arrow or Parquet table: {str(error)[:200]}") from error
 
 
+@functools.lru_cache(maxsize=2)
 def load_arrays(path: str, ending: str) -> dict[str, np.ndarray]:
     """Return the arrays of an .npz file whose names end with `ending`.
 

@@ -7,42 +7,18 @@
 One real patient, simulated lesions, no clinical claim: see `DATA_CARD`.
 """
 
-from ranjax.data.radiographs.data_card import DATA_CARD
-from ranjax.data.radiographs.findings import (
-    CLASSES,
-    IN_DOMAIN,
-    KINDS,
-    OUT_OF_DOMAIN,
-    Acquisition,
-    Body,
-    Case,
-    Finding,
-    Technique,
-    label,
-    labels,
-)
-from ranjax.data.radiographs.grammar import LABEL_WORDS, PROMPTS, write_prompts, write_report
-from ranjax.data.radiographs.render import lesion_masks, render_cases
-from ranjax.data.radiographs.sampling import sample_cases
+from ranjax.core import lazy
 
-__all__ = [
-    "CLASSES",
-    "DATA_CARD",
-    "IN_DOMAIN",
-    "KINDS",
-    "LABEL_WORDS",
-    "OUT_OF_DOMAIN",
-    "PROMPTS",
-    "Acquisition",
-    "Body",
-    "Case",
-    "Finding",
-    "Technique",
-    "label",
-    "labels",
-    "lesion_masks",
-    "render_cases",
-    "sample_cases",
-    "write_prompts",
-    "write_report",
-]
+__getattr__, __dir__, __all__ = lazy.exports(
+    __name__,
+    {
+        "data_card": ("DATA_CARD",),
+        "findings": (
+            *("CLASSES", "IN_DOMAIN", "KINDS", "OUT_OF_DOMAIN", "label", "labels"),
+            *("Acquisition", "Body", "Case", "Finding", "Technique"),
+        ),
+        "grammar": ("LABEL_WORDS", "PROMPTS", "write_prompts", "write_report"),
+        "render": ("lesion_masks", "render_cases"),
+        "sampling": ("sample_cases",),
+    },
+)

@@ -10,17 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-CLASSES: tuple[str, ...] = (
-    "normal",
-    "consolidation",
-    "mass",
-    "effusion",
-    "cardiomegaly",
-    "pneumothorax",
-    "oedema",
-    "atelectasis",
-)
-KINDS = CLASSES[1:]
+KINDS = ("consolidation", "mass", "effusion", "cardiomegaly", "pneumothorax", "oedema", "atelectasis")
+CLASSES: tuple[str, ...] = ("normal", *KINDS)
 SIDES = ("right", "left", "bilateral", "midline")
 SEVERITIES = ("mild", "moderate", "severe")
 LOBES = {"right": ("upper", "middle", "lower"), "left": ("upper", "lower")}

@@ -58,8 +58,8 @@ def film_coordinates(p: Parameters, size: int) -> tuple[Float[Array, "{size} {si
     right = (jnp.arange(size, dtype=jnp.float32) + 0.5) * pixel - 0.5 * FILM_MM
     u, v = right[None, :], -right[:, None]
     cosine, sine = jnp.cos(p["roll"]), jnp.sin(p["roll"])
-    x = (u * cosine - v * sine) / p["zoom"] + p["offset"][0]
-    z = (u * sine + v * cosine) / p["zoom"] + p["offset"][1]
+    x = (u * cosine - v * sine) / p["zoom"] + p["shift"][0]
+    z = (u * sine + v * cosine) / p["zoom"] + p["shift"][1]
     return warp(p, x / p["width"], z / p["height"] + _CENTRE_Z)
 
 

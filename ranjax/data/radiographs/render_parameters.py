@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ranjax.core.errors import DataError
-from ranjax.data.radiographs.findings import DEVICES, SEVERITIES, Case, Finding
+from ranjax.data.radiographs.findings import DEVICES, SEVERITIES, Body, Case, Finding, Technique
 from ranjax.data.radiographs.volume import LOBE_NAMES, Grid
 
 _SIDES = ("right", "left")
@@ -23,7 +25,7 @@ def pack(cases: Sequence[Case], grid: Grid) -> dict[str, np.ndarray]:
     return {name: np.stack([np.asarray(row[name], np.float32) for row in rows]) for name in rows[0]}
 
 
-def case_parameters(case: Case, grid: Grid) -> dict[str, object]:
+def case_parameters(case: Case, grid: Grid) -> dict[str, Any]:
     """Return the numbers of one case (see `pack`)."""
     p = _body(case, grid) | _technique(case) | _healthy()
     for finding in case.findings:
@@ -33,21 +35,16 @@ def case_parameters(case: Case, grid: Grid) -> dict[str, object]:
     return p
 
 
-def _body(case: Case, grid: Grid) -> dict[str, object]:
-    body = case.body
-    return {
-        "width": body.width,
-        "height": body.height,
-        "wall": body.wall,
-        "breast": body.breast_cm,
-        "heart": body.heart_mm,
+def _numbers(stated: Body | Technique) -> dict[str, Any]:
+    """Return the fields by their names without units."""
+    return {re.sub("_(mm|cm|deg)$", "", name): value for name, value in vars(stated).items()}
+
+
+def _body(case: Case, grid: Grid) -> dict[str, Any]:
+    return _numbers(case.body) | {
         # The scan was taken at a shallower breath than radiographs are.
-        "domes": np.array(body.domes_mm) + _SCANNED_DOMES_MM,
-        "vessels": body.vessels,
-        "bone": body.bone,
-        "scoliosis": body.scoliosis_mm,
-        "bends": np.array(body.bends),
-        "devices": np.array([name in body.devices for name in DEVICES]),
+        "domes": np.array(case.body.domes_mm) + _SCANNED_DOMES_MM,
+        "devices": np.array([name in case.body.devices for name in DEVICES]),
         "shift_mediastinum": 0.0,
         "base": np.array(grid.base_mm),
         "apex": np.array(grid.apex_mm),
@@ -55,19 +52,12 @@ def _body(case: Case, grid: Grid) -> dict[str, object]:
     }
 
 
-def _technique(case: Case) -> dict[str, object]:
+def _technique(case: Case) -> dict[str, Any]:
     technique = case.technique
-    return {
+    return _numbers(technique) | {
         "yaw": math.tan(math.radians(technique.yaw_deg)),
         "pitch": math.tan(math.radians(technique.pitch_deg)),
         "roll": math.radians(technique.roll_deg),
-        "offset": np.array(technique.shift_mm),
-        "zoom": technique.zoom,
-        "exposure": technique.exposure,
-        "contrast": technique.contrast,
-        "noise": technique.noise,
-        "blur": technique.blur_mm,
-        "shutters": np.array(technique.shutters_mm),
     }
 
 

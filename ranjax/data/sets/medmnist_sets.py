@@ -23,11 +23,6 @@ FLAVOURS: Mapping[str, Mapping[str, Any]] = read_toml("ranjax.data.sets", "medmn
 """By set: class names in the order of its numbers, and the published MD5 of each size."""
 
 
-@functools.lru_cache(maxsize=1)
-def _labels(path: str) -> dict[str, np.ndarray]:
-    return load_arrays(path, "_labels")
-
-
 def _entries(name: str, root: Path, options: Options) -> Iterator[Entry | Rejected]:
     size = options.values.get("size", "")
     names = {"28": f"{name}.npz", **{str(n): f"{name}_{n}.npz" for n in reversed(SIZES[1:])}}
@@ -35,7 +30,7 @@ def _entries(name: str, root: Path, options: Options) -> Iterator[Entry | Reject
         raise ConfigError("option size", size, f"one of {', '.join(map(str, SIZES))}")
     file = needed(root, *([names[size]] if size else names.values()))
     classes = FLAVOURS[name]["classes"]
-    labels = _labels(str(file))
+    labels = load_arrays(str(file), "_labels")
     for split, own in (("train", "train"), ("validation", "val"), ("test", "test")):
         if f"{own}_labels" not in labels:
             raise DataError(f"{file} holds no array {own}_labels; it holds {', '.join(labels) or 'no labels'}.")
@@ -61,7 +56,7 @@ def _corrupted(name: str, root: Path, options: Options) -> Iterator[Entry | Reje
     for corruption, file in files.items():
         if wanted and corruption != wanted:
             continue
-        labels = _labels(str(file)).get("test_labels")
+        labels = load_arrays(str(file), "_labels").get("test_labels")
         if labels is None or len(labels) % len(SEVERITIES):
             raise DataError(f"{file} does not hold test_labels of five severities, one after the other.")
         each = len(labels) // len(SEVERITIES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -44,44 +44,38 @@ def check_fits(
         tower does not pool at, one that is the begin token as well, or a padding token of another model.
     """
 
-    def refuse(expected: str) -> None:
-        raise ConfigError(key, value or f"a tokenizer of {tokenizer.vocab_size} tokens", expected)
-
-    # The same tokenizer, or at least one of the same size.
-    if recorded and recorded != tokenizer.fingerprint:
-        refuse(
-            f"the tokenizer that the checkpoint was written with (id {recorded}; this one's is {tokenizer.fingerprint})"
-        )
-    if tokenizer.vocab_size > rows:
-        refuse(
-            f"the tokenizer of the checkpoint: it has at most the {rows} rows of the token table, this one has "
-            f"{tokenizer.vocab_size} tokens"
-        )
-    if rows - tokenizer.vocab_size >= PADDED_ROWS:
-        refuse(
-            f"the tokenizer of the checkpoint: its token table has {rows} rows, this one {tokenizer.vocab_size} tokens"
-        )
-    # Where the tower begins a text, and where it reads one.
-    if begins and tokenizer.bos_id is None:
-        refuse("the tokenizer of the checkpoint: this one begins a text with no token of its own")
-    if pools:
-        if tokenizer.eos_id == tokenizer.bos_id:
-            refuse(
-                "a tokenizer whose end token is not its begin token: the tower would read every text at its beginning"
-            )
-        if pools == "eos" and tokenizer.eos_id != eos_id:
-            refuse(f"the tokenizer of the checkpoint (its end token is {eos_id}, this one's {tokenizer.eos_id})")
-        if pools == "highest_id" and tokenizer.eos_id != tokenizer.vocab_size - 1:
-            refuse(
-                "a tokenizer whose end token has the largest id, at which the tower pools; here it is "
-                f"{tokenizer.eos_id} of 0 to {tokenizer.vocab_size - 1}"
-            )
-        _check_frame(tokenizer, refuse)
-    # How texts are filled up.
-    if pad_id is not None and tokenizer.pad_id != pad_id:
-        confused = " (it is its end token: name pad_token in tokenizer_config.json)"
-        what = confused if tokenizer.pad_id == tokenizer.eos_id else ""
-        refuse(f"a tokenizer that pads with {pad_id}, as the checkpoint's; this one pads with {tokenizer.pad_id}{what}")
+    size, eos, pad, theirs = tokenizer.vocab_size, tokenizer.eos_id, tokenizer.pad_id, "the tokenizer of the checkpoint"
+    misplaced = _misplaced_end(tokenizer) if pools else []
+    confused = " (it is its end token: name pad_token in tokenizer_config.json)" if pad == eos else ""
+    faults = (
+        # The same tokenizer, or at least one of the same size.
+        (
+            recorded not in ("", tokenizer.fingerprint),
+            f"the tokenizer that the checkpoint was written with (id {recorded}; this one's is {tokenizer.fingerprint})",
+        ),
+        (size > rows, f"{theirs}: it has at most the {rows} rows of the token table, this one has {size} tokens"),
+        (rows - size >= PADDED_ROWS, f"{theirs}: its token table has {rows} rows, this one {size} tokens"),
+        # Where the tower begins a text, and where it reads one.
+        (begins and tokenizer.bos_id is None, f"{theirs}: this one begins a text with no token of its own"),
+        (
+            pools and eos == tokenizer.bos_id,
+            "a tokenizer whose end token is not its begin token: the tower would read every text at its beginning",
+        ),
+        (pools == "eos" and eos != eos_id, f"{theirs} (its end token is {eos_id}, this one's {eos})"),
+        (
+            pools == "highest_id" and eos != size - 1,
+            f"a tokenizer whose end token has the largest id, at which the tower pools; here it is {eos} of 0 to {size - 1}",
+        ),
+        (misplaced, f"a tokenizer that puts its end token {eos} at the end of a text alone; it gives {misplaced}"),
+        # How texts are filled up.
+        (
+            pad_id not in (None, pad),
+            f"a tokenizer that pads with {pad_id}, as the checkpoint's; this one pads with {pad}{confused}",
+        ),
+    )
+    for wrong, expected in faults:
+        if wrong:
+            raise ConfigError(key, value or f"a tokenizer of {size} tokens", expected)
 
 
 def check_ends(
@@ -111,13 +105,11 @@ def check_ends(
         )
 
 
-def _check_frame(tokenizer: Tokenizer, refuse: Callable[[str], None]) -> None:
-    """Check that the first end token of a text is its last token, for a short text and for one that is cut."""
+def _misplaced_end(tokenizer: Tokenizer) -> list[int]:
+    """Return the tokens of a short text, or of one that is cut, whose first end token is not its last token."""
     for text in ("a", "a " * 64):
         row = tokenizer.encode([text], 8)
         length = int(row.mask[0].sum())
         if int(np.argmax(row.ids[0] == tokenizer.eos_id)) != length - 1:
-            shown = row.ids[0, :length].tolist()
-            refuse(
-                f"a tokenizer that puts its end token {tokenizer.eos_id} at the end of a text alone; it gives {shown}"
-            )
+            return row.ids[0, :length].tolist()
+    return []
