@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 from ranjax.core.errors import DataError
 from ranjax.core.types import Params
 from ranjax.methods import selection
-from ranjax.methods.head_inputs import Examples
+from ranjax.methods.head_inputs import Examples, check_classes
+from ranjax.methods.head_training import FittedHeads
 from ranjax.methods.method_settings import Fit
 from ranjax.methods.table import Method
 
@@ -48,16 +49,17 @@ def fit(
     classes: int,
     seeds: Sequence[int],
     shared: Fit,
-) -> tuple[Params, Float[np.ndarray, " seeds"]]:
-    """Fit a method by its own `fit`, and score each seed on the validation split.
+) -> FittedHeads:
+    """Fit a method by its own `fit`, and score each seed on the validation split, as one epoch of one method.
 
-    Returns:
-      (variables with a leading axis of seeds, f32[S]: the validation metric; the mean of clean and attacked where the
-      method needs attacked features; -inf where a logit is not finite).
+    The history is the validation metric: the mean of clean and attacked where the method needs attacked features, -inf
+    where a logit is not finite.
 
     Raises:
-      DataError: `fit` returned no nested dict of arrays with a leading axis of seeds, or `predict` no logits [N, C].
+      DataError: `fit` returned no nested dict of arrays with a leading axis of seeds, or `predict` no logits [N, C]; a
+        class that training cannot learn.
     """
+    notes = check_classes(train.labels, validation.labels, classes, shared.multi_label)
     assert method.fit is not None
     assert method.predict is not None
     variables = method.fit(train, validation, settings, classes=classes, seeds=list(seeds), shared=shared)
@@ -65,13 +67,16 @@ def fit(
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), variables)
     head = OwnHead(method.predict, int(np.shape(train.features)[-1]), classes)
     check_predict(method.name, head, jax.tree.map(lambda leaf: leaf[0], variables))
-    sides = [validation.features] + ([validation.attacked] if "attacked" in method.needs else [])
+    sides = [validation.features, *([validation.attacked] if "attacked" in method.needs else [])]
     labels = jnp.asarray(validation.labels, jnp.float32 if shared.multi_label else jnp.int32)
     scores = []
     for side in sides:
         logits = jax.vmap(method.predict, in_axes=(0, None))(variables, jnp.asarray(side, jnp.float32))
         scores.append([selection.score(shared.metric, found, labels, shared.multi_label) for found in logits])
-    return variables, np.mean(np.asarray(scores, np.float32), axis=0)
+    history = np.mean(np.asarray(scores, np.float32), axis=0)[None, :, None]
+    chosen = np.where(np.isfinite(history[..., 0]), 0, -1)
+    variables = {"params": jax.tree.map(lambda leaf: leaf[None], variables), "stats": {}}
+    return FittedHeads(head, variables, history, history, None, chosen, {}, notes)
 
 
 def check_predict(name: str, head: OwnHead, variables: Params) -> None:

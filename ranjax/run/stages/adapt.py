@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
 from ranjax.attacks import losses, pgd
 from ranjax.core import files
@@ -18,7 +18,6 @@ from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.pixels import as_float
 from ranjax.core.settings import DataclassInstance, read
 from ranjax.core.types import Params
-from ranjax.evaluation import zero_shot
 from ranjax.evaluation.questions import BOTH
 from ranjax.methods import own_head, search
 from ranjax.methods.head_inputs import Examples, check_classes
@@ -32,7 +31,7 @@ from ranjax.run.context import Context
 from ranjax.run.schema.adapt_keys import Adapt
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import labels
-from ranjax.run.stages.adapt_outputs import FILE
+from ranjax.run.stages.adapt_outputs import FILE, flat
 from ranjax.training import devices, hosts, metrics_log
 from ranjax.training.progress import Progress
 
@@ -85,7 +84,7 @@ def run(context: Context) -> dict[str, object]:
                 taps = input_filter.gaussian(config.adapt.filter)
                 stacked = jax.tree.map(lambda x: np.stack([x] * config.adapt.seeds), taps)
                 variables = {**variables, "encoder": {input_filter.NAME: stacked}}
-            tensors |= _flat(variables, name)
+            tensors |= flat({name: variables})
             summary[name] = facts
             lines += [json.dumps({"method": name, "epoch": epoch, **row}) for epoch, row in enumerate(curves, start=1)]
 
@@ -102,7 +101,7 @@ def run(context: Context) -> dict[str, object]:
         examples[Features()] = _examples(context, functions, params, without, False)
     for name in methods:
         if name in towers:
-            summary[name] = _tune(context, name, settings[name], train, validation, examples[Features()])
+            summary[name] = _tune(context, name, settings[name], splits, examples[Features()])
         summary.setdefault(name, {"trained": 0})
     width = int(functions.config.embed_dim)
     chosen = {"examples": len(train.ids), "shots": config.adapt.shots, "share": config.adapt.share}
@@ -129,48 +128,30 @@ def _check_questions(methods: Mapping[str, Features], data: common.Data) -> None
         raise DataError("the labelled split asks questions about its images, the validation split does not")
 
 
-class _FittedGroup(NamedTuple):
-    """Heads of several settings: `variables` of each, `history` and `chosen` [settings, seeds, ...], curves of each."""
-
-    variables: list[Params]
-    history: np.ndarray
-    chosen: np.ndarray
-    curves: list[dict[str, np.ndarray]]
-    notes: tuple[str, ...]
-
-
-def _fit_group(
-    context: Context, methods: Sequence[tuple[str, object]], examples: Mapping[str, Examples]
-) -> _FittedGroup:
-    """Fit heads by their own `fit`, or those of `HeadTraining` together as one program."""
-    config, classes = context.config.adapt, len(common.data(context).classes)
-    train, validation = examples["adapt"], examples["validation"]
-    shared, seeds = fit_of(config), range(config.seeds)
-    together = [settings for _, settings in methods if isinstance(settings, HeadTraining)]
-    if together:
-        fitted = fit_heads(
-            together,
-            train,
-            validation,
-            classes=classes,
-            seeds=seeds,
-            settings=shared,
-            mesh=devices.local_mesh(context.mesh),
-            keep_diverged=True,
-        )
-        terms = {"validation": fitted.history, **fitted.losses}
-        curves = [{term: values[i] for term, values in terms.items()} for i in range(len(methods))]
-        variables = [fitted.select(i) for i in range(len(methods))]
-        return _FittedGroup(variables, fitted.history, fitted.chosen, curves, fitted.notes)
-    notes = check_classes(train.labels, validation.labels, classes, shared.multi_label)
-    found = [
-        own_head.fit(METHODS[name], settings, train, validation, classes=classes, seeds=seeds, shared=shared)
-        for name, settings in methods
-    ]
-    history = np.stack([score for _, score in found])[..., None]
-    curves = [{"validation": scores} for scores in history]
-    variables = [{"params": params, "stats": {}} for params, _ in found]
-    return _FittedGroup(variables, history, np.where(np.isfinite(history[..., 0]), 0, -1), curves, notes)
+def _choose(
+    context: Context,
+    name: str,
+    settings: DataclassInstance,
+    scores: Float[np.ndarray, "points seeds"],
+    notes: Sequence[str],
+    attacked: bool,
+) -> tuple[int, dict[str, Any]]:
+    """Return the point of the search grid that validates best, by its place, and the facts of its fits."""
+    config = context.config.adapt
+    points, means = search.grid(config.search_rates, config.search_strengths), scores.mean(axis=-1)
+    taken, diverged = int(means.argmax()), search.divergence_notes(name, points, means)
+    sides = "clean and attacked" if attacked else "clean"
+    context.say(f"  {name}: {sides} validation {config.metric} {means[taken]:.3f} over {scores.shape[1]} seeds")
+    for note in diverged:
+        context.say(f"  {note}")
+    facts: dict[str, Any] = {
+        "settings": dataclasses.asdict(search.varied(settings, points[taken])),
+        "validation": scores[taken].tolist(),
+        "notes": [*notes, *diverged],
+    }
+    if len(points) > 1:
+        facts["search"] = search.search_record(points, means, taken)
+    return taken, facts
 
 
 def _fit(
@@ -180,67 +161,56 @@ def _fit(
 
     Curves are by epoch: the validation figure and every term of the loss, as means over the seeds.
     """
-    config = context.config.adapt
+    config, classes = context.config.adapt, len(common.data(context).classes)
     points = search.grid(config.search_rates, config.search_strengths)
     every = [(name, search.varied(settings, point)) for name, settings in methods.items() for point in points]
-    fitted = _fit_group(context, every, examples)
-    best = fitted.history.max(axis=-1).reshape(len(methods), len(points), config.seeds)
-    for number, (name, first) in enumerate(methods.items()):
-        scores = best[number].mean(axis=-1)
-        if not np.isfinite(scores).any():
+    splits, shared, seeds = (examples["adapt"], examples["validation"]), fit_of(config), range(config.seeds)
+
+    # Heads of `HeadTraining` are fitted together as one program, others each by their own `fit`.
+    together = [settings for _, settings in every if isinstance(settings, HeadTraining)]
+    if together:
+        mesh = devices.local_mesh(context.mesh)
+        group = fit_heads(
+            together, *splits, classes=classes, seeds=seeds, settings=shared, mesh=mesh, keep_diverged=True
+        )
+        fitted = [(group, index) for index in range(len(every))]
+    else:
+        fitted = [
+            (own_head.fit(METHODS[name], settings, *splits, classes=classes, seeds=seeds, shared=shared), 0)
+            for name, settings in every
+        ]
+    best = np.stack([one.history[index].max(axis=-1) for one, index in fitted])
+    for number, (name, settings) in enumerate(methods.items()):
+        first = number * len(points)
+        scores = best[first : first + len(points)]
+        if not np.isfinite(scores.mean(axis=-1)).any():
             factors = f" (times {config.search_rates})" if len(config.search_rates) > 1 else ""
-            key, rate = f"{search.key_prefix(name)}.learning_rate", getattr(first, "learning_rate", None)
+            key, rate = f"{search.key_prefix(name)}.learning_rate", getattr(every[first][1], "learning_rate", None)
             raise ConfigError(key, rate, f"a value with which {name} stays finite{factors}")
-        taken = int(scores.argmax())
-        index = number * len(points) + taken
-        settings, found = every[index][1], best[number, taken]
-        sides = "clean and attacked" if getattr(settings, "attacked_share", 0) else "clean"
-        context.say(f"  {name}: {sides} validation {config.metric} {found.mean():.3f} over {len(found)} seeds")
-        facts = {
-            "settings": dataclasses.asdict(settings),
-            "chosen_epochs": fitted.chosen[index].tolist(),
-            "validation": found.tolist(),
-            "notes": list(fitted.notes),
-        }
-        _note_search(context, facts, name, points, scores, taken)
-        means = {term: values.mean(axis=0).tolist() for term, values in fitted.curves[index].items()}
-        yield name, fitted.variables[index], facts, [dict(zip(means, row)) for row in zip(*means.values())]
-
-
-def _note_search(
-    context: Context,
-    facts: dict[str, Any],
-    name: str,
-    points: Sequence[search.Variant],
-    scores: Sequence[float] | np.ndarray,
-    taken: int,
-) -> None:
-    """Add to the facts what the search tried, where there was one, and which points diverged."""
-    for note in search.divergence_notes(name, points, scores):
-        context.say(f"  {note}")
-        facts["notes"].append(note)
-    if len(points) > 1:
-        facts["search"] = search.search_record(points, scores, taken)
+        attacked, notes = getattr(settings, "attacked_share", 0) > 0, fitted[first][0].notes
+        taken, facts = _choose(context, name, settings, scores, notes, attacked)
+        one, index = fitted[first + taken]
+        facts["chosen_epochs"] = one.chosen[index].tolist()
+        curves = {"validation": one.history, **one.losses}
+        means = {term: values[index].mean(axis=0).tolist() for term, values in curves.items()}
+        yield name, one.select(index), facts, [dict(zip(means, row)) for row in zip(*means.values())]
 
 
 def _tune(
     context: Context,
     name: str,
     method: TowerTraining,
-    train: common.Split,
-    validation: common.Split,
+    splits: Mapping[str, common.Split],
     examples: Mapping[str, Examples],
 ) -> dict[str, Any]:
     """Fit one method that tunes the tower; finished work of an interrupted run is kept."""
     place = context.folder / "tuned"
     if hosts.agree((place / f"{name}.json").exists()):
         return files.read_json(place / f"{name}.json")
-    config = context.config.adapt
-    points, settings = search.grid(config.search_rates, config.search_strengths), tower_fit(config)
+    config, settings = context.config.adapt, tower_fit(context.config.adapt)
     functions, params = common.encoder(context, context.stage_run.condition)
-    first, second = (
-        Images(split.images, split.labels, np.asarray(examples[part].features))
-        for part, split in (("adapt", train), ("validation", validation))
+    train, validation = (
+        Images(split.images, split.labels, np.asarray(examples[part].features)) for part, split in splits.items()
     )
     # Before the weights, which a class without examples has none of.
     classes = len(common.data(context).classes)
@@ -254,42 +224,30 @@ def _tune(
     # Every point of the grid with every seed; a point that diverges does not end the search.
     mesh = devices.local_mesh(context.mesh)  # several processes all find the same, each by itself
     outcomes: list[list[TowerOutcome]] = []
-    scores: list[float] = []
     failures: list[Diverged] = []
-    for point in points:
+    for point in search.grid(config.search_rates, config.search_strengths):
         try:
             fits = [
-                tune(functions, params, search.varied(method, point), first, second, task, seed=seed, settings=settings,
-                     mesh=mesh, check_stop=lambda where: context.check_stop(f"{name}: {where}"))
+                tune(functions, params, search.varied(method, point), train, validation, task, seed=seed,
+                     settings=settings, mesh=mesh, check_stop=lambda where: context.check_stop(f"{name}: {where}"))
                 for seed in range(config.tower.seeds)
             ]  # fmt: skip
         except Diverged as error:
             failures.append(error)
             fits = []
         outcomes.append(fits)
-        scores.append(float(np.mean([max(one.history) for one in fits])) if fits else -np.inf)
-    if len(failures) == len(points):
+    if len(failures) == len(outcomes):
         raise DataError(f"{name}: {failures[0]}") from failures[0]
-    taken = int(np.argmax(scores))
+    figures = [[max(one.history) for one in fits] or [-np.inf] * config.tower.seeds for fits in outcomes]
+    taken, facts = _choose(context, name, method, np.asarray(figures), notes, method.uses_attacked)
     fits = outcomes[taken]
-    facts: dict[str, Any] = {
-        "settings": dataclasses.asdict(search.varied(method, points[taken])),
-        "chosen_epochs": [one.chosen for one in fits],
-        "validation": [max(one.history) for one in fits],
-        "losses": [one.losses for one in fits],
-        "share": fits[0].share,
-        "notes": list(notes),
-    }
-    _note_search(context, facts, name, points, scores, taken)
-    context.say(
-        f"  {name}: {'clean and attacked' if method.uses_attacked else 'clean'} validation {config.metric} "
-        f"{scores[taken]:.3f} "
-        f"over {len(fits)} seeds; {100 * fits[0].share:.2f} % of the encoder's parameters trained"
-    )
-    tensors = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *[one.trained for one in fits])
+    facts |= {"chosen_epochs": [one.chosen for one in fits], "losses": [one.losses for one in fits]}
+    facts["share"] = fits[0].share
+    context.say(f"  {name}: {100 * fits[0].share:.2f} % of the encoder's parameters trained")
+    tensors = jax.tree.map(lambda *leaves: np.stack(leaves), *[one.trained for one in fits])
 
     def write() -> None:
-        files.write_tensors(place / f"{name}.safetensors", _flat(tensors, ""))
+        files.write_tensors(place / f"{name}.safetensors", flat(tensors))
         files.write_json(place / f"{name}.json", facts)
 
     hosts.first_does(write)
@@ -297,13 +255,8 @@ def _tune(
 
 
 def task_of(context: Context, functions: DualEncoderFunctions, params: Params) -> Task:
-    """The classes' prompt ensembles and the logit scale of an encoder."""
-    data = common.data(context)
-    pairs = [(text, c) for c, name in enumerate(data.classes) for text in data.prepared.prompts[name]]
-    texts = common.text_features(context, functions, params, data.encode([text for text, _ in pairs]))
-    owner = jnp.asarray([c for _, c in pairs], jnp.int32)
-    embedded = zero_shot.class_embeddings(jnp.asarray(texts), owner, len(data.classes))
-    return Task(embedded, functions.logit_scale(params))
+    """Return the classes' prompt ensembles and the logit scale of an encoder."""
+    return Task(common.class_embeddings(context, functions, params), functions.logit_scale(params))
 
 
 def _examples(
@@ -383,9 +336,3 @@ def _of_one_program(heads: Mapping[str, object], wanted: Mapping[str, Features])
         else:
             groups[name] = [name]
     return list(groups.values())
-
-
-def _flat(variables: Params, prefix: str) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(variables)
-    start = [prefix] if prefix else []
-    return {"/".join([*start, *(str(k.key) for k in path)]): np.ascontiguousarray(leaf) for path, leaf in leaves}

@@ -21,7 +21,7 @@ from ranjax.report import model_card
 from ranjax.run.context import Context
 from ranjax.run.stages import cards
 from ranjax.run.stages import inputs as common
-from ranjax.run.stages.adapt_outputs import load_heads, load_tower
+from ranjax.run.stages.adapt_outputs import flat, load_heads, load_tower
 
 HEAD, HEAD_FACTS = "head.safetensors", "head.json"
 
@@ -127,9 +127,7 @@ _ASKED = {"both": "[w i, w t, w w i t]", "image": "w i", "question": "w t"}
 
 
 def _write_head(out: Path, method: str, kind: str, head: Any, front: Any, data: common.Data, modality: str) -> None:
-    leaves = jax.tree_util.tree_leaves_with_path(head if front is None else {**head, input_filter.NAME: front})
-    tensors = {"/".join(str(k.key) for k in path): np.ascontiguousarray(leaf) for path, leaf in leaves}
-    save_file(tensors, out / HEAD)
+    save_file(flat(head if front is None else {**head, input_filter.NAME: front}), out / HEAD)
     said = {"kind": kind, "input": "image_embeds, not normalised", "classes": list(data.classes), "method": method}
     said["output"] = (
         "a logit a class, sigmoid: any number may be right" if data.multi_label else "logits, softmax: one is right"

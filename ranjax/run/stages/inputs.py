@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PyTree, Shaped
+from jaxtyping import Array, Float, Int32, Key, PyTree, Shaped
 
 from ranjax.attacks import pairs
 from ranjax.attacks.text.substitution import Substitution
@@ -21,7 +22,7 @@ from ranjax.data.prepared import PreparedSet
 from ranjax.data.text.tokenizer import Tokenizer, Tokens
 from ranjax.data.text.tokenizer_checks import check_fits
 from ranjax.data.text.tokenizer_files import recorded_id
-from ranjax.evaluation import questions
+from ranjax.evaluation import questions, zero_shot
 from ranjax.models.dual_encoder import DualEncoderFunctions
 from ranjax.models.encoder_config import DualEncoderConfig
 from ranjax.run.context import Context
@@ -117,6 +118,12 @@ class Data:
             cache[name] = np.stack(self.prepared.splits[name].column("labels")).astype(np.float32)
         return cache[name]
 
+    def prompts(self) -> tuple[list[str], Int32[np.ndarray, "prompts"]]:
+        """Return the prompts of all classes, and the class of each."""
+        every = [self.prepared.prompts[name] for name in self.classes]
+        owner = np.repeat(np.arange(len(every), dtype=np.int32), [len(texts) for texts in every])
+        return [text for texts in every for text in texts], owner
+
     def encode(self, reports: Sequence[str]) -> Tokens:
         return self.tokenizer.encode(list(reports), self.max_length)
 
@@ -201,6 +208,13 @@ def text_features(context: Context, functions: DualEncoderFunctions, params: Par
     """Return embeddings of token rows."""
     run = row_map(context, ("text_features", functions), lambda p, rows: functions.text_features(p, *rows))
     return run(params, (tokens.ids, tokens.mask))
+
+
+def class_embeddings(context: Context, functions: DualEncoderFunctions, params: Params) -> Float[Array, "classes dim"]:
+    """Return the prompt ensemble of each class."""
+    texts, owner = data(context).prompts()
+    features = jnp.asarray(text_features(context, functions, params, data(context).encode(texts)))
+    return zero_shot.class_embeddings(features, jnp.asarray(owner), len(data(context).classes))
 
 
 def question_features(

@@ -189,15 +189,8 @@ class EvaluatedEncoder:
     def class_embeddings(self) -> Float[Array, "classes dim"]:
         """Return the prompt ensemble of each class."""
         if self._texts is None:
-            texts, classes = self.prompts()
-            features = inputs.text_features(self.context, self.functions, self.params, self.data.encode(texts))
-            self._texts = zero_shot.class_embeddings(jnp.asarray(features), classes, len(self.classes))
+            self._texts = inputs.class_embeddings(self.context, self.functions, self.params)
         return self._texts
-
-    def prompts(self) -> tuple[list[str], Int32[Array, "prompts"]]:
-        """Return the prompts of all classes, and the class of each."""
-        pairs = [(text, c) for c, name in enumerate(self.classes) for text in self.data.prepared.prompts[name]]
-        return [text for text, _ in pairs], jnp.asarray([c for _, c in pairs], jnp.int32)
 
     def zero_shot_logits(
         self, features: Features, classes: Float[Array, "classes dim"] | None = None

@@ -110,9 +110,9 @@ def attack_prompts(subject: EvaluatedEncoder, record: Record, split: str) -> Non
     features = unit(subject.task_features("adapt"))
     means = np.stack([features[examples.labels == c].mean(0) for c in range(len(subject.classes))])
     others = (means.sum(0, keepdims=True) - means) / max(len(means) - 1, 1)
-    texts, owner = subject.prompts()
+    texts, owner = subject.data.prompts()
     tokens = subject.data.encode(texts)
-    guide = (means - others)[np.asarray(owner)].astype(np.float32)
+    guide = (means - others)[owner].astype(np.float32)
     table = _lexicon(subject)
     settings = text.Substitution(max_words=most, top_k=subject.context.config.noise.top_k)
     functions = subject.functions
@@ -131,7 +131,7 @@ def attack_prompts(subject: EvaluatedEncoder, record: Record, split: str) -> Non
     run = common.row_map(subject.context, ("attacked prompts", functions, settings), rows_of)
     ids, mask, edits = run((subject.params, table), (tokens.ids, tokens.mask, tokens.words, guide))
     features = _texts(subject, Tokens(ids, mask, tokens.words))
-    classes = zero_shot.class_embeddings(jnp.asarray(features), owner, len(subject.classes))
+    classes = zero_shot.class_embeddings(jnp.asarray(features), jnp.asarray(owner), len(subject.classes))
     labels = subject.data.task_split(split).labels
     logits = subject.zero_shot_logits(subject.task_features(split), classes)
     record.share("zero_shot", TASK, split, WORDS, "accuracy", logits.argmax(-1) == labels)
