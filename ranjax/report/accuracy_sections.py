@@ -5,10 +5,9 @@ Each function yields the blocks of one section; a section that yields none shows
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import NamedTuple, cast
 
 import pandas as pd
 
@@ -18,7 +17,7 @@ from ranjax.report import entry_labels as labels
 from ranjax.report import figures, paper_claims, worded_findings, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
-from ranjax.report.blocks import Blocks, Details, Findings, Heading, Panels, Text, heading, legend, missing
+from ranjax.report.blocks import Blocks, Details, Findings, Heading, Legend, Panels, Text, legend, missing
 from ranjax.report.book import Book
 from ranjax.report.report_tables import CONDITION, METHOD, NOISE, TASK, Column, Table
 from ranjax.report.stored_results import Results, Row
@@ -61,24 +60,31 @@ def condition_heading(frame: pd.DataFrame, condition: str) -> str:
     return f", condition {wording.condition_label(condition)}" if len(frames.conditions(frame)) > 1 else ""
 
 
-Drawing = Callable[[Mapping[str, Style], int, int], Blocks]
+class Part(NamedTuple):
+    """Methods that are drawn together: their rows and styles, the part's number, level of headings, and what is above it."""
+
+    rows: pd.DataFrame
+    looks: Mapping[str, Style]
+    number: int
+    level: int
+    head: list[Heading | Legend]
 
 
-def by_family(names: Sequence[str], key: str, draw: Drawing, level: int = 3, also: Sequence[str] = ()) -> Blocks:
-    """Yield the plots of methods, in two parts where they are many, each under one legend.
+def parts(frame: pd.DataFrame, key: str, level: int = 3, also: Sequence[str] = ()) -> Iterator[Part]:
+    """Yield the methods of rows in one part, or in two where they are many, each under one legend.
 
     Args:
-      names: of the methods.
+      frame: rows with a method.
       key: makes the ids of the legends unique.
-      draw: ``(styles of the methods, number of the part, level of headings) -> blocks``.
       level: of the parts' headings.
       also: names that are drawn with every part.
     """
+    names = [name for name in frames.values(frame, "method") if name not in also]
     for number, (family, members) in enumerate(frames.families(names) if names else ()):
         looks = figures.styles([*also, *members])
-        yield from heading(family, level)
-        yield legend(looks, f"{key}-{number}")
-        yield from draw(looks, number, level + bool(family))
+        rows = frame[frame["method"].isin(list(looks))]
+        head = [Heading(family, level), legend(looks, f"{key}-{number}")]
+        yield Part(rows, looks, number, level + bool(family), head)
 
 
 def _condition_tasks(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame, str]]:
@@ -155,29 +161,39 @@ def noise(book: Book) -> Blocks:
     yield from book.notes()
     for condition, task, chosen, title in _condition_tasks(plotted):
         key = f"curves-{condition}-{task}"
-        yield from heading(title)
-        yield from by_family(frames.values(chosen, "method"), key, functools.partial(curves, chosen, book.chance, key))
+        yield Heading(title)
+        for part in parts(chosen, key):
+            yield from part.head
+            for metric in frames.values(chosen, "metric"):
+                yield Heading(wording.axis_label(metric), part.level)
+                level = wording.chance_level(book.chance, metric)
+                yield Panels(figures.curves(part.rows, metric, level, f"{key}-{part.number}"))
         for metric in frames.values(chosen, "metric"):
             yield book.csv(f"{metric}_against_noise_{condition}_{task}", frames.where(chosen, metric=metric))
-
-
-def curves(
-    frame: pd.DataFrame, chance: Mapping[str, object], key: str, looks: Mapping[str, Style], number: int, level: int
-) -> Blocks:
-    """Yield accuracy and AUROC of the methods that have a style, a heading and a row of panels each."""
-    for metric in frames.values(frame, "metric"):
-        drawn = frame[frame["method"].isin(list(looks))]
-        yield Heading(wording.axis_label(metric), level)
-        yield Panels(figures.curves(drawn, metric, wording.chance_level(chance, metric), f"{key}-{number}"))
 
 
 def radius(book: Book) -> Blocks:
     """Yield accuracy against the radius of the attack, a panel a condition, ratio and split."""
     frame = _with_radius(frames.where(book.rows, task="finding", metric="accuracy"), book)
-    if len(frame):
-        draw = functools.partial(_radius_curves, frame, wording.chance_level(book.chance, "accuracy"))
-        yield from by_family(frames.values(frame, "method"), "radii", draw)
-        yield book.csv("accuracy_against_radius", frame, (*FIELDS, "radius"))
+    if frame.empty:
+        return
+    chance = wording.chance_level(book.chance, "accuracy")
+    for part in parts(frame, "radii"):
+        yield from part.head
+        conditions = frames.conditions(part.rows)
+        for place, condition in enumerate(conditions):
+            chosen = frames.ordered(frames.of_condition(part.rows, condition), ["split", "ratio"])
+            plots = []
+            for (split, ratio), cell in chosen.groupby(["split", "ratio"], sort=False):
+                if ratio or not place:  # the clean encoder is drawn with the first condition
+                    title = f"{wording.percent(ratio)} noise, {wording.split_label(split)}"
+                    key = f"radius-{condition}-{ratio}-{split}-{part.number}"
+                    plots.append(figures.radius_curve(frames.records(cell), part.looks, chance, title, key))
+            if plots:
+                words = f"Condition {wording.condition_label(condition)}" if len(conditions) > 1 else ""
+                yield Heading(words, part.level)
+                yield Panels(plots)
+    yield book.csv("accuracy_against_radius", frame, (*FIELDS, "radius"))
 
 
 def _with_radius(frame: pd.DataFrame, book: Book) -> pd.DataFrame:
@@ -193,21 +209,6 @@ def _with_radius(frame: pd.DataFrame, book: Book) -> pd.DataFrame:
     several = [cell in cells for cell in zip(frame["condition"], frame["ratio"], frame["split"])]
     frame = frame.loc[several]
     return frame[frame["radius"].notna()]
-
-
-def _radius_curves(frame: pd.DataFrame, chance: object, looks: Mapping[str, Style], number: int, level: int) -> Blocks:
-    frame, conditions = frame[frame["method"].isin(list(looks))], frames.conditions(frame)
-    for place, condition in enumerate(conditions):
-        chosen = frames.ordered(frames.of_condition(frame, condition), ["split", "ratio"])
-        plots = []
-        for (split, ratio), cell in chosen.groupby(["split", "ratio"], sort=False):
-            if ratio or not place:  # the clean encoder is drawn with the first condition
-                title = f"{wording.percent(ratio)} noise, {wording.split_label(split)}"
-                key = f"radius-{condition}-{ratio}-{split}-{number}"
-                plots.append(figures.radius_curve(frames.records(cell), looks, chance, title, key))
-        if plots:
-            yield from heading(f"Condition {wording.condition_label(condition)}" if len(conditions) > 1 else "", level)
-            yield Panels(plots)
 
 
 def comparisons(book: Book) -> Blocks:
@@ -281,7 +282,7 @@ def main_tables(book: Book) -> Blocks:
     frame = frames.downstream(book.rows)
     yield from book.notes(clusters=True) if len(frame) else ()
     for condition, task, chosen, title in _condition_tasks(frame):
-        yield from heading(title)
+        yield Heading(title)
         by_class = chosen["metric"].str.startswith(wording.PER_CLASS)
         for metric in frames.values(chosen[~by_class], "metric"):
             rows = frames.where(chosen, metric=metric)
@@ -328,20 +329,7 @@ def ablation_table(items: Sequence[Row]) -> Table | None:
 def ablation(book: Book, name: str = "ablation", runs: Sequence[Results] = ()) -> Blocks:
     """Yield what each part of RAN is worth in this run, or over `runs`."""
     items = ablation_differences(runs or [{"comparisons": book.results.get("ablation")}])
-    fields = (
-        "condition",
-        "ratio",
-        "b",
-        "split",
-        "attack",
-        "metric",
-        "difference",
-        "low",
-        "high",
-        "p",
-        "p_holm",
-        "seeds",
-    )
+    fields = ("condition", "ratio", "b", "split", "attack", "metric", *_TEST[:5], "seeds")
     if table := ablation_table(items):
         yield table
         yield book.csv(name, items, fields)

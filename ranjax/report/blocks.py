@@ -16,7 +16,7 @@ from ranjax.report.worded_findings import Finding
 
 
 class Heading(NamedTuple):
-    """A heading of level 3 or 4."""
+    """A heading of level 3 or 4, or nothing where the text is empty."""
 
     text: str
     level: int = 3
@@ -82,12 +82,6 @@ class Details(NamedTuple):
 
 Block: TypeAlias = "Heading | Text | File | Files | Panels | Legend | Definitions | Findings | Pairs | Details | Table"
 Blocks: TypeAlias = Iterator[Block]
-
-
-def heading(text: str, level: int = 3) -> Blocks:
-    """Yield a heading, or nothing where the text is empty."""
-    if text:
-        yield Heading(text, level)
 
 
 def legend(looks: Mapping[str, Style], name: str, label: figures.Labeller = labels.method_label) -> Legend:

@@ -5,7 +5,6 @@ Each function yields the blocks of one section; a section that yields none shows
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
 
 import pandas as pd
@@ -15,7 +14,7 @@ from ranjax.report import entry_labels as labels
 from ranjax.report import figures, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
-from ranjax.report.accuracy_sections import by_family, condition_heading
+from ranjax.report.accuracy_sections import condition_heading, parts
 from ranjax.report.blocks import Blocks, Details, Heading, Panels, legend
 from ranjax.report.book import Book
 from ranjax.report.report_tables import METHOD, Table
@@ -69,7 +68,13 @@ def reliability(book: Book) -> Blocks:
     frame = book.frame("calibration", split="test", attack="none")
     if frame.empty:
         return
-    yield from by_family(frames.values(frame, "method"), "reliability", functools.partial(_reliability_panels, frame))
+    for part in parts(frame, "reliability"):
+        yield from part.head
+        plots = []
+        for key, title, rows in _extremes(part.rows):
+            key = f"reliability-{key}-{part.number}"
+            plots.append(figures.reliability(rows.to_dict("records"), part.looks, title, key))
+        yield Panels(plots)
     fields = ("condition", "ratio", "method", "split", "bin", "count", "answers", "confidence", "accuracy")
     stored = [
         {**item, "bin": number, "answers": total, **dict(zip(("count", "confidence", "accuracy"), line))}
@@ -78,15 +83,6 @@ def reliability(book: Book) -> Blocks:
         for number, line in enumerate(item["bins"], 1)
     ]
     yield book.csv("calibration", stored, fields)
-
-
-def _reliability_panels(frame: pd.DataFrame, looks: Mapping[str, Style], number: int, level: int) -> Blocks:
-    del level
-    plots = []
-    for key, title, rows in _extremes(frame):
-        items = rows[rows["method"].isin(list(looks))].to_dict("records")
-        plots.append(figures.reliability(items, looks, title, f"reliability-{key}-{number}"))
-    yield Panels(plots)
 
 
 def confusions(book: Book) -> Blocks:
@@ -157,10 +153,9 @@ def spectra(book: Book) -> Blocks:
         top = frames.where(chosen, ratio=chosen["ratio"].max())
         if len(frames.values(top, "method")) > 1:
             yield Heading(f"Encoder and heads at {wording.percent(top['ratio'].iloc[0])} noise{words}")
-            heads = [name for name in frames.values(top, "method") if name != "encoder"]
-            yield from by_family(
-                heads, f"{key}-methods", functools.partial(_spectra_of_heads, top, key), 4, ["encoder"]
-            )
+            for part in parts(top, f"{key}-methods", 4, ["encoder"]):
+                yield from part.head
+                yield _spectrum_panels(part.rows, f"{key}-heads-{part.number}", "method", part.looks)
     stored = [
         {**item, "index": index, "singular_value": value}
         for item in frame.to_dict("records")
@@ -169,11 +164,6 @@ def spectra(book: Book) -> Blocks:
     yield from (table for table in [tables.spectra_table(frame)] if table)
     fields = ("condition", "ratio", "method", "features", "index", "singular_value", "sve", "lsvr")
     yield book.csv("spectra", stored or frame, fields)
-
-
-def _spectra_of_heads(frame: pd.DataFrame, key: str, looks: Mapping[str, Style], number: int, level: int) -> Blocks:
-    del level
-    yield _spectrum_panels(frame[frame["method"].isin(list(looks))], f"{key}-heads-{number}", "method", looks)
 
 
 def _spectrum_panels(frame: pd.DataFrame, key: str, by: str, looks: Mapping[str, Style]) -> Panels:

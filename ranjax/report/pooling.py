@@ -6,7 +6,6 @@ other upstream runs, so here each run counts as one observation, and intervals a
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
@@ -16,7 +15,6 @@ import pandas as pd
 from ranjax.core.errors import DataError
 from ranjax.evaluation import statistics
 from ranjax.evaluation.result_rows import FIELDS
-from ranjax.methods.table import Style
 from ranjax.report import accuracy_sections as sections
 from ranjax.report import entry_labels as labels
 from ranjax.report import figures, interval_notes, old_configs, paper_claims, wording
@@ -128,20 +126,14 @@ def over_runs(runs: Sequence[Results], names: Sequence[str], book: Book) -> Bloc
     for condition in frames.conditions(accuracy):
         chosen, key = frames.of_condition(accuracy, condition), f"pooled-{condition}"
         yield Heading(f"Accuracy against noise, condition {wording.condition_label(condition)}")
-        draw = functools.partial(_accuracy_panels, chosen, runs[0].get("chance") or {}, key)
-        yield from sections.by_family(frames.values(chosen, "method"), key, draw, level=4)
+        for part in sections.parts(chosen, key, level=4):
+            level = wording.chance_level(runs[0].get("chance") or {}, "accuracy")
+            yield from part.head
+            yield Panels(figures.curves(part.rows, "accuracy", level, f"{key}-{part.number}"))
     for title, table in list(_tables(runs))[1:]:
         yield Details(title, [table])
     yield book.csv("over_runs", frame, (*FIELDS, "group", "runs"))
     yield from list(sections.ablation(book, "ablation_over_runs", runs))[1:]
-
-
-def _accuracy_panels(
-    frame: pd.DataFrame, chance: Mapping[str, object], key: str, looks: Mapping[str, Style], number: int, level: int
-) -> Blocks:
-    del level
-    drawn = frame[frame["method"].isin(list(looks))]
-    yield Panels(figures.curves(drawn, "accuracy", wording.chance_level(chance, "accuracy"), f"{key}-{number}"))
 
 
 _OVER_RUNS = (

@@ -11,12 +11,11 @@ import pandas as pd
 
 from ranjax.core.errors import DataError
 from ranjax.evaluation.result_rows import FIELDS
-from ranjax.methods.table import Style
 from ranjax.report import entry_labels as labels
 from ranjax.report import figures, interval_notes, old_configs, page, pooling, record_sections, worded_findings, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
-from ranjax.report.accuracy_sections import SIGNS, by_family, findings
+from ranjax.report.accuracy_sections import SIGNS, Part, findings, parts
 from ranjax.report.blocks import Blocks, Details, Heading, Panels, Text, missing
 from ranjax.report.book import Book
 from ranjax.report.report_tables import CONDITION, METHOD, NOISE, TASK, Column, Table
@@ -154,14 +153,15 @@ def _curves(runs: Sequence[Run], book: Book) -> Blocks:
     frame = _together(runs)
     plotted = frame[frame["metric"].isin(wording.PLOTTED)]
     if len(plotted):
-        yield from by_family(frames.values(frame, "method"), "compare", functools.partial(_panels, runs, plotted))
+        for part in parts(plotted, "compare"):
+            yield from part.head
+            yield from _panels(runs, part)
         yield book.csv("compare_against_noise", plotted, ("run", *FIELDS))
 
 
-def _panels(runs: Sequence[Run], frame: pd.DataFrame, looks: Mapping[str, Style], number: int, level: int) -> Blocks:
+def _panels(runs: Sequence[Run], part: Part) -> Blocks:
     """Yield, for each task, metric and kind of images, a heading and one panel a run and condition on the same axes."""
-    del level
-    frame = frame[frame["method"].isin(list(looks))]
+    frame, looks = part.rows, part.looks
     attacks = frames.values(frame, "attack")
     for (task, metric), of_metric in frames.ordered(frame, ["task", "metric"]).groupby(["task", "metric"], sort=False):
         # Runs may be of different classes, and so of different chance.
@@ -172,7 +172,7 @@ def _panels(runs: Sequence[Run], frame: pd.DataFrame, looks: Mapping[str, Style]
             for run, chosen in shared.groupby("run", sort=False):
                 for condition in frames.conditions(chosen):
                     title = f"{run}, condition {wording.condition_label(condition)}"
-                    key = f"compare-{number}-{task}-{metric}-{split}-{attack}-{run}-{condition}"
+                    key = f"compare-{part.number}-{task}-{metric}-{split}-{attack}-{run}-{condition}"
                     drawn, every = frames.of_condition(chosen, condition), list(levels.values())
                     plots.append(figures.curve(drawn, shared, looks, levels[run], title, key, every))
             yield Heading(_title(metric, split, attack, attacks))
