@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from markupsafe import Markup
@@ -48,9 +48,9 @@ class Panels(NamedTuple):
 
 
 class Legend(NamedTuple):
-    """A legend that wraps with the page."""
+    """A legend that wraps with the page: swatches and their labels."""
 
-    entries: Sequence[figures.LegendEntry]
+    entries: Sequence[tuple[Markup, str]]
 
 
 class Definitions(NamedTuple):
@@ -84,7 +84,7 @@ Block: TypeAlias = "Heading | Text | File | Files | Panels | Legend | Definition
 Blocks: TypeAlias = Iterator[Block]
 
 
-def legend(looks: Mapping[str, Style], name: str, label: figures.Labeller = labels.method_label) -> Legend:
+def legend(looks: Mapping[str, Style], name: str, label: Callable[[str], str] = labels.method_label) -> Legend:
     """Return the legend of styles by name.
 
     Args:
@@ -92,9 +92,7 @@ def legend(looks: Mapping[str, Style], name: str, label: figures.Labeller = labe
       name: makes the ids of the swatches unique.
       label: of a name.
     """
-    return Legend(
-        [figures.LegendEntry(figures.swatch(look, f"{name}-{key}"), label(key)) for key, look in looks.items()]
-    )
+    return Legend([(figures.swatch(look, f"{name}-{key}"), label(key)) for key, look in looks.items()])
 
 
 def missing(text: str) -> Text:

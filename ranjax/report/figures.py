@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import pandas as pd
 from markupsafe import Markup, escape
@@ -73,16 +72,6 @@ LARGEST_MARK = 220.0
 """Square points of a mark that stands for all answers: one of 1 % is of the width of a line."""
 
 
-Labeller = Callable[[str], str]
-
-
-class LegendEntry(NamedTuple):
-    """A swatch and its label."""
-
-    swatch: Markup
-    label: str
-
-
 def styles(names: Iterable[str]) -> dict[str, Style]:
     """Return a style for each method; methods of the table look the same on every page."""
     spare = itertools.cycle(_OTHERS)
@@ -106,8 +95,7 @@ def render(
 
     Args:
       draw: receives a matplotlib Figure.
-      width: inches.
-      height: inches.
+      width, height: inches.
       label: the content of the plot in words, for screen readers.
       name: makes the element ids unique in the page, and nothing else.
       layout: matplotlib's layout engine; None where the drawing places its axes itself.
@@ -199,32 +187,45 @@ def _draw_lines(
     rows: Iterable[Row],
     looks: Mapping[str, Style],
     place: Callable[[Row], float],
-    shifts: Sequence[float],
-    factor: int | float,
+    ticks: Mapping[float, str],
+    share: float,
+    factor: float,
+    chance: object,
+    named: bool = False,
 ) -> None:
-    """Draw one line a method through its values, with intervals as upright bars."""
+    """Draw the level of chance, where it is a number, and one line a method, with intervals as upright bars."""
+    if wording.finite(chance):
+        axes.axhline(chance * factor, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
+    if wording.finite(chance) and named:
+        at, units = (1.01, chance * factor), ("axes fraction", "data")
+        axes.annotate("chance", at, xycoords=units, va="center", color=FAINT, fontsize=8, annotation_clip=False)
+    shifts, limits = side_by_side(list(ticks), len(looks), share)
     rows = sorted(rows, key=place)
     for index, (method, look) in enumerate(looks.items()):
         own = [row for row in rows if row["method"] == method]
         x = [place(row) + shifts[index] for row in own]
         y = [row["value"] * factor for row in own]
         axes.plot(x, y, color=look.color, linestyle=look.line, marker=look.marker, zorder=3 + index)
-        for at, row in zip(x, own):
+        for across, row in zip(x, own):
             if wording.has_interval(row):
                 ends = [row["low"] * factor, row["high"] * factor]
-                axes.plot([at, at], ends, color=look.color, linewidth=1.1, zorder=2)
+                axes.plot([across, across], ends, color=look.color, linewidth=1.1, zorder=2)
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.set_xlim(*limits)
+    axes.grid(visible=False, axis="x")
 
 
 def _in_words(rows: Iterable[Row], at: Callable[[Row], str], order: Callable[[Row], float]) -> str:
     """Return every method's values in words."""
-    by_method: dict[str, list[Row]] = {}
+    points: dict[str, list[str]] = {}
     for row in sorted(rows, key=order):
-        by_method.setdefault(row["method"], []).append(row)
-    points = {
-        method: ", ".join(f"{wording.number(row['value'], row['metric'])} at {at(row)}" for row in by_method[method])
-        for method in by_method
-    }
-    return " ".join(f"{labels.method_label(method)}: {points[method]}." for method in labels.in_usual_order(by_method))
+        words = f"{wording.number(row['value'], row['metric'])} at {at(row)}"
+        points.setdefault(row["method"], []).append(words)
+    return _of_methods({method: points[method] for method in labels.in_usual_order(points)})
+
+
+def _of_methods(points: Mapping[str, Sequence[str]]) -> str:
+    return " ".join(f"{labels.method_label(method)}: {', '.join(words)}." for method, words in points.items())
 
 
 def _limits(frame: pd.DataFrame, *levels: object) -> tuple[float, float]:
@@ -279,20 +280,14 @@ def curve(
       levels: the scores of guessing in the other panels of the same axes.
     """
     metric = shared["metric"].iloc[0]
-    rows, factor, ratios = frames.records(frame), wording.scale(metric), frames.values(shared, "ratio")
+    rows, factor = frames.records(frame), wording.scale(metric)
     limits = _limits(shared, chance, *levels)
-    shifts, (left, right) = side_by_side([ratio * 100 for ratio in ratios], len(looks), 0.02)
+    inside = chance if wording.finite(chance) and limits[0] <= chance * factor <= limits[1] else None
+    ticks = {ratio * 100: f"{round(ratio * 100, 4):g}" for ratio in frames.values(shared, "ratio")}
 
     def draw(axes: Axes) -> None:
-        if wording.finite(chance) and limits[0] <= chance * factor <= limits[1]:
-            axes.axhline(chance * factor, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
-            place, units = (1.01, chance * factor), ("axes fraction", "data")
-            axes.annotate("chance", place, xycoords=units, va="center", color=FAINT, fontsize=8, annotation_clip=False)
-        _draw_lines(axes, rows, looks, lambda row: row["ratio"] * 100, shifts, factor)
-        axes.set_xticks([ratio * 100 for ratio in ratios], [f"{round(ratio * 100, 4):g}" for ratio in ratios])
-        axes.set_xlim(left, right)
+        _draw_lines(axes, rows, looks, lambda row: row["ratio"] * 100, ticks, 0.02, factor, inside, named=True)
         axes.set_ylim(*limits)
-        axes.grid(visible=False, axis="x")
 
     words = _in_words(rows, lambda row: wording.percent(row["ratio"]), lambda row: row["ratio"])
     label = f"{wording.axis_label(metric)} against noise ratio, {title}. {words}"
@@ -309,17 +304,11 @@ def radius_curve(points: Sequence[Row], looks: Mapping[str, Style], chance: obje
       chance: accuracy of guessing, or None.
       title, name: the panel's title, and the text that makes its ids unique.
     """
-    radii = sorted({point["radius"] for point in points})
-    shifts, (left, right) = side_by_side(radii, len(looks), 0.012)
+    ticks = {radius: f"{round(radius, 3):g}" for radius in sorted({point["radius"] for point in points})}
 
     def draw(axes: Axes) -> None:
-        if wording.finite(chance):
-            axes.axhline(100 * chance, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
-        _draw_lines(axes, points, looks, lambda point: point["radius"], shifts, 100)
-        axes.set_xticks(radii, [f"{round(radius, 3):g}" for radius in radii])
-        axes.set_xlim(left, right)
+        _draw_lines(axes, points, looks, lambda point: point["radius"], ticks, 0.012, 100, chance)
         axes.set_ylim(bottom=0)
-        axes.grid(visible=False, axis="x")
 
     words = _in_words(points, lambda point: f"{point['radius']:g}", lambda point: point["radius"])
     label = f"Accuracy against the radius of the attack, {title}. {words}"
@@ -345,34 +334,32 @@ def differences(frame: pd.DataFrame, name: str) -> list[Markup]:
     ordered = frames.ordered(frame, ["attack", "split", "ratio"])
     for (attack, split), chosen in ordered.groupby(["attack", "split"], sort=False):
         title, items = panel_title(split, attack, attacks), frames.records(chosen)
-        label = f"{title}. " + "; ".join(map(_difference_in_words, items))
-        draw = functools.partial(_draw_differences, items=items, looks=looks, factor=factor, limits=limits)
+
+        def draw(axes: Axes, items: Sequence[Row] = items) -> None:
+            axes.axvline(0, color=INK, linewidth=1)
+            for line, item in enumerate(items):
+                look = looks[item["b"]]
+                axes.plot([item["low"] * factor, item["high"] * factor], [line, line], color=look.color, linewidth=1.6)
+                axes.plot([item["difference"] * factor], [line], color=look.color, marker=look.marker, linestyle="none")
+                if line and item["ratio"] != items[line - 1]["ratio"]:
+                    axes.axhline(line - 0.5, color="#d0d0d0", linewidth=0.7)
+            methods = [wording.short(labels.method_label(item["b"]), 20) for item in items]
+            names = [f"{wording.percent(item['ratio'])}, {name}" for item, name in zip(items, methods)]
+            axes.set_yticks(range(len(items)), names)
+            axes.set_ylim(len(items) - 0.4, -0.6)
+            axes.set_xlim(*limits)
+            axes.grid(visible=False, axis="y")
+            axes.tick_params(axis="y", length=0)
+
+        words = [
+            f"{labels.method_label(item['a'])} minus {labels.method_label(item['b'])} at {wording.percent(item['ratio'])}: "
+            f"{wording.estimate({**item, 'value': item['difference']})}"
+            for item in items
+        ]
         axes_labels, height = (f"Difference in {unit}", ""), 0.85 + 0.2 * len(items)
+        label = f"{title}. {'; '.join(words)}"
         panels.append(_panel(draw, title, axes_labels, height, label, f"{name}-{split}-{attack}"))
     return panels
-
-
-def _difference_in_words(item: Row) -> str:
-    names = f"{labels.method_label(item['a'])} minus {labels.method_label(item['b'])}"
-    return f"{names} at {wording.percent(item['ratio'])}: {wording.estimate({**item, 'value': item['difference']})}"
-
-
-def _draw_differences(
-    axes: Axes, items: Sequence[Row], looks: Mapping[str, Style], factor: int | float, limits: tuple[float, float]
-) -> None:
-    axes.axvline(0, color=INK, linewidth=1)
-    for line, item in enumerate(items):
-        look = looks[item["b"]]
-        axes.plot([item["low"] * factor, item["high"] * factor], [line, line], color=look.color, linewidth=1.6)
-        axes.plot([item["difference"] * factor], [line], color=look.color, marker=look.marker, linestyle="none")
-        if line and item["ratio"] != items[line - 1]["ratio"]:
-            axes.axhline(line - 0.5, color="#d0d0d0", linewidth=0.7)
-    names = [f"{wording.percent(item['ratio'])}, {wording.short(labels.method_label(item['b']), 20)}" for item in items]
-    axes.set_yticks(range(len(items)), names)
-    axes.set_ylim(len(items) - 0.4, -0.6)
-    axes.set_xlim(*limits)
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
 
 
 def reliability(items: Sequence[Results], looks: Mapping[str, Style], title: str, name: str) -> Markup:
@@ -400,14 +387,13 @@ def reliability(items: Sequence[Results], looks: Mapping[str, Style], title: str
         axes.set_ylim(0, 102)
 
     words = {
-        method: ", ".join(
+        method: [
             f"{100 * accuracy:.0f} at confidence {100 * confidence:.0f} ({100 * share:.0f} % of answers)"
             for confidence, accuracy, share in points
-        )
+        ]
         for method, points in lines.items()
     }
-    label = " ".join(f"{labels.method_label(method)}: {points}." for method, points in words.items())
-    label = f"Accuracy against confidence, {title}. {label}"
+    label = f"Accuracy against confidence, {title}. {_of_methods(words)}"
     return _panel(draw, title, ("Confidence (%)", "Accuracy (%)"), 2.9, label, name)
 
 

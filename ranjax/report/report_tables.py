@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -184,12 +182,8 @@ def best(cells: Sequence[Row | None]) -> int | None:
 
 def to_csv(items: Iterable[Mapping[str, object]], fields: Sequence[str]) -> str:
     """Return items as CSV with the given fields; numbers keep every digit, None and what is absent is empty."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(fields), extrasaction="ignore", restval="", lineterminator="\n")
-    writer.writeheader()
-    for item in items:
-        writer.writerow({name: "" if item.get(name) is None else item[name] for name in fields})
-    return out.getvalue()
+    frame = pd.DataFrame([[item.get(name) for name in fields] for item in items], columns=list(fields), dtype=object)
+    return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 def column_label(column: tuple[str, str], attacks: Sequence[str]) -> str:
@@ -301,29 +295,21 @@ def _blocks(title: str, frame: pd.DataFrame) -> list[str]:
         "", lambda row: f"{row['split']} {labels.attack_label(row['attack'], attacks)}", ("split", "attack")
     )
     table = cross_table(frame, heads, across)
-    header = [name.replace("ood_test", "ood")[:28] for name in table.columns]
-    lines = [header] + [
-        [*line[:1], line[1][:16], *(cell.replace("–", "-") for cell in line[2:])] for line in table.lines
+    lines = [[name.replace("ood_test", "ood")[:28] for name in table.columns]]
+    lines += [
+        [noise, method[:16], *(cell.replace("–", "-") for cell in cells)] for noise, method, *cells in table.lines
     ]
     widths = [max(map(len, column)) for column in zip(*lines)]
     blocks, start = [], 2
     while start < len(widths):
-        end, used = start + 1, widths[0] + widths[1] + 4 + widths[start]
-        while end < len(widths) and used + 2 + widths[end] <= WIDTH:
-            used, end = used + 2 + widths[end], end + 1
-        chosen = [0, 1, *range(start, end)]
-        blocks.append(_fixed(title, [[line[index] for index in chosen] for line in lines], [widths[i] for i in chosen]))
+        end = start + 1
+        while end < len(widths) and sum(widths[:2]) + sum(widths[start : end + 1]) + 2 * (end + 2 - start) <= WIDTH:
+            end += 1
+        written = []
+        for line in lines:
+            cells = [line[index].rjust(widths[index]) for index in range(start, end)]
+            written.append("  ".join([line[0].ljust(widths[0]), line[1].ljust(widths[1]), *cells]).rstrip())
+        rule = "-" * min(WIDTH, max(map(len, written)))
+        blocks.append("\n".join([title[:WIDTH], rule, written[0], rule, *written[1:], rule]))
         start = end
     return blocks
-
-
-def _fixed(title: str, lines: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
-    written = []
-    for line in lines:
-        cells = [
-            cell.ljust(width) if index < 2 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths))
-        ]
-        written.append("  ".join(cells).rstrip())
-    rule = "-" * min(WIDTH, max(len(line) for line in written))
-    return "\n".join([title[:WIDTH], rule, written[0], rule, *written[1:], rule])
