@@ -9,18 +9,19 @@ over the runs, which does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
+import pandas as pd
 
 from ranjax.evaluation import statistics
 from ranjax.report import entry_labels as labels
+from ranjax.report import result_frame as frames
 from ranjax.report import wording
-from ranjax.report.result_frame import RETRIEVAL
 from ranjax.report.stored_results import Results, Row
-from ranjax.report.worded_findings import holm
+from ranjax.report.worded_findings import correct
 
 SHOWN, OPPOSITE, NOT_SHOWN = "shown", "the opposite is shown", "not shown"
 HELPS = "Moderate noise helps"
@@ -32,31 +33,11 @@ _MODERATE = 0.1
 """A run's only noisy ratio counts as moderate up to this share, as much as helps in NMTune's study."""
 
 
-class _Key(NamedTuple):
-    """The fields that identify a difference of a run."""
-
-    kind: str | None
-    condition: str | None
-    ratio: float | None
-    a: str | None
-    b: str | None
-    method: str | None
-    task: str
-    split: str
-    attack: str
-    metric: str
-
-
-_Wanted = tuple[str, int, str, _Key]
-"""(claim, direction, what is measured, key) of one figure for one claim."""
-
-
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """One figure for one claim: the difference in the claimed direction's own terms, its interval, and the verdict.
 
     `wanted` is +1 where the claim says that the difference is above 0, -1 where below. `runs` is how many upstream runs
-    are behind it; `p_holm` is corrected over all claims.
+    are behind it.
     """
 
     claim: str
@@ -64,7 +45,11 @@ class Claim:
     wanted: int
     item: Row
     runs: int
-    p_holm: float | None = None
+
+    @property
+    def p_holm(self) -> float | None:
+        """Return the p value corrected over all claims."""
+        return self.item.get("p_holm")
 
     @property
     def verdict(self) -> str:
@@ -77,7 +62,7 @@ class Claim:
     def row(self) -> Row:
         """Return the difference as a row that holds the claim, too."""
         own = {"claim": self.claim, "measured": self.measured, "wanted": self.wanted, "verdict": self.verdict}
-        return cast(Row, {**self.item, **own, "runs": self.runs, "p_holm": self.p_holm})
+        return cast(Row, {**self.item, **own, "runs": self.runs})
 
 
 def claims(runs: Sequence[Results]) -> list[Claim]:
@@ -86,16 +71,16 @@ def claims(runs: Sequence[Results]) -> list[Claim]:
     Args:
       runs: contents of results.json.
     """
-    tables = [_by_key(results) for results in runs]
+    tables = [_differences(results) for results in runs]
     alone = _of_one_class(runs[0])
     found = []
-    for claim, wanted, measured, key in _wanted(runs[0], tables[0]):
-        items = [table[key] for table in tables if key in table and key.split not in alone]
-        if len(items) == len(tables):
-            found.append(Claim(claim, measured, wanted, over_runs(items), len(items)))
-    tested = [index for index, one in enumerate(found) if wording.finite(one.item.get("p"))]
-    corrected = dict(zip(tested, holm([float(found[index].item["p"]) for index in tested])))
-    return [replace(one, p_holm=corrected.get(index)) for index, one in enumerate(found)]
+    for claim, wanted, fields in _wanted(tables[0]):
+        items = [item for table in tables if (item := frames.first(table, **fields)) is not None]
+        if len(items) == len(tables) and fields["split"] not in alone:
+            item = over_runs(items)
+            found.append(Claim(claim, _measured(item), wanted, item, len(items)))
+    correct([one.item for one in found])
+    return found
 
 
 def over_runs(items: Sequence[Row]) -> Row:
@@ -121,54 +106,45 @@ def _of_one_class(results: Results) -> set[str]:
     return splits - {str(row.get("split")) for row in areas if wording.finite(row.get("value"))}
 
 
-def _by_key(results: Results) -> dict[_Key, Row]:
-    items = [*(results.get("effects") or []), *(results.get("comparisons") or [])]
-    known = [item for item in items if wording.finite(item.get("difference"))]
-    return {_Key(*(item.get(name) for name in _Key._fields)): item for item in known}
+def _differences(results: Results) -> pd.DataFrame:
+    frame = frames.frame_of([*(results.get("effects") or []), *(results.get("comparisons") or [])])
+    return frame.loc[[wording.finite(difference) for difference in frame["difference"]]]
 
 
-def _wanted(results: Results, table: Mapping[_Key, Row]) -> Iterator[_Wanted]:
-    """Yield what stands for each claim, where the table has it."""
-    conditions = [item["condition"] for item in results.get("effects") or [] if item.get("kind") == "noise"]
-    condition = conditions[0] if conditions else None
-    ratios = sorted({item["ratio"] for item in table.values() if item.get("condition") == condition and item["ratio"]})
-    hit = labels.main_attack(key.attack for key in table if key.task == "finding")
-    least, most = (ratios[0], ratios[-1]) if ratios else (None, None)
-
-    def effect(ratio: float, method: str, task: str, split: str, attack: str) -> _Key:
-        metric = "recall@1" if task == RETRIEVAL else "accuracy"
-        return _Key("noise", condition, ratio, None, None, method, task, split, attack, metric)
-
-    places = [("test", hit), ("ood_test", "none"), ("ood_test", hit)]
-    single = most == least
-    if least is not None and (not single or least <= _MODERATE):
-        for method in ("lp", "zero_shot"):
-            for split, attack in places:
-                yield from _known(table, HELPS, 1, effect(least, method, "finding", split, attack))
-    if most is not None and (not single or most > _MODERATE):
-        for method in ("lp", "zero_shot"):
-            for split, attack in [("test", "none"), *places]:
-                yield from _known(table, HURTS, -1, effect(most, method, "finding", split, attack))
-        for direction in ("image_to_text", "text_to_image"):
-            yield from _known(table, HURTS, -1, effect(most, direction, RETRIEVAL, "test", "none"))
-    compared = {key.b for key in table if key.a == "ran" and key.b}
-    others = [name for name in labels.in_usual_order(compared) if labels.is_head(name)]
-    for claim, attack in ((DEFENDS, hit), (REPAIRS, "none")):
-        for split in ("test", "ood_test"):
-            for other in others:
-                key = _Key(None, condition, most, "ran", other, None, "finding", split, attack, "accuracy")
-                yield from _known(table, claim, 1, key)
-
-
-def _known(table: Mapping[_Key, Row], claim: str, wanted: int, key: _Key) -> Iterator[_Wanted]:
-    item = table.get(key)
-    if item is None:
+def _wanted(table: pd.DataFrame) -> Iterator[tuple[str, int, dict[str, object]]]:
+    """Yield (claim, direction, fields) of each difference that stands for a claim, where a table has it."""
+    noise = frames.where(table, kind="noise")
+    condition = None if noise.empty else noise["condition"].iloc[0]
+    ratios = sorted({ratio for ratio in frames.where(table, condition=condition)["ratio"] if ratio})
+    if not ratios:
         return
+    least, most, single = ratios[0], ratios[-1], len(ratios) == 1
+    hit = labels.main_attack(frames.where(table, task="finding")["attack"])
+    finding = {"condition": condition, "task": "finding", "metric": "accuracy"}
+    places = [("test", hit), ("ood_test", "none"), ("ood_test", hit)]
+    methods = ("lp", "zero_shot")
+    if not single or least <= _MODERATE:
+        effect = {**finding, "kind": "noise", "ratio": least}
+        for method, (split, attack) in itertools.product(methods, places):
+            yield HELPS, 1, {**effect, "method": method, "split": split, "attack": attack}
+    if not single or most > _MODERATE:
+        effect = {**finding, "kind": "noise", "ratio": most}
+        for method, (split, attack) in itertools.product(methods, [("test", "none"), *places]):
+            yield HURTS, -1, {**effect, "method": method, "split": split, "attack": attack}
+        recall = {**effect, "task": frames.RETRIEVAL, "metric": "recall@1", "split": "test", "attack": "none"}
+        for direction in ("image_to_text", "text_to_image"):
+            yield HURTS, -1, {**recall, "method": direction}
+    heads = filter(labels.is_head, labels.in_usual_order(frames.where(table, a="ran")["b"]))
+    compared = {**finding, "ratio": most, "a": "ran"}
+    claimed = [(DEFENDS, hit), (REPAIRS, "none")]
+    for (claim, attack), split, other in itertools.product(claimed, ("test", "ood_test"), heads):
+        yield claim, 1, {**compared, "b": other, "split": split, "attack": attack}
+
+
+def _measured(item: Row) -> str:
     attacked = labels.attack_label(item.get("attack"), ["one", "another"])
     what = f"{wording.metric_label(item['metric'])}, {wording.split_label(item.get('split'))}, {attacked}"
     noise = wording.percent(item["ratio"])
     if item.get("kind"):
-        difference = f"{labels.method_label(item['method'])}, {noise} noise less none"
-    else:
-        difference = f"{labels.method_label(item['a'])} less {labels.method_label(item['b'])} at {noise} noise"
-    yield claim, wanted, f"{difference}: {what}", key
+        return f"{labels.method_label(item['method'])}, {noise} noise less none: {what}"
+    return f"{labels.method_label(item['a'])} less {labels.method_label(item['b'])} at {noise} noise: {what}"

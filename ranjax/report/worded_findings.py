@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import pandas as pd
 
@@ -12,7 +11,7 @@ from ranjax.evaluation import statistics
 from ranjax.report import entry_labels as labels
 from ranjax.report import result_frame as frames
 from ranjax.report import wording
-from ranjax.report.stored_results import Results, Row
+from ranjax.report.stored_results import CELL, Results, Row
 
 ABOVE, BELOW, NONE = "above", "below", "none"
 _DEFENCE = "ran"
@@ -20,8 +19,7 @@ _LEVEL = 0.05
 _MOST_WORDED = 12
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One sentence with its topic and verdict: "above", "below", "none" shown, or "caution" for how to read it."""
 
     verdict: str
@@ -37,28 +35,22 @@ def side_of(row: Mapping[str, object], level: float = 0.0, high: float | None = 
     return BELOW if row["high"] < level else NONE
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values adjusted for their number by Holm's step-down method (Holm 1979), in the given order."""
-    return statistics.holm(p_values).tolist() if len(p_values) else []
-
-
-def holm_by_metric(items: Iterable[Row]) -> list[Row]:
-    """Return differences with "p_holm" where p is known, corrected over all of one metric, which are one table."""
-    found = [cast(Row, dict(item)) for item in items]
-    for metric in dict.fromkeys(item.get("metric") for item in found):
-        tested = [item for item in found if item.get("metric") == metric and wording.finite(item.get("p"))]
-        for item, p in zip(tested, holm([float(item["p"]) for item in tested])):
-            item["p_holm"] = p
-    return found
+def correct(items: Sequence[Row]) -> None:
+    """Add "p_holm" to differences where p is known: p by Holm's step-down method (Holm 1979), over all of them."""
+    tested = [item for item in items if wording.finite(item.get("p"))]
+    for item, p in zip(tested, statistics.holm([float(item["p"]) for item in tested]).tolist()):
+        item["p_holm"] = p
 
 
 def judged(items: Iterable[Row] | None) -> list[Row]:
     """Return the differences that have an interval, with "alone", the verdict by the interval, "p_holm" and "verdict".
 
-    "verdict" is "none" where the corrected p (`holm_by_metric`) is not below 0.05.
+    p is corrected over all of one metric, which are one table; "verdict" is "none" where that is not below 0.05.
     """
     known = [item for item in items or () if all(wording.finite(item.get(name)) for name in ("difference", "ratio"))]
-    found = holm_by_metric(item for item in known if wording.has_interval(item))
+    found = [cast(Row, dict(item)) for item in known if wording.has_interval(item)]
+    for metric in {item.get("metric") for item in found}:
+        correct([item for item in found if item.get("metric") == metric])
     for item in found:
         item["alone"] = side_of(item)
         item["verdict"] = item["alone"] if item.get("p_holm", 0.0) < _LEVEL else NONE
@@ -119,12 +111,10 @@ def _headline_comparisons(found: pd.DataFrame) -> list[Row]:
 def _caution(found: Sequence[Row], shown: int) -> list[Finding]:
     if not found:
         return []
-    above = sum(item["alone"] == ABOVE for item in found)
-    below = sum(item["alone"] == BELOW for item in found)
+    above, below = (sum(item["alone"] == side for item in found) for side in (ABOVE, BELOW))
     text = (
-        f"{shown} of {len(found)} comparisons are worded above, chosen by a fixed rule and not by their outcome. "
-        f"Of all {len(found)}, "
-        f"{above} intervals lie above zero, {below} below and {len(found) - above - below} hold zero. "
+        f"{shown} of {len(found)} comparisons are worded above, chosen by a fixed rule and not by their outcome. Of all "
+        f"{len(found)}, {above} intervals lie above zero, {below} below and {len(found) - above - below} hold zero. "
         f"If no two methods differed, about {max(1, round(_LEVEL * len(found)))} of them would still miss zero by chance"
     )
     if any("p_holm" in item for item in found):
@@ -149,8 +139,7 @@ def _accuracy(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _attack_findings(frame: pd.DataFrame) -> list[Finding]:
     """Return the effect of each attack on the linear probe on the clean encoder, by intervals that lie apart."""
-    accuracy = frames.with_interval(frames.where(frame, metric="accuracy", split="test"))
-    accuracy = _accuracy(accuracy[accuracy["ratio"] == accuracy["ratio"].min()])
+    accuracy = _accuracy(frame[frame["ratio"] == frame["ratio"].min()])
     clean = frames.first(accuracy, attack="none")
     findings = []
     for attack in frames.values(accuracy, "attack"):
@@ -198,25 +187,20 @@ def _noise_findings(frame: pd.DataFrame, effects: pd.DataFrame) -> list[Finding]
         for row in frames.records(frames.where(accuracy, attack=attack)):
             if start is None or not row["ratio"] > 0:
                 continue
-            same = {
-                name: row.get(name) for name in ("condition", "ratio", "attack", "task", "metric", "split", "method")
-            }
-            item = frames.first(paired, **same)
+            item = frames.first(paired, **{name: row.get(name) for name in CELL})
             if item is None:
                 found = side_of(row, start["low"], start["high"])
                 against = "the intervals overlap" if found == NONE else "the intervals lie apart"
             else:
                 found = item["verdict"]
-                difference, low, high = (
-                    wording.number(item[name], "accuracy") for name in ("difference", "low", "high")
-                )
+                difference, low, high = (wording.number(item[end], "accuracy") for end in ("difference", "low", "high"))
                 against = f"paired difference {difference} points (95 % interval {low} to {high}){_fallen(item)}"
             says = {ABOVE: "is above", BELOW: "is below", NONE: "is not shown to differ from"}[found]
             measured = f"{labels.attack_label(attack, attacks)} accuracy of {labels.method_label(row['method'])}"
-            text = (
-                f"{_place(row, conditions)} the {measured} {says} that without upstream noise: {_level(row)} against "
+            text = f"{_place(row, conditions)} the {measured} {says} that without upstream noise"
+            findings.append(
+                Finding(found, f"{text}: {_level(row)} against {_level(start)}; {against}.", "Upstream noise")
             )
-            findings.append(Finding(found, f"{text}{_level(start)}; {against}.", "Upstream noise"))
     return findings
 
 
