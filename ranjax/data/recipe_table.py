@@ -1,7 +1,7 @@
 """The table of recipes that make noisy pairs: attacks on both sides of a pair, and controls without an attack.
 
 An entry of your own is an object of type `Recipe` in a module of yours, named as `my_lab.mine:RECIPE`. Importing this
-module imports no JAX; an entry's functions do when they are called.
+module imports no JAX; the attacks' functions do when they are called.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ranjax.core.checks import at_least
 from ranjax.core.errors import ConfigError
 from ranjax.core.registry import Table, check_entry
 from ranjax.core.settings import DataclassInstance, setting
+from ranjax.data.noisy_pairs import caption_shuffle, gaussian
 
 SIDES = ("image", "text")
 
@@ -82,19 +83,6 @@ def _attack(name: str) -> Callable[..., Any]:
     return craft
 
 
-def _gaussian(source: Any, ids: Any, seed: int, epsilon: float) -> Any:
-    from ranjax.data.noisy_pairs import gaussian
-
-    return gaussian(source, ids, seed, epsilon)
-
-
-def _caption_shuffle(source: Any, ids: Any, seed: int, epsilon: float) -> Any:
-    from ranjax.data.noisy_pairs import caption_shuffle
-
-    del epsilon
-    return caption_shuffle(source, ids, seed)
-
-
 RECIPES: Table[Recipe] = Table(
     "recipe",
     Recipe,
@@ -125,7 +113,7 @@ RECIPES: Table[Recipe] = Table(
         Recipe(
             name="gaussian",
             label="random signs",
-            craft=_gaussian,
+            craft=gaussian,
             kind="control",
             changes=("image",),
             source="The norm of an Linf attack with the signs of Gaussian noise.",
@@ -133,7 +121,7 @@ RECIPES: Table[Recipe] = Table(
         Recipe(
             name="caption_shuffle",
             label="shuffled reports",
-            craft=_caption_shuffle,
+            craft=lambda source, ids, seed, epsilon: caption_shuffle(source, ids, seed),
             kind="control",
             changes=("text",),
             source="The reports of the noisy pairs swapped among themselves.",
