@@ -2,7 +2,7 @@
 
     writer = StoreWriter(folder, ids, shard_size=256, epsilon=8 / 255, provenance={...})
     for number in writer.missing():
-        writer.write(number, twins_of(writer.positions(number)))
+        writer.write(number, noisy_pairs_of(writer.positions(number)))
     store = NoisyStore.open(folder)
 
 Pixels are kept on the grid of 1/65535. A clean 8-bit pixel u/255 lies on it (257 u), and a perturbation is cut towards
@@ -15,6 +15,7 @@ that file does not count and is written again. Several processes may write diffe
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import zlib
@@ -27,7 +28,6 @@ from jaxtyping import Float, Int, Int32, UInt8
 
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.core.files import digest
 from ranjax.core.pixels import GRID, to_float
 from ranjax.data.sources import Record
 from ranjax.data.space import no_space, require_space
@@ -90,21 +90,14 @@ class StoreWriter:
         if len(set(ids)) != len(ids):
             raise DataError("example ids must differ from each other; at least one is given twice")
         self.folder, self.ids = Path(folder), list(ids)
-        plan = {
-            "ids": self.ids,
-            "shard_size": shard_size,
-            "epsilon": epsilon,
-            "norm": norm,
-            "provenance": json.loads(json.dumps(provenance)),
-        }
+        shared = json.loads(json.dumps(provenance))
+        plan = {"ids": self.ids, "shard_size": shard_size, "epsilon": epsilon, "norm": norm, "provenance": shared}
         self._plan = plan
-        if (self.folder / _PLAN).is_file():
-            stored = files.read_json(self.folder / _PLAN)
-            if differing := _differing(stored, plan):
-                named = "; ".join(differing[:8])
-                raise ConfigError(key, str(self.folder), f"a folder without a store of another plan ({named})")
-        else:
+        if not (self.folder / _PLAN).is_file():
             files.write_json(self.folder / _PLAN, plan)
+        elif differing := _differing(files.read_json(self.folder / _PLAN), plan):
+            named = "; ".join(differing[:8])
+            raise ConfigError(key, str(self.folder), f"a folder without a store of another plan ({named})")
 
     @property
     def shards(self) -> int:
@@ -118,9 +111,8 @@ class StoreWriter:
 
     def damaged(self) -> list[Fault]:
         """Return the finished shards whose file is not the one that was written, by SHA-256."""
-        return [
-            fault for n in range(self.shards) if _finished(self.folder, n) and (fault := _hash_fault(self.folder, n))
-        ]
+        finished = (n for n in range(self.shards) if _finished(self.folder, n))
+        return [fault for n in finished if (fault := _hash_fault(self.folder, n))]
 
     def positions(self, number: int) -> list[int]:
         """Return the positions in `ids` of what shard `number` holds."""
@@ -158,9 +150,9 @@ class StoreWriter:
         records = [self._encode(noisy_pair) for noisy_pair in noisy_pairs]
         path = _shard(self.folder, number)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        needed = sum(map(len, records))
+        require_space(self.folder, needed)
         try:
-            needed = sum(map(len, records))
-            require_space(self.folder, needed)
             with no_space(path, needed):
                 # Groups of one: every noisy pair can be read by itself.
                 writer = ArrayRecordWriter(os.fspath(temporary), "group_size:1,uncompressed")
@@ -172,10 +164,8 @@ class StoreWriter:
                 os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        files.write_json(
-            path.with_suffix(".json"),
-            {"ids": expected, "sha256": files.sha256(path), "bytes": path.stat().st_size},
-        )
+        facts = {"ids": expected, "sha256": files.sha256(path), "bytes": path.stat().st_size}
+        files.write_json(path.with_suffix(".json"), facts)
 
     def _encode(self, noisy_pair: Record) -> bytes:
         clean, image = np.asarray(noisy_pair["clean_image"]), np.asarray(noisy_pair["image"])
@@ -190,11 +180,12 @@ class StoreWriter:
             )
         delta = quantise(image, clean, self._plan["norm"])
         norm = realised_norm(delta, self._plan["norm"])
-        _check_ball(noisy_pair["id"], norm, self._plan["epsilon"])
-        tokens, mask = np.asarray(noisy_pair["tokens"], np.int32), np.asarray(noisy_pair["mask"], bool)
+        if fault := _outside_ball(noisy_pair["id"], norm, self._plan["epsilon"]):
+            raise DataError(fault)
+        tokens, mask = np.asarray(noisy_pair["tokens"], "<i4"), np.asarray(noisy_pair["mask"], bool)
         # Modulo 2^16 any perturbation fits 16 bits, and 257 u + delta comes back exactly.
-        blobs = [clean.tobytes(), (delta % 65536).astype("<u2").tobytes(), tokens.astype("<i4").tobytes()]
-        blobs = [zlib.compress(blob, 6) for blob in [*blobs, np.packbits(mask).tobytes()]]
+        arrays = (clean, (delta % 65536).astype("<u2"), tokens, np.packbits(mask))
+        blobs = [zlib.compress(array.tobytes(), 6) for array in arrays]
         head = {
             "id": noisy_pair["id"],
             "shape": list(clean.shape),
@@ -211,11 +202,11 @@ class NoisyStore:
     """Noisy pairs by id. `NoisyStore.open(folder)`; ``store[id]`` gives a dict: id, image f32[H,W,C] in [0, 1], pixels
     uint16[H,W,C] (the same over 65535), clean_image uint8[H,W,C], report, tokens i32[L], mask bool[L], provenance."""
 
-    def __init__(self, folder: Path, plan: Provenance, places: Mapping[str, tuple[int, int]], fingerprint: str):
+    def __init__(self, folder: Path, plan: Provenance, fingerprint: str):
         self.folder, self.epsilon, self.norm = folder, float(plan["epsilon"]), str(plan["norm"])
         self.shared: Provenance = dict(plan["provenance"])
         self.fingerprint = fingerprint
-        self._places = dict(places)
+        self._places = {name: divmod(i, plan["shard_size"]) for i, name in enumerate(plan["ids"])}
         self._readers: dict[int, Any] = {}
 
     @classmethod
@@ -229,9 +220,8 @@ class NoisyStore:
         missing = [n for n in range(shards) if not _finished(folder, n)]
         if missing:
             raise DataError(f"The store {folder} is unfinished: {len(missing)} of {shards} shards are missing.")
-        places = {name: divmod(i, plan["shard_size"]) for i, name in enumerate(plan["ids"])}
         hashes = [files.read_json(_shard(folder, n).with_suffix(".json"))["sha256"] for n in range(shards)]
-        return cls(folder, plan, places, digest([plan, hashes]))
+        return cls(folder, plan, files.digest([plan, hashes]))
 
     def damaged(self) -> list[Fault]:
         """Return the shards whose file is not the one that was written, by SHA-256; reading one can give other noisy
@@ -270,10 +260,8 @@ class NoisyStore:
 
     def by_shard(self) -> dict[int, list[str]]:
         """Return the ids of every shard, in order."""
-        found: dict[int, list[str]] = {}
-        for identity, (number, _) in self._places.items():
-            found.setdefault(number, []).append(identity)
-        return found
+        shards = itertools.groupby(self._places, lambda identity: self._places[identity][0])
+        return {number: list(ids) for number, ids in shards}
 
     def norm_of(self, noisy_pair: Record) -> float:
         """Return the norm in pixel units of a noisy pair's perturbation, from its pixels."""
@@ -285,11 +273,7 @@ class NoisyStore:
         noisy_pair = self[identity]
         if noisy_pair["id"] != identity:
             return f"the place of {identity!r} holds {noisy_pair['id']!r}"
-        try:
-            _check_ball(identity, self.norm_of(noisy_pair), self.epsilon)
-        except DataError as error:
-            return str(error)
-        return None
+        return _outside_ball(identity, self.norm_of(noisy_pair), self.epsilon)
 
     def provenance(self, identity: str) -> Provenance:
         """Return where a noisy pair comes from: what all share, and its own losses, norm and changed words."""
@@ -362,9 +346,9 @@ def _differing(stored: object, plan: object, name: str = "") -> list[str]:
     return [f"{name.removeprefix('provenance.')} {values if len(values) < 80 else 'differ'}"]
 
 
-def _check_ball(identity: str, norm: float, epsilon: float) -> None:
-    if norm > epsilon + 1e-6:
-        raise DataError(f"noisy pair {identity!r} has norm {norm:.6g}, beyond its radius {epsilon:.6g}")
+def _outside_ball(identity: str, norm: float, epsilon: float) -> str | None:
+    inside = norm <= epsilon + 1e-6
+    return None if inside else f"noisy pair {identity!r} has norm {norm:.6g}, beyond its radius {epsilon:.6g}"
 
 
 def _shard(folder: Path, number: int) -> Path:
