@@ -41,10 +41,10 @@ from ranjax.run.schema import RunConfig, general_keys
 from ranjax.run.schema.noise_keys import Noise, ball
 
 if TYPE_CHECKING:
+    from ranjax.data.store import NoisyStore
     from ranjax.run.stages.attack_file_pairs import Pair
-    from ranjax.run.stages.pair_program import Surrogate
 else:  # the command's help must not wait for JAX
-    Pair = Surrogate = object
+    NoisyStore = Pair = object
 
 OVERRIDES = ("--noise.",)
 OF_RUNS = ("noise.ratios", "noise.controls", "noise.control_ratios", "noise.masked_lm_steps")
@@ -147,6 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, config: RunConfig, stop: Callable[[], bool]) -> int:
     from ranjax.data.images.reading import RESIZE_MODES
     from ranjax.data.recipe_table import RECIPES, is_attack
+    from ranjax.run.context import Stopped
     from ranjax.run.stages import attack_file_pairs, attack_files
 
     # Everything that can be refused is refused before weights are read or anything compiles.
@@ -155,9 +156,8 @@ def _run(arguments: argparse.Namespace, config: RunConfig, stop: Callable[[], bo
     if arguments.resize not in RESIZE_MODES:
         raise ConfigError("--resize", arguments.resize, f"one of {', '.join(RESIZE_MODES)}")
     labels = tuple(word for word in arguments.labels.split(",") if word.strip())
-    given = attack_files.Given(
-        arguments.images, arguments.out, arguments.image_mode, arguments.resize, labels, arguments.words_from
-    )
+    more = (arguments.words_from,) if arguments.words_from else ()
+    given = attack_files.Given(arguments.images, arguments.out, arguments.image_mode, arguments.resize, labels, more)
     attack_files.check_words(config, given)
     columns = arguments.image_column, arguments.report_column
     pairs = attack_file_pairs.read_pairs(arguments.images, arguments.reports, *columns, arguments.deidentify)
@@ -168,19 +168,24 @@ def _run(arguments: argparse.Namespace, config: RunConfig, stop: Callable[[], bo
     print(f"{len(pairs)} images, {count} reports; checkpoint {arguments.checkpoint}, {size} pixels", flush=True)
     for note in attack_files.notes(pairs, surrogate):
         print(f"note: {note}", flush=True)
-    if not attack_files.attack(config, given, pairs, surrogate, stop):
+
+    def check_stop(where: str) -> None:
+        if stop():
+            raise Stopped(where)
+
+    try:
+        store = attack_files.attack(config, given, pairs, surrogate, check_stop)
+    except Stopped:
         print(f"stopped; finished pairs are in {arguments.out / 'store'}. The same command goes on from here.")
         return outcome.STOPPED
-    _write(arguments, config, pairs, surrogate)
+    _write(arguments, pairs, store, attack_files.recalls(pairs, store, surrogate, config.noise.batch_size))
     return outcome.DONE
 
 
-def _write(arguments: argparse.Namespace, config: RunConfig, pairs: Sequence[Pair], surrogate: Surrogate) -> None:
+def _write(arguments: argparse.Namespace, pairs: Sequence[Pair], store: NoisyStore, recalls: dict[str, Any]) -> None:
     from ranjax.data.images.reading import encode_png16
-    from ranjax.data.store import NoisyStore
-    from ranjax.run.stages import attack_file_pairs, attack_files
+    from ranjax.run.stages import attack_file_pairs
 
-    store = NoisyStore.open(arguments.out / "store")
     for name, path in attack_file_pairs.targets(arguments.images, arguments.out, pairs).items():
         files.write_bytes(path, encode_png16(store[name]["pixels"]))
     provenance = {pair.id: store.provenance(pair.id) for pair in pairs}
@@ -202,7 +207,7 @@ def _write(arguments: argparse.Namespace, config: RunConfig, pairs: Sequence[Pai
         "images": len(pairs),
         "reports": reports,
         "mean": means,
-        "recall@1": attack_files.recalls(pairs, store, surrogate, config.noise.batch_size),
+        "recall@1": recalls,
     }
     files.write_json(arguments.out / "summary.json", summary)
     print(_table(summary))

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,16 +19,15 @@ from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.files import digest
 from ranjax.core.pixels import as_float
 from ranjax.data.recipe_table import RECIPES
-from ranjax.data.store import NoisyStore, StoreWriter
+from ranjax.data.store import NoisyStore
 from ranjax.data.text.tokenizer import Tokenizer, Tokens
 from ranjax.evaluation import retrieval
-from ranjax.run.schema import RunConfig, noise_keys
-from ranjax.run.stages import attack_file_pairs, word_candidates
+from ranjax.run.schema import RunConfig
+from ranjax.run.stages import attack_file_pairs, craft, word_candidates
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.attack_file_pairs import Pair
-from ranjax.run.stages.pair_program import PairProgram, Surrogate, provenance
+from ranjax.run.stages.pair_program import AttackedPairs, PairProgram, Surrogate, provenance
 from ranjax.training import devices
-from ranjax.training.progress import Progress
 from ranjax.training.row_map import RowMap
 
 
@@ -43,7 +41,7 @@ class Given:
       image_mode: "grey" or "rgb".
       resize: how an image gets the size of the checkpoint, one of `data.images.reading.RESIZE_MODES`.
       labels: words of findings, which stay as they are.
-      words_from: a list of words to replace by, besides those of the reports; None: none.
+      word_files: lists of words to replace by, besides those of the reports.
     """
 
     images: Path
@@ -51,7 +49,7 @@ class Given:
     image_mode: str = "grey"
     resize: str = "pad"
     labels: tuple[str, ...] = ()
-    words_from: Path | None = None
+    word_files: tuple[Path, ...] = ()
 
     def image(self, name: str, size: int) -> np.ndarray:
         """Return one image as u8[size, size, channels]."""
@@ -89,53 +87,71 @@ def check_words(config: RunConfig, given: Given) -> None:
     if "masked_lm" in noise.candidates and not Path(noise.masked_lm).is_dir():
         raise ConfigError("noise.masked_lm", noise.masked_lm, "a folder with a BERT and its head")
     word_candidates.check_files(noise)
-    if given.words_from:
-        constraints.read_list(given.words_from)
+    for path in given.word_files:
+        constraints.read_list(path)
 
 
 def attack(
-    config: RunConfig, given: Given, pairs: Sequence[Pair], surrogate: Surrogate, stop: Callable[[], bool]
-) -> bool:
-    """Fill the store, and return whether it is full: False where a stop was asked for.
+    config: RunConfig, given: Given, pairs: Sequence[Pair], surrogate: Surrogate, check_stop: Callable[[str], None]
+) -> NoisyStore:
+    """Fill the store of attacked pairs, and return it; `check_stop` raises `Stopped` where a stop was asked for.
 
     Raises:
       DataError, ConfigError: images that cannot be read, words that cannot be replaced, a store of another plan; all
         before the first pair is attacked.
     """
-    words, size = _words(config, given, pairs, surrogate), surrogate.functions.config.image_size
-    if not (given.out / "store").exists():
+    words, size, folder = _words(config, given, pairs, surrogate), surrogate.functions.config.image_size, given.out
+    if not (folder / "store").exists():
         attack_file_pairs.check_images(pairs, lambda name: given.image(name, size))
-    recipe, (norm, epsilon) = RECIPES.resolve(config.noise.recipe), noise_keys.ball(config)
-    read_as = {name: getattr(given, name) for name in ("image_mode", "resize", "labels")}
-    writer = StoreWriter(
-        given.out / "store",
-        ids=[pair.id for pair in pairs],
-        shard_size=config.noise.shard_size,
-        epsilon=epsilon,
-        provenance={
-            "attack": recipe.name,
-            "settings": noise_keys.recorded(config) | read_as | {"words_from": str(given.words_from or "")},
-            "seed": config.seed,
-            "surrogate": surrogate.sha256,
-            "pairs": digest([tuple(pair) for pair in pairs]),
-            "files": word_candidates.files_of(config.noise, *([given.words_from] if given.words_from else [])),
-        },
-        norm=norm,
-        key="--out",
+    settings = {name: getattr(given, name) for name in ("image_mode", "resize", "labels")}
+    settings["words_from"] = "".join(map(str, given.word_files))
+    ids, plan = [pair.id for pair in pairs], digest([tuple(pair) for pair in pairs])
+    writer = craft.writer_of(
+        config, folder / "store", ids, surrogate.sha256, "--out", settings, given.word_files, pairs=plan
     )
-    missing = writer.missing()
-    if not missing:
-        return True
-    reports = [pair.reports for pair in pairs]
-    program = PairProgram(config, recipe, surrogate, words, reports, devices.make_mesh(None))
-    with Progress("attack", len(pairs), writer.done, unit="pairs") as progress:
-        for number in missing:
-            if stop():
-                return False
-            part = [pairs[i] for i in writer.positions(number)]
-            writer.write(number, list(_noisy_pairs(program, config.seed, given, part, surrogate, words.lexicon)))
-            progress.update(writer.done)
-    return True
+
+    def make() -> craft.NoisyPairs:
+        recipe, reports = RECIPES.resolve(config.noise.recipe), [pair.reports for pair in pairs]
+        program = PairProgram(config, recipe, surrogate, words, reports, devices.make_mesh(None))
+
+        def noisy_pairs(positions: list[int]) -> Iterator[craft.NoisyPair]:
+            part = [pairs[i] for i in positions]
+            clean = np.stack([given.image(pair.id, size) for pair in part])
+            drawn = keys.example_keys(keys.stream(config.seed, "attack"), [pair.id for pair in part])
+            found = program(clean, [pair.reports for pair in part], drawn)
+            for i, pair in enumerate(part):
+                yield _noisy_pair(pair, clean[i], i, found, surrogate.tokenizer, words.lexicon)
+
+        return noisy_pairs
+
+    return craft.fill(writer, "attack", make, check_stop)
+
+
+def _noisy_pair(
+    pair: Pair, clean: np.ndarray, i: int, found: AttackedPairs, tokenizer: Tokenizer, lexicon: candidates.Lexicon
+) -> craft.NoisyPair:
+    """Return row `i` of what was found, as the store takes it."""
+    count = len(pair.reports)
+    choices, before, after = (x[i, :count] for x in (found.choices, found.loss_before, found.loss_after))
+    changed = [np.flatnonzero(row >= 0).tolist() for row in choices]
+    losses = float(before.mean()), float(after.mean())
+    spans = tokenizer.spans(list(pair.reports))
+    attacked = [restore(*of_report, lexicon) for of_report in zip(pair.reports, spans, choices)]
+    return {
+        "id": pair.id,
+        "image": found.images[i],
+        "clean_image": clean,
+        "report": "\n".join(attacked),
+        # One after another, each of the model's whole length.
+        "tokens": found.tokens[i, :count].reshape(-1),
+        "mask": found.mask[i, :count].reshape(-1),
+        "provenance": {
+            "reports": attacked,
+            "losses_before": before.tolist(),
+            "losses_after": after.tolist(),
+            **provenance(*losses, changed, sum(map(len, changed)), int(found.queries[i, :count].sum())),
+        },
+    }
 
 
 def notes(pairs: Sequence[Pair], surrogate: Surrogate) -> list[str]:
@@ -164,8 +180,8 @@ def _words(
     reports = [report for pair in pairs for report in pair.reports]
     count = Counter(word.lower() for words in tokenizer.split(reports) for word in words if word[:1].isalnum())
     words = sorted(count, key=lambda word: (-count[word], word))
-    if given.words_from:
-        words += constraints.read_list(given.words_from)
+    for path in given.word_files:
+        words += constraints.read_list(path)
     if "thesaurus" in noise.candidates:
         words += [word.lower() for group in constraints.read_groups(noise.thesaurus) for word in group]
     lexicon = candidates.build(
@@ -177,42 +193,6 @@ def _words(
     )
     token_table = np.asarray(functions.token_table(surrogate.params))
     return word_candidates.candidate_words(noise, lexicon, token_table, reports, noise.masked_lm)
-
-
-def _noisy_pairs(
-    program: PairProgram,
-    seed: int,
-    given: Given,
-    part: Sequence[Pair],
-    surrogate: Surrogate,
-    lexicon: candidates.Lexicon,
-) -> Iterator[dict[str, Any]]:
-    """What the store takes of a part of the pairs."""
-    clean = np.stack([given.image(pair.id, surrogate.functions.config.image_size) for pair in part])
-    drawn = keys.example_keys(keys.stream(seed, "attack"), [pair.id for pair in part])
-    found = program(clean, [pair.reports for pair in part], drawn)
-    for i, (identity, reports) in enumerate(part):
-        count = len(reports)
-        spans = surrogate.tokenizer.spans(list(reports))
-        choices, before, after = (x[i, :count] for x in (found.choices, found.loss_before, found.loss_after))
-        changed = [np.flatnonzero(row >= 0).tolist() for row in choices]
-        losses = float(before.mean()), float(after.mean())
-        attacked = [restore(*of_report, lexicon) for of_report in zip(reports, spans, choices)]
-        yield {
-            "id": identity,
-            "image": found.images[i],
-            "clean_image": clean[i],
-            "report": "\n".join(attacked),
-            # One after another, each of the model's whole length.
-            "tokens": found.tokens[i, :count].reshape(-1),
-            "mask": found.mask[i, :count].reshape(-1),
-            "provenance": {
-                "reports": attacked,
-                "losses_before": before.tolist(),
-                "losses_after": after.tolist(),
-                **provenance(*losses, changed, sum(map(len, changed)), int(found.queries[i, :count].sum())),
-            },
-        }
 
 
 def recalls(
@@ -239,10 +219,7 @@ def recalls(
     found: dict[str, dict[str, float | None]] = {}
     for direction in ("image_to_text", "text_to_image"):
         hits = [np.asarray(getattr(ranks, direction)) < 1 for ranks in (before, after)]
-        turned_wrong = float(attack_success(*map(jnp.asarray, hits)).turned_wrong)
-        found[direction] = {
-            "before": float(hits[0].mean()),
-            "after": float(hits[1].mean()),
-            "turned_wrong": turned_wrong if np.isfinite(turned_wrong) else None,
-        }
+        wrong = float(attack_success(*map(jnp.asarray, hits)).turned_wrong)
+        found[direction] = {name: float(hit.mean()) for name, hit in zip(("before", "after"), hits)}
+        found[direction]["turned_wrong"] = wrong if np.isfinite(wrong) else None
     return found

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -14,12 +16,13 @@ from jaxtyping import Shaped
 
 from ranjax.core import files
 from ranjax.core.pixels import to_float
-from ranjax.data.noisy_pairs import View, select
+from ranjax.data.noisy_pairs import select
 from ranjax.data.recipe_table import RECIPES, Recipe
+from ranjax.data.store import NoisyStore, StoreWriter, set_aside
 from ranjax.data.text.tokenizer import Tokens
 from ranjax.evaluation.retrieval import unit
 from ranjax.run.context import Context
-from ranjax.run.schema import noise_keys
+from ranjax.run.schema import RunConfig, noise_keys
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import word_candidates as candidates
 from ranjax.run.stages.pair_program import PairProgram, Surrogate, provenance
@@ -27,64 +30,80 @@ from ranjax.training import devices, hosts
 from ranjax.training.progress import Progress
 
 NoisyPair = dict[str, Any]
-NoisyPairs = Callable[[common.Split], Iterator[NoisyPair]]
-"""A function from a part of the chosen pairs to their noisy pairs, as `StoreWriter.write` takes them."""
+NoisyPairs = Callable[[list[int]], Iterator[NoisyPair]]
+"""A function from positions in the store to their noisy pairs, as `StoreWriter.write` takes them."""
 
 
 def run(context: Context) -> dict[str, Any]:
     """Leave a noisy store; finished shards of an earlier, interrupted run stay as they are."""
-    from ranjax.data.store import NoisyStore, StoreWriter, set_aside
-
-    # What is to be crafted, and where. Processes share the shards out: each works through its own, on its own devices.
+    # Processes share the shards out: each works through its own, on its own devices.
     context = dataclasses.replace(context, mesh=devices.local_mesh(context.mesh))
     config, data = context.config, common.data(context)
-    recipe, (norm, epsilon) = RECIPES.resolve(config.noise.recipe), noise_keys.ball(config)
+    recipe, folder = RECIPES.resolve(config.noise.recipe), context.folder / "store"
     train = data.split("train")
     chosen = train.take(np.flatnonzero(select(train.ids, max(config.noise.ratios), config.seed)))
-    surrogate = common.encoder_folder(context, common.clean_condition(context)) / "model.safetensors"
-    open_store = functools.partial(
-        StoreWriter,
-        context.folder / "store",
-        ids=chosen.ids,
-        shard_size=config.noise.shard_size,
-        epsilon=epsilon,
-        provenance={
-            "attack": recipe.name,
-            "settings": noise_keys.recorded(config),
-            "seed": config.seed,
-            "surrogate": files.sha256(surrogate),
-            "files": candidates.files_of(config.noise),
-        },
-        norm=norm,
-        key="noise",
-    )
+    surrogate = files.sha256(common.encoder_folder(context, common.clean_condition(context)) / "model.safetensors")
+    open_store = functools.partial(writer_of, config, folder, chosen.ids, surrogate, "noise")
 
     def begin() -> None:
         for fault in open_store().damaged():
             context.say(f"  {fault.what} It is set aside and crafted again.")
-            set_aside(context.folder / "store", fault.shard)
+            set_aside(folder, fault.shard)
 
-    # The work: shards that are missing or damaged, the same number of rounds in every process.
     hosts.first_does(begin)  # the plan is written, and lies there when the others read it
-    writer = open_store()
-    own = writer.missing(jax.process_index(), jax.process_count())
-    rounds = max(hosts.gather(len(own)))
-    make = _control if recipe.kind == "control" else _attack
-    noisy_pairs = make(context, recipe, chosen) if rounds else None
-    with Progress(f"craft {recipe.name}", len(chosen.ids), writer.done, unit="pairs") as progress:
-        for number in itertools.islice(itertools.chain(own, itertools.repeat(None)), rounds):
-            context.check_stop(f"{writer.done} of {len(chosen.ids)} pairs crafted")
-            if noisy_pairs is None or number is None:
-                continue
-            part = chosen.take(np.array(writer.positions(number)))
-            writer.write(number, list(noisy_pairs(part)))
-            progress.update(writer.done)
-    hosts.barrier()
-    store = NoisyStore.open(context.folder / "store")
+    make = functools.partial(_control if recipe.kind == "control" else _attack, context, recipe, chosen)
+    store = fill(open_store(), f"craft {recipe.name}", make, context.check_stop)
     return _summary(context, recipe.name, store, [store.provenance(i) for i in chosen.ids])
 
 
-def _summary(context: Context, recipe: str, store: Any, records: list[dict[str, Any]]) -> dict[str, Any]:
+def writer_of(
+    config: RunConfig,
+    folder: Path,
+    ids: Sequence[str],
+    surrogate: str,
+    key: str,
+    settings: Mapping[str, object] = MappingProxyType({}),
+    word_files: Sequence[Path] = (),
+    **facts: object,
+) -> StoreWriter:
+    """Return the writer of a store that is made as the group `noise` says, against weights of SHA-256 `surrogate`.
+
+    With further settings and files of words that noisy pairs depend on, and facts that another plan would differ in.
+    """
+    norm, epsilon = noise_keys.ball(config)
+    shared = {
+        "attack": RECIPES.resolve(config.noise.recipe).name,
+        "settings": noise_keys.recorded(config) | dict(settings),
+        "seed": config.seed,
+        "surrogate": surrogate,
+        **facts,
+        "files": candidates.files_of(config.noise, *word_files),
+    }
+    return StoreWriter(folder, ids, config.noise.shard_size, epsilon, shared, norm, key)
+
+
+def fill(
+    writer: StoreWriter, title: str, make: Callable[[], NoisyPairs], check_stop: Callable[[str], None]
+) -> NoisyStore:
+    """Write the shards that are missing, each process its own, and return the store.
+
+    `make` is called where there is one; `check_stop` before each shard, as often in every process.
+    """
+    own = writer.missing(jax.process_index(), jax.process_count())
+    rounds = max(hosts.gather(len(own)))
+    noisy_pairs = make() if rounds else None
+    with Progress(title, len(writer.ids), writer.done, unit="pairs") as progress:
+        for number in itertools.islice(itertools.chain(own, itertools.repeat(None)), rounds):
+            check_stop(f"{writer.done} of {len(writer.ids)} pairs crafted")
+            if noisy_pairs is None or number is None:
+                continue
+            writer.write(number, list(noisy_pairs(writer.positions(number))))
+            progress.update(writer.done)
+    hosts.barrier()
+    return NoisyStore.open(writer.folder)
+
+
+def _summary(context: Context, recipe: str, store: NoisyStore, records: list[dict[str, Any]]) -> dict[str, Any]:
     rise = np.array([r["loss_after"] - r["loss_before"] for r in records])
     words = np.array([r["words_changed"] for r in records])
     success = float(np.mean(rise > 0))
@@ -112,7 +131,8 @@ def _attack(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPair
     reports = [[report] for report in chosen.reports]
     program = PairProgram(config, recipe, surrogate, words, reports, context.mesh, context.poll)
 
-    def attack(split: common.Split) -> Iterator[NoisyPair]:
+    def attack(positions: list[int]) -> Iterator[NoisyPair]:
+        split = chosen.take(np.array(positions))
         keys = common.example_keys(context, "craft", split.ids)
         found = program(split.images, [[report] for report in split.reports], keys)
         before, after = (losses[:, 0].tolist() for losses in (found.loss_before, found.loss_after))
@@ -140,26 +160,20 @@ def _control(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPai
     source = data.prepared.splits["train"]
     options = noise_keys.RECIPE_KEYS.options_of(config, recipe)
     _, epsilon = noise_keys.ball(config)
-    view: View = recipe.craft(source, chosen.ids, config.seed, epsilon, **options)
+    view = recipe.craft(source, chosen.ids, config.seed, epsilon, **options)
     place = {name: index for index, name in enumerate(source.ids)}
 
-    def control(split: common.Split) -> Iterator[NoisyPair]:
+    def control(positions: list[int]) -> Iterator[NoisyPair]:
+        split = chosen.take(np.array(positions))
         records = [view[place[name]] for name in split.ids]
         images = np.stack([to_float(r["image"]) for r in records])
         reports = [str(r["report"]) for r in records]
         tokens = data.encode(reports)
         before = pair_losses(context, split.images, data.encode(split.reports)).tolist()
         after = pair_losses(context, images, tokens).tolist()
-        for i, name in enumerate(split.ids):
-            yield {
-                "id": name,
-                "image": images[i],
-                "clean_image": split.images[i],
-                "report": reports[i],
-                "tokens": tokens.ids[i],
-                "mask": tokens.mask[i],
-                "provenance": provenance(before[i], after[i], [], 0, 0),
-            }
+        names = ("id", "image", "clean_image", "report", "tokens", "mask")
+        for i, row in enumerate(zip(split.ids, images, split.images, reports, tokens.ids, tokens.mask)):
+            yield dict(zip(names, row)) | {"provenance": provenance(before[i], after[i], [], 0, 0)}
 
     return control
 
