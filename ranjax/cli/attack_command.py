@@ -36,6 +36,8 @@ from ranjax.cli import outcome
 from ranjax.core import files
 from ranjax.core.errors import ConfigError
 from ranjax.core.settings import keys_of
+from ranjax.data.images import RESIZE_MODES
+from ranjax.data.recipe_table import RECIPES, is_attack
 from ranjax.run import config as configs
 from ranjax.run.schema import RunConfig, general_keys
 from ranjax.run.schema.noise_keys import Noise, ball
@@ -70,7 +72,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--image_column", default="image", metavar="NAME", help="column of the paths (default: image)")
     p.add_argument("--report_column", default="report", metavar="NAME", help="column of the reports (default: report)")
     p.add_argument("--image_mode", default="grey", choices=("grey", "rgb"), help="how images are read (default: grey)")
-    p.add_argument("--resize", default="pad", metavar="HOW", help="pad (default), crop or stretch to the square")
+    p.add_argument("--resize", default="pad", choices=RESIZE_MODES, help="how images become square (default: pad)")
     p.add_argument(
         "--deidentify",
         action=argparse.BooleanOptionalAction,
@@ -145,16 +147,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, config: RunConfig, stop: Callable[[], bool]) -> int:
-    from ranjax.data.images.reading import RESIZE_MODES
-    from ranjax.data.recipe_table import RECIPES, is_attack
     from ranjax.run.context import Stopped
     from ranjax.run.stages import attack_file_pairs, attack_files
 
     # Everything that can be refused is refused before weights are read or anything compiles.
     if expected := is_attack(RECIPES.resolve(config.noise.recipe)):
         raise ConfigError("noise.recipe", config.noise.recipe, expected)
-    if arguments.resize not in RESIZE_MODES:
-        raise ConfigError("--resize", arguments.resize, f"one of {', '.join(RESIZE_MODES)}")
     labels = tuple(word for word in arguments.labels.split(",") if word.strip())
     more = (arguments.words_from,) if arguments.words_from else ()
     given = attack_files.Given(arguments.images, arguments.out, arguments.image_mode, arguments.resize, labels, more)

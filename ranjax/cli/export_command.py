@@ -27,11 +27,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    print(_export(arguments))
-    return outcome.DONE
-
-
-def _export(arguments: argparse.Namespace) -> str:
     workdir = arguments.workdir.absolute()
     config = configs.of_run(workdir)
     from ranjax.core import files
@@ -40,8 +35,7 @@ def _export(arguments: argparse.Namespace) -> str:
     from ranjax.run.stages import encoder_export as export
     from ranjax.training import devices
 
-    prepare = planning.plan(config)[0]
-    context = context_of(config, workdir, prepare, devices.make_mesh(1), {})
+    context = context_of(config, workdir, planning.plan(config)[0], devices.make_mesh(1), {})
     path = workdir / "results.json"
     results = files.read_json(path) if path.is_file() else None
     done = export.export(
@@ -49,4 +43,5 @@ def _export(arguments: argparse.Namespace) -> str:
     )
     beside = "; its head lies beside it" if done.head else ""
     figures = "" if results else "; the run has no results.json yet, so that the card holds no figures"
-    return f"{done.folder}: {done.changed} arrays differ from the upstream encoder's{beside}{figures}"
+    print(f"{done.folder}: {done.changed} arrays differ from the upstream encoder's{beside}{figures}")
+    return outcome.DONE

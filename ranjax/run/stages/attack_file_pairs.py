@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from ranjax.core.errors import ConfigError, DataError, nearest
-from ranjax.data.images.reading import read_image
 from ranjax.data.text.deidentify import deidentify
 
 
@@ -109,20 +106,12 @@ def targets(images: Path, out: Path, pairs: Sequence[Pair]) -> dict[str, Path]:
     return found
 
 
-def image(folder: Path, name: str, size: int, mode: str, colour: bool) -> np.ndarray:
-    """Return one image as `read_image` reads it; a DataError names it."""
-    try:
-        return read_image(folder / name, size, mode, colour)
-    except DataError as error:
-        raise DataError(f"image {name!r}: {error}") from error
-
-
 def check_images(pairs: Sequence[Pair], read: Callable[[str], object]) -> None:
     """Raise DataError that names up to five images that cannot be read, before the last of many stops a long run.
 
     Args:
       pairs: with the images.
-      read: reads one by its name, see `image`.
+      read: reads one by its name.
     """
     faults = []
     for pair in pairs:

@@ -18,6 +18,7 @@ from ranjax.core import files, keys
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.files import digest
 from ranjax.core.pixels import as_float
+from ranjax.data.images.reading import read_image
 from ranjax.data.recipe_table import RECIPES
 from ranjax.data.store import NoisyStore
 from ranjax.data.text.tokenizer import Tokenizer, Tokens
@@ -52,8 +53,11 @@ class Given:
     word_files: tuple[Path, ...] = ()
 
     def image(self, name: str, size: int) -> np.ndarray:
-        """Return one image as u8[size, size, channels]."""
-        return attack_file_pairs.image(self.images, name, size, self.resize, self.image_mode == "rgb")
+        """Return one image as u8[size, size, channels]; a DataError names it."""
+        try:
+            return read_image(self.images / name, size, self.resize, self.image_mode == "rgb")
+        except DataError as error:
+            raise DataError(f"image {name!r}: {error}") from error
 
 
 def load(checkpoint: Path, colour: bool = False) -> Surrogate:

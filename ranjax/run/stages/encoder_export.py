@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,7 +82,7 @@ def export(
     changed = sum(not np.array_equal(a, b) for a, b in pairs)
     facts = cards.facts(context, condition, source, int(sum(np.size(x) for x in jax.tree.leaves(adapted))), results)
     told = _adaptation(context, condition, method, seed, changed, trained, front is not None)
-    facts = model_card.Facts(**{**vars(facts), "method": method, "adaptation": told})
+    facts = dataclasses.replace(facts, method=method, adaptation=told)
     files.write_text(out / model_card.FILE, model_card.write(facts))
     return Exported(out, changed, bool(trained.get("head")))
 
@@ -90,20 +91,14 @@ def _check(context: Context, condition: str, method: str, out: Path) -> None:
     conditions = [run.condition for run in context.plan if run.stage == "pretrain"]
     if condition not in conditions:
         raise ConfigError("--condition", condition, f"one of {', '.join(conditions)}", nearest(condition, conditions))
-    if not (context.folder_of(f"pretrain/{condition}") / "manifest.json").is_file():
-        raise DataError(
-            f"{context.workdir}: pretrain/{condition} is not finished; the run's own command goes on with it."
-        )
-    if method:
-        done = context.folder_of(f"adapt/{condition}") / "manifest.json"
-        methods = selected(context.config.adapt.methods)
-        known = [name for name, entry in methods.items() if entry.family in ("head", "tower")]
-        if method not in known:
-            raise ConfigError("--method", method, f"a method of this run: {', '.join(known)}", nearest(method, known))
-        if not done.is_file():
-            raise DataError(
-                f"{context.workdir}: adapt/{condition} is not finished; the run's own command goes on with it."
-            )
+    methods = selected(context.config.adapt.methods)
+    known = [name for name, entry in methods.items() if entry.family in ("head", "tower")]
+    if method and method not in known:
+        raise ConfigError("--method", method, f"a method of this run: {', '.join(known)}", nearest(method, known))
+    for stage in ("pretrain", "adapt") if method else ("pretrain",):
+        if not (context.folder_of(f"{stage}/{condition}") / "manifest.json").is_file():
+            unfinished = f"{context.workdir}: {stage}/{condition} is not finished"
+            raise DataError(f"{unfinished}; the run's own command goes on with it.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError("--out", str(out), "a folder that is absent or empty")
 

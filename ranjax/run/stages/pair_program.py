@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
-from ranjax.attacks.attack_table import ATTACKS, AtRadius
+from ranjax.attacks.attack_table import ATTACKS
 from ranjax.attacks.pairs import Allowed, PairAttack
 from ranjax.attacks.text import candidates
 from ranjax.attacks.text.substitution import Substitution, needed_length
@@ -131,14 +131,6 @@ def substitution_of(config: RunConfig) -> Substitution:
     )
 
 
-def image_attack_of(config: RunConfig) -> tuple[Callable[..., Any], AtRadius]:
-    """Return the function of `noise.image_attack`, and its settings at the radius of `noise`."""
-    noise, (norm, epsilon) = config.noise, noise_keys.ball(config)
-    attack = ATTACKS.resolve(noise.image_attack, "noise.image_attack")
-    settings = noise_keys.IMAGE_ATTACKS.settings_of(config, attack)
-    return attack.run, attack.at(settings, epsilon, norm=norm, restarts=noise.restarts)
-
-
 def pair_rows(
     functions: Any, config: RunConfig, recipe: Recipe, unk_id: int, propose: Callable[..., jax.Array] | None = None
 ) -> RowFunction:
@@ -151,10 +143,11 @@ def pair_rows(
       unk_id: token that hides a word while its importance is measured.
       propose: of a masked language model, where it narrows the candidates down.
     """
-    noise = config.noise
-    options = noise_keys.RECIPE_KEYS.options_of(config, recipe)
-    run_attack, image = image_attack_of(config)
-    text = substitution_of(config)
+    noise, (norm, epsilon) = config.noise, noise_keys.ball(config)
+    options, text = noise_keys.RECIPE_KEYS.options_of(config, recipe), substitution_of(config)
+    attack = ATTACKS.resolve(noise.image_attack, "noise.image_attack")
+    settings = noise_keys.IMAGE_ATTACKS.settings_of(config, attack)
+    image = attack.at(settings, epsilon, norm=norm, restarts=noise.restarts)
 
     def attack_rows(shared: Any, rows: Any) -> tuple[jax.Array, ...]:
         params, table, lm_shared = shared
@@ -172,21 +165,13 @@ def pair_rows(
             allowed,
             gradient_dtype=noise.gradient_dtype,
             recipe=recipe.craft,
-            image_attack=run_attack,
+            image_attack=attack.run,
             similarity=noise.similarity if noise.similarity > -1 else None,
             hide_id=unk_id if noise.text_search == "importance" else None,
             **options,
         )
-        attacked = result.text
-        return (
-            result.image.images,
-            attacked.tokens,
-            attacked.mask,
-            attacked.choices,
-            result.clean_loss,
-            result.loss,
-            attacked.queries,
-        )
+        (images, found), losses = (result.image.images, result.text), (result.clean_loss, result.loss)
+        return images, found.tokens, found.mask, found.choices, *losses, found.queries
 
     return attack_rows
 
@@ -205,11 +190,10 @@ def provenance(before: float, after: float, changed: Sequence[object], words: in
 
 def _by_image(tokens: Tokens, counts: Sequence[int], most: int) -> list[Shaped[np.ndarray, "images reports length"]]:
     """Ids, mask and words of the reports as [images, reports, length]; reports that an image lacks are empty."""
-    ends = np.cumsum(counts)
+    given = np.arange(most) < np.array(counts)[:, None]
     found = []
     for rows, empty in ((tokens.ids, 0), (tokens.mask, False), (tokens.words, -1)):
         filled = np.full((len(counts), most, rows.shape[1]), empty, rows.dtype)
-        for i, (end, count) in enumerate(zip(ends, counts)):
-            filled[i, :count] = rows[end - count : end]
+        filled[given] = rows
         found.append(filled)
     return found

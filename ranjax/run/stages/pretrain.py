@@ -18,9 +18,9 @@ from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.types import Params
 from ranjax.data.batches import Batches
 from ranjax.data.images.augment import Augmentation
-from ranjax.data.set_settings import DataSettings
+from ranjax.data.noisy_pairs import mix
 from ranjax.data.sources import Source
-from ranjax.data.text.tokenizer import Tokenizer
+from ranjax.data.store import NoisyStore
 from ranjax.methods import search
 from ranjax.models.checkpoints.assemble import beside_bert
 from ranjax.models.checkpoints.layouts import load, save
@@ -58,11 +58,17 @@ def run(context: Context) -> dict[str, Any]:
     trainable = select(params, [pattern for pattern in settings.trainable if pattern], "pretrain.trainable")
     for line in describe_trainable(params, trainable).splitlines():
         context.say(f"  {line}")
-    check_objective(settings.objective, functions)
+    if settings.objective == "sigmoid" and functions.config.logit_bias_init is None:
+        allowed = "info_nce for this encoder: the sigmoid loss needs a bias of the logits, which SigLIP's has"
+        raise ConfigError("pretrain.objective", settings.objective, allowed)
     # None where all is trained: the program and the optimizer's state are then those of a run without the key.
     moving = None if all(jax.tree.leaves(trainable)) else trainable
     made = context.memoize(
         ("pretrain", functions), lambda: make_program(functions, params, config, context.mesh, moving)
+    )
+    of_data = config.data
+    augment = Augmentation(
+        of_data.augment_crop, of_data.augment_flip, of_data.augment_contrast, of_data.augment_sentences
     )
     batches = Batches(
         upstream(context),
@@ -73,7 +79,7 @@ def run(context: Context) -> dict[str, Any]:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         threads=config.data.threads,
-        augment=augmentation(config.data),
+        augment=None if augment == Augmentation() else augment,
     )
     # Keys of steps and batches are functions of the seed in the config and of the step: nothing else needs keeping.
     meta = {
@@ -191,7 +197,13 @@ def make_program(
     return program(
         functions,
         params,
-        optimizer_settings(settings),
+        AdamWSettings(
+            learning_rate=settings.learning_rate,
+            steps=settings.steps,
+            warmup_steps=round(settings.warmup * settings.steps),
+            weight_decay=settings.weight_decay,
+            clip_norm=settings.clip_norm or None,
+        ),
         mesh,
         batch_size=settings.batch_size,
         accumulate=settings.accumulate,
@@ -201,31 +213,11 @@ def make_program(
     )
 
 
-def augmentation(data: DataSettings) -> Augmentation | None:
-    """Return the changes that the loader makes to pairs, by the config's group `data`; None: none."""
-    chosen = Augmentation(data.augment_crop, data.augment_flip, data.augment_contrast, data.augment_sentences)
-    return None if chosen == Augmentation() else chosen
-
-
-def optimizer_settings(settings: Config) -> AdamWSettings:
-    """Return the optimizer's settings of the config's group `pretrain`."""
-    return AdamWSettings(
-        learning_rate=settings.learning_rate,
-        steps=settings.steps,
-        warmup_steps=round(settings.warmup * settings.steps),
-        weight_decay=settings.weight_decay,
-        clip_norm=settings.clip_norm or None,
-    )
-
-
 def upstream(context: Context) -> Source:
     """Return the training pairs of this condition: clean, or with the ratio's share replaced by their noisy pairs."""
     source = common.data(context).prepared.splits["train"]
     if context.stage_run.ratio == 0:
         return source
-    from ranjax.data.noisy_pairs import mix
-    from ranjax.data.store import NoisyStore
-
     store = NoisyStore.open(context.folder_of(context.craft_id) / "store")
     if faults := context.memoize(("damaged", store.fingerprint), store.damaged):
         repair = f"ranjax verify {context.workdir} --repair"
@@ -241,36 +233,28 @@ def first_weights(context: Context) -> tuple[DualEncoderFunctions, Params]:
     """
     config, data = context.config, common.data(context)
     model, tokenizer = config.model, data.tokenizer
+    given = model.weights or model.text_weights
+    if not given:
+        special = {name: getattr(tokenizer, name) for name in ("eos_id", "bos_id", "pad_id")}
+        shape = encoder_shape(config, tokenizer.vocab_size, **special)
+        return split(DualEncoder(shape, nnx.Rngs(keys.stream(config.seed, "init"))))
     if model.weights:
-        functions, params, stored = load(model.weights, **common.run_options(config))
-        longest = max(stored.max_length, config.text.max_length)
-        functions, params = resize_positions(functions, params, config.data.image_size, longest)
-        given = config.text.tokenizer or model.weights
-        common.check_tokenizer(tokenizer, stored, folder_of(model.weights), "text.tokenizer", given)
-        return functions, params
-    if model.text_weights:
-        return _beside_bert(config, tokenizer)
-    special = {name: getattr(tokenizer, name) for name in ("eos_id", "bos_id", "pad_id")}
-    shape = encoder_shape(config, tokenizer.vocab_size, **special)
-    return split(DualEncoder(shape, nnx.Rngs(keys.stream(config.seed, "init"))))
-
-
-def _beside_bert(config: Config, tokenizer: Tokenizer) -> tuple[DualEncoderFunctions, Params]:
-    """Return the BERT of `model.text_weights` and new projections beside the tower of `model.image_weights`, or a new one."""
-    model = config.model
-    rngs = nnx.Rngs(keys.stream(config.seed, "init"))
-    how = {"pooling": model["bert"]["pooling"], "projection": model.projection, "rngs": rngs}
-    functions, params, shape = beside_bert(
-        model.text_weights,
-        image=model.image_weights or new_image_tower(config),
-        embed_dim=model.embed_dim,
-        **how,
-        **common.run_options(config),
-    )
+        functions, params, shape = load(given, **common.run_options(config))
+    else:
+        # New projections, and the tower of `model.image_weights` or a new one, beside the BERT.
+        functions, params, shape = beside_bert(
+            given,
+            image=model.image_weights or new_image_tower(config),
+            embed_dim=model.embed_dim,
+            pooling=model["bert"]["pooling"],
+            projection=model.projection,
+            rngs=nnx.Rngs(keys.stream(config.seed, "init")),
+            **common.run_options(config),
+        )
     longest = max(shape.max_length, config.text.max_length)
     functions, params = resize_positions(functions, params, config.data.image_size, longest)
-    given = config.text.tokenizer or model.text_weights
-    common.check_tokenizer(tokenizer, shape, folder_of(model.text_weights), "text.tokenizer", given)
+    named = config.text.tokenizer or given
+    common.check_tokenizer(tokenizer, shape, folder_of(given), "text.tokenizer", named)
     return functions, params
 
 
@@ -281,19 +265,11 @@ def new_image_tower(config: Config) -> ImageTowerConfig:
     return found
 
 
-def check_objective(name: str, functions: DualEncoderFunctions) -> None:
-    """Raise ConfigError where the encoder lacks what the objective needs."""
-    if name == "sigmoid" and functions.config.logit_bias_init is None:
-        allowed = "info_nce for this encoder: the sigmoid loss needs a bias of the logits, which SigLIP's has"
-        raise ConfigError("pretrain.objective", name, allowed)
-
-
 def encoder_shape(config: Config, vocab_size: int, *, eos_id: int, bos_id: int, pad_id: int) -> DualEncoderConfig:
     """Return the dual encoder that a config describes where it names no weights, for a tokenizer of that vocabulary."""
     model = config.model
-    special = {"eos_id": eos_id, "bos_id": bos_id, "pad_id": pad_id}
-    given = {"vocab_size": vocab_size, "max_length": config.text.max_length, **special}
-    text = model_keys.new_tower(config, model_keys.TEXT, **given)
+    sizes = {"vocab_size": vocab_size, "max_length": config.text.max_length}
+    text = model_keys.new_tower(config, model_keys.TEXT, **sizes, eos_id=eos_id, bos_id=bos_id, pad_id=pad_id)
     assert isinstance(text, TextTowerConfig)
     return DualEncoderConfig(
         image=new_image_tower(config),
@@ -310,9 +286,6 @@ def _batch(rows: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _line(done: int, metrics: Mapping[str, Any]) -> str:
-    shown = {
-        "loss": metrics["loss"],
-        "gradient": metrics["gradient_norm"],
-        "scale": metrics["logit_scale"],
-    } | {name: value for name, value in metrics.items() if "accuracy" in name}
+    shown = {"loss": metrics["loss"], "gradient": metrics["gradient_norm"], "scale": metrics["logit_scale"]}
+    shown |= {name: value for name, value in metrics.items() if "accuracy" in name}
     return f"  step {done}: " + ", ".join(f"{name} {value:.3g}" for name, value in shown.items())

@@ -70,43 +70,31 @@ def candidate_words(
       reports: some that the masked language model will meet, and `masked_lm`: its folder.
 
     Raises:
-      ConfigError: as `restricted`; a masked language model without a mask token.
-    """
-    lexicon = restricted(noise, lexicon, token_table)
-    if "masked_lm" not in noise.candidates:
-        return CandidateWords(lexicon, None)
-    from ranjax.models import load_bert_mlm
-
-    functions, params, _ = load_bert_mlm(masked_lm)
-    tokenizer = Tokenizer.load(masked_lm, sample=list(reports[:50]))
-    table = candidates.in_tokens_of(lexicon, tokenizer.pieces, pad_id=tokenizer.pad_id)
-    return CandidateWords(lexicon, Proposer(functions, params, tokenizer, table, _mask_id(tokenizer)))
-
-
-def restricted(
-    noise: Noise, lexicon: candidates.Lexicon, token_table: Float[np.ndarray, "vocabulary width"]
-) -> candidates.Lexicon:
-    """Return the lexicon with the replacements that all sources of `noise.candidates` allow.
-
-    Raises:
-      ConfigError: nothing is left to replace, or there are too many words for `noise.same_class`.
+      ConfigError: nothing is left to replace; too many words for `noise.same_class`; a masked language model without a
+        mask token.
     """
     table = lexicon.table
     if "neighbours" in noise.candidates:
         near = candidate_sources.neighbours(token_table, table, noise.neighbours, noise.neighbour_cosine)
         table = candidate_sources.restrict(table, near)
     if "thesaurus" in noise.candidates:
-        table = candidate_sources.restrict(
-            table, candidate_sources.from_groups(lexicon, constraints.read_groups(noise.thesaurus))
-        )
+        groups = constraints.read_groups(noise.thesaurus)
+        table = candidate_sources.restrict(table, candidate_sources.from_groups(lexicon, groups))
     if noise.same_class:
-        lists = table.lists if table.lists is not None else _everything(lexicon)
-        table = table._replace(
-            lists=jnp.asarray(candidate_sources.same_class(lexicon, lists, constraints.read_groups("word_classes")))
-        )
+        lists = table.lists if table.lists is not None else _everything(len(lexicon.words))
+        alike = candidate_sources.same_class(lexicon, lists, constraints.read_groups("word_classes"))
+        table = table._replace(lists=jnp.asarray(alike))
     if table.lists is not None and not bool(jnp.any(table.lists >= 0)):
         raise ConfigError("noise.candidates", noise.candidates, "sources that leave at least one replacement")
-    return lexicon._replace(table=table)
+    lexicon = lexicon._replace(table=table)
+    if "masked_lm" not in noise.candidates:
+        return CandidateWords(lexicon, None)
+    from ranjax.models import load_bert_mlm
+
+    functions, params, _ = load_bert_mlm(masked_lm)
+    tokenizer = Tokenizer.load(masked_lm, sample=list(reports[:50]))
+    own_table = candidates.in_tokens_of(lexicon, tokenizer.pieces, pad_id=tokenizer.pad_id)
+    return CandidateWords(lexicon, Proposer(functions, params, tokenizer, own_table, _mask_id(tokenizer)))
 
 
 def vocabulary(data: common.Data, noise: Noise) -> candidates.Lexicon:
@@ -123,13 +111,10 @@ def protected(noise: Noise, labels: Sequence[str] = (), label_words: Sequence[st
       labels: names of classes, and `label_words`: further words that state them; both count with
         `noise.protect_labels`.
     """
-    lists: dict[str, str | Path] = {
-        kind: path for kind, _, path in (item.partition("=") for item in noise.lists if item)
-    }
-    if noise.protect and noise.protect_labels:
-        return constraints.protection(labels=labels, extra=label_words, lists=lists)
+    lists: dict[str, str | Path] = dict(item.split("=", 1) for item in noise.lists if item)
     if noise.protect:
-        return constraints.protection(lists=lists)
+        stated = {"labels": labels, "extra": label_words} if noise.protect_labels else {}
+        return constraints.protection(**stated, lists=lists)
     return constraints.protection(kinds=("stop_words",), lists={k: v for k, v in lists.items() if k == "stop_words"})
 
 
@@ -160,8 +145,7 @@ def masked_lm_rows(
     return tokens.ids, tokens.mask, tokens.words
 
 
-def _everything(lexicon: candidates.Lexicon) -> jax.Array:
-    count = len(lexicon.words)
+def _everything(count: int) -> jax.Array:
     if count > _MOST_WORDS:
         expected = f"'neighbours' or 'thesaurus' among noise.candidates where there are more than {_MOST_WORDS} words"
         raise ConfigError("noise.same_class", f"True with {count} words", expected)
@@ -183,12 +167,17 @@ def files_of(noise: Noise, *more: Path) -> dict[str, str]:
 
     A run that goes on must meet the same words.
     """
-    named = [Path(item.partition("=")[2]) for item in noise.lists if item]
-    named += [Path(noise.thesaurus)] if "thesaurus" in noise.candidates else []
-    found = [path for path in (*more, *named) if path.is_file()]
+    found = [path for path in (*more, *(Path(source) for _, _, source in _lists(noise))) if path.is_file()]
     if "masked_lm" in noise.candidates and noise.masked_lm != "corpus":
         found += sorted(Path(noise.masked_lm).glob("*.safetensors"))
     return {str(path): files.sha256(path) for path in found}
+
+
+def _lists(noise: Noise) -> list[tuple[str, str, str]]:
+    """The lists that `noise` names and uses: key, value, and the name or path in it."""
+    named = [("noise.lists", item, item.partition("=")[2]) for item in noise.lists if item]
+    thesaurus = ("noise.thesaurus", noise.thesaurus, noise.thesaurus)
+    return [*named, thesaurus] if "thesaurus" in noise.candidates else named
 
 
 def check_files(noise: Noise) -> None:
@@ -197,10 +186,7 @@ def check_files(noise: Noise) -> None:
     Raises:
       ConfigError: a file that is not there, or is no list of words.
     """
-    named = [("noise.lists", item, item.partition("=")[2]) for item in noise.lists if item]
-    if "thesaurus" in noise.candidates:
-        named.append(("noise.thesaurus", noise.thesaurus, noise.thesaurus))
-    for key, value, source in named:
+    for key, value, source in _lists(noise):
         if source == constraints.OFF:
             continue
         try:
