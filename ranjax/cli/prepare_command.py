@@ -136,10 +136,10 @@ def iu_reports(path: str) -> str:
     import collections
     from pathlib import Path
 
-    from ranjax.data.text import corpus, openi
+    from ranjax.data.text import openi
 
     reports = openi.read_reports(Path(path))
-    texts = corpus.read_corpus(Path(path))
+    texts = openi.read_corpus(Path(path))
     counts = collections.Counter(kind for report in reports for kind in report.findings)
     words = sorted(len(text.split()) for text in texts)
     return "\n".join(

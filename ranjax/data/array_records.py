@@ -51,7 +51,7 @@ def write_records(
     description: str,
     rejected: Sequence[Rejected] = (),
     shared_patients: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Written:
     """Write the records of a set, without TFDS's own output.
 
@@ -79,7 +79,7 @@ def write_records(
     with _quiet_tfds(), no_space(folder), tempfile.TemporaryDirectory() as downloads:
         builder = _Builder(config=config, data_dir=os.fspath(folder), file_format="array_record")
         builder.splits, builder.shared_patients = splits, shared_patients
-        builder.progress = lambda done: progress(done, total) if progress is not None else None
+        builder.progress = lambda done: progress(done, total)
         for row in rejected:
             builder.exclude(row)
         builder.download_and_prepare(download_dir=downloads, download_config=download, file_format="array_record")

@@ -27,7 +27,7 @@ CHUNK = 256
 def prepare_radiographs(
     settings: RadiographSettings,
     folder: str | os.PathLike[str],
-    progress: Callable[[int, int], object] | None = None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> PreparedSet:
     """Generate the radiographs that `settings` describes below `folder`, or open them if that is done.
 
@@ -56,9 +56,7 @@ def fingerprint(settings: RadiographSettings) -> str:
     return files.digest({"settings": stated, "generator": generator})
 
 
-def _write(
-    settings: RadiographSettings, folder: Path, mark: str, progress: Callable[[int, int], object] | None
-) -> None:
+def _write(settings: RadiographSettings, folder: Path, mark: str, progress: Callable[[int, int], object]) -> None:
     from ranjax.data.array_records import write_records
 
     counts = {split: count for split, count in settings.counts.items() if count}

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from ranjax.data.images.decode import Outcome
 from ranjax.data.images.duplicates import Copy
+from ranjax.data.row_filters import Row
 
 Json = dict[str, Any]
 """A part of a manifest."""
@@ -28,29 +29,22 @@ def reasons(exclusions: Iterable[Mapping[str, str]]) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def label_table(
-    classes: Sequence[str],
-    splits: Sequence[str],
-    labels: Float[np.ndarray, "rows classes"],
-    label: Int[np.ndarray, " rows"],
-    groups: Sequence[Mapping[str, object]],
-) -> list[Json]:
+def label_table(classes: Sequence[str], rows: Sequence[Row]) -> list[Json]:
     """Return a row per split: records, records of the single-label task, and per class how many show it, and in
     doubt."""
     table = []
-    for split in dict.fromkeys(splits):
-        of = np.array([name == split for name in splits])
-        doubt: collections.Counter[str] = collections.Counter()
-        for inside, group in zip(of, groups):
-            if inside and group.get("uncertain"):
-                doubt.update(name for name in classes if name in str(group["uncertain"]).split(", "))
+    for split in dict.fromkeys(row.split for row in rows):
+        inside = [row for row in rows if row.split == split]
+        labels = np.stack([row.labels for row in inside])
+        doubtful = (str(row.group.get("uncertain", "")).split(", ") for row in inside)
+        doubt = collections.Counter(name for names in doubtful for name in names if name in classes)
         table.append(
             {
                 "split": split,
-                "records": int(of.sum()),
-                "single": int((label[of] >= 0).sum()),
-                "none": int((labels[of].sum(axis=1) == 0).sum()),
-                "present": {name: int(n) for name, n in zip(classes, labels[of].sum(axis=0))},
+                "records": len(inside),
+                "single": sum(row.label >= 0 for row in inside),
+                "none": int((labels.sum(axis=1) == 0).sum()),
+                "present": {name: int(n) for name, n in zip(classes, labels.sum(axis=0))},
                 "uncertain": dict(doubt),
             }
         )
@@ -80,14 +74,14 @@ def ranges(outcomes: Sequence[Outcome]) -> Json:
     return found
 
 
-def copies(pairs: Sequence[Copy], ids: Sequence[str], splits: Sequence[str]) -> Json:
+def copies(pairs: Sequence[Copy], rows: Sequence[Row]) -> Json:
     """Describe copies across splits: how many pairs, between which splits, and the first of them by id."""
-    between = collections.Counter(" and ".join(sorted((splits[p.first], splits[p.second]))) for p in pairs)
+    both = [(rows[pair.first], rows[pair.second], pair.distance) for pair in pairs]
+    between = collections.Counter(" and ".join(sorted((first.split, second.split))) for first, second, _ in both)
     listed = [
-        {"first": ids[p.first], "in": splits[p.first], "second": ids[p.second], "and in": splits[p.second],
-         "bits": p.distance}
-        for p in pairs[:LISTED]
-    ]  # fmt: skip
+        {"first": first.id, "in": first.split, "second": second.id, "and in": second.split, "bits": bits}
+        for first, second, bits in both[:LISTED]
+    ]
     return {"pairs": len(pairs), "between": dict(between), "listed": listed}
 
 

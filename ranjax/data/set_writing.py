@@ -45,7 +45,7 @@ def prepare_set(
     settings: SetSettings,
     folder: str | os.PathLike[str],
     workers: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda line: None,
 ) -> PreparedSet:
@@ -81,7 +81,7 @@ def _prepare(
     folder: Path,
     mark: str,
     workers: int,
-    progress: Progress | None,
+    progress: Progress,
     stop: Callable[[], bool],
     say: Callable[[str], None],
 ) -> None:
@@ -91,10 +91,14 @@ def _prepare(
     references = [row.image for row in selection.rows]
     with no_space(folder):
         decode.decode_all(references, settings.image_size, settings.resize, parts, workers, progress, stop)
-    usable = _usable(parts, len(selection.rows))
+    # Of the images that can be used, the outcomes without their pixels, by their place among the rows.
+    found = enumerate(decode.outcomes(parts, 0, len(selection.rows)))
+    usable = {place: outcome._replace(png=b"") for place, outcome in found if not outcome.reason}
     say(f"{len(usable)} images decoded, {len(selection.rows) - len(usable)} cannot be used")
     # Copies across splits are looked for before anything is written.
-    pairs = _copies(usable, selection.rows, settings.duplicate_bits)
+    places, hashes = list(usable), [outcome.image_hash for outcome in usable.values()]
+    near = duplicates.across(hashes, [selection.rows[place].split for place in places], settings.duplicate_bits)
+    pairs = [duplicates.Copy(places[c.first], places[c.second], c.distance) for c in near]
     dropped = _dropped(pairs, selection.rows, settings.duplicates)
     say(f"{len(pairs)} copies of an image across splits" + (f", {len(dropped)} dropped" if dropped else ""))
     if stop():
@@ -112,15 +116,17 @@ def _prepare(
         shared_patients=settings.allow_shared_patients,
     )
     # The audit joins the records, and the manifest comes last.
-    kept = [place for place in usable if place not in dropped]
+    kept = [place for place in places if place not in dropped]
     _write_sheet(written.folder / SHEET, parts, kept, len(selection.rows), settings.seed)
+    words = {word for name in selection.classes for word in re.findall(r"[^\W_]+", name.lower())}
+    key = PUBLIC if settings.patient_key == PUBLIC else "used"
     stated = {
         "fingerprint": mark,
         "kind": type(settings).__name__,
-        "settings": _without_secrets(settings),
+        "settings": dataclasses.asdict(settings) | {"data_dir": "", "patient_key": key},
         "classes": list(selection.classes),
         "prompts": _prompts(settings, selection),
-        "label_words": sorted(settings.label_words or _words_of(selection.classes)),
+        "label_words": sorted(settings.label_words or words),
         "card": _card(settings, selection),
         "audit": _audit(selection, list(usable.values()), kept, pairs),
     }
@@ -147,19 +153,6 @@ def _records_by_split(
 
     used = {row.split for row in selection.rows}
     return {split: functools.partial(records, split) for split in SPLITS if split in used}
-
-
-def _usable(parts: Path, count: int) -> dict[int, decode.Outcome]:
-    """Return the outcomes of the images that can be used, without their pixels, by their place among the rows."""
-    found = enumerate(decode.outcomes(parts, 0, count))
-    return {place: outcome._replace(png=b"") for place, outcome in found if not outcome.reason}
-
-
-def _copies(usable: Mapping[int, decode.Outcome], rows: Sequence[Row], bits: int) -> list[duplicates.Copy]:
-    places = list(usable)
-    hashes = [outcome.image_hash for outcome in usable.values()]
-    found = duplicates.across(hashes, [rows[place].split for place in places], bits)
-    return [duplicates.Copy(places[c.first], places[c.second], c.distance) for c in found]
 
 
 def _dropped(pairs: Sequence[duplicates.Copy], rows: Sequence[Row], policy: str) -> dict[int, str]:
@@ -193,21 +186,16 @@ def _audit(
     selection: Selection, usable: Sequence[decode.Outcome], kept: Sequence[int], pairs: Sequence[duplicates.Copy]
 ) -> audit.Json:
     rows = [selection.rows[place] for place in kept]
-    splits = [row.split for row in rows]
-    labels = np.stack([row.labels for row in rows])
-    everything = selection.rows
     lengths = [len(row.report.split()) for row in rows]
     return {
-        "labels": audit.label_table(
-            selection.classes, splits, labels, np.array([row.label for row in rows]), [row.group for row in rows]
-        ),
+        "labels": audit.label_table(selection.classes, rows),
         "ranges": audit.ranges(usable),
         "patients": {
             "count": len({row.patient for row in rows}),
             "shared": len(selection.shared),
             "listed": list(selection.shared[: audit.LISTED]),
         },
-        "copies": audit.copies(pairs, [row.id for row in everything], [row.split for row in everything]),
+        "copies": audit.copies(pairs, selection.rows),
         "notes": dict(selection.notes),
         "words a report": [int(x) for x in np.quantile(lengths, (0.0, 0.5, 1.0))],
         "reports": {"different": len({row.report for row in rows}), "of": len(rows)},
@@ -249,15 +237,6 @@ def _prompts(settings: SetSettings, selection: Selection) -> dict[str, list[str]
     if selection.spec.normal in written:
         written[selection.spec.normal] = "a chest X-ray with no finding."
     return {name: list(chosen.get(name) or (written[name],)) for name in selection.classes}
-
-
-def _words_of(classes: Sequence[str]) -> set[str]:
-    return {word for name in classes for word in re.findall(r"[^\W_]+", name.lower())}
-
-
-def _without_secrets(settings: SetSettings) -> audit.Json:
-    stated = dataclasses.asdict(settings)
-    return stated | {"data_dir": "", "patient_key": PUBLIC if settings.patient_key == PUBLIC else "used"}
 
 
 def _check_sums(settings: SetSettings, say: Callable[[str], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -43,12 +44,10 @@ class Source:
     def __iter__(self) -> Iterator[Record]:
         return (self.record(index) for index in range(len(self)))
 
-    @property
+    @functools.cached_property
     def ids(self) -> list[str]:
-        """The ids in order; read once, then kept."""
-        if "_ids" not in self.__dict__:
-            self.__dict__["_ids"] = [self.meta(index)["id"] for index in range(len(self))]
-        return list(self.__dict__["_ids"])
+        """The ids in order."""
+        return self.column("id")
 
     def column(self, name: str) -> list[Any]:
         """Return the values of one field other than the image, in order."""

@@ -16,7 +16,7 @@ from ranjax.data.radiograph_set import fingerprint, prepare_radiographs
 from ranjax.data.set_settings import DataSettings
 from ranjax.data.splits import SPLITS
 from ranjax.data.text import openi, pairing
-from ranjax.data.text.corpus import read_corpus
+from ranjax.data.text.openi import read_corpus
 from ranjax.run.config import default_config, override, validate
 from ranjax.run.stages.prepare import corpus
 

@@ -70,7 +70,7 @@ def decode_all(
     mode: str,
     folder: Path,
     workers: int = 0,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Leave one part file per `PART` rows in `folder`; those that exist are kept.
@@ -92,15 +92,14 @@ def decode_all(
     starts = range(0, len(references), PART)
     todo = [start for start in starts if not _part(folder, start).exists()]
     done = len(references) - sum(min(PART, len(references) - start) for start in todo)
-    if progress is not None and done:
+    if done:
         progress(done, len(references))
     workers = min(workers or len(os.sched_getaffinity(0)), len(todo))
 
     def finished(start: int) -> None:
         nonlocal done
         done += min(PART, len(references) - start)
-        if progress is not None:
-            progress(done, len(references))
+        progress(done, len(references))
 
     # Few rows: in this process, which starts no other.
     if workers <= 1:

@@ -22,7 +22,7 @@ from ranjax.data.images.locations import (
     open_records,
     read_table,
 )
-from ranjax.data.images.reading import UNREADABLE, open_image, refuse_constant, to_grey
+from ranjax.data.images.reading import open_image, readable, refuse_constant, to_grey
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +59,10 @@ def load(reference: Reference) -> Loaded:
 
 
 def _described(image: Image.Image, invert: bool = False) -> Loaded:
-    try:
+    with readable():
         mode, size = image.mode, (image.height, image.width)
         picture = to_grey(image)
         extrema = image.getextrema() if mode != "P" else picture.getextrema()
-    except UNREADABLE as error:
-        raise DataError(f"the image is unreadable ({type(error).__name__}: {str(error)[:120]})") from error
     refuse_constant(picture)
     if invert:
         picture = picture.point([255 - value for value in range(256)])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +21,24 @@ _COLOUR = ("RGB", "RGBA", "P", "CMYK", "YCbCr")
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
+@contextlib.contextmanager
+def readable() -> Iterator[None]:
+    """Raise DataError, with the reason, where Pillow cannot read an image inside the block."""
+    try:
+        yield
+    except DataError:
+        raise
+    except UNREADABLE as error:
+        raise DataError(f"the image is unreadable ({type(error).__name__}: {str(error)[:120]})") from error
+
+
 def to_grey(image: Image.Image) -> Image.Image:
     """Convert a picture of any Pillow mode to 8-bit grey ("L").
 
     16-bit, 32-bit and float images are stretched from their own minimum and maximum to 0..255, because exports of 10 or
     12 significant bits in 16 are common and would come out near black otherwise. Transparency is dropped.
     """
-    if image.mode in ("L", "RGB", "RGBA", "LA", "P", "CMYK", "YCbCr"):
-        return image.convert("L")
-    if image.mode == "1":
+    if image.mode in ("1", "L", "LA", *_COLOUR):
         return image.convert("L")
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
@@ -62,14 +73,11 @@ def open_image(data: bytes | Path) -> Image.Image:
     Raises:
       DataError: it cannot be read; the message says why.
     """
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of sizes above 89 million pixels; a large film is no reason to stop a whole preparation.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data if isinstance(data, bytes) else data.read_bytes()))
-            image.load()
-    except UNREADABLE as error:
-        raise DataError(f"the image is unreadable ({type(error).__name__}: {str(error)[:120]})") from error
+    with readable(), warnings.catch_warnings():
+        # Pillow warns of sizes above 89 million pixels; a large film is no reason to stop a whole preparation.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(data if isinstance(data, bytes) else data.read_bytes()))
+        image.load()
     return image
 
 
@@ -98,13 +106,8 @@ def read_image(
             raise DataError("the image file does not exist")
         if file.stat().st_size == 0:
             raise DataError("the image file is empty (0 bytes)")
-    with open_image(file) as image:
-        try:
-            read = image.convert("RGB") if colour and image.mode in _COLOUR else to_grey(image)
-        except DataError:
-            raise
-        except UNREADABLE as error:
-            raise DataError(f"the image is unreadable ({type(error).__name__}: {str(error)[:120]})") from error
+    with open_image(file) as image, readable():
+        read = image.convert("RGB") if colour and image.mode in _COLOUR else to_grey(image)
     refuse_constant(read)
     return resize(read.convert("RGB") if colour else read, size, mode)
 

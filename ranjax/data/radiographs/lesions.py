@@ -121,11 +121,7 @@ def effusion_cover(fields: Fields, p: Parameters) -> Volume:
 def pneumothorax_cover(fields: Fields, p: Parameters) -> tuple[Volume, Volume, Volume]:
     """Cover with free air outside the retracted lung, the visceral pleura as a thin line, and the lung left."""
     _, _, z = _position(fields)
-    air, line, collapsed = (
-        jnp.zeros_like(fields["soft"]),
-        jnp.zeros_like(fields["soft"]),
-        jnp.zeros_like(fields["soft"]),
-    )
+    air = line = collapsed = jnp.zeros_like(fields["soft"])
     for side, lung in enumerate(lung_sides(fields)):
         wall = fields["wall"][side][None]
         # The rim is deepest at the apex: air rises.

@@ -87,12 +87,10 @@ def label(report: str, findings: Sequence[str] = tuple(FINDINGS)) -> dict[str, f
             for name, pattern in _PATTERNS.items():
                 for mention in pattern.finditer(clause):
                     value = _judge(clause, mention.start(), mention.end())
-                    if name not in found or _weight(value) > _weight(found[name]):
-                        found[name] = value
+                    found[name] = max(found.get(name, value), value, key=(ABSENT, UNCERTAIN, PRESENT).index)
     ill = [name for name, value in found.items() if value != ABSENT and name != "Support Devices"]
-    if not ill and NORMAL.search(report):
-        return {**{name: found[name] for name in findings if name in found}, "No Finding": PRESENT}
-    return {name: found[name] for name in findings if name in found}
+    normal = {"No Finding": PRESENT} if not ill and NORMAL.search(report) else {}
+    return {name: found[name] for name in findings if name in found} | normal
 
 
 def _judge(clause: str, start: int, end: int) -> float:
@@ -102,7 +100,3 @@ def _judge(clause: str, start: int, end: int) -> float:
     if _NEGATES_BEFORE.search(before) or _NEGATES_AFTER.search(after):
         return ABSENT
     return UNCERTAIN if _DOUBTS.search(clause) else PRESENT
-
-
-def _weight(value: float) -> int:
-    return {ABSENT: 0, UNCERTAIN: 1, PRESENT: 2}[value]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ranjax.core.errors import DataError
+from ranjax.data.text import reports
 
 ARCHIVE = "torchxrayvision/data/NLMCXR_reports.tgz"
 _MEMBER_LIMIT, _ARCHIVE_LIMIT = 1 << 20, 64 << 20
@@ -66,14 +67,14 @@ class Report(NamedTuple):
     @property
     def placed(self) -> tuple[Finding, ...]:
         """Findings with their side."""
-        found = []
+        found: dict[Finding, None] = {}
         for heading in self.mesh:
             parts = [part.strip().lower() for part in heading.split("/")]
             blunted = parts[0] == "costophrenic angle" and "blunted" in parts
             kind = "effusion" if blunted else _HEADINGS.get(parts[0])
             side = next((part for part in parts if part in ("left", "right", "bilateral")), "")
-            if kind and Finding(kind, side) not in found:
-                found.append(Finding(kind, side))
+            if kind:
+                found[Finding(kind, side)] = None
         return tuple(found)
 
     @property
@@ -92,10 +93,31 @@ def read_reports(path: Path) -> list[Report]:
       DataError: nothing of the kind lies there, or it cannot be read.
     """
     path = Path(path).expanduser()
-    reports = [_parse(name, data) for name, data in _files(path)]
-    if not reports:
+    found = [_parse(name, data) for name, data in _files(path)]
+    if not found:
         raise DataError(f"{path} holds no reports.")
-    return sorted(reports, key=lambda report: int("".join(c for c in report.id if c.isdigit()) or 0))
+    return sorted(found, key=lambda report: int("".join(c for c in report.id if c.isdigit()) or 0))
+
+
+def read_corpus(path: Path) -> list[str]:
+    """Read texts without images: findings and impressions of `read_reports`, or the lines of a .txt.
+
+    Each text is one line whose sentences stand once; what holds no letter is left out.
+
+    Raises:
+      DataError: nothing of the kind lies there, it cannot be read, or no text is left.
+    """
+    path = Path(path).expanduser()
+    if path.suffix == ".txt":
+        from ranjax.data.publisher_tables import text
+
+        found = text(path).splitlines()
+    else:
+        found = [reports.select(report.text(), ("findings", "impression")) for report in read_reports(path)]
+    texts = [reports.without_repeats(line) for line in found if any(c.isalpha() for c in line)]
+    if not texts:
+        raise DataError(f"{path} holds no text.")
+    return texts
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:

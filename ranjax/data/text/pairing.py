@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ranjax.core.files import digest
+from ranjax.data.radiographs.findings import KINDS
 from ranjax.data.text import openi, reports
 from ranjax.data.text.deidentify import deidentify
 
@@ -26,7 +27,6 @@ CARD: Mapping[str, str] = {
 _TURNS = ("train", "test", "ood_test", "adapt", "validation", "train", "train", "train", "train", "train")
 # The generator's "mass" is a mass or nodule.
 _KINDS = {"nodule": "mass"}
-_OWN = ("consolidation", "mass", "effusion", "cardiomegaly", "pneumothorax", "oedema", "atelectasis")
 _MIDDLE = ("cardiomegaly", "oedema")
 
 Placed = tuple[tuple[str, str], ...]
@@ -94,7 +94,7 @@ def _by_findings(path: str, split: str, seed: int) -> dict[Placed, list[openi.Re
     found: dict[Placed, list[openi.Report]] = {}
     for report in sorted(_all(path), key=lambda report: _key(f"report:{seed}:{report.id}")):
         kinds = frozenset(_KINDS.get(kind, kind) for kind in report.findings)
-        if not (kinds == {"normal"} or kinds & set(_OWN)) or not _text(report):
+        if not (kinds == {"normal"} or kinds & set(KINDS)) or not _text(report):
             continue
         turn = _TURNS[dealt[kinds] % len(_TURNS)]
         dealt[kinds] += 1

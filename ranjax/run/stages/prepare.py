@@ -74,8 +74,8 @@ def prepare_set_of(context: Context) -> PreparedSet:
 
 def corpus(config: RunConfig) -> list[str]:
     """Return the texts of `text.corpus`, marked as reports are; none where it names none."""
-    from ranjax.data.text.corpus import read_corpus
     from ranjax.data.text.deidentify import Privacy
+    from ranjax.data.text.openi import read_corpus
 
     privacy = Privacy(text=config.data.deidentify)
     return [privacy.report(text) for text in read_corpus(Path(config.text.corpus))] if config.text.corpus else []
