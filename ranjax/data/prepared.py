@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from ranjax.core import files
 from ranjax.core.errors import DataError
-from ranjax.data.sources import Source, open_splits
+from ranjax.data.images.locations import tfds_builder
+from ranjax.data.sources import PreparedSource, Source
 
 if TYPE_CHECKING:
     from ranjax.data.array_records import Written
@@ -44,7 +45,6 @@ class PreparedSet:
       exclusions: what was left out, as {"id", "split", "reason"}.
       fingerprint: of the settings and of the source's files.
       content: SHA-256 over all records.
-      value_range: least and greatest stored pixel value that is possible.
     """
 
     folder: Path
@@ -57,7 +57,6 @@ class PreparedSet:
     exclusions: tuple[Mapping[str, str], ...]
     fingerprint: str
     content: str
-    value_range: tuple[int, int] = (0, 255)
 
 
 def open_or_write(folder: str | os.PathLike[str], mark: str, write: Callable[[Path], None]) -> PreparedSet:
@@ -88,9 +87,10 @@ def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None
         names = ", ".join(str(path.parent.relative_to(folder)) for path in found) or "none"
         raise DataError(f"{folder} must hold one prepared set{wanted}; found: {names}.")
     ((path, stored),) = found.items()
+    builder = tfds_builder("", path.parent)
     return PreparedSet(
         folder=path.parent,
-        splits=open_splits(path.parent, stored["counts"]),
+        splits={split: PreparedSource(builder, split) for split in stored["counts"]},
         classes=tuple(stored["classes"]),
         prompts={name: tuple(texts) for name, texts in stored["prompts"].items()},
         label_words=tuple(stored["label_words"]),
@@ -99,14 +99,13 @@ def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None
         exclusions=tuple(stored["exclusions"]),
         fingerprint=stored["fingerprint"],
         content=stored["content"],
-        value_range=(stored["value_range"][0], stored["value_range"][1]),
     )
 
 
 def write_manifest(written: Written, stated: Mapping[str, object]) -> None:
     """Write the manifest, last of all: what is `stated`, and what was counted."""
     counted = {"content": written.content, "counts": written.counts, "exclusions": written.exclusions}
-    files.write_json(written.folder / MANIFEST, {**stated, **counted, "value_range": [0, 255]})
+    files.write_json(written.folder / MANIFEST, {**stated, **counted})
 
 
 def _is_done(folder: Path, mark: str) -> bool:

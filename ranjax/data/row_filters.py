@@ -66,7 +66,9 @@ def select(settings: SetSettings) -> Selection:
     entries, rejected = _entries(spec, settings)
     given = {entry.split for entry in entries}
     if settings.limit:
-        entries = sorted(entries, key=lambda e: _hash(f"limit:{settings.seed}:{e.id}"))[: settings.limit]
+        entries = sorted(
+            entries, key=lambda e: hashlib.blake2b(f"limit:{settings.seed}:{e.id}".encode(), digest_size=8).digest()
+        )[: settings.limit]
         entries.sort(key=lambda e: e.id)
     # Labels: by rules where the files bring none, under the user's names, and the classes that these make.
     notes: collections.Counter[str] = collections.Counter()
@@ -291,7 +293,3 @@ def _shared_patients(rows: Sequence[Row]) -> list[str]:
         if first.setdefault(row.patient, row.split) != row.split:
             shared[row.patient] = None
     return list(shared)
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=8).digest()

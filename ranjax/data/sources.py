@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-
-from ranjax.data.images.locations import tfds_builder
 
 Record = dict[str, Any]
 """{"id": str, "image": uint8[H,W,1], "report": str, "label": int, "labels": f32[C], "patient": str, "group": dict}."""
@@ -107,13 +104,3 @@ class PreparedSource(Source):
             "patient": raw["patient"].decode() or identity,
             "group": json.loads(raw["group"].decode()),
         }
-
-
-def open_splits(folder: Path, splits: Iterable[str]) -> dict[str, Source]:
-    """Open splits of the prepared set whose files `folder` holds.
-
-    Raises:
-      DataError: no set lies there, or one that is not stored as array_record.
-    """
-    builder = tfds_builder("", folder)
-    return {split: PreparedSource(builder, split) for split in splits}

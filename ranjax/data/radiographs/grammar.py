@@ -60,15 +60,12 @@ def _words(text: str) -> int:
 
 
 def _slots(finding: Finding) -> dict[str, str]:
-    severity = SEVERITY[finding.severity]
-    degree = severity["degree"]
     number = min(max(int(finding.size_cm + 0.5), 1), len(NUMBERS))
     return {
-        **severity,
+        **SEVERITY[finding.severity],
         "degreely": {"mild": "(mildly|slightly)", "moderate": "moderately", "severe": "(severely|markedly|grossly)"}[
             finding.severity
         ],
-        "degree": degree,
         "side": finding.side,
         "other": "left" if finding.side == "right" else "right",
         "lobe": finding.lobe,
@@ -126,7 +123,7 @@ def write_report(case: Case) -> str:
         if _words(" ".join(other[0] + other[1])) < _words(" ".join(core + impression)):
             core, impression = other
     left = LONGEST - 2 - _words(" ".join(core + impression))
-    opening, left = _optional([_remark(name, rng) for name in remarks(case)[:2]], left)
+    opening, left = _optional([expand(_pick(REMARKS[name], rng), {}, rng) for name in remarks(case)[:2]], left)
     denials = _negatives(case, rng, len(CLASSES))
     wanted = 1 + int(3 * rng.random())
     denied, left = _optional(denials[:wanted], left)
@@ -143,10 +140,6 @@ def _draft(case: Case, rng: random.Random) -> tuple[list[str], list[str]]:
     return [_describe(finding, rng) for finding in case.findings], [
         _conclude(finding, rng) for finding in case.findings
     ]
-
-
-def _remark(name: str, rng: random.Random) -> str:
-    return expand(_pick(REMARKS[name], rng), {}, rng)
 
 
 def _optional(sentences: list[str], left: int) -> tuple[list[str], int]:

@@ -22,11 +22,6 @@ _LARGEST_COARSE = 96
 _CHUNK = 16
 
 
-def is_fine(size: int) -> bool:
-    """Return whether films of `size` pixels are projected from the fine grid."""
-    return size > _LARGEST_COARSE
-
-
 @lru_cache(maxsize=2)
 def grid_fields(fine: bool) -> tuple[Grid, dict[str, jax.Array]]:
     """Return the coarse or the fine grid, and its fields on the default device."""
@@ -72,7 +67,7 @@ def render_cases(cases: Sequence[Case], size: int = 64, batch: int = 64) -> UInt
         raise ValueError(f"size is {size}; expected 16 to 512 pixels")
     if batch < 1:
         raise ValueError(f"batch is {batch}; expected 1 or more")
-    grid, fields = grid_fields(is_fine(size))
+    grid, fields = grid_fields(size > _LARGEST_COARSE)
     noise = stream(0, "radiographs/detector")
 
     def dispatch(part: list[Case]) -> jax.Array:
@@ -85,7 +80,7 @@ def render_cases(cases: Sequence[Case], size: int = 64, batch: int = 64) -> UInt
 def lesion_masks(cases: Sequence[Case], size: int = 64) -> Float32[np.ndarray, "cases kinds {size} {size}"]:
     """Return the thickness in cm of each kind of lesion along the beam, f32[N, len(KINDS), size, size], on the films'
     pixels."""
-    grid, fields = grid_fields(is_fine(size))
+    grid, fields = grid_fields(size > _LARGEST_COARSE)
 
     def dispatch(part: list[Case]) -> jax.Array:
         return _shadows(fields, pack(part, grid), grid.slab_cm, size)
@@ -101,16 +96,16 @@ def _in_chunks(
     A chunk keeps one core busy; several under way keep the others so.
     """
     out: np.ndarray = np.zeros((len(cases), *shape), dtype)
+
+    def collect(start: int, result: jax.Array) -> None:
+        out[start : start + _CHUNK] = np.asarray(result)[: len(out) - start]
+
     running: deque[tuple[int, jax.Array]] = deque()
     for start in range(0, len(cases), _CHUNK):
         part = list(cases[start : start + _CHUNK])
         running.append((start, dispatch(part + part[-1:] * (_CHUNK - len(part)))))
         if len(running) > ahead:
-            _collect(out, *running.popleft())
+            collect(*running.popleft())
     for start, result in running:
-        _collect(out, start, result)
+        collect(start, result)
     return out
-
-
-def _collect(out: np.ndarray, start: int, result: jax.Array) -> None:
-    out[start : start + _CHUNK] = np.asarray(result)[: len(out) - start]

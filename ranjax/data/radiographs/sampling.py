@@ -159,18 +159,12 @@ def _pattern(kind: str, severity: str, lobe: str, draw: float) -> str:
 def _technique(draws: _Draws, acquisition: Acquisition) -> Technique:
     shuttered = draws.chance(acquisition.shutter_share)
     shutters = [draws.uniform(*acquisition.shutter_mm) if draws.chance(0.6) else 0.0 for _ in range(4)]
-    return Technique(
-        yaw_deg=draws.uniform(*acquisition.yaw_deg),
-        pitch_deg=draws.uniform(*acquisition.pitch_deg),
-        roll_deg=draws.uniform(*acquisition.roll_deg),
-        shift_mm=(draws.uniform(*acquisition.shift_mm), draws.uniform(*acquisition.shift_mm)),
-        zoom=draws.uniform(*acquisition.zoom),
-        exposure=draws.uniform(*acquisition.exposure),
-        contrast=draws.uniform(*acquisition.contrast),
-        noise=draws.uniform(*acquisition.noise),
-        blur_mm=draws.uniform(*acquisition.blur_mm),
-        shutters_mm=(shutters[0], shutters[1], shutters[2], shutters[3]) if shuttered else (0.0, 0.0, 0.0, 0.0),
-    )
+    ranges = vars(acquisition)
+    turns = {name: draws.uniform(*ranges[name]) for name in ("yaw_deg", "pitch_deg", "roll_deg")}
+    shift = draws.uniform(*acquisition.shift_mm), draws.uniform(*acquisition.shift_mm)
+    rest = {name: draws.uniform(*ranges[name]) for name in ("zoom", "exposure", "contrast", "noise", "blur_mm")}
+    rim = (shutters[0], shutters[1], shutters[2], shutters[3]) if shuttered else (0.0, 0.0, 0.0, 0.0)
+    return Technique(**turns, shift_mm=shift, **rest, shutters_mm=rim)
 
 
 def _body(draws: _Draws, sex: str) -> Body:
