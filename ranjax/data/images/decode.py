@@ -109,8 +109,10 @@ def decode_all(
             _make_part(references[start : start + PART], size, mode, _part(folder, start))
             finished(start)
         return
-    # Spawned, not forked: the parent may hold threads (JAX, array_record) that do not survive a fork.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_leave_signals)
+    # Spawned, not forked: the parent may hold threads (JAX, array_record) that do not survive a fork. Ctrl-C reaches
+    # every process of the terminal, and the parent stops between parts.
+    spawn, ignore = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(workers, spawn, initializer=signal.signal, initargs=ignore)
     running: dict[Future, int] = {}
     try:
         while todo or running:
@@ -164,8 +166,3 @@ def _make_part(references: Sequence[Reference], size: int, mode: str, path: Path
 
 def _part(folder: Path, start: int) -> Path:
     return folder / f"part-{start:09d}"
-
-
-def _leave_signals() -> None:
-    """Ignore Ctrl-C, which reaches every process of the terminal: the parent stops between parts."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
