@@ -84,16 +84,15 @@ class RobustAccuracy:
         empty: at none).
         """
         columns = [f"{name}@{epsilon}" for name in (*self.survived, "worst") for epsilon in self.epsilons]
-        stacked = np.concatenate([*self.survived.values(), self.worst]).astype(int)
+        right = np.concatenate([self.clean[None], *self.survived.values(), self.worst]).astype(int)
+        # The first wrong step of a ladder whose last one, above all radii, is wrong for all.
+        ladder = np.concatenate([self.clean[None], self.worst, np.zeros((1, len(self.ids)), bool)])
+        broken = [(0, *self.epsilons, "")[step] for step in ladder.argmin(axis=0)]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["id", "label", "predicted", "clean", *columns, "broken_at"])
-        ladder = np.concatenate([self.clean[None], self.worst])
-        for i, name in enumerate(self.ids):
-            wrong = np.flatnonzero(~ladder[:, i])
-            broken = "" if not wrong.size else (0, *self.epsilons)[wrong[0]]
-            facts = (int(self.labels[i]), int(self.predicted[i]), int(self.clean[i]))
-            writer.writerow([name, *facts, *stacked[:, i].tolist(), broken])
+        for name, *facts, own, least in zip(self.ids, self.labels, self.predicted, right.T.tolist(), broken):
+            writer.writerow([name, *facts, *own, least])
         files.write_text(path, text.getvalue())
 
     def __str__(self) -> str:
@@ -133,10 +132,9 @@ def standard_attacks(
     for name in names:
         attack = ATTACKS.resolve(name, "attacks")
         schedule = {"steps": steps, "step": str(2.5 / steps)}  # the radius is set at each call, here it is 1
-        fields = {field.name for field in dataclasses.fields(attack.settings)} if attack.settings else set()
         settings: Any = attack.settings
-        if fields & {*schedule}:
-            settings = dataclasses.replace(settings, **{k: v for k, v in schedule.items() if k in fields})
+        if own := {name: value for name, value in schedule.items() if hasattr(settings, name)}:
+            settings = dataclasses.replace(settings, **own)
         at = attack.at(settings, 1.0, norm=norm, restarts=restarts)
         found[attack.name] = WhiteBox(logits_fn, at, attack.run, attack.loss_for(classes), batch_size)
     return found
@@ -181,7 +179,9 @@ def robust_accuracy(
         raise DataError(f"{len(names)} ids, {len(set(names))} of them different, for {len(images)} images")
     radii = validate_radii(epsilons, norm)
     input_checks.broadcast_radius(radii[-1], norm, jnp.asarray(images))
-    logits = _logits(logits_fn, params, images, batch_size)
+    logits = RowMap(lambda params, x: logits_fn(params, x), None, batch_size)(params, images)
+    if logits.ndim != 2 or not np.isfinite(logits).all():
+        raise DataError(f"logits_fn gives shape {logits.shape} and must give [N, C], all numbers finite")
     labels = np.asarray(labels)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
@@ -200,12 +200,3 @@ def robust_accuracy(
         found = survivors([attack], params, images, labels, drawn, radii, predicted == labels)
         survived[name] = np.stack([found[radius] for radius in radii])
     return RobustAccuracy(names, labels, predicted, tuple(epsilons), survived)
-
-
-def _logits(
-    logits_fn: Logits, params: PyTree, images: Float[np.ndarray, "examples height width channels"], batch_size: int
-) -> Float[np.ndarray, "examples classes"]:
-    found: np.ndarray = RowMap(lambda params, x: logits_fn(params, x), None, batch_size)(params, images)
-    if found.ndim != 2 or not np.isfinite(found).all():
-        raise DataError(f"logits_fn gives shape {found.shape} and must give [N, C], all numbers finite")
-    return found

@@ -17,7 +17,7 @@ TESTS = ("test", "ood_test")
 
 
 def of_splits(prepared: PreparedSet, multi_label: bool) -> dict[str, np.ndarray]:
-    """bool[N, C] of each split's examples of the task: those with one label, or all with multi-hot ones."""
+    """Return bool[N, C] of each split's examples of the task: those with one label, or all with multi-hot ones."""
     found = {}
     for name in ("adapt", "validation", *TESTS):
         if name not in prepared.splits:
@@ -32,26 +32,16 @@ def of_splits(prepared: PreparedSet, multi_label: bool) -> dict[str, np.ndarray]
 
 
 def refuse(config: RunConfig, prepared: PreparedSet) -> dict[str, np.ndarray]:
-    """Refuses splits that the config's methods could not be fitted or evaluated on; else their labels (`of_splits`).
-
-    Raises:
-      DataError, ConfigError: as `check` and `check_chosen`.
-    """
-    multi_label = config.adapt.task == "multi"
-    found = of_splits(prepared, multi_label)
+    """Return the labels of all splits, or refuse them as `check` and `check_chosen` do."""
+    found = of_splits(prepared, config.adapt.task == "multi")
     check(config.adapt, found, prepared.classes)
-    if multi_label:
+    if config.adapt.task == "multi":
         check_chosen(config.adapt, config.seed, prepared.splits["adapt"].ids, found["adapt"], prepared.classes)
     return found
 
 
 def check(adapt: Adapt, labels: Mapping[str, np.ndarray], classes: Sequence[str]) -> None:
-    """Refuses what could not be fitted or evaluated.
-
-    Args:
-      adapt: that part of the config.
-      labels: as `of_splits` gives them.
-      classes: C names.
+    """Refuse splits, as `of_splits` gives them, that methods could not be fitted or evaluated on.
 
     Raises:
       DataError: a split without an example of the task; a class that adapt cannot learn, as no example or every one has
@@ -67,45 +57,32 @@ def check(adapt: Adapt, labels: Mapping[str, np.ndarray], classes: Sequence[str]
     counts = labels["adapt"].sum(0)
     for count, name in zip(counts, classes):
         if count == 0 or (adapt.task == "multi" and count == len(labels["adapt"])):
-            raise DataError(
-                f"{'no' if count == 0 else 'every'} example of split 'adapt' has class {name!r}, so no method can "
-                "learn it: name other classes of the data, or give that split examples with it and without"
-            )
+            which = f"{'no' if count == 0 else 'every'} example of split 'adapt' has class {name!r}"
+            mend = "name other classes of the data, or give that split examples with it and without"
+            raise DataError(f"{which}, so no method can learn it: {mend}")
     _check_shots(adapt, counts, classes)
-    validation = labels["validation"]
-    seen = [name for name, count in zip(classes, validation.sum(0)) if count]
+    if _both(labels["validation"]).any():
+        return
     if adapt.task == "multi":
-        if not _both(validation).any():
-            raise DataError("split 'validation' has no class that some of its examples have and others have not")
-    elif len(seen) < 2:
-        raise DataError(
-            f"split 'validation' has examples of class {seen[0]!r} alone; choosing epochs needs two classes"
-        )
+        raise DataError("split 'validation' has no class that some of its examples have and others have not")
+    alone = classes[int(labels["validation"].sum(0).argmax())]
+    raise DataError(f"split 'validation' has examples of class {alone!r} alone; choosing epochs needs two classes")
 
 
 def _trains(adapt: Adapt) -> bool:
-    """Whether some method learns from labels: those at test time do not."""
+    """Return whether some method learns from labels: those at test time do not."""
     return any(method.family != "test_time" for method in selected(adapt.methods).values())
 
 
 def _check_shots(adapt: Adapt, counts: np.ndarray, classes: Sequence[str]) -> None:
-    rarest = int(counts.argmin())
-    if adapt.shots > counts[rarest]:
-        allowed = f"at most {counts[rarest]}: split 'adapt' has no more examples of class {classes[rarest]!r}"
+    count, name = min(zip(counts.tolist(), classes), key=lambda pair: pair[0])
+    if adapt.shots > count:
+        allowed = f"at most {count}: split 'adapt' has no more examples of class {name!r}"
         raise ConfigError("adapt.shots", adapt.shots, allowed)
 
 
 def check_chosen(adapt: Adapt, seed: int, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> None:
-    """Refuses a choice of multi-hot examples in which every one has some class, as nothing could learn that.
-
-    Args:
-      adapt: that part of the config; `adapt.shots` or `adapt.share` choose.
-      seed: of the run.
-      ids, labels, classes: of split 'adapt', bool[N, C].
-
-    Raises:
-      ConfigError: so few examples that a class has no negative one.
-    """
+    """Raise ConfigError where each of the multi-hot examples that `adapt.shots` or `adapt.share` chooses has some class."""
     rows = chosen(adapt, seed, ids, labels, classes)
     every = np.flatnonzero(labels[rows].all(axis=0))
     if every.size and _trains(adapt):
@@ -115,7 +92,7 @@ def check_chosen(adapt: Adapt, seed: int, ids: Sequence[str], labels: np.ndarray
 
 
 def chosen(adapt: Adapt, seed: int, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Rows of the labelled examples that `adapt.shots` or `adapt.share` leaves, i64.
+    """Return the rows of the labelled examples that `adapt.shots` or `adapt.share` leaves, i64.
 
     Raises:
       ConfigError: a class has fewer examples than shots.
@@ -131,7 +108,7 @@ def chosen(adapt: Adapt, seed: int, ids: Sequence[str], labels: np.ndarray, clas
 
 
 def notes(labels: Mapping[str, np.ndarray], classes: Sequence[str], multi_label: bool) -> list[str]:
-    """What figures of these splits lack, each with what is done instead."""
+    """Return what figures of these splits lack, each with what is done instead."""
     found = []
     for split, rows in labels.items():
         here = np.asarray(_both(rows) if multi_label else rows.any(axis=0))
@@ -150,5 +127,5 @@ def notes(labels: Mapping[str, np.ndarray], classes: Sequence[str], multi_label:
 
 
 def _both(rows: np.ndarray) -> np.ndarray:
-    """bool[C]: has some row the class, and some row not?"""
-    return np.logical_and(rows.any(axis=0), ~rows.all(axis=0))
+    """Return bool[C], whether some row has the class and some row has not."""
+    return rows.any(axis=0) & ~rows.all(axis=0)

@@ -60,11 +60,10 @@ def verify(config: ConfigDict, workdir: Path, mesh: Mesh, sample: int) -> Iterat
         verdict = Verdict(run.id)
         manifest = files.read_json(folder / "manifest.json")
         _files(folder, manifest.get("files", {}), verdict)
-        if run.stage == "pretrain":
+        if run.stage == "pretrain" and (folder / "checkpoints").is_dir():
             _checkpoints(folder, verdict)
         if run.stage == "craft":
-            context = context_of(config, workdir, run, mesh, shared)
-            _store(context, manifest, sample, verdict)
+            _store(context_of(config, workdir, run, mesh, shared), manifest, sample, verdict)
         yield verdict
 
 
@@ -88,20 +87,17 @@ def set_aside(workdir: Path, verdict: Verdict) -> None:
 def _files(folder: Path, listed: Mapping[str, str], verdict: Verdict) -> None:
     for name, digest in listed.items():
         path = folder / name
-        if not path.is_file():
-            verdict.faults.append(f"{path} is missing")
-            verdict.damaged.append(name)
-        elif files.sha256(path) != digest:
-            verdict.faults.append(f"{path} does not match its SHA-256: it was changed or damaged after it was written.")
-            verdict.damaged.append(name)
+        if path.is_file() and files.sha256(path) == digest:
+            continue
+        changed = "does not match its SHA-256: it was changed or damaged after it was written."
+        verdict.faults.append(f"{path} {changed if path.is_file() else 'is missing'}")
+        verdict.damaged.append(name)
     verdict.checked.append(f"{len(listed)} files")
 
 
 def _checkpoints(folder: Path, verdict: Verdict) -> None:
     from ranjax.training.checkpoints import Checkpoints
 
-    if not (folder / "checkpoints").is_dir():
-        return
     with Checkpoints(folder / "checkpoints") as checkpoints:
         verdict.faults += checkpoints.faults()
         verdict.checked.append(f"{len(checkpoints.steps())} checkpoints")
@@ -131,9 +127,9 @@ def _store(context: Context, manifest: Mapping[str, Any], sample: int, verdict: 
         what = f"{len(set(store.ids) - chosen)} noisy pairs too many, {len(chosen - set(store.ids))} missing"
         verdict.faults.append(f"{folder} does not hold the pairs that the highest ratio takes: {what}")
     # Every pair of an undamaged shard.
-    sound = [name for number, names in store.by_shard().items() if number not in bad for name in names]
     place = {name: i for i, name in enumerate(train.ids)}
-    sound = [name for name in sound if name in place]
+    of_shards = (names for number, names in store.by_shard().items() if number not in bad)
+    sound = [name for names in of_shards for name in names if name in place]
     largest, words = 0.0, _Words(context)
     for name in sound:
         noisy_pair = store[name]
@@ -151,12 +147,8 @@ def _store(context: Context, manifest: Mapping[str, Any], sample: int, verdict: 
 
 
 def _losses(context: Context, pairs: Sequence[Mapping[str, Any]], verdict: Verdict) -> None:
-    tokens = (
-        np.stack([pair["tokens"] for pair in pairs]),
-        np.stack([pair["mask"] for pair in pairs]),
-    )
-    images = np.stack([pair["image"] for pair in pairs])
-    found = craft.pair_losses(context, images, Tokens(*tokens, np.zeros_like(tokens[0]), 0))
+    images, tokens, mask = (np.stack([pair[name] for pair in pairs]) for name in ("image", "tokens", "mask"))
+    found = craft.pair_losses(context, images, Tokens(tokens, mask, np.zeros_like(tokens), 0))
     written = np.array([pair["provenance"]["loss_after"] for pair in pairs])
     apart = np.abs(found - written)
     for i in np.flatnonzero(~(apart <= LOSS_TOLERANCE)):
@@ -169,10 +161,8 @@ class _Words:
     """Compare the report of a noisy pair with the original: few words differ, all recorded, none protected."""
 
     def __init__(self, context: Context):
-        self.data, self.is_control = (
-            inputs.data(context),
-            RECIPES.resolve(context.config.noise.recipe).kind == "control",
-        )
+        self.data = inputs.data(context)
+        self.is_control = RECIPES.resolve(context.config.noise.recipe).kind == "control"
         self.budget = substitution_of(context.config)
         lexicon = word_candidates.vocabulary(self.data, context.config.noise)
         table = lexicon.table
@@ -208,11 +198,9 @@ class _Words:
             return after[: len(pieces)] == pieces and self._walk(rest, after[len(pieces) :], changed)
         if pieces not in self.insertable:
             return False
-        lengths = range(1, min(self.longest, len(after)) + 1)
-        return any(
-            after[:n] in self.insertable and after[:n] != pieces and self._walk(rest, after[n:], changed)
-            for n in lengths
-        )
+        starts = [after[:n] for n in range(1, min(self.longest, len(after)) + 1)]
+        allowed = [start for start in starts if start in self.insertable and start != pieces]
+        return any(self._walk(rest, after[len(start) :], changed) for start in allowed)
 
 
 def _slots(tokens: np.ndarray, words: np.ndarray, mask: np.ndarray) -> list[tuple[int, tuple[int, ...]]]:

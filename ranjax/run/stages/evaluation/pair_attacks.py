@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, PyTree, Shaped
+from jaxtyping import Bool, Int, PyTree, Shaped
 
 from ranjax.attacks import text
 from ranjax.attacks.attack_table import ATTACKS
@@ -24,10 +24,10 @@ from ranjax.run.schema import evaluate_keys
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import ATTACKED_PAIRS, CAPTIONS, RETRIEVAL, TASK, Record
+from ranjax.run.stages.word_candidates import vocabulary
 from ranjax.training.row_map import RowMap
 
 RECALLS = (1, 5, 10)
-WORDS = "words"
 
 
 def retrieve(subject: EvaluatedEncoder, record: Record, split: str) -> None:
@@ -62,9 +62,8 @@ def attack_pairs(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     keys = common.example_keys(subject.context, "evaluate/pairs", examples.ids)
     for name, recipe in recipes.items():
         subject.context.check_stop(f"attacking pairs by {name}")
-        run, table = _pair_attack(subject, recipe)
         rows = (examples.images, tokens.ids, tokens.mask, tokens.words, keys)
-        attacked, ids, mask = run((subject.params, table), rows)
+        attacked, ids, mask = _pair_attack(subject, recipe)((subject.params, _lexicon(subject)), rows)
         # Right is what was right before: by the reports as they were written.
         found = _ranks(subject, attacked, Tokens(ids, mask, tokens.words), examples.reports)
         _recalls(record, ATTACKED_PAIRS, split, name, found)
@@ -130,15 +129,16 @@ def attack_prompts(subject: EvaluatedEncoder, record: Record, split: str) -> Non
 
     run = common.row_map(subject.context, ("attacked prompts", functions, settings), rows_of)
     ids, mask, edits = run((subject.params, table), (tokens.ids, tokens.mask, tokens.words, guide))
-    features = _texts(subject, Tokens(ids, mask, tokens.words))
+    attacked = Tokens(ids, mask, tokens.words)
+    features = common.text_features(subject.context, functions, subject.params, attacked)
     classes = zero_shot.class_embeddings(jnp.asarray(features), jnp.asarray(owner), len(subject.classes))
     labels = subject.data.task_split(split).labels
     logits = subject.zero_shot_logits(subject.task_features(split), classes)
-    record.share("zero_shot", TASK, split, WORDS, "accuracy", logits.argmax(-1) == labels)
+    record.share("zero_shot", TASK, split, "words", "accuracy", logits.argmax(-1) == labels)
     subject.context.say(f"  prompts: {float(np.mean(edits)):.2f} words changed each")
 
 
-def _pair_attack(subject: EvaluatedEncoder, recipe: Recipe) -> tuple[RowMap, Table]:
+def _pair_attack(subject: EvaluatedEncoder, recipe: Recipe) -> RowMap:
     config, functions, whole = subject.config, subject.functions, subject.context.config
     attack = ATTACKS.resolve(config.image_attack)
     image = attack.at(evaluate_keys.IMAGE_ATTACKS.settings_of(whole, attack), config.epsilon)
@@ -152,19 +152,12 @@ def _pair_attack(subject: EvaluatedEncoder, recipe: Recipe) -> tuple[RowMap, Tab
         )
         return result.image.images, result.text.tokens, result.text.mask
 
-    run = common.row_map(subject.context, ("attacked pairs", functions, recipe.name), rows_of)
-    return run, _lexicon(subject)
+    return common.row_map(subject.context, ("attacked pairs", functions, recipe.name), rows_of)
 
 
 def _lexicon(subject: EvaluatedEncoder) -> Table:
-    from ranjax.run.stages.word_candidates import vocabulary
-
     noise = subject.context.config.noise
     return subject.context.memoize("lexicon", lambda: vocabulary(subject.data, noise).table)
-
-
-def _texts(subject: EvaluatedEncoder, tokens: Tokens) -> Float[np.ndarray, "texts width"]:
-    return common.text_features(subject.context, subject.functions, subject.params, tokens)
 
 
 def _ranks(
@@ -175,9 +168,10 @@ def _ranks(
     image_of_text: Int[np.ndarray, " texts"] | None = None,
 ) -> retrieval.Ranks:
     """Ranks both ways of images and texts, by default one text an image."""
-    image = unit(common.image_features(subject.context, subject.functions, subject.params, images))
+    encoder = subject.context, subject.functions, subject.params
+    image, text = unit(common.image_features(*encoder, images)), unit(common.text_features(*encoder, tokens))
     own = np.arange(len(image)) if image_of_text is None else image_of_text
-    return retrieval.ranks(image, unit(_texts(subject, tokens)), own, texts_as_written=written)
+    return retrieval.ranks(image, text, own, texts_as_written=written)
 
 
 def _recalls(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ class Attacked(NamedTuple):
 
 def attack(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     """Attack every method's first heads, and zero-shot: by the reference attack, and the worst of all, at every radius."""
-    config, reference = subject.config, reference_attack(subject)
+    config, reference = subject.config, _reference_attack(subject)
     examples = subject.some(split, config.attacked_examples)
     keys = common.example_keys(subject.context, "evaluate/attack", examples.ids)
     attacked = Attacked(to_float(examples.images), examples.labels, keys)
@@ -47,14 +48,12 @@ def attack(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     questions = subject.question_features(split, examples)
     heads = [(name, range(min(config.attacked_seeds, m.seeds))) for name, m in subject.methods.items()]
     # Zero-shot has no head, so it is there once; its prompts compete for one label.
-    subjects: list[tuple[str, Sequence[int]]] = [*heads]
-    subjects += [] if subject.multi_label else [("zero_shot", range(1))]
+    subjects = heads + ([] if subject.multi_label else [("zero_shot", range(1))])
     single = subject.single_labels(examples.labels)
     if split == "test":
         feature_views.view_clean(subject, record, clean, single)
     hits: dict[str, dict[str, np.ndarray]] = {}
-    title = f"evaluate {subject.folder}: attacking {split}"
-    done = 0
+    title, done = f"evaluate {subject.folder}: attacking {split}", itertools.count(1)
     with Progress(title, sum(len(seeds) for _, seeds in subjects), unit="heads", shown=()) as progress:
         for method, seeds in subjects:
             logits, by_radius = [], []
@@ -70,8 +69,7 @@ def attack(subject: EvaluatedEncoder, record: Record, split: str) -> None:
                     feature_views.view_attacked(subject, record, method, *sides, single, questions)
                 if _is_surrogate(subject, method) and seed == 0:
                     _save_adversaries(subject, split, result.images)
-                done += 1
-                progress.update(done)
+                progress.update(next(done))
             named = [] if method == "zero_shot" else list(seeds)
             found = record.classified(method, split, reference, np.stack(logits), examples.labels, named)
             hits.setdefault(reference, {})[method] = found
@@ -92,13 +90,11 @@ def _one_head(
 
     Both are checkpointed, as they are most of what evaluation costs.
     """
-    reference = reference_attack(subject)
+    reference = _reference_attack(subject)
 
     def attacked() -> dict[str, np.ndarray]:
-        params = subject.parameters(method, seed)
-        result = _box(subject, method, reference)(
-            params, *examples[:3], side_inputs=examples.side_inputs, keep_images=True
-        )
+        params, box = subject.parameters(method, seed), _box(subject, method, reference)
+        result = box(params, *examples[:3], side_inputs=examples.side_inputs, keep_images=True)
         fields = {f"result {name}": np.asarray(value) for name, value in result._asdict().items() if value is not None}
         curve = _curve(subject, method, params, examples, result)
         return fields | {f"curve {name}": np.asarray(value) for name, value in curve.items()}
@@ -125,7 +121,7 @@ def check_masking(subject: EvaluatedEncoder, record: Record, split: str) -> None
         return
     examples = subject.some(split, config.masking_examples)
     questions = subject.question_features(split, examples)
-    attack = ATTACKS[reference_attack(subject)]
+    attack = ATTACKS[_reference_attack(subject)]
     for method in _suspects(subject, record, split):
         subject.context.check_stop("before the masking checks")
         where = {"condition": record.condition, "ratio": record.ratio, "method": method}
@@ -155,7 +151,7 @@ def _suspects(subject: EvaluatedEncoder, record: Record, split: str) -> list[str
     whole = [name for name in subject.methods if not METHODS[name].leaves_out]
     standing = {
         row["method"]: row["value"]
-        for attack in (reference_attack(subject), WORST)  # the second, where it is there, has the last word
+        for attack in (_reference_attack(subject), WORST)  # the second, where it is there, has the last word
         for row in record.rows
         if (row["task"], row["split"], row["attack"], row["metric"]) == (TASK, split, attack, "accuracy")
         and row["seed"] is None
@@ -167,14 +163,14 @@ def _suspects(subject: EvaluatedEncoder, record: Record, split: str) -> list[str
     return list(dict.fromkeys(chosen or whole[-1:]))
 
 
-def attack_names(subject: EvaluatedEncoder) -> tuple[str, ...]:
+def _attack_names(subject: EvaluatedEncoder) -> tuple[str, ...]:
     """Return the names of the attacks of `evaluate.attacks`."""
     return ATTACKS.names_of([name for name in subject.config.attacks if name], "evaluate.attacks")
 
 
-def reference_attack(subject: EvaluatedEncoder) -> str:
+def _reference_attack(subject: EvaluatedEncoder) -> str:
     """Return the name of the first of `evaluate.attacks`, which rows and masking checks show by itself."""
-    return attack_names(subject)[0]
+    return _attack_names(subject)[0]
 
 
 def _configured(subject: EvaluatedEncoder, attack: Attack) -> AtRadius:
@@ -203,9 +199,8 @@ def _curve(
 
     Radius 0 is these images and this head unattacked: where a curve over the radii begins.
     """
-    config = subject.config
-    reference = reference_attack(subject)
-    boxes = {name: _box(subject, method, name) for name in attack_names(subject)}
+    config, reference = subject.config, _reference_attack(subject)
+    boxes = {name: _box(subject, method, name) for name in _attack_names(subject)}
     main, worst = pixel_units(config.epsilon), WORST if len(boxes) > 1 else reference
     radii = {pixel_units(text): text for text in config.radii if text}
     below = [radius for radius in radii if radius < main]
@@ -266,23 +261,15 @@ def _transferred(
             continue
         rows = []
         for seed in seeds:
-            sides = ((examples.images, clean), (images, attacked))
-            right = [subject.right(_logits(subject, method, seed, *side, questions), examples.labels) for side in sides]
+            right = []
+            for side in ((examples.images, clean), (images, attacked)):
+                if method == "zero_shot":
+                    logits = subject.zero_shot_logits(side[1])
+                else:
+                    logits = subject.outputs(method, *side, seed, questions)[1]
+                right.append(subject.right(logits, examples.labels))
             rows.append(right[0] & right[1])
         record.share(method, TASK, split, TRANSFER, "accuracy", np.stack(rows))
-
-
-def _logits(
-    subject: EvaluatedEncoder,
-    method: str,
-    seed: int,
-    images: np.ndarray,
-    features: np.ndarray,
-    questions: np.ndarray | None,
-) -> np.ndarray:
-    if method == "zero_shot":
-        return subject.zero_shot_logits(features)
-    return subject.outputs(method, images, features, seed, questions)[1]
 
 
 def _wrong_stays_wrong(subject: EvaluatedEncoder, result: Robustness, labels: np.ndarray) -> np.ndarray:
