@@ -17,7 +17,6 @@ from ranjax.data.store import NoisyStore
 from ranjax.data.text.tokenizer import Tokenizer
 from ranjax.models.checkpoints.bert_files import save_bert
 from ranjax.models.towers.bert import Bert, BertConfig, split_bert
-from ranjax.run.stages import attack_file_pairs as attack_pairs
 from ranjax.run.stages import attack_files as stage
 
 REPORTS = (
@@ -202,7 +201,7 @@ def test_wrong_input_is_refused_before_anything_is_written(more, table, words, g
 def test_tables_as_people_write_them(given, tmp_path):
     def read(text, encoding="utf-8"):
         (tmp_path / "table.csv").write_bytes(text.encode(encoding))
-        return attack_pairs.read_pairs(given / "films", tmp_path / "table.csv", "image", "text")
+        return stage.read_pairs(given / "films", tmp_path / "table.csv", "image", "text")
 
     absolute = given / "films" / "film0.jpg"
     rows = ("./film0.jpg,clear", f"{absolute},dense", "film0.jpg,upper", r"a\film 1.png,naïve zone")
@@ -222,23 +221,23 @@ def test_the_images_that_were_given_are_not_written_over(tmp_path):
     for name in ("a.png", "b.jpg", "b.jpg.png"):
         (tmp_path / "images" / name).touch()
     pair, noisy_pairs = (
-        attack_pairs.Pair("a.png", ("x",)),
-        [attack_pairs.Pair(n, ("x",)) for n in ("b.jpg", "b.jpg.png")],
+        stage.Pair("a.png", ("x",)),
+        [stage.Pair(n, ("x",)) for n in ("b.jpg", "b.jpg.png")],
     )
     with pytest.raises(ValueError, match="another folder: the attacked images would replace the given ones"):
-        attack_pairs.targets(tmp_path / "images", tmp_path, [pair])
+        stage.targets(tmp_path / "images", tmp_path, [pair])
     with pytest.raises(ValueError, match="two of the images would both be written"):
-        attack_pairs.targets(tmp_path / "images", tmp_path / "out", noisy_pairs)
+        stage.targets(tmp_path / "images", tmp_path / "out", noisy_pairs)
     with pytest.raises(ValueError, match=r"--out.*a folder"):
-        attack_pairs.targets(tmp_path / "images", tmp_path / "images" / "a.png" / "out", [pair])
-    assert attack_pairs.targets(tmp_path / "images", tmp_path / "out", [pair]) == {
+        stage.targets(tmp_path / "images", tmp_path / "images" / "a.png" / "out", [pair])
+    assert stage.targets(tmp_path / "images", tmp_path / "out", [pair]) == {
         "a.png": tmp_path / "out" / "images" / "a.png"
     }
 
 
 def test_reports_beyond_the_model_s_length_are_told(given):
     surrogate = stage.load(given / "model")
-    notes = lambda *reports: stage.notes([attack_pairs.Pair("film0.jpg", reports)], surrogate)  # noqa: E731
+    notes = lambda *reports: stage.notes([stage.Pair("film0.jpg", reports)], surrogate)  # noqa: E731
     assert notes("dense opacity") == []
     assert ["1 of 2 reports are longer than the 24 tokens" in note for note in notes("dense " * 40, "clear")] == [True]
     assert ["of the words are unknown" in note for note in notes("dense foreign glyphs")] == [True]

@@ -28,7 +28,7 @@ from ranjax.data.set_writing import prepare_set
 from ranjax.data.sets.pair_sets import _mimic_reports
 from ranjax.data.text import deidentify
 from ranjax.run import config as configs
-from ranjax.run.stages.attack_file_pairs import read_pairs
+from ranjax.run.stages.attack_files import read_pairs
 
 PACKAGE = Path(ranjax.__file__).parent
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}

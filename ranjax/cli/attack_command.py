@@ -44,7 +44,7 @@ from ranjax.run.schema.noise_keys import Noise, ball
 
 if TYPE_CHECKING:
     from ranjax.data.store import NoisyStore
-    from ranjax.run.stages.attack_file_pairs import Pair
+    from ranjax.run.stages.attack_files import Pair
 else:  # the command's help must not wait for JAX
     NoisyStore = Pair = object
 
@@ -148,7 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, config: RunConfig, stop: Callable[[], bool]) -> int:
     from ranjax.run.context import Stopped
-    from ranjax.run.stages import attack_file_pairs, attack_files
+    from ranjax.run.stages import attack_files
 
     # Everything that can be refused is refused before weights are read or anything compiles.
     if expected := is_attack(RECIPES.resolve(config.noise.recipe)):
@@ -158,8 +158,8 @@ def _run(arguments: argparse.Namespace, config: RunConfig, stop: Callable[[], bo
     given = attack_files.Given(arguments.images, arguments.out, arguments.image_mode, arguments.resize, labels, more)
     attack_files.check_words(config, given)
     columns = arguments.image_column, arguments.report_column
-    pairs = attack_file_pairs.read_pairs(arguments.images, arguments.reports, *columns, arguments.deidentify)
-    attack_file_pairs.targets(arguments.images, arguments.out, pairs)
+    pairs = attack_files.read_pairs(arguments.images, arguments.reports, *columns, arguments.deidentify)
+    attack_files.targets(arguments.images, arguments.out, pairs)
     surrogate = attack_files.load(arguments.checkpoint, colour=arguments.image_mode == "rgb")
     count = sum(len(pair.reports) for pair in pairs)
     size = surrogate.functions.config.image_size
@@ -182,9 +182,9 @@ def _run(arguments: argparse.Namespace, config: RunConfig, stop: Callable[[], bo
 
 def _write(arguments: argparse.Namespace, pairs: Sequence[Pair], store: NoisyStore, recalls: dict[str, Any]) -> None:
     from ranjax.data.images.reading import encode_png16
-    from ranjax.run.stages import attack_file_pairs
+    from ranjax.run.stages import attack_files
 
-    for name, path in attack_file_pairs.targets(arguments.images, arguments.out, pairs).items():
+    for name, path in attack_files.targets(arguments.images, arguments.out, pairs).items():
         files.write_bytes(path, encode_png16(store[name]["pixels"]))
     provenance = {pair.id: store.provenance(pair.id) for pair in pairs}
     table = io.StringIO(newline="")

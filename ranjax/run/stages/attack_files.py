@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,18 +18,18 @@ from ranjax.attacks.success import attack_success
 from ranjax.attacks.text import candidates, constraints
 from ranjax.attacks.text.restore import restore
 from ranjax.core import files, keys
-from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.core.files import digest
 from ranjax.core.pixels import as_float
 from ranjax.data.images.reading import read_image
 from ranjax.data.recipe_table import RECIPES
 from ranjax.data.store import NoisyStore
-from ranjax.data.text.tokenizer import Tokenizer, Tokens
+from ranjax.data.text.deidentify import deidentify
+from ranjax.data.text.tokenizer import Tokenizer
 from ranjax.evaluation import retrieval
 from ranjax.run.schema import RunConfig
-from ranjax.run.stages import attack_file_pairs, craft, word_candidates
+from ranjax.run.stages import craft, word_candidates
 from ranjax.run.stages import inputs as common
-from ranjax.run.stages.attack_file_pairs import Pair
 from ranjax.run.stages.pair_program import AttackedPairs, PairProgram, Surrogate, provenance
 from ranjax.training import devices
 from ranjax.training.row_map import RowMap
@@ -58,6 +61,100 @@ class Given:
             return read_image(self.images / name, size, self.resize, self.image_mode == "rgb")
         except DataError as error:
             raise DataError(f"image {name!r}: {error}") from error
+
+
+class Pair(NamedTuple):
+    """An image, by its path below the folder, which is also its id, and its reports, one a line of the CSV."""
+
+    id: str
+    reports: tuple[str, ...]
+
+
+def read_pairs(
+    images: Path, table: Path, image_column: str, report_column: str, deidentified: bool = True
+) -> list[Pair]:
+    """Return images with the reports of their lines, with marks in place of names and numbers, see `deidentify`.
+
+    Raises:
+      ConfigError: a column that the table does not have, or has twice. DataError: no table, one that is no CSV in
+        UTF-8, nothing in it, an image that is absent or outside the folder, a line that is given twice or has more
+        fields than the first one, an empty report; the line is named.
+    """
+    if not table.is_file():
+        raise DataError(f"The table {table} does not exist.")
+    if not images.is_dir():
+        raise DataError(f"The folder of images {images} does not exist.")
+    root, found = images.resolve(), dict[str, list[str]]()
+    lines = _lines(table, ("--image_column", image_column), ("--report_column", report_column))
+    for number, (name, report) in enumerate(lines, start=2):
+        where = f"line {number} of {table}"
+        identity = _identity(root, name)
+        if identity is None:
+            raise DataError(f"{where}: image {name!r} is no file in {images}")
+        if not report:
+            raise DataError(f"{where}: the report of {name!r} is empty")
+        if report in found.setdefault(identity, []):
+            raise DataError(f"{where}: image {name!r} is given twice with the same report")
+        found[identity].append(report)
+    if not found:
+        raise DataError(f"The table {table} has no lines.")
+    return [
+        Pair(name, tuple(deidentify(report)[0] if deidentified else report for report in reports))
+        for name, reports in found.items()
+    ]
+
+
+def _lines(table: Path, *columns: tuple[str, str]) -> Iterator[tuple[str, ...]]:
+    """The cells of `columns`, each (option, name), line by line."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = list(reader.fieldnames or [])
+            for flag, name in columns:
+                if names.count(name) != 1:
+                    expected = f"a column of {table}, once: {names}"
+                    raise ConfigError(flag, name, expected, nearest(name, [n for n in names if n != name]))
+            for row in reader:
+                if any(row.get(None) or ()):  # type: ignore[call-overload]
+                    raise DataError(
+                        f"line {reader.line_num} of {table} has more fields than the first line has names; a report "
+                        'with commas stands in quotes ("...")'
+                    )
+                yield tuple((row[name] or "").strip() for _, name in columns)
+    except UnicodeDecodeError as error:
+        raise DataError(f"The table {table} is not UTF-8 ({error.reason}); save it as a CSV in UTF-8.") from error
+    except csv.Error as error:
+        raise DataError(f"The table {table} is no CSV that can be read: {error}.") from error
+
+
+def _identity(root: Path, name: str) -> str | None:
+    """The path of an image below `root`, in one spelling, or None where it is no file in there."""
+    for spelling in (name, name.replace("\\", "/")):
+        path = (root / spelling).resolve()
+        if spelling and path.is_relative_to(root) and path.is_file():
+            inside = path.relative_to(root) if Path(spelling).is_absolute() else Path(os.path.normpath(spelling))
+            return inside.as_posix()
+    return None
+
+
+def targets(images: Path, out: Path, pairs: Sequence[Pair]) -> dict[str, Path]:
+    """Return the file of each attacked image. It ends as the given one, so that a.jpg and a.png do not meet.
+
+    Raises:
+      ConfigError: `out` is no folder, or an image would be written over one that was given, or over another.
+    """
+    standing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not standing.is_dir():
+        raise ConfigError("--out", str(out), "a folder, or a place where one can be made")
+    found = {pair.id: out / "images" / (pair.id if pair.id.endswith(".png") else f"{pair.id}.png") for pair in pairs}
+    given = {(images / pair.id).resolve() for pair in pairs}
+    if any(path.resolve() in given for path in found.values()):
+        raise ConfigError("--out", str(out), "another folder: the attacked images would replace the given ones")
+    if len(set(found.values())) < len(found):
+        written = list(found.values())
+        twice = next(path for path in written if written.count(path) > 1)
+        raise DataError(f"two of the images would both be written to {twice}; rename one")
+    return found
 
 
 def load(checkpoint: Path, colour: bool = False) -> Surrogate:
@@ -106,7 +203,7 @@ def attack(
     """
     words, size, folder = _words(config, given, pairs, surrogate), surrogate.functions.config.image_size, given.out
     if not (folder / "store").exists():
-        attack_file_pairs.check_images(pairs, lambda name: given.image(name, size))
+        _check_images(given, pairs, size)
     settings = {name: getattr(given, name) for name in ("image_mode", "resize", "labels")}
     settings["words_from"] = "".join(map(str, given.word_files))
     ids, plan = [pair.id for pair in pairs], digest([tuple(pair) for pair in pairs])
@@ -129,6 +226,19 @@ def attack(
         return noisy_pairs
 
     return craft.fill(writer, "attack", make, check_stop)
+
+
+def _check_images(given: Given, pairs: Sequence[Pair], size: int) -> None:
+    """Raise DataError that names up to five images that cannot be read, before the last of many stops a long run."""
+    faults = []
+    for pair in pairs:
+        try:
+            given.image(pair.id, size)
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise DataError("; ".join(faults[:5]) + more)
 
 
 def _noisy_pair(
@@ -204,22 +314,20 @@ def recalls(
 ) -> dict[str, dict[str, float | None]]:
     """Return recall@1 both ways among these pairs, before and after, and attack success by both of its definitions."""
     functions, params, tokenizer, length, _ = surrogate
-    mesh = devices.make_mesh(None)
+    mesh, noisy = devices.make_mesh(None), [store[pair.id] for pair in pairs]
     image_of = RowMap(lambda p, images: functions.image_features(p, as_float(images)), mesh, batch_size)
     text_of = RowMap(lambda p, rows: functions.text_features(p, *rows), mesh, batch_size)
     owners = np.repeat(np.arange(len(pairs)), [len(pair.reports) for pair in pairs])
-    noisy = [store[pair.id] for pair in pairs]
 
-    def ranks(images: np.ndarray, tokens: Sequence[np.ndarray], written: Sequence[str]) -> retrieval.Ranks:
-        image, text = (retrieval.unit(found) for found in (image_of(params, images), text_of(params, tuple(tokens))))
-        return retrieval.ranks(image, text, owners, texts_as_written=written)
+    def ranks(image: str, ids: np.ndarray, mask: np.ndarray, written: Sequence[str]) -> retrieval.Ranks:
+        images = retrieval.unit(image_of(params, np.stack([pair[image] for pair in noisy])))
+        return retrieval.ranks(images, retrieval.unit(text_of(params, (ids, mask))), owners, texts_as_written=written)
 
     reports = [report for pair in pairs for report in pair.reports]
-    clean: Tokens = tokenizer.encode(reports, length)
-    before = ranks(np.stack([pair["clean_image"] for pair in noisy]), (clean.ids, clean.mask), reports)
-    attacked = [np.concatenate([pair[name].reshape(-1, length) for pair in noisy]) for name in ("tokens", "mask")]
-    written = [report for pair in pairs for report in store.provenance(pair.id)["reports"]]
-    after = ranks(np.stack([pair["image"] for pair in noisy]), attacked, written)
+    clean = tokenizer.encode(reports, length)
+    before = ranks("clean_image", clean.ids, clean.mask, reports)
+    ids, mask = (np.concatenate([pair[name].reshape(-1, length) for pair in noisy]) for name in ("tokens", "mask"))
+    after = ranks("image", ids, mask, [report for pair in noisy for report in pair["provenance"]["reports"]])
     found: dict[str, dict[str, float | None]] = {}
     for direction in ("image_to_text", "text_to_image"):
         hits = [np.asarray(getattr(ranks, direction)) < 1 for ranks in (before, after)]

@@ -111,7 +111,7 @@ def notes(labels: Mapping[str, np.ndarray], classes: Sequence[str], multi_label:
     """Return what figures of these splits lack, each with what is done instead."""
     found = []
     for split, rows in labels.items():
-        here = np.asarray(_both(rows) if multi_label else rows.any(axis=0))
+        here = _both(rows) if multi_label else np.asarray(rows.any(axis=0))
         absent = [repr(name) for name, there in zip(classes, here) if not there]
         if split == "adapt" or not absent:
             continue
@@ -128,4 +128,4 @@ def notes(labels: Mapping[str, np.ndarray], classes: Sequence[str], multi_label:
 
 def _both(rows: np.ndarray) -> np.ndarray:
     """Return bool[C], whether some row has the class and some row has not."""
-    return rows.any(axis=0) & ~rows.all(axis=0)
+    return np.asarray(rows.any(axis=0) & ~rows.all(axis=0))

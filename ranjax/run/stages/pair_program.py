@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from ranjax.attacks.attack_table import ATTACKS
 from ranjax.attacks.pairs import Allowed, PairAttack
@@ -54,16 +54,10 @@ class AttackedPairs(NamedTuple):
 
 
 class PairProgram:
-    """The attack on pairs, compiled once for all parts that it is called with.
+    """The attack on pairs by a recipe and the group `noise`, compiled once for all parts that it is called with.
 
-    Args:
-      config: of the run; its group `noise`.
-      recipe: an attack.
-      surrogate: the encoder that is attacked.
-      words: candidate words.
-      reports: by image, all that it will be called with: a part that is done later must meet the same program.
-      mesh: devices that share the pairs out.
-      poll: called before each batch; raises where the work is to stop.
+    `reports` are, by image, all that it will be called with: a part that is done later must meet the same program.
+    `poll` is called before each batch, and raises where the work is to stop.
     """
 
     def __init__(
@@ -94,20 +88,21 @@ class PairProgram:
         reports: Sequence[Sequence[str]],
         keys: jax.Array,
     ) -> AttackedPairs:
-        """Attack pairs.
-
-        Args:
-          images: N of them.
-          reports: of each image, at least one.
-          keys: key[N].
-        """
-        encoded = _by_image(self._encode(reports), list(map(len, reports)), self._most)
+        """Attack N images, each with its reports, at least one, and a key of its own."""
+        # Ids, mask and words of the reports as [images, reports, length]; reports that an image lacks are empty.
+        flat_tokens = self._encode(reports)
+        real = np.arange(self._most) < np.array(list(map(len, reports)))[:, None]
+        encoded = []
+        for values, empty in ((flat_tokens.ids, 0), (flat_tokens.mask, False), (flat_tokens.words, -1)):
+            filled = np.full((*real.shape, values.shape[1]), empty, values.dtype)
+            filled[real] = values
+            encoded.append(filled)
         lm_rows: tuple[np.ndarray, ...] = ()
         if self._proposer:
             # An image with fewer reports than others has its first one in the place of those that it lacks; they are
             # masked out for the encoder, and what is proposed there is not used.
-            filled = [report for own in reports for report in (*own, *[own[0]] * (self._most - len(own)))]
-            flat = masked_lm_rows(self._proposer, self._tokenizer, filled, self._length)
+            whole = [report for own in reports for report in (*own, *[own[0]] * (self._most - len(own)))]
+            flat = masked_lm_rows(self._proposer, self._tokenizer, whole, self._length)
             lm_rows = tuple(x.reshape(len(images), self._most, -1) for x in flat)
         rows = (images, *(x[..., : self._length] for x in encoded), keys, lm_rows)
         found = AttackedPairs(*self._run(self._shared, rows))
@@ -136,12 +131,8 @@ def pair_rows(
 ) -> RowFunction:
     """Return the attack of the group `noise` as `RowMap` maps it over pairs.
 
-    Args:
-      functions: of the surrogate.
-      config: of the run.
-      recipe: an attack.
-      unk_id: token that hides a word while its importance is measured.
-      propose: of a masked language model, where it narrows the candidates down.
+    `unk_id` hides a word while its importance is measured; `propose` is that of a masked language model which narrows
+    the candidates down, see `word_candidates.proposals`.
     """
     noise, (norm, epsilon) = config.noise, noise_keys.ball(config)
     options, text = noise_keys.RECIPE_KEYS.options_of(config, recipe), substitution_of(config)
@@ -177,23 +168,9 @@ def pair_rows(
 
 
 def provenance(before: float, after: float, changed: Sequence[object], words: int, queries: int) -> dict[str, object]:
-    """Return what the store records of a noisy pair.
+    """Return what the store records of a noisy pair: minus its cosine before and after, and what the search did.
 
-    Args:
-      before, after: minus the cosine of the pair.
-      changed: slots of the report whose word was replaced (of several reports: those of each), `words` in all.
-      queries: forward passes on changed reports.
+    `changed` are the slots of the report whose word was replaced (of several reports: those of each), `words` in all.
     """
     losses = {"loss_before": before, "loss_after": after}
     return losses | {"words_changed": words, "changed": changed, "queries": queries, "success": after > before}
-
-
-def _by_image(tokens: Tokens, counts: Sequence[int], most: int) -> list[Shaped[np.ndarray, "images reports length"]]:
-    """Ids, mask and words of the reports as [images, reports, length]; reports that an image lacks are empty."""
-    given = np.arange(most) < np.array(counts)[:, None]
-    found = []
-    for rows, empty in ((tokens.ids, 0), (tokens.mask, False), (tokens.words, -1)):
-        filled = np.full((len(counts), most, rows.shape[1]), empty, rows.dtype)
-        filled[given] = rows
-        found.append(filled)
-    return found

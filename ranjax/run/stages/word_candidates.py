@@ -111,7 +111,8 @@ def protected(noise: Noise, labels: Sequence[str] = (), label_words: Sequence[st
       labels: names of classes, and `label_words`: further words that state them; both count with
         `noise.protect_labels`.
     """
-    lists: dict[str, str | Path] = dict(item.split("=", 1) for item in noise.lists if item)
+    given = (item.partition("=") for item in noise.lists if item)
+    lists: dict[str, str | Path] = {kind: path for kind, _, path in given}
     if noise.protect:
         stated = {"labels": labels, "extra": label_words} if noise.protect_labels else {}
         return constraints.protection(**stated, lists=lists)
