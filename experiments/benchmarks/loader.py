@@ -150,8 +150,7 @@ def time_step(folder: Path, threads: int, steps: int = 3) -> tuple[float, float]
     from ranjax.models import DualEncoder, clip, split
     from ranjax.training import loop
     from ranjax.training.contrastive_step import make_step
-    from ranjax.training.optimizer import AdamWSettings, adamw
-    from ranjax.training.state import TrainState
+    from ranjax.training.optimizer import AdamWSettings, TrainState, adamw
 
     paths = sorted(folder.glob("*.jpg"))
     reports = ["No acute disease. The heart is normal."] * len(paths)

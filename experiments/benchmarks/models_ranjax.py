@@ -27,8 +27,7 @@ from experiments.benchmarks.peak import peak_mb
 from ranjax import models
 from ranjax.training import compile_cache, devices
 from ranjax.training.contrastive_step import make_step
-from ranjax.training.optimizer import AdamWSettings, adamw
-from ranjax.training.state import TrainState
+from ranjax.training.optimizer import AdamWSettings, TrainState, adamw
 
 
 def build():

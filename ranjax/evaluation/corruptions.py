@@ -1,15 +1,6 @@
 """Common corruptions of radiographs at five severities, as pure functions on images f32[B, H, W, C] in [0, 1].
 
-After Hendrycks & Dietterich 2019 (arXiv 1903.12261), with kinds and levels chosen here for grey radiographs:
-
-    name       what                                                   severity 1 to 5
-    noise      Gaussian, standard deviation in pixel units            0.02 0.04 0.08 0.12 0.18
-    blur       Gaussian, sigma as a share of the image's side         0.008 0.012 0.018 0.026 0.036
-    contrast   factor about the image's mean                          0.75 0.6 0.45 0.3 0.2
-    exposure   gamma or 1/gamma, by the example's key                 1.25 1.5 1.9 2.4 3.0
-    jpeg       quality of 8 x 8 cosine blocks (no chroma, no entropy  60 40 25 15 8
-               code; the luminance table of ITU T.81 annex K)
-
+After Hendrycks & Dietterich 2019 (arXiv 1903.12261), with kinds and levels chosen here for grey radiographs.
 Severity 0 gives the images back. Results are clipped to [0, 1] and do not depend on the batch.
 """
 
@@ -31,6 +22,7 @@ LEVELS: dict[str, tuple[float, ...]] = {
     "exposure": (1.25, 1.5, 1.9, 2.4, 3.0),
     "jpeg": (60.0, 40.0, 25.0, 15.0, 8.0),
 }
+"""The level of each kind at severities 1 to 5, as the function of that name takes it."""
 NAMES = tuple(LEVELS)
 
 Images = Float[Array, "batch height width channels"]
@@ -71,7 +63,7 @@ def corrupt(name: str, severity: int, images: Array | np.ndarray, keys: Keys) ->
 
 
 def noise(images: Images, keys: Keys, level: float) -> Images:
-    """Add N(0, level^2) to every pixel."""
+    """Add N(0, level^2), in pixel units, to every pixel."""
     draw = functools.partial(jax.random.normal, shape=images.shape[1:], dtype=images.dtype)
     return images + level * jax.vmap(draw)(keys)
 
@@ -110,7 +102,10 @@ def exposure(images: Images, keys: Keys, level: float) -> Images:
 
 
 def jpeg(images: Images, keys: Keys, level: float) -> Images:
-    """Quantise the cosine coefficients of 8 x 8 blocks of each channel at quality `level` (1 to 100)."""
+    """Quantise the cosine coefficients of 8 x 8 blocks of each channel at quality `level` (1 to 100).
+
+    By the luminance table of ITU T.81, annex K; neither chroma nor an entropy code.
+    """
     scale = 5000 / level if level < 50 else 200 - 2 * level
     table = np.clip(np.floor((_QUANTISATION * scale + 50) / 100), 1, 255).astype(np.float32)
     frequency, place = np.arange(8)[:, None], np.arange(8)[None]

@@ -117,7 +117,14 @@ def average_precision_each(
     """
     scores = _scores(scores)
     truth, counts = _hot(labels, scores), _counts(counts, len(scores))
-    each = [_average_precision(scores[:, c], truth[:, c], counts) for c in range(scores.shape[1])]
+    each = []
+    for column, positive in zip(scores.T, truth.T):
+        drawn, positive, starts = _by_threshold(-column, positive, counts)
+        hit = np.add.reduceat(drawn * positive[None], starts, axis=1)
+        above = np.cumsum(np.add.reduceat(drawn, starts, axis=1), axis=1)
+        precision = np.cumsum(hit, axis=1) / np.where(above > 0, above, 1)
+        total = hit.sum(1)
+        each.append((precision * hit).sum(1) / np.where(total > 0, total, np.nan))
     return np.stack(each, axis=1)
 
 
@@ -152,15 +159,6 @@ def ece(confidence: ArrayLike, hits: ArrayLike, bins: int = 15, counts: Counts =
     counts = _counts(counts, len(hits))
     gap = (hits - confidence)[:, None] * (index[:, None] == np.arange(bins)[None])
     return np.abs(counts @ gap).sum(1) / counts.sum(1)
-
-
-def _average_precision(scores: np.ndarray, positive: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    drawn, positive, starts = _by_threshold(-scores, positive, counts)
-    hit = np.add.reduceat(drawn * positive[None], starts, axis=1)
-    above = np.cumsum(np.add.reduceat(drawn, starts, axis=1), axis=1)
-    precision = np.cumsum(hit, axis=1) / np.where(above > 0, above, 1)
-    total = hit.sum(1)
-    return (precision * hit).sum(1) / np.where(total > 0, total, np.nan)
 
 
 def _by_threshold(

@@ -179,7 +179,7 @@ def robust_accuracy(
         raise DataError(f"{len(names)} ids, {len(set(names))} of them different, for {len(images)} images")
     radii = validate_radii(epsilons, norm)
     input_checks.broadcast_radius(radii[-1], norm, jnp.asarray(images))
-    logits = RowMap(lambda params, x: logits_fn(params, x), None, batch_size)(params, images)
+    logits: np.ndarray = RowMap(lambda params, x: logits_fn(params, x), None, batch_size)(params, images)
     if logits.ndim != 2 or not np.isfinite(logits).all():
         raise DataError(f"logits_fn gives shape {logits.shape} and must give [N, C], all numbers finite")
     labels = np.asarray(labels)

@@ -4,14 +4,7 @@ Both compare the rows of the **global** batch. With `axis_name` the rows are tho
 devices by a gather that gradients flow through, so loss and gradients equal those of the whole batch on one device.
 (Stopping the gradient at the gathered columns, a common shortcut, gives another gradient.)
 
-The returned loss is already averaged over the axis. A step that differentiates it and then averages the *gradients*
-over the axis as well is right under `jax.shard_map` with and without replication checks, and under `jax.pmap`:
-
-    def loss_fn(params):
-        return info_nce(image(params), text(params), scale(params), axis_name="data")
-
-    grads, aux = jax.grad(loss_fn, has_aux=True)(params)
-    grads = jax.lax.pmean(grads, "data")
+The returned loss is already averaged over the axis; `ranjax.training.devices` says how to differentiate it.
 """
 
 from __future__ import annotations

@@ -13,10 +13,9 @@ __getattr__, __dir__, __all__ = lazy.exports(
         "devices": ("data_parallel", "make_mesh", "replicate", "shard_batch"),
         "loop": ("Interrupted", "NonFiniteError", "train"),
         "metrics_log": ("MetricsLog",),
-        "optimizer": ("AdamWSettings", "adamw", "only", "warmup_cosine"),
+        "optimizer": ("AdamWSettings", "TrainState", "adamw", "only", "warmup_cosine"),
         "progress": ("Progress",),
         "row_map": ("RowMap",),
         "signals": ("StopFlag",),
-        "state": ("TrainState",),
     },
 )

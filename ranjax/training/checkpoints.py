@@ -76,8 +76,11 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Return the steps of the finished checkpoints, oldest first."""
         self.wait()
-        found = (path for path in self.folder.glob("*.json") if path.stem.isdigit() and path.with_suffix("").is_dir())
-        return sorted(int(path.stem) for path in found)
+        return [step for step in self._present() if (self.folder / f"{step}.json").is_file()]
+
+    def _present(self) -> list[int]:
+        """Return the steps of all checkpoints, finished or not, oldest first."""
+        return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit() and path.is_dir())
 
     def latest(self) -> int | None:
         """Return the newest finished step, or None."""
@@ -264,8 +267,7 @@ class Checkpoints:
 
     def _newest_whole(self) -> int | None:
         self.wait()
-        present = (int(path.name) for path in self.folder.glob("*") if path.name.isdigit() and path.is_dir())
-        for step in sorted(present, reverse=True):
+        for step in reversed(self._present()):
             unfinished = not (self.folder / f"{step}.json").is_file()
             fault = "it was cut off while it was written" if unfinished else self._fault(step)
             if fault is None:
@@ -284,9 +286,9 @@ class Checkpoints:
 
     def _clear(self, step: int) -> None:
         """Set aside unfinished checkpoints of this step and later ones, which orbax would count as saved."""
-        for path in self.folder.glob("*"):
-            if path.name.isdigit() and path.is_dir() and int(path.name) >= step:
-                self._set_aside(int(path.name))
+        for other in self._present():
+            if other >= step:
+                self._set_aside(other)
 
 
 @dataclass(frozen=True)

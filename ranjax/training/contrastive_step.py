@@ -29,8 +29,7 @@ from ranjax.training.devices import (
     row_keys,
     varies,
 )
-from ranjax.training.optimizer import AdamWSettings, adamw, clip_log_scale, only
-from ranjax.training.state import TrainState
+from ranjax.training.optimizer import AdamWSettings, TrainState, adamw, clip_log_scale, only
 
 Batch = dict[str, Array]
 Augment = Callable[[Key[Array, "batch"], Float[Array, "batch height width channels"]], Array]

@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 from ranjax.core.errors import ConfigError, DataError, OtherProcessError
 
 T = TypeVar("T")
-MODES = ("auto", "on", "off")
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 FOREVER = 7 * 24 * 3600 * 1000
 """Milliseconds that a process waits for process 0: preparing a large set takes hours."""

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -217,27 +218,23 @@ class _Watch:
             tensor = f"{tensor} (and {gradient}, the first of the gradients)" if tensor else gradient
         if given := _nonfinite_rows(self.batch_at(step)):
             tensor = f"{tensor or 'a metric'}, as {given} was before,"
-        raise NonFiniteError(step, tensor, self._save_ids(step, tensor, metrics, ids), self._last_saved())
+        self._fail(step, tensor, metrics, ids)
 
     def check_params(self, done: int, params: Params) -> None:
         """Raise NonFiniteError, so that no checkpoint ever holds a non-finite tensor."""
         fine = jax.device_get(_all_finite(jax.tree.leaves(params)))
         path = next((path for path, ok in zip(tensor_paths(params), fine, strict=True) if not ok), None)
         if path is not None:
-            tensor, step = f"the parameter {path}, after the update,", done - 1
-            raise NonFiniteError(step, tensor, self._save_ids(step, tensor, {}, self.last_ids), self._last_saved())
+            self._fail(done - 1, f"the parameter {path}, after the update,", {}, self.last_ids)
 
-    def _last_saved(self) -> int | None:
-        return None if self.checkpoints is None else self.checkpoints.latest()
-
-    def _save_ids(self, step: int, tensor: str, metrics: Mapping[str, np.ndarray], ids: Ids) -> Path | None:
-        if self.failures is None:
-            return None
-        path = self.failures / f"nonfinite-step-{step}.json"
-        # JSON has no NaN: such values become strings.
-        plain = {k: float(v) if math.isfinite(float(v)) else str(float(v)) for k, v in metrics.items()}
-        files.write_json(path, {"step": step, "tensor": tensor, "metrics": plain, "batch": ids})
-        return path
+    def _fail(self, step: int, tensor: str, metrics: Mapping[str, np.ndarray], ids: Ids) -> NoReturn:
+        path = None
+        if self.failures is not None:
+            path = self.failures / f"nonfinite-step-{step}.json"
+            # JSON has no NaN: such values become strings.
+            plain = {k: float(v) if math.isfinite(float(v)) else str(float(v)) for k, v in metrics.items()}
+            files.write_json(path, {"step": step, "tensor": tensor, "metrics": plain, "batch": ids})
+        raise NonFiniteError(step, tensor, path, None if self.checkpoints is None else self.checkpoints.latest())
 
 
 def _nonfinite_rows(batch: PyTree) -> str:

@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up and cosine decay, and the parameters that it leaves alone."""
+"""AdamW with linear warm-up and cosine decay, the parameters that it leaves alone, and the state that it updates."""
 
 from __future__ import annotations
 
@@ -60,6 +60,31 @@ class AdamWSettings:
             raise ConfigError("weight_decay", self.weight_decay, "a number of at least 0")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ConfigError("clip_norm", self.clip_norm, "a number above 0, or None for no clipping")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """A pytree of everything that a resumed run needs; trees of its shapes or shardings have this class too.
+
+    Attributes:
+      step: i32[], updates done so far.
+      params: parameters, f32.
+      opt_state: of the optimizer.
+    """
+
+    step: PyTree
+    params: Params
+    opt_state: PyTree
+
+    @classmethod
+    def create(cls, params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+        """Return the state before the first update."""
+        return cls(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
+
+    def updated(self, params: Params, opt_state: PyTree) -> TrainState:
+        """Return the state after one more update."""
+        return TrainState(step=self.step + 1, params=params, opt_state=opt_state)
 
 
 def warmup_cosine(settings: AdamWSettings) -> Callable[[Int[Array, ""]], Array]:

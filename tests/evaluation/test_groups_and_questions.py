@@ -4,22 +4,20 @@ import numpy as np
 import pytest
 
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.evaluation import caption_splitting as captions
-from ranjax.evaluation import feature_plane as projection
-from ranjax.evaluation import groups, questions, statistics
+from ranjax.evaluation import groups, questions, retrieval, spectrum, statistics
 from ranjax.evaluation.result_rows import Cell
 
 
 def test_sentences_are_captions_and_the_longest_stay():
     report = "FINDINGS: No effusion. There is a large mass in the left lobe. 3. IMPRESSION: Mass, left."
-    assert captions.sentences(report) == ["No effusion.", "There is a large mass in the left lobe.", "Mass, left."]
-    found = captions.of_reports([report, "Clear lungs."], 2)
+    assert retrieval.sentences(report) == ["No effusion.", "There is a large mass in the left lobe.", "Mass, left."]
+    found = retrieval.captions_of([report, "Clear lungs."], 2)
     assert found.texts == ["No effusion.", "There is a large mass in the left lobe.", "Clear lungs."]
     np.testing.assert_array_equal(found.image_of_text, [0, 0, 1])
     with pytest.raises(DataError, match="report 1 has no words"):
-        captions.of_reports(["a.", "1. 2."], 1)
+        retrieval.captions_of(["a.", "1. 2."], 1)
     with pytest.raises(ConfigError, match=r"evaluate.captions = 0"):
-        captions.of_reports(["a."], 0)
+        retrieval.captions_of(["a."], 0)
 
 
 def test_groups_are_named_from_findings_and_columns_with_ages_in_spans():
@@ -89,14 +87,14 @@ def test_the_plane_is_that_of_most_variance_and_holds_for_other_features():
     rng = np.random.default_rng(1)
     basis = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     features = rng.normal(size=(500, 6)) @ (np.diag([5.0, 3.0, 0.1, 0.1, 0.1, 0.1]) @ basis.T) + 7.0
-    plane = projection.principal_plane(features)
+    plane = spectrum.principal_plane(features)
     np.testing.assert_allclose(np.abs(plane.axes.T @ basis[:, :2]), np.eye(2), atol=0.1)
     assert plane.explained.sum() > 0.99
     moved = plane.project(features + 2 * plane.axes[:, 0][None]) - plane.project(features)
     np.testing.assert_allclose(moved, np.broadcast_to([2.0, 0.0], moved.shape), atol=1e-9)
     for bad in (np.ones((5, 4)), np.full((5, 4), np.nan), np.ones((2, 4))):
         with pytest.raises(DataError):
-            projection.principal_plane(bad)
+            spectrum.principal_plane(bad)
 
 
 def test_questions_have_the_answers_that_the_findings_give():

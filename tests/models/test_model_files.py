@@ -27,8 +27,7 @@ from ranjax.models.checkpoints.weight_files import read_weights
 from ranjax.models.towers.bert import Bert, BertConfig, split_bert
 from ranjax.objectives import contrastive
 from ranjax.training.contrastive_step import make_step
-from ranjax.training.optimizer import AdamWSettings, adamw
-from ranjax.training.state import TrainState
+from ranjax.training.optimizer import AdamWSettings, TrainState, adamw
 
 
 def test_one_file_of_weights_is_read_with_the_config_beside_it(tmp_path):

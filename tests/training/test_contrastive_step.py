@@ -17,7 +17,7 @@ from ranjax.models.trainable import select
 from ranjax.objectives import contrastive
 from ranjax.training import contrastive_step as pretrain
 from ranjax.training import devices, optimizer
-from ranjax.training.state import TrainState
+from ranjax.training.optimizer import TrainState
 
 SETTINGS = optimizer.AdamWSettings(learning_rate=1e-3, steps=20, warmup_steps=4)
 

@@ -16,8 +16,8 @@ from linear_encoder import LinearEncoder, batch_at, init_params
 from ranjax.training import contrastive_step as pretrain
 from ranjax.training import devices, loop, metrics_log, optimizer
 from ranjax.training.checkpoints import Checkpoints
+from ranjax.training.optimizer import TrainState
 from ranjax.training.signals import StopFlag
-from ranjax.training.state import TrainState
 
 STEPS = 20
 
@@ -194,7 +194,7 @@ LONG = """
 import functools, jax
 from linear_encoder import LinearEncoder, batch_at, init_params
 from ranjax.training import contrastive_step, devices, loop, optimizer
-from ranjax.training.state import TrainState
+from ranjax.training.optimizer import TrainState
 adamw = optimizer.adamw(optimizer.AdamWSettings(learning_rate=1e-3, steps=200))
 mesh = devices.make_mesh()
 assert mesh.size == 8

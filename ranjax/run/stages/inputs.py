@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,10 +51,6 @@ class Split(NamedTuple):
     labels: Shaped[np.ndarray, "examples *classes"]
     questions: list[str] | None = None
 
-    def task(self) -> Split:
-        """Return the examples of the single-label task."""
-        return self.take(np.flatnonzero(self.labels >= 0))
-
     def take(self, index: np.ndarray) -> Split:
         chosen = [int(i) for i in index]
         return Split(
@@ -89,12 +85,13 @@ class Data:
         if name not in cache:
             source = self.prepared.splits[name]
             records = [source[i] for i in range(len(source))]
+            groups = [r["group"] for r in records]
             cache[name] = Split(
                 [r["id"] for r in records],
                 np.stack([r["image"] for r in records]),
                 [r["report"] for r in records],
                 np.array([r["label"] for r in records], np.int32),
-                _questions([r["group"] for r in records]),
+                questions.given(groups).texts if any("question" in group for group in groups) else None,
             )
         return cache[name]
 
@@ -106,7 +103,8 @@ class Data:
         """
         if self.multi_label:
             return self.split(name)._replace(labels=self.targets(name))
-        split = self.split(name).task()
+        split = self.split(name)
+        split = split.take(np.flatnonzero(split.labels >= 0))
         if not len(split.labels):
             raise DataError(f"split {name!r} has no example with exactly one of the classes {self.classes}.")
         return split
@@ -126,10 +124,6 @@ class Data:
 
     def encode(self, reports: Sequence[str]) -> Tokens:
         return self.tokenizer.encode(list(reports), self.max_length)
-
-
-def _questions(groups: Sequence[Mapping[str, object]]) -> list[str] | None:
-    return questions.given(groups).texts if any("question" in group for group in groups) else None
 
 
 def data(context: Context) -> Data:

@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ranjax.core.errors import DataError
-from ranjax.evaluation import feature_plane
-from ranjax.evaluation.spectrum import spectrum
+from ranjax.evaluation.spectrum import principal_plane, spectrum
 from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import REFERENCE, Entry, Record
 
@@ -85,18 +84,12 @@ def _add_plane(
     if not count:
         return
     try:
-        plane = feature_plane.principal_plane(fitted)
+        plane = principal_plane(fitted)
     except DataError as error:
         record.notes.append(f"no plane of {method}: {error}")
         return
     explained = [float(f"{v:.4g}") for v in plane.explained]
     for kind, features in shown.items():
         points = [[float(f"{v:.4g}") for v in line] for line in plane.project(features[:count])]
-        record.lists["projections"].append(
-            {
-                **_where(record, method, kind),
-                "points": points,
-                "labels": labels[:count].tolist(),
-                "explained": explained,
-            }
-        )
+        entry = {"points": points, "labels": labels[:count].tolist(), "explained": explained}
+        record.lists["projections"].append({**_where(record, method, kind), **entry})

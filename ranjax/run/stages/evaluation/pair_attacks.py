@@ -11,12 +11,10 @@ from jaxtyping import Bool, Int, PyTree, Shaped
 
 from ranjax.attacks import text
 from ranjax.attacks.attack_table import ATTACKS
-from ranjax.attacks.success import attack_success
 from ranjax.attacks.text.candidates import Table
 from ranjax.core import math
 from ranjax.data.recipe_table import Recipe
 from ranjax.data.text.tokenizer import Tokens
-from ranjax.evaluation import caption_splitting as captions
 from ranjax.evaluation import retrieval, statistics, zero_shot
 from ranjax.evaluation.result_rows import interval_row, row
 from ranjax.evaluation.retrieval import unit
@@ -39,7 +37,7 @@ def retrieve(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     tokens = subject.data.encode(examples.reports)
     _recalls(record, RETRIEVAL, split, "none", _ranks(subject, examples.images, tokens, examples.reports))
     if subject.config.captions > 1:
-        found = captions.of_reports(examples.reports, subject.config.captions)
+        found = retrieval.captions_of(examples.reports, subject.config.captions)
         tokens = subject.data.encode(found.texts)
         ranks = _ranks(subject, examples.images, tokens, found.texts, found.image_of_text)
         clusters = record.clusters(CAPTIONS, split, len(examples.images))
@@ -89,10 +87,9 @@ def _success(
         return
     clusters = None if clusters is None else clusters[before]
     record.share(*cell, "turned_wrong@1", ~after[before], clusters=clusters)
-    both = attack_success(jnp.asarray(before), jnp.asarray(after))
     subject.context.say(
-        f"  {name}, {direction.replace('_', ' ')}: recall@1 falls by {float(both.recall_drop):.3f}, "
-        f"{float(both.turned_wrong):.3f} of the right ones turn wrong"
+        f"  {name}, {direction.replace('_', ' ')}: recall@1 falls by {fall.value:.3f}, "
+        f"{1 - after[before].mean():.3f} of the right ones turn wrong"
     )
 
 
@@ -168,8 +165,8 @@ def _ranks(
     image_of_text: Int[np.ndarray, " texts"] | None = None,
 ) -> retrieval.Ranks:
     """Ranks both ways of images and texts, by default one text an image."""
-    encoder = subject.context, subject.functions, subject.params
-    image, text = unit(common.image_features(*encoder, images)), unit(common.text_features(*encoder, tokens))
+    text = unit(common.text_features(subject.context, subject.functions, subject.params, tokens))
+    image = unit(subject.image_features(images))
     own = np.arange(len(image)) if image_of_text is None else image_of_text
     return retrieval.ranks(image, text, own, texts_as_written=written)
 

@@ -44,7 +44,7 @@ def attack(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     examples = subject.some(split, config.attacked_examples)
     keys = common.example_keys(subject.context, "evaluate/attack", examples.ids)
     attacked = Attacked(to_float(examples.images), examples.labels, keys)
-    clean = common.image_features(subject.context, subject.functions, subject.params, examples.images)
+    clean = subject.image_features(examples.images)
     questions = subject.question_features(split, examples)
     heads = [(name, range(min(config.attacked_seeds, m.seeds))) for name, m in subject.methods.items()]
     # Zero-shot has no head, so it is there once; its prompts compete for one label.
@@ -252,24 +252,18 @@ def _transferred(
     images = _adversaries(subject, split, len(examples.ids))
     if images is None:
         return
-    context, functions = subject.context, subject.functions
-    clean = common.image_features(context, functions, subject.params, examples.images)
-    attacked = common.image_features(context, functions, subject.params, images)
     questions = subject.question_features(split, examples)
+    sides = [(shown, subject.image_features(shown)) for shown in (examples.images, images)]
+
+    def is_right(method: str, seed: int, images: np.ndarray, features: np.ndarray) -> np.ndarray:
+        if method == "zero_shot":
+            return subject.right(subject.zero_shot_logits(features), examples.labels)
+        return subject.right(subject.outputs(method, images, features, seed, questions)[1], examples.labels)
+
     for method, seeds in subjects:
-        if _is_surrogate(subject, method):
-            continue
-        rows = []
-        for seed in seeds:
-            right = []
-            for side in ((examples.images, clean), (images, attacked)):
-                if method == "zero_shot":
-                    logits = subject.zero_shot_logits(side[1])
-                else:
-                    logits = subject.outputs(method, *side, seed, questions)[1]
-                right.append(subject.right(logits, examples.labels))
-            rows.append(right[0] & right[1])
-        record.share(method, TASK, split, TRANSFER, "accuracy", np.stack(rows))
+        if not _is_surrogate(subject, method):
+            rows = [np.all([is_right(method, seed, *side) for side in sides], axis=0) for seed in seeds]
+            record.share(method, TASK, split, TRANSFER, "accuracy", np.stack(rows))
 
 
 def _wrong_stays_wrong(subject: EvaluatedEncoder, result: Robustness, labels: np.ndarray) -> np.ndarray:
