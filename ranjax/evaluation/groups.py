@@ -54,12 +54,8 @@ def _name(record: Record, column: str) -> str:
     value = record.get(column)
     if value in (None, ""):
         return UNKNOWN
-    if column == "age":
-        return _age(value)
-    return str(value)
-
-
-def _age(value: object) -> str:
+    if column != "age":
+        return str(value)
     try:
         # NIH's first release writes 58 years as "058Y".
         years = float(str(value).rstrip("Yy"))

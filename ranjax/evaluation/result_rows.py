@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict, cast
 
 import numpy as np
 import scipy.special
@@ -74,20 +74,9 @@ def row(
 
     if not metric:
         raise DataError(f"a row of {cell} needs the name of its metric")
-    return Row(
-        condition=cell.condition,
-        ratio=float(cell.ratio),
-        method=cell.method,
-        task=cell.task,
-        split=cell.split,
-        attack=cell.attack,
-        seed=None if cell.seed is None else int(cell.seed),
-        metric=metric,
-        value=number(value),
-        low=number(low),
-        high=number(high),
-        n=int(n),
-    )
+    where = cell._replace(ratio=float(cell.ratio), seed=None if cell.seed is None else int(cell.seed))._asdict()
+    figures = {"metric": metric, "value": number(value), "low": number(low), "high": number(high), "n": int(n)}
+    return cast(Row, where | figures)
 
 
 def interval_row(cell: Cell, metric: str, interval: statistics.Interval) -> Row:

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from ranjax.attacks.attack_table import ATTACKS
 from ranjax.attacks.minimal import validate_radii
 from ranjax.core import files, keys
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.settings import read
 from ranjax.evaluation import statistics
 from ranjax.evaluation.white_box import Logits, WhiteBox, survivors
 from ranjax.training.row_map import RowMap
@@ -132,9 +132,7 @@ def standard_attacks(
     for name in names:
         attack = ATTACKS.resolve(name, "attacks")
         schedule = {"steps": steps, "step": str(2.5 / steps)}  # the radius is set at each call, here it is 1
-        settings: Any = attack.settings
-        if own := {name: value for name, value in schedule.items() if hasattr(settings, name)}:
-            settings = dataclasses.replace(settings, **own)
+        settings: Any = read(attack.settings, schedule) if attack.settings else None
         at = attack.at(settings, 1.0, norm=norm, restarts=restarts)
         found[attack.name] = WhiteBox(logits_fn, at, attack.run, attack.loss_for(classes), batch_size)
     return found

@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,7 +44,7 @@ PATIENCE = 120.0
 log = logging.getLogger("ranjax")
 
 
-class Checkpoints:
+class Checkpoints(AbstractContextManager["Checkpoints"]):
     """The checkpoints of one run, in one folder. Saves in the background; use as a context manager, or `close` it."""
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2, keep_best: int = 0):
@@ -66,9 +66,6 @@ class Checkpoints:
         self._thread: ThreadPoolExecutor | None = None
         self._finishing: Future[None] | None = None
         self._full = self._stuck = False
-
-    def __enter__(self) -> Checkpoints:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -171,18 +168,13 @@ class Checkpoints:
           Errors of the background threads, e.g. DiskFullError.
         """
         finishing, self._finishing = self._finishing, None
-        if finishing is not None:
+        wall, began = time.time(), time.monotonic()
+        while finishing is not None:
             try:
-                self._outcome(finishing)
+                return finishing.result(timeout=1.0)
             except files.DiskFullError:
                 self._full = True
                 raise
-
-    def _outcome(self, finishing: Future[None]) -> None:
-        wall, began = time.time(), time.monotonic()
-        while True:
-            try:
-                return finishing.result(timeout=1.0)
             except TimeoutError:
                 if finishing.done():
                     raise
@@ -195,6 +187,7 @@ class Checkpoints:
                     f"back by {back:.0f} s meanwhile, and the storage layer waits by it. Set the clock right; the "
                     "same command goes on from the checkpoint before."
                 )
+        return None
 
     def close(self) -> None:
         """Wait, and end the background threads. The object may be used again."""

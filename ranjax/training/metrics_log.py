@@ -17,7 +17,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,7 +29,7 @@ from ranjax.core import files
 FILE, SPEED_FILE = "metrics.jsonl", "speed.jsonl"
 
 
-class MetricsLog:
+class MetricsLog(AbstractContextManager["MetricsLog"]):
     """Append a line ``{"step": ..., "loss": ..., ...}`` for each call with a step and its metrics. A context manager.
 
     To open it cuts the file back to `resume_step`: rows of later steps (written after the checkpoint that is resumed)
@@ -81,7 +81,7 @@ class MetricsLog:
         if self._last_call is not None and step > self._last_call[1]:
             seconds = (now - self._last_call[0]) / (step - self._last_call[1])
         self._last_call = (now, step)
-        counted = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
+        counted = [device.memory_stats() or {} for device in jax.local_devices()]
         return {
             "step_seconds": seconds,
             "examples_per_second": self._examples / seconds if seconds else None,
@@ -95,9 +95,6 @@ class MetricsLog:
     def close(self) -> None:
         """Flush and close all files."""
         self._open.close()
-
-    def __enter__(self) -> MetricsLog:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

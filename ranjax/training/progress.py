@@ -6,7 +6,7 @@ import io
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, TextIO
 
 from ranjax.training import hosts
@@ -45,7 +45,7 @@ def listening(listener: Listener) -> Iterator[None]:
         _listeners.remove(listener)
 
 
-class Progress:
+class Progress(AbstractContextManager["Progress"]):
     """Show ``pretrain  40/200  8.1 steps/s  20 s left  loss 1.234``. Use as a context manager, or `close` it.
 
     Rate and time left do not count the time before the first update (compilation).
@@ -109,9 +109,6 @@ class Progress:
         """End the bar's line."""
         if self._bar is not None:
             self._bar.close()
-
-    def __enter__(self) -> Progress:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

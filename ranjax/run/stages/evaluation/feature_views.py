@@ -32,13 +32,7 @@ def view_attacked(
 ) -> None:
     """Record spectra and planes of a method's features, on clean images and on images attacked through it.
 
-    Args:
-      encoder, record: of the condition.
-      method: its name.
-      features: of the encoder, of the clean images.
-      images, attacked_images: clean and attacked; None: no attack was made.
-      labels: of the examples.
-      questions: their embeddings, of a set of questions.
+    `features` are the encoder's of the clean images, `questions` embeddings; without `attacked_images` there was no attack.
     """
     if attacked_images is None:
         return

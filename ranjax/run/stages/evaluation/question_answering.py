@@ -38,7 +38,11 @@ def answer(encoder: EvaluatedEncoder, record: Record, splits: tuple[str, ...]) -
     embedded = {split: _embed(encoder, split, found, answers) for split, found in asked.items()}
     # An answer that training never gave has no class: it cannot help to choose the epoch.
     known = np.flatnonzero(embedded[VALIDATION].labels >= 0)
-    _note_unknown(encoder, record, asked[TRAIN], 1 - len(known) / len(asked[VALIDATION].answers))
+    if len(known) < len(asked[VALIDATION].answers):
+        unseen = f"{100 * (1 - len(known) / len(asked[VALIDATION].answers)):.0f} % of the validation questions"
+        record.notes.append(f"{unseen} have an answer that training never gave: nobody can be right there")
+    unknown = encoder.data.tokenizer.unknown_rate(asked[TRAIN].texts)
+    record.notes.append(f"{100 * unknown:.0f} % of the words of the questions are not in the vocabulary")
     adapt = encoder.context.config.adapt
     settings = Fit(epochs=adapt.epochs, batch_size=adapt.batch_size)
     local_mesh = devices.local_mesh(encoder.context.mesh)
@@ -58,14 +62,6 @@ def answer(encoder: EvaluatedEncoder, record: Record, splits: tuple[str, ...]) -
                 record.set_clusters(task, split, cluster_ids(encoder, split)[asked[split].example[rows]])
                 record.share(name, task, split, "none", "accuracy", hits[:, rows], seeds)
                 record.chance[f"{task}/{split}"] = level
-
-
-def _note_unknown(encoder: EvaluatedEncoder, record: Record, train: questions.Questions, share: float) -> None:
-    if share:
-        unseen = f"{100 * share:.0f} % of the validation questions have an answer that training never gave"
-        record.notes.append(f"{unseen}: nobody can be right there")
-    unknown = encoder.data.tokenizer.unknown_rate(train.texts)
-    record.notes.append(f"{100 * unknown:.0f} % of the words of the questions are not in the vocabulary")
 
 
 def _questions(encoder: EvaluatedEncoder, split: str) -> questions.Questions:

@@ -12,8 +12,6 @@ from ranjax.run.stages import inputs
 from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import CORRUPTED, Record
 
-SEVERITIES = (1, 2, 3, 4, 5)
-
 
 def corrupt(encoder: EvaluatedEncoder, record: Record, split: str) -> None:
     """Record rows of task "corrupted" with attacks "noise-1" to "jpeg-5", and their answers."""
@@ -24,7 +22,7 @@ def corrupt(encoder: EvaluatedEncoder, record: Record, split: str) -> None:
     keys = inputs.example_keys(encoder.context, "evaluate/corruptions", examples.ids)
     images, questions = to_float(examples.images), encoder.question_features(split, examples)
     for kind in corruptions.NAMES:
-        for severity in SEVERITIES:
+        for severity in range(1, 6):
             encoder.context.check_stop(f"corrupting by {kind}")
             corrupted = _corrupted(encoder, kind, severity, images, keys)
             features = encoder.image_features(corrupted)
