@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
@@ -9,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from ranjax.core.errors import ConfigError, DataError, nearest
-from ranjax.core.settings import DataclassInstance, keys_of
-from ranjax.methods import selection
+from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.settings import DataclassInstance
 from ranjax.methods.method_settings import Fit, HeadTraining
 from ranjax.objectives.rectification import DEFENCE
 
@@ -36,15 +36,12 @@ def check_settings(methods: Sequence[HeadTraining], seeds: Sequence[int], settin
     """Raises ConfigError, naming the setting, where one is refused."""
     if not isinstance(settings, Fit):
         raise ConfigError("settings", settings, "a Fit, e.g. Fit(epochs=30)")
-    listed = isinstance(methods, Sequence) and not isinstance(methods, str)
+    listed = isinstance(methods, Sequence) and not isinstance(methods, str) and len(methods) > 0
     if not listed or not all(isinstance(method, HeadTraining) for method in methods):
-        raise ConfigError("methods", methods, "a list of HeadTraining, e.g. [METHODS['lp'].settings]")
-    if not methods:
-        raise ConfigError("methods", methods, "at least one method")
-    if isinstance(seeds, (str, int)) or not all(_is_whole(seed) for seed in seeds):
-        raise ConfigError("seeds", seeds, "a list of whole numbers, e.g. range(5)")
-    if not len(seeds) or len(set(seeds)) != len(seeds):
-        raise ConfigError("seeds", seeds, "at least one, all different")
+        raise ConfigError("methods", methods, "a list of HeadTraining, at least one, e.g. [METHODS['lp'].settings]")
+    listed = not isinstance(seeds, (str, int)) and len(seeds) > 0
+    if not listed or not all(map(_is_whole, seeds)) or len(set(seeds)) != len(seeds):
+        raise ConfigError("seeds", seeds, "a list of whole numbers, at least one, all different, e.g. range(5)")
     check_whole("classes", classes, 2 - settings.multi_label, "; 1 is allowed where multi_label")
     for index, method in enumerate(methods):
         check_fields(f"methods[{index}]", method)
@@ -54,14 +51,13 @@ def check_settings(methods: Sequence[HeadTraining], seeds: Sequence[int], settin
             if getattr(method, name) != getattr(methods[0], name):
                 allowed = f"{getattr(methods[0], name)!r}, as methods[0] has: one call fits methods of one {name}"
                 raise ConfigError(f"methods[{index}].{name}", getattr(method, name), allowed)
-    check_whole("epochs", settings.epochs, 1)
-    check_whole("batch_size", settings.batch_size, 2, ": batch norm and covariance need two rows")
+    check_fields("", settings)
     if settings.parallel is not None:
         check_whole("parallel", settings.parallel, 1, ", or None")
-    if settings.metric not in selection.METRICS:
-        allowed = f"one of {', '.join(selection.METRICS)}"
-        raise ConfigError("metric", settings.metric, allowed, nearest(settings.metric, selection.METRICS))
-    _check_class_weights(settings.class_weights, classes)
+    if isinstance(settings.class_weights, tuple):
+        check_weights("class_weights", settings.class_weights, classes)
+    elif settings.class_weights not in ("none", "balanced"):
+        raise ConfigError("class_weights", settings.class_weights, "'none', 'balanced' or one number a class")
 
 
 def check_whole(key: str, value: object, least: int, why: str = "") -> None:
@@ -70,16 +66,12 @@ def check_whole(key: str, value: object, least: int, why: str = "") -> None:
         raise ConfigError(key, value, f"a whole number of at least {least}{why}")
 
 
-def check_finite(key: str, value: float) -> None:
-    """Raise ConfigError where a value is no finite number of at least 0."""
-    if not (is_finite(value) and value >= 0):
-        raise ConfigError(key, value, "a finite number, 0 or more")
-
-
-def is_finite(value: object) -> TypeGuard[float]:
-    """Return whether a value is one real number, of Python, NumPy or JAX, and finite."""
-    array = np.asarray(value)
-    return array.ndim == 0 and bool(jnp.issubdtype(array.dtype, jnp.number)) and bool(np.isfinite(array))
+def check_weights(key: str, weights: object, classes: int) -> None:
+    """Raise ConfigError where weights are not one finite number above 0 a class."""
+    array = np.asarray(weights)
+    numbers = array.shape == (classes,) and jnp.issubdtype(array.dtype, jnp.number)
+    if not numbers or not (np.isfinite(array) & (array > 0)).all():
+        raise ConfigError(key, array.tolist(), f"{classes} finite numbers above 0, one a class")
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
@@ -87,30 +79,26 @@ def _is_whole(value: object) -> TypeGuard[int]:
 
 
 def check_fields(key: str, settings: DataclassInstance) -> None:
-    """Check every field of a settings dataclass by its type and by the check that it declares.
+    """Check every field that `setting` declares by its type and by the check declared there.
 
     Raises:
       ConfigError: names the field, e.g. ``methods[0].learning_rate``.
     """
     words = {int: "a whole number", float: "a finite number", bool: "True or False", tuple: "a tuple of texts"}
-    for field in keys_of(key, type(settings)):
-        value, kind = getattr(settings, field.name.rpartition(".")[2]), type(field.default)
-        if kind in (int, float):
-            fits = _is_whole(value) if kind is int else is_finite(value)
+    for field in dataclasses.fields(settings):
+        if "meaning" not in field.metadata:
+            continue
+        value, kind = getattr(settings, field.name), type(field.default)
+        if kind is float:
+            number = np.asarray(value)
+            fits = number.ndim == 0 and jnp.issubdtype(number.dtype, jnp.number) and bool(np.isfinite(number))
         else:
             # Pixel units may be a number in place of a text: the field's own check says whether they are.
-            fits = isinstance(value, (str, int, float) if kind is str else kind)
-        expected = field.check(value) if fits else ""
+            fits = _is_whole(value) if kind is int else isinstance(value, (str, int, float) if kind is str else kind)
+        expected = field.metadata["check"](value) if fits else ""
         if expected or not fits:
-            raise ConfigError(field.name, value, expected or words.get(kind, "a text"))
-
-
-def _check_class_weights(weights: object, classes: int) -> None:
-    if not isinstance(weights, tuple):
-        if weights not in ("none", "balanced"):
-            raise ConfigError("class_weights", weights, "'none', 'balanced' or one number a class")
-    elif len(weights) != classes or not all(is_finite(w) and w > 0 for w in weights):
-        raise ConfigError("class_weights", weights, f"{classes} finite numbers above 0")
+            name = f"{key}.{field.name}" if key else field.name
+            raise ConfigError(name, value, expected or words.get(kind, "a text"))
 
 
 def prepare(

@@ -18,7 +18,14 @@ TERMS = ("ce", "mse", "cov", "svd", "defence_ce", "defence_consistency", "defenc
 LORA_TARGETS = (r"^vision/.*blocks/.*/(attention|mlp)/[^/]+/kernel$",)
 IMAGE_TOWER = ("^vision/", "^visual_projection/")
 
+METRICS = ("accuracy", "balanced_accuracy", "auroc")
+"""The validation metrics of `ranjax.methods.selection`, of which one chooses the epoch."""
+
 _weight = at_least(0)
+
+
+def _two_rows(value: int) -> str:
+    return "" if value >= 2 else "a number of at least 2: batch norm and covariance need two rows"
 
 
 @dataclass(frozen=True)
@@ -142,18 +149,16 @@ class Fit:
     """What all heads of one call of `fit_heads` share.
 
     Attributes:
-      epochs: passes over the training features.
-      batch_size: features a step, cut at N. Each epoch shuffles anew and drops its last N mod batch_size rows.
-      metric: that chooses the epoch, one of "accuracy", "balanced_accuracy", "auroc"; equal epochs: the lower loss.
-      multi_label: sigmoid outputs and multi-hot labels in place of softmax and one label.
       class_weights: "none", "balanced" (N / (C * count); multi-label: absent / present), or one number a class.
       parallel: runs trained side by side; None: one on a CPU (whose caches that suits best), all on an accelerator.
     """
 
-    epochs: int = 30
-    batch_size: int = 64
-    metric: str = "accuracy"
-    multi_label: bool = False
+    epochs: int = setting(30, "Passes over the training features.", "epochs", at_least(1))
+    batch_size: int = setting(
+        64, "Features a step, cut at N; each epoch shuffles anew and drops its last N mod batch_size.", "", _two_rows
+    )
+    metric: str = setting("accuracy", "Chooses the epoch; of equal epochs: the lower loss.", "", one_of(*METRICS))
+    multi_label: bool = setting(False, "Sigmoid outputs and multi-hot labels in place of softmax and one label.")
     class_weights: str | tuple[float, ...] = "none"
     parallel: int | None = None
 

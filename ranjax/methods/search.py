@@ -7,8 +7,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
 from ranjax.core.settings import DataclassInstance
 from ranjax.methods.method_settings import TERMS
 from ranjax.methods.table import METHODS, selected, settings_of
@@ -65,18 +63,3 @@ def check_scopes(adapt: Mapping[str, Any], params: Mapping[str, Any]) -> None:
 def key_prefix(name: str) -> str:
     """Return what a method's keys begin with, those of its base for a variant: "lp_filter" -> "adapt.lp"."""
     return f"adapt.{METHODS[name].variant_of or name}"
-
-
-def search_record(points: Sequence[Variant], scores: Sequence[float] | np.ndarray, taken: int) -> dict[str, object]:
-    """Return the points that the search tried and the one it chose; the score of a point that diverged is None."""
-    shown = [float(score) if np.isfinite(score) else None for score in scores]
-    tried = [{**point._asdict(), "validation": score} for point, score in zip(points, shown)]
-    return {"chosen": points[taken]._asdict(), "tried": tried}
-
-
-def divergence_notes(name: str, points: Sequence[Variant], scores: Sequence[float] | np.ndarray) -> list[str]:
-    """Return a note on the points of the grid with which a method's outputs did not stay finite, if there are any."""
-    rates = [f"{point.rate:g}" for point, score in zip(points, scores) if not np.isfinite(score)]
-    if not rates:
-        return []
-    return [f"{name} diverged with {len(rates)} of {len(points)} settings (rate x {', '.join(dict.fromkeys(rates))})"]

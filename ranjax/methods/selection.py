@@ -5,8 +5,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-METRICS = ("accuracy", "balanced_accuracy", "auroc")
-
 
 def accuracy(logits: jax.Array, labels: jax.Array, multi_label: bool = False) -> jax.Array:
     """Share of right answers, f32[]: argmax against i32[N], or every entry's sign against a multi-hot f32[N, C]."""
@@ -61,7 +59,7 @@ def auroc(logits: jax.Array, labels: jax.Array, multi_label: bool = False) -> ja
 
 
 def score(metric: str, logits: jax.Array, labels: jax.Array, multi_label: bool) -> jax.Array:
-    """The metric named (one of `METRICS`), f32[]; -inf where a logit is not finite: such an epoch is not chosen."""
+    """The metric named (one of `method_settings.METRICS`), f32[]; -inf where a logit is not finite: such an epoch is not chosen."""
     functions = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "auroc": auroc}
     value = functions[metric](logits, labels, multi_label).astype(jnp.float32)
     return jnp.where(jnp.all(jnp.isfinite(logits)), value, -jnp.inf)

@@ -9,15 +9,13 @@ import numpy as np
 from ranjax.attacks.pgd import PGD
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.core.types import Params
-from ranjax.methods import selection
 from ranjax.methods.head_inputs import (
     as_named,
     check_classes,
     check_fields,
-    check_finite,
     check_labels,
+    check_weights,
     check_whole,
-    is_finite,
 )
 from ranjax.methods.method_settings import TowerTraining
 from ranjax.methods.tower_methods import ImageEncoder, Images, Task, TowerFit
@@ -36,8 +34,7 @@ def as_images(split: str, given: object) -> Images:
 def as_task(given: object) -> Task:
     """`Task`, or a plain (prompts, scale[, weights]), as `Task`; `as_named` says what it raises."""
     task = as_named("the task", Task, given)
-    listed = isinstance(task.weights, (tuple, list))
-    return task._replace(weights=np.asarray(task.weights)) if listed else task
+    return task._replace(weights=None if task.weights is None else np.asarray(task.weights))
 
 
 def check(
@@ -59,7 +56,11 @@ def check(
     if not isinstance(settings, TowerFit):
         raise ConfigError("settings", settings, "a TowerFit, e.g. TowerFit(epochs=5)")
     _check_method(method, settings)
-    _check_settings(settings)
+    check_fields("", settings)
+    # The key as the command line has it: a batch is set there.
+    check_whole("adapt.tower.batch_size", settings.batch_size, 2)
+    if not isinstance(settings.attack, PGD):
+        raise ConfigError("attack", settings.attack, "a pgd.PGD, e.g. PGD('4/255', '2/255', 2, keep='last')")
     check_whole("seed", seed, 0)
     width = _width(functions)
     classes = _check_task(task, width, method.head == "prompts")
@@ -119,34 +120,19 @@ def _check_method(method: TowerTraining, settings: TowerFit) -> None:
         raise ConfigError("method", method, "at least one weight above 0")
 
 
-def _check_settings(settings: TowerFit) -> None:
-    check_whole("epochs", settings.epochs, 1)
-    # The key as the command line has it: a batch is set there.
-    check_whole("adapt.tower.batch_size", settings.batch_size, 2)
-    if not isinstance(settings.attack, PGD):
-        raise ConfigError("attack", settings.attack, "a pgd.PGD, e.g. PGD('4/255', '2/255', 2, keep='last')")
-    check_finite("sigma", settings.sigma)
-    if settings.metric not in selection.METRICS:
-        expected = f"one of {', '.join(selection.METRICS)}"
-        raise ConfigError("metric", settings.metric, expected, nearest(str(settings.metric), selection.METRICS))
-
-
 def _check_task(task: Task, width: int, by_prompts: bool) -> int:
     """The number of classes."""
     shape = np.shape(task.prompts)
     if len(shape) != 2 or shape[1] != width:
         raise DataError(f"prompts have shape {shape}, [classes, {width}] is needed, {width} the encoder's width")
-    finite = {"prompts": task.prompts, "the logit scale": task.scale}
-    for name, values in finite.items():
+    for name, values in (("prompts", task.prompts), ("the logit scale", task.scale)):
         if not np.isfinite(np.asarray(values, np.float32)).all():
             raise DataError(f"{name} hold a number that is not finite")
     empty = np.flatnonzero(~np.any(np.asarray(task.prompts), axis=1))
     if by_prompts and empty.size:
         raise DataError(f"the prompt of class {empty[0]} is 0 throughout: it has no direction to classify by")
     if task.weights is not None:
-        weights = np.asarray(task.weights)
-        if weights.shape != shape[:1] or not all(is_finite(weight) and weight > 0 for weight in weights):
-            raise ConfigError("weights", weights.tolist(), f"{shape[0]} finite numbers above 0, one a class")
+        check_weights("weights", task.weights, shape[0])
     return int(shape[0])
 
 

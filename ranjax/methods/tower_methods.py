@@ -10,9 +10,10 @@ import jax
 from jaxtyping import Array, Key
 
 from ranjax.attacks import pgd
-from ranjax.core.settings import read
+from ranjax.core.checks import at_least, one_of
+from ranjax.core.settings import read, setting
 from ranjax.core.types import Params
-from ranjax.methods.method_settings import TowerTraining
+from ranjax.methods.method_settings import METRICS, TowerTraining
 from ranjax.models import input_filter, lora
 from ranjax.models.heads import HEADS, LinearHead, ResidualHead
 from ranjax.models.trainable import combine, describe_adapters, describe_trainable, select
@@ -40,19 +41,17 @@ class TowerFit:
     """What all fits of `tune` share.
 
     Attributes:
-      epochs, batch_size: each epoch shuffles anew and drops its last N mod batch_size images; the batch is cut at N.
       attack: of the images made on the fly.
-      sigma: of the filter in front of the tower in pixels, for methods that are `filtered`; 0: none.
-      multi_label: sigmoid outputs and multi-hot labels; for methods with a head of their own.
-      metric: of `selection.METRICS`, by which an epoch is chosen.
     """
 
-    epochs: int = 5
-    batch_size: int = 64
+    epochs: int = setting(5, "Passes over the training images.", "epochs", at_least(1))
+    batch_size: int = setting(
+        64, "Images a step, cut at N; each epoch shuffles anew and drops its last N mod batch_size.", "", at_least(1)
+    )
     attack: pgd.PGD = field(default_factory=lambda: pgd.PGD("4/255", "2/255", 2, keep="last"))
-    sigma: float = 1.5
-    multi_label: bool = False
-    metric: str = "accuracy"
+    sigma: float = setting(1.5, "Of the filter, for methods that are `filtered`; 0: none.", "pixels", at_least(0))
+    multi_label: bool = setting(False, "Sigmoid outputs and multi-hot labels; for methods with a head of their own.")
+    metric: str = setting("accuracy", "Chooses the epoch; of equal epochs: the lower loss.", "", one_of(*METRICS))
 
 
 def tower_fit(adapt: Any) -> TowerFit:

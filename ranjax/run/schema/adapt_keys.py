@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ranjax.core.checks import at_least, between, epsilon, one_of, pixel_step, share_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.settings import Group, group, keys_of, setting
-from ranjax.methods.method_settings import TERMS, TowerTraining
+from ranjax.methods.method_settings import METRICS, TERMS, TowerTraining
 from ranjax.methods.search import key_prefix
 from ranjax.methods.table import METHODS, Method, selected, settings_of
 from ranjax.run.schema.entry_keys import Config, EntryKeys, EntryNames
@@ -51,7 +51,7 @@ class Adapt(Group):
         "accuracy",
         "Validation metric that chooses epoch and search.",
         "",
-        one_of("accuracy", "balanced_accuracy", "auroc"),
+        one_of(*METRICS),
     )
     class_weights: str = setting(
         "none",

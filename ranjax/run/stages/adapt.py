@@ -139,18 +139,22 @@ def _choose(
     """Return the point of the search grid that validates best, by its place, and the facts of its fits."""
     config = context.config.adapt
     points, means = search.grid(config.search_rates, config.search_strengths), scores.mean(axis=-1)
-    taken, diverged = int(means.argmax()), search.divergence_notes(name, points, means)
+    taken, finite = int(means.argmax()), np.isfinite(means)
     sides = "clean and attacked" if attacked else "clean"
     context.say(f"  {name}: {sides} validation {config.metric} {means[taken]:.3f} over {scores.shape[1]} seeds")
-    for note in diverged:
-        context.say(f"  {note}")
     facts: dict[str, Any] = {
         "settings": dataclasses.asdict(search.varied(settings, points[taken])),
         "validation": scores[taken].tolist(),
-        "notes": [*notes, *diverged],
+        "notes": list(notes),
     }
+    if not finite.all():
+        rates = ", ".join(dict.fromkeys(f"{point.rate:g}" for point, good in zip(points, finite) if not good))
+        facts["notes"] += [f"{name} diverged with {(~finite).sum()} of {len(points)} settings (rate x {rates})"]
+        context.say(f"  {facts['notes'][-1]}")
     if len(points) > 1:
-        facts["search"] = search.search_record(points, means, taken)
+        shown = [mean if good else None for mean, good in zip(means.tolist(), finite)]
+        tried = [{**point._asdict(), "validation": mean} for point, mean in zip(points, shown)]
+        facts["search"] = {"chosen": points[taken]._asdict(), "tried": tried}
     return taken, facts
 
 

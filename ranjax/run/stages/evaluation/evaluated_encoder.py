@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -36,32 +37,33 @@ DeployedFunction = Callable[..., Array]
 """``((encoder, head), images) -> logits``; see `EvaluatedEncoder.deployed`."""
 
 
+@dataclass(frozen=True, eq=False)
 class Deployed:
     """The deployed form of one method: heads on the frozen encoder, an encoder of its own with or without a head, or neither.
 
     Attributes:
-      name: of the method.
       settings: of the method, as the config has them.
       head: with `apply`, or None where the classes' prompts classify.
       variables: {"params", "stats"} of the head with a leading axis of seeds; None without a head.
       encoders: what was trained of the encoder, with a leading axis of seeds; None: the frozen encoder.
-      seeds: how many there are.
-      random: whether it answers by a draw, so that an attack has to go through several.
-      modality: of a set of questions, what it is given (`questions.BOTH`, ...); None: the image alone, as elsewhere.
+      modality: of a set of questions, what it is given (`questions.BOTH`, ...); "": the image alone, as elsewhere.
     """
 
-    def __init__(
-        self,
-        name: str,
-        settings: Any,
-        head: Head | None = None,
-        variables: Params = None,
-        encoders: Params = None,
-        modality: str | None = None,
-    ):
-        self.name, self.settings, self.head, self.modality = name, settings, head, modality
-        self.variables, self.encoders, self.random = variables, encoders, isinstance(settings, TTC)
-        self.seeds = 1 if self.random else int(jax.tree.leaves((variables, encoders))[0].shape[0])
+    settings: Any
+    head: Head | None = None
+    variables: Params = None
+    encoders: Params = None
+    modality: str = ""
+
+    @property
+    def random(self) -> bool:
+        """Return True if it answers by a draw, so that an attack has to go through several."""
+        return isinstance(self.settings, TTC)
+
+    @property
+    def seeds(self) -> int:
+        """Return the number of its fits."""
+        return 1 if self.random else int(jax.tree.leaves((self.variables, self.encoders))[0].shape[0])
 
     def one(self, seed: int) -> Params:
         """Return the head's variables of one seed."""
@@ -83,7 +85,7 @@ def _deploy_head(
     Raises:
       DataError: it takes other features, or gives other classes, than the encoder and the task.
     """
-    filters, modality = variables.pop("encoder", None), getattr(settings, "modality", BOTH) if questions else None
+    filters, modality = variables.pop("encoder", None), getattr(settings, "modality", BOTH) if questions else ""
     width, predict = fused_width(width, modality) if modality else width, METHODS[name].predict
     if predict is None:
         head: Head = HEADS[settings.head](width, classes)
@@ -96,7 +98,7 @@ def _deploy_head(
     else:
         head = own = OwnHead(predict, width, classes)
         check_predict(name, own, jax.tree.map(lambda leaf: leaf[0], variables["params"]))
-    return Deployed(name, settings, head, variables, filters, modality)
+    return Deployed(settings, head, variables, filters, modality)
 
 
 class EvaluatedEncoder:
@@ -114,15 +116,13 @@ class EvaluatedEncoder:
         self.methods: dict[str, Deployed] = {}
         for name, method in selected(context.config.adapt.methods).items():
             settings = settings_of(context.config.adapt, name)
+            self.methods[name] = Deployed(settings)
             if method.family == "head":
-                deployed = _deploy_head(name, settings, heads[name], width, classes, self.data.has_questions)
+                self.methods[name] = _deploy_head(name, settings, heads[name], width, classes, self.data.has_questions)
             elif method.family == "tower":
                 found = load_tower(place, name)
                 head, encoders = head_of(settings, width, classes), found["encoder"] or None
-                deployed = Deployed(name, settings, head, found.get("head"), encoders)
-            else:
-                deployed = Deployed(name, settings)
-            self.methods[name] = deployed
+                self.methods[name] = Deployed(settings, head, found.get("head"), encoders)
         self._features: dict[str, np.ndarray] = {}
         self._texts: Array | None = None
 
@@ -223,27 +223,22 @@ class EvaluatedEncoder:
         """
         chosen = self.methods[method]
         questions = self.extra_input(method, questions)
-        if seed is None and chosen.encoders is None and chosen.head is not None:
-            if features is None:
-                features = self.image_features(images)
-            z, logits = predict(chosen.head, chosen.variables, self._head_input(chosen, features, questions), leading=1)
-            return np.asarray(z), np.asarray(logits)
-        if seed is None:
+        if seed is None and (chosen.head is None or chosen.encoders is not None):
             found = [self.outputs(method, images, features, one, questions) for one in range(chosen.seeds)]
             return np.stack([z for z, _ in found]), np.stack([logits for _, logits in found])
         if chosen.random:
             return self._drawn(method, images)
         if chosen.encoders is not None:
+            assert seed is not None
             features = inputs.image_features(self.context, self.functions, chosen.encoder(self.params, seed), images)
         elif features is None:
             features = self.image_features(images)
         if chosen.head is None:
             return features, self.zero_shot_logits(features)
-        z, logits = predict(chosen.head, chosen.one(seed), self._head_input(chosen, features, questions), leading=0)
+        variables, leading = (chosen.variables, 1) if seed is None else (chosen.one(seed), 0)
+        given = inputs.head_input(features, questions, chosen.modality)
+        z, logits = predict(chosen.head, variables, given, leading=leading)
         return np.asarray(z), np.asarray(logits)
-
-    def _head_input(self, chosen: Deployed, features: Features, questions: Features | None) -> Array | np.ndarray:
-        return inputs.head_input(features, questions, chosen.modality) if chosen.modality else features
 
     def _drawn(self, method: str, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """Return (encoder features, logits) of one draw of a random method; the draw of a row depends on its place alone."""
@@ -278,41 +273,27 @@ class EvaluatedEncoder:
 
         A random method takes keys key[B] as well; one that is given questions, ``((encoder, head), questions)`` as parameters.
         """
-        functions = self.functions
-        chosen = None if method == "zero_shot" else self.methods[method]
-        if chosen is not None and chosen.random:
-            settings = chosen.settings
+        functions, chosen = self.functions, None if method == "zero_shot" else self.methods[method]
+        if chosen is None or chosen.head is None:
+            settings = chosen.settings if chosen is not None and chosen.random else None
 
-            def countered(params: Params, images: Array, keys: Array) -> Array:
+            def by_text(params: Params, images: Array, *keys: Array) -> Array:
                 encoder, classes = params
                 features = functools.partial(functions.image_features, encoder)
-                pushed = counterattack(features, images, keys, settings).images
-                return zero_shot.logits(features(pushed), classes, functions.logit_scale(encoder))
+                if settings is not None:
+                    images = counterattack(features, images, *keys, settings=settings).images
+                return zero_shot.logits(features(images), classes, functions.logit_scale(encoder))
 
-            return self.context.memoize(("deployed", functions, method), lambda: countered)
-        if chosen is None or chosen.head is None:
-
-            def by_text(params: Params, images: Array) -> Array:
-                encoder, classes = params
-                features = functions.image_features(encoder, images)
-                return zero_shot.logits(features, classes, functions.logit_scale(encoder))
-
-            return self.context.memoize(("deployed", functions, "zero_shot"), lambda: by_text)
+            name = "zero_shot" if settings is None else method
+            return self.context.memoize(("deployed", functions, name), lambda: by_text)
         head, modality = chosen.head, chosen.modality
-        if modality:
-
-            def with_question(params: Params, images: Array) -> Array:
-                (encoder, own), questions = params
-                given = jnp.asarray(inputs.head_input(functions.image_features(encoder, images), questions, modality))
-                return head.apply(own["params"], own["stats"], given, False)[1]
-
-            return self.context.memoize(("deployed", functions, head, modality), lambda: with_question)
 
         def by_head(params: Params, images: Array) -> Array:
-            features = functions.image_features(params[0], images)
-            return head.apply(params[1]["params"], params[1]["stats"], features, False)[1]
+            (encoder, own), questions = params if modality else (params, None)
+            given = inputs.head_input(functions.image_features(encoder, images), questions, modality)
+            return head.apply(own["params"], own["stats"], jnp.asarray(given), False)[1]
 
-        return self.context.memoize(("deployed", functions, head), lambda: by_head)
+        return self.context.memoize(("deployed", functions, head, modality), lambda: by_head)
 
     def parameters(self, method: str, seed: int = 0) -> Params:
         """Return the parameters that `deployed(method)` takes."""
