@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,8 @@ from ranjax.models.heads import HEADS, LinearHead, ResidualHead
 from ranjax.objectives import classification, rectification
 from ranjax.objectives.rectification import Weights
 from ranjax.training import cpu, devices
+
+_Outcome = tuple[Params, dict[str, Any]]
 
 
 @runtime_checkable
@@ -109,17 +111,6 @@ class _Runs(NamedTuple):
     shuffle_key: Key[Array, "*runs"]
 
 
-class _Outcome(NamedTuple):
-    """The best epoch of each run; the last four by epoch."""
-
-    variables: Params
-    chosen: Array
-    clean: Array
-    attacked: Array
-    history: Array
-    losses: dict[str, Array]
-
-
 @cpu.one_lapack_thread()
 def fit_heads(
     methods: Sequence[HeadTraining],
@@ -188,25 +179,16 @@ def fit_heads(
         validation = validation._replace(attacked=None)
     weights = class_weights_of(train.labels, classes, settings.class_weights, settings.multi_label)
     outcome = _shared_out(plan, _make_runs(methods, seeds, shape), train, validation, weights)
-    outcome = jax.tree.map(lambda x: x.reshape(shape[one_encoder:] + x.shape[1:]), outcome)
-    chosen = np.asarray(outcome.chosen)
-    if not keep_diverged and (chosen < 0).any():
-        method = int(np.argwhere(chosen < 0)[0][-2])
+    variables, facts = jax.tree.map(lambda x: x.reshape(shape[one_encoder:] + x.shape[1:]), outcome)
+    fitted = FittedHeads(plan.head, variables, **jax.tree.map(np.asarray, facts), notes=notes)
+    if not keep_diverged and (fitted.chosen < 0).any():
+        method = int(np.argwhere(fitted.chosen < 0)[0][-2])
         raise ConfigError(
             f"methods[{method}].learning_rate",
             methods[method].learning_rate,
             "a value with which the outputs stay finite in at least one epoch",
         )
-    return FittedHeads(
-        head=plan.head,
-        variables=outcome.variables,
-        history=np.asarray(outcome.history),
-        clean_history=np.asarray(outcome.clean),
-        attacked_history=None if validation.attacked is None else np.asarray(outcome.attacked),
-        chosen=chosen,
-        losses={name: np.asarray(value) for name, value in outcome.losses.items()},
-        notes=notes,
-    )
+    return fitted
 
 
 def predict(
@@ -238,11 +220,9 @@ def _predict(head: Head, leading: int, variables: Params, features: Array) -> tu
     def apply(variables: Params) -> tuple[Array, Array]:
         return head.apply(variables["params"], variables["stats"], features, False)[:2]
 
-    if leading == 0:
-        return apply(variables)
-    axes = jax.tree.leaves(variables)[0].shape[:leading]
-    flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[leading:])), variables)
-    return jax.tree.map(lambda x: x.reshape(axes + x.shape[1:]), lax.map(apply, flat))
+    for _ in range(leading):
+        apply = functools.partial(lax.map, apply)
+    return apply(variables)
 
 
 def _shared_out(plan: _Plan, runs: _Runs, *data: PyTree) -> _Outcome:
@@ -275,7 +255,7 @@ def _fit(plan: _Plan, runs: _Runs, train: Examples, validation: Examples, class_
 
 
 def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, class_weights: Array | None) -> _Outcome:
-    """One run -> (variables of the best epoch, its index; by epoch: clean, attacked and joint metric, terms)."""
+    """Return the variables of the best epoch of one run, and the fields of `FittedHeads` that are arrays."""
     head, settings = plan.head, plan.settings
     examples = train.features.shape[1]
     per_epoch = examples // plan.batch
@@ -321,7 +301,7 @@ def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, cla
         state, values = lax.scan(step, state, order[: per_epoch * plan.batch].reshape(per_epoch, plan.batch))
         variables = {"params": state[0], "stats": state[1]}
         clean, loss = judge(variables, validation.features)
-        attacked, metric = clean, clean
+        attacked, metric = None, clean
         if validation.attacked is not None:
             attacked, attacked_loss = judge(variables, validation.attacked)
             share = run.attacked_share
@@ -332,7 +312,8 @@ def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, cla
         better &= jnp.isfinite(metric)
         found = {"variables": variables, "metric": metric, "loss": loss, "epoch": index}
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, best)
-        return (state, best), (clean, attacked, metric, jax.tree.map(jnp.mean, values))
+        by_epoch = {"history": metric, "clean_history": clean, "attacked_history": attacked}
+        return (state, best), {**by_epoch, "losses": jax.tree.map(jnp.mean, values)}
 
     params, stats = head.init(run.init_key)
     best = {
@@ -343,10 +324,8 @@ def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, cla
     }
     zeros = jax.tree.map(jnp.zeros_like, params)
     state = (params, stats, (zeros, zeros), jnp.float32(0))
-    (_, best), (clean, attacked, metric, values) = lax.scan(
-        epoch, (state, best), jnp.arange(settings.epochs, dtype=jnp.int32)
-    )
-    return _Outcome(best["variables"], best["epoch"], clean, attacked, metric, values)
+    (_, best), facts = lax.scan(epoch, (state, best), jnp.arange(settings.epochs, dtype=jnp.int32))
+    return best["variables"], {**facts, "chosen": best["epoch"]}
 
 
 def _adamw(
