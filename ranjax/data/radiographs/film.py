@@ -100,10 +100,9 @@ def shutters(p: Parameters, size: int) -> Float[Array, "{size} {size}"]:
     pixel = FILM_MM / size
     place = (jnp.arange(size, dtype=jnp.float32) + 0.5) * pixel
     left, right, top, bottom = p["shutters"]
-    across = jnp.clip((place - left) / pixel + 0.5, 0.0, 1.0) * jnp.clip(
-        (FILM_MM - right - place) / pixel + 0.5, 0.0, 1.0
-    )
-    down = jnp.clip((place - top) / pixel + 0.5, 0.0, 1.0) * jnp.clip(
-        (FILM_MM - bottom - place) / pixel + 0.5, 0.0, 1.0
-    )
-    return 0.03 + 0.97 * down[:, None] * across[None, :]
+
+    def between(near: jax.Array, far: jax.Array) -> jax.Array:
+        before, after = (place - near) / pixel, (FILM_MM - far - place) / pixel
+        return jnp.clip(before + 0.5, 0.0, 1.0) * jnp.clip(after + 0.5, 0.0, 1.0)
+
+    return 0.03 + 0.97 * between(top, bottom)[:, None] * between(left, right)[None, :]

@@ -55,16 +55,10 @@ def chexpert_image(root: Path, path: str) -> Path:
 
 
 def _chexpert(root: Path, options: Options) -> Iterator[Entry | Rejected]:
-    found = [(split, find(root, file)) for split, file in _CHEXPERT_TABLES]
-    needed(root, "train.csv")
-    for split, table in found:
-        if table is None:
-            continue
-        for row in rows(table, ("Path",)):
-            yield _chexpert_entry(table.parent, row, split)
-
-
-_CHEXPERT_TABLES = (("train", "train.csv"), ("validation", "valid.csv"), ("test", "test.csv"))
+    for split, name in (("train", "train.csv"), ("validation", "valid.csv"), ("test", "test.csv")):
+        if table := (needed if split == "train" else find)(root, name):
+            for row in rows(table, ("Path",)):
+                yield _chexpert_entry(table.parent, row, split)
 
 
 def _chexpert_entry(root: Path, row: dict[str, str], split: str) -> Entry:
@@ -83,11 +77,8 @@ def _chexpert_entry(root: Path, row: dict[str, str], split: str) -> Entry:
 
 
 def _chexpert_5x200(root: Path, options: Options) -> Iterator[Entry | Rejected]:
-    if options.ids:
-        wanted = _listed(Path(options.ids).expanduser())
-    else:
-        published = find(root, "chexpert_5x200.csv")
-        wanted = _listed(published) if published else None
+    published = Path(options.ids).expanduser() if options.ids else find(root, "chexpert_5x200.csv")
+    wanted = _listed(published) if published else None
     table = needed(root, "train.csv")
     entries = [_chexpert_entry(table.parent, row, "test") for row in rows(table, ("Path",))]
     chosen = {entry.id for entry in entries} & set(wanted or ()) if wanted else _sample(entries, options.seed)
