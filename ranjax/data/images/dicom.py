@@ -84,21 +84,18 @@ def window(
     Raises:
       ValueError: a width that the function does not allow, or an unknown function.
     """
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        raise ValueError(f"VOI LUT function {function!r}; expected LINEAR, LINEAR_EXACT or SIGMOID")
+    if width < 1 if function == "LINEAR" else width <= 0:
+        least = "at least 1" if function == "LINEAR" else "more than 0"
+        raise ValueError(f"window width {width}; {function} needs {least}")
     if function == "SIGMOID":
-        if width <= 0:
-            raise ValueError(f"window width {width}; SIGMOID needs more than 0")
         return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -60.0, 60.0)))
-    if function == "LINEAR":
-        if width < 1:
-            raise ValueError(f"window width {width}; LINEAR needs at least 1")
-        if width == 1:
-            return (values > center - 0.5).astype(np.float64)
-        return np.clip((values - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
     if function == "LINEAR_EXACT":
-        if width <= 0:
-            raise ValueError(f"window width {width}; LINEAR_EXACT needs more than 0")
         return np.clip((values - center) / width + 0.5, 0.0, 1.0)
-    raise ValueError(f"VOI LUT function {function!r}; expected LINEAR, LINEAR_EXACT or SIGMOID")
+    if width == 1:
+        return (values > center - 0.5).astype(np.float64)
+    return np.clip((values - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
 
 
 def _parse(file: Path | bytes, pixels: bool) -> Header:

@@ -10,15 +10,12 @@ from ranjax.data.radiographs.lesions import Parameters
 from ranjax.data.radiographs.ray_projection import FILM_MM
 
 
-def _blur_matrix(size: int, sigma_mm: jax.Array | float) -> jax.Array:
-    """Return the Gaussian smoothing along one axis, f32[size, size]; the rows sum to 1."""
+def _smooth(picture: jax.Array, sigma_mm: jax.Array | float) -> jax.Array:
+    """Return a square picture after a Gaussian along both axes, whose weights sum to 1 at the edges, too."""
+    size = picture.shape[0]
     cells = jnp.arange(size, dtype=jnp.float32) * (FILM_MM / size)
     weights = jnp.exp(-0.5 * ((cells[:, None] - cells[None, :]) / jnp.maximum(sigma_mm, 0.3)) ** 2)
-    return weights / weights.sum(1, keepdims=True)
-
-
-def _smooth(picture: jax.Array, sigma_mm: jax.Array | float) -> jax.Array:
-    matrix = _blur_matrix(picture.shape[0], sigma_mm)
+    matrix = weights / weights.sum(1, keepdims=True)
     return matrix @ picture @ matrix.T
 
 
