@@ -83,7 +83,7 @@ def parts(frame: pd.DataFrame, key: str, level: int = 3, also: Sequence[str] = (
     for number, (family, members) in enumerate(frames.families(names) if names else ()):
         looks = figures.styles([*also, *members])
         rows = frame[frame["method"].isin(list(looks))]
-        head = [Heading(family, level), legend(looks, f"{key}-{number}")]
+        head: list[Heading | Legend] = [Heading(family, level), legend(looks, f"{key}-{number}")]
         yield Part(rows, looks, number, level + bool(family), head)
 
 

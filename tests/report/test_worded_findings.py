@@ -161,7 +161,13 @@ def test_the_attack_is_worded_by_what_it_did(low, high, words):
     assert words in _sentences({"rows": [fake.row(), hit]})[0]
 
 
-def test_holm_against_hand_computed_values():
-    assert findings.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert findings.holm([0.5, 0.9]) == [1.0, 1.0]
-    assert findings.holm([]) == []
+@pytest.mark.parametrize(
+    ("p_values", "corrected"),
+    [([0.01, 0.04, None, 0.03], [0.03, 0.06, None, 0.06]), ([0.5, 0.9], [1.0, 1.0]), ([], [])],
+)
+def test_holm_against_hand_computed_values(p_values, corrected):
+    items = [{"p": p} for p in p_values]
+    findings.correct(items)
+    known = [item["p_holm"] for item in items if "p_holm" in item]
+    assert known == pytest.approx([p for p in corrected if p is not None])
+    assert ["p_holm" in item for item in items] == [p is not None for p in corrected]
