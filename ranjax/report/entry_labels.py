@@ -78,13 +78,11 @@ def method(name: object) -> MethodLabel:
     stored = _FROM_RESULTS.get().get("methods", {}).get(name)
     if stored is None:
         return MethodLabel(name, "unknown")
-    style = stored.get("style")
-    return MethodLabel(**{**stored, "style": style and Style(**{**style, "line": _line(style["line"])})})
-
-
-def _line(stored: Any) -> Any:
-    """Return a line style of matplotlib as it was before JSON made lists of its tuples."""
-    return stored if isinstance(stored, str) else (stored[0], tuple(stored[1]))
+    if (style := stored.get("style")) is None:
+        return MethodLabel(**stored)
+    # JSON made lists of the tuples of matplotlib's line style.
+    line = style["line"] if isinstance(style["line"], str) else (style["line"][0], tuple(style["line"][1]))
+    return MethodLabel(**{**stored, "style": Style(**{**style, "line": line})})
 
 
 def method_label(name: object) -> str:

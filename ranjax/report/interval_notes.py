@@ -36,8 +36,3 @@ def clusters(results: Results) -> str:
     counts = ", ".join(f"{split_label(split)} {count}" for split, count in found.items())
     drawn = " or ".join(name for name in ("patients", "pictures") if any(name in str(one) for one in found.values()))
     return f"{capitalized(counts)}: intervals and tests draw whole {drawn}, and n counts {drawn}."
-
-
-def tested(results: Results, split: str, count: str) -> str:
-    """Return the size of a test split: "107 patients (171 images)", or `count` where each stands alone."""
-    return str((results.get("independent") or {}).get(split, count))

@@ -30,7 +30,7 @@ LEAD = (
 
 
 class Section(NamedTuple):
-    """One section of a page: its anchor, which also names its template, its title, and its blocks."""
+    """One section of a page: its anchor, by which templates/words.html.jinja has its words, its title, and its blocks."""
 
     anchor: str
     title: str
@@ -96,9 +96,7 @@ def build(results: Results, run: Results, defaults: Mapping[str, object] | None 
         return document(TITLE, LEAD, notices, book, SECTIONS, "sections"), book.files
 
 
-def document(
-    title: str, lead: str, notices: Sequence[str], book: Book, sections: Sequence[Section], folder: str
-) -> str:
+def document(title: str, lead: str, notices: Sequence[str], book: Book, sections: Sequence[Section], words: str) -> str:
     """Return a whole HTML document with a table of contents.
 
     Args:
@@ -106,25 +104,17 @@ def document(
       lead: the paragraph below it.
       notices: the lines that stand before any figure.
       book: the content, which keeps the CSV files.
-      sections: in their order. An absent template means that a section has no words of its own.
-      folder: of the sections' templates.
+      sections: in their order.
+      words: "sections" or "comparison": those of templates/words.html.jinja that stand above the sections.
     """
     written = [{"anchor": one.anchor, "title": one.title, "blocks": list(one.blocks(book))} for one in sections]
-    return (
-        _environment()
-        .get_template("page.html.jinja")
-        .render(
-            title=title,
-            lead=lead,
-            notices=[wording.RECONSTRUCTION, *notices],
-            sections=written,
-            folder=folder,
-        )
-    )
+    template = environment().get_template("page.html.jinja")
+    notices = [wording.RECONSTRUCTION, *notices]
+    return template.render(title=title, lead=lead, notices=notices, sections=written, kind_of_page=words)
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     """Return the templates: every name and number that enters one is escaped, and an unknown name is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),

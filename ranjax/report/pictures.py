@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import difflib
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,7 +24,7 @@ def png_source(encoded: object) -> str | None:
     encoded = encoded.removeprefix("data:image/png;base64,")
     try:
         raw = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         return None
     return f"data:image/png;base64,{encoded}" if raw.startswith(_PNG) else None
 
@@ -49,43 +49,28 @@ def word_changes(before: str, after: str) -> list[tuple[str, str]]:
         if i2 == i1:
             pieces.append(("", put))
             continue
-        start, gap = old[i1].start(), before[end : old[i1].start()]
-        end = old[i2 - 1].end()
-        taken = before[start:end]
-        same = first[i1:i2] == second[j1:j2]
-        if gap:
-            _append_same(pieces, gap)
-        if same:
-            _append_same(pieces, taken)
-        else:
-            pieces.append((taken, put))
-    if before[end:]:
-        _append_same(pieces, before[end:])
-    return pieces
-
-
-def _append_same(pieces: list[tuple[str, str]], text: str) -> None:
-    if pieces and pieces[-1][0] == pieces[-1][1]:
-        text = pieces.pop()[0] + text
-    pieces.append((text, text))
-
-
-class Picture(NamedTuple):
-    """One picture of a pair: its data URI or None, the words under it, those in its place, and its class of style."""
-
-    source: str | None
-    caption: str
-    alternative: str
-    look: str
+        start, stop = old[i1].start(), old[i2 - 1].end()
+        gap, taken = before[end:start], before[start:stop]
+        pieces += [(gap, gap), (taken, taken if first[i1:i2] == second[j1:j2] else put)]
+        end = stop
+    joined: list[tuple[str, str]] = []
+    for same, group in itertools.groupby([*pieces, (before[end:],) * 2], lambda piece: piece[0] == piece[1]):
+        together = list(group)
+        text = "".join(old for old, _ in together)
+        joined += [(text, text)] * bool(text) if same else together
+    return joined
 
 
 class Pair(NamedTuple):
-    """One attacked pair as the page shows it; `pieces` are those of `word_changes`."""
+    """One attacked pair as the page shows it; `pieces` are those of `word_changes`.
+
+    A picture is its data URI or None, the words under it, those in its place, and its class of style.
+    """
 
     id: str
     label: str
     kind: str
-    pictures: list[Picture]
+    pictures: list[tuple[str | None, str, str, str]]
     pieces: list[tuple[str, str]]
     facts: str
 
@@ -106,7 +91,7 @@ def pair(example: Results, classes: Sequence[object]) -> Pair:
         str(example.get("id", "")),
         label,
         str(example.get("kind") or ""),
-        [Picture(png_source(example.get(key)), *words) for key, *words in shown],
+        [(png_source(example.get(key)), *words) for key, *words in shown],
         pieces if after else [(before, before)],
         _facts(example, sum(old != new for old, new in pieces)),
     )

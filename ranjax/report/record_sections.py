@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-import pandas as pd
-
 from ranjax.report import entry_labels as labels
-from ranjax.report import interval_notes, old_configs, pictures, wording
+from ranjax.report import old_configs, pictures, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
 from ranjax.report.blocks import Blocks, Definitions, Details, Files, Heading, Pairs, Text, missing
@@ -37,8 +35,9 @@ def run(book: Book) -> Blocks:
     seeds = {row.get("seed") for row in book.results.get("rows") or []} - {None}
     sizes = []
     for split in frames.values(frame, "split"):
-        largest = _largest(frames.where(frame, split=split))
-        sizes.append(f"{wording.split_label(split)} {interval_notes.tested(book.results, split, largest)}")
+        counts = [count for count in frames.where(frame, split=split)["n"] if wording.finite(count)]
+        size = (book.results.get("independent") or {}).get(split, f"{max(counts):,}" if counts else "of unknown number")
+        sizes.append(f"{wording.split_label(split)} {size}")
     stages = [stage for stage in facts.get("stages") or [] if isinstance(stage, Mapping)]
     machine = {key: value for key, value in (facts.get("machine") or {}).items() if not isinstance(value, Mapping)}
     attacks = [labels.attack_name(name) for name in frames.values(frame, "attack") if name != "none"]
@@ -77,11 +76,6 @@ def _stages_table(stages: list[Mapping[str, object]]) -> Table:
         condition = [wording.plain(stage.get("condition") or "–")] if several else []
         lines.append([str(stage.get("name", "–")), *condition, took])
     return Table(["Stage", *(["Condition"] if several else []), "Time"], lines)
-
-
-def _largest(frame: pd.DataFrame) -> str:
-    counts = [count for count in frame["n"] if wording.finite(count)]
-    return f"{max(counts):,}" if counts else "of unknown number"
 
 
 def fitted(book: Book) -> Blocks:

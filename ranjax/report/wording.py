@@ -14,7 +14,7 @@ RECONSTRUCTION = (
     "on this page is the paper's."
 )
 SPLITS = {"test": "in domain", "ood_test": "out of domain"}
-SPLIT_PHRASES = {"test": "on the test set", "ood_test": "on the out-of-domain test set"}
+_SPLIT_PHRASES = {"test": "on the test set", "ood_test": "on the out-of-domain test set"}
 METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -115,15 +115,12 @@ def split_label(name: object) -> str:
 
 def split_phrase(name: object) -> str:
     """Return the split as part of a sentence, e.g. ``"on the test set"``."""
-    return SPLIT_PHRASES.get(str(name), f"on {split_label(name)}")
+    return _SPLIT_PHRASES.get(str(name), f"on {split_label(name)}")
 
 
 def radius(attack: object) -> float | None:
     """Return the radius in a curve's attack, ``"worst@2/255"``, in units of 1/255; None where it names none."""
-    _, at, text = str(attack).partition("@")
-    if not at:
-        return None
-    return radius_of(text)
+    return radius_of(str(attack).partition("@")[2])
 
 
 def radius_of(text: object) -> float | None:
@@ -163,8 +160,8 @@ def duration(seconds: object) -> str:
     whole = round(seconds)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"
 
 
 def plain(value: object) -> str:
