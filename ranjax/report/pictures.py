@@ -80,18 +80,18 @@ def pair(example: Results, classes: Sequence[object]) -> Pair:
     magnification = example.get("magnification")
     times = f", magnified {magnification:g} times" if wording.finite(magnification) else ", magnified"
     label = _label(example.get("label"), classes)
-    shown = [
-        ("image", "Radiograph", f"Radiograph, {label}" if label else "Radiograph", "radiograph"),
-        ("attacked", "Attacked noisy pair", "The same radiograph after the attack", "radiograph"),
-        ("difference", f"Difference{times}", f"Difference of the two{times}; mid grey is no change", "difference"),
-    ]
+    shown = {
+        "image": ("Radiograph", f"Radiograph, {label}" if label else "Radiograph", "radiograph"),
+        "attacked": ("Attacked noisy pair", "The same radiograph after the attack", "radiograph"),
+        "difference": (f"Difference{times}", f"Difference of the two{times}; mid grey is no change", "difference"),
+    }
     before, after = str(example.get("report") or ""), str(example.get("attacked_report") or "")
     pieces = word_changes(before, after)
     return Pair(
         str(example.get("id", "")),
         label,
         str(example.get("kind") or ""),
-        [(png_source(example.get(key)), *words) for key, *words in shown],
+        [(png_source(example.get(key)), *words) for key, words in shown.items()],
         pieces if after else [(before, before)],
         _facts(example, sum(old != new for old, new in pieces)),
     )

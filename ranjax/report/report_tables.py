@@ -166,16 +166,13 @@ def best(cells: Sequence[Row | None]) -> int | None:
 
     A single cell has nothing to be better than; a cell without an interval decides that none is best.
     """
-    present = [(index, row) for index, row in enumerate(cells) if row is not None]
-    if len(present) < 2 or not all(wording.has_interval(row) for _, row in present):
+    present = {index: row for index, row in enumerate(cells) if row is not None}
+    if len(present) < 2 or not all(map(wording.has_interval, present.values())):
         return None
-    for index, row in present:
-        others = [other for other_index, other in present if other_index != index]
-        if row["metric"] in wording.LOWER_IS_BETTER:
-            beyond = all(row["high"] < other["low"] for other in others)
-        else:
-            beyond = all(row["low"] > other["high"] for other in others)
-        if beyond:
+    for index, row in present.items():
+        others = [other for place, other in present.items() if place != index]
+        lower = row["metric"] in wording.LOWER_IS_BETTER
+        if all(row["high"] < other["low"] if lower else row["low"] > other["high"] for other in others):
             return index
     return None
 
@@ -230,10 +227,8 @@ def without_head_table(frame: pd.DataFrame, chance: Mapping[str, object], task: 
         guessed = [(labels.method_label(name).lower(), f"{task}/{name}/") for name in frames.values(chosen, "method")]
     # Where reports of one wording are right for each other, another split has another level.
     levels = [f"{start}{name}" for _, start in guessed for name in metrics]
-    others = [
-        split for split in frames.values(chosen, "split") if any(f"{split}/{level}" in chance for level in levels)
-    ]
-    if others:
+    splits = frames.values(chosen, "split")
+    if others := [split for split in splits if any(f"{split}/{level}" in chance for level in levels)]:
         places = [("in domain", ""), *((wording.split_label(split), f"{split}/") for split in others)]
         guessed = [(f"{what}, {place}", f"{at}{start}") for place, at in places for what, start in guessed]
     added: list[list[str]] = []
@@ -254,14 +249,13 @@ def spectra_table(spectra: pd.DataFrame) -> Table | None:
     if spectra.empty:
         return None
     items = [
-        {**item, "metric": name, "value": item.get(name)} for item in spectra.to_dict("records") for name in _ENTROPY
+        {**item, "metric": name, "value": item.get(name)}
+        for item in spectra.to_dict("records")
+        for name in ("sve", "lsvr")
     ]
     kinds = Column("", lambda row: f"{row['metric'].upper()}, {row['features']}", ("features", "metric"))
     heads = [*condition_and_noise(spectra), METHOD._replace(title="Features")]
     return cross_table(frames.frame_of(items), heads, kinds, lambda row: wording.number(row and row["value"], "sve"))
-
-
-_ENTROPY = ("sve", "lsvr")
 
 
 def terminal_table(rows: Sequence[Row]) -> str:

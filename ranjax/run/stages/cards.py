@@ -18,7 +18,10 @@ from ranjax.run.stages import inputs as common
 def write_card(context: Context, condition: str, results: Results | None = None) -> None:
     """Write README.md into the encoder's folder of an upstream condition; with `results`, also the figures of its evaluation."""
     folder = common.encoder_folder(context, condition)
-    parameters = context.manifest_of(f"pretrain/{condition}")["parameters"] if results else _count(context, folder)
+    if results:
+        parameters = context.manifest_of(f"pretrain/{condition}")["parameters"]
+    else:
+        parameters = sum(int(np.size(x)) for x in weights_of(folder).values())
     files.write_text(folder / model_card.FILE, model_card.write(facts(context, condition, folder, parameters, results)))
 
 
@@ -53,7 +56,3 @@ def _start(folder: str, whole: bool) -> str:
         found = lines[-1] if lines else found
     kind = "the checkpoint" if whole else "a new image tower beside the text tower"
     return f"{kind} `{name}` (licence: {found})"
-
-
-def _count(context: Context, folder: Path) -> int:
-    return sum(int(np.size(x)) for x in weights_of(folder).values())

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +38,10 @@ def run(context: Context) -> dict[str, object]:
     data = common.data(context)
     folders = [context.folder_of(r.id) for r in context.plan if r.stage == "evaluate"]
     parts = [files.read_json(folder / record.FILE) for folder in folders]
-    conditions = [_condition(part, folder) for part, folder in zip(parts, folders)]
+    conditions = [
+        across.Condition(part["rows"][0]["condition"], part["rows"][0]["ratio"], *record.load(folder))
+        for part, folder in zip(parts, folders)
+    ]
     resamples, seed = context.config.evaluate.bootstrap, context.config.seed
     found = labels.of_splits(data.prepared, data.multi_label)
     rows = [row for part in parts for row in part["rows"]]
@@ -81,23 +85,17 @@ def _labels(rows: Sequence[Row]) -> dict[str, object]:
     return {"labels": found} if any(found.values()) else {}
 
 
-def _condition(part: Results, folder: Path) -> across.Condition:
-    first = part["rows"][0]
-    return across.Condition(first["condition"], first["ratio"], *record.load(folder))
-
-
 def _methods(context: Context) -> list[dict[str, object]]:
     """Return what each adapt stage says of its methods (settings chosen, trained parameters, ...), without times."""
-    found = []
-    for run in context.plan:
-        if run.stage != "adapt":
-            continue
-        summary = context.manifest_of(run.id).get("methods", {})
-        condition = run.recipe or run.condition
-        for name, facts in summary.items():
-            recorded = {key: value for key, value in facts.items() if "seconds" not in key}
-            found.append({"condition": condition, "ratio": run.ratio, "method": name, **recorded})
-    return found
+    return [
+        {
+            **{"condition": run.recipe or run.condition, "ratio": run.ratio, "method": name},
+            **{key: value for key, value in facts.items() if "seconds" not in key},
+        }
+        for run in context.plan
+        if run.stage == "adapt"
+        for name, facts in context.manifest_of(run.id).get("methods", {}).items()
+    ]
 
 
 def _examples(context: Context) -> list[dict[str, object]]:
@@ -144,26 +142,20 @@ def _example(context: Context, noisy_pair: Results, origin: Results) -> dict[str
         "magnification": MAGNIFICATION,
         "report": origin["report"],
         "attacked_report": noisy_pair["report"],
-        "changed": provenance["changed"],
-        "norm": provenance["norm"],
-        "loss_before": provenance["loss_before"],
-        "loss_after": provenance["loss_after"],
+        **{name: provenance[name] for name in ("changed", "norm", "loss_before", "loss_after")},
         "label": origin["label"],
     }
 
 
 def _png(image: np.ndarray) -> str:
     """Return a grey image f32[H, W, 1] in [0, 1] as base64 PNG."""
-    pixels = to_uint8(np.clip(image, 0, 1))
-    return base64.b64encode(encode_png(pixels)).decode()
+    return base64.b64encode(encode_png(to_uint8(np.clip(image, 0, 1)))).decode()
 
 
 def _card(context: Context) -> dict[str, object]:
     """Return the data card with the numbers of records used and left out."""
     prepared, manifest = common.data(context).prepared, context.manifest_of("prepare")
-    reasons: dict[str, int] = {}
-    for exclusion in manifest["exclusions"]:
-        reasons[exclusion["reason"]] = reasons.get(exclusion["reason"], 0) + 1
+    reasons = Counter(exclusion["reason"] for exclusion in manifest["exclusions"])
     records = {name: f"{count} records" for name, count in manifest["counts"].items()}
     left_out = {reason: f"{count} records" for reason, count in sorted(reasons.items())} or "nothing"
     return {
@@ -191,17 +183,18 @@ def _nested(config: RunConfig) -> dict[str, object]:
 
 def _run_facts(context: Context) -> dict[str, object]:
     """Return when, by which command, how long and on what the run was made."""
-    begun = (context.workdir / "config.json").stat().st_mtime
-    first = context.folder_of("prepare") / "stage.json"
-    begun = min(begun, first.stat().st_mtime)
-    stages = []
-    for other in context.plan:
-        if other.id != context.stage_run.id:
-            seconds = context.manifest_of(other.id)["seconds"]
-            done = other.id in context.shared.get("skipped", ())
-            stages.append(
-                {"name": other.stage, "condition": other.condition or None, "seconds": seconds, "skipped": done}
-            )
+    first = (context.workdir / "config.json", context.folder_of("prepare") / "stage.json")
+    begun = min(path.stat().st_mtime for path in first)
+    stages = [
+        {
+            "name": other.stage,
+            "condition": other.condition or None,
+            "seconds": context.manifest_of(other.id)["seconds"],
+            "skipped": other.id in context.shared.get("skipped", ()),
+        }
+        for other in context.plan
+        if other.id != context.stage_run.id
+    ]
     device = context.mesh.devices.flat[0]
     program = "python -m ranjax.main" if Path(sys.argv[0]).name == "main.py" else "ranjax"
     return {
