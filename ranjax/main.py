@@ -18,4 +18,4 @@ def _with_command(argv: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    console.run_process(_with_command(sys.argv[1:]))
+    console.main(_with_command(sys.argv[1:]))

@@ -303,16 +303,14 @@ def _recorded(loss_fn: Loss, images: Pixels, keys: Keys, result: Run, direction:
 
     The clean images are scored only if there is such a row: a caller that reads no clean loss does not pay for it.
     """
-
-    def recorded() -> tuple[PerExample, Flags]:
-        return direction * result.raised, result.success
+    recorded = direction * result.raised, result.success
 
     def with_clean() -> tuple[PerExample, Flags]:
         clean, success = score(loss_fn, images, keys, _CLEAN)
-        loss, kept_success = recorded()
-        return jnp.where(result.finite, loss, clean), jnp.where(result.finite, kept_success, known(success, clean))
+        others = clean, known(success, clean)
+        return jax.tree.map(lambda own, other: jnp.where(result.finite, own, other), recorded, others)
 
-    return jax.lax.cond(jnp.all(result.finite), recorded, with_clean)
+    return jax.lax.cond(jnp.all(result.finite), lambda: recorded, with_clean)
 
 
 def finalize(
@@ -342,17 +340,8 @@ def finalize(
     else:
         loss, success = _recorded(loss_fn, images, keys, result, direction)
         success = None if clean_success is None else success
-    return ImageAttack(
-        images=adversarial,
-        loss=loss,
-        clean_loss=clean_loss,
-        trace=result.trace,
-        norm=measure(adversarial - images),
-        gradient_norm=result.gradient_norm,
-        finite=result.finite,
-        success=success,
-        clean_success=clean_success,
-    )
+    norm, record = measure(adversarial - images), (result.gradient_norm, result.finite)
+    return ImageAttack(adversarial, loss, clean_loss, result.trace, norm, *record, success, clean_success)
 
 
 def ascend(

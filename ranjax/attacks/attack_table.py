@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ranjax.core.checks import at_least
+from ranjax.core.checks import at_least, length
 from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import pixel_units
 from ranjax.core.registry import Table, check_entry
@@ -138,19 +138,11 @@ def raises_any_loss(attack: Attack) -> str:
     return "an attack on any loss; this one takes the loss of a classifier" if "single_label" in attack.needs else ""
 
 
-def _step(value: str) -> str:
-    try:
-        good = pixel_units(value) > 0
-    except ConfigError:
-        good = False
-    return "" if good else 'pixel units above 0, e.g. "2/255"'
-
-
 @dataclass(frozen=True)
 class PGDSettings:
     """Settings of projected gradient ascent."""
 
-    step: str = setting("1/255", "Step of PGD; of a curve over radii in proportion.", "pixel units", _step)
+    step: str = setting("1/255", "Step of PGD; of a curve over radii in proportion.", "pixel units", length)
     steps: int = setting(10, "Steps of PGD.", "steps", at_least(1))
 
 

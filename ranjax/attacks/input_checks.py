@@ -6,7 +6,6 @@ through `jitted`, or check the images before.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -195,14 +194,12 @@ def traced_fields(*names: str) -> Callable[[type[T]], type[T]]:
 
     def register(kind: type[T]) -> type[T]:
         def flatten(settings: T) -> tuple[tuple[object, ...], tuple[tuple[str, object], ...]]:
-            fields = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
-            static = tuple((name, getattr(settings, name)) for name in fields if name not in names)
+            static = tuple(item for item in vars(settings).items() if item[0] not in names)
             return tuple(getattr(settings, name) for name in names), static
 
         def unflatten(static: tuple[tuple[str, object], ...], leaves: tuple[object, ...]) -> T:
             settings = object.__new__(kind)
-            for name, value in (*zip(names, leaves), *static):
-                object.__setattr__(settings, name, value)
+            vars(settings).update(zip(names, leaves), **dict(static))
             return settings
 
         jax.tree_util.register_pytree_node(kind, flatten, unflatten)
@@ -222,7 +219,7 @@ def check_rows(table: Array, tokens: Array, mask: Array, words: Array) -> None:
     """
     if table.ndim != 2:
         raise ValueError(f"the token table must be [V, W], got shape {table.shape}")
-    if tokens.ndim != 2 or tokens.shape != mask.shape or tokens.shape != words.shape:
+    if tokens.ndim != 2 or not tokens.shape == mask.shape == words.shape:
         shapes = f"{tokens.shape}, {mask.shape}, {words.shape}"
         raise ValueError(f"tokens, mask and words must all be [B, L], got shapes {shapes}")
     for name, array, dtype in (("mask", mask, jnp.bool_), ("tokens", tokens, jnp.int32), ("words", words, jnp.int32)):

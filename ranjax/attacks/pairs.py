@@ -82,7 +82,7 @@ class Pairs(NamedTuple):
 
     @property
     def captions(self) -> int:
-        """Return the number of captions per image, C."""
+        """The number of captions per image, C."""
         return self.tokens.shape[0] // self.images.shape[0]
 
     def encode_text(self, tokens: Int[Array, "rows length"], mask: Bool[Array, "rows length"]) -> Captions:
@@ -106,43 +106,31 @@ class Pairs(NamedTuple):
         def loss(embeddings: Embedded, tokens: TokenRows, mask: MaskRows) -> PerRow:
             return -jnp.sum(unit(self.text_fn(embeddings, tokens, mask)) * target, axis=-1)
 
-        rows = (self.tokens, self.mask, self.words)
+        rows, allowed = (self.tokens, self.mask, self.words), self.allowed
         if self.hide_id is None:
-            return substitute(loss, self.table, *rows, self.allowed, settings, accept)
-        allowed = self.allowed
+            return substitute(loss, self.table, *rows, allowed, settings, accept)
         if isinstance(allowed, words_allowed.Table):
             allowed = words_allowed.for_rows(allowed, self.tokens, self.words)
         return importance.ranked(loss, self.table, *rows, allowed, settings, hide_id=self.hide_id, accept_fn=accept)
 
     def ascend(
-        self,
-        loss: Callable[[ImageEncoder], Loss],
-        settings: PyTree,
-        initial: ArrayLike | None = None,
+        self, loss: Callable[[ImageEncoder], Loss], settings: PyTree, initial: ArrayLike | None = None
     ) -> ImageAttack:
         """Run `image_attack` on ``loss(encoder)``, following the gradient of the surrogate encoder where there is one."""
-        given: dict[str, object] = {"initial": initial}
+        # An attack need not take what is not used.
+        given: dict[str, object] = {} if initial is None else {"initial": initial}
         if self.surrogate_fn is not None:
             given["surrogate"] = loss(self.surrogate_fn)
-        # An attack need not take what is not used.
-        given = {name: value for name, value in given.items() if value is not None}
         return self.image_attack(loss(self.image_fn), self.images, self.keys, settings, **given)
 
     def attack_image(self, captions: Captions, settings: PyTree, initial: ArrayLike | None = None) -> ImageAttack:
         """Attack the image to raise the sum of minus the cosines to caption features."""
         return self.ascend(lambda encode: lambda images: _away(unit(encode(images)), captions), settings, initial)
 
-    def keep_image(self, captions: Captions) -> ImageAttack:
-        """Return the clean images as the result of an attack."""
-        own = self._replace(surrogate_fn=None, image_attack=pgd)
-        return own.attack_image(captions, PGD(0.0, 1.0, 0, start="none"))
-
     def result(self, image: ImageAttack, attack: TextAttack) -> PairAttack:
         """Return both sides with the losses of the attacked and the clean pairs."""
 
-        def pair_loss(
-            images: Pixels, tokens: Int[Array, "rows length"], mask: Bool[Array, "rows length"]
-        ) -> Float[Array, "batch captions"]:
+        def pair_loss(images: Pixels, tokens: Array, mask: Array) -> Float[Array, "batch captions"]:
             return -jnp.einsum("bd,bcd->bc", self.encode_image(images), self.encode_text(tokens, mask))
 
         loss = pair_loss(image.images, attack.tokens, attack.mask)
@@ -161,10 +149,7 @@ def sep(pairs: Pairs, image_settings: PyTree, text_settings: Substitution) -> Pa
 
 
 def sequential(
-    pairs: Pairs,
-    image_settings: PyTree,
-    text_settings: Substitution,
-    initial: ArrayLike | None = None,
+    pairs: Pairs, image_settings: PyTree, text_settings: Substitution, initial: ArrayLike | None = None
 ) -> PairAttack:
     """Attack the text against the clean image, then the image against the attacked text, both by the cosine."""
     attack = pairs.attack_text(pairs.encode_image(pairs.images), text_settings)
@@ -229,20 +214,15 @@ def text_only(pairs: Pairs, image_settings: PyTree, text_settings: Substitution)
     """Attack the captions against the clean image; the image stays."""
     del image_settings
     attack = pairs.attack_text(pairs.encode_image(pairs.images), text_settings)
-    return pairs.result(pairs.keep_image(pairs.encode_text(pairs.tokens, pairs.mask)), attack)
+    # The clean images as the result of an attack without a step.
+    captions = pairs.encode_text(pairs.tokens, pairs.mask)
+    image = pairs._replace(surrogate_fn=None, image_attack=pgd).attack_image(captions, PGD(0.0, 1.0, 0, start="none"))
+    return pairs.result(image, attack)
 
 
 RECIPES: dict[str, Callable[..., PairAttack]] = {
-    "coattack": coattack,
-    "sga": sga,
-    "sep": sep,
-    "sequential": sequential,
-    "image_only": image_only,
-    "text_only": text_only,
+    recipe.__name__: recipe for recipe in (coattack, sga, sep, sequential, image_only, text_only)
 }
-
-
-_GIVEN = ("pairs", "image_settings", "text_settings")
 
 
 def craft(
@@ -299,34 +279,15 @@ def craft(
     if getattr(image_settings, "targeted", False):
         raise ConfigError("targeted", True, "False: a pair is driven apart, there is no target")
     attack_pairs = recipe if callable(recipe) else RECIPES[recipe]
-    known = [name for name in inspect.signature(attack_pairs).parameters if name not in _GIVEN]
+    known = list(inspect.signature(attack_pairs).parameters)[3:]
     for name in options:
         if isinstance(recipe, str) and name not in known:
             raise ConfigError(f"options of {recipe}", name, f"some of {known}", nearest(name, known))
     lead = tokens.shape[:-1]
     captions, real, slots = (jnp.asarray(x).reshape(-1, tokens.shape[-1]) for x in (tokens, mask, words))
-    pairs = Pairs(
-        image_fn=image_fn,
-        text_fn=text_fn,
-        table=jnp.asarray(table),
-        images=jnp.asarray(images),
-        tokens=captions,
-        mask=real,
-        words=slots,
-        keys=jnp.asarray(keys),
-        allowed=candidates,
-        similarity=similarity,
-        hide_id=hide_id,
-        surrogate_fn=surrogate_fn,
-        image_attack=image_attack,
-    )
+    inputs = jnp.asarray(table), jnp.asarray(images), captions, real, slots, jnp.asarray(keys)
+    pairs = Pairs(image_fn, text_fn, *inputs, candidates, similarity, hide_id, surrogate_fn, image_attack)
     result = attack_pairs(pairs, image_settings, text_settings, **options)
-    attack = result.text._asdict()
-    trace = attack.pop("trace")
-    shaped = {name: x.reshape(lead + x.shape[1:]) for name, x in attack.items()}
-    return PairAttack(
-        result.image,
-        TextAttack(**shaped, trace=trace.reshape((-1, *lead))),
-        result.loss.reshape(lead),
-        result.clean_loss.reshape(lead),
-    )
+    text = jax.tree.map(lambda x: x.reshape(lead + x.shape[1:]), result.text._replace(trace=None))
+    text = text._replace(trace=result.text.trace.reshape((-1, *lead)))
+    return PairAttack(result.image, text, result.loss.reshape(lead), result.clean_loss.reshape(lead))

@@ -82,18 +82,16 @@ def call(argv: Sequence[str]) -> int:
     return outcome.guard(lambda: _call(list(argv)))
 
 
-def main() -> None:
-    """Live the whole life of a process: once its outcome is decided, no signal changes its exit code."""
-    run_process(sys.argv[1:])
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Carry out a command, by default that of the command line, and end the process with its exit code.
 
-
-def run_process(argv: Sequence[str]) -> NoReturn:
-    """Carry out a command, and end the process with its exit code."""
+    Once the outcome is decided, no signal changes that code.
+    """
     from ranjax.training import signals
 
     # What is registered first runs last: the interpreter's own end would bring the handlers back that kill.
     atexit.register(signals.answer_with, signal.SIG_IGN)
-    code = call(argv)
+    code = call(sys.argv[1:] if argv is None else argv)
     signals.answer_with(lambda *_: os._exit(code))
     if code == outcome.INTERRUPTED:
         # An interrupted compilation can leave XLA in a state that crashes the interpreter's own way out.
@@ -148,14 +146,6 @@ def split_overrides(words: Sequence[str], prefixes: tuple[str, ...]) -> tuple[li
 def _help() -> str:
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:<{width}}{command.help}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: ranjax COMMAND ...",
-            "",
-            (ranjax.__doc__ or "").partition("\n")[0],
-            "",
-            *lines,
-            "",
-            "'ranjax COMMAND --help' says more about one; 'ranjax --version' says which ranjax this is.",
-        ]
-    )
+    summary = (ranjax.__doc__ or "").partition("\n")[0]
+    last = "'ranjax COMMAND --help' says more about one; 'ranjax --version' says which ranjax this is."
+    return "\n".join(["usage: ranjax COMMAND ...", "", summary, "", *lines, "", last])

@@ -38,9 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     context = context_of(config, workdir, planning.plan(config)[0], devices.make_mesh(1), {})
     path = workdir / "results.json"
     results = files.read_json(path) if path.is_file() else None
-    done = export.export(
-        context, arguments.condition, arguments.method, arguments.seed, arguments.out.absolute(), results
-    )
+    chosen = arguments.condition, arguments.method, arguments.seed
+    done = export.export(context, *chosen, arguments.out.absolute(), results)
     beside = "; its head lies beside it" if done.head else ""
     figures = "" if results else "; the run has no results.json yet, so that the card holds no figures"
     print(f"{done.folder}: {done.changed} arrays differ from the upstream encoder's{beside}{figures}")

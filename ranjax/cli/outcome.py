@@ -33,7 +33,7 @@ def guard(command: Callable[[], int]) -> int:
     """Return the exit code of a command; an error that a user can mend becomes one line on the standard error."""
     try:
         return command()
-    except (ConfigError, DataError, UsageError) as error:
+    except (ConfigError, DataError, UsageError, MissingExtraError) as error:
         return _fail(error, REFUSED)
     except RunError as error:
         _fail(error, FAILED)
@@ -47,8 +47,6 @@ def guard(command: Callable[[], int]) -> int:
         if module not in EXTRAS:
             raise
         return _fail(MissingExtraError(module), REFUSED)
-    except MissingExtraError as error:
-        return _fail(error, REFUSED)
     except BrokenPipeError:
         # The reader of the output has seen enough (`| head`): write nothing more, and do not complain at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

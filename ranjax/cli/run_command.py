@@ -21,7 +21,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ranjax.cli import outcome
-from ranjax.core import extras
+from ranjax.core import extras, files
 from ranjax.run import config as configs
 
 OVERRIDES = ("--config.",)
@@ -70,17 +70,14 @@ def config_of(arguments: argparse.Namespace) -> ConfigDict:
 def run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     extras.require(*NEEDED)
-    workdir = Path(arguments.workdir or _default_workdir(arguments.config)).absolute()
+    name, _, argument = arguments.config.partition(":")
+    default = Path("runs") / "_".join(filter(None, (Path(name).stem, argument)))
+    workdir = Path(arguments.workdir or default).absolute()
     from ranjax.training import signals
 
     # Before anything heavy is imported: a machine may be taken away at any moment.
     with signals.StopFlag(at_once=outcome.INTERRUPTED) as stop:
         return _run(config, workdir, arguments.redo, arguments.until, stop)
-
-
-def _default_workdir(config_argument: str) -> Path:
-    name, _, argument = config_argument.partition(":")
-    return Path("runs") / "_".join(filter(None, (Path(name).stem, argument)))
 
 
 def _run(config: ConfigDict, workdir: Path, redo: bool, until: str, stop: Callable[[], bool]) -> int:
@@ -113,13 +110,8 @@ def _run(config: ConfigDict, workdir: Path, redo: bool, until: str, stop: Callab
     except Stopped as stopped:
         say(f"stopped in {stopped}. Everything is saved; the same command goes on from here.")
         return outcome.STOPPED
-    if hosts.first() and (not until or until == "report"):
-        _show_results(workdir, page)
+    if hosts.first() and until in ("", "report"):
+        from ranjax.report import terminal_table
+
+        say(f"\n{terminal_table(files.read_json(workdir / 'results.json')['rows'])}\nreport: {page}")
     return outcome.DONE
-
-
-def _show_results(workdir: Path, page: Path) -> None:
-    from ranjax.core import files
-    from ranjax.report import terminal_table
-
-    print(f"\n{terminal_table(files.read_json(workdir / 'results.json')['rows'])}\nreport: {page}", flush=True)

@@ -37,10 +37,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.sample < 0:
         raise ConfigError("--sample", arguments.sample, "0 or more")
-    return _verify(arguments.workdir.absolute(), arguments.sample, arguments.repair)
-
-
-def _verify(workdir: Path, sample: int, repair: bool) -> int:
+    workdir = arguments.workdir.absolute()
     config = configs.of_run(workdir)
     from ranjax.core.lock import locked
     from ranjax.run.stages import verification as verify
@@ -50,13 +47,13 @@ def _verify(workdir: Path, sample: int, repair: bool) -> int:
         compile_cache.enable(config.compile_cache or None)
     wrong = seen = 0
     with locked(workdir):
-        for verdict in verify.verify(config, workdir, devices.make_mesh(config.devices or None), sample):
+        for verdict in verify.verify(config, workdir, devices.make_mesh(config.devices or None), arguments.sample):
             seen += 1
             wrong += len(verdict.faults)
             print(f"{verdict.run}: {'; '.join(verdict.checked)}: {'WRONG' if verdict.faults else 'sound'}", flush=True)
             for fault in verdict.faults:
                 print(f"  {fault}")
-            if repair and verdict.damaged:
+            if arguments.repair and verdict.damaged:
                 verify.set_aside(workdir, verdict)
                 print(f"  set aside: {', '.join(verdict.damaged)}; the run's own command makes them again")
     if not seen:

@@ -36,42 +36,33 @@ def share_of(value: int | float) -> str:
 
 
 @dataclass(frozen=True)
-class OneOf:
-    """Check that a value is one of `choices`."""
+class Choice:
+    """Check that a value, or each one of a tuple of different values, is among `choices`, which `stated` names."""
 
     choices: tuple[Value, ...]
+    several: bool = False
 
-    def __call__(self, value: object) -> str:
-        return "" if value in self.choices else self.stated + _nearest_choice(value, self.choices)
-
-    @property
-    def stated(self) -> str:
-        return "one of " + ", ".join(map(repr, self.choices))
-
-
-@dataclass(frozen=True)
-class SomeOf:
-    """Check a tuple of different names out of `choices`."""
-
-    choices: tuple[str, ...]
-
-    def __call__(self, value: tuple[str, ...]) -> str:
-        if not (len(value) > 0 and all(x in self.choices for x in value) and len(set(value)) == len(value)):
-            unknown = next((x for x in value if x not in self.choices), None)
-            return self.stated + _nearest_choice(unknown, self.choices)
-        return ""
+    def __call__(self, value: Any) -> str:
+        given = value if self.several else (value,)
+        unknown = [x for x in given if x not in self.choices]
+        if given and not unknown and len(set(given)) == len(given):
+            return ""
+        names = [choice for choice in self.choices if isinstance(choice, str)]
+        hint = nearest(unknown[0], names) if unknown and isinstance(unknown[0], str) else ""
+        return f"{self.stated} ({hint})" if hint else self.stated
 
     @property
     def stated(self) -> str:
-        return "a tuple of different names out of " + ", ".join(map(repr, self.choices))
+        head = "a tuple of different names out of" if self.several else "one of"
+        return f"{head} {', '.join(map(repr, self.choices))}"
 
 
 def one_of(*choices: Value) -> Check:
-    return OneOf(choices)
+    return Choice(choices)
 
 
 def some_of(*choices: str) -> Check:
-    return SomeOf(choices)
+    return Choice(choices, several=True)
 
 
 def patterns(value: tuple[str, ...]) -> str:
@@ -87,14 +78,23 @@ def epsilon(value: str | int | float) -> str:
     """Check pixel units, 0 to 1: a number, or text such as "8/255"."""
     try:
         good = 0.0 <= pixel_units(value) <= 1.0
-    except ValueError:
+    except ConfigError:
         good = False
     return "" if good else 'pixel units from 0 to 1, e.g. "8/255" or "0.03" (not 0 to 255)'
 
 
-def pixel_step(value: str | int | float) -> str:
+def length(value: str | int | float) -> str:
     """Check pixel units above 0: an attack with a step of 0 stays where it starts."""
-    return epsilon(value) or ("" if pixel_units(value) > 0 else 'pixel units above 0, e.g. "2/255"')
+    try:
+        good = pixel_units(value) > 0
+    except ConfigError:
+        good = False
+    return "" if good else 'pixel units above 0, e.g. "2/255"'
+
+
+def pixel_step(value: str | int | float) -> str:
+    """Check pixel units above 0 and at most 1."""
+    return epsilon(value) or length(value)
 
 
 def ratios(value: tuple[float, ...]) -> str:
@@ -151,10 +151,3 @@ def check_value(key: Key, value: object) -> None:
 def _is_of(kind: type, value: object) -> bool:
     """Return whether a value is of a type; whole numbers stand for floats too, and bools for nothing else."""
     return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
-
-
-def _nearest_choice(value: object, choices: tuple[Value, ...]) -> str:
-    if not isinstance(value, str):
-        return ""
-    hint = nearest(value, [c for c in choices if isinstance(c, str)])
-    return f" ({hint})" if hint else ""

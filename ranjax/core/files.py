@@ -107,8 +107,7 @@ def hashes(folder: str | os.PathLike[str], skip: Collection[str] = ()) -> dict[s
 
     Hidden files are left out, and files and subfolders whose relative path is in `skip`.
     """
-    folder = Path(folder)
-    found = {}
+    folder, found = Path(folder), {}
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         if path.is_file() and not {parts[0], "/".join(parts)} & {*skip} and not path.name.startswith("."):
@@ -151,15 +150,11 @@ def _beside(path: str | os.PathLike[str], size: int) -> Iterator[Path]:
             with beside.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(beside, path)
-            _sync_folder(path.parent)
+            # The rename itself is safe on the disk only once the folder is.
+            descriptor = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         finally:
             beside.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    # The rename itself is safe on the disk only once the folder is.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

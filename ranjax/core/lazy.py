@@ -14,7 +14,8 @@ def exports(
 
     Args:
       package: its ``__name__``.
-      homes: by module below the package, the names that it exports; a module without names is exported itself.
+      homes: by module below the package, the names that it exports; a module without names, or with its own among
+        them, is exported itself.
     """
     home_of = {name: home for home, names in homes.items() for name in names or (home,)}
 
@@ -22,7 +23,7 @@ def exports(
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = importlib.import_module(f"{package}.{home_of[name]}")
-        return getattr(module, name) if homes[home_of[name]] else module
+        return module if name == home_of[name] else getattr(module, name)
 
     names = sorted(home_of)
     return find, lambda: names, names

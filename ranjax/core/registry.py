@@ -83,12 +83,11 @@ class Table(Mapping[str, T], Generic[T]):
         key = key or self.key
         if name in self._entries:
             return self._entries[name]
-        if ":" in name:
-            return self._join(name, self._load(name, key), key)
-        for point in importlib.metadata.entry_points(group=f"ranjax.{self.kind}s"):
-            if point.name == name:
-                return self._join(name, self._load(point.value, key), key)
-        raise ConfigError(key, name, self.expected(), nearest(name, self._entries))
+        points = () if ":" in name else importlib.metadata.entry_points(group=f"ranjax.{self.kind}s")
+        place = next((point.value for point in points if point.name == name), name)
+        if ":" not in place:
+            raise ConfigError(key, name, self.expected(), nearest(name, self._entries))
+        return self._join(name, _load(place, key), key)
 
     def load_entry_points(self) -> None:
         """Add the entries that installed packages bring by entry points.
@@ -115,20 +114,6 @@ class Table(Mapping[str, T], Generic[T]):
         """Return words that name what the key takes."""
         return f"{self._one} ({', '.join(self._entries)}), or your own as module:NAME"
 
-    def _load(self, name: str, key: str) -> object:
-        module_name, _, attribute = name.partition(":")
-        # A module beside the command's working directory counts, as with `python -m`.
-        if (here := str(Path.cwd())) not in sys.path:
-            sys.path.insert(0, here)
-        try:
-            module = importlib.import_module(module_name)
-        except Exception as error:  # any: the module is the user's, and its fault is one line, too
-            reason = f"{type(error).__name__}: {error}"
-            raise ConfigError(key, name, f"an importable module before the colon ({reason})") from error
-        if not hasattr(module, attribute):
-            raise ConfigError(key, name, f"a name that {module_name} defines", nearest(attribute, vars(module)))
-        return getattr(module, attribute)
-
     def _join(self, name: str, entry: object, key: str) -> T:
         if not isinstance(entry, self.type):
             expected = f"an object of type {self.type.__module__}.{self.type.__name__}"
@@ -140,6 +125,21 @@ class Table(Mapping[str, T], Generic[T]):
         self._entries[entry.name] = entry
         self._sources[entry.name] = source
         return entry
+
+
+def _load(name: str, key: str) -> object:
+    module_name, _, attribute = name.partition(":")
+    # A module beside the command's working directory counts, as with `python -m`.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # any: the module is the user's, and its fault is one line, too
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(key, name, f"an importable module before the colon ({reason})") from error
+    if not hasattr(module, attribute):
+        raise ConfigError(key, name, f"a name that {module_name} defines", nearest(attribute, vars(module)))
+    return getattr(module, attribute)
 
 
 def check_entry(entry: object, *functions: str) -> None:

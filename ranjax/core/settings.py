@@ -65,20 +65,15 @@ class Group(Mapping[str, Any]):
     entries: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict, kw_only=True)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
+        return iter([*(field.name for field in dataclasses.fields(self) if field.name != "entries"), *self.entries])
 
     def __len__(self) -> int:
-        return len(self._names())
+        return len(list(self))
 
     def __getitem__(self, name: str) -> Any:
-        if name in self.entries:
-            return self.entries[name]
-        if name not in self._names():
+        if name not in list(self):
             raise KeyError(name)
-        return getattr(self, name)
-
-    def _names(self) -> list[str]:
-        return [*(field.name for field in dataclasses.fields(self) if field.name != "entries"), *self.entries]
+        return self.entries[name] if name in self.entries else getattr(self, name)
 
 
 def keys_of(prefix: str, settings: DataclassInstance | type[DataclassInstance]) -> tuple[Key, ...]:

@@ -156,7 +156,12 @@ def validate(config: ConfigDict) -> None:
 
 def notes(config: Config) -> list[str]:
     """Return a line for each key that a valid config sets without effect, because another key decides it."""
-    return [note for group in GROUPS if hasattr(group, "notes") for note in group.notes(config)]
+    found: list[str] = []
+    for group in GROUPS:
+        own = getattr(group, "notes", None)
+        unused = (note for table in getattr(group, "TABLES", ()) for note in table.unused(config))
+        found += own(config) if own else unused
+    return found
 
 
 def override(config: ConfigDict, name: str, text: str) -> None:

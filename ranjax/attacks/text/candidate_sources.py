@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ranjax.attacks.text.candidates import Lexicon, Table, intersect
+from ranjax.attacks.text.candidates import Lexicon, Table, filled, intersect
 from ranjax.attacks.text.words import find_slots, pieces_at
 from ranjax.core.errors import ConfigError
 from ranjax.core.math import unit_numpy
@@ -41,7 +41,7 @@ def from_groups(lexicon: Lexicon, groups: Iterable[Sequence[str]]) -> Lists:
         members = [i for word in group for i in index.get(word.lower(), ())]
         for i in members:
             found[i].update(dict.fromkeys(j for j in members if j != i))
-    return _filled([list(listed) for listed in found])
+    return jnp.asarray(filled([list(listed) for listed in found], -1))
 
 
 def same_class(lexicon: Lexicon, lists: Lists, groups: Iterable[Sequence[str]]) -> Lists:
@@ -68,13 +68,6 @@ def _places(lexicon: Lexicon) -> dict[str, list[int]]:
     for i, word in enumerate(lexicon.words):
         index.setdefault(word.lower(), []).append(i)
     return index
-
-
-def _filled(lists: Sequence[Sequence[int]]) -> Lists:
-    out = np.full((len(lists), max(1, max(map(len, lists)))), -1, np.int32)
-    for row, listed in zip(out, lists):
-        row[: len(listed)] = listed
-    return jnp.asarray(out)
 
 
 def neighbours(
@@ -138,9 +131,7 @@ def masked_lm_lists(
     width, number = table.pieces.shape[1], table.lengths.shape[0]
     slots = words.shape[1] if slots is None else slots
 
-    def one(
-        logits: Float[Array, "positions vocabulary"], words: Int[Array, "positions"]
-    ) -> Int[Array, "positions columns"]:
+    def one(logits: Array, words: Array) -> Int[Array, "positions columns"]:
         where = find_slots(words)
         positions, inside = pieces_at(words, where, width)
         total = jnp.zeros((words.shape[0], number), logits.dtype)
@@ -151,8 +142,7 @@ def masked_lm_lists(
         value, best = jax.lax.top_k(mean, min(k, number))
         return jnp.where(value > -jnp.inf, best, -1)
 
-    lists = jax.vmap(one)(logits, jnp.asarray(words))
-    lists = lists[:, :slots]
+    lists = jax.vmap(one)(logits, jnp.asarray(words))[:, :slots]
     return jnp.pad(lists, ((0, 0), (0, slots - lists.shape[1]), (0, 0)), constant_values=-1)
 
 
@@ -171,9 +161,7 @@ def masked_logits(
       mask_id: the model's mask token.
     """
 
-    def add(
-        slot: Int[Array, ""], total: Float[Array, "batch positions vocabulary"]
-    ) -> Float[Array, "batch positions vocabulary"]:
+    def add(slot: Int[Array, ""], total: Array) -> Array:
         here = words == slot
         logits = model(jnp.where(here, jnp.int32(mask_id), tokens), mask)
         return jnp.where(here[..., None], logits, total)

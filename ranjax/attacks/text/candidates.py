@@ -112,26 +112,13 @@ def build(
             closed.add(pieces)
     if not kept:
         raise DataError(f"no candidate word is left: every word encodes to nothing or to more than {max_pieces} tokens")
-    width = max(map(len, kept))
-    pieces = np.full((len(kept), width), pad_id, np.int32)
-    for row, entry in zip(pieces, kept):
-        row[: len(entry)] = entry
+    pieces = filled(list(kept), pad_id)
     lengths = np.array([len(entry) for entry in kept], np.int32)
     free = np.array([entry not in closed for entry in kept])
     multiplier, hashes = _distinct_hashes(pieces, lengths)
     order = np.argsort(hashes).astype(np.int32)
-    table = Table(
-        jnp.asarray(pieces),
-        jnp.asarray(lengths),
-        jnp.asarray(free),
-        jnp.asarray(free),
-        None,
-        jnp.asarray(hashes[order]),
-        jnp.asarray(order),
-        jnp.asarray(multiplier),
-        jnp.asarray(pad_id, jnp.int32),
-    )
-    return Lexicon(tuple(kept.values()), table)
+    arrays = (pieces, lengths, free, free, None, hashes[order], order, multiplier, np.int32(pad_id))
+    return Lexicon(tuple(kept.values()), Table(*jax.tree.map(jnp.asarray, arrays)))
 
 
 def in_tokens_of(
@@ -143,11 +130,14 @@ def in_tokens_of(
     """
     found = [[int(piece) for piece in encode(word)] for word in lexicon.words]
     fitting = [piece if len(piece) <= max_pieces else [] for piece in found]
-    width = max(1, max(map(len, fitting)))
-    pieces = np.array([[*piece, *[pad_id] * (width - len(piece))] for piece in fitting], np.int32)
-    lengths = np.array([len(piece) for piece in fitting], np.int32)
-    table = lexicon.table
-    return table._replace(pieces=jnp.asarray(pieces), lengths=jnp.asarray(lengths), lists=None)
+    lengths = jnp.asarray([len(piece) for piece in fitting], jnp.int32)
+    return lexicon.table._replace(pieces=jnp.asarray(filled(fitting, pad_id)), lengths=lengths, lists=None)
+
+
+def filled(rows: Sequence[Sequence[int]], fill: int) -> Int[np.ndarray, "rows columns"]:
+    """Return rows of different lengths as one array i32[rows, columns >= 1], `fill` beyond the end of each."""
+    columns = max(1, max(map(len, rows)))
+    return np.array([[*row, *[fill] * (columns - len(row))] for row in rows], np.int32)
 
 
 def _distinct_hashes(

@@ -73,9 +73,7 @@ def word_gains(
     here = inside[..., None]
     before = jnp.sum(jnp.where(here, slope * present, 0.0), axis=(1, 2))
 
-    def product(
-        left: Float[Array, "length ..."], right: Float[Array, "candidates flat"]
-    ) -> Float[Array, "length entries"]:
+    def product(left: Array, right: Array) -> Float[Array, "length entries"]:
         flat = left.reshape(left.shape[0], -1)
         if lists is None:
             return jnp.matmul(flat, right.T, precision="highest")

@@ -133,26 +133,16 @@ def ranked(
     limit = jnp.iinfo(jnp.int32).max if settings.max_queries is None else settings.max_queries
     open_ = candidates.open & (budget > 0)[:, None]
     judged = open_ & (jnp.cumsum(open_, axis=1, dtype=jnp.int32) <= limit)
+    given = (table, tokens, mask, words, judged)
     rise, clean = importance(
-        loss_fn,
-        table,
-        tokens,
-        mask,
-        words,
-        judged,
-        hide_id=hide_id,
-        pad_id=entries.pad_id,
-        hide=hide,
-        forward_rows=settings.forward_rows,
+        loss_fn, *given, hide_id=hide_id, pad_id=entries.pad_id, hide=hide, forward_rows=settings.forward_rows
     )
     order = jnp.argsort(-rise, axis=1, stable=True).astype(jnp.int32)
 
     def unspent(state: _State) -> Bool[Array, "batch"]:
         return (state.choices >= 0).sum(1, dtype=jnp.int32) < budget
 
-    def replace(
-        row: Row, slot: Int[Array, ""], choice: Int[Array, "columns"], present: Int[Array, ""]
-    ) -> tuple[Row, Bool[Array, "columns"]]:
+    def replace(row: Row, slot: Array, choice: Int[Array, "columns"], present: Array) -> tuple[Row, Array]:
         """Return one row with each candidate in the slot, [columns, L], and whether it may be there."""
         slots = find_slots(row.words)
         forms = put_words(entries, row, jnp.broadcast_to(slot, choice.shape), slots, jnp.maximum(choice, 0))

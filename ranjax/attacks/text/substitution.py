@@ -9,6 +9,7 @@ on that row alone, and is raised. `embeddings` are the token embeddings before p
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from ranjax.attacks.input_checks import check_rows, check_vocabulary, validate_count
 from ranjax.attacks.text.candidates import Candidates, Lexicon, Table, for_rows, may_replace, put_words
@@ -157,13 +158,11 @@ def row_losses(loss_fn: TextLoss, table: TokenTable, rows: Row, forward_rows: in
     while number % together:
         together -= 1
 
-    def one(row: Row) -> Shaped[Array, "batch"]:
-        return loss_fn(table[row.tokens], row.tokens, row.mask)
-
+    losses = jax.vmap(lambda row: loss_fn(table[row.tokens], row.tokens, row.mask))
     if number == together:
-        return jax.vmap(one)(rows)
+        return losses(rows)
     grouped = jax.tree.map(lambda x: x.reshape((number // together, together) + x.shape[1:]), rows)
-    return jax.lax.map(jax.vmap(one), grouped).reshape(number, batch)
+    return jax.lax.map(losses, grouped).reshape(number, batch)
 
 
 def score_replaced(
@@ -345,25 +344,18 @@ def _round(search: _Search, state: _State) -> _State:
     chosen = jnp.where(here, choice[..., None], state.choices[parent])
 
     # 4. The best M of present and replaced texts together; ties: present texts first, then the better rank.
-    def join(old: Array, new: Array) -> Array:
-        return jnp.concatenate([old, new], axis=0)
-
-    pool_rows, pool_choices = jax.tree.map(join, (rows, state.choices), (replaced, chosen))
-    pool_loss = join(state.loss, loss)
+    present, new = (rows, state.choices, state.loss), (replaced, chosen, loss)
+    pool_rows, pool_choices, pool_loss = jax.tree.map(lambda *both: jnp.concatenate(both, axis=0), present, new)
     if members > 1:
         pool_loss = jnp.where(_repeats(pool_rows.tokens, pool_loss), -jnp.inf, pool_loss)
-    best_loss, best = jax.lax.top_k(pool_loss.T, members)
-    best_loss, best = best_loss.T, best.T
-
-    def pick(x: Shaped[Array, "pool batch length"]) -> Shaped[Array, "members batch length"]:
-        return jnp.take_along_axis(x, best[..., None], axis=0)
-
+    best_loss, best = (x.T for x in jax.lax.top_k(pool_loss.T, members))
+    kept, choices = jax.tree.map(lambda x: jnp.take_along_axis(x, best[..., None], axis=0), (pool_rows, pool_choices))
     later = jnp.arange(state.trace.shape[0], dtype=jnp.int32)[:, None] > state.round
     return _State(
-        rows=jax.tree.map(pick, pool_rows),
+        rows=kept,
         loss=best_loss,
         fresh=(best >= members) & (-jnp.inf < best_loss),
-        choices=pick(pool_choices),
+        choices=choices,
         queries=state.queries + valid.sum(0, dtype=jnp.int32),
         trace=jnp.where(later, best_loss[:1], state.trace),
         round=state.round + 1,
@@ -385,13 +377,11 @@ def _propose(
     columns = candidates.table.lengths.shape[0] if candidates.lists is None else candidates.lists.shape[2]
     together = max(1, GAINS_AT_ONCE // (length * columns))
 
-    def one(given: tuple[PyTree, ...]) -> _Proposals:
-        return _propose_row(search, *given)
-
+    one = functools.partial(_propose_row, search)
     if members * batch <= together:
-        found = jax.vmap(one)((*flat, *repeated))
+        found = jax.vmap(one)(*flat, *repeated)
     else:
-        found = jax.lax.map(one, (*flat, *repeated), batch_size=together)
+        found = jax.lax.map(lambda given: one(*given), (*flat, *repeated), batch_size=together)
     return jax.tree.map(lambda x: x.reshape((members, batch) + x.shape[1:]), found)
 
 

@@ -1,7 +1,8 @@
 """Every configuration key: its default, its unit, what it means, and what is allowed.
 
 One file a group; each has `KEYS`, and `check(config)` where its keys demand something of each other or of other
-groups. A group whose keys name entries of tables has `TABLES`, see `EntryKeys`.
+groups. A group whose keys name entries of tables has `TABLES`, see `EntryKeys`; `notes(config)` gives what a config
+sets in vain, by default the settings of entries that it does not name.
 """
 
 from __future__ import annotations

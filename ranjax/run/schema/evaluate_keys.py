@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ranjax.attacks.attack_table import ATTACKS, raises_any_loss
-from ranjax.core.checks import at_least, epsilon, some_of
+from ranjax.core.checks import at_least, epsilon, pixel_step, some_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import pixel_units
 from ranjax.core.settings import Group, keys_of, setting
@@ -12,7 +12,7 @@ from ranjax.run.schema.entry_keys import Config, EntryKeys, EntryNames
 
 
 def _radii(value: tuple[str, ...]) -> str:
-    good = all(v == "" or (epsilon(v) == "" and pixel_units(v) > 0) for v in value) and len(set(value)) == len(value)
+    good = all(v == "" or pixel_step(v) == "" for v in value) and len(set(value)) == len(value)
     return "" if good else "different radii above 0 in pixel units, e.g. ('1/255', '2/255', '8/255')"
 
 
@@ -97,8 +97,3 @@ def check(config: Config) -> None:
         if expected := raises_any_loss(attack):
             raise ConfigError("evaluate.image_attack", evaluate.image_attack, expected)
         attack.check(IMAGE_ATTACKS.settings_of(config, attack), prefix="evaluate")
-
-
-def notes(config: Config) -> list[str]:
-    """Return what a config sets in vain."""
-    return [note for table in TABLES for note in table.unused(config)]

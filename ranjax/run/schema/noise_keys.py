@@ -16,11 +16,7 @@ CANDIDATES = ("vocabulary", "masked_lm", "neighbours", "thesaurus")
 
 
 def _l2_radius(value: str) -> str:
-    try:
-        good = value == "" or 0 < pixel_units(value) < float("inf")
-    except ConfigError:
-        good = False
-    return "" if good else "a length above 0, or nothing for an Linf ball"
+    return "a length above 0, or nothing for an Linf ball" if value and checks.length(value) else ""
 
 
 def _lists(value: tuple[str, ...]) -> str:
@@ -150,11 +146,6 @@ def check(config: Config) -> None:
             raise ConfigError(
                 "noise.gradient_dtype", noise.gradient_dtype, f"'float32' with the attack {attack.name!r}"
             )
-
-
-def notes(config: Config) -> list[str]:
-    """Return what a config sets in vain."""
-    return [note for table in TABLES for note in table.unused(config)]
 
 
 def ball(config: Config) -> tuple[str, float]:
