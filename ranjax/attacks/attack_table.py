@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from ranjax.core import lazy
 from ranjax.core.checks import at_least, length
 from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import pixel_units
@@ -17,13 +18,11 @@ from ranjax.core.registry import Table, check_entry
 from ranjax.core.settings import DataclassInstance, setting
 
 if TYPE_CHECKING:
-    from jax import Array
-
     from ranjax.attacks.apgd import APGD
-    from ranjax.attacks.ascent import ImageAttack, Loss
+    from ranjax.attacks.ascent import ImageAttack
     from ranjax.attacks.pgd import PGD
 else:  # a config names attacks before anything imports JAX
-    Array = APGD = ImageAttack = Loss = PGD = object
+    APGD = ImageAttack = PGD = object
 
 FEATURES = ("restarts", "l2", "surrogate")
 
@@ -125,9 +124,8 @@ class Attack:
           ConfigError: several labels an image, where its loss takes one.
         """
         if multi_label and "single_label" in self.needs:
-            raise ConfigError(
-                "attack", self.name, f"one without the loss {self.loss!r}, which takes one label an image"
-            )
+            expected = f"one without the loss {self.loss!r}, which takes one label an image"
+            raise ConfigError("attack", self.name, expected)
         if multi_label:
             return "binary_cross_entropy"
         return self.loss_of_two if self.loss_of_two and classes == 2 else self.loss
@@ -153,22 +151,13 @@ class APGDSettings:
     steps: int = setting(20, "Steps of APGD.", "steps", at_least(1))
 
 
-def _pgd(loss_fn: Loss, images: Array, keys: Array, at: PGD, **given: object) -> ImageAttack:
-    from ranjax.attacks.pgd import pgd
-
-    return pgd(loss_fn, images, keys, at, **given)  # type: ignore[arg-type]
-
-
 def _at_pgd(settings: PGDSettings, epsilon: float | str, *, norm: str = "linf", restarts: int = 1) -> PGD:
     from ranjax.attacks.pgd import PGD
 
     return PGD(epsilon, settings.step, settings.steps, norm=norm, restarts=restarts)
 
 
-def _apgd(loss_fn: Loss, images: Array, keys: Array, at: APGD) -> ImageAttack:
-    from ranjax.attacks.apgd import apgd
-
-    return apgd(loss_fn, images, keys, at)
+_apgd = lazy.function("ranjax.attacks.apgd", "apgd")
 
 
 def _at_apgd(settings: APGDSettings, epsilon: float | str, *, norm: str = "linf", restarts: int = 1) -> APGD:
@@ -184,7 +173,7 @@ ATTACKS: Table[Attack] = Table(
         Attack(
             name="pgd",
             label="PGD",
-            run=_pgd,
+            run=lazy.function("ranjax.attacks.pgd", "pgd"),
             settings=PGDSettings(),
             configure=_at_pgd,
             takes=FEATURES,

@@ -209,14 +209,7 @@ def traced_fields(*names: str) -> Callable[[type[T]], type[T]]:
 
 
 def check_rows(table: Array, tokens: Array, mask: Array, words: Array) -> None:
-    """Raise ValueError, before anything compiles, where the arrays of a text do not fit each other.
-
-    Args:
-      table: f[V, W], token embeddings.
-      tokens: i32[B, L].
-      mask: bool[B, L], True on real tokens.
-      words: i32[B, L], slot of each token, or -1.
-    """
+    """Raise ValueError, before anything compiles, where arrays as of `text.substitute` do not fit each other."""
     if table.ndim != 2:
         raise ValueError(f"the token table must be [V, W], got shape {table.shape}")
     if tokens.ndim != 2 or not tokens.shape == mask.shape == words.shape:

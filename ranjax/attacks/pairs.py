@@ -288,6 +288,6 @@ def craft(
     inputs = jnp.asarray(table), jnp.asarray(images), captions, real, slots, jnp.asarray(keys)
     pairs = Pairs(image_fn, text_fn, *inputs, candidates, similarity, hide_id, surrogate_fn, image_attack)
     result = attack_pairs(pairs, image_settings, text_settings, **options)
-    text = jax.tree.map(lambda x: x.reshape(lead + x.shape[1:]), result.text._replace(trace=None))
-    text = text._replace(trace=result.text.trace.reshape((-1, *lead)))
-    return PairAttack(result.image, text, result.loss.reshape(lead), result.clean_loss.reshape(lead))
+    attack = result.text._asdict().items()
+    text = {name: x.reshape((-1, *lead) if name == "trace" else lead + x.shape[1:]) for name, x in attack}
+    return PairAttack(result.image, TextAttack(**text), result.loss.reshape(lead), result.clean_loss.reshape(lead))

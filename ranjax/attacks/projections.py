@@ -49,11 +49,7 @@ def unit_l2(direction: Pixels) -> Pixels:
 
 def linf(epsilon: Float[Array, "..."]) -> Projection:
     """Project onto max |adv - x| <= epsilon, then the box. epsilon: as `input_checks.broadcast_per_example` gives it."""
-
-    def project(candidate: Pixels, images: Pixels) -> Pixels:
-        return jnp.clip(images + jnp.clip(candidate - images, -epsilon, epsilon), 0, 1)
-
-    return project
+    return lambda candidate, images: jnp.clip(images + jnp.clip(candidate - images, -epsilon, epsilon), 0, 1)
 
 
 def l2(epsilon: Float[Array, "..."]) -> Projection:

@@ -33,11 +33,7 @@ def clean(keys: Keys, images: Pixels) -> Pixels:
 
 def uniform_linf(epsilon: Float[Array, "..."]) -> Start:
     """Start at x + U[-epsilon, epsilon] per pixel: both signs, not U[0, epsilon) as in Co-Attack's code."""
-
-    def start(keys: Keys, images: Pixels) -> Pixels:
-        return images + epsilon * _draw(_symmetric, keys, images)
-
-    return start
+    return lambda keys, images: images + epsilon * _draw(_symmetric, keys, images)
 
 
 def uniform_l2(epsilon: Float[Array, "..."]) -> Start:

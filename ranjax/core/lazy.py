@@ -7,6 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
+def function(module: str, name: str) -> Callable[..., Any]:
+    """Return the function `name` of a module that is imported when the function is called."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(*args, **options)
+
+    return call
+
+
 def exports(
     package: str, homes: Mapping[str, tuple[str, ...]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:

@@ -6,10 +6,12 @@ module imports no JAX; the attacks' functions do when they are called.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ranjax.core import lazy
 from ranjax.core.checks import at_least
 from ranjax.core.errors import ConfigError
 from ranjax.core.registry import Table, check_entry
@@ -72,15 +74,7 @@ class SgaSettings:
     noise: float = setting(0.05, "Deviation of the noise on each rescaled image.", "pixel units", at_least(0))
 
 
-def _attack(name: str) -> Callable[..., Any]:
-    """The function of that name in `attacks.pairs`, imported when it is called."""
-
-    def craft(pairs: Any, image_settings: Any, text_settings: Any, **settings: Any) -> Any:
-        from ranjax.attacks.pairs import RECIPES as functions
-
-        return functions[name](pairs, image_settings, text_settings, **settings)
-
-    return craft
+_attack = functools.partial(lazy.function, "ranjax.attacks.pairs")
 
 
 RECIPES: Table[Recipe] = Table(

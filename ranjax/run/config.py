@@ -59,23 +59,18 @@ def typed(config: ConfigDict) -> RunConfig:
 
 def _add(config: ConfigDict, key: Key) -> None:
     *path, last = key.name.split(".")
-    node = config
     for part in path:
-        if part not in node:
-            node[part] = ConfigDict()
-        node = node[part]
-    if last not in node:
-        node[last] = key.default
+        if part not in config:
+            config[part] = ConfigDict()
+        config = config[part]
+    if last not in config:
+        config[last] = key.default
 
 
 def _set(config: ConfigDict, name: str, value: Value) -> None:
     """Set a key that exists; the entries that it names bring their own keys."""
-    path, _, last = name.rpartition(".")
-    node = config
-    for part in filter(None, path.split(".")):
-        node = node[part]
-    with node.unlocked():
-        node[last] = value
+    with config.unlocked():
+        config.update_from_flattened_dict({name: value})
     if name in _NAMING:
         add_settings(config)
 

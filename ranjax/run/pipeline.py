@@ -11,19 +11,19 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from ranjax.core import files
+from ranjax.core import files, lazy
 from ranjax.core.errors import ConfigError, RunError
 from ranjax.core.lock import locked
 from ranjax.run import config as configs
-from ranjax.run import heartbeat
 from ranjax.run.context import PARTS, Context, Mesh, Stopped
+from ranjax.run.heartbeat import Heartbeat
 from ranjax.run.plan import StageRun, config_of, conflicts, decided_by, fingerprints, plan
 from ranjax.run.schema import RunConfig
 from ranjax.run.stages import memory
@@ -111,7 +111,10 @@ def execute(
     def take_over() -> None:
         held.enter_context(locked(workdir))
         refuse_or_set_aside(whole, workdir, runs, redo, say)
-        _refuse_early(whole, workdir, runs[: last + 1])
+        crafts = [run for run in runs[: last + 1] if run.stage == "craft"]
+        if any(not (workdir / run.id / "manifest.json").exists() for run in crafts):
+            # The files that crafting reads, which would otherwise be refused hours later.
+            lazy.function("ranjax.run.stages.word_candidates", "check_files")(whole.noise)
         for note in configs.notes(whole):
             say(f"note: {note}")
         files.remove_leftovers(workdir)
@@ -119,21 +122,12 @@ def execute(
 
     with ExitStack() as held:
         hosts.first_does(take_over)
-        if not hosts.first():
-            _carry_out(whole, workdir, runs, last + 1, mesh, stop, say, lambda name, number, count: None)
-            return workdir / "report" / "index.html"
-        beat = heartbeat.Heartbeat(workdir)
-        with beat, progress.listening(beat.work):
-            _carry_out(whole, workdir, runs, last + 1, mesh, stop, beat.wrap(say), beat.at)
+        beat = held.enter_context(Heartbeat(workdir)) if hosts.first() else None
+        if beat:
+            held.enter_context(progress.listening(beat.work))
+            say = beat.wrap(say)
+        _carry_out(whole, workdir, runs, last + 1, mesh, stop, say, beat)
     return workdir / "report" / "index.html"
-
-
-def _refuse_early(config: RunConfig, workdir: Path, runs: Sequence[StageRun]) -> None:
-    """Check the files that later stages read, which would otherwise be refused hours later."""
-    if any(run.stage == "craft" and not (workdir / run.id / "manifest.json").exists() for run in runs):
-        from ranjax.run.stages import word_candidates as candidates
-
-        candidates.check_files(config.noise)
 
 
 def _carry_out(
@@ -144,7 +138,7 @@ def _carry_out(
     mesh: Mesh,
     stop: Callable[[], bool],
     say: Callable[[str], None],
-    begins: Callable[[str, int, int], None],
+    beat: Heartbeat | None,
 ) -> None:
     """Carry out those of the first `count` runs that are not done yet, each until its manifest is written."""
     expected = fingerprints(config, runs)
@@ -161,7 +155,8 @@ def _carry_out(
         hosts.first_does(functools.partial(files.write_json, folder / "stage.json", record))
         if stop():
             raise Stopped(f"before {run.id}")
-        begins(run.id, number, len(runs))
+        if beat:
+            beat.at(run.id, number, len(runs))
         say(title)
         context = Context(config_of(config, run), workdir, run, runs, expected[run.id], mesh, stop, say, shared=shared)
         shared["running"] = run.id

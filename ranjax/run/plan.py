@@ -6,13 +6,12 @@ Nothing runs here; `ranjax.run.pipeline` carries a plan out.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ranjax.core import files
+from ranjax.core import files, lazy
 from ranjax.data.recipe_table import RECIPES
 from ranjax.run import config as configs
 from ranjax.run.schema import TABLES, RunConfig
@@ -20,9 +19,6 @@ from ranjax.run.schema.entry_keys import Config
 
 SCHEMA = 1
 """Raise it when a change of the code makes finished stages of older runs incomparable."""
-
-Stage = Callable[..., Mapping[str, object]]
-"""Takes a `context.Context`, and returns what goes into the manifest."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class StageRun:
       ratio: the share of noisy pairs of the condition.
       needs: ids of the stage runs that it reads.
       keys: config keys or groups that decide its outcome.
-      run: carries it out.
+      run: takes a `context.Context`, carries it out, and returns what goes into the manifest.
       recipe: the recipe of the condition's noisy pairs; empty: `noise.recipe`.
     """
 
@@ -44,7 +40,7 @@ class StageRun:
     ratio: float
     needs: tuple[str, ...]
     keys: tuple[str, ...]
-    run: Stage
+    run: Callable[..., Mapping[str, object]]
     recipe: str = ""
 
     @property
@@ -59,14 +55,8 @@ def condition_name(recipe: str, ratio: float) -> str:
     return "clean" if ratio == 0 else f"{recipe}_{100 * ratio:g}"
 
 
-def _stage(name: str) -> Stage:
-    """Return the `run` of a stage; its module is imported when it is called, so that a start is quick."""
-
-    def run(context: object) -> Mapping[str, object]:
-        outcome: Mapping[str, object] = importlib.import_module(f"ranjax.run.stages.{name}").run(context)
-        return outcome
-
-    return run
+def _stage(name: str) -> Callable[..., Mapping[str, object]]:
+    return lazy.function(f"ranjax.run.stages.{name}", "run")
 
 
 def recipes(config: Config) -> tuple[str, ...]:
@@ -97,21 +87,15 @@ def plan(config: Config) -> tuple[StageRun, ...]:
     for condition, ratio, recipe in conditions[1:]:
         needs = ("prepare", crafted[recipe])
         runs.append(StageRun("pretrain", condition, ratio, needs, model, _stage("pretrain"), recipe))
-    # Every encoder is adapted and evaluated; the report reads all.
+    # Every encoder is adapted and evaluated, noisy ones beside the clean one; the report reads all.
     for condition, ratio, recipe in conditions:
-        runs += _downstream(condition, ratio, recipe)
+        needs = ("prepare", f"pretrain/{condition}")
+        adapt = StageRun("adapt", condition, ratio, needs, ("seed", "adapt"), _stage("adapt"), recipe)
+        needs = (*needs, adapt.id, *(("evaluate/clean",) if ratio else ()))
+        runs += [adapt, StageRun("evaluate", condition, ratio, needs, ("seed", "evaluate"), _stage("evaluate"), recipe)]
     needs = tuple(run.id for run in runs if run.stage in ("prepare", "evaluate", "craft"))
     runs.append(StageRun("report", "", 0.0, needs, ("report",), _stage("report")))
     return tuple(runs)
-
-
-def _downstream(condition: str, ratio: float, recipe: str) -> list[StageRun]:
-    """Return the adaptation of one encoder and its evaluation, which compares noisy conditions with the clean one."""
-    adapt = StageRun(
-        "adapt", condition, ratio, ("prepare", f"pretrain/{condition}"), ("seed", "adapt"), _stage("adapt"), recipe
-    )
-    needs = ("prepare", f"pretrain/{condition}", adapt.id, *(("evaluate/clean",) if ratio else ()))
-    return [adapt, StageRun("evaluate", condition, ratio, needs, ("seed", "evaluate"), _stage("evaluate"), recipe)]
 
 
 _PLACES = (
@@ -129,24 +113,20 @@ _PLACES = (
 
 def decided_by(config: Config, run: StageRun) -> dict[str, object]:
     """Return the part of a config that decides the outcome of a stage run, flat, with its own ratio and recipe."""
-    flat = {
-        name: value
-        for name, value in configs.flatten(config).items()
-        if any(name == key or name.startswith(f"{key}.") for key in run.keys)
-        and name not in (*_PLACES, "noise.ratios", "noise.controls", "noise.control_ratios")
-        and not _of_another_source(config, name)
-    }
+    left_out = (*_PLACES, "noise.ratios", "noise.controls", "noise.control_ratios")
+    flat = {}
+    for name, value in configs.flatten(config).items():
+        decides = any(name == key or name.startswith(f"{key}.") for key in run.keys) and name not in left_out
+        parts = name.split(".")
+        of_another_source = parts[0] == "data" and len(parts) == 3 and parts[1] != config.data.source
+        if decides and not of_another_source:
+            flat[name] = value
     if "noise.recipe" in flat and run.recipe:
         flat["noise.recipe"] = run.recipe
     for table in TABLES:
         if table.prefix in run.keys:
             flat.update((f"source of {table.prefix}.{name}", sha) for name, sha in table.from_outside(config).items())
     return {**json.loads(json.dumps(flat)), "ratio": run.ratio}
-
-
-def _of_another_source(config: Config, name: str) -> bool:
-    parts = name.split(".")
-    return parts[0] == "data" and len(parts) == 3 and parts[1] != config.data.source
 
 
 def fingerprints(config: Config, runs: tuple[StageRun, ...]) -> dict[str, str]:

@@ -212,14 +212,9 @@ def may_replace(
     present: Int[Array, "..."],
     length: Int[Array, "..."],
 ) -> Bool[Array, "..."]:
-    """Return which entries of the table may stand in a slot of one row.
+    """Return which entries of the table (-1 for none) may stand in a slot of one row: a longer word needs room there.
 
-    Args:
-      table: the table.
-      row: the row.
-      entry: table indices, -1 for none.
-      present: table index of the slot's own word, in a shape that broadcasts against `entry`, as is `length`.
-      length: number of tokens of the word in the slot; a longer one needs room in the row.
+    `present`, the table index of the slot's own word, and `length`, its number of tokens, broadcast against `entry`.
     """
     known = jnp.maximum(entry, 0)
     room = row.tokens.shape[0] - real_length(row.mask)

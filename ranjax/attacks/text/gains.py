@@ -57,13 +57,10 @@ def word_gains(
     """Return the gain of every allowed replacement in one row: f[L, N], or f[L, K] with `lists` i32[L, K].
 
     Args:
-      table: f[V, W], token embeddings.
+      table, tokens, slots: the token embeddings, and the row in them.
       features: of `candidate_features`.
-      candidates: the table of words.
-      tokens: i32[L].
-      gradient: f[L, W], of the loss by the row's embeddings.
-      slots: the row's slots.
-      lists: i32[L, K], table indices per slot (negative entries give meaningless gains), or None for all.
+      gradient: of the loss by the row's embeddings.
+      lists: table indices per slot (negative entries give meaningless gains), or None for all.
     """
     width = candidates.pieces.shape[1]
     positions, inside = pieces_at(tokens, slots, width)

@@ -56,11 +56,7 @@ def real_length(mask: Bool[Array, "length"]) -> Int[Array, ""]:
 def pieces_at(
     tokens: Int[Array, "length"], slots: Slots, width: int
 ) -> tuple[Int[Array, "length width"], Bool[Array, "length width"]]:
-    """Return the positions of the first `width` tokens of every slot of one row, clipped into the row.
-
-    Returns:
-      The positions, and whether each belongs to the word: False beyond the word's own tokens.
-    """
+    """Return the positions of the first `width` tokens of every slot, clipped into the row, and which are the word's."""
     offset = jnp.arange(width, dtype=jnp.int32)
     positions = jnp.minimum(slots.start[:, None] + offset[None, :], tokens.shape[0] - 1)
     return positions, offset[None, :] < slots.length[:, None]
@@ -79,11 +75,8 @@ def replace_word(
     The caller has checked that the row has room: ``real_length + length - slots.length[slot] <= L``.
 
     Args:
-      row: the row to change.
-      slot: index of the word to replace.
-      slots: the row's slots.
-      pieces: tokens of the new word; only the first `length` count.
-      length: number of tokens of the new word.
+      row, slot, slots: the row to change, and the word of it to replace.
+      pieces, length: tokens of the new word, of which the first `length` count.
       pad_id: token written where a shorter word leaves room at the end.
     """
     size = row.tokens.shape[0]

@@ -77,12 +77,9 @@ def check(config: Config) -> None:
     """Raise a ConfigError where keys do not fit each other."""
     evaluate = config.evaluate
     if evaluate.question_seeds and config.data.source not in ("radiographs", "prepared"):
-        raise ConfigError(
-            "evaluate.question_seeds",
-            evaluate.question_seeds,
-            f"0 where data.source = {config.data.source!r}: questions come with a prepared set of questions, or are "
-            "made from the generator's exact findings",
-        )
+        origin = "questions come with a prepared set of questions, or are made from the generator's exact findings"
+        expected = f"0 where data.source = {config.data.source!r}: {origin}"
+        raise ConfigError("evaluate.question_seeds", evaluate.question_seeds, expected)
     radii = [pixel_units(v) for v in evaluate.radii if v]
     if radii and pixel_units(evaluate.epsilon) == 0:
         raise ConfigError("evaluate.epsilon", evaluate.epsilon, "above 0 where evaluate.radii are given")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ranjax.core.checks import Key, at_least, one_of
+from ranjax.core.checks import at_least, one_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.settings import Group, keys_of, read, setting, value_at
 from ranjax.models.towers.contract import OPTIONS, Tower
@@ -94,19 +94,13 @@ def check(config: Config) -> None:
     """
     model = config.model
     if model.weights and model.text_weights:
-        raise ConfigError(
-            "model.text_weights", model.text_weights, "empty where model.weights names a whole checkpoint"
-        )
+        expected = "empty where model.weights names a whole checkpoint"
+        raise ConfigError("model.text_weights", model.text_weights, expected)
     if model.image_weights and not model.text_weights:
         raise ConfigError("model.image_weights", model.image_weights, "empty without model.text_weights beside it")
     image: dict[str, Any] = {"image_size": config.data.image_size, "channels": 1}
-    text: dict[str, Any] = {
-        "vocab_size": _VOCABULARY,
-        "max_length": config.text.max_length,
-        "eos_id": 0,
-        "bos_id": 0,
-        "pad_id": 0,
-    }
+    text: dict[str, Any] = {"vocab_size": _VOCABULARY, "max_length": config.text.max_length}
+    text |= dict.fromkeys(("eos_id", "bos_id", "pad_id"), 0)
     for keys, fields in ((IMAGE, image), (TEXT, text)):
         if _given(config, keys):
             continue
@@ -125,26 +119,21 @@ def _given(config: Config, keys: EntryKeys[Tower]) -> str:
 
 def notes(config: Config) -> list[str]:
     """Return what a config says of the encoder in vain, by key: given weights decide it, or another tower is chosen."""
-    found: list[str] = []
+    model, found, reasons = config.model, list[str](), dict[str, str]()
     for keys in (TEXT, IMAGE):
-        given = _given(config, keys)
-        pooled = ("bert",) if config.model.text_weights and keys is TEXT else ()
-        if not given:
+        if given := _given(config, keys):
+            names = [key.name for key in keys.built_in_keys()]
+            reasons |= dict.fromkeys(names, f"{given} = {value_at(config, given)!r} decides it")
+        else:
             found += keys.unused(config)
-            continue
-        reason = f"{given} = {config.model[given.removeprefix('model.')]!r} decides it"
-        for key in keys.built_in_keys():
-            if not (pooled and key.name == "model.bert.pooling"):
-                found += _in_vain(config, key, reason)
-    for key in KEYS:
-        if key.name == "model.embed_dim" and config.model.weights:
-            found += _in_vain(config, key, f"model.weights = {config.model.weights!r} decides it")
-        if key.name == "model.projection" and not config.model.text_weights:
-            found += _in_vain(config, key, "no model.text_weights")
+    if model.text_weights:
+        del reasons["model.bert.pooling"]
+    else:
+        reasons["model.projection"] = "no model.text_weights"
+    if model.weights:
+        reasons["model.embed_dim"] = f"model.weights = {model.weights!r} decides it"
+    for key in (*TEXT.built_in_keys(), *IMAGE.built_in_keys(), *KEYS):
+        value = value_at(config, key.name)
+        if key.name in reasons and value != key.default:
+            found.append(f"{key.name} = {value!r} is not used: {reasons[key.name]}")
     return found
-
-
-def _in_vain(config: Config, key: Key, reason: str) -> Iterator[str]:
-    value = value_at(config, key.name)
-    if value != key.default:
-        yield f"{key.name} = {value!r} is not used: {reason}"

@@ -143,9 +143,8 @@ def check(config: Config) -> None:
         settings = IMAGE_ATTACKS.settings_of(config, attack)
         attack.check(settings, norm=ball(config)[0], restarts=noise.restarts, prefix="noise")
         if noise.gradient_dtype != "float32" and "surrogate" not in attack.takes:
-            raise ConfigError(
-                "noise.gradient_dtype", noise.gradient_dtype, f"'float32' with the attack {attack.name!r}"
-            )
+            expected = f"'float32' with the attack {attack.name!r}"
+            raise ConfigError("noise.gradient_dtype", noise.gradient_dtype, expected)
 
 
 def ball(config: Config) -> tuple[str, float]:

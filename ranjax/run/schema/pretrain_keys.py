@@ -65,9 +65,6 @@ def check(config: Config) -> None:
     """
     if config.pretrain.choose == "best" and not config.pretrain.keep_best:
         raise ConfigError("pretrain.keep_best", 0, "at least 1 where pretrain.choose = 'best'")
-    if config.data.source == "radiographs" and config.pretrain.batch_size > config.data.radiographs.train:
-        raise ConfigError(
-            "pretrain.batch_size",
-            config.pretrain.batch_size,
-            f"at most data.radiographs.train = {config.data.radiographs.train}",
-        )
+    batch, count = config.pretrain.batch_size, config.data.radiographs.train
+    if config.data.source == "radiographs" and batch > count:
+        raise ConfigError("pretrain.batch_size", batch, f"at most data.radiographs.train = {count}")
