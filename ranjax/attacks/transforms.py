@@ -52,9 +52,7 @@ def diverse(loss_fn: Loss, probability: float | int = 0.5, smallest: float | int
     if not 0 < smallest <= 1:
         raise ConfigError("smallest", smallest, "above 0, at most 1")
 
-    def shrink(
-        image: Float[Array, "height width channels"], key: Key[Array, ""]
-    ) -> Float[Array, "height width channels"]:
+    def shrink(image: Float[Array, "height width channels"], key: Key[Array, ""]) -> Array:
         coin, side, place = (jax.random.fold_in(key, i) for i in range(3))
         size = jnp.asarray(image.shape[:2], image.dtype)
         scale = jax.random.uniform(side, (), image.dtype, minval=smallest, maxval=1)

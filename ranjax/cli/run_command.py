@@ -111,7 +111,11 @@ def _run(config: ConfigDict, workdir: Path, redo: bool, until: str, stop: Callab
         say(f"stopped in {stopped}. Everything is saved; the same command goes on from here.")
         return outcome.STOPPED
     if hosts.first() and until in ("", "report"):
-        from ranjax.report import terminal_table
-
-        say(f"\n{terminal_table(files.read_json(workdir / 'results.json')['rows'])}\nreport: {page}")
+        _show_results(workdir, page)
     return outcome.DONE
+
+
+def _show_results(workdir: Path, page: Path) -> None:
+    from ranjax.report import terminal_table
+
+    print(f"\n{terminal_table(files.read_json(workdir / 'results.json')['rows'])}\nreport: {page}", flush=True)

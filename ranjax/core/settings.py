@@ -68,10 +68,10 @@ class Group(Mapping[str, Any]):
         return iter([*(field.name for field in dataclasses.fields(self) if field.name != "entries"), *self.entries])
 
     def __len__(self) -> int:
-        return len(list(self))
+        return sum(1 for _ in self)
 
     def __getitem__(self, name: str) -> Any:
-        if name not in list(self):
+        if name not in {*self}:
             raise KeyError(name)
         return self.entries[name] if name in self.entries else getattr(self, name)
 

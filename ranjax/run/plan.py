@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from ranjax.core import files, lazy
 from ranjax.data.recipe_table import RECIPES
@@ -143,8 +144,7 @@ def fingerprints(config: Config, runs: tuple[StageRun, ...]) -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True)
-class Conflict:
+class Conflict(NamedTuple):
     """A folder of the workdir that was made with another config."""
 
     run_id: str

@@ -4,30 +4,19 @@
 which words may stand for which.
 """
 
-from ranjax.attacks.text import candidate_sources, candidates, constraints, importance, restore
-from ranjax.attacks.text.importance import ranked
-from ranjax.attacks.text.substitution import (
-    Substitution,
-    TextAttack,
-    TextLoss,
-    TextTest,
-    needed_length,
-    similar_to,
-    substitute,
-)
+from ranjax.core import lazy
 
-__all__ = [
-    "Substitution",
-    "TextAttack",
-    "TextLoss",
-    "TextTest",
-    "candidate_sources",
-    "candidates",
-    "constraints",
-    "importance",
-    "needed_length",
-    "ranked",
-    "restore",
-    "similar_to",
-    "substitute",
-]
+__getattr__, __dir__, __all__ = lazy.exports(
+    __name__,
+    {
+        "candidate_sources": (),
+        "candidates": (),
+        "constraints": (),
+        "importance": ("importance", "ranked"),
+        "restore": (),
+        "substitution": (
+            *("Substitution", "TextAttack", "TextLoss", "TextTest"),
+            *("needed_length", "similar_to", "substitute"),
+        ),
+    },
+)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ranjax.attacks.attack_table import ATTACKS, PGDSettings, raises_any_loss
+from ranjax.attacks.text.constraints import KINDS
 from ranjax.core import checks
 from ranjax.core.checks import at_least, between, one_of, some_of
 from ranjax.core.errors import ConfigError
@@ -11,7 +12,6 @@ from ranjax.core.settings import Group, keys_of, setting
 from ranjax.data.recipe_table import RECIPES
 from ranjax.run.schema.entry_keys import Config, EntryKeys, EntryNames
 
-KINDS = ("negation", "laterality", "stop_words", "numbers", "units")
 CANDIDATES = ("vocabulary", "masked_lm", "neighbours", "thesaurus")
 
 
