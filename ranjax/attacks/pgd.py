@@ -27,8 +27,6 @@ from ranjax.attacks.ascent import KEEP, ImageAttack, Loss, ascend
 from ranjax.attacks.input_checks import Images, Length
 from ranjax.core.errors import ConfigError
 
-__all__ = ["PGD", "bim", "embedding_attack", "fgsm", "mi_fgsm", "pgd"]
-
 
 @input_checks.traced_fields("epsilon", "step_size", "momentum")
 @dataclass(frozen=True)
@@ -112,9 +110,8 @@ def pgd(
         ball without one radius an image, or beyond any image.
     """
     images = input_checks.validate_images(images)
-    input_checks.validate_settings(
-        settings, ("epsilon", "step_size", "keep"), "a pgd.PGD (with an apgd.APGD: attack=apgd.apgd)"
-    )
+    expected = "a pgd.PGD (with an apgd.APGD: attack=apgd.apgd)"
+    input_checks.validate_settings(settings, ("epsilon", "step_size", "keep"), expected)
     epsilon = input_checks.broadcast_radius(settings.epsilon, settings.norm, images)
     size = input_checks.broadcast_per_example(settings.step_size, images, "step_size")
     linf = settings.norm == "linf"
@@ -183,9 +180,8 @@ def embedding_attack(
     """
     input_checks.validate_choice(loss, "loss", losses.NEEDS_RANDOM_START)
     if settings.start == "none":
-        raise ConfigError(
-            "start", "none", f"'uniform' for the loss {loss!r}", "At the clean image its gradient is rounding noise."
-        )
+        hint = "At the clean image its gradient is rounding noise."
+        raise ConfigError("start", "none", f"'uniform' for the loss {loss!r}", hint)
     images = input_checks.validate_images(images)
     clean = jax.lax.stop_gradient(features_fn(images))
     return pgd(lambda x: getattr(losses, loss)(features_fn(x), clean), images, keys, settings, mask=mask)

@@ -113,9 +113,8 @@ def protection(
     lists = dict(lists or {})
     for kind in (*kinds, *lists):
         if kind not in KINDS:
-            raise DataError(
-                f"unknown kind of protected words {kind!r}; there are {list(KINDS)}. {nearest(kind, KINDS)}"
-            )
+            there_are = f"there are {list(KINDS)}. {nearest(kind, KINDS)}"
+            raise DataError(f"unknown kind of protected words {kind!r}; {there_are}")
     kinds = tuple(kind for kind in kinds if lists.get(kind) != OFF)
     words = {kind: frozenset(read_list(lists.get(kind, kind))) for kind in kinds}
     stop_words = words.pop("stop_words", frozenset())

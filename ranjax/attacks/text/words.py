@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-Words = Int[Array, "length"]
 TokenTable = Float[Array, "vocabulary width"]
 TokenRows = Int[Array, "batch length"]
 MaskRows = Bool[Array, "batch length"]
@@ -41,7 +40,7 @@ class Row(NamedTuple):
     words: jax.Array
 
 
-def find_slots(words: Words) -> Slots:
+def find_slots(words: Int[Array, "length"]) -> Slots:
     """Return start and length of every word of one row."""
     slot = jnp.arange(words.shape[0], dtype=jnp.int32)
     here = words[None, :] == slot[:, None]

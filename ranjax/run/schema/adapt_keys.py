@@ -105,20 +105,19 @@ RENAMED = {
     "adapt.weight_decay": "adapt.METHOD.weight_decay, e.g. adapt.lp.weight_decay",
     **{f"adapt.{name}": f"adapt.nmtune.{name} or adapt.ran.{name}" for name in ("mse", "cov", "svd", "top_k")},
     **{f"adapt.{term}": f"adapt.ran.{term}" for term in TERMS if "defence" in term},
-    "adapt.ran_svd_every": "adapt.ran.svd_every",
-    "adapt.ran_epochs_share": "adapt.ran.epochs_share",
+    **{f"adapt.ran_{name}": f"adapt.ran.{name}" for name in ("svd_every", "epochs_share")},
     "adapt.ran_scope": "the method 'ran_lora' in adapt.methods",
     "adapt.lora_terms": "the weights " + ", ".join(f"adapt.ran_lora.{term}" for term in TERMS),
-    "adapt.lora_learning_rate": "adapt.lora.learning_rate, adapt.at_lora.learning_rate or adapt.ran_lora.learning_rate",
-    "adapt.lora_rank": "adapt.lora.rank, adapt.at_lora.rank or adapt.ran_lora.rank",
-    "adapt.lora_targets": "adapt.lora.targets, adapt.at_lora.targets or adapt.ran_lora.targets",
+    **{
+        f"adapt.lora_{name}": f"adapt.lora.{name}, adapt.at_lora.{name} or adapt.ran_lora.{name}"
+        for name in ("learning_rate", "rank", "targets")
+    },
     "adapt.tuned_seeds": "adapt.tower.seeds",
-    "adapt.tune_epochs": "adapt.tower.epochs",
-    "adapt.tune_batch_size": "adapt.tower.batch_size",
-    "adapt.tune_step": "adapt.tower.step",
-    "adapt.tune_attack_steps": "adapt.tower.attack_steps",
-    "adapt.tune_learning_rate": " or ".join(f"adapt.{name}.learning_rate" for name in _TUNED),
-    "adapt.tune_trainable": " or ".join(f"adapt.{name}.trainable" for name in _TUNED),
+    **{f"adapt.tune_{name}": f"adapt.tower.{name}" for name in ("epochs", "batch_size", "step", "attack_steps")},
+    **{
+        f"adapt.tune_{setting}": " or ".join(f"adapt.{name}.{setting}" for name in _TUNED)
+        for setting in ("learning_rate", "trainable")
+    },
 }
 
 

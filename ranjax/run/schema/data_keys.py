@@ -16,35 +16,27 @@ _OF_THE_RUN = tuple(
 TABLES = (EntryKeys(SETS, ("data.set.name",), "data"),)
 KEYS = tuple(key for key in keys_of("data", DataSettings()) if key.name not in _OF_THE_RUN)
 
-_COLUMN = "data.set.options with '{}=COLUMN'"
+_OPTION = "data.set.options with '{}'"
 RENAMED = {
-    "data.classes": "data.set.classes",
-    "data.prompts": "data.set.prompts",
-    "data.label_words": "data.set.label_words",
-    "data.patient_key": "data.set.patient_key",
+    **{f"data.{name}": f"data.set.{name}" for name in ("classes", "prompts", "label_words", "patient_key")},
+    **{f"data.folder.{name}": f"data.set.{name}" for name in ("label_map", "unknown_labels", "resize")},
+    **{
+        f"data.folder.{name}_column": _OPTION.format(f"{name.replace('file', 'image')}=COLUMN")
+        for name in ("file", "report", "label", "patient", "split")
+    },
+    **{f"data.tfds.{name}_key": _OPTION.format(f"{name}=FEATURE") for name in ("image", "report", "label")},
     "data.folder.csv": "data.set.name = 'table' with data.set.data_dir, its folder, and 'table=FILE' in data.set.options",
-    "data.folder.images": "data.set.options with 'images=FOLDER'",
-    "data.folder.file_column": _COLUMN.format("image"),
-    "data.folder.report_column": _COLUMN.format("report"),
-    "data.folder.report_template": "data.set.options with 'template=TEXT'",
-    "data.folder.words": "data.set.options with 'template={sex:M=male;F=female}'",
-    "data.folder.label_column": _COLUMN.format("label"),
-    "data.folder.label_separator": "data.set.options with 'separator=TEXT'",
-    "data.folder.label_map": "data.set.label_map",
-    "data.folder.unknown_labels": "data.set.unknown_labels",
-    "data.folder.patient_column": _COLUMN.format("patient"),
-    "data.folder.split_column": _COLUMN.format("split"),
-    "data.folder.shares": "data.set.options with 'shares=0.6,0.1,0.1,0.2'",
-    "data.folder.ood_csv": "data.set.options with 'ood_table=FILE'",
-    "data.folder.ood_images": "data.set.options with 'ood_images=FOLDER'",
-    "data.folder.ood_report_template": "data.set.options with 'ood_template=TEXT'",
-    "data.folder.resize": "data.set.resize",
+    "data.folder.images": _OPTION.format("images=FOLDER"),
+    "data.folder.report_template": _OPTION.format("template=TEXT"),
+    "data.folder.words": _OPTION.format("template={sex:M=male;F=female}"),
+    "data.folder.label_separator": _OPTION.format("separator=TEXT"),
+    "data.folder.shares": _OPTION.format("shares=0.6,0.1,0.1,0.2"),
+    "data.folder.ood_csv": _OPTION.format("ood_table=FILE"),
+    "data.folder.ood_images": _OPTION.format("ood_images=FOLDER"),
+    "data.folder.ood_report_template": _OPTION.format("ood_template=TEXT"),
     "data.tfds.name": "data.set.name = 'tfds' with 'name=NAME' in data.set.options",
     "data.tfds.data_dir": "data.set.data_dir",
-    "data.tfds.image_key": "data.set.options with 'image=FEATURE'",
-    "data.tfds.report_key": "data.set.options with 'report=FEATURE'",
-    "data.tfds.label_key": "data.set.options with 'label=FEATURE'",
-    "data.tfds.splits": "data.set.options with 'splits=train=EXPRESSION;test=EXPRESSION'",
+    "data.tfds.splits": _OPTION.format("splits=train=EXPRESSION;test=EXPRESSION"),
 }
 
 
