@@ -114,10 +114,8 @@ def validate_images(images: Images, rank: int | None = None) -> Pixels:
             rows = np.flatnonzero(np.isnan(values.reshape(shape[0], -1)).any(1))
             raise DataError(f"images hold NaN, in rows {rows[:8].tolist()}{' and more' if len(rows) > 8 else ''}.")
         if low < 0 or high > 1:
-            raise DataError(
-                f"images lie in [{low:.4g}, {high:.4g}], expected [0, 1]. Normalisation (mean, std) belongs to the "
-                "model, so that epsilon keeps its unit."
-            )
+            hint = "Normalisation (mean, std) belongs to the model, so that epsilon keeps its unit."
+            raise DataError(f"images lie in [{low:.4g}, {high:.4g}], expected [0, 1]. {hint}")
     return jnp.asarray(images)
 
 
@@ -130,10 +128,8 @@ def validate_keys(keys: ArrayLike, batch: int) -> Keys:
     dtype, shape = getattr(keys, "dtype", None), getattr(keys, "shape", None)
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key) or shape != (batch,):
         found = type(keys).__name__ if dtype is None else f"{dtype} of shape {shape}"
-        raise DataError(
-            f"keys are {found}, expected typed keys of shape ({batch},), one per example, from "
-            f"ranjax.core.keys.example_keys or jax.random.split(key, {batch})."
-        )
+        origin = f"ranjax.core.keys.example_keys or jax.random.split(key, {batch})"
+        raise DataError(f"keys are {found}, expected typed keys of shape ({batch},), one per example, from {origin}.")
     return jnp.asarray(keys)
 
 
@@ -221,20 +217,16 @@ def check_rows(table: Array, tokens: Array, mask: Array, words: Array) -> None:
     check_vocabulary(table, tokens, "tokens")
     low, high = _extent(words)
     if low < -1 or high >= words.shape[1]:
-        raise ValueError(
-            f"words must be slots from 0 to {words.shape[1] - 1} in rows of {words.shape[1]} tokens, or -1 on "
-            f"special tokens and padding, got {low} to {high}"
-        )
+        slots = f"slots from 0 to {words.shape[1] - 1} in rows of {words.shape[1]} tokens"
+        raise ValueError(f"words must be {slots}, or -1 on special tokens and padding, got {low} to {high}")
 
 
 def check_vocabulary(table: Array, tokens: Array, name: str) -> None:
     """Raise ValueError for tokens that have no row in the token table; traced ones are taken on trust."""
     low, high = _extent(tokens)
     if low < 0 or high >= table.shape[0]:
-        raise ValueError(
-            f"{name} must be 0 to {table.shape[0] - 1}, the rows of the token table, got {low} to {high}; is this the "
-            "tokenizer of another model?"
-        )
+        expected = f"0 to {table.shape[0] - 1}, the rows of the token table"
+        raise ValueError(f"{name} must be {expected}, got {low} to {high}; is this the tokenizer of another model?")
 
 
 def _extent(array: Array) -> tuple[int, int]:

@@ -10,6 +10,7 @@ program, run only config files that you trust.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import inspect
 import os
@@ -232,25 +233,23 @@ def load(path_and_argument: str) -> ConfigDict:
       ConfigError: there is no such file, it has no `get_config`, or it takes no argument.
     """
     name, _, argument = path_and_argument.partition(":")
-    path = Path(name)
+    path, refused = Path(name), functools.partial(ConfigError, "--config", path_and_argument)
     if not path.is_file():
         siblings = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise ConfigError("--config", path_and_argument, "a config file that exists", nearest(name, siblings))
+        raise refused("a config file that exists", nearest(name, siblings))
     spec = importlib.util.spec_from_file_location(f"ranjax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise ConfigError("--config", path_and_argument, "a Python file that ends in .py")
+        raise refused("a Python file that ends in .py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     get_config = getattr(module, "get_config", None)
     if get_config is None:
-        raise ConfigError("--config", path_and_argument, "a file that defines get_config()")
+        raise refused("a file that defines get_config()")
     if argument and not inspect.signature(get_config).parameters:
-        raise ConfigError(
-            "--config", path_and_argument, f"{name} without an argument after a colon: it takes no argument"
-        )
+        raise refused(f"{name} without an argument after a colon: it takes no argument")
     config = get_config(argument) if argument else get_config()
     if not isinstance(config, ConfigDict):
-        raise ConfigError("--config", path_and_argument, "a file whose get_config() returns a ConfigDict")
+        raise refused("a file whose get_config() returns a ConfigDict")
     add_settings(config)
     return config
 

@@ -58,14 +58,11 @@ def refuse_or_set_aside(
     if not differing:
         return
     if not redo:
-        first = differing[0]
-        raise ConfigError(
-            "--workdir",
-            str(workdir),
-            f"a folder of the same config; stage {first.run_id} there was made with another "
-            f"({'; '.join(first.changed)}), which concerns {', '.join(c.run_id for c in differing)}",
-            "Take another --workdir, or add --redo to set those stages aside and run them again.",
-        )
+        first, concerned = differing[0], ", ".join(conflict.run_id for conflict in differing)
+        made = f"stage {first.run_id} there was made with another ({'; '.join(first.changed)})"
+        expected = f"a folder of the same config; {made}, which concerns {concerned}"
+        hint = "Take another --workdir, or add --redo to set those stages aside and run them again."
+        raise ConfigError("--workdir", str(workdir), expected, hint)
     place = workdir / "superseded"
     number = 1 + max((int(p.name) for p in place.glob("[0-9]*")), default=0)
     for conflict in differing:
