@@ -11,9 +11,8 @@ all epsilons. `ranjax.attacks.masking` says whether such a figure is to be belie
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -88,27 +87,18 @@ class WhiteBox:
             raise ConfigError("draws", draws, "0 or more")
         self.settings, self.batch_size, self.multi_label = settings, batch_size, loss == "binary_cross_entropy"
 
-        def loss_of(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return losses.of_classifier(lambda x: x, labels, loss)(logits)
-
         def run(shared: PyTree, rows: PyTree) -> tuple[jax.Array, ...]:
             (params, settings), (images, labels, keys, side_inputs) = shared, rows
             params = params if side_inputs is None else (params, side_inputs)
-            loss_fn: Any
-            if draws:
-                own = jax.vmap(lambda key: jax.random.fold_in(key, _JUDGE))(keys)
+            judged = (jax.vmap(lambda key: jax.random.fold_in(key, _JUDGE))(keys),) if draws else ()
 
-                def deployed(x: jax.Array) -> jax.Array:
-                    return logits_fn(params, x, own)
+            def deployed(x: jax.Array) -> jax.Array:
+                return logits_fn(params, x, *judged)
 
-                keyed = KeyedLoss(lambda x, k: loss_of(logits_fn(params, x, k), labels))
-                loss_fn = transforms.expectation(keyed, draws)
-            else:
-                deployed = functools.partial(logits_fn, params)
+            def loss_of(x: jax.Array, *drawn: jax.Array) -> tuple[jax.Array, jax.Array]:
+                return losses.of_classifier(lambda x: logits_fn(params, x, *drawn), labels, loss)(x)
 
-                def loss_fn(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-                    return loss_of(deployed(x), labels)
-
+            loss_fn = transforms.expectation(KeyedLoss(loss_of), draws) if draws else loss_of
             result = attack(loss_fn, images, keys, settings)
             clean, attacked = deployed(images), deployed(result.images)
             before = ~losses.is_wrong(clean, labels)

@@ -20,7 +20,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -214,10 +213,16 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             # A damaged list must not keep an undamaged checkpoint from being restored: read only where figures count.
             figures = [(step, self.figure(step)) for step in self.steps()] if self.keep_best else []
             self._figures |= {step: figure for step, figure in figures if figure is not None}
-            policy = _NewestAndBest(self.keep, self.keep_best, self._figures)
-            options = ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True)
+            options = ocp.CheckpointManagerOptions(preservation_policy=self, cleanup_tmp_directories=True)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         return self._manager
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> list[bool]:
+        """Tell orbax which checkpoints stay: the newest `keep`, and the `keep_best` with the lowest figure."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        named = sorted((step for step in steps if step in self._figures), key=lambda step: (self._figures[step], step))
+        kept = {*steps[-self.keep :], *named[: self.keep_best]}
+        return [step in kept for step in steps]
 
     def _finish(self, manager: Any, content: dict[str, Any]) -> None:
         """Write the content list once orbax is done, in the background; drop the lists of deleted checkpoints."""
@@ -282,21 +287,6 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         for other in self._present():
             if other >= step:
                 self._set_aside(other)
-
-
-@dataclass(frozen=True)
-class _NewestAndBest:
-    """orbax's preservation policy: the newest `keep` checkpoints and the `keep_best` with the lowest figure."""
-
-    keep: int
-    keep_best: int
-    figures: Mapping[int, float]
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> list[bool]:
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        named = sorted((step for step in steps if step in self.figures), key=lambda step: (self.figures[step], step))
-        kept = {*steps[-self.keep :], *named[: self.keep_best]}
-        return [step in kept for step in steps]
 
 
 @contextmanager

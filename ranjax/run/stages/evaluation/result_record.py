@@ -194,13 +194,10 @@ def paired(
     """
     if a.shape[1] != b.shape[1]:
         return None
-    if len(a) != len(b):
-        if len(a) == 1 or len(b) == 1:
-            count = max(len(a), len(b))
-            a, b = (np.broadcast_to(x, (count, x.shape[1])) if len(x) == 1 else x for x in (a, b))
-        else:
-            count = min(len(a), len(b))
-            a, b = a[:count], b[:count]
+    if 1 not in (len(a), len(b)):
+        count = min(len(a), len(b))
+        a, b = a[:count], b[:count]
+    a, b = np.broadcast_arrays(a, b)
     return a.astype(np.float64), b.astype(np.float64)
 
 
