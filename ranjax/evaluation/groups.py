@@ -24,10 +24,6 @@ _AGES = ((40, "under 40"), (60, "40 to 59"), (200, "60 and over"))
 def columns(records: Sequence[Record], wanted: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the columns to group by: those wanted, or of `USUAL` those that the records carry.
 
-    Args:
-      records: of the examples.
-      wanted: names, or none for the usual ones.
-
     Raises:
       ConfigError: a wanted column that no record carries.
     """

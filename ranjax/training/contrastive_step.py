@@ -43,12 +43,9 @@ def held_out_loss(
     text: Float[Array, "batch dim"],
     objective: str,
 ) -> Float[Array, ""]:
-    """Return the loss of held-out pairs, all of them each other's negatives, by the objective that trains.
+    """Return the loss of held-out pairs, all of them each other's negatives, by a name of `contrastive.OBJECTIVES`.
 
-    Args:
-      functions, params: of the encoder.
-      image, text: features; row i of the one is paired with row i of the other.
-      objective: a name of `contrastive.OBJECTIVES`.
+    Row i of the image features is paired with row i of the text features.
     """
     loss = contrastive.OBJECTIVES[objective]
     return loss(image, text, functions.logit_scale(params), **_bias(loss, functions, params))[0]
