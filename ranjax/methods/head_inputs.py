@@ -111,12 +111,12 @@ def prepare(
       DataError: as `ranjax.methods.head_training.fit_heads` says.
     """
     for index, method in enumerate(methods):
-        for name in DEFENCE:
-            if getattr(method, name) and train.attacked is None:
-                raise ConfigError(f"methods[{index}].{name}", getattr(method, name), "0 where train.attacked is None")
-        if method.attacked_share and validation.attacked is None:
-            key = f"methods[{index}].attacked_share"
-            raise ConfigError(key, method.attacked_share, "0 where validation.attacked is None")
+        for name in (*DEFENCE, "attacked_share"):
+            split, given = ("train", train) if name in DEFENCE else ("validation", validation)
+            if getattr(method, name) and given.attacked is None:
+                raise ConfigError(
+                    f"methods[{index}].{name}", getattr(method, name), f"0 where {split}.attacked is None"
+                )
     train = _as_arrays("train", train, classes, multi_label)
     validation = _as_arrays("validation", validation, classes, multi_label)
     if validation.features.shape[::2] != train.features.shape[::2]:

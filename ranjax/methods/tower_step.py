@@ -110,11 +110,9 @@ def program(
             sides = (features(hurt), features(as_float(batch.images)), features(hurt, params))
             bad, clean, original = (robust.class_logits(f, task.prompts, task.scale) for f in sides)
             return robust.pmg_aft(bad, clean, original, batch.labels, method.pull, method.pull), stats
-        if method.objective == "at":
-            _, logits, stats = applied(features(hurt), True, stats)
-            return classification.loss(logits, batch.labels, task.weights, settings.multi_label), stats
-        z, logits, stats = applied(features(as_float(batch.images)), True, stats)
-        if method.objective == "clean":
+        given = hurt if method.objective == "at" else as_float(batch.images)
+        z, logits, stats = applied(features(given), True, stats)
+        if method.objective != "ran":
             return classification.loss(logits, batch.labels, task.weights, settings.multi_label), stats
         bad = applied(features(hurt), False, stats)[:2]
         total, _ = rectification.objective(

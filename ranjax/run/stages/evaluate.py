@@ -29,7 +29,7 @@ def run(context: Context) -> Entry:
     condition = context.config.noise.recipe if this.ratio else this.condition
     encoder = EvaluatedEncoder(context, this.condition, condition)
     record = Record(condition, this.ratio, encoder.classes, config.bootstrap, context.config.seed)
-    splits = tuple(split for split in ("test", "ood_test") if encoder.has(split))
+    splits = tuple(split for split in ("test", "ood_test") if split in encoder.data.prepared.splits)
     # Clusters come first: all intervals depend on them.
     for split in splits:
         clusters.declare_clusters(encoder, record, split)

@@ -108,7 +108,8 @@ class EvaluatedEncoder:
         self.context, self.folder, self.condition = context, folder, condition
         self.config = context.config.evaluate
         self.data = inputs.data(context)
-        self.classes = self.data.classes
+        # Whether any number of classes may be right, each by the sign of its logit.
+        self.classes, self.multi_label = self.data.classes, self.data.multi_label
         self.functions, self.params = inputs.encoder(context, folder)
         width = self.functions.config.embed_dim
         place = context.folder_of(f"adapt/{folder}")
@@ -124,12 +125,6 @@ class EvaluatedEncoder:
                 head, encoders = head_of(settings, width, classes), found["encoder"] or None
                 self.methods[name] = Deployed(settings, head, found.get("head"), encoders)
         self._features: dict[str, np.ndarray] = {}
-        self._texts: Array | None = None
-
-    @property
-    def multi_label(self) -> bool:
-        """Return True if any number of classes may be right, each by the sign of its logit."""
-        return self.data.multi_label
 
     def right(
         self, logits: Float[np.ndarray, "*heads examples classes"], labels: np.ndarray
@@ -144,9 +139,6 @@ class EvaluatedEncoder:
         if not self.multi_label:
             return labels
         return np.where(labels.sum(1) == 1, labels.argmax(1), -1).astype(np.int32)
-
-    def has(self, split: str) -> bool:
-        return split in self.data.prepared.splits
 
     def image_features(self, images: Images) -> Features:
         """Return embeddings of images by the frozen encoder."""
@@ -186,17 +178,16 @@ class EvaluatedEncoder:
         chosen = self.methods.get(method)
         return questions if chosen is not None and chosen.modality else None
 
+    @functools.cached_property
     def class_embeddings(self) -> Float[Array, "classes dim"]:
         """Return the prompt ensemble of each class."""
-        if self._texts is None:
-            self._texts = inputs.class_embeddings(self.context, self.functions, self.params)
-        return self._texts
+        return inputs.class_embeddings(self.context, self.functions, self.params)
 
     def zero_shot_logits(
         self, features: Features, classes: Float[Array, "classes dim"] | None = None
     ) -> Float[np.ndarray, "examples classes"]:
         """Return the logits of image features by the class embeddings, or by `classes`."""
-        chosen = self.class_embeddings() if classes is None else classes
+        chosen = self.class_embeddings if classes is None else classes
         return np.asarray(zero_shot.logits(jnp.asarray(features), chosen, self.functions.logit_scale(self.params)))
 
     def some(self, split: str, count: int) -> inputs.Split:
@@ -227,7 +218,13 @@ class EvaluatedEncoder:
             found = [self.outputs(method, images, features, one, questions) for one in range(chosen.seeds)]
             return np.stack([z for z, _ in found]), np.stack([logits for _, logits in found])
         if chosen.random:
-            return self._drawn(method, images)
+            functions, deployed = self.functions, self.deployed(method)
+
+            def both(params: Params, images: Array, keys: Array) -> tuple[Array, Array]:
+                return functions.image_features(params[0], images), deployed(params, images, keys)
+
+            z, logits = self._drawn("drawn", method, images, both)
+            return z, logits
         if chosen.encoders is not None:
             assert seed is not None
             features = inputs.image_features(self.context, self.functions, chosen.encoder(self.params, seed), images)
@@ -240,33 +237,26 @@ class EvaluatedEncoder:
         z, logits = predict(chosen.head, variables, given, leading=leading)
         return np.asarray(z), np.asarray(logits)
 
-    def _drawn(self, method: str, images: Images) -> tuple[np.ndarray, np.ndarray]:
-        """Return (encoder features, logits) of one draw of a random method; the draw of a row depends on its place alone."""
-        deployed = self.deployed(method)
-
-        def rows_of(params: Params, rows: tuple[Array, Array]) -> tuple[Array, Array]:
-            images, keys = rows
-            images = as_float(images)
-            return self.functions.image_features(params[0], images), deployed(params, images, keys)
-
-        run = inputs.row_map(self.context, ("drawn", self.functions, method), rows_of)
-        features, logits = run(self.parameters(method), (images, self._draws(method, len(images))))
-        return features, logits
-
-    def _draws(self, method: str, count: int) -> Array:
-        return jax.random.split(stream(self.context.config.seed, f"evaluate/{method}"), count)
-
     def pushed(self, method: str, images: Images) -> Bool[np.ndarray, "examples"]:
         """Return True where the counterattack of a random method moves an image, in the draw that `outputs` takes."""
         functions, settings = self.functions, self.methods[method].settings
 
-        def rows_of(params: Params, rows: tuple[Array, Array]) -> Array:
-            images, keys = rows
-            features = functools.partial(functions.image_features, params)
-            return counterattack(features, as_float(images), keys, settings).pushed
+        def moved(params: Params, images: Array, keys: Array) -> Array:
+            features = functools.partial(functions.image_features, params[0])
+            return counterattack(features, images, keys, settings).pushed
 
-        run = inputs.row_map(self.context, ("pushed", functions, method), rows_of)
-        return np.asarray(run(self.params, (images, self._draws(method, len(images)))))
+        return np.asarray(self._drawn("pushed", method, images, moved))
+
+    def _drawn(self, name: str, method: str, images: Images, fn: Callable[[Params, Array, Array], PyTree]) -> PyTree:
+        """Return ``fn(parameters, images, keys)`` of one draw of a random method; that of a row depends on its place alone."""
+
+        def rows_of(params: Params, rows: tuple[Array, Array]) -> PyTree:
+            images, keys = rows
+            return fn(params, as_float(images), keys)
+
+        keys = jax.random.split(stream(self.context.config.seed, f"evaluate/{method}"), len(images))
+        run = inputs.row_map(self.context, (name, self.functions, method), rows_of)
+        return run(self.parameters(method), (images, keys))
 
     def deployed(self, method: str) -> DeployedFunction:
         """Return the method as ``((encoder, head), images) -> logits``: one object a head shape, so it compiles once.
@@ -281,7 +271,7 @@ class EvaluatedEncoder:
                 encoder, classes = params
                 features = functools.partial(functions.image_features, encoder)
                 if settings is not None:
-                    images = counterattack(features, images, *keys, settings=settings).images
+                    images = counterattack(features, images, keys[0], settings).images
                 return zero_shot.logits(features(images), classes, functions.logit_scale(encoder))
 
             name = "zero_shot" if settings is None else method
@@ -298,10 +288,10 @@ class EvaluatedEncoder:
     def parameters(self, method: str, seed: int = 0) -> Params:
         """Return the parameters that `deployed(method)` takes."""
         if method == "zero_shot":
-            return self.params, self.class_embeddings()
+            return self.params, self.class_embeddings
         chosen = self.methods[method]
         encoder = chosen.encoder(self.params, seed)
-        return encoder, self.class_embeddings() if chosen.head is None else chosen.one(seed)
+        return encoder, self.class_embeddings if chosen.head is None else chosen.one(seed)
 
     def map_rows(self, fn: RowFunction, batch_size: int) -> RowMap:
         """Return `fn` over rows, on all devices of the mesh."""
