@@ -99,13 +99,11 @@ def mean_corruption_errors(conditions: Sequence[Condition], resamples: int, seed
     """
     tables = {(condition.name, condition.ratio): _errors(condition.answers) for condition in conditions}
     clean = next((found for (_, ratio), found in tables.items() if ratio == 0), {})
-    (split, baseline), reference = next(
-        ((key, table) for key, table in clean.items() if key[1] == BASELINE),
-        next(iter(clean.items()), (("", ""), None)),
-    )
     rows: list[Row] = []
-    if reference is None:
+    if not clean:
         return rows
+    split, baseline = next((key for key in clean if key[1] == BASELINE), next(iter(clean)))
+    reference = clean[split, baseline]
     count = reference.shape[-1]
     clusters = clusters_of(conditions[0].clusters, CORRUPTED, split, count, baseline)
     counts, n = draws(count, resamples, seed, clusters=clusters), statistics.count_clusters(count, clusters)
@@ -127,9 +125,9 @@ def _errors(answers: Answers) -> dict[tuple[str, str], Float64[np.ndarray, "kind
     """Return error rates over seeds by (split, method), where all kinds and severities are there."""
     found = {}
     for split, method in dict.fromkeys((s, m) for task, s, _, m in answers if task == CORRUPTED):
-        keys = [
-            [(CORRUPTED, split, f"{kind}-{severity}", method) for severity in range(1, 6)] for kind in corruptions.NAMES
-        ]
-        if all(key in answers for line in keys for key in line):
-            found[split, method] = np.stack([np.stack([1.0 - answers[k].mean(0) for k in line]) for line in keys])
+        attacks = [f"{kind}-{severity}" for kind in corruptions.NAMES for severity in range(1, 6)]
+        hits = [answers.get((CORRUPTED, split, attack, method)) for attack in attacks]
+        if all(one is not None for one in hits):
+            errors = np.stack([1.0 - one.mean(0) for one in hits if one is not None])
+            found[split, method] = errors.reshape(len(corruptions.NAMES), 5, -1)
     return found
