@@ -41,7 +41,7 @@ class AtRadius(Protocol):
         """Return the same settings at another radius."""
 
 
-def _own_radius(settings: object, epsilon: float | str, *, norm: str = "linf", restarts: int = 1) -> AtRadius:
+def _own_radius(settings: object, epsilon: float | int | str, *, norm: str = "linf", restarts: int = 1) -> AtRadius:
     from ranjax.attacks.own_attack import OwnAttack
 
     return OwnAttack(epsilon, settings, norm, restarts)
@@ -85,7 +85,7 @@ class Attack:
             if unknown := [name for name in getattr(self, field) if name not in known]:
                 raise ConfigError(f"Attack.{field}", unknown[0], f"some of {', '.join(known)}")
 
-    def at(self, settings: object, epsilon: float | str, *, norm: str = "linf", restarts: int = 1) -> AtRadius:
+    def at(self, settings: object, epsilon: float | int | str, *, norm: str = "linf", restarts: int = 1) -> AtRadius:
         """Return what `run` takes.
 
         Args:
@@ -151,7 +151,7 @@ class APGDSettings:
     steps: int = setting(20, "Steps of APGD.", "steps", at_least(1))
 
 
-def _at_pgd(settings: PGDSettings, epsilon: float | str, *, norm: str = "linf", restarts: int = 1) -> PGD:
+def _at_pgd(settings: PGDSettings, epsilon: float | int | str, *, norm: str = "linf", restarts: int = 1) -> PGD:
     from ranjax.attacks.pgd import PGD
 
     return PGD(epsilon, settings.step, settings.steps, norm=norm, restarts=restarts)
@@ -160,7 +160,7 @@ def _at_pgd(settings: PGDSettings, epsilon: float | str, *, norm: str = "linf", 
 _apgd = lazy.function("ranjax.attacks.apgd", "apgd")
 
 
-def _at_apgd(settings: APGDSettings, epsilon: float | str, *, norm: str = "linf", restarts: int = 1) -> APGD:
+def _at_apgd(settings: APGDSettings, epsilon: float | int | str, *, norm: str = "linf", restarts: int = 1) -> APGD:
     from ranjax.attacks.apgd import APGD
 
     return APGD(epsilon, settings.steps, norm=norm, restarts=restarts)
