@@ -6,7 +6,6 @@ module imports no JAX; the attacks' functions do when they are called.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -74,36 +73,30 @@ class SgaSettings:
     noise: float = setting(0.05, "Deviation of the noise on each rescaled image.", "pixel units", at_least(0))
 
 
-_attack = functools.partial(lazy.function, "ranjax.attacks.pairs")
+def _attack(name: str, label: str, **more: Any) -> Recipe:
+    """Return the recipe whose function has that name in `attacks.pairs`, which is imported when it is called."""
+    return Recipe(name, label, lazy.function("ranjax.attacks.pairs", name), **more)
 
 
 RECIPES: Table[Recipe] = Table(
     "recipe",
     Recipe,
     (
-        Recipe(
-            name="coattack",
-            label="Co-Attack",
-            craft=_attack("coattack"),
+        _attack(
+            "coattack",
+            "Co-Attack",
             settings=CoattackSettings(),
             source="Zhang et al., ACM MM 2022, arXiv 2206.09391. PGD starts on both sides of the image.",
         ),
-        Recipe(
-            name="sga",
-            label="SGA",
-            craft=_attack("sga"),
-            settings=SgaSettings(),
-            source="Lu et al., ICCV 2023, arXiv 2307.14061.",
-        ),
-        Recipe(name="sep", label="both apart", craft=_attack("sep"), source="Each side against the clean other side."),
-        Recipe(
-            name="sequential",
-            label="one after the other",
-            craft=_attack("sequential"),
+        _attack("sga", "SGA", settings=SgaSettings(), source="Lu et al., ICCV 2023, arXiv 2307.14061."),
+        _attack("sep", "both apart", source="Each side against the clean other side."),
+        _attack(
+            "sequential",
+            "one after the other",
             source="The report against the clean image, then the image against the attacked report.",
         ),
-        Recipe(name="image_only", label="image", craft=_attack("image_only"), changes=("image",)),
-        Recipe(name="text_only", label="report", craft=_attack("text_only"), changes=("text",)),
+        _attack("image_only", "image", changes=("image",)),
+        _attack("text_only", "report", changes=("text",)),
         Recipe(
             name="gaussian",
             label="random signs",

@@ -268,13 +268,6 @@ class NoisyStore:
         delta = noisy_pair["pixels"].astype(np.int32) - noisy_pair["clean_image"].astype(np.int32) * 257
         return realised_norm(delta, self.norm)
 
-    def fault_of(self, identity: str) -> str | None:
-        """Return what is wrong with one noisy pair: another's place, or outside its ball; None if nothing is."""
-        noisy_pair = self[identity]
-        if noisy_pair["id"] != identity:
-            return f"the place of {identity!r} holds {noisy_pair['id']!r}"
-        return _outside_ball(identity, self.norm_of(noisy_pair), self.epsilon)
-
     def provenance(self, identity: str) -> Provenance:
         """Return where a noisy pair comes from: what all share, and its own losses, norm and changed words."""
         return {**self.shared, **self._read(identity)[0]["provenance"]}
@@ -317,10 +310,16 @@ def faults(folder: str | os.PathLike[str]) -> list[Fault]:
         path = _shard(store.folder, number)
         if fault := _hash_fault(store.folder, number):
             found.append(fault)
-        elif files.read_json(path.with_suffix(".json"))["ids"] != ids:
+            continue
+        if files.read_json(path.with_suffix(".json"))["ids"] != ids:
             found.append(Fault(number, f"{path} holds other ids than planned."))
-        else:
-            found += [Fault(number, what) for identity in ids if (what := store.fault_of(identity))]
+            continue
+        for identity in ids:
+            pair = store[identity]
+            if pair["id"] != identity:
+                found.append(Fault(number, f"the place of {identity!r} holds {pair['id']!r}"))
+            elif what := _outside_ball(identity, store.norm_of(pair), store.epsilon):
+                found.append(Fault(number, what))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -135,21 +135,14 @@ def _attack(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPair
         split = chosen.take(np.array(positions))
         keys = common.example_keys(context, "craft", split.ids)
         found = program(split.images, [[report] for report in split.reports], keys)
-        before, after = (losses[:, 0].tolist() for losses in (found.loss_before, found.loss_after))
-        for i, name in enumerate(split.ids):
-            tokens, mask = found.tokens[i, 0], found.mask[i, 0]
-            changed = np.flatnonzero(found.choices[i, 0] >= 0).tolist()
-            # A report without a changed word stays as it was written, case and rare words included.
-            report = data.tokenizer.decode(tokens, mask) if changed else split.reports[i]
-            yield {
-                "id": name,
-                "image": found.images[i],
-                "clean_image": split.images[i],
-                "report": report,
-                "tokens": tokens,
-                "mask": mask,
-                "provenance": provenance(before[i], after[i], changed, len(changed), int(found.queries[i, 0])),
-            }
+        tokens, mask, choices, *numbers = (x[:, 0] for x in found[1:])
+        changed = [np.flatnonzero(row >= 0).tolist() for row in choices]
+        # A report without a changed word stays as it was written, case and rare words included.
+        rows = zip(changed, split.reports, tokens, mask)
+        reports = [data.tokenizer.decode(*encoded) if slots else report for slots, report, *encoded in rows]
+        before, after, queries = (x.tolist() for x in numbers)
+        origins = map(provenance, before, after, changed, map(len, changed), queries)
+        yield from _records(split, found.images, reports, tokens, mask, origins)
 
     return attack
 
@@ -171,11 +164,17 @@ def _control(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPai
         tokens = data.encode(reports)
         before = pair_losses(context, split.images, data.encode(split.reports)).tolist()
         after = pair_losses(context, images, tokens).tolist()
-        names = ("id", "image", "clean_image", "report", "tokens", "mask")
-        for i, row in enumerate(zip(split.ids, images, split.images, reports, tokens.ids, tokens.mask)):
-            yield dict(zip(names, row)) | {"provenance": provenance(before[i], after[i], [], 0, 0)}
+        origins = (provenance(*losses, [], 0, 0) for losses in zip(before, after))
+        yield from _records(split, images, reports, tokens.ids, tokens.mask, origins)
 
     return control
+
+
+def _records(split: common.Split, images: np.ndarray, *columns: Iterable[object]) -> Iterator[NoisyPair]:
+    """Yield the pairs of a split with their noisy images, reports, tokens, masks and provenance."""
+    names = ("id", "image", "clean_image", "report", "tokens", "mask", "provenance")
+    for row in zip(split.ids, images, split.images, *columns, strict=True):
+        yield dict(zip(names, row, strict=True))
 
 
 def pair_losses(

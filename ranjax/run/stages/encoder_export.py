@@ -28,13 +28,7 @@ HEAD, HEAD_FACTS = "head.safetensors", "head.json"
 
 
 class Exported(NamedTuple):
-    """What `export` wrote.
-
-    Attributes:
-      folder: of the encoder.
-      changed: arrays of the encoder that differ from the upstream encoder's.
-      head: whether a head lies beside it (head.safetensors).
-    """
+    """The folder of an encoder, how many of its arrays differ from the upstream encoder's, and whether a head is beside it."""
 
     folder: Path
     changed: int
@@ -51,9 +45,7 @@ def export(
 
     Args:
       context: of a finished run.
-      condition: e.g. "clean" or "coattack_10".
-      method: of the adapt stage; empty: the upstream encoder itself.
-      seed: which of the method's seeds.
+      condition, method, seed: e.g. "coattack_10", "ran_lora" and 0; an empty method: the upstream encoder itself.
       out: folder, absent or empty.
       results: of results.json, for the card.
 
@@ -124,16 +116,14 @@ _ASKED = {"both": "[w i, w t, w w i t]", "image": "w i", "question": "w t"}
 def _write_head(out: Path, method: str, kind: str, head: Any, front: Any, data: common.Data, modality: str) -> None:
     save_file(flat(head if front is None else {**head, input_filter.NAME: front}), out / HEAD)
     said = {"kind": kind, "input": "image_embeds, not normalised", "classes": list(data.classes), "method": method}
-    said["output"] = (
-        "a logit a class, sigmoid: any number may be right" if data.multi_label else "logits, softmax: one is right"
-    )
+    several = "a logit a class, sigmoid: any number may be right"
+    said["output"] = several if data.multi_label else "logits, softmax: one is right"
     if modality:
         made = "i and t the unit embeddings of image and question, w the root of their width, products entry by entry"
         said["input"] = f"{_ASKED[modality]}, {made}"
     if front is not None:
-        said[input_filter.NAME] = (
-            "images in [0, 1] are first correlated with these taps along rows and columns, edge pixels repeating"
-        )
+        taps = "correlated with these taps along rows and columns, edge pixels repeating"
+        said[input_filter.NAME] = f"images in [0, 1] are first {taps}"
     files.write_json(out / HEAD_FACTS, said)
 
 

@@ -165,7 +165,7 @@ def _validation(context: Context, functions: DualEncoderFunctions) -> Callable[[
     """Return the trained objective on the first (at most 512) validation pairs, all of them each other's negatives."""
     data, objective = common.data(context), context.config.pretrain.objective
     held = data.split("validation")
-    held = held.take(np.arange(min(VALIDATED, len(held.ids))))
+    held = held.take(np.arange(len(held.ids))[:VALIDATED])
     tokens = data.encode(held.reports)
 
     def loss(params: Params) -> float:
@@ -188,11 +188,7 @@ VALIDATED = 512
 def make_program(
     functions: DualEncoderFunctions, params: Params, config: Config, mesh: Mesh, trainable: Params | None = None
 ) -> Program:
-    """Return the step that a config describes, on a mesh; `params` may be shapes, `trainable` a tree of bools (None: all).
-
-    Raises:
-      ConfigError: the batch, or a device's part of it, cannot be split as the config says.
-    """
+    """Return the step that a config describes, as `program`; `params` may be shapes, `trainable` a tree of bools (None: all)."""
     settings = config.pretrain
     return program(
         functions,

@@ -46,11 +46,7 @@ class Verdict:
 def verify(config: ConfigDict, workdir: Path, mesh: Mesh, sample: int) -> Iterator[Verdict]:
     """Yield a verdict on every finished stage run of a workdir, in the order of the plan.
 
-    Args:
-      config: of the run, e.g. `config.of_run(workdir)`.
-      workdir: its folder.
-      mesh: devices for recomputed losses.
-      sample: noisy pairs of every store whose loss is computed again; 0: none.
+    Of `sample` noisy pairs of every store the loss is computed again, on the devices of `mesh`.
     """
     shared: dict[Hashable, Any] = {}
     for run in planning.plan(config):

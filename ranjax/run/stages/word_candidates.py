@@ -39,15 +39,7 @@ class CandidateWords(NamedTuple):
 
 
 def of_run(context: Context, token_table: Float[np.ndarray, "vocabulary width"]) -> CandidateWords:
-    """Return the words of the run's tokenizer, protected and restricted as `noise` says.
-
-    Args:
-      context: of the craft stage; a masked language model that is trained here is kept in its folder.
-      token_table: of the surrogate's text tower, for neighbours.
-
-    Raises:
-      ConfigError: as `candidate_words`.
-    """
+    """Return the words of the run's tokenizer, protected and restricted as `noise` says, see `candidate_words`."""
     data, noise = common.data(context), context.config.noise
     trained = "masked_lm" in noise.candidates and noise.masked_lm == "corpus"
     masked_lm = _trained_here(context) if trained else noise.masked_lm
@@ -81,7 +73,14 @@ def candidate_words(
         groups = constraints.read_groups(noise.thesaurus)
         table = candidate_sources.restrict(table, candidate_sources.from_groups(lexicon, groups))
     if noise.same_class:
-        lists = table.lists if table.lists is not None else _everything(len(lexicon.words))
+        count = len(lexicon.words)
+        if table.lists is None and count > _MOST_WORDS:
+            expected = (
+                f"'neighbours' or 'thesaurus' among noise.candidates where there are more than {_MOST_WORDS} words"
+            )
+            raise ConfigError("noise.same_class", f"True with {count} words", expected)
+        everything = jnp.arange(count, dtype=jnp.int32)[None]
+        lists = jnp.broadcast_to(everything, (count, count)) if table.lists is None else table.lists
         alike = candidate_sources.same_class(lexicon, lists, constraints.read_groups("word_classes"))
         table = table._replace(lists=jnp.asarray(alike))
     if table.lists is not None and not bool(jnp.any(table.lists >= 0)):
@@ -106,10 +105,7 @@ def vocabulary(data: common.Data, noise: Noise) -> candidates.Lexicon:
 def protected(noise: Noise, labels: Sequence[str] = (), label_words: Sequence[str] = ()) -> constraints.Protection:
     """Return the words that are neither replaced nor inserted: with `noise.protect`, all that carry the medical statement.
 
-    Args:
-      noise: the group of the config.
-      labels: names of classes, and `label_words`: further words that state them; both count with
-        `noise.protect_labels`.
+    Names of classes (`labels`) and further words that state them (`label_words`) count with `noise.protect_labels`.
     """
     given = (item.partition("=") for item in noise.lists if item)
     lists: dict[str, str | Path] = {kind: path for kind, _, path in given}
@@ -144,13 +140,6 @@ def masked_lm_rows(
     limit = min(2 * length, proposer.functions.config.max_length)
     tokens = proposer.tokenizer.encode_words(own.split(reports), limit)
     return tokens.ids, tokens.mask, tokens.words
-
-
-def _everything(count: int) -> jax.Array:
-    if count > _MOST_WORDS:
-        expected = f"'neighbours' or 'thesaurus' among noise.candidates where there are more than {_MOST_WORDS} words"
-        raise ConfigError("noise.same_class", f"True with {count} words", expected)
-    return jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], (count, count))
 
 
 _MOST_WORDS = 8192
