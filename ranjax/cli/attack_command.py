@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -63,12 +64,13 @@ DEFAULTS: Mapping[str, object] = {
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--checkpoint", required=True, type=Path, metavar="FOLDER", help="a model folder, or a run's workdir"
-    )
-    p.add_argument("--images", required=True, type=Path, metavar="FOLDER", help="folder of the images")
-    p.add_argument("--reports", required=True, type=Path, metavar="CSV", help="table of images and their reports")
-    p.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the results go; made where absent")
+    for name, metavar, meaning in (
+        ("--checkpoint", "FOLDER", "a model folder, or a run's workdir"),
+        ("--images", "FOLDER", "folder of the images"),
+        ("--reports", "CSV", "table of images and their reports"),
+        ("--out", "FOLDER", "where the results go; made where absent"),
+    ):
+        p.add_argument(name, required=True, type=Path, metavar=metavar, help=meaning)
     p.add_argument("--image_column", default="image", metavar="NAME", help="column of the paths (default: image)")
     p.add_argument("--report_column", default="report", metavar="NAME", help="column of the reports (default: report)")
     p.add_argument("--image_mode", default="grey", choices=("grey", "rgb"), help="how images are read (default: grey)")
@@ -79,9 +81,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         default=True,
         help="marks in place of names, dates and numbers in reports (default; images keep their file names)",
     )
-    p.add_argument(
-        "--labels", default="", metavar="WORDS", help="finding words, with commas, that must stay as they are"
-    )
+    labels = "finding words, with commas, that must stay as they are"
+    p.add_argument("--labels", default=(), type=_labels, metavar="WORDS", help=labels)
     p.add_argument("--words_from", default=None, type=Path, metavar="FILE", help="more words to replace by, one a line")
     p.add_argument("--norm", default="linf", choices=("linf", "l2"), help="norm of the ball (default: linf)")
     p.add_argument("--step", metavar="LENGTH", help="length of a step of the attack (default: a quarter of epsilon)")
@@ -96,6 +97,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         names = [name for name in (f"--{option}", SHORT.get(key.name)) if name]
         several = {"action": "append"} if option == "lists" else {}
         p.add_argument(*names, dest=key.name, metavar=unit, help=meaning, **several)  # type: ignore[arg-type]
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(",") if word.strip())
 
 
 def config_of(arguments: argparse.Namespace) -> RunConfig:
@@ -147,19 +152,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, config: RunConfig, stop: Callable[[], bool]) -> int:
+    from ranjax.data.images.reading import encode_png16
     from ranjax.run.context import Stopped
     from ranjax.run.stages import attack_files
 
     # Everything that can be refused is refused before weights are read or anything compiles.
     if expected := is_attack(RECIPES.resolve(config.noise.recipe)):
         raise ConfigError("noise.recipe", config.noise.recipe, expected)
-    labels = tuple(word for word in arguments.labels.split(",") if word.strip())
-    more = (arguments.words_from,) if arguments.words_from else ()
-    given = attack_files.Given(arguments.images, arguments.out, arguments.image_mode, arguments.resize, labels, more)
+    names = [field.name for field in dataclasses.fields(attack_files.Given)]
+    given = attack_files.Given(**{name: getattr(arguments, name) for name in names})
     attack_files.check_words(config, given)
     columns = arguments.image_column, arguments.report_column
     pairs = attack_files.read_pairs(arguments.images, arguments.reports, *columns, arguments.deidentify)
-    attack_files.targets(arguments.images, arguments.out, pairs)
+    places = attack_files.targets(arguments.images, arguments.out, pairs)
     surrogate = attack_files.load(arguments.checkpoint, colour=arguments.image_mode == "rgb")
     count = sum(len(pair.reports) for pair in pairs)
     size = surrogate.functions.config.image_size
@@ -176,16 +181,13 @@ def _run(arguments: argparse.Namespace, config: RunConfig, stop: Callable[[], bo
     except Stopped:
         print(f"stopped; finished pairs are in {arguments.out / 'store'}. The same command goes on from here.")
         return outcome.STOPPED
-    _write(arguments, pairs, store, attack_files.recalls(pairs, store, surrogate, config.noise.batch_size))
+    for name, path in places.items():
+        files.write_bytes(path, encode_png16(store[name]["pixels"]))
+    _write(arguments.out, pairs, store, attack_files.recalls(pairs, store, surrogate, config.noise.batch_size))
     return outcome.DONE
 
 
-def _write(arguments: argparse.Namespace, pairs: Sequence[Pair], store: NoisyStore, recalls: dict[str, Any]) -> None:
-    from ranjax.data.images.reading import encode_png16
-    from ranjax.run.stages import attack_files
-
-    for name, path in attack_files.targets(arguments.images, arguments.out, pairs).items():
-        files.write_bytes(path, encode_png16(store[name]["pixels"]))
+def _write(out: Path, pairs: Sequence[Pair], store: NoisyStore, recalls: dict[str, Any]) -> None:
     provenance = {pair.id: store.provenance(pair.id) for pair in pairs}
     table = io.StringIO(newline="")
     writer = csv.writer(table)
@@ -197,30 +199,16 @@ def _write(arguments: argparse.Namespace, pairs: Sequence[Pair], store: NoisySto
         for report, attacked, before, after, changed in zip(pair.reports, *parts, strict=True):
             whole = found["norm"], len(changed), found["queries"], after > before
             writer.writerow((pair.id, report, attacked, before, after, *whole))
-    files.write_text(arguments.out / "pairs.csv", table.getvalue())
+    files.write_text(out / "pairs.csv", table.getvalue())
     means = {name: float(np.mean([provenance[pair.id][name] for pair in pairs])) for name in fields}
-    reports = sum(len(pair.reports) for pair in pairs)
-    summary = {
-        **store.shared,
-        "images": len(pairs),
-        "reports": reports,
-        "mean": means,
-        "recall@1": recalls,
-    }
-    files.write_json(arguments.out / "summary.json", summary)
-    print(_table(summary))
-    print(f"written: {arguments.out / 'images'}, pairs.csv, summary.json")
-
-
-def _table(summary: dict[str, Any]) -> str:
-    mean, recall = summary["mean"], summary["recall@1"]
-    lines = [
-        f"cosine of a pair      {-mean['loss_before']:.3f} -> {-mean['loss_after']:.3f}  (mean)",
-        f"raised the loss of    {100 * mean['success']:.1f} % of the images",
-        f"norm, words changed   {mean['norm']:.5f}, {mean['words_changed']:.2f}  (means)",
-    ]
-    for way, label in (("image_to_text", "R@1 image to text    "), ("text_to_image", "R@1 text to image    ")):
-        turned = recall[way]["turned_wrong"]
-        share = "none was right before" if turned is None else f"{100 * turned:.1f} % of the right ones turned wrong"
-        lines.append(f"{label} {100 * recall[way]['before']:.1f} -> {100 * recall[way]['after']:.1f} %  ({share})")
-    return "\n".join(lines)
+    counts = {"images": len(pairs), "reports": sum(len(pair.reports) for pair in pairs)}
+    files.write_json(out / "summary.json", {**store.shared, **counts, "mean": means, "recall@1": recalls})
+    # The same in words.
+    print(f"cosine of a pair      {-means['loss_before']:.3f} -> {-means['loss_after']:.3f}  (mean)")
+    print(f"raised the loss of    {100 * means['success']:.1f} % of the images")
+    print(f"norm, words changed   {means['norm']:.5f}, {means['words_changed']:.2f}  (means)")
+    for way, found in recalls.items():
+        wrong = found["turned_wrong"]
+        share = "none was right before" if wrong is None else f"{100 * wrong:.1f} % of the right ones turned wrong"
+        print(f"R@1 {way.replace('_', ' ')}     {100 * found['before']:.1f} -> {100 * found['after']:.1f} %  ({share})")
+    print(f"written: {out / 'images'}, pairs.csv, summary.json")

@@ -45,7 +45,7 @@ class Given:
       image_mode: "grey" or "rgb".
       resize: how an image gets the size of the checkpoint, one of `data.images.reading.RESIZE_MODES`.
       labels: words of findings, which stay as they are.
-      word_files: lists of words to replace by, besides those of the reports.
+      words_from: a list of words to replace by, besides those of the reports; None: none.
     """
 
     images: Path
@@ -53,7 +53,11 @@ class Given:
     image_mode: str = "grey"
     resize: str = "pad"
     labels: tuple[str, ...] = ()
-    word_files: tuple[Path, ...] = ()
+    words_from: Path | None = None
+
+    @property
+    def word_files(self) -> tuple[Path, ...]:
+        return (self.words_from,) if self.words_from else ()
 
     def image(self, name: str, size: int) -> np.ndarray:
         """Return one image as u8[size, size, channels]; a DataError names it."""
@@ -205,7 +209,7 @@ def attack(
     if not (folder / "store").exists():
         _check_images(given, pairs, size)
     settings = {name: getattr(given, name) for name in ("image_mode", "resize", "labels")}
-    settings["words_from"] = "".join(map(str, given.word_files))
+    settings["words_from"] = str(given.words_from or "")
     ids, plan = [pair.id for pair in pairs], digest([tuple(pair) for pair in pairs])
     writer = craft.writer_of(
         config, folder / "store", ids, surrogate.sha256, "--out", settings, given.word_files, pairs=plan
