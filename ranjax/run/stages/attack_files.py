@@ -30,7 +30,7 @@ from ranjax.evaluation import retrieval
 from ranjax.run.schema import RunConfig
 from ranjax.run.stages import craft, word_candidates
 from ranjax.run.stages import inputs as common
-from ranjax.run.stages.pair_program import AttackedPairs, PairProgram, Surrogate, provenance
+from ranjax.run.stages.pair_program import PairProgram, Surrogate, provenance
 from ranjax.training import devices
 from ranjax.training.row_map import RowMap
 
@@ -221,11 +221,12 @@ def attack(
 
         def noisy_pairs(positions: list[int]) -> Iterator[craft.NoisyPair]:
             part = [pairs[i] for i in positions]
-            clean = np.stack([given.image(pair.id, size) for pair in part])
-            drawn = keys.example_keys(keys.stream(config.seed, "attack"), [pair.id for pair in part])
+            names = [pair.id for pair in part]
+            clean = np.stack([given.image(name, size) for name in names])
+            drawn = keys.example_keys(keys.stream(config.seed, "attack"), names)
             found = program(clean, [pair.reports for pair in part], drawn)
-            for i, pair in enumerate(part):
-                yield _noisy_pair(pair, clean[i], i, found, surrogate.tokenizer, words.lexicon)
+            rows = (_attacked(*row, surrogate.tokenizer, words.lexicon) for row in zip(part, zip(*found)))
+            yield from craft.records(names, found.images, clean, *zip(*rows))
 
         return noisy_pairs
 
@@ -245,31 +246,24 @@ def _check_images(given: Given, pairs: Sequence[Pair], size: int) -> None:
         raise DataError("; ".join(faults[:5]) + more)
 
 
-def _noisy_pair(
-    pair: Pair, clean: np.ndarray, i: int, found: AttackedPairs, tokenizer: Tokenizer, lexicon: candidates.Lexicon
-) -> craft.NoisyPair:
-    """Return row `i` of what was found, as the store takes it."""
+def _attacked(
+    pair: Pair, row: tuple[np.ndarray, ...], tokenizer: Tokenizer, lexicon: candidates.Lexicon
+) -> tuple[str, np.ndarray, np.ndarray, dict[str, object]]:
+    """Return the attacked reports of a pair as one text, their tokens and mask, and where they come from."""
     count = len(pair.reports)
-    choices, before, after = (x[i, :count] for x in (found.choices, found.loss_before, found.loss_after))
-    changed = [np.flatnonzero(row >= 0).tolist() for row in choices]
+    tokens, mask, choices, before, after, queries = (x[:count] for x in row[1:])
+    changed = [np.flatnonzero(slots >= 0).tolist() for slots in choices]
     losses = float(before.mean()), float(after.mean())
     spans = tokenizer.spans(list(pair.reports))
     attacked = [restore(*of_report, lexicon) for of_report in zip(pair.reports, spans, choices)]
-    return {
-        "id": pair.id,
-        "image": found.images[i],
-        "clean_image": clean,
-        "report": "\n".join(attacked),
-        # One after another, each of the model's whole length.
-        "tokens": found.tokens[i, :count].reshape(-1),
-        "mask": found.mask[i, :count].reshape(-1),
-        "provenance": {
-            "reports": attacked,
-            "losses_before": before.tolist(),
-            "losses_after": after.tolist(),
-            **provenance(*losses, changed, sum(map(len, changed)), int(found.queries[i, :count].sum())),
-        },
+    origin: dict[str, object] = {
+        "reports": attacked,
+        "losses_before": before.tolist(),
+        "losses_after": after.tolist(),
+        **provenance(*losses, changed, sum(map(len, changed)), int(queries.sum())),
     }
+    # One after another, each of the model's whole length.
+    return "\n".join(attacked), tokens.reshape(-1), mask.reshape(-1), origin
 
 
 def notes(pairs: Sequence[Pair], surrogate: Surrogate) -> list[str]:

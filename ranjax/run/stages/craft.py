@@ -142,7 +142,7 @@ def _attack(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPair
         reports = [data.tokenizer.decode(*encoded) if slots else report for slots, report, *encoded in rows]
         before, after, queries = (x.tolist() for x in numbers)
         origins = map(provenance, before, after, changed, map(len, changed), queries)
-        yield from _records(split, found.images, reports, tokens, mask, origins)
+        yield from records(split.ids, found.images, split.images, reports, tokens, mask, origins)
 
     return attack
 
@@ -158,22 +158,22 @@ def _control(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPai
 
     def control(positions: list[int]) -> Iterator[NoisyPair]:
         split = chosen.take(np.array(positions))
-        records = [view[place[name]] for name in split.ids]
-        images = np.stack([to_float(r["image"]) for r in records])
-        reports = [str(r["report"]) for r in records]
+        changed = [view[place[name]] for name in split.ids]
+        images = np.stack([to_float(r["image"]) for r in changed])
+        reports = [str(r["report"]) for r in changed]
         tokens = data.encode(reports)
         before = pair_losses(context, split.images, data.encode(split.reports)).tolist()
         after = pair_losses(context, images, tokens).tolist()
         origins = (provenance(*losses, [], 0, 0) for losses in zip(before, after))
-        yield from _records(split, images, reports, tokens.ids, tokens.mask, origins)
+        yield from records(split.ids, images, split.images, reports, tokens.ids, tokens.mask, origins)
 
     return control
 
 
-def _records(split: common.Split, images: np.ndarray, *columns: Iterable[object]) -> Iterator[NoisyPair]:
-    """Yield the pairs of a split with their noisy images, reports, tokens, masks and provenance."""
+def records(*columns: Iterable[object]) -> Iterator[NoisyPair]:
+    """Yield noisy pairs, of columns of ids, noisy and clean images, reports, tokens, masks and provenance."""
     names = ("id", "image", "clean_image", "report", "tokens", "mask", "provenance")
-    for row in zip(split.ids, images, split.images, *columns, strict=True):
+    for row in zip(*columns, strict=True):
         yield dict(zip(names, row, strict=True))
 
 
