@@ -5,8 +5,7 @@ A name is imported when it is first used, so that the table of towers can be rea
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from ranjax.core.lazy import exports
 
 _HOMES = {
     "checkpoints.assemble": ("beside_bert", "load_image_tower"),
@@ -16,6 +15,9 @@ _HOMES = {
     "checkpoints.weight_files": ("WeightsError",),
     "dual_encoder": ("DualEncoder", "DualEncoderFunctions", "split"),
     "encoder_config": ("DualEncoderConfig", "clip"),
+    "heads": (),
+    "input_filter": (),
+    "lora": (),
     "resize": ("resize_positions",),
     "towers.bert": ("BertFunctions",),
     "towers.contract": ("ImageTowerConfig", "TextTowerConfig", "Tower", "TowerFiles"),
@@ -25,17 +27,4 @@ _HOMES = {
         *("BertConfig", "ModifiedResNetConfig", "ResNetConfig", "TextTransformerConfig", "ViTConfig"),
     ),
 }
-__all__ = sorted(name for names in (*_HOMES.values(), ("heads", "input_filter", "lora")) for name in names)
-
-
-def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    if name in __all__:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = exports(__name__, _HOMES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
 from pathlib import Path
 
 import jax
@@ -13,18 +13,7 @@ from flax import nnx
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.types import Params
 from ranjax.models.checkpoints.fields import Fields
-from ranjax.models.checkpoints.naming import (
-    SAME,
-    Content,
-    Keys,
-    Weights,
-    blocks,
-    linear,
-    norm,
-    parts,
-    read_tree,
-    write_tree,
-)
+from ranjax.models.checkpoints.naming import Content, Keys, Weights, blocks, named, read_tree, write_tree
 from ranjax.models.checkpoints.weight_files import CONFIG, read_config, read_weights, write_weights
 from ranjax.models.towers.bert import Bert, BertFunctions, split_bert
 from ranjax.models.towers.contract import TowerFiles
@@ -48,7 +37,32 @@ FIELDS = Fields(
     | {"layer_norm_eps": 1e-12, "pad_token_id": 0},
     only={"position_embedding_type": "absolute", "is_decoder": False, "tie_word_embeddings": True},
 )
+_NAMES = {
+    "token_embedding": "embeddings.word_embeddings.weight",
+    "positions": "embeddings.position_embeddings.weight",
+    "types": "embeddings.token_type_embeddings.weight",
+    "norm": "embeddings.LayerNorm.*",
+    **blocks(
+        "encoder.layer.{}.",
+        {
+            "attention/query": "attention.self.query.*",
+            "attention/key": "attention.self.key.*",
+            "attention/value": "attention.self.value.*",
+            "attention/out": "attention.output.dense.*",
+            "norm1": "attention.output.LayerNorm.*",
+            "mlp/fc1": "intermediate.dense.*",
+            "mlp/fc2": "output.dense.*",
+            "norm2": "output.LayerNorm.*",
+        },
+    ),
+}
+_HEAD_NAMES = {
+    "head/transform": "cls.predictions.transform.dense.*",
+    "head/norm": "cls.predictions.transform.LayerNorm.*",
+    "head/bias": "cls.predictions.bias",
+}
 _DECODER = "cls.predictions.decoder."
+_TODAY = {"gamma": "weight", "beta": "bias"}
 # Parts of published checkpoints that neither use needs: next-sentence head, and the pooler where none is wanted.
 _UNUSED = ("cls.seq_relationship.", "pooler.")
 
@@ -102,29 +116,8 @@ def write_bert_config(config: BertConfig) -> dict[str, object]:
 
 def bert_keys(config: BertConfig) -> Keys:
     """Return every parameter's key, without the "bert." in front of the encoder's."""
-    keys: Keys = {
-        ("token_embedding",): ("embeddings.word_embeddings.weight", SAME),
-        ("positions",): ("embeddings.position_embeddings.weight", SAME),
-        ("types",): ("embeddings.token_type_embeddings.weight", SAME),
-        **norm(("norm",), "embeddings.LayerNorm"),
-    }
-    norms = {"norm1": "attention.output.LayerNorm", "norm2": "output.LayerNorm"}
-    linears = {
-        "attention/query": "attention.self.query",
-        "attention/key": "attention.self.key",
-        "attention/value": "attention.self.value",
-        "attention/out": "attention.output.dense",
-        "mlp/fc1": "intermediate.dense",
-        "mlp/fc2": "output.dense",
-    }
-    keys |= blocks(config.layers, "encoder.layer.{}.", norms, linears)
-    if config.pooling == "pooler":
-        keys |= linear(("pooler",), "pooler.dense")
-    if config.masked_lm:
-        head = "cls.predictions."
-        keys |= parts(("head",), head, {"norm": "transform.LayerNorm"}, {"transform": "transform.dense"})
-        keys[("head", "bias")] = (f"{head}bias", SAME)
-    return keys
+    pooler = {"pooler": "pooler.dense.*"} if config.pooling == "pooler" else {}
+    return named(_NAMES | pooler | (_HEAD_NAMES if config.masked_lm else {}), config.layers)
 
 
 BERT = TowerFiles(
@@ -165,11 +158,5 @@ def _read(folder: str | Path) -> dict[str, np.ndarray]:
 
 def modern_keys(weights: Weights) -> dict[str, np.ndarray]:
     """Return tensors with the layer norms of the oldest files (gamma, beta) under today's names."""
-    names: Mapping[str, str] = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-
-    def renamed(key: str) -> str:
-        for old, new in names.items():
-            key = key.replace(old, new)
-        return key
-
-    return {renamed(key): value for key, value in weights.items()}
+    old = re.compile(r"(?<=LayerNorm\.)(gamma|beta)")
+    return {old.sub(lambda found: _TODAY[found[0]], key): value for key, value in weights.items()}

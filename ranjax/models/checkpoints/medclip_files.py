@@ -14,7 +14,7 @@ from pathlib import Path
 from ranjax.core.errors import ConfigError
 from ranjax.models.checkpoints.bert_files import bert_keys, modern_keys, write_bert_config
 from ranjax.models.checkpoints.layout import Layout
-from ranjax.models.checkpoints.naming import SAME, Content, Json, Keys, Weights, linear, under
+from ranjax.models.checkpoints.naming import SAME, Content, Json, Keys, Weights, inside, linear, under
 from ranjax.models.checkpoints.open_clip_files import OWN, bert_of
 from ranjax.models.checkpoints.timm_towers import read_resnet
 from ranjax.models.checkpoints.weight_files import CONFIG, WeightsError
@@ -42,8 +42,8 @@ def _read(content: Content, folder: Path, weights: Weights) -> DualEncoderConfig
     if missing:
         raise WeightsError(str(folder), missing, [], [])
     size = (content.get(OWN) or {}).get("image_size", _SIZE)
-    image = read_resnet({"image_size": size}, _inside(weights, _IMAGE))
-    bert = bert_of({"hf_model_name": "Bio_ClinicalBERT"}, _inside(weights, _TEXT), folder)
+    image = read_resnet({"image_size": size}, inside(weights, _IMAGE))
+    bert = bert_of({"hf_model_name": "Bio_ClinicalBERT"}, inside(weights, _TEXT), folder)
     return DualEncoderConfig(
         image=image,
         text=dataclasses.replace(bert, pooling=LAYERS_MEAN, name=""),
@@ -55,18 +55,14 @@ def _read(content: Content, folder: Path, weights: Weights) -> DualEncoderConfig
     )
 
 
-def _inside(weights: Weights, prefix: str) -> Weights:
-    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-
-
 def _keys(config: DualEncoderConfig) -> Keys:
     assert isinstance(config.text, BertConfig)
     return {
         ("log_scale",): ("logit_scale", SAME),
         **under(files_of(config.image, "timm").keys(config.image), ("vision",), _IMAGE),
-        **linear(("visual_projection",), _IMAGE_HEAD, config.image_projection.bias),
+        **linear("visual_projection", _IMAGE_HEAD, config.image_projection.bias),
         **under(bert_keys(config.text), ("text",), _TEXT),
-        **linear(("text_projection",), _TEXT_HEAD, config.text_projection.bias),
+        **linear("text_projection", _TEXT_HEAD, config.text_projection.bias),
     }
 
 

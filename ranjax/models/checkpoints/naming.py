@@ -6,16 +6,16 @@ list, so that a round trip is exact by construction.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from ranjax.core.types import Params
 from ranjax.models.checkpoints.weight_files import WeightsError
@@ -28,15 +28,13 @@ Weights = Mapping[str, np.ndarray]
 """Tensors of a file by key."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Arrangement:
+class Arrangement(NamedTuple):
     """How the axes of an array lie in the file.
 
     Attributes:
-      kind: "same"; "linear", [in, out] here and [out, in] there; "patch", [size * size * channels, width] here and
-        [width, channels, size, size] there; "conv", [height, width, in, out] here and [out, in, height, width] there;
-        "lead", with `sizes[0]` axes of length 1 in front there.
-      sizes: what "patch" (size, channels) and "lead" need to know.
+      kind: "same"; "linear", [in, out] here and [out, in] there; "conv", [height, width, in, out] here and
+        [out, in, height, width] there; "lead", with axes of length 1 in front there.
+      sizes: of "conv", height, width and in where they are one axis here (a patch embedding); of "lead", those axes.
       part, parts: the array is that one of so many, stacked along the first axis of one tensor in the file, as
         query, key and value of a torch MultiheadAttention are.
     """
@@ -45,10 +43,6 @@ class Arrangement:
     sizes: tuple[int, ...] = ()
     part: int = 0
     parts: int = 1
-
-    def of(self, part: int, parts: int) -> Arrangement:
-        """Return the same, as one of several parts of a tensor."""
-        return dataclasses.replace(self, part=part, parts=parts)
 
 
 # Parameter path -> (key in the file, arrangement of the axes there).
@@ -59,62 +53,56 @@ SAME, LINEAR, CONV = Arrangement("same"), Arrangement("linear"), Arrangement("co
 BUFFERS = ("position_ids", "num_batches_tracked")
 
 
-def patch_arrangement(size: int, channels: int) -> Arrangement:
-    """Return the arrangement of a patch embedding."""
-    return Arrangement("patch", (size, channels))
-
-
-def lead_arrangement(axes: int) -> Arrangement:
-    """Return the arrangement of an array with so many axes of length 1 in front, in the file."""
-    return Arrangement("lead", (axes,))
-
-
-def linear(path: TreePath, key: str, bias: bool = True) -> Keys:
-    """Return the keys of a linear map."""
-    keys: Keys = {(*path, "kernel"): (f"{key}.weight", LINEAR)}
-    return keys | {(*path, "bias"): (f"{key}.bias", SAME)} if bias else keys
-
-
-def norm(path: TreePath, key: str) -> Keys:
-    """Return the keys of a layer norm."""
-    return {(*path, "scale"): (f"{key}.weight", SAME), (*path, "bias"): (f"{key}.bias", SAME)}
-
-
-def parts(path: TreePath, prefix: str, norms: Mapping[str, str], linears: Mapping[str, str]) -> Keys:
-    """Return the keys of layer norms and linear maps: our path inside `path`, e.g. "mlp/fc1" -> key behind `prefix`."""
-    keys: Keys = {}
-    for ours, theirs in norms.items():
-        keys |= norm((*path, *ours.split("/")), prefix + theirs)
-    for ours, theirs in linears.items():
-        keys |= linear((*path, *ours.split("/")), prefix + theirs)
-    return keys
-
-
-def blocks(layers: int, prefix: str, norms: Mapping[str, str], linears: Mapping[str, str], fused: str = "") -> Keys:
-    """Return the keys of a transformer's blocks.
+def named(names: Mapping[str, str | tuple[str, Arrangement]], layers: int = 0) -> Keys:
+    """Return the keys of a part of a model by what a library calls them.
 
     Args:
-      layers: how many.
-      prefix: of a block's keys, with ``{}`` for its number.
-      norms, linears: as for `parts`.
-      fused: the attention's part of a key where query, key and value are one tensor, with ``{}`` for "weight" or "bias".
+      names: our path -> the file's key, of an array that lies there as it does here, or with its arrangement. A key that
+        ends with ``*`` stands for weight and bias: of a layer norm where our name begins with "norm", else of a linear
+        map. ``query|key|value`` in our path: one tensor there holds them all. ``{}`` in both stands for a block's number.
+      layers: how many blocks there are.
     """
     keys: Keys = {}
-    for i in range(layers):
-        path, start = ("blocks", "layers", str(i)), prefix.format(i)
-        keys |= parts(path, start, norms, linears)
-        if fused:
-            keys |= fused_attention((*path, "attention"), start + fused)
+    for ours, theirs in names.items():
+        pattern, arrangement = (theirs, SAME) if isinstance(theirs, str) else theirs
+        for i in range(layers if "{}" in ours else 1):
+            *path, last = ours.format(i).split("/")
+            key, members = pattern.format(i), last.split("|")
+            for part, name in enumerate(members):
+                if not key.endswith("*"):
+                    keys[(*path, name)] = key, arrangement
+                    continue
+                weight = ("scale", SAME) if name.startswith("norm") else ("kernel", LINEAR)
+                for (leaf, kind), word in ((weight, "weight"), (("bias", SAME), "bias")):
+                    keys[(*path, name, leaf)] = key[:-1] + word, kind._replace(part=part, parts=len(members))
     return keys
 
 
-def fused_attention(path: TreePath, key: str) -> Keys:
-    """Return the keys of query, key and value that are one tensor in the file; `key` has ``{}`` for "weight" or "bias"."""
-    keys: Keys = {}
-    for part, name in enumerate(("query", "key", "value")):
-        keys[(*path, name, "kernel")] = (key.format("weight"), LINEAR.of(part, 3))
-        keys[(*path, name, "bias")] = (key.format("bias"), SAME.of(part, 3))
-    return keys
+def blocks(prefix: str, names: Mapping[str, str]) -> dict[str, str]:
+    """Return the names of a transformer's blocks for `named`, whose keys begin with `prefix`."""
+    return {f"blocks/layers/{{}}/{ours}": prefix + theirs for ours, theirs in names.items()}
+
+
+def linear(path: str, key: str, bias: bool = True) -> Keys:
+    """Return the keys of a linear map, with or without a bias."""
+    return named({path: f"{key}.*"} if bias else {f"{path}/kernel": (f"{key}.weight", LINEAR)})
+
+
+def conv_norm(path: TreePath, convolution: str, norm: str) -> Keys:
+    """Return the keys of a convolution and of the batch norm behind it."""
+    names = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+    keys: Keys = {(*path, "kernel"): (f"{convolution}.weight", CONV)}
+    return keys | {(*path, "norm", ours): (f"{norm}.{theirs}", SAME) for ours, theirs in names.items()}
+
+
+def stages(depths: tuple[int, ...]) -> Iterator[tuple[int, int, TreePath]]:
+    """Iterate over the blocks of a residual network: number of the stage, of the block in it, and path."""
+    return ((i, j, ("stages", str(i), str(j))) for i, depth in enumerate(depths) for j in range(depth))
+
+
+def inside(weights: Weights, prefix: str) -> Weights:
+    """Return the tensors whose keys begin with `prefix`, without it."""
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
 
 
 def under(keys: Keys, path: TreePath, prefix: str) -> Keys:
@@ -128,12 +116,9 @@ def to_file(value: np.ndarray, arrangement: Arrangement) -> np.ndarray:
         case "linear":
             return value.T
         case "conv":
-            return value.transpose(3, 2, 0, 1)
-        case "patch":
-            size, channels = arrangement.sizes
-            return value.reshape(size, size, channels, -1).transpose(3, 2, 0, 1)
+            return value.reshape(*(arrangement.sizes or value.shape[:3]), -1).transpose(3, 2, 0, 1)
         case "lead":
-            return value.reshape(*(1,) * arrangement.sizes[0], *value.shape)
+            return value.reshape(*arrangement.sizes, *value.shape)
     return value
 
 
@@ -143,11 +128,10 @@ def from_file(value: np.ndarray, arrangement: Arrangement) -> np.ndarray:
         case "linear":
             return value.T
         case "conv":
-            return value.transpose(2, 3, 1, 0)
-        case "patch":
-            return value.transpose(2, 3, 1, 0).reshape(-1, value.shape[0])
+            found = value.transpose(2, 3, 1, 0)
+            return found.reshape(-1, found.shape[-1]) if arrangement.sizes else found
         case "lead":
-            return value.reshape(value.shape[arrangement.sizes[0] :])
+            return value.reshape(value.shape[len(arrangement.sizes) :])
     return value
 
 
@@ -167,13 +151,7 @@ def paths(tree: Params) -> dict[TreePath, Any]:
 
 def nest(flat: Mapping[TreePath, Any]) -> Params:
     """Return a nested dict of leaves by their path, the inverse of `paths`."""
-    tree: Params = {}
-    for path, leaf in flat.items():
-        place = tree
-        for part in path[:-1]:
-            place = place.setdefault(part, {})
-        place[path[-1]] = leaf
-    return tree
+    return traverse_util.unflatten_dict(dict(flat))
 
 
 def read_tree(
@@ -182,7 +160,6 @@ def read_tree(
     template: Params,
     source: str | Path,
     fresh: Callable[[], Params] | None = None,
-    ignored: TreePath = BUFFERS,
     dtype: str = "float32",
 ) -> Params:
     """Fill the tree of `template` from a file's tensors.

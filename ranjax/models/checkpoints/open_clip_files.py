@@ -15,7 +15,7 @@ from ranjax.core.errors import ConfigError
 from ranjax.models.checkpoints import timm_towers
 from ranjax.models.checkpoints.bert_files import modern_keys, read_bert_config, write_bert_config
 from ranjax.models.checkpoints.layout import Layout
-from ranjax.models.checkpoints.naming import SAME, Content, Json, Keys, TreePath, Weights, linear, under
+from ranjax.models.checkpoints.naming import SAME, Content, Json, Keys, Weights, inside, linear, under
 from ranjax.models.checkpoints.open_clip_towers import bert_pooling, read_bert
 from ranjax.models.checkpoints.padding_token import padding_id
 from ranjax.models.checkpoints.weight_files import CONFIG, WEIGHTS
@@ -64,12 +64,12 @@ def _read_image(content: Content, weights: Weights) -> tuple[ImageTowerConfig, P
     if not name:
         files = files_reading(content, "open_clip", "image")
         assert files is not None
-        image = files.read(content, _inside(weights, "visual."))
+        image = files.read(content, inside(weights, "visual."))
         return image, LINEAR if files.kind == "vit" else Projection(kind="none")
     files = files_reading(content, "timm", "image")
     if files is None:
         raise ConfigError(_KEY + timm_towers.NAME, name, timm_towers.KNOWN)
-    image = files.read(content, _inside(weights, _TRUNK))
+    image = files.read(content, inside(weights, _TRUNK))
     pool, given = files.write(image)[timm_towers.POOL], content.get(timm_towers.POOL, "avg")
     if given not in ("", pool):
         raise ConfigError(_KEY + timm_towers.POOL, given, f"'' or {pool!r}")
@@ -86,7 +86,7 @@ def _read_image(content: Content, weights: Weights) -> tuple[ImageTowerConfig, P
 def _read_text(content: Content, weights: Weights, folder: Path) -> tuple[TextTowerConfig, Projection]:
     size = content["embed_dim"]
     if content.get("hf_model_name"):
-        bert = bert_of(content, _inside(weights, _BERT), folder)
+        bert = bert_of(content, inside(weights, _BERT), folder)
         kind = content.get("hf_proj_type", "mlp")
         if kind not in ("linear", "mlp", None):
             raise ConfigError(f"{_KEY}hf_proj_type", kind, "'linear', 'mlp' or null")
@@ -124,10 +124,6 @@ def bert_of(content: Content, weights: Weights, folder: Path) -> BertConfig:
         *(folder, name, bert.width, bert.heads),
     )
     return bert
-
-
-def _inside(weights: Weights, prefix: str) -> Weights:
-    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
 
 
 def _towers(config: DualEncoderConfig) -> tuple[TowerFiles, TowerFiles]:
@@ -191,30 +187,30 @@ def _keys(config: DualEncoderConfig) -> Keys:
         keys[("bias",)] = ("logit_bias", SAME)
     if image.library == "timm":
         keys |= under(image.keys(config.image), ("vision",), _TRUNK)
-        keys |= _projection(("visual_projection",), shown, "visual.head.proj", "visual.head.mlp.fc{}", (1, 2))
+        keys |= _projection("visual_projection", shown, "visual.head.proj", "visual.head.mlp.fc{}", (1, 2))
     else:
         keys |= under(image.keys(config.image), ("vision",), "visual.")
         if shown.kind == "linear":
             keys[("visual_projection", "kernel")] = ("visual.proj", SAME)
     if text.kind == "bert":
         keys |= under(text.keys(config.text), ("text",), _BERT)
-        return keys | _projection(("text_projection",), written, "text.proj", "text.proj.{}", (0, 2))
+        return keys | _projection("text_projection", written, "text.proj", "text.proj.{}", (0, 2))
     if written.bias:
         # SigLIP's: a linear module, in a class that keeps the tower apart.
         keys |= under(text.keys(config.text), ("text",), "text.")
-        return keys | linear(("text_projection",), "text.text_projection")
+        return keys | linear("text_projection", "text.text_projection")
     keys[("text_projection", "kernel")] = ("text_projection", SAME)
     return keys | under(text.keys(config.text), ("text",), "")
 
 
-def _projection(path: TreePath, projection: Projection, plain: str, mlp: str, numbers: tuple[int, int]) -> Keys:
+def _projection(path: str, projection: Projection, plain: str, mlp: str, numbers: tuple[int, int]) -> Keys:
     """Return the keys of a projection: `plain` of a linear map, `mlp` with ``{}`` for the numbers of an MLP's two."""
     if projection.kind == "none":
         return {}
     if projection.kind == "linear":
         return linear(path, plain, projection.bias)
     first, second = (mlp.format(number) for number in numbers)
-    return linear((*path, "fc1"), first, projection.hidden_bias) | linear((*path, "fc2"), second, projection.bias)
+    return linear(f"{path}/fc1", first, projection.hidden_bias) | linear(f"{path}/fc2", second, projection.bias)
 
 
 def _tidy(weights: Weights) -> Weights:

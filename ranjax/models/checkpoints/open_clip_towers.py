@@ -7,8 +7,18 @@ import math
 from ranjax.core.errors import ConfigError
 from ranjax.models.checkpoints.bert_files import bert_keys
 from ranjax.models.checkpoints.fields import refuse_others
-from ranjax.models.checkpoints.naming import SAME, Content, Json, Keys, Weights, blocks, norm, patch_arrangement
-from ranjax.models.checkpoints.resnet_keys import modified_resnet_keys
+from ranjax.models.checkpoints.naming import (
+    Arrangement,
+    Content,
+    Json,
+    Keys,
+    Weights,
+    blocks,
+    conv_norm,
+    linear,
+    named,
+    stages,
+)
 from ranjax.models.checkpoints.timm_towers import count, need
 from ranjax.models.checkpoints.transformers_towers import is_clip_vit
 from ranjax.models.towers.contract import TowerFiles
@@ -65,10 +75,18 @@ def _own_content(config: ViTConfig | TextTransformerConfig) -> dict[str, object]
     return content | ({"act_kwargs": {"approximate": "tanh"}} if config.activation == "gelu_tanh" else {})
 
 
-def _blocks(layers: int) -> Keys:
-    norms = {"norm1": "ln_1", "norm2": "ln_2"}
-    linears = {"attention/out": "attn.out_proj", "mlp/fc1": "mlp.c_fc", "mlp/fc2": "mlp.c_proj"}
-    return blocks(layers, "transformer.resblocks.{}.", norms, linears, fused="attn.in_proj_{}")
+_BLOCKS = blocks(
+    "transformer.resblocks.{}.",
+    {
+        "norm1": "ln_1.*",
+        "attention/query|key|value": "attn.in_proj_*",
+        "attention/out": "attn.out_proj.*",
+        "norm2": "ln_2.*",
+        "mlp/fc1": "mlp.c_fc.*",
+        "mlp/fc2": "mlp.c_proj.*",
+    },
+)
+_POSITIONS = {"positions": "positional_embedding"}
 
 
 def _read_vit(content: Content, weights: Weights) -> ViTConfig:
@@ -93,14 +111,16 @@ def _write_vit(config: ViTConfig) -> dict[str, object]:
 
 
 def _vit_keys(config: ViTConfig) -> Keys:
-    return {
-        ("patch_embedding",): ("conv1.weight", patch_arrangement(config.patch_size, config.channels)),
-        ("class_embedding",): ("class_embedding", SAME),
-        ("positions",): ("positional_embedding", SAME),
-        **norm(("norm_before",), "ln_pre"),
-        **norm(("norm_after",), "ln_post"),
-        **_blocks(config.layers),
+    patch = Arrangement("conv", (config.patch_size, config.patch_size, config.channels))
+    names = {
+        "patch_embedding": ("conv1.weight", patch),
+        "class_embedding": "class_embedding",
+        "norm_before": "ln_pre.*",
+        "norm_after": "ln_post.*",
+        **_POSITIONS,
+        **_BLOCKS,
     }
+    return named(names, config.layers)
 
 
 def _is_resnet(content: Content) -> bool:
@@ -123,6 +143,21 @@ def _read_resnet(content: Content, weights: Weights) -> ModifiedResNetConfig:
 def _write_resnet(config: ModifiedResNetConfig) -> dict[str, object]:
     content: dict[str, object] = {"layers": list(config.depths), "width": config.width, "patch_size": None}
     return content | {"head_width": config.width * 32 // config.heads}
+
+
+def _resnet_keys(config: ModifiedResNetConfig) -> Keys:
+    keys = named({"pool/positions": "attnpool.positional_embedding"})
+    for name, word in {"query": "q", "key": "k", "value": "v", "out": "c"}.items():
+        keys |= linear(f"pool/attention/{name}", f"attnpool.{word}_proj")
+    for k in range(3):
+        keys |= conv_norm(("stem", str(k)), f"conv{k + 1}", f"bn{k + 1}")
+    for i, j, path in stages(config.depths):
+        prefix = f"layer{i + 1}.{j}"
+        for k in (1, 2, 3):
+            keys |= conv_norm((*path, f"conv{k}"), f"{prefix}.conv{k}", f"{prefix}.bn{k}")
+        if j == 0:
+            keys |= conv_norm((*path, "shortcut"), f"{prefix}.downsample.0", f"{prefix}.downsample.1")
+    return keys
 
 
 def _read_text(content: Content, weights: Weights) -> TextTransformerConfig:
@@ -167,12 +202,8 @@ def _write_text(config: TextTransformerConfig) -> dict[str, object]:
 
 
 def _text_keys(config: TextTransformerConfig) -> Keys:
-    return {
-        ("token_embedding",): ("token_embedding.weight", SAME),
-        ("positions",): ("positional_embedding", SAME),
-        **norm(("norm_after",), "ln_final"),
-        **_blocks(config.layers),
-    }
+    names = {"token_embedding": "token_embedding.weight", "norm_after": "ln_final.*"}
+    return named(names | _POSITIONS | _BLOCKS, config.layers)
 
 
 def _refuses_text(config: TextTransformerConfig) -> str:
@@ -239,7 +270,7 @@ MODIFIED_RESNET = TowerFiles(
     recognises=_is_resnet,
     read=_read_resnet,
     write=_write_resnet,
-    keys=modified_resnet_keys,
+    keys=_resnet_keys,
 )
 TEXT = TowerFiles(
     library="open_clip",

@@ -6,19 +6,7 @@ import logging
 import math
 import re
 
-from ranjax.models.checkpoints.naming import (
-    LINEAR,
-    SAME,
-    Content,
-    Keys,
-    Weights,
-    blocks,
-    lead_arrangement,
-    norm,
-    parts,
-    patch_arrangement,
-)
-from ranjax.models.checkpoints.resnet_keys import torchvision_keys
+from ranjax.models.checkpoints.naming import Arrangement, Content, Keys, Weights, blocks, conv_norm, named, stages
 from ranjax.models.checkpoints.transformers_towers import HALF, IMAGENET_MEAN, IMAGENET_STD
 from ranjax.models.checkpoints.weight_files import WeightsError
 from ranjax.models.towers.contract import TowerFiles
@@ -33,6 +21,27 @@ _SIGLIP_SIZES = {768: "base", 1024: "large", 1152: "so400m", 1536: "giantopt"}
 _TANH = r"vit_(base_patch32_siglip_256|large_patch16_siglip_512|so400m_patch16_siglip_\d+|giantopt_patch16_siglip_\d+)"
 _RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 _RESNET_NAMES: dict[tuple[int, ...], str] = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101"}
+_BLOCKS = blocks(
+    "blocks.{}.",
+    {
+        "norm1": "norm1.*",
+        "attention/query|key|value": "attn.qkv.*",
+        "attention/out": "attn.proj.*",
+        "norm2": "norm2.*",
+        "mlp/fc1": "mlp.fc1.*",
+        "mlp/fc2": "mlp.fc2.*",
+    },
+)
+_CLASS_NAMES = {"class_embedding": ("cls_token", Arrangement("lead", (1, 1)))}
+_PROBE_NAMES = {
+    "pool/probe": ("attn_pool.latent", Arrangement("lead", (1, 1))),
+    "pool/attention/query": "attn_pool.q.*",
+    "pool/attention/key|value": "attn_pool.kv.*",
+    "pool/attention/out": "attn_pool.proj.*",
+    "pool/norm": "attn_pool.norm.*",
+    "pool/mlp/fc1": "attn_pool.mlp.fc1.*",
+    "pool/mlp/fc2": "attn_pool.mlp.fc2.*",
+}
 KNOWN = (
     f"{', '.join(f'vit_{size}_patch*_*' for size in _HEADS)}, {', '.join(_RESNETS)}, "
     "or a vit_*_patch*_siglip_* of those sizes"
@@ -111,26 +120,18 @@ def _vit_name(config: ViTConfig) -> str:
     return f"vit_{size}_patch{config.patch_size}_siglip_{config.image_size}"
 
 
-def vit_keys(config: ViTConfig) -> Keys:
+def _vit_keys(config: ViTConfig) -> Keys:
     """Return the keys of timm's VisionTransformer, with a class token or with SigLIP's pooling by attention."""
-    norms = {"norm1": "norm1", "norm2": "norm2"}
-    linears = {"attention/out": "attn.proj", "mlp/fc1": "mlp.fc1", "mlp/fc2": "mlp.fc2"}
-    keys: Keys = {
-        ("patch_embedding",): ("patch_embed.proj.weight", patch_arrangement(config.patch_size, config.channels)),
-        ("patch_bias",): ("patch_embed.proj.bias", SAME),
-        ("positions",): ("pos_embed", lead_arrangement(1)),
-        **norm(("norm_after",), "norm"),
-        **blocks(config.layers, "blocks.{}.", norms, linears, fused="attn.qkv.{}"),
+    patch = Arrangement("conv", (config.patch_size, config.patch_size, config.channels))
+    names = {
+        "patch_embedding": ("patch_embed.proj.weight", patch),
+        "patch_bias": "patch_embed.proj.bias",
+        "positions": ("pos_embed", Arrangement("lead", (1,))),
+        "norm_after": "norm.*",
+        **_BLOCKS,
+        **(_CLASS_NAMES if config.pooling == "class" else _PROBE_NAMES),
     }
-    if config.pooling == "class":
-        return keys | {("class_embedding",): ("cls_token", lead_arrangement(2))}
-    pool = {"attention/query": "q", "attention/out": "proj", "mlp/fc1": "mlp.fc1", "mlp/fc2": "mlp.fc2"}
-    keys |= parts(("pool",), "attn_pool.", {"norm": "norm"}, pool)
-    keys[("pool", "probe")] = ("attn_pool.latent", lead_arrangement(2))
-    for part, name in enumerate(("key", "value")):
-        keys[("pool", "attention", name, "kernel")] = ("attn_pool.kv.weight", LINEAR.of(part, 2))
-        keys[("pool", "attention", name, "bias")] = ("attn_pool.kv.bias", SAME.of(part, 2))
-    return keys
+    return named(names, config.layers)
 
 
 def read_resnet(content: Content, weights: Weights) -> ResNetConfig:
@@ -151,6 +152,18 @@ def read_resnet(content: Content, weights: Weights) -> ResNetConfig:
     )
 
 
+def _resnet_keys(config: ResNetConfig) -> Keys:
+    """Return the keys of torchvision's and timm's ResNets, without the classifier."""
+    keys = conv_norm(("stem",), "conv1", "bn1")
+    for i, j, path in stages(config.depths):
+        prefix = f"layer{i + 1}.{j}"
+        for k in range(config.convolutions):
+            keys |= conv_norm((*path, "convs", str(k)), f"{prefix}.conv{k + 1}", f"{prefix}.bn{k + 1}")
+        if config.shortcuts(i, j):
+            keys |= conv_norm((*path, "shortcut"), f"{prefix}.downsample.0", f"{prefix}.downsample.1")
+    return keys
+
+
 def _write_resnet(config: ResNetConfig) -> dict[str, object]:
     return {NAME: config.name or _RESNET_NAMES.get(config.depths, "resnet50"), POOL: "avg"}
 
@@ -161,7 +174,7 @@ VIT = TowerFiles(
     recognises=lambda content: _match(content) is not None,
     read=_read_vit,
     write=_write_vit,
-    keys=vit_keys,
+    keys=_vit_keys,
     refuses=_refuses_vit,
     mean=HALF,
     std=HALF,
@@ -172,7 +185,7 @@ RESNET = TowerFiles(
     recognises=lambda content: _base(str(content.get(NAME, ""))) in _RESNETS,
     read=read_resnet,
     write=_write_resnet,
-    keys=torchvision_keys,
+    keys=_resnet_keys,
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.models.checkpoints.bert_files import modern_keys
 from ranjax.models.checkpoints.layout import Layout
-from ranjax.models.checkpoints.naming import SAME, Content, Json, Keys, Weights, lead_arrangement, linear, under
+from ranjax.models.checkpoints.naming import SAME, Arrangement, Content, Json, Keys, Weights, linear, under
 from ranjax.models.checkpoints.padding_token import padding_id
 from ranjax.models.checkpoints.transformers_towers import PREPROCESSOR, read_pixels
 from ranjax.models.checkpoints.weight_files import CONFIG
@@ -175,9 +175,10 @@ def _tidy(weights: Weights) -> Weights:
 
 _PLAIN: Keys = {
     ("log_scale",): ("logit_scale", SAME),
-    **linear(("visual_projection",), "visual_projection", bias=False),
-    **linear(("text_projection",), "text_projection", bias=False),
+    **linear("visual_projection", "visual_projection", bias=False),
+    **linear("text_projection", "text_projection", bias=False),
 }
+_LEAD = Arrangement("lead", (1,))
 _PLAIN_WORDS = "linear projections without bias, a limited logit scale, and no bias of the logits"
 CLIP = _DualEncoderClass(
     name="clip",
@@ -199,9 +200,9 @@ SIGLIP = _DualEncoderClass(
     architecture="SiglipModel",
     joined="a linear map with bias behind texts and none behind images, a free logit scale and a bias of the logits",
     keys={
-        ("free_log_scale",): ("logit_scale", lead_arrangement(1)),
-        ("bias",): ("logit_bias", lead_arrangement(1)),
-        **linear(("text_projection",), "text_model.head"),
+        ("free_log_scale",): ("logit_scale", _LEAD),
+        ("bias",): ("logit_bias", _LEAD),
+        **linear("text_projection", "text_model.head"),
     },
     image="siglip_vision_model",
     text="siglip_text_model",

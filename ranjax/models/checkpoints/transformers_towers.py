@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from ranjax.core.errors import DataError
 from ranjax.models.checkpoints.fields import Fields
 from ranjax.models.checkpoints.naming import (
-    SAME,
+    Arrangement,
     Content,
     Keys,
+    TreePath,
     Weights,
     blocks,
-    fused_attention,
-    lead_arrangement,
-    norm,
-    parts,
-    patch_arrangement,
+    conv_norm,
+    named,
+    stages,
 )
-from ranjax.models.checkpoints.resnet_keys import resnet_model_keys
+from ranjax.models.checkpoints.weight_files import read_config
 from ranjax.models.towers.contract import CLIP_MEAN, TowerFiles
 from ranjax.models.towers.tower_configs import ResNetConfig, TextTransformerConfig, ViTConfig
 
@@ -83,47 +80,68 @@ _RESNET = Fields(
     only={"hidden_act": "relu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False},
 )
 
-_NORMS = {"norm1": "layer_norm1", "norm2": "layer_norm2"}
-_LINEARS = {
-    "attention/query": "self_attn.q_proj",
-    "attention/key": "self_attn.k_proj",
-    "attention/value": "self_attn.v_proj",
-    "attention/out": "self_attn.out_proj",
-    "mlp/fc1": "mlp.fc1",
-    "mlp/fc2": "mlp.fc2",
+_BLOCKS = blocks(
+    "encoder.layers.{}.",
+    {
+        "norm1": "layer_norm1.*",
+        "attention/query": "self_attn.q_proj.*",
+        "attention/key": "self_attn.k_proj.*",
+        "attention/value": "self_attn.v_proj.*",
+        "attention/out": "self_attn.out_proj.*",
+        "norm2": "layer_norm2.*",
+        "mlp/fc1": "mlp.fc1.*",
+        "mlp/fc2": "mlp.fc2.*",
+    },
+)
+_POSITIONS = {"positions": "embeddings.position_embedding.weight"}
+_TEXT_NAMES = (
+    {"token_embedding": "embeddings.token_embedding.weight", "norm_after": "final_layer_norm.*"} | _POSITIONS | _BLOCKS
+)
+# "pre_layrnorm" is how the name is spelt in every published checkpoint.
+_CLIP_NAMES = {"class_embedding": "embeddings.class_embedding", "norm_before": "pre_layrnorm.*"}
+_SIGLIP_NAMES = {
+    "patch_bias": "embeddings.patch_embedding.bias",
+    "pool/probe": ("head.probe", Arrangement("lead", (1, 1))),
+    "pool/attention/query|key|value": "head.attention.in_proj_*",
+    "pool/attention/out": "head.attention.out_proj.*",
+    "pool/norm": "head.layernorm.*",
+    "pool/mlp/fc1": "head.mlp.fc1.*",
+    "pool/mlp/fc2": "head.mlp.fc2.*",
 }
 
 
 def vit_keys(config: ViTConfig) -> Keys:
     """Return the keys of CLIP's or SigLIP's image tower, inside the tower."""
-    patch = patch_arrangement(config.patch_size, config.channels)
-    keys: Keys = {
-        ("patch_embedding",): ("embeddings.patch_embedding.weight", patch),
-        ("positions",): ("embeddings.position_embedding.weight", SAME),
-        **norm(("norm_after",), "post_layernorm"),
-        **blocks(config.layers, "encoder.layers.{}.", _NORMS, _LINEARS),
+    patch = Arrangement("conv", (config.patch_size, config.patch_size, config.channels))
+    names = {
+        "patch_embedding": ("embeddings.patch_embedding.weight", patch),
+        "norm_after": "post_layernorm.*",
+        **_POSITIONS,
+        **_BLOCKS,
+        **(_CLIP_NAMES if config.pooling == "class" else _SIGLIP_NAMES),
     }
-    if config.pooling == "class":
-        keys[("class_embedding",)] = ("embeddings.class_embedding", SAME)
-        # "pre_layrnorm" is how the name is spelt in every published checkpoint.
-        return keys | norm(("norm_before",), "pre_layrnorm")
-    head = {"attention/out": "attention.out_proj", "mlp/fc1": "mlp.fc1", "mlp/fc2": "mlp.fc2"}
-    return keys | {
-        ("patch_bias",): ("embeddings.patch_embedding.bias", SAME),
-        ("pool", "probe"): ("head.probe", lead_arrangement(2)),
-        **parts(("pool",), "head.", {"norm": "layernorm"}, head),
-        **fused_attention(("pool", "attention"), "head.attention.in_proj_{}"),
-    }
+    return named(names, config.layers)
 
 
 def text_keys(config: TextTransformerConfig) -> Keys:
     """Return the keys of CLIP's or SigLIP's text tower, inside the tower."""
-    return {
-        ("token_embedding",): ("embeddings.token_embedding.weight", SAME),
-        ("positions",): ("embeddings.position_embedding.weight", SAME),
-        **norm(("norm_after",), "final_layer_norm"),
-        **blocks(config.layers, "encoder.layers.{}.", _NORMS, _LINEARS),
-    }
+    return named(_TEXT_NAMES, config.layers)
+
+
+def resnet_keys(config: ResNetConfig) -> Keys:
+    """Return the keys of ResNetModel."""
+
+    def pair(path: TreePath, key: str) -> Keys:
+        return conv_norm(path, f"{key}.convolution", f"{key}.normalization")
+
+    keys = pair(("stem",), "embedder.embedder")
+    for i, j, path in stages(config.depths):
+        prefix = f"encoder.stages.{i}.layers.{j}"
+        for k in range(config.convolutions):
+            keys |= pair((*path, "convs", str(k)), f"{prefix}.layer.{k}")
+        if config.shortcuts(i, j):
+            keys |= pair((*path, "shortcut"), f"{prefix}.shortcut")
+    return keys
 
 
 def _read_clip_text(content: Content, weights: Weights) -> TextTransformerConfig:
@@ -181,7 +199,7 @@ RESNET = TowerFiles(
     kind="resnet",
     read=lambda content, weights: ResNetConfig(**_RESNET.read(content)),
     write=lambda config: {"model_type": "resnet", "hidden_act": "relu", **_RESNET.write(config)},
-    keys=resnet_model_keys,
+    keys=resnet_keys,
     alone=True,
     mean=IMAGENET_MEAN,
     std=IMAGENET_STD,
@@ -212,15 +230,10 @@ def read_pixels(folder: Path, files: TowerFiles, channels: int) -> dict[str, tup
     Raises:
       DataError: the file is no JSON.
     """
-    path, content = folder / PREPROCESSOR, {}
-    if path.is_file():
-        try:
-            content = json.loads(path.read_text())
-        except ValueError as error:
-            raise DataError(f"{path} is not JSON: {error}") from error
-        if content.get("do_normalize", True) is False:
-            channels = len(content.get("image_mean") or CLIP_MEAN)
-            return {"pixel_mean": (0.0,) * channels, "pixel_std": (1.0,) * channels}
+    content = read_config(folder, PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
+    if content.get("do_normalize", True) is False:
+        channels = len(content.get("image_mean") or CLIP_MEAN)
+        return {"pixel_mean": (0.0,) * channels, "pixel_std": (1.0,) * channels}
     mean, std = (files.mean, files.std) if channels == 3 else (None, None)
     given = {"pixel_mean": content.get("image_mean", mean), "pixel_std": content.get("image_std", std)}
     return {name: None if value is None else tuple(value) for name, value in given.items()}

@@ -40,7 +40,7 @@ class _Block(nnx.Module):
     """Two or three convolutions and a way around them."""
 
     def __init__(self, config: ResNetConfig, stage: int, block: int, inputs: int, outputs: int, rngs: nnx.Rngs):
-        stride = 2 if config.strided(stage, block) else 1
+        stride = 2 if stage > 0 and block == 0 else 1
         if config.block == "basic":
             sizes = ((inputs, outputs, 3, stride), (outputs, outputs, 3, 1))
         else:

@@ -104,9 +104,10 @@ class ResNetConfig(ImageTowerConfig):
     def outputs(self) -> int:
         return self.widths[-1]
 
-    def strided(self, stage: int, block: int) -> bool:
-        """Return whether a block halves height and width."""
-        return stage > 0 and block == 0
+    @property
+    def convolutions(self) -> int:
+        """Convolutions of a block."""
+        return 2 if self.block == "basic" else 3
 
     def shortcuts(self, stage: int, block: int) -> bool:
         """Return whether a block has a convolution on its way around."""
