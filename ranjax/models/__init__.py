@@ -11,7 +11,7 @@ _HOMES = {
     "checkpoints.assemble": ("beside_bert", "load_image_tower"),
     "checkpoints.bert_files": ("load_bert", "load_bert_mlm", "save_bert"),
     "checkpoints.layout": ("Layout",),
-    "checkpoints.layouts": ("LAYOUTS", "load", "load_clip", "save", "save_clip"),
+    "checkpoints.layouts": ("LAYOUTS", "load", "save"),
     "checkpoints.weight_files": ("WeightsError",),
     "dual_encoder": ("DualEncoder", "DualEncoderFunctions", "split"),
     "encoder_config": ("DualEncoderConfig", "clip"),

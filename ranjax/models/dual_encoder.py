@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from ranjax.core.errors import ConfigError
 from ranjax.core.types import Params
 from ranjax.models import input_filter
 from ranjax.models.encoder_config import DualEncoderConfig
-from ranjax.models.layers import at_least_float32
+from ranjax.models.layers import Tokens, at_least_float32
 from ranjax.models.towers.contract import TowerConfig, check_tokens
 from ranjax.models.towers.projection_head import build
 from ranjax.models.towers.tower_table import tower_of
@@ -61,10 +61,7 @@ class DualEncoder(nnx.Module):
         return ((x.astype(wide) - mean) / std).astype(x.dtype)
 
     def text_features(
-        self,
-        tokens: Int[Array, "batch length"],
-        mask: jax.Array,
-        embeddings: jax.Array | None = None,
+        self, tokens: Tokens, mask: jax.Array, embeddings: jax.Array | None = None
     ) -> Float[Array, "batch features"]:
         """See `DualEncoderFunctions.text_features`."""
         check_tokens(tokens, mask, embeddings, self.config.text)
@@ -127,11 +124,7 @@ class DualEncoderFunctions:
         return self._bind(params).image_features(images)
 
     def text_features(
-        self,
-        params: Params,
-        tokens: Int[Array, "batch length"],
-        mask: jax.Array,
-        embeddings: jax.Array | None = None,
+        self, params: Params, tokens: Tokens, mask: jax.Array, embeddings: jax.Array | None = None
     ) -> Float[Array, "batch features"]:
         """Return projected text embeddings, not L2-normalised, in the dtype of the parameters.
 

@@ -21,6 +21,12 @@ ACTIVATION_FUNCTIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
 }
 """The pointwise nonlinearities of an MLP: "quick_gelu", "gelu" (exact, erf), "gelu_tanh"."""
 
+Tokens = Int[Array, "batch length"]
+"""Texts, one a row."""
+Mask = Bool[Array, "batch length"]
+"""True on real tokens."""
+States = Float[Array, "batch length width"]
+"""One vector a token."""
 Position = int | Int[Array, " batch"]
 """A position in a sequence: the same in every row, or one for each row."""
 
@@ -191,27 +197,25 @@ class Stack(nnx.Module):
     ) -> Float[Array, "batch ..."]:
         """Return the activations behind blocks `start` to `stop`; with `at` (see `Block`) those of one position."""
         blocks: list[Any] = [self.layers[str(i)] for i in range(self.depth)][start:stop]
-        if not (self.remat or self.scan):
-            for block in blocks if at is None else blocks[:-1]:
-                x = block(x, allowed)
-            return x if at is None else blocks[-1](x, allowed, at)
-        graph = nnx.graphdef(blocks[0])
-        states = [nnx.to_pure_dict(nnx.state(block)) for block in blocks]
-        checkpoint = jax.checkpoint if self.remat else lambda run: run
-
-        @checkpoint
-        def apply(x: jax.Array, state: dict[str, object]) -> jax.Array:
-            return nnx.merge(graph, state)(x, allowed)
-
-        @checkpoint
-        def apply_last(x: jax.Array, state: dict[str, object]) -> jax.Array:
-            return nnx.merge(graph, state)(x, allowed, at)
-
-        whole = states if at is None else states[:-1]
+        whole, last = (blocks, None) if at is None else (blocks[:-1], blocks[-1])
         if self.scan and whole:
-            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *whole)
-            x = jax.lax.scan(lambda x, state: (apply(x, state), None), x, stacked)[0]
+            graph = nnx.graphdef(whole[0])
+            states = [nnx.to_pure_dict(nnx.state(block)) for block in whole]
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+            def step(x: jax.Array, state: dict[str, object]) -> tuple[jax.Array, None]:
+                return run_block(nnx.merge(graph, state), x, allowed, remat=self.remat), None
+
+            x = jax.lax.scan(step, x, stacked)[0]
         else:
-            for state in whole:
-                x = apply(x, state)
-        return x if at is None else apply_last(x, states[-1])
+            for block in whole:
+                x = run_block(block, x, allowed, remat=self.remat)
+        return x if last is None else run_block(last, x, allowed, at, remat=self.remat)
+
+
+def run_block(block: nnx.Module, x: jax.Array, *others: Any, remat: bool) -> jax.Array:
+    """Apply a block to x (and others); with `remat` its activations are computed again in the backward pass."""
+    if not remat:
+        return block(x, *others)
+    graph, state = nnx.split(block)
+    return jax.checkpoint(lambda state, x: nnx.merge(graph, state)(x, *others))(nnx.to_pure_dict(state), x)

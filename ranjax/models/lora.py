@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from ranjax.core.errors import ConfigError
 from ranjax.core.types import Params
 from ranjax.models.checkpoints.naming import nest, paths
+from ranjax.models.trainable import combine
 
 # Attention and MLP of every block of every tower.
 ATTENTION_AND_MLP = r"blocks/.*/(attention|mlp)/[^/]+/kernel$"
@@ -85,4 +86,4 @@ def merge(params: Params, adapters: Params, alpha: float | None = None) -> tuple
 
 def unmerge(merged: Params, replaced: Params) -> Params:
     """Return the base again, bit for bit, from what `merge` returned."""
-    return nest(paths(dict(merged)) | paths(dict(replaced)))
+    return combine(merged, replaced)

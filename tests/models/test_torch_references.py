@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ranjax.models import load, load_bert_mlm, load_clip
+from ranjax.models import load, load_bert_mlm
 
 REFERENCES = Path(__file__).parent / "references"
 CLIPS = ("clip_gelu_patch4_grey", "clip_quick_gelu_patch8", "clip_largest_id_pooled")

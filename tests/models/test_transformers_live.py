@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny_encoder import TINY
 
-from ranjax.models import load_bert_mlm, save_bert, save_clip
+from ranjax.models import load_bert_mlm, save, save_bert
 
 torch = pytest.importorskip("torch", reason="the parity extra is not installed")
 
@@ -22,7 +22,7 @@ def test_an_exported_clip_gives_the_same_features_in_transformers(tiny, batch, e
     from transformers import CLIPModel
 
     functions, params = tiny
-    save_clip(tmp_path, functions, params)
+    save(tmp_path, functions, params, layout="clip")
     model, report = CLIPModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     images, tokens, mask = (np.asarray(part) for part in batch)

@@ -24,7 +24,7 @@ SETTINGS = optimizer.AdamWSettings(learning_rate=1e-3, steps=20, warmup_steps=4)
 
 def _run_micro(folder, dtype):
     stored = np.load(folder / "train_micro.npz")
-    functions, params, _ = models.load_clip(folder / "clip_micro_init")
+    functions, params, _ = models.load(folder / "clip_micro_init")
     params = jax.tree.map(lambda x: x.astype(dtype), params)
     start = params
     adamw = optimizer.adamw(SETTINGS)
@@ -64,7 +64,7 @@ def _by_stored_name(functions, params):
 
 
 def test_weight_decay_reaches_exactly_the_stored_tensors(reference_cases):
-    functions, params, _ = models.load_clip(reference_cases / "clip_micro_init")
+    functions, params, _ = models.load(reference_cases / "clip_micro_init")
     stored = json.loads((reference_cases / "train_micro.json").read_text())
     named = _by_stored_name(
         functions, jax.tree.map(lambda x, m: np.full(x.shape, m), params, optimizer.decay_mask(params))

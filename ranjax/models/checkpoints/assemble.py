@@ -18,7 +18,7 @@ from ranjax.core.types import Params
 from ranjax.models.checkpoints import timm_towers
 from ranjax.models.checkpoints.bert_files import load_bert
 from ranjax.models.checkpoints.layouts import writable_layout
-from ranjax.models.checkpoints.naming import Content, Json, Keys, Weights, read_tree
+from ranjax.models.checkpoints.naming import Content, Json, Weights, read_tree
 from ranjax.models.checkpoints.transformers_layouts import vision_files
 from ranjax.models.checkpoints.transformers_towers import CLIP_VISION, read_pixels
 from ranjax.models.checkpoints.weight_files import CONFIG, WEIGHTS, read_config, read_weights
@@ -64,12 +64,13 @@ def load_image_tower(source: str | Path, dtype: str = "float32") -> ImageTower:
     else:
         files, part = _of_timm(content, weights)
         config = files.read(part, weights)
-        pixels = _timm_pixels(content, files) if config.channels == 3 else {}
+        statistics = {"mean": files.mean, "std": files.std} | (content.get("pretrained_cfg") or {})
+        pixels = {f"pixel_{name}": tuple(statistics[name]) for name in ("mean", "std") if config.channels == 3}
     keys = files.keys(config)
     template = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(tower_of(config).build(config, nnx.Rngs(0)))))
-    return ImageTower(
-        config, read_tree(_without_classifier(weights, keys), keys, template, source, dtype=dtype), pixels
-    )
+    known = {key for key, _ in keys.values()}
+    kept = {key: value for key, value in weights.items() if key in known or not key.startswith(_CLASSIFIERS)}
+    return ImageTower(config, read_tree(kept, keys, template, source, dtype=dtype), pixels)
 
 
 def beside_bert(
@@ -105,12 +106,13 @@ def beside_bert(
         text_params = {name: part for name, part in text_params.items() if name != "pooler"}
     if tower.config.channels != 3:
         overrides.pop("grey_to_rgb", None)
+    written = Projection(kind=projection, hidden=(bert.width + embed_dim) // 2 if projection == "mlp" else 0)
     config = DualEncoderConfig(
         image=tower.config,
         text=bert,
         embed_dim=embed_dim,
         image_projection=_image_projection(projection, embed_dim, tower.config),
-        text_projection=_text_projection(projection, bert.width, embed_dim),
+        text_projection=written,
         layout="vision-text-dual-encoder",
         **tower.pixels,
         **overrides,
@@ -125,10 +127,6 @@ def _image_projection(kind: str, embed_dim: int, tower: ImageTowerConfig) -> Pro
     # The shapes of open_clip's MLPs, so that its files can hold them: behind towers of timm only.
     plain = kind == "linear" or (isinstance(tower, ViTConfig) and not CLIP_VISION.refuses(tower))
     return LINEAR if plain else Projection(kind=kind, hidden=2 * embed_dim, hidden_bias=True)
-
-
-def _text_projection(kind: str, width: int, embed_dim: int) -> Projection:
-    return LINEAR if kind == "linear" else Projection(kind=kind, hidden=(width + embed_dim) // 2)
 
 
 def _of_transformers(content: Content, weights: Weights) -> tuple[TowerFiles, Content, Weights]:
@@ -152,16 +150,3 @@ def _of_timm(content: Content, weights: Weights) -> tuple[TowerFiles, Content]:
     if files is None:
         raise ConfigError("config.json: architecture", name, timm_towers.KNOWN)
     return files, part
-
-
-def _timm_pixels(content: Content, files: TowerFiles) -> Json:
-    statistics = content.get("pretrained_cfg") or {}
-    return {
-        "pixel_mean": tuple(statistics.get("mean", files.mean)),
-        "pixel_std": tuple(statistics.get("std", files.std)),
-    }
-
-
-def _without_classifier(weights: Weights, keys: Keys) -> Json:
-    known = {key for key, _ in keys.values()}
-    return {key: value for key, value in weights.items() if key in known or not key.startswith(_CLASSIFIERS)}

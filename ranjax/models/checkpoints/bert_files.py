@@ -12,8 +12,8 @@ from flax import nnx
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.types import Params
-from ranjax.models.checkpoints.fields import Fields
 from ranjax.models.checkpoints.naming import Content, Keys, Weights, blocks, named, read_tree, write_tree
+from ranjax.models.checkpoints.transformers_towers import Fields
 from ranjax.models.checkpoints.weight_files import CONFIG, read_config, read_weights, write_weights
 from ranjax.models.towers.bert import Bert, BertFunctions, split_bert
 from ranjax.models.towers.contract import TowerFiles

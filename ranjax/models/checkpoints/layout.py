@@ -24,8 +24,8 @@ class Layout:
       keys: ``config -> Keys``, every parameter's key.
       check: ``config -> None``; raises CannotHoldError, with the reason, for a config that cannot be written so.
       write: ``(config, dtype) -> {file name: content}``, all JSON files of the folder.
-      config_file, weights_file: their names, as written.
-      older_weights: further names of the weights' file, which are read.
+      config_file: its name.
+      weights_files: names of the file of weights: as written, and further ones that are read.
       holds: ``keys -> bool``, for a layout whose folders hold no config of their own: whether a file with these keys is
         of this kind. `config_file` is read where it is there.
       tidy: returns tensors of older files under today's keys, without parts that are never needed.
@@ -39,15 +39,9 @@ class Layout:
     check: Callable[[DualEncoderConfig], object] = lambda config: None
     write: Callable[[DualEncoderConfig, str], dict[str, Json]]
     config_file: str = CONFIG
-    weights_file: str = WEIGHTS
-    older_weights: tuple[str, ...] = ()
+    weights_files: tuple[str, ...] = (WEIGHTS,)
     holds: Callable[[frozenset[str]], bool] | None = None
     tidy: Callable[[Weights], Weights] = lambda weights: weights
-
-    @property
-    def weights_files(self) -> tuple[str, ...]:
-        """Names of files of weights that are read."""
-        return (self.weights_file, *self.older_weights)
 
     def refuses(self, config: DualEncoderConfig) -> str:
         """Return why a config cannot be written so; "": it can."""

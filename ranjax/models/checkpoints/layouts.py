@@ -103,7 +103,7 @@ def save(folder: str | Path, functions: DualEncoderFunctions, params: Params, la
         if reason := chosen.refuses(config):
             raise ConfigError("layout", layout, f"one that can hold this encoder: {reason}")
     weights = write_tree(params, chosen.keys(config))
-    write_weights(folder, weights, chosen.write(config, str(stored_dtype(params))), chosen.weights_file)
+    write_weights(folder, weights, chosen.write(config, str(stored_dtype(params))), chosen.weights_files[0])
     return chosen.name
 
 
@@ -125,23 +125,13 @@ def weights_of(folder: str | Path) -> dict[str, np.ndarray]:
     return read_weights(folder, _layout_of(Path(folder)).weights_files)
 
 
-def load_clip(source: str | Path, **options: Any) -> tuple[DualEncoderFunctions, Params, DualEncoderConfig]:
-    """Read a CLIPModel as `load` does, whatever else its folder holds."""
-    return load(source, layout=CLIP.name, **options)
-
-
-def save_clip(folder: str | Path, functions: DualEncoderFunctions, params: Params) -> None:
-    """Write an encoder as `save` does, as a CLIPModel."""
-    save(folder, functions, params, layout=CLIP.name)
-
-
 def _layout_of(folder: Path, file: Path | None = None) -> Layout:
     """Return the layout of a folder: one whose own weights are there, if several configs are."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder, and no .safetensors file")
     met = [layout for layout in LAYOUTS.values() if layout.meets(folder, file)]
     for layout in met:
-        if weights_in(folder, (layout.weights_file,)) is not None:
+        if weights_in(folder, layout.weights_files[:1]) is not None:
             return layout
     if met:
         return met[0]

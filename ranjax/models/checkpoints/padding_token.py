@@ -34,7 +34,7 @@ def padding_id(folder: Path, given: int | None, vocab_size: int) -> int:
 
 
 def _of_tokenizer(folder: Path) -> int | None:
-    settings = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
+    settings = json_of(folder / "special_tokens_map.json") | json_of(folder / "tokenizer_config.json")
     name = settings.get("pad_token")
     name = name.get("content") if isinstance(name, Mapping) else name
     if not name:
@@ -42,11 +42,12 @@ def _of_tokenizer(folder: Path) -> int | None:
     for index, token in (settings.get("added_tokens_decoder") or {}).items():
         if token.get("content") == name:
             return int(index)
-    content = _json(folder / "tokenizer.json")
+    content = json_of(folder / "tokenizer.json")
     return next((token["id"] for token in content.get("added_tokens", ()) if token["content"] == name), None)
 
 
-def _json(path: Path) -> Any:
+def json_of(path: Path) -> Any:
+    """Return the content of a JSON file; {} where there is none that can be read."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 
 from ranjax.core import files
 from ranjax.core.errors import DataError
-from ranjax.models.checkpoints.known_hashes import verify
 
 WEIGHTS, INDEX_SUFFIX, CONFIG = "model.safetensors", ".index.json", "config.json"
+SUMS = "SHA256SUMS"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -71,7 +73,7 @@ def weights_in(folder: Path, names: Sequence[str] = (WEIGHTS,)) -> Path | None:
 def read_weights(source: str | Path, names: Sequence[str] = (WEIGHTS,)) -> dict[str, np.ndarray]:
     """Read all tensors of a folder (one file or several with an index) or of one .safetensors file, as stored.
 
-    Sizes and SHA-256 sums are compared wherever something beside the files says what they should be (`known_hashes`).
+    Sizes and SHA-256 sums are compared wherever something beside the files says what they should be (`known_sha256`).
 
     Raises:
       DataError: no weights, pickled weights, an HTML page or a Git LFS pointer in their place, a damaged file, a
@@ -141,12 +143,40 @@ def refuse_stand_ins(path: Path) -> None:
         raise DataError(f"{path} is a web page, not the file itself: a login or error page answered the download")
 
 
+def known_sha256(path: Path) -> tuple[str, str] | None:
+    """Return (the SHA-256 that a file should have, where that is said), or None where nothing says it.
+
+    Three things do: a ``SHA256SUMS`` beside it, a ``NAME.sha256``, and what the Hugging Face client leaves: a cache
+    that keeps large files under their hash, a ``.cache/huggingface/download`` with their hash in it.
+    """
+    for source in (path.with_name(SUMS), path.with_name(f"{path.name}.sha256")):
+        if source.is_file():
+            for line in source.read_text().splitlines():
+                digest, _, name = line.strip().partition(" ")
+                if name.strip().lstrip("*") in (path.name, "") and _SHA256.fullmatch(digest.lower()):
+                    return digest.lower(), str(source)
+    target = path.resolve()
+    if target.parent.name == "blobs" and _SHA256.fullmatch(target.name):
+        return target.name, f"its name in the cache, {target.parent}"
+    note = path.parent / ".cache" / "huggingface" / "download" / f"{path.name}.metadata"
+    if note.is_file():
+        lines = note.read_text().splitlines()
+        if len(lines) > 1 and _SHA256.fullmatch(lines[1].strip().strip('"')):
+            return lines[1].strip().strip('"'), str(note)
+    return None
+
+
 def _read_file(path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     refuse_stand_ins(path)
-    verify(path)
+    wanted, source = known_sha256(path) or ("", "")
+    if wanted and (found := files.sha256(path)) != wanted:
+        raise DataError(
+            f"{path} ({path.stat().st_size} bytes) has SHA-256 {found}, not {wanted}, which {source} says: damaged or "
+            "exchanged; fetch it again"
+        )
     try:
         weights = load_file(path)
     except SafetensorError as error:

@@ -8,7 +8,7 @@ import functools
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from ranjax.core.errors import ConfigError
 from ranjax.core.types import Params
@@ -18,8 +18,11 @@ from ranjax.models.layers import (
     Attention,
     LayerNorm,
     Linear,
+    Mask,
     Position,
     Stack,
+    States,
+    Tokens,
     normal,
     take_position,
 )
@@ -67,11 +70,7 @@ class Bert(nnx.Module):
         self.head = _MaskedLMHead(config, rngs) if config.masked_lm else None
 
     def __call__(
-        self,
-        tokens: Int[Array, "batch length"],
-        mask: Bool[Array, "batch length"],
-        embeddings: Float[Array, "batch length width"] | None = None,
-        pooling: str | None = None,
+        self, tokens: Tokens, mask: Mask, embeddings: States | None = None, pooling: str | None = None
     ) -> Float[Array, "batch width"]:
         """Return one vector a text, pooled as the config says, or by another `pooling`; see `BertFunctions.hidden`."""
         pooling = self.config.pooling if pooling is None else pooling
@@ -92,21 +91,11 @@ class Bert(nnx.Module):
         held = "" if self.pooler is not None else ", and this encoder has no pooler"
         raise ConfigError("pooling", pooling, f"one of {', '.join(BERT_POOLINGS)}{held}")
 
-    def hidden(
-        self,
-        tokens: Int[Array, "batch length"],
-        mask: Bool[Array, "batch length"],
-        embeddings: Float[Array, "batch length width"] | None = None,
-    ) -> Float[Array, "batch length width"]:
+    def hidden(self, tokens: Tokens, mask: Mask, embeddings: States | None = None) -> States:
         """See `BertFunctions.hidden`."""
         return self.blocks(self._embedded(tokens, mask, embeddings), mask[:, None, None, :])
 
-    def _embedded(
-        self,
-        tokens: Int[Array, "batch length"],
-        mask: Bool[Array, "batch length"],
-        embeddings: Float[Array, "batch length width"] | None,
-    ) -> Float[Array, "batch length width"]:
+    def _embedded(self, tokens: Tokens, mask: Mask, embeddings: States | None) -> States:
         check_tokens(tokens, mask, embeddings, self.config)
         length = tokens.shape[1]
         x = self.token_embedding[...][tokens] if embeddings is None else embeddings
@@ -114,14 +103,14 @@ class Bert(nnx.Module):
         places = self.positions[...][:length] + self.types[...][0][None]
         return self.norm(x + places.astype(x.dtype)[None])
 
-    def logits(self, hidden: Float[Array, "batch length width"]) -> Float[Array, "batch length vocabulary"]:
+    def logits(self, hidden: States) -> Float[Array, "batch length vocabulary"]:
         """See `BertFunctions.logits`."""
         if self.head is None:
             raise ConfigError("bert.masked_lm", False, "True for logits over the vocabulary")
         return self.head(hidden, self.token_embedding[...])
 
 
-def _mean(hidden: Float[Array, "batch length width"], mask: Bool[Array, "batch length"]) -> Float[Array, "batch width"]:
+def _mean(hidden: States, mask: Mask) -> Float[Array, "batch width"]:
     weights = mask.astype(hidden.dtype)[:, :, None]
     return jnp.sum(hidden * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1)
 
@@ -136,7 +125,7 @@ class _MaskedLMHead(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((config.vocab_size,), jnp.float32))
 
     def __call__(
-        self, hidden: Float[Array, "batch length width"], table: Float[Array, "vocabulary width"]
+        self, hidden: States, table: Float[Array, "vocabulary width"]
     ) -> Float[Array, "batch length vocabulary"]:
         x = self.norm(ACTIVATION_FUNCTIONS[self.activation](self.transform(hidden)))
         logits = jnp.einsum("blw,vw->blv", x, table.astype(x.dtype))
@@ -151,13 +140,7 @@ class BertFunctions:
     remat: bool = False
     scan: bool = False
 
-    def hidden(
-        self,
-        params: Params,
-        tokens: Int[Array, "batch length"],
-        mask: Bool[Array, "batch length"],
-        embeddings: Float[Array, "batch length width"] | None = None,
-    ) -> Float[Array, "batch length width"]:
+    def hidden(self, params: Params, tokens: Tokens, mask: Mask, embeddings: States | None = None) -> States:
         """Return the last hidden states; `embeddings`, where given, stand in for ``token_table[tokens]``.
 
         Raises:
@@ -166,22 +149,13 @@ class BertFunctions:
         return self._bind(params).hidden(tokens, mask, embeddings)
 
     def features(
-        self,
-        params: Params,
-        tokens: Int[Array, "batch length"],
-        mask: Bool[Array, "batch length"],
-        embeddings: Float[Array, "batch length width"] | None = None,
-        pooling: str = "cls",
+        self, params: Params, tokens: Tokens, mask: Mask, embeddings: States | None = None, pooling: str = "cls"
     ) -> Float[Array, "batch width"]:
         """Return one vector a text, by a `pooling` of `BERT_POOLINGS`; raises as `hidden`."""
         return self._bind(params)(tokens, mask, embeddings, pooling)
 
     def logits(
-        self,
-        params: Params,
-        tokens: Int[Array, "batch length"],
-        mask: Bool[Array, "batch length"],
-        embeddings: Float[Array, "batch length width"] | None = None,
+        self, params: Params, tokens: Tokens, mask: Mask, embeddings: States | None = None
     ) -> Float[Array, "batch length vocabulary"]:
         """Return masked-LM logits; row l belongs to token l, special tokens included."""
         model = self._bind(params)

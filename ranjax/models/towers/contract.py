@@ -24,17 +24,26 @@ OPTIONS = ("remat", "scan")
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
+class _TowerConfig:
+    """The base of both kinds of configs."""
+
+    tower: ClassVar[str] = ""
+    """The tower's name, for error messages."""
+
+    @property
+    def outputs(self) -> int:
+        """Width of what the tower returns; of a text tower, of its token table, too."""
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageTowerConfig:
+class ImageTowerConfig(_TowerConfig):
     """The config of an image tower; hashable.
 
     Attributes:
       image_size: height and width of an image, in pixels.
       channels: that the tower reads, 1 (grey) or 3.
     """
-
-    tower: ClassVar[str] = ""
-    """The tower's name, for error messages."""
 
     image_size: int
     channels: int = 3
@@ -43,11 +52,6 @@ class ImageTowerConfig:
         _check(self, "image_size")
         if self.channels not in (1, 3):
             raise ConfigError("model.channels", self.channels, "1 (grey) or 3")
-
-    @property
-    def outputs(self) -> int:
-        """Width of what the tower returns."""
-        raise NotImplementedError
 
     @property
     def grid(self) -> int:
@@ -61,7 +65,7 @@ class ImageTowerConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextTowerConfig:
+class TextTowerConfig(_TowerConfig):
     """The config of a text tower; hashable. Its token table has the width of what it returns, `outputs`.
 
     Attributes:
@@ -69,9 +73,6 @@ class TextTowerConfig:
       max_length: longest text, in tokens.
       eos_id, bos_id, pad_id: special tokens; None where the tokenizer has none.
     """
-
-    tower: ClassVar[str] = ""
-    """The tower's name, for error messages."""
 
     vocab_size: int
     max_length: int
@@ -81,11 +82,6 @@ class TextTowerConfig:
 
     def __post_init__(self) -> None:
         _check(self, "vocab_size", "max_length")
-
-    @property
-    def outputs(self) -> int:
-        """Width of what the tower returns, and of the token table."""
-        raise NotImplementedError
 
     @property
     def end_pooling(self) -> str:
@@ -180,7 +176,7 @@ class Tower:
             raise ConfigError("Tower.config", self.config, "a class that extends ImageTowerConfig or TextTowerConfig")
         if not getattr(vars(self.config).get("__dataclass_params__"), "frozen", False):
             raise ConfigError("Tower.config", self.config, "a frozen dataclass")
-        if self.config.outputs in (ImageTowerConfig.outputs, TextTowerConfig.outputs):
+        if self.config.outputs is _TowerConfig.outputs:
             raise ConfigError("Tower.config", self.config, "a class with a property `outputs`, the width returned")
         for option in self.options:
             if option not in OPTIONS:

@@ -1,16 +1,35 @@
-"""Residual networks as torchvision's (He et al. 2016; stride in the 3 x 3 convolution): ResNet-18, 34, 50, 101, 152."""
+"""Residual networks: torchvision's (He et al. 2016; stride in the 3 x 3 convolution), ResNet-18 to 152, and CLIP's.
+
+CLIP's (Radford et al. 2021, section 2.4: RN50, RN101) have ResNet-D's three-layer stem (He et al. 2019), average
+pooling before every strided step (Zhang 2019), and attention pooling in the place of the mean.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ranjax.models.layers import at_least_float32
-from ranjax.models.towers.convolution import ConvNorm, max_pool
-from ranjax.models.towers.modified_resnet import run_block
-from ranjax.models.towers.tower_configs import ResNetConfig
+from ranjax.models.layers import Attention, at_least_float32, normal, run_block
+from ranjax.models.towers.convolution import ConvNorm, average_pool, max_pool
+from ranjax.models.towers.tower_configs import ModifiedResNetConfig, ResNetConfig
+
+_EXPANSION = 4
+
+
+def _stages(depths: tuple[int, ...], make: Callable[[int, int], nnx.Module]) -> nnx.Dict:
+    """Return the blocks that `make` makes of numbers of stage and block."""
+    return nnx.Dict({str(i): nnx.Dict({str(j): make(i, j) for j in range(depth)}) for i, depth in enumerate(depths)})
+
+
+def _run(stages: nnx.Dict, x: jax.Array, remat: bool) -> jax.Array:
+    for i in range(len(stages)):
+        for j in range(len(stages[str(i)])):
+            x = run_block(stages[str(i)][str(j)], x, remat=remat)
+    return x
 
 
 class ResNet(nnx.Module):
@@ -19,28 +38,19 @@ class ResNet(nnx.Module):
     def __init__(self, config: ResNetConfig, rngs: nnx.Rngs, remat: bool = False) -> None:
         self.remat = remat
         self.stem = ConvNorm(config.channels, config.stem_width, 7, rngs, stride=2)
-        stages, inputs = {}, config.stem_width
-        for i, (outputs, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
-            stage = {}
-            for j in range(depth):
-                stage[str(j)] = _Block(config, i, j, inputs, outputs, rngs)
-                inputs = outputs
-            stages[str(i)] = nnx.Dict(stage)
-        self.stages = nnx.Dict(stages)
+        self.stages = _stages(config.depths, lambda i, j: _Block(config, i, j, rngs))
 
     def __call__(self, images: Float[Array, "batch size size channels"]) -> Float[Array, "batch width"]:
-        x = max_pool(jax.nn.relu(self.stem(images)))
-        for i in range(len(self.stages)):
-            for j in range(len(self.stages[str(i)])):
-                x = run_block(self.stages[str(i)][str(j)], x, self.remat)
+        x = _run(self.stages, max_pool(jax.nn.relu(self.stem(images))), self.remat)
         return jnp.mean(x, axis=(1, 2), dtype=at_least_float32(x.dtype)).astype(x.dtype)
 
 
 class _Block(nnx.Module):
     """Two or three convolutions and a way around them."""
 
-    def __init__(self, config: ResNetConfig, stage: int, block: int, inputs: int, outputs: int, rngs: nnx.Rngs):
-        stride = 2 if stage > 0 and block == 0 else 1
+    def __init__(self, config: ResNetConfig, stage: int, block: int, rngs: nnx.Rngs):
+        outputs, stride = config.widths[stage], 2 if stage > 0 and block == 0 else 1
+        inputs = outputs if block else (config.stem_width, *config.widths)[stage]
         if config.block == "basic":
             sizes = ((inputs, outputs, 3, stride), (outputs, outputs, 3, 1))
         else:
@@ -54,3 +64,63 @@ class _Block(nnx.Module):
         for k in range(len(self.convs)):
             y = self.convs[str(k)](y if k == 0 else jax.nn.relu(y))
         return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class ModifiedResNet(nnx.Module):
+    """CLIP's: normalised images to one vector each."""
+
+    def __init__(self, config: ModifiedResNetConfig, rngs: nnx.Rngs, remat: bool = False) -> None:
+        self.remat = remat
+        width, half = config.width, config.width // 2
+        sizes = ((config.channels, half, 2), (half, half, 1), (half, width, 1))
+        self.stem = nnx.Dict({str(k): ConvNorm(a, b, 3, rngs, step) for k, (a, b, step) in enumerate(sizes)})
+
+        def make(i: int, j: int) -> _Bottleneck:
+            inner = width * 2**i
+            before = width if i == 0 else _EXPANSION * inner // 2
+            return _Bottleneck(_EXPANSION * inner if j else before, inner, 2 if i > 0 and j == 0 else 1, rngs)
+
+        self.stages = _stages(config.depths, make)
+        self.pool = MeanQueryPooling(config.grid, 32 * width, config.heads, config.pooled_width, rngs)
+
+    def __call__(self, images: Float[Array, "batch size size channels"]) -> Float[Array, "batch width"]:
+        x = images
+        for i in range(3):
+            x = jax.nn.relu(self.stem[str(i)](x))
+        return self.pool(_run(self.stages, average_pool(x, 2), self.remat))
+
+
+class _Bottleneck(nnx.Module):
+    """1 x 1, 3 x 3, 1 x 1; every stride is an average pooling of its own."""
+
+    def __init__(self, inputs: int, inner: int, stride: int, rngs: nnx.Rngs):
+        self.stride = stride
+        outputs = _EXPANSION * inner
+        self.conv1 = ConvNorm(inputs, inner, 1, rngs)
+        self.conv2 = ConvNorm(inner, inner, 3, rngs)
+        self.conv3 = ConvNorm(inner, outputs, 1, rngs)
+        self.shortcut = ConvNorm(inputs, outputs, 1, rngs) if stride > 1 or inputs != outputs else None
+
+    def __call__(self, x: Float[Array, "batch height width inputs"]) -> Float[Array, "batch rows columns outputs"]:
+        y = jax.nn.relu(self.conv2(jax.nn.relu(self.conv1(x))))
+        if self.stride > 1:
+            x, y = average_pool(x, self.stride), average_pool(y, self.stride)
+        y = self.conv3(y)
+        return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class MeanQueryPooling(nnx.Module):
+    """The head of CLIP's ResNets (Radford et al. 2021, section 2.4): the mean of all places is the query.
+
+    Positions are f32[H * W + 1, width], that of the mean first.
+    """
+
+    def __init__(self, grid: int, width: int, heads: int, outputs: int, rngs: nnx.Rngs):
+        self.positions = normal(rngs, (grid * grid + 1, width), width**-0.5)
+        self.attention = Attention(width, heads, width**-0.5, width**-0.5, rngs, outputs)
+
+    def __call__(self, x: Float[Array, "batch rows columns width"]) -> Float[Array, "batch outputs"]:
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        x = jnp.concatenate([jnp.mean(x, axis=1, keepdims=True), x], axis=1)
+        x = x + self.positions[...].astype(x.dtype)[None]
+        return self.attention(x, queries=x[:, :1])[:, 0]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from ranjax.models.layers import Block, LayerNorm, Stack, normal
+from ranjax.models.layers import Block, LayerNorm, Mask, Stack, States, Tokens, normal
 from ranjax.models.towers.tower_configs import TextTransformerConfig
 
 
-def pooling_positions(
-    tokens: Int[Array, "batch length"], mask: Bool[Array, "batch length"], eos_id: int | None, rule: str
-) -> Int[Array, " batch"]:
+def pooling_positions(tokens: Tokens, mask: Mask, eos_id: int | None, rule: str) -> Int[Array, " batch"]:
     """Return the position that stands for a text.
 
     "eos": the first `eos_id`, also where padding has the same id; where a row has none, its last real token.
@@ -28,13 +26,7 @@ def pooling_positions(
 class TextTransformer(nnx.Module):
     """Tokens to one vector a text, the layer-normed state at the pooled token."""
 
-    def __init__(
-        self,
-        config: TextTransformerConfig,
-        rngs: nnx.Rngs,
-        remat: bool = False,
-        scan: bool = False,
-    ) -> None:
+    def __init__(self, config: TextTransformerConfig, rngs: nnx.Rngs, remat: bool = False, scan: bool = False) -> None:
         width, eps = config.width, config.layer_norm_eps
         self.config = config
         self.token_embedding = normal(rngs, (config.vocab_size, width), 0.02)
@@ -47,12 +39,7 @@ class TextTransformer(nnx.Module):
         )
         self.norm_after = LayerNorm(width, eps)
 
-    def __call__(
-        self,
-        tokens: Int[Array, "batch length"],
-        mask: Bool[Array, "batch length"],
-        embeddings: Float[Array, "batch length width"],
-    ) -> Float[Array, "batch width"]:
+    def __call__(self, tokens: Tokens, mask: Mask, embeddings: States) -> Float[Array, "batch width"]:
         """Return one vector a text; `embeddings` are rows of the token table, before positions are added."""
         config = self.config
         if config.pooling == "last":
@@ -65,9 +52,7 @@ class TextTransformer(nnx.Module):
         position = pooling_positions(tokens, mask, config.eos_id, config.pooling)
         return self.norm_after(self.blocks(x, allowed, at=position)[:, 0])
 
-    def _filled_up(
-        self, mask: Bool[Array, "batch length"], embeddings: Float[Array, "batch length width"]
-    ) -> Float[Array, "batch width"]:
+    def _filled_up(self, mask: Mask, embeddings: States) -> Float[Array, "batch width"]:
         batch, length, width = embeddings.shape
         total, dtype = self.config.max_length, embeddings.dtype
         pad = self.token_embedding[...][self.config.pad_id].astype(dtype)[None, None]

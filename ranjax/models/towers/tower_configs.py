@@ -18,8 +18,28 @@ RESNET_STRIDE = 32
 """Pixels on a side of one place in the last feature map of CLIP's ResNets."""
 
 
+class _Transformer:
+    """What the configs of transformers share."""
+
+    tower: ClassVar[str]
+    width: int
+    heads: int
+    mlp_width: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]
+        if self.width % self.heads:
+            expected = f"a divisor of model.{self.tower}.width = {self.width}"
+            raise ConfigError(f"model.{self.tower}.heads", self.heads, expected)
+        object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
+
+    @property
+    def outputs(self) -> int:
+        return self.width
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ViTConfig(ImageTowerConfig):
+class ViTConfig(_Transformer, ImageTowerConfig):
     """The config of a vision transformer; hashable.
 
     Attributes:
@@ -53,15 +73,8 @@ class ViTConfig(ImageTowerConfig):
         super().__post_init__()
         if self.image_size % self.patch_size:
             raise ConfigError("model.vit.patch_size", self.patch_size, f"a divisor of image_size = {self.image_size}")
-        if self.width % self.heads:
-            raise ConfigError("model.vit.heads", self.heads, f"a divisor of model.vit.width = {self.width}")
         if self.pooling not in ("class", "probe"):
             raise ConfigError("model.vit.pooling", self.pooling, "one of class, probe")
-        object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
-
-    @property
-    def outputs(self) -> int:
-        return self.width
 
     @property
     def grid(self) -> int:
@@ -166,7 +179,7 @@ class ModifiedResNetConfig(ImageTowerConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextTransformerConfig(TextTowerConfig):
+class TextTransformerConfig(_Transformer, TextTowerConfig):
     """The config of a text transformer; hashable.
 
     Attributes:
@@ -192,20 +205,12 @@ class TextTransformerConfig(TextTowerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width % self.heads:
-            expected = f"a divisor of model.text_transformer.width = {self.width}"
-            raise ConfigError("model.text_transformer.heads", self.heads, expected)
         if self.pooling not in ("eos", "highest_id", "last"):
             raise ConfigError("model.text_transformer.pooling", self.pooling, "one of eos, highest_id, last")
         needed = "pad_id" if self.pooling == "last" else "eos_id"
         value = getattr(self, needed)
         if value is None or not 0 <= value < self.vocab_size:
             raise ConfigError(f"model.{needed}", value, f"an id below model.vocab_size = {self.vocab_size}")
-        object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
-
-    @property
-    def outputs(self) -> int:
-        return self.width
 
     @property
     def end_pooling(self) -> str:
@@ -221,7 +226,7 @@ class TextTransformerConfig(TextTowerConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BertConfig(TextTowerConfig):
+class BertConfig(_Transformer, TextTowerConfig):
     """The config of a BERT; hashable.
 
     Attributes:
@@ -256,15 +261,8 @@ class BertConfig(TextTowerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width % self.heads:
-            raise ConfigError("model.bert.heads", self.heads, f"a divisor of model.bert.width = {self.width}")
         if self.pooling == LAYERS_MEAN and self.layers < 2:
             raise ConfigError("model.bert.pooling", self.pooling, "another pooling for a BERT of one layer")
-        object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
-
-    @property
-    def outputs(self) -> int:
-        return self.width
 
     @property
     def needs_pad(self) -> int:

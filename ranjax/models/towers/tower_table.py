@@ -17,7 +17,7 @@ from ranjax.models.towers.tower_configs import (
 
 # Modules and files by name: the table is read before JAX is there.
 _TRANSFORMERS = "ranjax.models.checkpoints.transformers_towers"
-_OPEN_CLIP = "ranjax.models.checkpoints.open_clip_towers"
+_OPEN_CLIP = "ranjax.models.checkpoints.open_clip_files"
 _TIMM = "ranjax.models.checkpoints.timm_towers"
 
 TOWERS: Table[Tower] = Table(
@@ -51,7 +51,7 @@ TOWERS: Table[Tower] = Table(
             "modified_resnet",
             "CLIP's residual network",
             ModifiedResNetConfig,
-            "ranjax.models.towers.modified_resnet:ModifiedResNet",
+            "ranjax.models.towers.resnet:ModifiedResNet",
             options=("remat",),
             files=(f"{_OPEN_CLIP}:MODIFIED_RESNET",),
             source="Radford et al. 2021, arXiv 2103.00020, section 2.4",

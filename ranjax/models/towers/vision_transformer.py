@@ -6,8 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ranjax.models.layers import Block, LayerNorm, Stack, normal
-from ranjax.models.towers.attention_pooling import ProbePooling
+from ranjax.models.layers import MLP, Attention, Block, LayerNorm, Stack, normal
 from ranjax.models.towers.tower_configs import ViTConfig
 
 
@@ -20,6 +19,21 @@ def patches(images: Float[Array, "batch height width channels"], size: int) -> F
     rows, columns = height // size, width // size
     grid = images.reshape(batch, rows, size, columns, size, channels).transpose(0, 1, 3, 2, 4, 5)
     return grid.reshape(batch, rows * columns, size * size * channels)
+
+
+class ProbePooling(nnx.Module):
+    """SigLIP's head (Zhai et al. 2023): a learned probe attends to all patches, then an MLP block."""
+
+    def __init__(self, width: int, heads: int, hidden: int, activation: str, eps: float, rngs: nnx.Rngs):
+        self.probe = normal(rngs, (width,), width**-0.5)
+        self.attention = Attention(width, heads, width**-0.5, width**-0.5, rngs)
+        self.norm = LayerNorm(width, eps)
+        self.mlp = MLP(width, hidden, activation, width**-0.5, hidden**-0.5, rngs)
+
+    def __call__(self, x: Float[Array, "batch places width"]) -> Float[Array, "batch width"]:
+        probe = jnp.broadcast_to(self.probe[...].astype(x.dtype)[None, None], (x.shape[0], 1, x.shape[2]))
+        x = self.attention(x, queries=probe)[:, 0]
+        return x + self.mlp(self.norm(x))
 
 
 class VisionTransformer(nnx.Module):
