@@ -6,7 +6,8 @@ pooling before every strided step (Zhang 2019), and attention pooling in the pla
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +21,12 @@ from ranjax.models.towers.tower_configs import ModifiedResNetConfig, ResNetConfi
 _EXPANSION = 4
 
 
-def _stages(depths: tuple[int, ...], make: Callable[[int, int], nnx.Module]) -> nnx.Dict:
+def _stages(depths: tuple[int, ...], make: Callable[[int, int], nnx.Module]) -> Mapping[str, Any]:
     """Return the blocks that `make` makes of numbers of stage and block."""
     return nnx.Dict({str(i): nnx.Dict({str(j): make(i, j) for j in range(depth)}) for i, depth in enumerate(depths)})
 
 
-def _run(stages: nnx.Dict, x: jax.Array, remat: bool) -> jax.Array:
+def _run(stages: Mapping[str, Any], x: jax.Array, remat: bool) -> jax.Array:
     for i in range(len(stages)):
         for j in range(len(stages[str(i)])):
             x = run_block(stages[str(i)][str(j)], x, remat=remat)
