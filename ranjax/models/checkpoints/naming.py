@@ -7,7 +7,6 @@ list, so that a round trip is exact by construction.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,29 +178,22 @@ def read_tree(
     """
     leaves = paths(template)
     known = {key for key, _ in keys.values()}
-    missing = sorted(key for key in known if key not in weights)
+    missing = sorted(known - weights.keys())
     extra = sorted(key for key in weights if key not in known and key.rsplit(".", 1)[-1] not in BUFFERS)
-    misshaped, filled = [], {}
-    absent = [path for path in leaves if keys[path][0] not in weights]
-    uses = Counter(keys[path][0] for path in leaves)
-    for path, leaf in leaves.items():
-        key, arrangement = keys[path]
-        if key not in weights:
-            continue
-        wanted = file_shape(leaf.shape, arrangement)
-        if weights[key].shape != wanted:
-            if (entry := (key, weights[key].shape, wanted)) not in misshaped:
-                misshaped.append(entry)
-            continue
-        stored = np.split(weights[key], arrangement.parts)[arrangement.part] if arrangement.parts > 1 else weights[key]
-        filled[path] = jnp.asarray(np.asarray(from_file(stored, arrangement), np.dtype(dtype), order="C"))
-        del stored
-        uses[key] -= 1
-        if not uses[key]:
-            del weights[key]
+    present = [path for path in leaves if keys[path][0] in weights]
+    wanted = {keys[path][0]: file_shape(leaves[path].shape, keys[path][1]) for path in present}
+    misshaped = [(key, weights[key].shape, shape) for key, shape in wanted.items() if weights[key].shape != shape]
     if misshaped or (fresh is None and (missing or extra)):
         raise WeightsError(str(source), missing, extra, misshaped)
+    last = {keys[path][0]: path for path in present}
+    filled = {}
+    for path in present:
+        key, arrangement = keys[path]
+        tensor = weights.pop(key) if last[key] == path else weights[key]
+        tensor = np.split(tensor, arrangement.parts)[arrangement.part] if arrangement.parts > 1 else tensor
+        filled[path] = jnp.asarray(np.asarray(from_file(tensor, arrangement), np.dtype(dtype), order="C"))
     if fresh is not None and missing:
+        absent = [path for path in leaves if path not in filled]
         filled |= dict(zip(absent, jax.jit(lambda: [paths(fresh())[path] for path in absent])()))
     if missing or extra:
         logging.getLogger("ranjax").warning(

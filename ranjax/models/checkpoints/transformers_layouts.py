@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.models.checkpoints.bert_files import modern_keys
@@ -21,115 +22,108 @@ from ranjax.models.towers.tower_table import CannotHoldError, all_files, files_o
 _ALIASES = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
 
 
-@dataclasses.dataclass(frozen=True)
-class _DualEncoderClass:
-    """A class of transformers.
+def _layout(
+    name: str,
+    architecture: str,
+    joined: str,
+    keys: Keys,
+    *,
+    text: str,
+    image: str = "",
+    logit_scale_init: float = 2.6592,
+    **head: Any,
+) -> Layout:
+    """Return the layout of a class of transformers.
 
-    Attributes:
+    Args:
       name: ``model_type``.
       architecture: the class.
       joined: how it joins the towers, in words.
       keys: of what joins the towers.
       image, text: ``model_type`` of the tower that it has; "": any.
-      image_projection, text_projection, scale_limited, logit_bias_init: as in `DualEncoderConfig`.
       logit_scale_init: where config.json does not say.
+      **head: fields of `DualEncoderConfig` that say how it joins the towers, where they are not CLIP's.
     """
+    head = {
+        "image_projection": LINEAR,
+        "text_projection": LINEAR,
+        "scale_limited": True,
+        "logit_bias_init": None,
+    } | head
+    projected = head["image_projection"].kind != "none"
 
-    name: str
-    architecture: str
-    joined: str
-    keys: Keys
-    image: str = ""
-    text: str = ""
-    image_projection: Projection = LINEAR
-    text_projection: Projection = LINEAR
-    scale_limited: bool = True
-    logit_bias_init: float | None = None
-    logit_scale_init: float = 2.6592
+    def towers(config: DualEncoderConfig) -> tuple[TowerFiles, TowerFiles]:
+        kinds = (image,) if image else ()
+        return files_of(config.image, "transformers", kinds), files_of(config.text, "transformers", (text,))
 
-    def layout(self) -> Layout:
-        """Return the layout of its folders."""
-        return Layout(
-            name=self.name,
-            label=f"transformers, {self.architecture}",
-            recognises=lambda content: content.get("model_type") == self.name,
-            read=self.read,
-            keys=self.all_keys,
-            check=self.check,
-            write=self.write,
-            tidy=_tidy,
-        )
-
-    def read(self, content: Content, folder: Path, weights: Weights) -> DualEncoderConfig:
-        """Return the config of a config.json, see `Layout.read`."""
-        if content.get("model_type") != self.name:
-            raise ConfigError("config.json: model_type", content.get("model_type"), repr(self.name))
+    def read(content: Content, folder: Path, weights: Weights) -> DualEncoderConfig:
+        if content.get("model_type") != name:
+            raise ConfigError("config.json: model_type", content.get("model_type"), repr(name))
         # Where *_config_dict is present, transformers lets it win.
         vision, written = (
             {**(content.get(f"{part}_config") or {}), **(content.get(f"{part}_config_dict") or {})}
             for part in ("vision", "text")
         )
-        files = vision_files(vision | ({"model_type": self.image} if self.image else {}))
-        image = files.read(vision, {})
-        pixels = read_pixels(folder, files, image.channels)
-        text = next(f for f in all_files("transformers", "text") if f.kind == self.text).read(written, {})
+        files = vision_files(vision | ({"model_type": image} if image else {}))
+        image_config = files.read(vision, {})
+        text_config = next(f for f in all_files("transformers", "text") if f.kind == text).read(written, {})
         embed_dim = content.get("projection_dim", 512)
-        if self.image_projection.kind == "none":
-            embed_dim, projected = image.outputs, written.get("projection_size") or text.outputs
-            if projected != embed_dim:
+        if not projected:
+            embed_dim, found = image_config.outputs, written.get("projection_size") or text_config.outputs
+            if found != embed_dim:
                 expected = f"{embed_dim}, the image tower's width"
-                raise ConfigError("config.json: text_config.projection_size", projected, expected)
-        if isinstance(text, TextTransformerConfig) and text.pooling == "last":
-            text = dataclasses.replace(text, pad_id=padding_id(folder, text.pad_id, text.vocab_size))
+                raise ConfigError("config.json: text_config.projection_size", found, expected)
+        if isinstance(text_config, TextTransformerConfig) and text_config.pooling == "last":
+            pad_id = padding_id(folder, text_config.pad_id, text_config.vocab_size)
+            text_config = dataclasses.replace(text_config, pad_id=pad_id)
         return DualEncoderConfig(
-            image=image,
-            text=text,
+            image=image_config,
+            text=text_config,
             embed_dim=embed_dim,
-            image_projection=self.image_projection,
-            text_projection=self.text_projection,
-            scale_limited=self.scale_limited,
-            logit_bias_init=self.logit_bias_init,
-            logit_scale_init=float(content.get("logit_scale_init_value", self.logit_scale_init)),
-            layout=self.name,
-            pixel_mean=pixels["pixel_mean"],
-            pixel_std=pixels["pixel_std"],
+            logit_scale_init=float(content.get("logit_scale_init_value", logit_scale_init)),
+            layout=name,
+            **head,
+            **read_pixels(folder, files, image_config.channels),
         )
 
-    def check(self, config: DualEncoderConfig) -> None:
-        """Raise CannotHoldError for a config that the class has no place for, see `Layout.check`."""
-        image, _ = self._towers(config)
-        if image.alone:
-            raise CannotHoldError(f"{self.architecture} cannot run the tower {image.kind!r}")
-        same = (config.logit_bias_init is None) == (self.logit_bias_init is None) and all(
-            getattr(config, name) == getattr(self, name)
-            for name in ("image_projection", "text_projection", "scale_limited")
-        )
-        if not same:
-            raise CannotHoldError(f"{self.architecture} has {self.joined}")
+    def check(config: DualEncoderConfig) -> None:
+        files, _ = towers(config)
+        if files.alone:
+            raise CannotHoldError(f"{architecture} cannot run the tower {files.kind!r}")
+        found = {field: getattr(config, field) for field in head}
+        if found["logit_bias_init"] is not None:
+            found["logit_bias_init"] = head["logit_bias_init"] or 0.0  # its value lies in the weights
+        if found != head:
+            raise CannotHoldError(f"{architecture} has {joined}")
 
-    def all_keys(self, config: DualEncoderConfig) -> Keys:
-        """Return every parameter's key."""
-        image, text = self._towers(config)
-        vision = under(image.keys(config.image), ("vision",), "vision_model.")
-        return self.keys | vision | under(text.keys(config.text), ("text",), "text_model.")
+    def all_keys(config: DualEncoderConfig) -> Keys:
+        files, written = towers(config)
+        vision = under(files.keys(config.image), ("vision",), "vision_model.")
+        return keys | vision | under(written.keys(config.text), ("text",), "text_model.")
 
-    def write(self, config: DualEncoderConfig, dtype: str) -> dict[str, Json]:
-        """Return the JSON files, see `Layout.write`."""
-        image, text = self._towers(config)
-        parts = {"vision_config": image.write(config.image), "text_config": text.write(config.text)}
-        content: Json = {"architectures": [self.architecture], "model_type": self.name, "dtype": dtype}
-        if self.image_projection.kind == "none":
+    def write(config: DualEncoderConfig, dtype: str) -> dict[str, Json]:
+        files, written = towers(config)
+        parts = {"vision_config": files.write(config.image), "text_config": written.write(config.text)}
+        content: Json = {"architectures": [architecture], "model_type": name, "dtype": dtype}
+        if not projected:
             parts["text_config"]["projection_size"] = config.embed_dim
         else:
             content |= {"projection_dim": config.embed_dim, "logit_scale_init_value": config.logit_scale_init}
-            if self.image:
+            if image:
                 for part in parts.values():
                     part["projection_dim"] = config.embed_dim
         return {CONFIG: content | parts, PREPROCESSOR: _preprocessor(config)}
 
-    def _towers(self, config: DualEncoderConfig) -> tuple[TowerFiles, TowerFiles]:
-        image = files_of(config.image, "transformers", (self.image,) if self.image else ())
-        return image, files_of(config.text, "transformers", (self.text,))
+    return Layout(
+        name=name,
+        label=f"transformers, {architecture}",
+        recognises=lambda content: content.get("model_type") == name,
+        read=read,
+        keys=all_keys,
+        check=check,
+        write=write,
+        tidy=_tidy,
+    )
 
 
 def vision_files(content: Content) -> TowerFiles:
@@ -180,26 +174,13 @@ _PLAIN: Keys = {
 }
 _LEAD = Arrangement("lead", (1,))
 _PLAIN_WORDS = "linear projections without bias, a limited logit scale, and no bias of the logits"
-CLIP = _DualEncoderClass(
-    name="clip",
-    architecture="CLIPModel",
-    joined=_PLAIN_WORDS,
-    keys=_PLAIN,
-    image="clip_vision_model",
-    text="clip_text_model",
-).layout()
-VISION_TEXT = _DualEncoderClass(
-    name="vision-text-dual-encoder",
-    architecture="VisionTextDualEncoderModel",
-    joined=_PLAIN_WORDS,
-    keys=_PLAIN,
-    text="bert",
-).layout()
-SIGLIP = _DualEncoderClass(
-    name="siglip",
-    architecture="SiglipModel",
-    joined="a linear map with bias behind texts and none behind images, a free logit scale and a bias of the logits",
-    keys={
+CLIP = _layout("clip", "CLIPModel", _PLAIN_WORDS, _PLAIN, image="clip_vision_model", text="clip_text_model")
+VISION_TEXT = _layout("vision-text-dual-encoder", "VisionTextDualEncoderModel", _PLAIN_WORDS, _PLAIN, text="bert")
+SIGLIP = _layout(
+    "siglip",
+    "SiglipModel",
+    "a linear map with bias behind texts and none behind images, a free logit scale and a bias of the logits",
+    {
         ("free_log_scale",): ("logit_scale", _LEAD),
         ("bias",): ("logit_bias", _LEAD),
         **linear("text_projection", "text_model.head"),
@@ -212,4 +193,4 @@ SIGLIP = _DualEncoderClass(
     # ln 10 and -10: where the paper starts (section 3.2), for encoders that are initialised here.
     logit_bias_init=-10.0,
     logit_scale_init=2.3026,
-).layout()
+)

@@ -44,8 +44,6 @@ class ViTConfig(_Transformer, ImageTowerConfig):
 
     Attributes:
       patch_size: divides `image_size`.
-      width, layers, heads: the transformer.
-      mlp_width: of the MLP's hidden layer; 0: 4 x width.
       activation: "quick_gelu" (x * sigmoid(1.702 x)), "gelu" (exact, erf) or "gelu_tanh".
       layer_norm_eps: added to the variance in every layer norm.
       patch_bias: the patch embedding has a bias (timm, SigLIP).
@@ -90,8 +88,6 @@ class ResNetConfig(ImageTowerConfig):
     """The config of a residual network, which takes images of any size; hashable.
 
     Attributes:
-      stem_width: channels after the 7 x 7 convolution.
-      widths: channels after each stage.
       depths: blocks of each stage; (3, 4, 6, 3) of "bottleneck" is ResNet-50.
       block: "bottleneck" (1 x 1, 3 x 3, 1 x 1, the inner two a fourth as wide) or "basic" (3 x 3, 3 x 3).
       name: what timm calls it, carried for files that refer to it by name.
@@ -134,10 +130,9 @@ class ModifiedResNetConfig(ImageTowerConfig):
 
     Attributes:
       image_size: a multiple of 32.
-      width: channels after the stem; stages are 4, 8, 16 and 32 times as wide.
+      width: stages are 4, 8, 16 and 32 times as wide.
       depths: blocks of the four stages; (3, 4, 6, 3) is RN50, (3, 4, 23, 3) is RN101.
-      heads: of the attention pooling; divides 32 * width.
-      pooled_width: width of what the pooling returns; 0: 32 * width.
+      heads: a divisor of 32 * width.
     """
 
     tower: ClassVar[str] = "modified_resnet"
@@ -183,9 +178,7 @@ class TextTransformerConfig(_Transformer, TextTowerConfig):
     """The config of a text transformer; hashable.
 
     Attributes:
-      width, layers, heads: the transformer.
-      mlp_width: of the MLP's hidden layer; 0: 4 x width.
-      activation, layer_norm_eps: as in `ViTConfig`.
+      layer_norm_eps: as in `ViTConfig`.
       causal: a token sees those before it (CLIP); else all of them (SigLIP).
       pooling: "eos", the first `eos_id`; "highest_id", the first occurrence of the largest id, which is what checkpoints
         that say ``eos_token_id = 2`` mean (OpenAI's rule); or "last", the last of `max_length` places, for which every
@@ -231,9 +224,7 @@ class BertConfig(_Transformer, TextTowerConfig):
 
     Attributes:
       types: rows of the segment table.
-      width, layers, heads, mlp_width: the transformer; mlp_width 0: 4 x width.
-      activation, layer_norm_eps: as in `ViTConfig`.
-      pad_id: padding token.
+      layer_norm_eps: as in `ViTConfig`.
       pooling: how a text's one vector comes from its tokens': "pooler" (BERT's own: a linear map and tanh on the first
         token, which the encoder then has), "cls" (the first token's state), "mean" (over the mask) or `LAYERS_MEAN`.
       masked_lm: the encoder has a masked-LM head, its output matrix tied to the token table.
