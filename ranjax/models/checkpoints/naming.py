@@ -46,13 +46,15 @@ class Arrangement(NamedTuple):
 
 # Parameter path -> (key in the file, arrangement of the axes there).
 Keys = dict[TreePath, tuple[str, Arrangement]]
+# Our path -> the file's key, with or without an arrangement, see `named`.
+Names = Mapping[str, str | tuple[str, Arrangement]]
 
 SAME, LINEAR, CONV = Arrangement("same"), Arrangement("linear"), Arrangement("conv")
 # Buffers that hold no weights: of older files, and the count of batches that a batch norm has seen.
 BUFFERS = ("position_ids", "num_batches_tracked")
 
 
-def named(names: Mapping[str, str | tuple[str, Arrangement]], layers: int = 0) -> Keys:
+def named(names: Names, layers: int = 0) -> Keys:
     """Return the keys of a part of a model by what a library calls them.
 
     Args:

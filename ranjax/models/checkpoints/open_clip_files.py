@@ -21,6 +21,7 @@ from ranjax.models.checkpoints.naming import (
     Content,
     Json,
     Keys,
+    Names,
     Weights,
     blocks,
     conv_norm,
@@ -135,7 +136,7 @@ def _write_vit(config: ViTConfig) -> dict[str, object]:
 
 def _vit_keys(config: ViTConfig) -> Keys:
     patch = Arrangement("conv", (config.patch_size, config.patch_size, config.channels))
-    names = {
+    names: Names = {
         "patch_embedding": ("conv1.weight", patch),
         "class_embedding": "class_embedding",
         "norm_before": "ln_pre.*",

@@ -6,7 +6,17 @@ import logging
 import math
 import re
 
-from ranjax.models.checkpoints.naming import Arrangement, Content, Keys, Weights, blocks, conv_norm, named, stages
+from ranjax.models.checkpoints.naming import (
+    Arrangement,
+    Content,
+    Keys,
+    Names,
+    Weights,
+    blocks,
+    conv_norm,
+    named,
+    stages,
+)
 from ranjax.models.checkpoints.transformers_towers import HALF, IMAGENET_MEAN, IMAGENET_STD
 from ranjax.models.checkpoints.weight_files import WeightsError
 from ranjax.models.towers.contract import TowerFiles
@@ -32,8 +42,8 @@ _BLOCKS = blocks(
         "mlp/fc2": "mlp.fc2.*",
     },
 )
-_CLASS_NAMES = {"class_embedding": ("cls_token", Arrangement("lead", (1, 1)))}
-_PROBE_NAMES = {
+_CLASS_NAMES: Names = {"class_embedding": ("cls_token", Arrangement("lead", (1, 1)))}
+_PROBE_NAMES: Names = {
     "pool/probe": ("attn_pool.latent", Arrangement("lead", (1, 1))),
     "pool/attention/query": "attn_pool.q.*",
     "pool/attention/key|value": "attn_pool.kv.*",
@@ -123,7 +133,7 @@ def _vit_name(config: ViTConfig) -> str:
 def _vit_keys(config: ViTConfig) -> Keys:
     """Return the keys of timm's VisionTransformer, with a class token or with SigLIP's pooling by attention."""
     patch = Arrangement("conv", (config.patch_size, config.patch_size, config.channels))
-    names = {
+    names: Names = {
         "patch_embedding": ("patch_embed.proj.weight", patch),
         "patch_bias": "patch_embed.proj.bias",
         "positions": ("pos_embed", Arrangement("lead", (1,))),

@@ -44,13 +44,13 @@ def _layout(
       logit_scale_init: where config.json does not say.
       **head: fields of `DualEncoderConfig` that say how it joins the towers, where they are not CLIP's.
     """
-    head = {
+    joins: Json = {
         "image_projection": LINEAR,
         "text_projection": LINEAR,
         "scale_limited": True,
         "logit_bias_init": None,
     } | head
-    projected = head["image_projection"].kind != "none"
+    projected = joins["image_projection"].kind != "none"
 
     def towers(config: DualEncoderConfig) -> tuple[TowerFiles, TowerFiles]:
         kinds = (image,) if image else ()
@@ -82,7 +82,7 @@ def _layout(
             embed_dim=embed_dim,
             logit_scale_init=float(content.get("logit_scale_init_value", logit_scale_init)),
             layout=name,
-            **head,
+            **joins,
             **read_pixels(folder, files, image_config.channels),
         )
 
@@ -90,10 +90,10 @@ def _layout(
         files, _ = towers(config)
         if files.alone:
             raise CannotHoldError(f"{architecture} cannot run the tower {files.kind!r}")
-        found = {field: getattr(config, field) for field in head}
+        found = {field: getattr(config, field) for field in joins}
         if found["logit_bias_init"] is not None:
-            found["logit_bias_init"] = head["logit_bias_init"] or 0.0  # its value lies in the weights
-        if found != head:
+            found["logit_bias_init"] = joins["logit_bias_init"] or 0.0  # its value lies in the weights
+        if found != joins:
             raise CannotHoldError(f"{architecture} has {joined}")
 
     def all_keys(config: DualEncoderConfig) -> Keys:

@@ -12,6 +12,7 @@ from ranjax.models.checkpoints.naming import (
     Content,
     Json,
     Keys,
+    Names,
     TreePath,
     Weights,
     blocks,
@@ -149,8 +150,8 @@ _TEXT_NAMES = (
     {"token_embedding": "embeddings.token_embedding.weight", "norm_after": "final_layer_norm.*"} | _POSITIONS | _BLOCKS
 )
 # "pre_layrnorm" is how the name is spelt in every published checkpoint.
-_CLIP_NAMES = {"class_embedding": "embeddings.class_embedding", "norm_before": "pre_layrnorm.*"}
-_SIGLIP_NAMES = {
+_CLIP_NAMES: Names = {"class_embedding": "embeddings.class_embedding", "norm_before": "pre_layrnorm.*"}
+_SIGLIP_NAMES: Names = {
     "patch_bias": "embeddings.patch_embedding.bias",
     "pool/probe": ("head.probe", Arrangement("lead", (1, 1))),
     "pool/attention/query|key|value": "head.attention.in_proj_*",
@@ -164,7 +165,7 @@ _SIGLIP_NAMES = {
 def vit_keys(config: ViTConfig) -> Keys:
     """Return the keys of CLIP's or SigLIP's image tower, inside the tower."""
     patch = Arrangement("conv", (config.patch_size, config.patch_size, config.channels))
-    names = {
+    names: Names = {
         "patch_embedding": ("embeddings.patch_embedding.weight", patch),
         "norm_after": "post_layernorm.*",
         **_POSITIONS,
@@ -275,7 +276,7 @@ SIGLIP_TEXT = TowerFiles(
 )
 
 
-def read_pixels(folder: Path, files: TowerFiles, channels: int) -> dict[str, tuple[float, ...] | None]:
+def read_pixels(folder: Path, files: TowerFiles, channels: int) -> Json:
     """Return pixel_mean and pixel_std: those of preprocessor_config.json, or where it is absent the tower's own.
 
     Raises:
