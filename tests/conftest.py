@@ -17,6 +17,7 @@ os.environ.setdefault("RANJAX_PATIENT_KEY", "a secret of the tests, and of nothi
 from pathlib import Path
 
 import jax
+import jaxtyping
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -50,6 +51,15 @@ def nih_folder() -> Path:
 def covid_folder() -> Path:
     """Folder of real chest X-rays from another source; skips where it is absent."""
     return _shared("data/covid_cxr")
+
+
+@pytest.fixture
+def unchecked():
+    """Switches the checks of signatures off, for tests of how ranjax itself refuses wrong types and shapes."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
 """Splits whose labels allow no fit are refused before anything is trained; what they merely lack is said."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.prepared import PreparedSet
+from ranjax.data.sources import Source
 from ranjax.run import pipeline
-from ranjax.run.config import default_config
+from ranjax.run.config import default_config, typed
 from ranjax.run.stages import labels
 from ranjax.training.devices import make_mesh
 
@@ -15,7 +17,7 @@ CLASSES = ("normal", "mass", "oedema")
 FULL = [0, 1, 2] * 4
 
 
-class _Source:
+class _Source(Source):
     def __init__(self, single):
         self.columns = {"label": single, "labels": [np.eye(3)[max(i, 0)] * (i >= 0) for i in single]}
 
@@ -25,14 +27,26 @@ class _Source:
 
 def _prepared(**splits):
     every = {"train": FULL, "adapt": FULL, "validation": FULL, "test": FULL, **splits}
-    return SimpleNamespace(classes=CLASSES, splits={name: _Source(single) for name, single in every.items()})
+    return PreparedSet(
+        folder=Path(),
+        splits={name: _Source(single) for name, single in every.items()},
+        classes=CLASSES,
+        prompts={},
+        label_words=(),
+        card={},
+        counts={name: len(single) for name, single in every.items()},
+        exclusions=(),
+        fingerprint="",
+        content="",
+    )
 
 
 def _check(multi=False, shots=0, methods=("lp",), **splits):
-    adapt = default_config().adapt
+    config = default_config()
+    adapt = config.adapt
     adapt.task, adapt.shots, adapt.methods = "multi" if multi else "single", shots, methods
     found = labels.of_splits(_prepared(**splits), multi)
-    labels.check(adapt, found, CLASSES)
+    labels.check(typed(config).adapt, found, CLASSES)
     return labels.notes(found, CLASSES, multi)
 
 
@@ -69,17 +83,18 @@ def test_what_splits_merely_lack_is_said_with_what_is_done_instead():
 
 @pytest.mark.parametrize(("key", "value"), [("shots", 1), ("share", 0.01)])
 def test_a_choice_without_a_negative_example_is_refused_before_anything_is_trained(key, value):
-    adapt = default_config().adapt
+    config = default_config()
+    adapt = config.adapt
     adapt.task, adapt[key] = "multi", value
     # The first class is in every example but one, the second in all of those and in that one.
     found = np.ones((40, 2), bool)
     found[7, 0] = found[8:, 1] = False
     ids = [f"image-{i}" for i in range(40)]
     with pytest.raises(ConfigError, match=rf"adapt\.{key} = {value}: expected .* has class 'mass'") as error:
-        labels.check_chosen(adapt, 0, ids, found, ["mass", "oedema"])
+        labels.check_chosen(typed(config).adapt, 0, ids, found, ["mass", "oedema"])
     assert error.value.key == f"adapt.{key}"
     adapt[key] = {"shots": 8, "share": 1.0}[key]
-    labels.check_chosen(adapt, 0, ids, found, ["mass", "oedema"])
+    labels.check_chosen(typed(config).adapt, 0, ids, found, ["mass", "oedema"])
 
 
 @pytest.mark.slow

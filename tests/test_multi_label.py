@@ -10,7 +10,7 @@ import pytest
 
 from ranjax.core import files
 from ranjax.core.errors import ConfigError
-from ranjax.run.config import default_config, validate
+from ranjax.run.config import default_config, typed, validate
 from ranjax.run.stages import labels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,9 +97,9 @@ def test_the_stage_takes_as_many_shots_as_asked_or_says_which_class_has_too_few(
     config.adapt.shots = shots
     if shots > 12:
         with pytest.raises(ConfigError, match=r"adapt\.shots = 16: expected at most 12: .* of class 'mass'"):
-            labels.chosen(config.adapt, 0, ids, given, ["normal", "mass"])
+            labels.chosen(typed(config).adapt, 0, ids, given, ["normal", "mass"])
         return
-    assert len(labels.chosen(config.adapt, 0, ids, given, ["normal", "mass"])) == 2 * shots
+    assert len(labels.chosen(typed(config).adapt, 0, ids, given, ["normal", "mass"])) == 2 * shots
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.01, 2), (0.1, 4), (1.0, 30)])
@@ -108,4 +108,4 @@ def test_the_stage_takes_a_share_of_each_class(share, count):
     config = default_config()
     config.adapt.share = share
     given = np.array([0] * 18 + [1] * 12, np.int32)
-    assert len(labels.chosen(config.adapt, 0, ids, given, ["normal", "mass"])) == count
+    assert len(labels.chosen(typed(config).adapt, 0, ids, given, ["normal", "mass"])) == count

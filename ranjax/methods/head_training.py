@@ -114,8 +114,8 @@ class _Runs(NamedTuple):
 @cpu.one_lapack_thread()
 def fit_heads(
     methods: Sequence[HeadTraining],
-    train: Examples,
-    validation: Examples,
+    train: Examples | tuple[Any, ...],
+    validation: Examples | tuple[Any, ...],
     *,
     classes: int,
     seeds: Sequence[int],
@@ -381,7 +381,7 @@ def _make_runs(methods: Sequence[HeadTraining], seeds: Sequence[int], shape: tup
 
 
 def class_weights_of(
-    labels: ArrayLike, classes: int, chosen: str | tuple[float, ...], multi_label: bool
+    labels: ArrayLike, classes: int, chosen: str | Sequence[float], multi_label: bool
 ) -> Float[Array, " classes"] | None:
     """Return f32[C] that `Fit.class_weights` asks for on labels i[N] or multi-hot [N, C]; None: every class the same."""
     if chosen == "none":

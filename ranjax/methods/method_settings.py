@@ -7,6 +7,7 @@ This module imports no JAX, so that a config can be read without it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ranjax.core import checks
@@ -159,7 +160,7 @@ class Fit:
     )
     metric: str = setting("accuracy", "Chooses the epoch; of equal epochs: the lower loss.", "", one_of(*METRICS))
     multi_label: bool = setting(False, "Sigmoid outputs and multi-hot labels in place of softmax and one label.")
-    class_weights: str | tuple[float, ...] = "none"
+    class_weights: str | Sequence[float] = "none"
     parallel: int | None = None
 
     def __post_init__(self) -> None:

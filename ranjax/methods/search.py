@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from ranjax.core.settings import DataclassInstance
+from ranjax.core.settings import DataclassInstance, Node
 from ranjax.methods.method_settings import TERMS
 from ranjax.methods.table import METHODS, selected, settings_of
 
@@ -43,7 +43,7 @@ def varied(settings: S, point: Variant) -> S:
     return dataclasses.replace(settings, **changes)
 
 
-def check_scopes(adapt: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+def check_scopes(adapt: Node, params: Mapping[str, Any]) -> None:
     """Refuse methods that would find nothing to train in an encoder, before it is trained, which may take hours.
 
     Args:

@@ -77,10 +77,11 @@ def test_settings_are_refused(more, words):
         pgd.PGD(**({"epsilon": 0.1, "step_size": 0.1, "steps": 1} | more))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_other_arguments_are_refused():
     with pytest.raises(TypeError, match="unexpected keyword"):
         pgd.PGD(0.1, 0.1, 1, radius=2)
-    with pytest.raises((ValueError, TypeError), match="steps"):
+    with pytest.raises(ValueError, match="steps"):
         pgd.PGD(0.1, 0.1, steps=1.5)
     with pytest.raises(ValueError, match="rho = 1"):
         apgd.APGD(0.1, rho=1)

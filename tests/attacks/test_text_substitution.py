@@ -315,6 +315,7 @@ def test_rows_are_cut_to_what_replacements_can_come_to_need():
     "more",
     [{"max_words": "3"}, {"max_words": 1.5}, {"share": "0.4"}, {"share": True}, {"top_k": 2.5}, {"max_queries": -1}],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_settings_that_are_no_numbers_are_refused(more):
-    with pytest.raises((ValueError, TypeError), match=next(iter(more))):
+    with pytest.raises(ValueError, match=next(iter(more))):
         text.Substitution(**more)

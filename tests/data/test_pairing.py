@@ -17,7 +17,7 @@ from ranjax.data.set_settings import DataSettings
 from ranjax.data.splits import SPLITS
 from ranjax.data.text import openi, pairing
 from ranjax.data.text.openi import read_corpus
-from ranjax.run.config import default_config, override, validate
+from ranjax.run.config import default_config, override, typed, validate
 from ranjax.run.stages.prepare import corpus
 
 
@@ -123,6 +123,6 @@ def test_further_reports_come_from_a_wheel_or_lines(tmp_path):
     with pytest.raises(DataError, match="holds no text"):
         read_corpus(tmp_path / "empty.txt")
     config = default_config()
-    assert corpus(config) == []
+    assert corpus(typed(config)) == []
     override(config, "text.corpus", str(tmp_path / "lines.txt"))
-    assert len(corpus(config)) == 2
+    assert len(corpus(typed(config))) == 2

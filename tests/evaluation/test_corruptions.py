@@ -80,6 +80,7 @@ def test_an_example_does_not_depend_on_its_batch(corrupted, images, keys):
     np.testing.assert_array_equal(one[0], corrupted["noise"][2][2])
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_is_named(images, keys):
     with pytest.raises(ConfigError, match="did you mean 'blur'"):
         corruptions.corrupt("blurr", 1, images, keys)

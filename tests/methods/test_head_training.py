@@ -299,6 +299,7 @@ BAD_DATA = {
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("case", BAD_DATA)
 def test_bad_data_is_named(splits, case):
     change, word = BAD_DATA[case]
@@ -306,7 +307,7 @@ def test_bad_data_is_named(splits, case):
         fit_heads([METHODS["mlp"].settings], *change(*splits), classes=CLASSES, seeds=[0], settings=FIT)
 
 
-BAD_SETTINGS = {
+BAD_SETTINGS = {  # functions of the test, since the checks of signatures are on while this module is imported
     "mixed heads": ({"methods": [METHODS["lp"].settings, METHODS["mlp"].settings]}, r"methods\[1\].head"),
     "mixed top_k": (
         {"methods": [METHODS["mlp"].settings, dataclasses.replace(METHODS["mlp"].settings, top_k=5)]},
@@ -316,40 +317,45 @@ BAD_SETTINGS = {
         {"methods": [METHODS["mlp"].settings, dataclasses.replace(METHODS["mlp"].settings, svd_every=2)]},
         "svd_every",
     ),
-    "no step": ({"methods": [HeadTraining(svd_every=0)]}, r"methods\[0\].svd_every"),
-    "no epochs": ({"methods": [HeadTraining(epochs_share=0.0)]}, "epochs_share"),
-    "unknown head": ({"methods": [HeadTraining(head="deep")]}, "one of 'linear', 'residual', 'narrow'"),
-    "negative weight": ({"methods": [HeadTraining(svd=-1.0)]}, r"methods\[0\].svd"),
+    "no step": ({"methods": lambda: [HeadTraining(svd_every=0)]}, r"methods\[0\].svd_every"),
+    "no epochs": ({"methods": lambda: [HeadTraining(epochs_share=0.0)]}, "epochs_share"),
+    "unknown head": ({"methods": lambda: [HeadTraining(head="deep")]}, "one of 'linear', 'residual', 'narrow'"),
+    "negative weight": ({"methods": lambda: [HeadTraining(svd=-1.0)]}, r"methods\[0\].svd"),
     "no methods": ({"methods": []}, "methods"),
     "seeds twice": ({"seeds": [1, 1]}, "all different"),
     "no seeds": ({"seeds": []}, "at least one"),
-    "metric": ({"settings": Fit(metric="acuracy")}, "did you mean 'accuracy'"),
-    "batch": ({"settings": Fit(batch_size=1)}, "two rows"),
-    "epochs": ({"settings": Fit(epochs=0)}, "epochs"),
-    "class weights": ({"settings": Fit(class_weights=(1.0, 2.0))}, "3 finite numbers"),
-    "learning rate": ({"methods": [HeadTraining(learning_rate=0.0)]}, "learning_rate"),
-    "share": ({"methods": [HeadTraining(attacked_share=2.0)]}, "from 0 to 1"),
+    "metric": ({"settings": lambda: Fit(metric="acuracy")}, "did you mean 'accuracy'"),
+    "batch": ({"settings": lambda: Fit(batch_size=1)}, "two rows"),
+    "epochs": ({"settings": lambda: Fit(epochs=0)}, "epochs"),
+    "class weights": ({"settings": lambda: Fit(class_weights=(1.0, 2.0))}, "3 finite numbers"),
+    "learning rate": ({"methods": lambda: [HeadTraining(learning_rate=0.0)]}, "learning_rate"),
+    "share": ({"methods": lambda: [HeadTraining(attacked_share=2.0)]}, "from 0 to 1"),
     "all methods at once": ({"methods": METHODS}, "a list of HeadTraining"),
     "a name for a method": ({"methods": ["lp"]}, "a list of HeadTraining"),
     "one seed": ({"seeds": 3}, "a list of whole numbers"),
     "half a seed": ({"seeds": [0.5]}, "a list of whole numbers"),
-    "half an epoch": ({"settings": Fit(epochs=1.5)}, "epochs = 1.5"),
+    "half an epoch": ({"settings": lambda: Fit(epochs=1.5)}, "epochs = 1.5"),
     "no Fit": ({"settings": {"epochs": 2}}, "settings = .* a Fit"),
-    "no class weights": ({"settings": Fit(class_weights=None)}, "class_weights = None"),
-    "words for class weights": ({"settings": Fit(class_weights=("a", "b", "c"))}, "3 finite numbers"),
-    "a word for a rate": ({"methods": [HeadTraining(learning_rate="1e-3")]}, r"methods\[0\].learning_rate = '1e-3'"),
-    "a share of None": ({"methods": [HeadTraining(attacked_share=None)]}, "attacked_share = None"),
+    "no class weights": ({"settings": lambda: Fit(class_weights=None)}, "class_weights = None"),
+    "words for class weights": ({"settings": lambda: Fit(class_weights=("a", "b", "c"))}, "3 finite numbers"),
+    "a word for a rate": (
+        {"methods": lambda: [HeadTraining(learning_rate="1e-3")]},
+        r"methods\[0\].learning_rate = '1e-3'",
+    ),
+    "a share of None": ({"methods": lambda: [HeadTraining(attacked_share=None)]}, "attacked_share = None"),
     "words for a weight": (
-        {"methods": [HeadTraining(mse="one")]},
+        {"methods": lambda: [HeadTraining(mse="one")]},
         r"methods\[0\].mse = 'one': expected a finite number",
     ),
-    "no loss": ({"methods": [HeadTraining(ce=0.0)]}, "at least one weight above 0"),
+    "no loss": ({"methods": lambda: [HeadTraining(ce=0.0)]}, "at least one weight above 0"),
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("case", BAD_SETTINGS)
 def test_bad_settings_are_named(splits, case):
     change, word = BAD_SETTINGS[case]
+    change = {name: value() if callable(value) else value for name, value in change.items()}
     arguments = {"methods": [METHODS["mlp"].settings], "seeds": [0], "settings": FIT, **change}
     methods = arguments.pop("methods")
     with pytest.raises(ConfigError, match=word):

@@ -202,20 +202,20 @@ BAD = {
     "prompts' width": ({"task": lambda x: x._replace(prompts=x.prompts[:, :3])}, DataError, r"\[classes, 8\]"),
     "NaN prompts": ({"task": lambda x: x._replace(prompts=x.prompts * np.nan)}, DataError, "prompts hold"),
     "class weights": ({"task": lambda x: x._replace(weights=np.ones(2))}, ConfigError, "3 finite numbers"),
-    "scope": ({"method": R(TUNED["lora"], scope="loar")}, ConfigError, "did you mean 'lora'"),
-    "objective": ({"method": R(TUNED["lora"], objective="x")}, ConfigError, "one of 'clean'"),
-    "head": ({"method": R(TUNED["fft"], head="prompts")}, ConfigError, "method.head = 'prompts'"),
-    "no term": ({"method": R(TUNED["ran_lora"], **dict.fromkeys(TERMS, 0.0))}, ConfigError, "at least one"),
+    "scope": ({"method": lambda x: R(x, scope="loar")}, ConfigError, "did you mean 'lora'"),
+    "objective": ({"method": lambda x: R(x, objective="x")}, ConfigError, "one of 'clean'"),
+    "head": ({"method": lambda _: R(TUNED["fft"], head="prompts")}, ConfigError, "method.head = 'prompts'"),
+    "no term": ({"method": lambda _: R(TUNED["ran_lora"], **dict.fromkeys(TERMS, 0.0))}, ConfigError, "at least one"),
     "a name": ({"method": "lora"}, ConfigError, r"METHODS\['lora'\]"),
-    "epochs": ({"settings": R(SETTINGS, epochs=0)}, ConfigError, "epochs = 0"),
-    "rate": ({"method": R(TUNED["lora"], learning_rate=-1.0)}, ConfigError, "learning_rate = -1.0"),
-    "weight": ({"method": R(TUNED["pmg_aft"], pull=float("nan"))}, ConfigError, "pull = nan"),
-    "metric": ({"settings": R(SETTINGS, metric="auc")}, ConfigError, "did you mean 'auroc'"),
-    "pattern": ({"method": R(TUNED["lora"], targets=("(",))}, ConfigError, "regular expressions"),
+    "epochs": ({"settings": lambda x: R(x, epochs=0)}, ConfigError, "epochs = 0"),
+    "rate": ({"method": lambda x: R(x, learning_rate=-1.0)}, ConfigError, "learning_rate = -1.0"),
+    "weight": ({"method": lambda _: R(TUNED["pmg_aft"], pull=float("nan"))}, ConfigError, "pull = nan"),
+    "metric": ({"settings": lambda x: R(x, metric="auc")}, ConfigError, "did you mean 'auroc'"),
+    "pattern": ({"method": lambda x: R(x, targets=("(",))}, ConfigError, "regular expressions"),
     "seed": ({"seed": 0.5}, ConfigError, "seed = 0.5"),
     "no TowerFit": ({"settings": {"epochs": 2}}, ConfigError, "settings = .* a TowerFit"),
-    "no attack": ({"settings": R(SETTINGS, attack=None)}, ConfigError, "attack = None"),
-    "a word for a rate": ({"method": R(TUNED["lora"], learning_rate="1e-3")}, ConfigError, "learning_rate = '1e-3'"),
+    "no attack": ({"settings": lambda x: R(x, attack=None)}, ConfigError, "attack = None"),
+    "a word for a rate": ({"method": lambda x: R(x, learning_rate="1e-3")}, ConfigError, "learning_rate = '1e-3'"),
     "no embeddings": (
         {"train": lambda x: tuple(x[:2])},
         DataError,
@@ -229,11 +229,12 @@ BAD = {
         DataError,
         "class 0 is 0 throughout",
     ),
-    "target": ({"method": R(TUNED["lora"], targets="^vison/")}, ConfigError, r"method\.targets = '\^vison/'"),
-    "rank": ({"method": R(TUNED["lora"], rank=99)}, ConfigError, r"method\.rank = 99"),
+    "target": ({"method": lambda x: R(x, targets="^vison/")}, ConfigError, r"method\.targets = '\^vison/'"),
+    "rank": ({"method": lambda x: R(x, rank=99)}, ConfigError, r"method\.rank = 99"),
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("case", BAD)
 def test_what_does_not_fit_is_refused_by_name_before_anything_compiles(encoder, splits, case):
     change, kind, words = BAD[case]
@@ -272,8 +273,12 @@ def test_an_encoder_of_other_people_is_taken_where_it_is_one(splits):
     assert error.value.key == "method.filtered"
     with pytest.raises(ConfigError, match=r"gives \(1, 8\) for one image, not \(1, 5\)"):
         check(Foreign(filters=True), kernel=kernel[:, :5])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_function_is_no_encoder(splits):
     with pytest.raises(ConfigError, match=r"image_features\(params, images\) and config\.embed_dim"):
-        check(Foreign(filters=True).image_features)
+        tune_input.check(Foreign(filters=True).image_features, {}, TUNED["ran_live"], *splits, task(), 0, SETTINGS)
 
 
 def test_a_fit_that_diverges_names_its_rates(encoder, splits):

@@ -122,10 +122,9 @@ def test_chunks_never_hold_the_whole_matrix():
     assert chunked < 2 * rows * rows
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_shapes_are_refused():
-    with pytest.raises(
-        (ValueError, TypeError), match=r"features must both be|checking the parameters of ranjax.objectives.contrastive"
-    ):
+    with pytest.raises(ValueError, match="features must both be"):
         contrastive.info_nce(jnp.ones((3, 4)), jnp.ones((2, 4)), jnp.float32(1))
     with pytest.raises(ValueError, match="chunk = 0"):
         contrastive.info_nce(jnp.ones((3, 4)), jnp.ones((3, 4)), jnp.float32(1), chunk=0)

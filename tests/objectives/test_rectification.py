@@ -240,10 +240,9 @@ def test_a_term_of_zero_weight_cannot_poison_the_others():
         (lambda: singular(jnp.ones((2, 3)), 0), "top_k"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_is_named(call, word):
-    with pytest.raises(
-        (ValueError, TypeError), match=rf"{word}|checking the parameters of ranjax.objectives.rectification"
-    ):
+    with pytest.raises(ValueError, match=word):
         call()
 
 

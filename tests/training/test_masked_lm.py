@@ -1,5 +1,7 @@
 """The small masked language model: it learns what the texts allow to be known, and depends on its arguments alone."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -28,13 +30,14 @@ def train(settings=SETTINGS, **options):
 def test_a_hidden_word_is_restored_from_its_neighbours_and_a_second_training_gives_the_same_bits():
     told = []
     functions, params, losses = train(progress=told.append)
+    params = jax.tree.map(jnp.asarray, params)
     assert told[-1] == 120
     # Guessing costs log 4; with all three hidden (2.7 % of the rows) no more can be known.
     assert np.mean(losses[-20:]) < 0.5 * np.log(4) < np.log(6) * 0.9 < losses[0]
     tokens, mask, _ = corpus()
     shown = tokens.copy()
     shown[:, 1] = MASK
-    restored = np.asarray(functions.logits(params, shown, mask))[:, 1].argmax(-1)
+    restored = np.asarray(functions.logits(params, jnp.asarray(shown), jnp.asarray(mask)))[:, 1].argmax(-1)
     assert np.mean(restored == tokens[:, 1]) == 1.0
     assert train()[2] == losses
 
