@@ -3,7 +3,8 @@
 What it costs, before it runs:
 python -m experiments.scale --config configs/mimic_vit_b16.py --devices 64 --pairs 377110
 
-Needs the set, under its licence, prepared by `ranjax prepare mimic_cxr`; see docs/data.md. Sizes are this project's choice, not a published recipe's.
+Needs the set, under its licence, prepared by `ranjax prepare mimic_cxr`; see docs/data.md. Sizes are this project's
+choice, not a published recipe's.
 """
 
 from ranjax.run.config import default_config

@@ -4,8 +4,8 @@
     ranjax run --config configs/nih.py:findings              five findings, several an image (sigmoid heads)
 
 The folder holds nih_cxr and covid_cxr, each with an index.csv and images. The first CSV has the columns file,
-patient_id, age, sex, view and findings (labels joined by a bar, NIH's own text-mined ones). The reports are written from
-these columns, so a report says no more than the columns do. Split by patient.
+patient_id, age, sex, view and findings (labels joined by a bar, NIH's own text-mined ones). The reports are written
+from these columns, so a report says no more than the columns do. Split by patient.
 """
 
 from pathlib import Path

@@ -132,7 +132,9 @@ def test_controls_carry_the_norm_of_an_attack_or_the_words_of_another_and_nothin
 
 
 def first_step(config, context, count):
-    """(loss, first moments, share of attacked pairs) of the stage's own step on the first batch of a noisy condition."""
+    """(loss, first moments, share of attacked pairs) of the stage's own step on the first batch of a noisy
+    condition.
+    """
     data, settings = common.data(context), config.pretrain
     functions, params = pretrain.first_weights(context)
     mesh = make_mesh(count)

@@ -1,4 +1,6 @@
-"""docs/guides/add_an_attack.md as it stands: an attack and a recipe from a module outside ranjax, through a whole run."""
+"""docs/guides/add_an_attack.md as it stands: an attack and a recipe from a module outside ranjax, through a whole
+run.
+"""
 
 import csv
 import io

@@ -1,4 +1,6 @@
-"""`pretrain.keep_best` and `pretrain.choose`: the condition goes on with its best checkpoint, through stops and kills."""
+"""`pretrain.keep_best` and `pretrain.choose`: the condition goes on with its best checkpoint, through stops and
+kills.
+"""
 
 import shutil
 import signal

@@ -30,7 +30,8 @@ class Hosts:
         for host, part in self.parts(runs):
             install = (
                 f"mkdir -p {self.code} {self.shared} && tar -xzf ranjax-code.tar.gz -C {self.code} && "
-                f"cd {self.code} && {self.python} -m venv .venv && .venv/bin/pip install -q -c constraints.txt -e '.[all]'"
+                f"cd {self.code} && {self.python} -m venv .venv && .venv/bin/pip install -q -c constraints.txt "
+                f"-e '.[all]'"
             )
             found += [
                 Command(("scp", archive, f"{host}:ranjax-code.tar.gz"), f"copy it to {host}"),

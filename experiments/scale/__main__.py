@@ -6,9 +6,9 @@
 
 Prints, for the pre-training step of the config (whose pretrain.batch_size is global) and for a batch of its crafting
 attack: memory of each device, products, collectives with their bytes, and for every chip the time of a step, scaling
-efficiency and, for all upstream runs and all noisy pairs of the config, chip-hours and dollars. Memory and collectives are
-read from the programs that XLA compiles for that many (forced CPU) devices; times follow from the makers' figures in
-experiments/scale/chips.py and --utilisation: estimates.
+efficiency and, for all upstream runs and all noisy pairs of the config, chip-hours and dollars. Memory and collectives
+are read from the programs that XLA compiles for that many (forced CPU) devices; times follow from the makers' figures
+in experiments/scale/chips.py and --utilisation: estimates.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ class Attack:
       label: what the page calls it.
       run: `(loss_fn, images f32[B, H, W, C] in [0, 1], keys key[B], at) -> ascent.ImageAttack`, pure and traceable.
         `loss_fn(images)` gives the loss f32[B] to be raised, or `(loss, success bool[B])`. `at` holds the radius:
-        an `OwnAttack` with the fields `epsilon`, `values` (of the settings), `norm` and `restarts`, or what `configure` returns.
+        an `OwnAttack` with the fields `epsilon`, `values` (of the settings), `norm` and `restarts`, or what
+        `configure` returns.
       settings: an instance of a dataclass of `core.settings.setting`s, or None. They are the keys
         `evaluate.NAME.SETTING` and `noise.NAME.SETTING`.
       configure: `(settings, epsilon, *, norm, restarts) -> at`; by default an `OwnAttack`.

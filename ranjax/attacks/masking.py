@@ -233,7 +233,9 @@ def check(
 def _programs(
     logits_fn: Logits, settings: PyTree, queries: int, attack: Callable[..., ImageAttack] = pgd
 ) -> tuple[Callable[..., ImageAttack], Callable[..., tuple[jax.Array, jax.Array]]]:
-    """Return the compiled gradient attack and random search; memoized, so that a second check does not compile again."""
+    """Return the compiled gradient attack and random search; memoized, so that a second check does not
+    compile again.
+    """
 
     def loss(params: PyTree, images: Pixels, labels: Array) -> tuple[PerExample, Flags]:
         name = "binary_cross_entropy" if labels.ndim == 2 else "cross_entropy"

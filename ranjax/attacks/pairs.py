@@ -64,7 +64,9 @@ class PairAttack(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Encoders and inputs of an attack, with one row per caption: B images, R = B * C captions; fields as of `craft`."""
+    """Encoders and inputs of an attack, with one row per caption: B images, R = B * C captions; fields as of
+    `craft`.
+    """
 
     image_fn: ImageEncoder
     text_fn: TextEncoder
@@ -116,7 +118,9 @@ class Pairs(NamedTuple):
     def ascend(
         self, loss: Callable[[ImageEncoder], Loss], settings: PyTree, initial: ArrayLike | None = None
     ) -> ImageAttack:
-        """Run `image_attack` on ``loss(encoder)``, following the gradient of the surrogate encoder where there is one."""
+        """Run `image_attack` on ``loss(encoder)``, following the gradient of the surrogate encoder where there is
+        one.
+        """
         # An attack need not take what is not used.
         given: dict[str, object] = {} if initial is None else {"initial": initial}
         if self.surrogate_fn is not None:

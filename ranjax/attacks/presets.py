@@ -131,9 +131,9 @@ def autoattack_lite(
 ) -> ImageAttack:
     """Return the worst case of APGD on cross-entropy and of APGD on the targeted DLR towards the nine best classes.
 
-    With 2 or 3 classes, where the targeted DLR is undefined, the second attack raises the margin max_{i != y} z_i - z_y.
-    ``loss``, ``clean_loss`` and ``trace`` are those of the attack that is kept, so compare ``success``, not losses,
-    between images.
+    With 2 or 3 classes, where the targeted DLR is undefined, the second attack raises the margin max_{i != y} z_i -
+    z_y. ``loss``, ``clean_loss`` and ``trace`` are those of the attack that is kept, so compare ``success``, not
+    losses, between images.
 
     Args:
       logits_fn: ``images -> logits f32[B, C]``.

@@ -48,7 +48,9 @@ def unit_l2(direction: Pixels) -> Pixels:
 
 
 def linf(epsilon: Float[Array, "..."]) -> Projection:
-    """Project onto max |adv - x| <= epsilon, then the box. epsilon: as `input_checks.broadcast_per_example` gives it."""
+    """Project onto max |adv - x| <= epsilon, then the box. epsilon: as `input_checks.broadcast_per_example`
+    gives it.
+    """
     return lambda candidate, images: jnp.clip(images + jnp.clip(candidate - images, -epsilon, epsilon), 0, 1)
 
 

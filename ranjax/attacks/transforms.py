@@ -26,8 +26,8 @@ SGA_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 def expectation(loss_fn: Loss, samples: int) -> SummedLoss:
     """Return the mean loss over `samples` draws of a random loss, and so the gradient of the expectation.
 
-    For a defence that draws at random (Athalye et al. 2018), written as ``KeyedLoss(lambda images, keys: ...)``. Success, where the loss
-    states it, is that of the majority of draws. A loss without draws comes out unchanged.
+    For a defence that draws at random (Athalye et al. 2018), written as ``KeyedLoss(lambda images, keys: ...)``.
+    Success, where the loss states it, is that of the majority of draws. A loss without draws comes out unchanged.
     """
     input_checks.validate_count(samples, "samples", 1)
 
@@ -41,8 +41,9 @@ def expectation(loss_fn: Loss, samples: int) -> SummedLoss:
 def diverse(loss_fn: Loss, probability: float | int = 0.5, smallest: float | int = 0.9) -> KeyedLoss:
     """Return the loss under input diversity: with `probability`, the image is shrunk and padded by zeros.
 
-    DI-FGSM (Xie et al. 2019, arXiv 1803.06978). The side is drawn from [smallest, 1] times the image's and the place at random; the size of the image stays. The
-    paper draws whole pixels and enlarges (299 to 330), here the scale is continuous and the image never grows.
+    DI-FGSM (Xie et al. 2019, arXiv 1803.06978). The side is drawn from [smallest, 1] times the image's and the place
+    at random; the size of the image stays. The paper draws whole pixels and enlarges (299 to 330), here the scale is
+    continuous and the image never grows.
 
     Args:
       loss_fn: a loss of images f32[B, H, W, C].

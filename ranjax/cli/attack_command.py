@@ -60,7 +60,9 @@ DEFAULTS: Mapping[str, object] = {
     "noise.masked_lm": "",
     "cpu_devices": 0,
 }
-"""Where a few files differ from a run: a shard is the most that a cut loses, and each core works on pairs of its own."""
+"""Where a few files differ from a run: a shard is the most that a cut loses, and each core works on pairs of its own.
+
+"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

@@ -3,8 +3,8 @@
     ranjax export runs/ran --out encoders/clean
     ranjax export runs/study --condition coattack_10 --method ran_lora --seed 0 --out encoders/ran_lora
 
-Without --method: the upstream encoder of the condition. With one: what the method made of it, LoRA merged into the kernels;
-the method's head, which that layout has no place for, lies beside it as head.safetensors with head.json.
+Without --method: the upstream encoder of the condition. With one: what the method made of it, LoRA merged into the
+kernels; the method's head, which that layout has no place for, lies beside it as head.safetensors with head.json.
 
 Exit codes: 0 done; 2 the input was refused (one line says why).
 """

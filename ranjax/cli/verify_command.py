@@ -4,9 +4,9 @@
     ranjax verify runs/ran --sample=256 --repair
 
 Of every finished stage: the SHA-256 of its files. Of checkpoints: that of theirs. Of noisy stores: hash and ids of
-every shard; every noisy pair inside its ball and in [0, 1]; its clean image that of the source; its report the original with
-only the recorded words replaced, none of them protected, no more than allowed; the pairs just those that the highest
-ratio takes; and the loss of a sample, computed again by the encoder that was attacked.
+every shard; every noisy pair inside its ball and in [0, 1]; its clean image that of the source; its report the
+original with only the recorded words replaced, none of them protected, no more than allowed; the pairs just those that
+the highest ratio takes; and the loss of a sample, computed again by the encoder that was attacked.
 
 Exit codes: 0 sound; 1 something is wrong (all of it is named); 2 the input was refused. With --repair, what is damaged
 is set aside into ``damaged/``: the run's own command then makes just that again, to the same bits.

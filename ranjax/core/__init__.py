@@ -1,4 +1,6 @@
-"""The ground of all packages: errors, settings, tables, files, random keys. ``from ranjax.core import Table, setting``."""
+"""The ground of all packages: errors, settings, tables, files, random keys. ``from ranjax.core import Table,
+setting``.
+"""
 
 from ranjax.core import lazy
 

@@ -126,7 +126,9 @@ def read(settings: Any, node: Any) -> Any:
 
 
 def value_at(node: Any, name: str, default: object = None) -> Any:
-    """Return the value of a dotted name in a tree of settings, ConfigDicts and mappings; `default` where it is absent."""
+    """Return the value of a dotted name in a tree of settings, ConfigDicts and mappings; `default` where it is
+    absent.
+    """
     for part in name.split("."):
         node = node.get(part, default) if hasattr(node, "get") else getattr(node, part, default)
         if node is default:

@@ -1,6 +1,7 @@
 """Settings of the data, each stated once: a field is a configuration key, and for a set an option of `ranjax prepare`.
 
-`DataSettings` is the group ``data`` of a run's config; `SetSettings` and `RadiographSettings` say which set is prepared.
+`DataSettings` is the group ``data`` of a run's config; `SetSettings` and `RadiographSettings` say which set is
+prepared.
 """
 
 from __future__ import annotations

@@ -130,9 +130,9 @@ class StoreWriter:
 
         Args:
           number: of the shard.
-          noisy pairs: per position of the shard, in order: {"id", "image" f32[H,W,C] in [0, 1], "clean_image" uint8[H,W,C],
-            "report" str, "tokens" i32[L], "mask" bool[L], "provenance" dict (losses, words changed, ...)}. The realised
-            norm of what is stored is added to the provenance as "norm".
+          noisy pairs: per position of the shard, in order: {"id", "image" f32[H,W,C] in [0, 1], "clean_image"
+            uint8[H,W,C], "report" str, "tokens" i32[L], "mask" bool[L], "provenance" dict (losses, words changed,
+            ...)}. The realised norm of what is stored is added to the provenance as "norm".
 
         Raises:
           DataError: other ids than planned, or a noisy pair outside its ball or box.
@@ -171,7 +171,8 @@ class StoreWriter:
         clean, image = np.asarray(noisy_pair["clean_image"]), np.asarray(noisy_pair["image"])
         if clean.dtype != np.uint8 or image.shape != clean.shape:
             raise DataError(
-                f"noisy pair {noisy_pair['id']!r}: clean_image {clean.dtype}{clean.shape} and image {image.shape}; expected uint8 "
+                f"noisy pair {noisy_pair['id']!r}: clean_image {clean.dtype}{clean.shape} and image "
+                f"{image.shape}; expected uint8 "
                 "and float pixels of one shape"
             )
         if not np.isfinite(image).all() or image.min() < 0.0 or image.max() > 1.0:

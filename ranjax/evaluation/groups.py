@@ -37,7 +37,9 @@ def columns(records: Sequence[Record], wanted: Sequence[str] = ()) -> tuple[str,
 
 
 def names(records: Sequence[Record], column: str) -> Shaped[np.ndarray, "examples"]:
-    """Return the name of each example's group: ages in three spans, "several" for several findings, "unknown" for a gap."""
+    """Return the name of each example's group: ages in three spans, "several" for several findings, "unknown" for a
+    gap.
+    """
     return np.array([_name(record, column) for record in records], dtype=str)
 
 

@@ -18,7 +18,8 @@ from ranjax.evaluation import metrics, statistics
 class Row(TypedDict):
     """One row of results.json.
 
-    Keys: where the figure comes from (see `Cell`); metric; value, with the ends of its 95 % interval; n, the independent
+    Keys: where the figure comes from (see `Cell`); metric; value, with the ends of its 95 % interval; n, the
+      independent
     examples behind it. A figure that is not finite is None, as JSON has no NaN. Rows of the worst group name it.
     """
 
@@ -120,8 +121,8 @@ def classification_rows(
     does not count there.
 
     Every row has a 95 % bootstrap interval over examples, of one label stratified by class but for accuracy; rows over
-    several seeds have one over examples and seeds jointly. ECE's is reflected, and an AUROC or balanced accuracy of 0 or
-    1 has the bound of its rarest class (`statistics.bootstrap_metric`).
+    several seeds have one over examples and seeds jointly. ECE's is reflected, and an AUROC or balanced accuracy of 0
+    or 1 has the bound of its rarest class (`statistics.bootstrap_metric`).
 
     Args:
       cell: without a seed.

@@ -51,8 +51,8 @@ def sentences(report: str) -> list[str]:
 def captions_of(reports: Sequence[str], most: int) -> Captions:
     """Return at most `most` captions an image: its sentences, the longest ones where it has more, in their order.
 
-    Short denials ("No effusion.") are worded alike in many reports. A caption worded like one of an image's own is right
-    for it (`ranks`, `texts_as_written`), and the longest sentences tell reports apart best.
+    Short denials ("No effusion.") are worded alike in many reports. A caption worded like one of an image's own is
+    right for it (`ranks`, `texts_as_written`), and the longest sentences tell reports apart best.
 
     Raises:
       ConfigError: `most` below 1.  DataError: a report without words.

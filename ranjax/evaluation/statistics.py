@@ -160,10 +160,11 @@ def bootstrap(
     level: float | int = 0.95,
     clusters: ArrayLike | None = None,
 ) -> Interval:
-    """Return the mean of values [N] or [S, N] with its percentile interval over examples, and jointly over seeds where S > 1.
+    """Return the mean of values [N] or [S, N] with its percentile interval over examples, and jointly over seeds where
+    S > 1.
 
-    With `clusters` [N], the cluster id of each example (the image of each question or caption), whole clusters are drawn
-    (the cluster bootstrap, Field & Welsh 2007), and n is their number; else n is N. Where every
+    With `clusters` [N], the cluster id of each example (the image of each question or caption), whole clusters are
+    drawn (the cluster bootstrap, Field & Welsh 2007), and n is their number; else n is N. Where every
     value is 0, or every one 1, no resample says how far the share may be from it: there the open end is the exact bound
     of n examples at that level (`never_seen`). Other values that are all equal, or one example, have the value itself
     for an interval: say so beside it.
@@ -180,7 +181,8 @@ def bootstrap(
 
 
 def never_seen(count: int, level: float | int = 0.95) -> float:
-    """Return the largest probability of an event that none of `count` examples shows, at that level: about 3 / count at 95 %.
+    """Return the largest probability of an event that none of `count` examples shows, at that level: about 3 / count
+    at 95 %.
 
     One-sided and exact (Clopper & Pearson 1934): ``(1 - p)^count = 1 - level``.
     """

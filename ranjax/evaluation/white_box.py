@@ -126,7 +126,8 @@ class WhiteBox:
           images: in [0, 1].
           labels: classes i32[N], or multi-hot f32[N, C].
           keys: from `keys.example_keys`: the result of an example does not depend on its batch.
-          side_inputs: further inputs of the model that the attacker leaves as they are, e.g. the embedding of a question
+          side_inputs: further inputs of the model that the attacker leaves as they are, e.g. the embedding of a
+            question
             about each image: an array (or a tree of them) with N rows.
           settings: others of the same kind, e.g. `settings.with_epsilon(...)`.
           keep_images: return the adversarial images.

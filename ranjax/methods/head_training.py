@@ -383,7 +383,9 @@ def _make_runs(methods: Sequence[HeadTraining], seeds: Sequence[int], shape: tup
 def class_weights_of(
     labels: ArrayLike, classes: int, chosen: str | Sequence[float], multi_label: bool
 ) -> Float[Array, " classes"] | None:
-    """Return f32[C] that `Fit.class_weights` asks for on labels i[N] or multi-hot [N, C]; None: every class the same."""
+    """Return f32[C] that `Fit.class_weights` asks for on labels i[N] or multi-hot [N, C]; None: every class
+    the same.
+    """
     if chosen == "none":
         return None
     if chosen != "balanced":

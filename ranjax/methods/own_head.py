@@ -1,4 +1,6 @@
-"""Heads on frozen features that bring their own solver: `Method.fit` and `Method.predict`, with their results checked."""
+"""Heads on frozen features that bring their own solver: `Method.fit` and `Method.predict`, with their results
+checked.
+"""
 
 from __future__ import annotations
 

@@ -59,7 +59,9 @@ def auroc(logits: jax.Array, labels: jax.Array, multi_label: bool = False) -> ja
 
 
 def score(metric: str, logits: jax.Array, labels: jax.Array, multi_label: bool) -> jax.Array:
-    """The metric named (one of `method_settings.METRICS`), f32[]; -inf where a logit is not finite: such an epoch is not chosen."""
+    """The metric named (one of `method_settings.METRICS`), f32[]; -inf where a logit is not finite: such an epoch is
+    not chosen.
+    """
     functions = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "auroc": auroc}
     value = functions[metric](logits, labels, multi_label).astype(jnp.float32)
     return jnp.where(jnp.all(jnp.isfinite(logits)), value, -jnp.inf)

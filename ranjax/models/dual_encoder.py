@@ -153,7 +153,9 @@ class DualEncoderFunctions:
         return self._bind(params).logit_bias()
 
     def computing_in(self, dtype: str) -> DualEncoderFunctions:
-        """Return the same functions with towers that compute in "float32" or "bfloat16"; parameters stay as they are."""
+        """Return the same functions with towers that compute in "float32" or "bfloat16"; parameters stay as
+        they are.
+        """
         return dataclasses.replace(self, config=dataclasses.replace(self.config, compute_dtype=dtype))
 
     def _bind(self, params: Params) -> DualEncoder:

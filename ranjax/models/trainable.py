@@ -51,14 +51,18 @@ def combine(trained: Params, frozen: Params) -> Params:
 
 
 def describe_adapters(params: Params, adapters: Params, names: int = 4) -> str:
-    """Return the table of `describe_trainable` for LoRA: the adapters are trained, and everything in `params` is frozen."""
+    """Return the table of `describe_trainable` for LoRA: the adapters are trained, and everything in `params` is
+    frozen.
+    """
     whole = {"lora": adapters, **params}
     chosen = nest({path: path[0] == "lora" for path in paths(whole)})
     return describe_trainable(whole, chosen, names)
 
 
 def describe_trainable(params: Params, chosen: Params, names: int = 4) -> str:
-    """Return a table of the trained and of the frozen parameters: arrays, numbers, share of all numbers, first names."""
+    """Return a table of the trained and of the frozen parameters: arrays, numbers, share of all numbers,
+    first names.
+    """
     flags, leaves = paths(dict(chosen)), paths(dict(params))
     total = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(dict(params)))
     lines = [f"{'':8}  {'arrays':>6}  {'numbers':>13}  {'share':>7}  first names"]

@@ -1,8 +1,8 @@
 """Contrastive objectives of image-text pre-training: symmetric InfoNCE and the pairwise sigmoid loss.
 
-Both compare the rows of the **global** batch. With `axis_name` the rows are those of one device and the columns are gathered from all
-devices by a gather that gradients flow through, so loss and gradients equal those of the whole batch on one device.
-(Stopping the gradient at the gathered columns, a common shortcut, gives another gradient.)
+Both compare the rows of the **global** batch. With `axis_name` the rows are those of one device and the columns are
+gathered from all devices by a gather that gradients flow through, so loss and gradients equal those of the whole batch
+on one device. (Stopping the gradient at the gathered columns, a common shortcut, gives another gradient.)
 
 The returned loss is already averaged over the axis; `ranjax.training.devices` says how to differentiate it.
 """

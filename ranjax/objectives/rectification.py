@@ -72,8 +72,9 @@ def singular(z: Float[Array, "batch dim"], top_k: int = 1, centred: bool = False
     """Return L_SVD: ``- sum_{k <= K} sigma_k / sum_j sigma_j`` over the singular values of `z`.
 
     The paper's form is ``top_k=1`` on z as it is; its public code takes the mean of the first five ratios, which is
-    ``singular(z, 5) / 5``. Value and gradient come from the eigenvectors of the smaller Gram matrix: twice as fast as an
-    SVD. The gradient is ``-(U_K V_K^t - s U V^t) / sum sigma``, s the negative of the value, over the singular values
+    ``singular(z, 5) / 5``. Value and gradient come from the eigenvectors of the smaller Gram matrix: twice as fast as
+    an SVD. The gradient is ``-(U_K V_K^t - s U V^t) / sum sigma``, s the negative of the value, over the singular
+    values
     above rounding: where zero or repeated ones leave no derivative, a subgradient; finite always.
 
     Args:

@@ -65,12 +65,12 @@ def pmg_aft(
 ) -> Float[Array, ""]:
     """Return PMG-AFT's loss (Wang et al. 2024, arXiv 2401.04350): cross-entropy on x' and two pulls.
 
-    ``CE(x', y) + general KL(p_0(x') || p(x')) + own KL(p(x) || p(x'))`` pulls class probabilities towards the model before training (p_0,
-    without gradient) and towards the model's own clean prediction, through which gradients do flow. Inputs and
-    directions are those of the authors' public code (PMG_AFT.py, `train`: ``loss_advori`` compares both models on the
-    attacked images). There cross-entropy is a mean over the batch but both divergences are sums, so that with its batch
-    of 256 the pulls weigh 256; here all three are means, as in the paper's ``L_robust + alpha L_general + beta
-    L_clean``, and ``general = own = 256`` gives the code's weighting.
+    ``CE(x', y) + general KL(p_0(x') || p(x')) + own KL(p(x) || p(x'))`` pulls class probabilities towards the model
+    before training (p_0, without gradient) and towards the model's own clean prediction, through which gradients do
+    flow. Inputs and directions are those of the authors' public code (PMG_AFT.py, `train`: ``loss_advori`` compares
+    both models on the attacked images). There cross-entropy is a mean over the batch but both divergences are sums, so
+    that with its batch of 256 the pulls weigh 256; here all three are means, as in the paper's ``L_robust + alpha
+    L_general + beta L_clean``, and ``general = own = 256`` gives the code's weighting.
 
     Args:
       attacked, clean, original: logits of x', of x, and of x' by the model before training.

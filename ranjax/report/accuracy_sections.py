@@ -61,7 +61,9 @@ def condition_heading(frame: pd.DataFrame, condition: str) -> str:
 
 
 class Part(NamedTuple):
-    """Methods that are drawn together: their rows and styles, the part's number, level of headings, and what is above it."""
+    """Methods that are drawn together: their rows and styles, the part's number, level of headings, and what is above
+    it.
+    """
 
     rows: pd.DataFrame
     looks: Mapping[str, Style]
@@ -88,7 +90,9 @@ def parts(frame: pd.DataFrame, key: str, level: int = 3, also: Sequence[str] = (
 
 
 def _condition_tasks(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame, str]]:
-    """Return (condition, task, rows, heading) of each condition and task; the heading is empty where there is only one."""
+    """Return (condition, task, rows, heading) of each condition and task; the heading is empty where there is only
+    one.
+    """
     found = []
     for condition in frames.conditions(frame):
         chosen = frames.of_condition(frame, condition)

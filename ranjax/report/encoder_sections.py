@@ -64,7 +64,9 @@ def _extremes(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 
 
 def reliability(book: Book) -> Blocks:
-    """Yield confidence against accuracy on the clean test set, of the clean encoder and each condition's highest ratio."""
+    """Yield confidence against accuracy on the clean test set, of the clean encoder and each condition's highest
+    ratio.
+    """
     frame = book.frame("calibration", split="test", attack="none")
     if frame.empty:
         return

@@ -20,7 +20,9 @@ _OTHER_ATTACKS = {"worst": "worst of all", "transfer": "transferred", "words": "
 
 
 class MethodLabel(NamedTuple):
-    """The appearance of a method: its label, its family and style as in `Method`, and the part that an ablation leaves out."""
+    """The appearance of a method: its label, its family and style as in `Method`, and the part that an ablation
+    leaves out.
+    """
 
     label: str
     family: str = "head"

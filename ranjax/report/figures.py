@@ -352,7 +352,8 @@ def differences(frame: pd.DataFrame, name: str) -> list[Markup]:
             axes.tick_params(axis="y", length=0)
 
         words = [
-            f"{labels.method_label(item['a'])} minus {labels.method_label(item['b'])} at {wording.percent(item['ratio'])}: "
+            f"{labels.method_label(item['a'])} minus {labels.method_label(item['b'])} at "
+            f"{wording.percent(item['ratio'])}: "
             f"{wording.estimate({**item, 'value': item['difference']})}"
             for item in items
         ]

@@ -9,7 +9,9 @@ from ranjax.report.wording import capitalized, finite, percent, split_label
 
 
 def few_labels(results: Results) -> str:
-    """Return the number of labels of a run that had few, and what its intervals hold fixed; empty where all were used."""
+    """Return the number of labels of a run that had few, and what its intervals hold fixed; empty where all were
+    used.
+    """
     adapt = (results.get("config") or {}).get("adapt") or {}
     of_methods = [method["data"] for method in results.get("methods") or [] if isinstance(method.get("data"), Mapping)]
     data: Mapping[str, object] = of_methods[0] if of_methods else {}

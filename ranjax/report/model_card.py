@@ -80,7 +80,8 @@ def write(facts: Facts) -> str:
         "How it was made": _training(facts),
         "Figures": _figures(facts),
         "Intended use and limits": [
-            "Intended: research on how adversarial noise in upstream data changes what encoders learn, and how to repair "
+            "Intended: research on how adversarial noise in upstream data changes what encoders learn, and how "
+            "to repair "
             "them.",
             "Not intended: diagnosis, triage, report writing, or any other use on patients.",
             wording.RECONSTRUCTION,

@@ -30,7 +30,9 @@ LEAD = (
 
 
 class Section(NamedTuple):
-    """One section of a page: its anchor, by which templates/words.html.jinja has its words, its title, and its blocks."""
+    """One section of a page: its anchor, by which templates/words.html.jinja has its words, its title, and its
+    blocks.
+    """
 
     anchor: str
     title: str

@@ -1,6 +1,7 @@
 """The claims of the study's abstract, judged by the figures of runs: shown, the opposite shown, or not shown.
 
-Which figures stand for a claim is settled here by fixed rules that look at no outcome: the conditions of the first recipe,
+Which figures stand for a claim is settled here by fixed rules that look at no outcome: the conditions of the first
+  recipe,
 the least and the highest noise ratio, the linear probe and zero-shot for what noise does, RAN against the other heads
 on the frozen encoder for what it repairs; a split of one class speaks to no claim. One run: intervals over test images
 and heads, which say nothing of other upstream runs. Several runs that differ in their seed alone: Student's interval

@@ -138,7 +138,8 @@ def over_runs(runs: Sequence[Results], names: Sequence[str], book: Book) -> Bloc
 
 _OVER_RUNS = (
     "These {runs} runs differ in their seed alone: another set of generated or split data, other initial weights, "
-    "another order, other noisy pairs and, where labels are few, another choice of them. Each run counts as one observation; "
+    "another order, other noisy pairs and, where labels are few, another choice of them. Each run counts as "
+    "one observation; "
     "intervals and p are Student's over runs, so they say what another upstream run would give. Runs are taken to vary "
     "by their own sampling error at least. With two or three runs only large effects can be shown. The effect here is "
     "the mean over the standard deviation of runs, not of images."

@@ -1,4 +1,6 @@
-"""Tables: built once as cells, then written as HTML, as Markdown, as CSV or, at the end of a run, as fixed-width text."""
+"""Tables: built once as cells, then written as HTML, as Markdown, as CSV or, at the end of a run, as fixed-width
+text.
+"""
 
 from __future__ import annotations
 

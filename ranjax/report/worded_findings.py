@@ -66,7 +66,9 @@ def _place(item: Row, conditions: Sequence[str]) -> str:
 
 
 def worded(item: Row, among: pd.DataFrame) -> str:
-    """Return a judged comparison as a sentence; condition, attack and task are named where they vary `among` the others."""
+    """Return a judged comparison as a sentence; condition, attack and task are named where they vary `among` the
+    others.
+    """
     metric = item["metric"]
     attacks, tasks = frames.values(among, "attack"), frames.values(among, "task")
     where = _place(item, frames.conditions(among))
@@ -113,9 +115,11 @@ def _caution(found: Sequence[Row], shown: int) -> list[Finding]:
         return []
     above, below = (sum(item["alone"] == side for item in found) for side in (ABOVE, BELOW))
     text = (
-        f"{shown} of {len(found)} comparisons are worded above, chosen by a fixed rule and not by their outcome. Of all "
+        f"{shown} of {len(found)} comparisons are worded above, chosen by a fixed rule and not by their "
+        f"outcome. Of all "
         f"{len(found)}, {above} intervals lie above zero, {below} below and {len(found) - above - below} hold zero. "
-        f"If no two methods differed, about {max(1, round(_LEVEL * len(found)))} of them would still miss zero by chance"
+        f"If no two methods differed, about {max(1, round(_LEVEL * len(found)))} of them would still miss zero "
+        f"by chance"
     )
     if any("p_holm" in item for item in found):
         stand = sum(item.get("p_holm", 1.0) < _LEVEL for item in found)
@@ -149,7 +153,8 @@ def _attack_findings(frame: pd.DataFrame) -> list[Finding]:
         found = side_of(hit, clean["low"], clean["high"])
         does = {BELOW: "lowers the", ABOVE: "does not lower the", NONE: "shows no difference in the"}[found]
         text = (
-            f"{_place(clean, [])} {labels.attack_phrase(attack)} {does} accuracy of {labels.method_label(clean['method'])} "
+            f"{_place(clean, [])} {labels.attack_phrase(attack)} {does} accuracy of "
+            f"{labels.method_label(clean['method'])} "
             f"on the test set: {_level(clean)} clean, {_level(hit)} attacked."
         )
         findings.append(Finding(found, text, "The attack"))

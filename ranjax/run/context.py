@@ -79,7 +79,9 @@ class Context:
 
     @contextmanager
     def uninterrupted(self) -> Iterator[None]:
-        """Let `poll` ignore stops inside the block: for work that a stop itself needs, as the figure of what it saves."""
+        """Let `poll` ignore stops inside the block: for work that a stop itself needs, as the figure of what it
+        saves.
+        """
         self.shared["uninterrupted"] = True
         try:
             yield

@@ -52,7 +52,9 @@ class StageRun:
 
 
 def condition_name(recipe: str, ratio: float) -> str:
-    """Return the condition of an upstream run: "clean" at ratio 0, else e.g. "coattack_10" (per cent; "coattack_2.5")."""
+    """Return the condition of an upstream run: "clean" at ratio 0, else e.g. "coattack_10" (per cent;
+    "coattack_2.5").
+    """
     return "clean" if ratio == 0 else f"{recipe}_{100 * ratio:g}"
 
 

@@ -229,7 +229,9 @@ def program(
 def _in_parts(
     encode: Callable[..., Array], params: Params, arrays: tuple[Array, ...], parts: int
 ) -> Float[Array, "batch dim"]:
-    """Return ``encode(params, *arrays)``, computed in `parts` sequential parts whose activations are recomputed for the gradient."""
+    """Return ``encode(params, *arrays)``, computed in `parts` sequential parts whose activations are recomputed for
+    the gradient.
+    """
     if parts == 1:
         return encode(params, *arrays)
     rows = arrays[0].shape[0]

@@ -31,7 +31,9 @@ _GATHERED = "gathered weight"
 
 
 def spec(shape: tuple[int, ...], parts: int, smallest: int = SMALLEST) -> PartitionSpec:
-    """Return how one array is split: along its longest side (the first of equals) that `parts` divides, or not at all."""
+    """Return how one array is split: along its longest side (the first of equals) that `parts` divides, or not at
+    all.
+    """
     sides = [axis for axis, side in enumerate(shape) if side % parts == 0]
     if parts == 1 or not sides or int(np.prod(shape)) < smallest:
         return WHOLE

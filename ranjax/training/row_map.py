@@ -52,7 +52,9 @@ class RowMap:
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
     def trace(self, shared: PyTree, rows: PyTree) -> Traced:
-        """Return the traced program for arrays or shapes of one whole batch (`step` rows), to be lowered and measured."""
+        """Return the traced program for arrays or shapes of one whole batch (`step` rows), to be lowered and
+        measured.
+        """
         return self._compiled.trace(shared, rows)
 
     def batches(self, shared: PyTree, rows: PyTree) -> Iterator[tuple[int, PyTree]]:

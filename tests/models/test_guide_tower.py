@@ -1,4 +1,6 @@
-"""docs/guides/add_a_tower.md as it stands: a tower from a module outside ranjax, in a run, exported and loaded again."""
+"""docs/guides/add_a_tower.md as it stands: a tower from a module outside ranjax, in a run, exported and
+loaded again.
+"""
 
 import json
 import os

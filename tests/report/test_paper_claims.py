@@ -18,7 +18,8 @@ def effect(ratio, difference, low, high, p, method="lp", split="test", attack="p
 
 def comparison(other, difference, low, high, p, attack="pgd"):
     return {
-        "condition": "coattack", "ratio": 0.3, "a": "ran", "b": other, "task": "finding", "split": "test", "attack": attack,
+        "condition": "coattack", "ratio": 0.3, "a": "ran", "b": other, "task": "finding", "split": "test",
+        "attack": attack,
         "metric": "accuracy", "difference": difference, "low": low, "high": high, "p": p, "n": 100,
     }  # fmt: skip
 

@@ -23,7 +23,9 @@ Lists = Int[Array | np.ndarray, "entries columns"]
 
 
 def restrict(table: Table, *lists: Lists) -> Table:
-    """Return the table with its words' lists intersected with `lists`, each i32[N, K]; the first list's order is kept."""
+    """Return the table with its words' lists intersected with `lists`, each i32[N, K]; the first list's order is
+    kept.
+    """
     held = () if table.lists is None else (table.lists,)
     return table._replace(lists=intersect(*held, *lists))
 

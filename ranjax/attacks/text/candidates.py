@@ -82,9 +82,9 @@ def build(
 ) -> Lexicon:
     """Build the table of candidate words.
 
-    A protected word is neither replaced nor inserted. Words that encode to nothing, to more than `max_pieces` tokens, or
-    to the same tokens as an earlier word (then the stricter protection of the two holds) get no entry of their own; a
-    word without an entry is never replaced.
+    A protected word is neither replaced nor inserted. Words that encode to nothing, to more than `max_pieces` tokens,
+    or to the same tokens as an earlier word (then the stricter protection of the two holds) get no entry of their own;
+    a word without an entry is never replaced.
 
     Args:
       words: the words, e.g. the vocabulary of a corpus; order is kept and settles ties.

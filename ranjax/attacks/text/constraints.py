@@ -1,7 +1,7 @@
 """Protect words from an attack, so that an attacked report still states the same finding.
 
-The bundled lists (`ranjax/attacks/text/lists/*.txt`) are plain text, one entry a line, ``#`` starting a comment; any of them
-can be read (`read_list`), replaced by the path of one's own, or switched off.
+The bundled lists (`ranjax/attacks/text/lists/*.txt`) are plain text, one entry a line, ``#`` starting a comment; any
+of them can be read (`read_list`), replaced by the path of one's own, or switched off.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def read_list(source: str | Path) -> tuple[str, ...]:
 
 
 def read_groups(source: str | Path) -> tuple[tuple[str, ...], ...]:
-    """Return groups of words from a list of lines ``[name:] word, word, ...``, e.g. "radiology_synonyms" or "word_classes"."""
+    """Return groups of words from a list of lines ``[name:] word, word, ...``, e.g. "radiology_synonyms" or
+    "word_classes".
+    """
     groups = (line.split(":")[-1].split(",") for line in read_list(source))
     return tuple(tuple(word.strip() for word in group if word.strip()) for group in groups)
 

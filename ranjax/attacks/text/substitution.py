@@ -408,7 +408,9 @@ def _propose_row(
 
 
 def _each_member(fn: TextLoss) -> Callable[..., jax.Array]:
-    """Map `fn` over a leading axis; one of length 1 is taken off instead, because it slows XLA's reductions on a CPU."""
+    """Map `fn` over a leading axis; one of length 1 is taken off instead, because it slows XLA's reductions
+    on a CPU.
+    """
 
     def run(*arrays: Array) -> Array:
         if arrays[0].shape[0] > 1:

@@ -55,7 +55,9 @@ def real_length(mask: Bool[Array, "length"]) -> Int[Array, ""]:
 def pieces_at(
     tokens: Int[Array, "length"], slots: Slots, width: int
 ) -> tuple[Int[Array, "length width"], Bool[Array, "length width"]]:
-    """Return the positions of the first `width` tokens of every slot, clipped into the row, and which are the word's."""
+    """Return the positions of the first `width` tokens of every slot, clipped into the row, and which are the
+    word's.
+    """
     offset = jnp.arange(width, dtype=jnp.int32)
     positions = jnp.minimum(slots.start[:, None] + offset[None, :], tokens.shape[0] - 1)
     return positions, offset[None, :] < slots.length[:, None]

@@ -31,7 +31,8 @@ PART = 128
 class Outcome(NamedTuple):
     """What became of one image.
 
-    png: uint8[size, size, 1] as PNG, empty where `reason` says why there is none. image_hash: its perceptual hash. mode,
+    png: uint8[size, size, 1] as PNG, empty where `reason` says why there is none. image_hash: its perceptual hash.
+      mode,
     height, width, low, high: as stored by the publisher. mean: of the prepared pixels, 0 to 255.
     """
 

@@ -39,7 +39,8 @@ def lung_sides(fields: Fields) -> tuple[Volume, Volume]:
 
 
 def heart_cover(fields: Fields, shift_mm: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the voxels that the heart gains (cover of lung by heart) and loses when its border moves out by `shift_mm`.
+    """Return the voxels that the heart gains (cover of lung by heart) and loses when its border moves out by
+    `shift_mm`.
 
     The left and lower border moves by all of it, the right one by 45 %.
     """
@@ -137,7 +138,9 @@ def pneumothorax_cover(fields: Fields, p: Parameters) -> tuple[Volume, Volume, V
 
 
 def covers(fields: Fields, p: Parameters) -> dict[str, Volume]:
-    """Return the cover of every kind of lesion, f32[D, Z, X] in [0, 1]; cardiomegaly: what the heart gains over the body's own."""
+    """Return the cover of every kind of lesion, f32[D, Z, X] in [0, 1]; cardiomegaly: what the heart gains over the
+    body's own.
+    """
     own, _ = heart_cover(fields, p["heart"])
     enlarged, _ = heart_cover(fields, p["heart"] + p["cardiomegaly"])
     return {

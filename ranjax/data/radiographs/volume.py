@@ -142,7 +142,9 @@ def _middle(shadow: np.ndarray) -> float:
 
 
 def _landmarks(lung: np.ndarray, spacing: np.ndarray) -> tuple[float, float, tuple[float, float]]:
-    """Return the lowest and highest z of a lung, and (x, z) of its hilum: 38 mm off the midline at 58 % of its height."""
+    """Return the lowest and highest z of a lung, and (x, z) of its hilum: 38 mm off the midline at 58 % of its
+    height.
+    """
     cells = np.argwhere(lung)
     low, high = ((cells[:, 2].min(), cells[:, 2].max() + 1) + np.array(_SLICES.start)) * spacing[2]
     side = -1.0 if _middle(np.asarray(lung.any(axis=1))) < _MIDLINE - _COLUMNS.start else 1.0

@@ -94,7 +94,9 @@ def _chexpert_5x200(root: Path, options: Options) -> Iterator[Entry | Rejected]:
 
 
 def _listed(path: Path) -> list[str]:
-    """Return the ids of a list: a CSV with the column Path, or one path a line; with or without the release's folder."""
+    """Return the ids of a list: a CSV with the column Path, or one path a line; with or without the release's
+    folder.
+    """
     header = text(path).splitlines()[:1]
     lines = [row["Path"] for row in rows(path)] if header and "Path" in header[0].split(",") else text(path).split("\n")
     return ["/".join(Path(line.strip()).parts[-4:]) for line in lines if line.strip()]

@@ -344,7 +344,9 @@ def _huggingface(root: Path, options: Options) -> Iterator[Entry | Rejected]:
 
 
 def _class_names(file: Path, table: Any, label: str) -> list[str]:
-    """Return the names of a ClassLabel column: from dataset_info.json beside the file, or from the table's own metadata."""
+    """Return the names of a ClassLabel column: from dataset_info.json beside the file, or from the table's own
+    metadata.
+    """
     info = file.parent / "dataset_info.json"
     features = load_json(info).get("features") or {} if info.is_file() else {}
     if not features and b"huggingface" in (table.schema.metadata or {}):

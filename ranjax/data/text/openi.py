@@ -46,7 +46,9 @@ _HEADINGS: Mapping[str, str] = {
 
 
 class Finding(NamedTuple):
-    """One MeSH heading as a finding: `kind`, a class of the set iu_xray, and side "left", "right", "bilateral" or ""."""
+    """One MeSH heading as a finding: `kind`, a class of the set iu_xray, and side "left", "right",
+    "bilateral" or "".
+    """
 
     kind: str
     side: str

@@ -51,7 +51,8 @@ def check_fits(
         # The same tokenizer, or at least one of the same size.
         (
             recorded not in ("", tokenizer.fingerprint),
-            f"the tokenizer that the checkpoint was written with (id {recorded}; this one's is {tokenizer.fingerprint})",
+            f"the tokenizer that the checkpoint was written with (id {recorded}; this one's is "
+            f"{tokenizer.fingerprint})",
         ),
         (size > rows, f"{theirs}: it has at most the {rows} rows of the token table, this one has {size} tokens"),
         (rows - size >= PADDED_ROWS, f"{theirs}: its token table has {rows} rows, this one {size} tokens"),
@@ -64,7 +65,8 @@ def check_fits(
         (pools == "eos" and eos != eos_id, f"{theirs} (its end token is {eos_id}, this one's {eos})"),
         (
             pools == "highest_id" and eos != size - 1,
-            f"a tokenizer whose end token has the largest id, at which the tower pools; here it is {eos} of 0 to {size - 1}",
+            f"a tokenizer whose end token has the largest id, at which the tower pools; here it is {eos} of 0 "
+            f"to {size - 1}",
         ),
         (misplaced, f"a tokenizer that puts its end token {eos} at the end of a text alone; it gives {misplaced}"),
         # How texts are filled up.

@@ -58,9 +58,10 @@ def named(names: Names, layers: int = 0) -> Keys:
     """Return the keys of a part of a model by what a library calls them.
 
     Args:
-      names: our path -> the file's key, of an array that lies there as it does here, or with its arrangement. A key that
-        ends with ``*`` stands for weight and bias: of a layer norm where our name begins with "norm", else of a linear
-        map. ``query|key|value`` in our path: one tensor there holds them all. ``{}`` in both stands for a block's number.
+      names: our path -> the file's key, of an array that lies there as it does here, or with its arrangement. A key
+        that ends with ``*`` stands for weight and bias: of a layer norm where our name begins with "norm", else of a
+        linear map. ``query|key|value`` in our path: one tensor there holds them all. ``{}`` in both stands for a
+        block's number.
       layers: how many blocks there are.
     """
     keys: Keys = {}

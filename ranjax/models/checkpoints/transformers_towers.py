@@ -207,7 +207,8 @@ def _refuses_clip_text(config: TextTransformerConfig) -> str:
         return "transformers' CLIP has a causal text tower, pooled at the end token"
     if (config.eos_id == LEGACY_EOS) != (config.pooling == "highest_id") and not largest:
         return (
-            f"model.eos_id = {config.eos_id!r} with pooling {config.pooling!r}: transformers pools at the largest id if "
+            f"model.eos_id = {config.eos_id!r} with pooling {config.pooling!r}: transformers pools at the "
+            f"largest id if "
             f"and only if the end token's id is {LEGACY_EOS}"
         )
     return ""

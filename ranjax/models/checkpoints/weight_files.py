@@ -65,7 +65,9 @@ def folder_of(source: str | Path) -> Path:
 
 
 def weights_in(folder: Path, names: Sequence[str] = (WEIGHTS,)) -> Path | None:
-    """Return the file that a folder's weights start from: an index of shards or one of `names`; None where there is none."""
+    """Return the file that a folder's weights start from: an index of shards or one of `names`; None where there is
+    none.
+    """
     found = [folder / f"{name}{suffix}" for name in names for suffix in (INDEX_SUFFIX, "")]
     return next((path for path in found if path.is_file()), None)
 

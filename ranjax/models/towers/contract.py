@@ -1,7 +1,8 @@
 """What a tower is: a config, the module that is built from it, and how other libraries' files keep it.
 
 A tower of your own is one `Tower` (docs/guides/add_a_tower.md). Its config is a frozen dataclass that extends
-`ImageTowerConfig` or `TextTowerConfig`; the fields that `setting` declares are configuration keys, ``model.NAME.FIELD``.
+`ImageTowerConfig` or `TextTowerConfig`; the fields that `setting` declares are configuration keys,
+``model.NAME.FIELD``.
 """
 
 from __future__ import annotations
@@ -150,11 +151,13 @@ class Tower:
       name: in keys and files.
       label: on pages.
       config: the class of its configs, an `ImageTowerConfig` or a `TextTowerConfig`.
-      module: ``(config, rngs) -> nnx.Module``, or ``"module:NAME"`` of it, imported when it is built; called with ``remat`` and ``scan`` too where `options` name them. An image
-        tower maps images f[B, H, W, C], normalised, to f[B, outputs]. A text tower maps tokens i32[B, L], mask
-        bool[B, L] and embeddings f[B, L, outputs] to f[B, outputs], and has a parameter ``token_embedding``.
+      module: ``(config, rngs) -> nnx.Module``, or ``"module:NAME"`` of it, imported when it is built; called with
+        ``remat`` and ``scan`` too where `options` name them. An image tower maps images f[B, H, W, C], normalised, to
+        f[B, outputs]. A text tower maps tokens i32[B, L], mask bool[B, L] and embeddings f[B, L, outputs] to f[B,
+        outputs], and has a parameter ``token_embedding``.
       options: of `OPTIONS`, those that the module takes; others are refused.
-      files: `TowerFiles`, or ``"module:NAME"`` of them: how other libraries keep it. Where none does, encoders are saved in ranjax's own layout.
+      files: `TowerFiles`, or ``"module:NAME"`` of them: how other libraries keep it. Where none does, encoders are
+        saved in ranjax's own layout.
       source: the paper.
     """
 

@@ -180,9 +180,9 @@ class TextTransformerConfig(_Transformer, TextTowerConfig):
     Attributes:
       layer_norm_eps: as in `ViTConfig`.
       causal: a token sees those before it (CLIP); else all of them (SigLIP).
-      pooling: "eos", the first `eos_id`; "highest_id", the first occurrence of the largest id, which is what checkpoints
-        that say ``eos_token_id = 2`` mean (OpenAI's rule); or "last", the last of `max_length` places, for which every
-        text is filled up with `pad_id` and padding is seen like any token, as SigLIP was trained.
+      pooling: "eos", the first `eos_id`; "highest_id", the first occurrence of the largest id, which is what
+        checkpoints that say ``eos_token_id = 2`` mean (OpenAI's rule); or "last", the last of `max_length` places, for
+        which every text is filled up with `pad_id` and padding is seen like any token, as SigLIP was trained.
     """
 
     tower: ClassVar[str] = "text_transformer"

@@ -25,7 +25,8 @@ RENAMED = {
         for name in ("file", "report", "label", "patient", "split")
     },
     **{f"data.tfds.{name}_key": _OPTION.format(f"{name}=FEATURE") for name in ("image", "report", "label")},
-    "data.folder.csv": "data.set.name = 'table' with data.set.data_dir, its folder, and 'table=FILE' in data.set.options",
+    "data.folder.csv": "data.set.name = 'table' with data.set.data_dir, its folder, and 'table=FILE' in "
+    "data.set.options",
     "data.folder.images": _OPTION.format("images=FOLDER"),
     "data.folder.report_template": _OPTION.format("template=TEXT"),
     "data.folder.words": _OPTION.format("template={sex:M=male;F=female}"),

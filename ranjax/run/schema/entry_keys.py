@@ -23,7 +23,9 @@ else:
 
 @dataclasses.dataclass(frozen=True)
 class EntryNames:
-    """The check of a key that holds names of entries of `table`, each once; `EntryKeys.named` finds whether they exist."""
+    """The check of a key that holds names of entries of `table`, each once; `EntryKeys.named` finds whether they
+    exist.
+    """
 
     table: Table[Any]
 

@@ -16,7 +16,9 @@ from ranjax.run.stages import inputs as common
 
 
 def write_card(context: Context, condition: str, results: Results | None = None) -> None:
-    """Write README.md into the encoder's folder of an upstream condition; with `results`, also the figures of its evaluation."""
+    """Write README.md into the encoder's folder of an upstream condition; with `results`, also the figures of its
+    evaluation.
+    """
     folder = common.encoder_folder(context, condition)
     if results:
         parameters = context.manifest_of(f"pretrain/{condition}")["parameters"]

@@ -108,7 +108,8 @@ def _summary(context: Context, recipe: str, store: NoisyStore, records: list[dic
     words = np.array([r["words_changed"] for r in records])
     success = float(np.mean(rise > 0))
     context.say(
-        f"  {len(records)} noisy pairs; cosine of the pair lowered by {rise.mean():.3f} on average, on {100 * success:.1f} % "
+        f"  {len(records)} noisy pairs; cosine of the pair lowered by {rise.mean():.3f} on average, on "
+        f"{100 * success:.1f} % "
         f"of the pairs; {words.mean():.2f} words changed a report"
     )
     return {
@@ -148,7 +149,9 @@ def _attack(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPair
 
 
 def _control(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPairs:
-    """Noisy pairs without an attack, e.g. the norm of one with random signs, or reports swapped among the chosen pairs."""
+    """Noisy pairs without an attack, e.g. the norm of one with random signs, or reports swapped among the chosen
+    pairs.
+    """
     config, data = context.config, common.data(context)
     source = data.prepared.splits["train"]
     options = noise_keys.RECIPE_KEYS.options_of(config, recipe)
@@ -180,7 +183,9 @@ def records(*columns: Iterable[object]) -> Iterator[NoisyPair]:
 def pair_losses(
     context: Context, images: Shaped[np.ndarray, "batch height width channels"], tokens: Tokens
 ) -> np.ndarray:
-    """Return f[batch], minus the cosine of each image and its report under the surrogate: the loss that attacks raise."""
+    """Return f[batch], minus the cosine of each image and its report under the surrogate: the loss that attacks
+    raise.
+    """
     functions, params = common.encoder(context, common.clean_condition(context))
     image = unit(common.image_features(context, functions, params, images))
     text = unit(common.text_features(context, functions, params, tokens))

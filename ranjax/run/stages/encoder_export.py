@@ -28,7 +28,9 @@ HEAD, HEAD_FACTS = "head.safetensors", "head.json"
 
 
 class Exported(NamedTuple):
-    """The folder of an encoder, how many of its arrays differ from the upstream encoder's, and whether a head is beside it."""
+    """The folder of an encoder, how many of its arrays differ from the upstream encoder's, and whether a head is
+    beside it.
+    """
 
     folder: Path
     changed: int

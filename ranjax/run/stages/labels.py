@@ -82,7 +82,9 @@ def _check_shots(adapt: Adapt, counts: np.ndarray, classes: Sequence[str]) -> No
 
 
 def check_chosen(adapt: Adapt, seed: int, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> None:
-    """Raise ConfigError where each of the multi-hot examples that `adapt.shots` or `adapt.share` chooses has some class."""
+    """Raise ConfigError where each of the multi-hot examples that `adapt.shots` or `adapt.share` chooses has some
+    class.
+    """
     rows = chosen(adapt, seed, ids, labels, classes)
     every = np.flatnonzero(labels[rows].all(axis=0))
     if every.size and _trains(adapt):

@@ -1,4 +1,6 @@
-"""The attack on image-report pairs that a `noise` config describes, compiled once: for crafting, and for given files."""
+"""The attack on image-report pairs that a `noise` config describes, compiled once: for crafting, and for
+given files.
+"""
 
 from __future__ import annotations
 

@@ -188,7 +188,9 @@ VALIDATED = 512
 def make_program(
     functions: DualEncoderFunctions, params: Params, config: Config, mesh: Mesh, trainable: Params | None = None
 ) -> Program:
-    """Return the step that a config describes, as `program`; `params` may be shapes, `trainable` a tree of bools (None: all)."""
+    """Return the step that a config describes, as `program`; `params` may be shapes, `trainable` a tree of bools
+    (None: all).
+    """
     settings = config.pretrain
     return program(
         functions,

@@ -79,7 +79,9 @@ def run(context: Context) -> dict[str, object]:
 
 
 def _labels(rows: Sequence[Row]) -> dict[str, object]:
-    """Return "labels" of the methods and attacks that are not built in, so that a page can be made without their module."""
+    """Return "labels" of the methods and attacks that are not built in, so that a page can be made without their
+    module.
+    """
     names = {field: dict.fromkeys(row[field] for row in rows) for field in ("method", "attack")}
     found = entry_labels.labels_document(names["method"], names["attack"])
     return {"labels": found} if any(found.values()) else {}
@@ -118,7 +120,9 @@ def _examples(context: Context) -> list[dict[str, object]]:
 
 
 def _picks(size: int, count: int) -> list[tuple[int, str]]:
-    """Return the ranks to show, of `size` that fall from the worst: the worst, those about the middle, the least changed."""
+    """Return the ranks to show, of `size` that fall from the worst: the worst, those about the middle, the least
+    changed.
+    """
     count = min(size, count)
     worst, least = (count + 1) // 3, count // 3
     typical = count - worst - least

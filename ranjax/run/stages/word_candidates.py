@@ -97,13 +97,16 @@ def candidate_words(
 
 
 def vocabulary(data: common.Data, noise: Noise) -> candidates.Lexicon:
-    """Return the tokenizer's own words; with `noise.protect`, those that carry the medical statement stay as they are."""
+    """Return the tokenizer's own words; with `noise.protect`, those that carry the medical statement stay as they
+    are.
+    """
     tokenizer, words = data.tokenizer, protected(noise, data.prepared.classes, data.prepared.label_words)
     return candidates.build(tokenizer.words(), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=words)
 
 
 def protected(noise: Noise, labels: Sequence[str] = (), label_words: Sequence[str] = ()) -> constraints.Protection:
-    """Return the words that are neither replaced nor inserted: with `noise.protect`, all that carry the medical statement.
+    """Return the words that are neither replaced nor inserted: with `noise.protect`, all that carry the medical
+    statement.
 
     Names of classes (`labels`) and further words that state them (`label_words`) count with `noise.protect_labels`.
     """

@@ -39,7 +39,8 @@ DeployedFunction = Callable[..., Array]
 
 @dataclass(frozen=True, eq=False)
 class Deployed:
-    """The deployed form of one method: heads on the frozen encoder, an encoder of its own with or without a head, or neither.
+    """The deployed form of one method: heads on the frozen encoder, an encoder of its own with or without a head, or
+    neither.
 
     Attributes:
       settings: of the method, as the config has them.
@@ -152,7 +153,9 @@ class EvaluatedEncoder:
         return self._features[split]
 
     def records(self, split: str, task: bool = True) -> list[Mapping[str, Any]]:
-        """Return the known facts of each example (`group` of the prepared records), of the task's examples or of all."""
+        """Return the known facts of each example (`group` of the prepared records), of the task's examples or
+        of all.
+        """
         source = self.data.prepared.splits[split]
         found = self.context.memoize(("groups", split), lambda: source.column("group"))
         return [record for record, kept in zip(found, self.of_task(split)) if kept or not task]
@@ -248,7 +251,9 @@ class EvaluatedEncoder:
         return np.asarray(self._drawn("pushed", method, images, moved))
 
     def _drawn(self, name: str, method: str, images: Images, fn: Callable[[Params, Array, Array], PyTree]) -> PyTree:
-        """Return ``fn(parameters, images, keys)`` of one draw of a random method; that of a row depends on its place alone."""
+        """Return ``fn(parameters, images, keys)`` of one draw of a random method; that of a row depends on its place
+        alone.
+        """
 
         def rows_of(params: Params, rows: tuple[Array, Array]) -> PyTree:
             images, keys = rows
@@ -261,7 +266,8 @@ class EvaluatedEncoder:
     def deployed(self, method: str) -> DeployedFunction:
         """Return the method as ``((encoder, head), images) -> logits``: one object a head shape, so it compiles once.
 
-        A random method takes keys key[B] as well; one that is given questions, ``((encoder, head), questions)`` as parameters.
+        A random method takes keys key[B] as well; one that is given questions, ``((encoder, head), questions)`` as
+        parameters.
         """
         functions, chosen = self.functions, None if method == "zero_shot" else self.methods[method]
         if chosen is None or chosen.head is None:

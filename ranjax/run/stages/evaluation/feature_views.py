@@ -32,7 +32,8 @@ def view_attacked(
 ) -> None:
     """Record spectra and planes of a method's features, on clean images and on images attacked through it.
 
-    `features` are the encoder's of the clean images, `questions` embeddings; without `attacked_images` there was no attack.
+    `features` are the encoder's of the clean images, `questions` embeddings; without `attacked_images` there was no
+    attack.
     """
     if attacked_images is None:
         return

@@ -41,7 +41,8 @@ class Condition(NamedTuple):
 def effects(conditions: Sequence[Condition], resamples: int, seed: int) -> list[Entry]:
     """Return paired differences between conditions, on the same test images (and head seeds), with intervals and tests.
 
-    Kinds: "noise", a method on a noisy encoder less the same on the clean one; "recipe", another recipe's condition less
+    Kinds: "noise", a method on a noisy encoder less the same on the clean one; "recipe", another recipe's condition
+      less
     the first recipe's at the same ratio; "restored", RAN on a noisy encoder less LP on the clean one.
     """
     clean = next((condition for condition in conditions if condition.ratio == 0), None)
@@ -94,8 +95,8 @@ def _references(
 def mean_corruption_errors(conditions: Sequence[Condition], resamples: int, seed: int) -> list[Row]:
     """Return the mCE of every method and condition against LP (else the first method) on the clean encoder.
 
-    Rows have the metric "mce" (Hendrycks & Dietterich 2019): the mean over corruptions of errors summed over severities,
-    over the baseline's. The interval is over test images, drawn anew for model and baseline together.
+    Rows have the metric "mce" (Hendrycks & Dietterich 2019): the mean over corruptions of errors summed over
+    severities, over the baseline's. The interval is over test images, drawn anew for model and baseline together.
     """
     tables = {(condition.name, condition.ratio): _errors(condition.answers) for condition in conditions}
     clean = next((found for (_, ratio), found in tables.items() if ratio == 0), {})

@@ -77,7 +77,9 @@ def _success(
     before: Bool[np.ndarray, " queries"],
     after: Bool[np.ndarray, " queries"],
 ) -> None:
-    """Rows of an attack's success: Co-Attack's is the mean of the difference, SGA's is over the queries that were right."""
+    """Rows of an attack's success: Co-Attack's is the mean of the difference, SGA's is over the queries that were
+    right.
+    """
     direction, task, split, name = cell
     clusters = record.clusters(task, split, len(before), direction)
     fall = statistics.paired_difference(before, after, record.resamples, record.seed, clusters=clusters)

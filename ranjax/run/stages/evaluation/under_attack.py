@@ -39,7 +39,9 @@ class Attacked(NamedTuple):
 
 
 def attack(subject: EvaluatedEncoder, record: Record, split: str) -> None:
-    """Attack every method's first heads, and zero-shot: by the reference attack, and the worst of all, at every radius."""
+    """Attack every method's first heads, and zero-shot: by the reference attack, and the worst of all, at every
+    radius.
+    """
     config, reference = subject.config, _reference_attack(subject)
     examples = subject.some(split, config.attacked_examples)
     keys = common.example_keys(subject.context, "evaluate/attack", examples.ids)
