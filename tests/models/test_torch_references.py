@@ -60,11 +60,11 @@ def compare_two_towers(load, name, folder, dtype, tolerance):
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_clip_equals_torch_in_float64(name, tmp_path, float64):
-    compare_two_towers(load_clip, name, unpack(read(name), tmp_path), "float64", 1e-10)
+    compare_two_towers(load, name, unpack(read(name), tmp_path), "float64", 1e-10)
 
 
 def test_clip_equals_torch_in_float32_within_rounding(tmp_path):
-    compare_two_towers(load_clip, CLIPS[0], unpack(read(CLIPS[0]), tmp_path), "float32", 1e-5)
+    compare_two_towers(load, CLIPS[0], unpack(read(CLIPS[0]), tmp_path), "float32", 1e-5)
 
 
 def test_a_vision_tower_beside_bert_equals_torch(tmp_path, float64):
