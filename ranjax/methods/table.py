@@ -100,8 +100,9 @@ _DEFENCE = ("defence_ce", "defence_consistency", "defence_kl")
 _LORA = ("learning_rate", "head_learning_rate", "weight_decay", "rank", "targets")
 _TERMS = (*TERMS, "top_k")
 _FULL = ("learning_rate", "weight_decay", "trainable")
-_FROM_PAPER: dict[str, Any] = {"mse": 1.0, "cov": 0.04, "svd": 0.001}
-_OF_RAN: dict[str, Any] = {**_FROM_PAPER, "defence_ce": 1.0, "defence_consistency": 1.0, "defence_kl": 1.0}
+_Changes = dict[str, Any]
+_FROM_PAPER: _Changes = {"mse": 1.0, "cov": 0.04, "svd": 0.001}
+_OF_RAN: _Changes = {**_FROM_PAPER, "defence_ce": 1.0, "defence_consistency": 1.0, "defence_kl": 1.0}
 
 # LP, MLP and NMTune as published (arXiv 2309.17002 and its public code); RAN is this project's reconstruction.
 _LP = Method(
@@ -163,7 +164,7 @@ _RAN_LORA = Method(
     style=Style("#CC79A7", "v", "-"),
     source="this project's reconstruction, in LoRA's scope",
 )
-_PROMPTED: dict[str, Any] = {"scope": "full", "head": "prompts"}
+_PROMPTED: _Changes = {"scope": "full", "head": "prompts"}
 PARTS = {
     "mse": "consistency",
     "cov": "covariance",

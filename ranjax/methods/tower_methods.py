@@ -61,12 +61,16 @@ def tower_fit(adapt: Any) -> TowerFit:
     return read(fit, adapt.tower)
 
 
+Values = Any
+"""An array, or lists, as a library user has them."""
+
+
 class Images(NamedTuple):
     """A split: images u8[N, H, W, C]; labels i32[N] or f32[N, C]; original f32[N, D], their embeddings at first."""
 
-    images: Any
-    labels: Any
-    original: Any
+    images: Values
+    labels: Values
+    original: Values
 
 
 class Task(NamedTuple):
@@ -75,13 +79,13 @@ class Task(NamedTuple):
     Attributes:
       prompts: f32[C, D], text embeddings of each.
       scale: f32[], the logit scale.
-      weights: f32[C] of their cross-entropy as in :mod:`ranjax.objectives.classification`, or None; for methods with a
+      weights: f32[C] of their cross-entropy as in `ranjax.objectives.classification`, or None; for methods with a
         head of their own.
     """
 
-    prompts: Any
-    scale: Any
-    weights: Any = None
+    prompts: Values
+    scale: Values
+    weights: Values = None
 
 
 def head_of(method: TowerTraining, width: int, classes: int) -> LinearHead | ResidualHead | None:

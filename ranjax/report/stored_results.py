@@ -13,6 +13,7 @@ from ranjax.report import wording
 SCHEMA = 1
 CELL = ("condition", "ratio", "method", "task", "split", "attack", "metric")
 """The fields that identify a figure of a run."""
+Document = dict[str, Any]
 Results = Mapping[str, Any]
 """The content of a results.json, or of a run.json."""
 
@@ -52,7 +53,7 @@ class Row(TypedDict, total=False):
     radius: float
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> Document:
     """Read a JSON document; the field "arm" of earlier versions is read as "condition".
 
     Raises:
@@ -67,11 +68,11 @@ def load(path: Path) -> dict[str, Any]:
     return document
 
 
-def _renamed(item: dict[str, Any]) -> dict[str, Any]:
+def _renamed(item: Document) -> Document:
     return {"condition" if name == "arm" else name: value for name, value in item.items()}
 
 
-def load_results(path: Path) -> dict[str, Any]:
+def load_results(path: Path) -> Document:
     """Read results.json and check its schema.
 
     Raises:

@@ -17,6 +17,9 @@ _SIDES = ("right", "left")
 _NEVER = -1000.0
 _SCANNED_DOMES_MM = (-34.0, -26.0)
 
+Parameters = dict[str, Any]
+"""Numbers and arrays of a case by name, some of them by lesion."""
+
 
 def pack(cases: Sequence[Case], grid: Grid) -> dict[str, np.ndarray]:
     """Return f32 arrays, one row a case, keyed as `lesions` and `render` read them. Raises DataError on unknown
@@ -25,7 +28,7 @@ def pack(cases: Sequence[Case], grid: Grid) -> dict[str, np.ndarray]:
     return {name: np.stack([np.asarray(row[name], np.float32) for row in rows]) for name in rows[0]}
 
 
-def case_parameters(case: Case, grid: Grid) -> dict[str, Any]:
+def case_parameters(case: Case, grid: Grid) -> Parameters:
     """Return the numbers of one case (see `pack`)."""
     p = _body(case, grid) | _technique(case) | _healthy()
     for finding in case.findings:
@@ -35,12 +38,12 @@ def case_parameters(case: Case, grid: Grid) -> dict[str, Any]:
     return p
 
 
-def _numbers(stated: Body | Technique) -> dict[str, Any]:
+def _numbers(stated: Body | Technique) -> Parameters:
     """Return the fields by their names without units."""
     return {re.sub("_(mm|cm|deg)$", "", name): value for name, value in vars(stated).items()}
 
 
-def _body(case: Case, grid: Grid) -> dict[str, Any]:
+def _body(case: Case, grid: Grid) -> Parameters:
     return _numbers(case.body) | {
         # The scan was taken at a shallower breath than radiographs are.
         "domes": np.array(case.body.domes_mm) + _SCANNED_DOMES_MM,
@@ -52,7 +55,7 @@ def _body(case: Case, grid: Grid) -> dict[str, Any]:
     }
 
 
-def _technique(case: Case) -> dict[str, Any]:
+def _technique(case: Case) -> Parameters:
     technique = case.technique
     return _numbers(technique) | {
         "yaw": math.tan(math.radians(technique.yaw_deg)),
