@@ -84,8 +84,9 @@ def test_images_texts_and_summary_say_the_same_and_keep_their_bounds(given, atta
     assert summary["mean"]["loss_after"] == pytest.approx(np.mean([float(row["loss_after"]) for row in rows]))
     functions, params, _ = models.load(given / "model")
     noisy_pair = store[rows[0]["image"]]
-    image = functions.image_features(params, noisy_pair["image"][None])[0]
-    text = functions.text_features(params, noisy_pair["tokens"][None], noisy_pair["mask"][None])[0]
+    pixels, tokens, mask = (jax.numpy.asarray(noisy_pair[name])[None] for name in ("image", "tokens", "mask"))
+    image = functions.image_features(params, pixels)[0]
+    text = functions.text_features(params, tokens, mask)[0]
     cosine = jax.numpy.dot(image, text) / jax.numpy.linalg.norm(image) / jax.numpy.linalg.norm(text)
     assert -float(cosine) == pytest.approx(float(rows[0]["loss_after"]), abs=1e-3)
 

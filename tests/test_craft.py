@@ -326,7 +326,7 @@ def test_candidates_of_all_sources_are_intersected_and_importance_orders_the_wor
 def test_label_words_alone_can_be_let_go(made):
     data = common.data(context_of(tiny(), made))
     stated = data.prepared.classes, data.prepared.label_words
-    kept, free = (candidates.protected(tiny(protect_labels=on).noise, *stated) for on in (True, False))
+    kept, free = (candidates.protected(configs.typed(tiny(protect_labels=on)).noise, *stated) for on in (True, False))
     label = data.prepared.label_words[0]
     assert kept(label)
     assert not free(label)

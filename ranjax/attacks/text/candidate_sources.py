@@ -22,7 +22,7 @@ Lists = Int[Array | np.ndarray, "entries columns"]
 """Table indices that may replace each entry of a table, -1 filled."""
 
 
-def restrict(table: Table, *lists: Lists) -> Table:
+def restrict(table: Table, *lists: Int[Array | np.ndarray, "entries ..."]) -> Table:
     """Return the table with its words' lists intersected with `lists`, each i32[N, K]; the first list's order is
     kept.
     """
