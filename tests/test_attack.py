@@ -94,7 +94,9 @@ def test_images_texts_and_summary_say_the_same_and_keep_their_bounds(given, atta
 @pytest.mark.slow
 def test_colour_images_with_several_reports_and_words_that_a_masked_lm_proposes(given, tmp_path):
     """An image on two lines is attacked once, against both; words come from a list, through neighbours and a BERT."""
-    config = dataclasses.replace(models.load(given / "model")[2], channels=3, pixel_mean=None, pixel_std=None)
+    config = models.load(given / "model")[2]
+    image = dataclasses.replace(config.image, channels=3)
+    config = dataclasses.replace(config, image=image, pixel_mean=None, pixel_std=None)
     models.save(tmp_path / "model", *models.split(models.DualEncoder(config, nnx.Rngs(1))))
     tokenizer = Tokenizer.load(given / "model")
     tokenizer.save(tmp_path / "model" / "tokenizer.json")
@@ -129,8 +131,8 @@ def test_colour_images_with_several_reports_and_words_that_a_masked_lm_proposes(
         written = np.asarray(Image.open(tmp_path / "out" / "images" / name))
         np.testing.assert_array_equal(written, noisy_pair["pixels"] >> 8)
         tokens, mask = (x.reshape(len(own), -1) for x in (noisy_pair["tokens"], noisy_pair["mask"]))
-        image = functions.image_features(params, noisy_pair["image"][None])[0]
-        texts = functions.text_features(params, tokens, mask)
+        image = functions.image_features(params, jax.numpy.asarray(noisy_pair["image"])[None])[0]
+        texts = functions.text_features(params, jax.numpy.asarray(tokens), jax.numpy.asarray(mask))
         cosines = texts @ image / np.linalg.norm(texts, axis=1) / np.linalg.norm(image)
         np.testing.assert_allclose(-cosines, [float(row["loss_after"]) for row in own], atol=1e-3)
         encoded = tokenizer.encode([row["attacked_report"] for row in own], tokens.shape[1])

@@ -233,7 +233,7 @@ def test_every_encoder_is_attacked_by_image_and_text_and_trained_a_step(name, tm
     assert (found.loss > found.clean_loss).all()
 
     shown = functions.image_features(params, images)
-    table = candidates.build(list(range(5, 20)), lambda word: [word], pad_id=0).table
+    table = candidates.build([str(token) for token in range(5, 20)], lambda word: [int(word)], pad_id=0).table
     attack = jax.jit(
         lambda params, *rows: text.substitute(
             lambda rows, tokens, mask: away(shown, functions.text_features(params, tokens, mask, rows)),
