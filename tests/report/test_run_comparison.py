@@ -214,7 +214,7 @@ def test_each_run_has_its_own_level_of_chance(tmp_path, monkeypatch):
 
 def test_a_run_of_this_version_lacks_no_key():
     """Where a run works is no part of its results, and so is no key that came later."""
-    stored = report_stage._nested(config.default_config())
+    stored = report_stage._nested(config.typed(config.default_config()))
     assert old_configs.added_since(stored, config.defaults()) == {}
     del stored["adapt"]["ran"]["epochs_share"]
     assert list(old_configs.added_since(stored, config.defaults())) == ["adapt.ran.epochs_share"]
