@@ -75,8 +75,8 @@ def pretrain_program(config: Any, count: int, vocab_size: int) -> Program:
     rows, length, side = config.pretrain.batch_size, config.text.max_length, shape.image_size
     batch = {
         "image": jax.ShapeDtypeStruct((rows, side, side, _channels(shape)), jnp.uint8),
-        "tokens": jax.ShapeDtypeStruct((rows, 1, length), jnp.int32),
-        "mask": jax.ShapeDtypeStruct((rows, 1, length), jnp.bool_),
+        "tokens": jax.ShapeDtypeStruct((rows, length), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((rows, length), jnp.bool_),
     }
     key = jax.eval_shape(lambda: jax.random.key(0))
     traced = made.step.trace(state, batch, key)
@@ -106,9 +106,9 @@ def craft_program(config: Any, count: int, vocab_size: int) -> Program:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
     batch = (
         jax.ShapeDtypeStruct((rows, side, side, _channels(shape)), jnp.uint8),
-        jax.ShapeDtypeStruct((rows, 1, length), jnp.int32),
-        jax.ShapeDtypeStruct((rows, 1, length), jnp.bool_),
-        jax.ShapeDtypeStruct((rows, 1, length), jnp.int32),
+        jax.ShapeDtypeStruct((rows, length), jnp.int32),
+        jax.ShapeDtypeStruct((rows, length), jnp.bool_),
+        jax.ShapeDtypeStruct((rows, length), jnp.int32),
         keys,
         (),
     )
