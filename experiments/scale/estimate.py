@@ -106,9 +106,9 @@ def craft_program(config: Any, count: int, vocab_size: int) -> Program:
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))
     batch = (
         jax.ShapeDtypeStruct((rows, side, side, _channels(shape)), jnp.uint8),
-        jax.ShapeDtypeStruct((rows, length), jnp.int32),
-        jax.ShapeDtypeStruct((rows, length), jnp.bool_),
-        jax.ShapeDtypeStruct((rows, length), jnp.int32),
+        jax.ShapeDtypeStruct((rows, 1, length), jnp.int32),
+        jax.ShapeDtypeStruct((rows, 1, length), jnp.bool_),
+        jax.ShapeDtypeStruct((rows, 1, length), jnp.int32),
         keys,
         (),
     )
