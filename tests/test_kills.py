@@ -51,7 +51,7 @@ int gettimeofday(struct timeval *at, void *zone) {
 
 DEAF = """
 from ranjax.training import signals
-signals.StopFlag.__call__ = lambda flag: flag._raise_what_was_held_back()
+signals.StopFlag.__call__ = lambda flag: flag._raise_held_back()
 """
 """Makes a run that is always between two polls: the first request never stops it, so that the second one has to."""
 
