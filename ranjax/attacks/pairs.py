@@ -33,7 +33,7 @@ from ranjax.attacks.input_checks import Images, PerExample, Pixels
 from ranjax.attacks.losses import Features
 from ranjax.attacks.pgd import PGD, pgd
 from ranjax.attacks.text import candidates as words_allowed
-from ranjax.attacks.text import importance
+from ranjax.attacks.text import importance, rewrites
 from ranjax.attacks.text.substitution import Substitution, TextAttack, similar_to, substitute
 from ranjax.attacks.text.words import Embedded, MaskRows, PerRow, TokenRows
 from ranjax.core.errors import ConfigError, nearest
@@ -41,7 +41,7 @@ from ranjax.core.math import unit
 
 ImageEncoder = Callable[[jax.Array], jax.Array]
 TextEncoder = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-Allowed = words_allowed.Table | words_allowed.Candidates
+Allowed = words_allowed.Table | words_allowed.Candidates | rewrites.Rewrites
 Captions = Float[Array, "batch captions features"]
 Texts = Shaped[Array | np.ndarray, "..."]
 """[B, L], or [B, C, L] with several captions per image."""
@@ -97,9 +97,13 @@ class Pairs(NamedTuple):
         """Return L2-normalised features of images."""
         return unit(self.image_fn(images))
 
-    def attack_text(self, image: Features, settings: Substitution) -> TextAttack:
-        """Substitute words to raise minus the cosine to image features."""
-        target = jnp.repeat(image, self.captions, axis=0)
+    def attack_text(self, features: Features, settings: Substitution, towards: bool = False) -> TextAttack:
+        """Change the captions to raise minus their cosine to unit features of an image or a text.
+
+        Words are substituted, or one of whole texts is taken, as `allowed` says. With `towards` the cosine itself is
+        raised: the features are those of a target.
+        """
+        target = jnp.repeat(features, self.captions, axis=0) * (-1 if towards else 1)
         accept = None
         if self.similarity is not None:
             original = self.text_fn(self.table[self.tokens], self.tokens, self.mask)
@@ -109,6 +113,8 @@ class Pairs(NamedTuple):
             return -jnp.sum(unit(self.text_fn(embeddings, tokens, mask)) * target, axis=-1)
 
         rows, allowed = (self.tokens, self.mask, self.words), self.allowed
+        if isinstance(allowed, rewrites.Rewrites):
+            return rewrites.choose(loss, self.table, *rows, allowed, accept)
         if self.hide_id is None:
             return substitute(loss, self.table, *rows, allowed, settings, accept)
         if isinstance(allowed, words_allowed.Table):
@@ -210,6 +216,8 @@ def image_only(pairs: Pairs, image_settings: PyTree, text_settings: Substitution
     """Attack the image against its clean captions; the text stays."""
     del text_settings
     pairs = pairs._replace(hide_id=None, similarity=None)
+    if isinstance(pairs.allowed, rewrites.Rewrites):
+        pairs = pairs._replace(allowed=pairs.allowed._replace(valid=jnp.zeros_like(pairs.allowed.valid)))
     image = pairs.attack_image(pairs.encode_text(pairs.tokens, pairs.mask), image_settings)
     return pairs.result(image, pairs.attack_text(pairs.encode_image(pairs.images), Substitution(max_words=0)))
 
@@ -257,7 +265,7 @@ def craft(
       tokens: i32[B, L] or [B, C, L]; mask: bool, words: i32, of the same shape.
       keys: key[B], one per pair.
       image_settings: of `image_attack`. text_settings: of the substitution.
-      candidates: what may replace what; a `Candidates` has one row per caption, [B * C, ...].
+      candidates: what may replace what; `Candidates` or `rewrites.Rewrites` have one row per caption, [B * C, ...].
       recipe: "coattack", "sga", "sep", "sequential", "image_only" or "text_only"; or a function of yours,
         ``(pairs, image_settings, text_settings, **options) -> PairAttack``.
       similarity: least cosine of a replaced caption's features to those of the original; None: no bound.

@@ -1,7 +1,7 @@
 """Attacks on texts by whole words: ``from ranjax.attacks import text``.
 
-`text.substitute` follows the gradient, `text.ranked` the order of importance; `text.candidates` and its neighbours say
-which words may stand for which.
+`text.substitute` follows the gradient, `text.ranked` the order of importance, and `text.choose` takes one of whole
+texts; `text.candidates` and its neighbours say which words may stand for which.
 """
 
 from ranjax.core import lazy
@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy.exports(
         "constraints": (),
         "importance": ("importance", "ranked"),
         "restore": (),
+        "rewrites": ("Rewrites", "choose"),
         "substitution": (
             *("Substitution", "TextAttack", "TextLoss", "TextTest"),
             *("needed_length", "similar_to", "substitute"),
