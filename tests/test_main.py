@@ -115,6 +115,9 @@ def test_a_run_ends_with_its_table_and_the_path_of_a_page(whole):
     assert {row["method"] for row in results["rows"]} >= {"zero_shot", "lp", "ran", "image_to_text"}
     assert {row["attack"] for row in results["rows"]} == {"none", "pgd", "pgd@0", "transfer"}
     assert {row["ratio"] for row in results["rows"]} == {0.0, 0.3}
+    controls = [row for row in results["rows"] if row["condition"] in ("pixels", "random_init")]
+    assert {(row["ratio"], row["attack"], row["metric"]) for row in controls} == {(0.0, "none", "accuracy")}
+    assert {row["method"] for row in controls} == {"lp", "ran"}
     assert len(results["examples"]) == 2
     assert results["masking"]
 
@@ -169,7 +172,7 @@ def test_a_finished_run_is_skipped_and_another_config_refused(whole):
     before = (workdir / "results.json").read_bytes()
     again = call("--config", config, "--workdir", workdir, f"--config.compile_cache={cache}")
     assert again.returncode == 0
-    assert again.stdout.count("done before, skipped") == 9
+    assert again.stdout.count("done before, skipped") == 13
     other = call("--config", config, "--workdir", workdir, "--config.adapt.epochs=3")
     assert other.returncode == 2
     assert "adapt.epochs: 2 then, 3 now" in other.stderr

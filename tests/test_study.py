@@ -30,7 +30,7 @@ def test_every_kind_of_method_meets_every_kind_of_figure(tmp_path):
     rows = results["rows"]
     methods = {row["method"] for row in rows if row["task"] == "finding"}
     assert methods == {"zero_shot", "lp", "ran", "ran_lora", "tecoa", "ttc", "ran_without_mse"}
-    assert {row["condition"] for row in rows} == {"clean", "coattack", "gaussian"}
+    assert {row["condition"] for row in rows} == {"clean", "coattack", "gaussian", "pixels", "random_init"}
     attacks = {row["attack"] for row in rows if row["task"] == "finding"}
     assert {"none", "pgd", "worst", "worst@0", "worst@1/255", "transfer", "words"} <= attacks
     tasks = {"finding", "retrieval", "retrieval_sentences", "retrieval_attacked", "groups", "corrupted"}

@@ -27,7 +27,7 @@ from ranjax.report.stored_results import CELL, Results, Row
 
 _RANGE = {"mce": (0.0, math.inf), "recall_drop@1": (-1.0, 1.0)}
 """The values that a metric can take, where that is not 0 to 1: an interval of Student's ends there."""
-_NOT_COMPARED = ("seed", "noise.ratios", "noise.controls", "noise.control_ratios")
+_NOT_COMPARED = ("seed", "noise.ratios", "noise.controls", "noise.control_ratios", "adapt.controls")
 """The seed, and which conditions a run has, which decides no figure of another condition."""
 Configs = Sequence[Mapping[str, object]]
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ranjax.evaluation.result_rows import FIELDS
+from ranjax.models.controls import CONTROLS
 from ranjax.report import entry_labels as labels
 from ranjax.report import wording
 from ranjax.report.stored_results import Row, pooled
@@ -34,8 +35,13 @@ def frame_of(items: Iterable[Mapping[str, object]] | None) -> pd.DataFrame:
 
 
 def rows_frame(rows: Iterable[Row] | None) -> pd.DataFrame:
-    """Return the frame of the rows of results.json, pooled over seeds."""
-    return frame_of(pooled(rows or ()))
+    """Return the frame of the rows of upstream conditions in results.json, pooled over seeds; controls are apart."""
+    return frame_of(pooled(row for row in rows or () if row.get("condition") not in CONTROLS))
+
+
+def controls_frame(rows: Iterable[Row] | None) -> pd.DataFrame:
+    """Return the frame of the rows of control encoders in results.json, pooled over seeds."""
+    return frame_of(pooled(row for row in rows or () if row.get("condition") in CONTROLS))
 
 
 def records(frame: pd.DataFrame) -> list[Row]:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from ranjax.core import files, lazy
 from ranjax.data.recipe_table import RECIPES
+from ranjax.methods.table import selected
+from ranjax.models.controls import CONTROLS, Control
 from ranjax.run import config as configs
 from ranjax.run.schema import TABLES, RunConfig
 from ranjax.run.schema.entry_keys import Config
@@ -68,6 +70,12 @@ def recipes(config: Config) -> tuple[str, ...]:
     return RECIPES.resolve(config.noise.recipe).name, *controls
 
 
+def controls(config: Config) -> tuple[Control, ...]:
+    """Return the entries of `adapt.controls`; none where no method is a head, as others are not fitted on them."""
+    heads = any(method.family == "head" for method in selected(config.adapt.methods).values())
+    return tuple(CONTROLS.resolve(name) for name in config.adapt.controls) if heads else ()
+
+
 def plan(config: Config) -> tuple[StageRun, ...]:
     """Return the stage runs of a config, each after those that it needs."""
     common = ("seed",)
@@ -96,6 +104,12 @@ def plan(config: Config) -> tuple[StageRun, ...]:
         adapt = StageRun("adapt", condition, ratio, needs, ("seed", "adapt"), _stage("adapt"), recipe)
         needs = (*needs, adapt.id, *(("evaluate/clean",) if ratio else ()))
         runs += [adapt, StageRun("evaluate", condition, ratio, needs, ("seed", "evaluate"), _stage("evaluate"), recipe)]
+    # Controls have no upstream run of their own; no other condition reads them.
+    for control in controls(config):
+        keys = ("seed", *control.keys)
+        adapt = StageRun("adapt", control.name, 0.0, ("prepare",), (*keys, "adapt"), _stage("adapt"))
+        needs = ("prepare", adapt.id)
+        runs += [adapt, StageRun("evaluate", control.name, 0.0, needs, (*keys, "evaluate"), _stage("evaluate"))]
     needs = tuple(run.id for run in runs if run.stage in ("prepare", "evaluate", "craft"))
     runs.append(StageRun("report", "", 0.0, needs, ("report",), _stage("report")))
     return tuple(runs)
@@ -114,9 +128,13 @@ _PLACES = (
 """Keys of places, intervals and parts, which decide no result (parts: up to rounding)."""
 
 
+CONDITIONS = ("noise.ratios", "noise.controls", "noise.control_ratios", "adapt.controls")
+"""Keys that say which conditions a run has; they decide no figure of any one of them."""
+
+
 def decided_by(config: Config, run: StageRun) -> dict[str, object]:
     """Return the part of a config that decides the outcome of a stage run, flat, with its own ratio and recipe."""
-    left_out = (*_PLACES, "noise.ratios", "noise.controls", "noise.control_ratios")
+    left_out = (*_PLACES, *CONDITIONS)
     flat = {}
     for name, value in configs.flatten(config).items():
         decides = any(name == key or name.startswith(f"{key}.") for key in run.keys) and name not in left_out

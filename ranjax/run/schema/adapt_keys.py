@@ -12,7 +12,13 @@ from ranjax.core.settings import Group, group, keys_of, setting
 from ranjax.methods.method_settings import METRICS, TERMS, TowerTraining
 from ranjax.methods.search import key_prefix
 from ranjax.methods.table import METHODS, Method, selected, settings_of
+from ranjax.models.controls import CONTROLS
 from ranjax.run.schema.entry_keys import Config, EntryKeys, EntryNames
+
+
+def _different_controls(value: tuple[str, ...]) -> str:
+    expected = f"a tuple of different names out of {', '.join(map(repr, CONTROLS))}; empty: none"
+    return "" if len(set(value)) == len(value) else expected
 
 
 def _factors(value: tuple[float, ...]) -> str:
@@ -43,6 +49,12 @@ class Adapt(Group):
     )
     methods: tuple[str, ...] = setting(
         ("lp", "mlp", "nmtune", "lp_filter", "ran"), "Methods to fit and compare.", "", EntryNames(METHODS)
+    )
+    controls: tuple[str, ...] = setting(
+        ("pixels", "random_init"),
+        "Encoders without pre-training on which every head is fitted, too: what pre-training is worth. (): none.",
+        "",
+        _different_controls,
     )
     seeds: int = setting(5, "Heads of each method, with seeds 0, 1, ...", "seeds", at_least(1))
     epochs: int = setting(15, "Passes over the labelled features.", "epochs", at_least(1))
@@ -95,7 +107,10 @@ def _accepts(method: Method) -> str:
     return "another method: it is always evaluated" if method.family == "zero_shot" else ""
 
 
-TABLES = (EntryKeys(METHODS, ("adapt.methods",), "adapt", reserved=("tower",), accepts=_accepts),)
+TABLES = (
+    EntryKeys(METHODS, ("adapt.methods",), "adapt", reserved=("tower",), accepts=_accepts),
+    EntryKeys(CONTROLS, ("adapt.controls",), "adapt"),
+)
 
 
 _TUNED = ("fft", "tecoa", "fare", "pmg_aft")

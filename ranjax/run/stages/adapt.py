@@ -32,6 +32,7 @@ from ranjax.run.schema.adapt_keys import Adapt
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import labels
 from ranjax.run.stages.adapt_outputs import FILE, flat
+from ranjax.run.stages.condition_encoders import condition_encoder, methods_of
 from ranjax.training import devices, hosts, metrics_log
 from ranjax.training.progress import Progress
 
@@ -56,12 +57,14 @@ def _uses_attacked(name: str, settings: object) -> bool:
 def run(context: Context) -> dict[str, object]:
     """Leave heads.safetensors and tuned/METHOD.safetensors (paths, with a leading axis of seeds), and the choices."""
     config, data = context.config, common.data(context)
-    functions, params = common.encoder(context, context.stage_run.condition)
+    functions, params = condition_encoder(context, context.stage_run.condition)
     train, validation = data.task_split("adapt"), data.task_split("validation")
     if config.adapt.shots or config.adapt.share < 1:
         train = train.take(labels.chosen(config.adapt, config.seed, train.ids, train.labels, data.classes))
     splits = {"adapt": train, "validation": validation}
-    methods = selected(config.adapt.methods)
+    methods = methods_of(context, context.stage_run.condition)
+    if left_out := [name for name in selected(config.adapt.methods) if name not in methods]:
+        context.say(f"  not fitted without an upstream encoder: {', '.join(left_out)}")
     settings = {name: settings_of(config.adapt, name) for name in methods}
     heads = {name: settings[name] for name, method in methods.items() if method.family == "head"}
     wanted = {name: features_for(config.adapt, given) for name, given in heads.items()}

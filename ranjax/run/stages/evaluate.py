@@ -6,6 +6,7 @@ module finds one kind of figure. Expensive kinds are off or small by default: se
 
 from __future__ import annotations
 
+from ranjax.models.controls import CONTROLS
 from ranjax.run.context import Context
 from ranjax.run.stages.evaluation import (
     clean_accuracy,
@@ -33,6 +34,10 @@ def run(context: Context) -> Entry:
     # Clusters come first: all intervals depend on them.
     for split in splits:
         clusters.declare_clusters(encoder, record, split)
+    if this.condition in CONTROLS:
+        for split in splits if encoder.methods else ():
+            clean_accuracy.classify_control(encoder, record, split)
+        return hosts.first_does(lambda: record.write(context.folder)) or {}
     for split in splits:
         clean_accuracy.classify(encoder, record, split)
         clean_accuracy.findings(encoder, record, split)

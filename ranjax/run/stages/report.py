@@ -36,11 +36,12 @@ LISTS = ("comparisons", "spectra", "masking", "calibration", "confusions", "proj
 def run(context: Context) -> dict[str, object]:
     """Leave results.json and run.json in the workdir, and report/index.html."""
     data = common.data(context)
-    folders = [context.folder_of(r.id) for r in context.plan if r.stage == "evaluate"]
+    evaluated = [other for other in context.plan if other.stage == "evaluate"]
+    folders = [context.folder_of(other.id) for other in evaluated]
     parts = [files.read_json(folder / record.FILE) for folder in folders]
     conditions = [
-        across.Condition(part["rows"][0]["condition"], part["rows"][0]["ratio"], *record.load(folder))
-        for part, folder in zip(parts, folders)
+        across.Condition(other.recipe or other.condition, other.ratio, *record.load(folder))
+        for other, folder in zip(evaluated, folders)
     ]
     resamples, seed = context.config.evaluate.bootstrap, context.config.seed
     found = labels.of_splits(data.prepared, data.multi_label)

@@ -36,6 +36,16 @@ def classify(encoder: EvaluatedEncoder, record: Record, split: str) -> None:
     _group(encoder, record, split, with_zero_shot)
 
 
+def classify_control(encoder: EvaluatedEncoder, record: Record, split: str) -> None:
+    """Record the accuracy of every head on a control encoder, over all heads and for each seed, and nothing else."""
+    examples = encoder.data.task_split(split)
+    features, question_features = encoder.task_features(split), encoder.question_features(split, examples)
+    for name, method in encoder.methods.items():
+        logits = encoder.outputs(name, examples.images, features, questions=question_features)[1]
+        hits = encoder.right(logits, examples.labels)
+        record.share(name, TASK, split, "none", "accuracy", hits, list(range(method.seeds)))
+
+
 def _group(encoder: EvaluatedEncoder, record: Record, split: str, hits: dict[str, np.ndarray]) -> None:
     """Record the accuracy of every method in the groups of each column."""
     facts, config = encoder.records(split), encoder.config

@@ -21,13 +21,14 @@ from ranjax.evaluation.questions import BOTH, fused_width
 from ranjax.methods.head_training import Head, predict
 from ranjax.methods.method_settings import TTC, TowerTraining
 from ranjax.methods.own_head import OwnHead, check_predict
-from ranjax.methods.table import METHODS, selected, settings_of
+from ranjax.methods.table import METHODS, settings_of
 from ranjax.methods.test_time import counterattack
 from ranjax.methods.tower_methods import FROZEN, encoder_of, head_of
 from ranjax.models.heads import HEADS
 from ranjax.run.context import Context
 from ranjax.run.stages import inputs
 from ranjax.run.stages.adapt_outputs import load_heads, load_tower
+from ranjax.run.stages.condition_encoders import condition_encoder, methods_of
 from ranjax.run.stages.inputs import Features
 from ranjax.training.row_map import RowFunction, RowMap
 
@@ -111,12 +112,12 @@ class EvaluatedEncoder:
         self.data = inputs.data(context)
         # Whether any number of classes may be right, each by the sign of its logit.
         self.classes, self.multi_label = self.data.classes, self.data.multi_label
-        self.functions, self.params = inputs.encoder(context, folder)
+        self.functions, self.params = condition_encoder(context, folder)
         width = self.functions.config.embed_dim
         place = context.folder_of(f"adapt/{folder}")
         heads, classes = load_heads(place), len(self.classes)
         self.methods: dict[str, Deployed] = {}
-        for name, method in selected(context.config.adapt.methods).items():
+        for name, method in methods_of(context, folder).items():
             settings = settings_of(context.config.adapt, name)
             self.methods[name] = Deployed(settings)
             if method.family == "head":

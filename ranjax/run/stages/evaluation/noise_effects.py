@@ -11,6 +11,7 @@ from jaxtyping import Float64
 
 from ranjax.evaluation import corruptions, statistics
 from ranjax.evaluation.result_rows import Cell, Row, draws, interval_row
+from ranjax.models.controls import CONTROLS
 from ranjax.run.stages.evaluation.result_record import (
     CORRUPTED,
     REFERENCE,
@@ -37,6 +38,11 @@ class Condition(NamedTuple):
     answers: Answers
     clusters: Clusters = MappingProxyType({})
 
+    @property
+    def is_clean(self) -> bool:
+        """Return whether it is the encoder pre-trained without noise; controls were not pre-trained."""
+        return self.ratio == 0 and self.name not in CONTROLS
+
 
 def effects(conditions: Sequence[Condition], resamples: int, seed: int) -> list[Entry]:
     """Return paired differences between conditions, on the same test images (and head seeds), with intervals and tests.
@@ -45,7 +51,7 @@ def effects(conditions: Sequence[Condition], resamples: int, seed: int) -> list[
       less
     the first recipe's at the same ratio; "restored", RAN on a noisy encoder less LP on the clean one.
     """
-    clean = next((condition for condition in conditions if condition.ratio == 0), None)
+    clean = next((condition for condition in conditions if condition.is_clean), None)
     noisy = [condition for condition in conditions if condition.ratio > 0]
     found = []
     for condition in noisy:
@@ -99,7 +105,7 @@ def mean_corruption_errors(conditions: Sequence[Condition], resamples: int, seed
     severities, over the baseline's. The interval is over test images, drawn anew for model and baseline together.
     """
     tables = {(condition.name, condition.ratio): _errors(condition.answers) for condition in conditions}
-    clean = next((found for (_, ratio), found in tables.items() if ratio == 0), {})
+    clean = next((tables[condition.name, condition.ratio] for condition in conditions if condition.is_clean), {})
     rows: list[Row] = []
     if not clean:
         return rows
