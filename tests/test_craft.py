@@ -287,9 +287,10 @@ def test_every_attack_leaves_noisy_pairs_of_its_kind(recipe, made, tmp_path):
     moved = [np.abs(t["image"] - t["clean_image"].astype(np.float32) / np.float32(255)).max() for t in noisy_pairs]
     words = [t["provenance"]["words_changed"] for t in noisy_pairs]
     assert (max(moved) == 0) == (recipe == "text_only")
-    assert (max(words) == 0) == (recipe == "image_only")
+    assert (max(words) == 0) == (recipe in ("image_only", "targeted"))
     assert max(words) <= 1
-    assert np.mean([t["provenance"]["loss_after"] - t["provenance"]["loss_before"] for t in noisy_pairs]) > 0
+    if not RECIPES[recipe].needs_target:
+        assert np.mean([t["provenance"]["loss_after"] - t["provenance"]["loss_before"] for t in noisy_pairs]) > 0
 
 
 @pytest.mark.slow

@@ -14,9 +14,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from experiments.scale import collectives, flops
 from experiments.scale.chips import Chip
 from experiments.scale.towers import shape_of
+from ranjax.attacks.pairs import Target
 from ranjax.attacks.text.candidates import Table
 from ranjax.core.errors import ConfigError
-from ranjax.data.recipe_table import RECIPES
+from ranjax.data.recipe_table import RECIPES, Recipe
 from ranjax.models import DualEncoder, split
 from ranjax.run.stages.pair_program import pair_rows
 from ranjax.run.stages.pretrain import make_program
@@ -111,10 +112,16 @@ def craft_program(config: Any, count: int, vocab_size: int) -> Program:
         jax.ShapeDtypeStruct((rows, 1, length), jnp.int32),
         keys,
         (),
+        _target(recipe, rows, shape),
     )
     shared = _on((params, _vocabulary(vocab_size), ()), whole)
     traced = mapped.trace(shared, _on(batch, split))
     return _measured("craft", traced, mesh, noise.batch_size, params, shared, noise.max_words)
+
+
+def _target(recipe: Recipe, rows: int, shape: Any) -> Target | tuple[()]:
+    features = jax.ShapeDtypeStruct((rows, shape.embed_dim), jnp.float32)
+    return Target(features, features) if recipe.needs_target else ()
 
 
 def _channels(shape: Any) -> int:

@@ -55,12 +55,21 @@ class PairAttack(NamedTuple):
       text: `TextAttack` on the captions, [B, ...], or [B, C, ...] for several captions per image (traces: last).
       loss: f32[B] or f32[B, C], minus the cosine of the attacked image and its attacked captions.
       clean_loss: the same of the given pairs.
+      features: f32[B, D], L2-normalised features of the attacked image; None where a recipe leaves them out.
     """
 
     image: ImageAttack
     text: TextAttack
     loss: jax.Array
     clean_loss: jax.Array
+    features: jax.Array | None = None
+
+
+class Target(NamedTuple):
+    """Features f32[B, D] of the pairs that B pairs are driven towards: of their images, and of their reports."""
+
+    image: jax.Array
+    text: jax.Array
 
 
 class Pairs(NamedTuple):
@@ -81,6 +90,7 @@ class Pairs(NamedTuple):
     hide_id: int | None = None
     surrogate_fn: ImageEncoder | None = None
     image_attack: Callable[..., ImageAttack] = pgd
+    target: Target | None = None
 
     @property
     def captions(self) -> int:
@@ -137,14 +147,28 @@ class Pairs(NamedTuple):
         """Attack the image to raise the sum of minus the cosines to caption features."""
         return self.ascend(lambda encode: lambda images: _away(unit(encode(images)), captions), settings, initial)
 
+    def attack_towards(self, goal: Features, settings: PyTree, initial: ArrayLike | None = None) -> ImageAttack:
+        """Attack the image to raise the cosine to given features, e.g. those of a target image."""
+        goal = unit(goal)
+        return self.ascend(lambda encode: lambda images: jnp.sum(unit(encode(images)) * goal, -1), settings, initial)
+
+    def keep_text(self) -> TextAttack:
+        """Return the captions as the result of a search that changes no word."""
+        plain = self._replace(hide_id=None, similarity=None)
+        if isinstance(plain.allowed, rewrites.Rewrites):
+            plain = plain._replace(allowed=plain.allowed._replace(valid=jnp.zeros_like(plain.allowed.valid)))
+        return plain.attack_text(self.encode_image(self.images), Substitution(max_words=0))
+
     def result(self, image: ImageAttack, attack: TextAttack) -> PairAttack:
         """Return both sides with the losses of the attacked and the clean pairs."""
 
-        def pair_loss(images: Pixels, tokens: Array, mask: Array) -> Float[Array, "batch captions"]:
-            return -jnp.einsum("bd,bcd->bc", self.encode_image(images), self.encode_text(tokens, mask))
+        def pair_loss(image: Features, tokens: Array, mask: Array) -> Float[Array, "batch captions"]:
+            return -jnp.einsum("bd,bcd->bc", image, self.encode_text(tokens, mask))
 
-        loss = pair_loss(image.images, attack.tokens, attack.mask)
-        return PairAttack(image, attack, loss, pair_loss(self.images, self.tokens, self.mask))
+        features = self.encode_image(image.images)
+        loss = pair_loss(features, attack.tokens, attack.mask)
+        clean_loss = pair_loss(self.encode_image(self.images), self.tokens, self.mask)
+        return PairAttack(image, attack, loss, clean_loss, features)
 
 
 def _away(image: Features, captions: Captions) -> PerExample:
@@ -215,11 +239,16 @@ def sga(
 def image_only(pairs: Pairs, image_settings: PyTree, text_settings: Substitution) -> PairAttack:
     """Attack the image against its clean captions; the text stays."""
     del text_settings
-    pairs = pairs._replace(hide_id=None, similarity=None)
-    if isinstance(pairs.allowed, rewrites.Rewrites):
-        pairs = pairs._replace(allowed=pairs.allowed._replace(valid=jnp.zeros_like(pairs.allowed.valid)))
     image = pairs.attack_image(pairs.encode_text(pairs.tokens, pairs.mask), image_settings)
-    return pairs.result(image, pairs.attack_text(pairs.encode_image(pairs.images), Substitution(max_words=0)))
+    return pairs.result(image, pairs.keep_text())
+
+
+def targeted(pairs: Pairs, image_settings: PyTree, text_settings: Substitution) -> PairAttack:
+    """Raise the cosine of the image's embedding to that of the target's image; the text stays."""
+    del text_settings
+    if pairs.target is None:
+        raise ConfigError("target", None, "features of the target pairs, a pairs.Target")
+    return pairs.result(pairs.attack_towards(pairs.target.image, image_settings), pairs.keep_text())
 
 
 def text_only(pairs: Pairs, image_settings: PyTree, text_settings: Substitution) -> PairAttack:
@@ -233,7 +262,7 @@ def text_only(pairs: Pairs, image_settings: PyTree, text_settings: Substitution)
 
 
 RECIPES: dict[str, Callable[..., PairAttack]] = {
-    recipe.__name__: recipe for recipe in (coattack, sga, sep, sequential, image_only, text_only)
+    recipe.__name__: recipe for recipe in (coattack, sga, sep, sequential, image_only, text_only, targeted)
 }
 
 
@@ -254,6 +283,7 @@ def craft(
     hide_id: int | None = None,
     surrogate_fn: ImageEncoder | None = None,
     image_attack: Callable[..., ImageAttack] = pgd,
+    target: Target | None = None,
     **options: object,
 ) -> PairAttack:
     """Attack B pairs by one of `RECIPES`; pure, for the caller's jit.
@@ -266,7 +296,7 @@ def craft(
       keys: key[B], one per pair.
       image_settings: of `image_attack`. text_settings: of the substitution.
       candidates: what may replace what; `Candidates` or `rewrites.Rewrites` have one row per caption, [B * C, ...].
-      recipe: "coattack", "sga", "sep", "sequential", "image_only" or "text_only"; or a function of yours,
+      recipe: "coattack", "sga", "sep", "sequential", "image_only", "text_only" or "targeted"; or a function of yours,
         ``(pairs, image_settings, text_settings, **options) -> PairAttack``.
       similarity: least cosine of a replaced caption's features to those of the original; None: no bound.
       hide_id: the token that hides a word: words are visited in the order of their importance (`importance.ranked`,
@@ -275,10 +305,12 @@ def craft(
         bfloat16; every loss that is returned is `image_fn`'s, but `image.trace`.
       image_attack: ``(loss_fn, images, keys, image_settings) -> ImageAttack``; with `surrogate_fn` it is given
         ``surrogate=`` as well.
+      target: features of the pairs that these are driven towards, for recipes that need them ("targeted").
       **options: of the recipe: `alpha` (coattack), `scales` and `noise` (sga), `initial` (sequential).
 
     Raises:
-      ConfigError: unknown recipe, or an option that it does not have; targeted settings. ValueError: shapes that do not
+      ConfigError: unknown recipe, or an option that it does not have; targeted settings; no target where one is needed.
+        ValueError: shapes that do not
         fit.
     """
     if not callable(recipe) and (not isinstance(recipe, str) or recipe not in RECIPES):
@@ -289,7 +321,7 @@ def craft(
         shapes = f"{tokens.shape}, {mask.shape}, {words.shape}"
         raise ValueError(f"tokens, mask and words must be of one shape, got {shapes}")
     if getattr(image_settings, "targeted", False):
-        raise ConfigError("targeted", True, "False: a pair is driven apart, there is no target")
+        raise ConfigError("targeted", True, "False: the losses of pairs are raised, those of a target pair as well")
     attack_pairs = recipe if callable(recipe) else RECIPES[recipe]
     known = list(inspect.signature(attack_pairs).parameters)[3:]
     for name in options:
@@ -298,8 +330,9 @@ def craft(
     lead = tokens.shape[:-1]
     captions, real, slots = (jnp.asarray(x).reshape(-1, tokens.shape[-1]) for x in (tokens, mask, words))
     inputs = jnp.asarray(table), jnp.asarray(images), captions, real, slots, jnp.asarray(keys)
-    pairs = Pairs(image_fn, text_fn, *inputs, candidates, similarity, hide_id, surrogate_fn, image_attack)
+    pairs = Pairs(image_fn, text_fn, *inputs, candidates, similarity, hide_id, surrogate_fn, image_attack, target)
     result = attack_pairs(pairs, image_settings, text_settings, **options)
     attack = result.text._asdict().items()
     text = {name: x.reshape((-1, *lead) if name == "trace" else lead + x.shape[1:]) for name, x in attack}
-    return PairAttack(result.image, TextAttack(**text), result.loss.reshape(lead), result.clean_loss.reshape(lead))
+    losses_of = {name: getattr(result, name).reshape(lead) for name in ("loss", "clean_loss")}
+    return result._replace(text=TextAttack(**text), **losses_of)

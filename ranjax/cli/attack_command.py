@@ -38,7 +38,7 @@ from ranjax.core import files
 from ranjax.core.errors import ConfigError
 from ranjax.core.settings import keys_of
 from ranjax.data.images import RESIZE_MODES
-from ranjax.data.recipe_table import RECIPES, is_attack
+from ranjax.data.recipe_table import RECIPES, is_attack_alone
 from ranjax.run import config as configs
 from ranjax.run.schema import RunConfig, general_keys
 from ranjax.run.schema.noise_keys import Noise, ball
@@ -159,7 +159,7 @@ def _run(arguments: argparse.Namespace, config: RunConfig, stop: Callable[[], bo
     from ranjax.run.stages import attack_files
 
     # Everything that can be refused is refused before weights are read or anything compiles.
-    if expected := is_attack(RECIPES.resolve(config.noise.recipe)):
+    if expected := is_attack_alone(RECIPES.resolve(config.noise.recipe)):
         raise ConfigError("noise.recipe", config.noise.recipe, expected)
     names = [field.name for field in dataclasses.fields(attack_files.Given)]
     given = attack_files.Given(**{name: getattr(arguments, name) for name in names})

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ranjax.core import lazy
-from ranjax.core.checks import at_least
+from ranjax.core.checks import at_least, one_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.registry import Table, check_entry
 from ranjax.core.settings import DataclassInstance, setting
 from ranjax.data.noisy_pairs import caption_shuffle, gaussian
+from ranjax.data.target_pairs import TARGETS
 
 SIDES = ("image", "text")
 
@@ -36,6 +37,8 @@ class Recipe:
       settings: an instance of a dataclass of `core.settings.setting`s, or None: keywords of `craft`. They are the keys
         `noise.NAME.SETTING`, and of attacks `evaluate.NAME.SETTING`, too.
       source: the paper, and where this differs from it.
+      needs_target: whether each pair is driven towards another training pair, whose features are `pairs.target`. Its
+        setting `target` says how that one is drawn, one of `target_pairs.TARGETS`; it is no keyword of `craft`.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Recipe:
     changes: tuple[str, ...] = SIDES
     settings: DataclassInstance | None = None
     source: str = ""
+    needs_target: bool = False
 
     def __post_init__(self) -> None:
         check_entry(self, "craft")
@@ -52,11 +56,18 @@ class Recipe:
             raise ConfigError("Recipe.kind", self.kind, "'attack' or 'control'")
         if not self.changes or not set(self.changes) <= set(SIDES):
             raise ConfigError("Recipe.changes", self.changes, "'image', 'text' or both")
+        if self.needs_target and (self.kind != "attack" or not hasattr(self.settings, "target")):
+            raise ConfigError("Recipe.needs_target", True, "False, or an attack with a setting 'target'")
 
 
 def is_attack(recipe: Recipe) -> str:
     """Return "" for an attack, or what is expected in the place of a control."""
     return "" if recipe.kind == "attack" else "an attack, not a control"
+
+
+def is_attack_alone(recipe: Recipe) -> str:
+    """Return "" for an attack that needs no target pair, or what is expected in the place of another recipe."""
+    return is_attack(recipe) or ("an attack without a target pair" if recipe.needs_target else "")
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,15 @@ class SgaSettings:
     """Settings of the set-level guidance attack."""
 
     noise: float = setting(0.05, "Deviation of the noise on each rescaled image.", "pixel units", at_least(0))
+
+
+@dataclass(frozen=True)
+class TargetedSettings:
+    """Settings of the attack towards a target image."""
+
+    target: str = setting(
+        "other_class", "The target: a training pair that shares no label, or any other one.", check=one_of(*TARGETS)
+    )
 
 
 def _attack(name: str, label: str, **more: Any) -> Recipe:
@@ -97,6 +117,14 @@ RECIPES: Table[Recipe] = Table(
         ),
         _attack("image_only", "image", changes=("image",)),
         _attack("text_only", "report", changes=("text",)),
+        _attack(
+            "targeted",
+            "towards a target image",
+            changes=("image",),
+            settings=TargetedSettings(),
+            needs_target=True,
+            source="The upstream images of arXiv 2407.02716 as its public reviews describe them; details are ours.",
+        ),
         Recipe(
             name="gaussian",
             label="random signs",

@@ -62,6 +62,7 @@ def test_each_setting_of_each_attack_reaches_it(name, setting, case):
         for name, entry in RECIPES.items()
         if entry.settings
         for field in dataclasses.fields(entry.settings)
+        if field.name != "target"  # decides which pairs are the targets, see test_target_pairs
     ],
 )
 def test_each_setting_of_each_recipe_reaches_it(name, setting):

@@ -65,10 +65,19 @@ def inputs():
     return images, tuple(map(jnp.asarray, toy.encode(CAPTIONS))), jax.random.split(jax.random.key(2), BATCH)
 
 
+def target():
+    """Features of the pairs in another order."""
+    images, (tokens, mask, _), _ = inputs()
+    p = params()
+    text = toy.features(p, p["table"][tokens], tokens, mask)
+    return pairs.Target(*(jnp.roll(x, 1, axis=0) for x in (image_fn(p, images), text)))
+
+
 @pytest.fixture(scope="module")
 def crafted():
     images, rows, keys = inputs()
-    return {recipe: craft(params(), images, rows, keys, PGD, TABLE, recipe) for recipe in pairs.RECIPES}
+    made = functools.partial(craft, params(), images, rows, keys, PGD, TABLE)
+    return {recipe: made(recipe, target=target()) for recipe in pairs.RECIPES}
 
 
 @pytest.mark.parametrize("recipe", pairs.RECIPES)

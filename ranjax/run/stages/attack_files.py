@@ -225,7 +225,7 @@ def attack(
             clean = np.stack([given.image(name, size) for name in names])
             drawn = keys.example_keys(keys.stream(config.seed, "attack"), names)
             found = program(clean, [pair.reports for pair in part], drawn)
-            rows = (_attacked(*row, surrogate.tokenizer, words.lexicon) for row in zip(part, zip(*found)))
+            rows = (_attacked(*row, surrogate.tokenizer, words.lexicon) for row in zip(part, zip(*found[:-1])))
             yield from craft.records(names, found.images, clean, *zip(*rows))
 
         return noisy_pairs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +25,7 @@ from ranjax.evaluation.retrieval import unit
 from ranjax.run.context import Context
 from ranjax.run.schema import RunConfig, noise_keys
 from ranjax.run.stages import inputs as common
+from ranjax.run.stages import target_features
 from ranjax.run.stages import word_candidates as candidates
 from ranjax.run.stages.pair_program import PairProgram, Surrogate, provenance
 from ranjax.training import devices, hosts
@@ -106,12 +108,19 @@ def fill(
 def _summary(context: Context, recipe: str, store: NoisyStore, records: list[dict[str, Any]]) -> dict[str, Any]:
     rise = np.array([r["loss_after"] - r["loss_before"] for r in records])
     words = np.array([r["words_changed"] for r in records])
-    success = float(np.mean(rise > 0))
+    success = float(np.mean([r["success"] for r in records]))
     context.say(
         f"  {len(records)} noisy pairs; cosine of the pair lowered by {rise.mean():.3f} on average, on "
-        f"{100 * success:.1f} % "
-        f"of the pairs; {words.mean():.2f} words changed a report"
+        f"{100 * np.mean(rise > 0):.1f} % of the pairs; {words.mean():.2f} words changed a report"
     )
+    reached = _reached(records)
+    if reached:
+        context.say(
+            f"  cosine to the target {reached['mean_target_cosine_before']:.3f} -> "
+            f"{reached['mean_target_cosine']:.3f}; {100 * success:.1f} % of the images are nearer to it than to their "
+            f"own clean ones; median rank of the target {reached['median_target_rank']:g}, first of all for "
+            f"{100 * reached['target_first']:.1f} %"
+        )
     return {
         "recipe": recipe,
         "pairs": len(records),
@@ -120,7 +129,18 @@ def _summary(context: Context, recipe: str, store: NoisyStore, records: list[dic
         "mean_loss_rise": float(rise.mean()),
         "success": success,
         "mean_words_changed": float(words.mean()),
+        **reached,
     }
+
+
+def _reached(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return how near noisy pairs came to their targets; nothing where they have none."""
+    if not records or "target" not in records[0]:
+        return {}
+    names = ("target_cosine_before", "target_cosine", "own_cosine")
+    means = {f"mean_{name}": float(np.mean([r[name] for r in records])) for name in names}
+    ranks = np.array([r["target_rank"] for r in records])
+    return means | {"median_target_rank": float(np.median(ranks)), "target_first": float(np.mean(ranks == 1))}
 
 
 def _attack(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPairs:
@@ -131,18 +151,21 @@ def _attack(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPair
     surrogate = Surrogate(functions, params, data.tokenizer, data.max_length)
     reports = [[report] for report in chosen.reports]
     program = PairProgram(config, recipe, surrogate, words, reports, context.mesh, context.poll)
+    targets = target_features.of_run(context, recipe, chosen) if recipe.needs_target else None
 
     def attack(positions: list[int]) -> Iterator[NoisyPair]:
         split = chosen.take(np.array(positions))
         keys = common.example_keys(context, "craft", split.ids)
-        found = program(split.images, [[report] for report in split.reports], keys)
-        tokens, mask, choices, *numbers = (x[:, 0] for x in found[1:])
+        found = program(split.images, [[report] for report in split.reports], keys, targets and targets.rows(positions))
+        tokens, mask, choices, *numbers = (x[:, 0] for x in found[1:-1])
         changed = [np.flatnonzero(row >= 0).tolist() for row in choices]
         # A report without a changed word stays as it was written, case and rare words included.
         rows = zip(changed, split.reports, tokens, mask)
         reports = [data.tokenizer.decode(*encoded) if slots else report for slots, report, *encoded in rows]
         before, after, queries = (x.tolist() for x in numbers)
         origins = map(provenance, before, after, changed, map(len, changed), queries)
+        if targets:
+            origins = map(operator.or_, origins, targets.reached(positions, found.features))
         yield from records(split.ids, found.images, split.images, reports, tokens, mask, origins)
 
     return attack

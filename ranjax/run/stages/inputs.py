@@ -249,7 +249,7 @@ def craft_pairs(
       image, text: settings of the two searches.
       allowed: which tokens may stand for which.
       gradient_dtype: "bfloat16" follows gradients in it; every loss that decides is float32.
-      options: of `pairs.craft`: recipe, image_attack, similarity, hide_id, and the recipe's own.
+      options: of `pairs.craft`: recipe, image_attack, similarity, hide_id, target, and the recipe's own.
     """
     images, tokens, mask, words, drawn = rows
     followed = functions.computing_in("bfloat16") if gradient_dtype == "bfloat16" else None

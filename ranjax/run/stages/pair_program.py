@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, UInt8
 
 from ranjax.attacks.attack_table import ATTACKS
-from ranjax.attacks.pairs import Allowed, PairAttack
+from ranjax.attacks.pairs import Allowed, PairAttack, Target
 from ranjax.attacks.text import candidates
 from ranjax.attacks.text.substitution import Substitution, needed_length
+from ranjax.core.errors import ConfigError
 from ranjax.data.recipe_table import Recipe
 from ranjax.data.text.tokenizer import Tokenizer, Tokens
 from ranjax.run.schema import RunConfig, noise_keys
@@ -44,6 +46,7 @@ class AttackedPairs(NamedTuple):
       choices: i32[N, C, L], index in the lexicon of the word put into each slot of a report, -1 elsewhere.
       loss_before, loss_after: f32[N, C], minus the cosine of image and report.
       queries: i32[N, C], forward passes on changed reports.
+      features: f32[N, D], L2-normalised features of the images; [N, 0] of a recipe without a target.
     """
 
     images: Float[np.ndarray, "images height width channels"]
@@ -53,6 +56,7 @@ class AttackedPairs(NamedTuple):
     loss_before: Float[np.ndarray, "images reports"]
     loss_after: Float[np.ndarray, "images reports"]
     queries: Int[np.ndarray, "images reports"]
+    features: Float[np.ndarray, "images dim"]
 
 
 class PairProgram:
@@ -89,8 +93,11 @@ class PairProgram:
         images: UInt8[np.ndarray, "images height width channels"],
         reports: Sequence[Sequence[str]],
         keys: jax.Array,
+        target: Target | None = None,
     ) -> AttackedPairs:
-        """Attack N images, each with its reports, at least one, and a key of its own."""
+        """Attack N images, each with its reports, at least one, a key of its own, and its target where the recipe needs
+        one.
+        """
         # Ids, mask and words of the reports as [images, reports, length]; reports that an image lacks are empty.
         flat_tokens = self._encode(reports)
         real = np.arange(self._most) < np.array(list(map(len, reports)))[:, None]
@@ -106,7 +113,7 @@ class PairProgram:
             whole = [report for own in reports for report in (*own, *[own[0]] * (self._most - len(own)))]
             flat = masked_lm_rows(self._proposer, self._tokenizer, whole, self._length)
             lm_rows = tuple(x.reshape(len(images), self._most, -1) for x in flat)
-        rows = (images, *(x[..., : self._length] for x in encoded), keys, lm_rows)
+        rows = (images, *(x[..., : self._length] for x in encoded), keys, lm_rows, target or ())
         found = AttackedPairs(*self._run(self._shared, rows))
         padding = ((0, 0), (0, 0), (0, self._whole - self._length))
         tokens = np.pad(found.tokens, padding, constant_values=self._tokenizer.pad_id)
@@ -138,13 +145,15 @@ def pair_rows(
     """
     noise, (norm, epsilon) = config.noise, noise_keys.ball(config)
     options, text = noise_keys.RECIPE_KEYS.options_of(config, recipe), substitution_of(config)
+    if recipe.needs_target:
+        options = {name: value for name, value in options.items() if name != "target"}
     attack = ATTACKS.resolve(noise.image_attack, "noise.image_attack")
     settings = noise_keys.IMAGE_ATTACKS.settings_of(config, attack)
     image = attack.at(settings, epsilon, norm=norm, restarts=noise.restarts)
 
     def attack_rows(shared: Any, rows: Any) -> tuple[jax.Array, ...]:
         params, table, lm_shared = shared
-        *pairs, lm_rows = rows
+        *pairs, lm_rows, target = rows
         allowed: Allowed = table
         if propose:
             tokens, words, *lm_flat = (x.reshape(-1, x.shape[-1]) for x in (pairs[1], pairs[3], *lm_rows))
@@ -161,10 +170,16 @@ def pair_rows(
             image_attack=attack.run,
             similarity=noise.similarity if noise.similarity > -1 else None,
             hide_id=unk_id if noise.text_search == "importance" else None,
+            target=target or None,
             **options,
         )
         (images, found), losses = (result.image.images, result.text), (result.clean_loss, result.loss)
-        return images, found.tokens, found.mask, found.choices, *losses, found.queries
+        features = result.features if recipe.needs_target else jnp.zeros((len(images), 0), jnp.float32)
+        if features is None:
+            raise ConfigError(
+                f"{recipe.name}.craft", None, "features of the attacked images, as pairs.result gives them"
+            )
+        return images, found.tokens, found.mask, found.choices, *losses, found.queries, features
 
     return attack_rows
 

@@ -13,13 +13,14 @@ from ml_collections import ConfigDict
 
 from ranjax.core import files
 from ranjax.core.errors import DataError
+from ranjax.core.math import unit_numpy
 from ranjax.data import noisy_pairs
 from ranjax.data import store as stores
-from ranjax.data.recipe_table import RECIPES
+from ranjax.data.recipe_table import RECIPES, Recipe
 from ranjax.data.text.tokenizer import Tokens
 from ranjax.run import plan as planning
 from ranjax.run.context import Context, Mesh, context_of
-from ranjax.run.stages import craft, inputs, word_candidates
+from ranjax.run.stages import craft, inputs, target_features, word_candidates
 from ranjax.run.stages.pair_program import substitution_of
 
 LOSS_TOLERANCE = 1e-3
@@ -136,10 +137,18 @@ def _store(context: Context, manifest: Mapping[str, Any], sample: int, verdict: 
             verdict.faults.append(f"noisy pair {name!r}: {what}")
     radius = f"largest norm {largest:.6f} of {store.epsilon:.6f}"
     verdict.checked.append(f"{len(store)} noisy pairs in {len(store.by_shard())} shards, {radius}")
-    # The losses of a sample.
+    # The targets of all, and the losses and target cosines of a sample.
+    recipe = RECIPES.resolve(context.config.noise.recipe)
     step = max(1, -(-len(sound) // max(1, sample)))
-    if sample and sound:
-        _losses(context, [store[name] for name in sound[::step]], verdict)
+    sampled = [store[name] for name in sound[::step]] if sample else []
+    if sampled:
+        _losses(context, sampled, verdict)
+    if recipe.needs_target:
+        stored = [store.provenance(name).get("target") for name in sound]
+        verdict.faults += filter(None, [target_features.fault(context, recipe, sound, stored)])
+        verdict.checked.append(f"{len(sound)} targets")
+    if recipe.needs_target and sampled:
+        _reached(context, recipe, sampled, verdict)
 
 
 def _losses(context: Context, pairs: Sequence[Mapping[str, Any]], verdict: Verdict) -> None:
@@ -151,6 +160,30 @@ def _losses(context: Context, pairs: Sequence[Mapping[str, Any]], verdict: Verdi
         name = pairs[int(i)]["id"]
         verdict.faults.append(f"noisy pair {name!r} has loss {found[i]:.5f}, {written[i]:.5f} was written down")
     verdict.checked.append(f"{len(pairs)} losses computed again, largest difference {apart.max():.1e}")
+
+
+def _reached(context: Context, recipe: Recipe, pairs: Sequence[Mapping[str, Any]], verdict: Verdict) -> None:
+    """Compute the cosines to target and own clean image again, and compare the success that follows from them."""
+    train = inputs.data(context).split("train")
+    place = {name: i for i, name in enumerate(train.ids)}
+    sampled = train.take(np.array([place[pair["id"]] for pair in pairs]))
+    targets = target_features.of_run(context, recipe, sampled)
+    functions, params = inputs.encoder(context, inputs.clean_condition(context))
+    images = np.stack([pair["image"] for pair in pairs])
+    attacked = unit_numpy(inputs.image_features(context, functions, params, images))
+    apart = 0.0
+    for pair, found in zip(pairs, targets.reached(range(len(pairs)), attacked), strict=True):
+        written, margin = pair["provenance"], found["target_cosine"] - found["own_cosine"]
+        names = ("target_cosine", "own_cosine", "target_cosine_before")
+        apart = max([apart, *(abs(found[name] - written.get(name, np.inf)) for name in names)])
+        wrong = [n for n in names if not abs(found[n] - written.get(n, np.inf)) <= LOSS_TOLERANCE]
+        if abs(margin) > 2 * LOSS_TOLERANCE and found["success"] != written["success"]:
+            wrong.append("success")
+        verdict.faults += [
+            f"noisy pair {pair['id']!r} has {name} {found[name]}, {written.get(name)} was written down"
+            for name in wrong
+        ]
+    verdict.checked.append(f"{len(pairs)} target cosines computed again, largest difference {apart:.1e}")
 
 
 class _Words:
