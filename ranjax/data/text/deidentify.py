@@ -20,31 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ranjax.core.errors import ConfigError
+from ranjax.data.text import identifying
 
-_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec"
-_NUMBERED = "mrn|medical record(?: number)?|accession(?: number)?|patient id|ssn|pager"
-_SAID = "signed|dictated|reviewed|read|interpreted"
-# What begins a sentence of a report is no name, least of all a negation; nor does a name go on after a full stop, but
-# for an initial's.
-_WORDS = "No|Not|None|The|There|This|In|Is|And|With|Without|Findings?|Impression|Normal|Clear|Heart|Lungs?|Left|Right"
-_NAME = rf"(?!(?:{_WORDS})\b)(?:[A-Z]\.|[A-Z][\w'-]+)"
-PATTERNS: tuple[tuple[str, str], ...] = (
-    ("[MAIL]", r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b"),
-    ("[LINK]", r"\bhttps?://\S+|\bwww\.\S+"),
-    # One separator throughout: "2.5-3.5 cm" is a measure.
-    ("[DATE]", r"(?<![\d.])\d{1,4}([-/.])\d{1,2}\1\d{1,4}(?![\d]|\.\d)"),
-    ("[DATE]", rf"\b(?i:{_MONTHS})[a-z]*\.?\s+\d{{1,2}}(?:st|nd|rd|th)?,?\s+\d{{4}}\b"),
-    ("[DATE]", rf"\b\d{{1,2}}\s+(?i:{_MONTHS})[a-z]*\.?,?\s+\d{{2,4}}\b"),
-    ("[TIME]", r"\b\d{1,2}:\d{2}(?::\d{2})?\s*(?:[AaPp]\.?[Mm]\b\.?)?"),
-    ("[PHONE]", r"(?<!\d)(?:\+\d{1,3}[ .-]?)?\(?\d{3}\)?[ .-]\d{3}[ .-]?\d{4}(?!\d)"),
-    ("[ID]", rf"\b(?i:{_NUMBERED})\b\W{{0,3}}[\w-]*\d[\w-]*"),
-    ("[ID]", r"\b\d{3}-\d{2}-\d{4}\b"),
-    ("[ID]", r"\b\d{6,}\b"),
-    ("[NAME]", rf"\b(?:Dr|Drs|Mr|Mrs|Ms|Miss|Prof|Doctor)\b\.?\s+{_NAME}(?:\s*{_NAME}){{0,2}}"),
-    ("[NAME]", rf"(?i:\b(?:{_SAID}) by)[\s:]+{_NAME}(?:[ ,]*{_NAME}){{0,3}}"),
-    ("[AGE]", r"\b(?:9\d|1[0-2]\d)(?=[\s-]*(?:y\.?o\.?\b|years?[\s-]old|year[\s-]old))"),
-)  # fmt: skip
-_COMPILED = tuple((mark, re.compile(pattern)) for mark, pattern in PATTERNS)
 KEY_BYTES = 16
 PUBLIC = "none"
 """In place of a key's file: ids are those of a published set and stay as they are."""
@@ -57,12 +34,8 @@ _IDENTIFYING = re.compile(
 
 
 def deidentify(text: str) -> tuple[str, int]:
-    """Return the text with marks such as [DATE] in place of what the patterns find, and how many were set."""
-    count = 0
-    for mark, pattern in _COMPILED:
-        text, found = pattern.subn(mark, text)
-        count += found
-    return text, count
+    """Return the text with marks such as [DATE] in place of what `identifying.PATTERNS` find, and how many were set."""
+    return identifying.mark(text)
 
 
 def read_key(path: str) -> bytes:
