@@ -65,7 +65,7 @@ def lines(name: str, half: str) -> Iterator[list[str]]:
 
 
 def deidentify_cases(half: str) -> list[Case]:
-    """Return the cases of the de-identifier; a decision is a mark at its place, or a sentence without marks left whole."""
+    """Return the cases of the de-identifier; a decision is a mark at its place, or a sentence left whole."""
     cases = []
     for kind, text in lines("deidentify", half):
         given = _MARK.sub(lambda match: match[2], text)
@@ -75,7 +75,7 @@ def deidentify_cases(half: str) -> list[Case]:
 
 
 def _marks(text: str, given: str) -> collections.Counter[object]:
-    """Return the marks of a text with the words before and behind each, so that a mark at another place counts as wrong."""
+    """Return the marks of a text with the words before and behind each: a mark at another place is wrong."""
     if text == given:
         return collections.Counter([("left whole",)])
     parts = re.split(r"(\[[A-Z]+\])", text)

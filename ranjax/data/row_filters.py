@@ -215,11 +215,11 @@ class _Rules:
         settings, tokenizer = self.settings, self.tokenizer
         if self.spec.kind == "classification":
             return written(self.classes, labels, self.spec.normal), ""
-        text = entry.report
+        text = entry.report or reports.of_sections(entry.sections, ())
         if not reports.normalized_words(text):
             return "", "the report is empty"
         if self.spec.kind == "image-text" and settings.sections:
-            text = reports.select(text, settings.sections)
+            text = _in_sections(entry, settings)
             if not reports.normalized_words(text):
                 return "", f"the report has neither {' nor '.join(settings.sections)}"
         text = reports.without_repeats(text) if self.spec.kind == "image-text" else reports.one_line(text)
@@ -235,6 +235,13 @@ class _Rules:
             self.notes["reports cut to the length"] += cut != text
             text = cut
         return text, ""
+
+
+def _in_sections(entry: Entry, settings: SetSettings) -> str:
+    """Return the chosen sections of a report: the publisher's own where it has parsed them, else those found here."""
+    if entry.sections and (settings.sections or not entry.report):
+        return reports.of_sections(entry.sections, settings.sections)
+    return reports.select(entry.report, settings.sections) if settings.sections else entry.report
 
 
 def written(classes: Sequence[str], labels: Float32[np.ndarray, " classes"], normal: str) -> str:
@@ -254,9 +261,9 @@ def _renamed(labels: Mapping[str, float], names: Mapping[str, str]) -> dict[str,
 
 
 def _labelled(entry: Entry, settings: SetSettings, notes: collections.Counter[str]) -> Entry:
-    if entry.labels or not entry.report:
+    if entry.labels or not (entry.report or entry.sections):
         return entry
-    text = reports.select(entry.report, settings.sections) if settings.sections else entry.report
+    text = _in_sections(entry, settings)
     notes["reports labelled by rules"] += 1
     return entry._replace(labels=labeller.label(text))
 

@@ -7,7 +7,7 @@ from ranjax.data.text import deidentify, labeller, reports
 from ranjax.data.text.tokenizer import Tokenizer
 
 
-def test_sections_by_heading_and_none_for_unknown_ones():
+def test_sections_by_heading_and_words_unknown_under_their_own():
     text = (
         "EXAM: CHEST\nFINDINGS:\nLungs: clear.\n  No mass.\nWET READ:\nLine ok.\nFOLLOW UP:\nlater\n"
         "IMPRESSION\n1. Normal."
@@ -17,9 +17,10 @@ def test_sections_by_heading_and_none_for_unknown_ones():
         "technique": "CHEST",
         "findings": "Lungs: clear. No mass.",
         "notification": "Line ok.",
+        "follow up": "FOLLOW UP: later",
         "impression": "1. Normal.",
     }
-    assert reports.select(text, ("impression", "findings")) == "1. Normal. Lungs: clear. No mass."
+    assert reports.select(text, ("impression", "findings")) == ("1. Normal. Lungs: clear. No mass. FOLLOW UP: later")
     assert reports.select("Normal chest film.", ("findings",)) == "Normal chest film."
     assert reports.select("INDICATION: cough", ("findings",)) == ""
 

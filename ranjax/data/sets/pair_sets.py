@@ -90,7 +90,7 @@ def _iu_xray(root: Path, options: Options) -> Iterator[Entry | Rejected]:
             yield Entry(
                 name, FileRef(str(file)), report.text(), dict.fromkeys(report.findings, PRESENT), report.id,
                 "", "",
-                {"mesh": "; ".join(report.mesh), "report": report.id},
+                {"mesh": "; ".join(report.mesh), "report": report.id}, report.sections,
             )  # fmt: skip
 
 
@@ -161,16 +161,17 @@ def _chexpert_plus(root: Path, options: Options) -> Iterator[Entry | Rejected]:
         files = [folder / name for folder in folders for name in names]
         sections = {name: row.get(f"section_{name}", "") for name in ("findings", "impression")}
         # The publisher's own sections where they are filled; the whole report otherwise.
-        parsed = "\n".join(f"{name.upper()}: {body}" for name, body in sections.items() if body and body != "nan")
+        parsed = {name: body for name, body in sections.items() if body and body != "nan"}
         yield Entry(
             path,
             FileRef(str(next((file for file in files if file.is_file()), files[0]))),
-            parsed or row["report"],
+            row["report"],
             labels.get(path, {}),
             row["deid_patient_id"],
             splits.get(row["split"], ""),
             row.get("frontal_lateral", "").lower(),
             {"age": row.get("age", ""), "sex": row.get("sex", ""), "race": row.get("race", "")},
+            parsed,
         )
 
 

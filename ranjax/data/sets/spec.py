@@ -27,7 +27,8 @@ class Entry(NamedTuple):
     where there is none. labels: by class, 1.0 present, 0.0 absent, -1.0 uncertain; a class that is not mentioned is
     left out. patient: empty where unknown, and the image then counts as a patient of its own. split: the publisher's,
     in this project's names; empty where the publisher has none. view: "frontal", "lateral" or "" (unknown). group:
-    further columns to keep (strings and numbers).
+    further columns to keep (strings and numbers). sections: the report's by name, where the publisher has parsed
+    them; they are taken as they are, in place of `report`.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Entry(NamedTuple):
     split: str = ""
     view: str = ""
     group: Mapping[str, object] = {}
+    sections: Mapping[str, str] = {}
 
 
 class Rejected(NamedTuple):

@@ -26,7 +26,8 @@ _MONTH = rf"(?i:{_ENGLISH_MONTHS}|{_OTHER_MONTHS})\b\.?"
 _ORDINAL = r"(?:st|nd|rd|th|º|\.)?"
 # Words beside which numbers count or measure something.
 _COUNTED = (
-    "ribs?|segments?|levels?|vertebrae?|vertebral bod(?:y|ies)|discs?|disks?|spaces?|interspaces?|images?|slices?|series"
+    "ribs?|segments?|levels?|vertebrae?|vertebral bod(?:y|ies)|discs?|disks?|spaces?|interspaces?|images?|"
+    "slices?|series"
     "|views?|grades?|stages?|versions?|doses?|sizes?|ratios?|scales?|nodules?|measur(?:es|ing|ed)|lobes?|zones?|leads?"
     "|frames?|fields?|ecog|type|score|costae?|costillas?|rippen?|côtes?|segmentos?|segmente?"
 )
@@ -40,7 +41,8 @@ _SHARE_AFTER = re.compile(
     r"\s*(?:of\b|to\b|lungs?\b|(?:hemi)?thora|lobes?\b|opaque|films?\b|full\b|way\b)", re.IGNORECASE
 )
 _RATIO_BEFORE = re.compile(
-    r"\b(?:ratios?|dilut\w+|tit(?:er|re)s?|scales?|magnification|mixed|mixture|concentration|proportions?)\b[^.]{0,25}$",
+    r"\b(?:ratios?|dilut\w+|tit(?:er|re)s?|scales?|magnification|mixed|mixture|concentration|"
+    r"proportions?)\b[^.]{0,25}$",
     re.IGNORECASE,
 )
 _CLOCK_BEFORE = re.compile(
@@ -48,7 +50,8 @@ _CLOCK_BEFORE = re.compile(
 )
 _DATE_BEFORE = re.compile(
     r"\b(?:dated?|on|since|as of|until|(?:compar\w+|comparison)(?: (?:is|was|made))?(?: (?:to|with))?|"
-    r"(?:study|film|radiographs?|exam(?:ination)?|ct|x-ray|cxr|prior|scan)(?: (?:of|from|on|dated))?|vom|am|du|del)\W+$",
+    r"(?:study|film|radiographs?|exam(?:ination)?|ct|x-ray|cxr|prior|scan)(?: (?:of|from|on|dated))?|vom|am|du|"
+    r"del)\W+$",
     re.IGNORECASE,
 )
 _SAID = (
@@ -144,14 +147,24 @@ def _patterns() -> Iterator[Pattern]:
     three = r"(?P<first>\d{4}|\d{1,2})(?P<separator>[-/.])(?P<second>\d{1,2})(?P=separator)(?P<third>\d{4}|\d{1,2})"
     yield add("DATE", rf"(?<![\w.])(?<![\d]-)(?<!\d/){three}(?![\w]|[-/.]\d)", _is_date)
     yield add("DATE", rf"\b(?:{_MONTH})\s+\d{{1,2}}{_ORDINAL},?\s+(?:\d{{4}}|'\d{{2}})\b")
-    yield add("DATE", rf"\b\d{{1,2}}{_ORDINAL}(?:[\s-]+(?:of|de|di)\b)?[\s-]+{_MONTH},?(?:\s+de\b)?[\s-]+\d{{2,4}}\b(?!\s*(?:mm|cm))")
+    yield add(
+        "DATE",
+        rf"\b\d{{1,2}}{_ORDINAL}(?:[\s-]+(?:of|de|di)\b)?[\s-]+{_MONTH},?(?:\s+de\b)?[\s-]+\d{{2,4}}\b(?!\s*(?:mm|"
+        rf"cm))",
+    )
     yield add("DATE", rf"\b{_MONTH},?(?:\s+(?:of|de))?\s+(?:19|20)\d{{2}}\b")
-    yield add("DATE", rf"\b(?P<month>{_MONTH})\s+(?:[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)?\b(?![:.]\d)", _is_month_and_day)
+    yield add(
+        "DATE", rf"\b(?P<month>{_MONTH})\s+(?:[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)?\b(?![:.]\d)", _is_month_and_day
+    )
     yield add("DATE", rf"\b(?:[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)\s+(?:of\s+)?(?i:{_ENGLISH_MONTHS})\b")
     yield add("DATE", r"(?<![\w./-])(?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w]|[-/.]\d)", _is_day)
     suffix = r"(?P<suffix>\s*(?:[AaPp]\.\s?[Mm]\.|[AaPp]\.?[Mm]\b|(?:hrs?|h|Uhr)\b))?"
     yield add("TIME", rf"(?<![\w:.])(?P<hour>[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?(?![:\d]|\.\d){suffix}", _is_time)
-    yield add("PHONE", r"(?<![\w+])(?:\+\d{1,3}[ .-]?)?(?:\([2-9]\d{2}\)|[2-9]\d{2}[ .-])[ .-]?\d{3}[ .-]?\d{4}(?!\d)", _is_phone)
+    yield add(
+        "PHONE",
+        r"(?<![\w+])(?:\+\d{1,3}[ .-]?)?(?:\([2-9]\d{2}\)|[2-9]\d{2}[ .-])[ .-]?\d{3}[ .-]?\d{4}(?!\d)",
+        _is_phone,
+    )
     yield add("PHONE", r"(?<!\w)\+\d{1,3}(?:[ .-]?\(?\d{2,5}\)?){2,4}(?!\d)")
     yield add("ID", rf"\b(?i:{_NUMBERED})\b\W{{0,3}}[\w-]*\d[\w-]*")
     yield add("ID", r"\b\d{3}-\d{2}-\d{4}\b")
@@ -160,7 +173,11 @@ def _patterns() -> Iterator[Pattern]:
     yield add("NAME", rf"(?i:\b(?:{_SAID}) by)[\s:]+{_NAME}(?:[ ,]*{_NAME}){{0,3}}")
     yield add("NAME", rf"(?P<kept>\b(?i:{_ROLE})\s*:\s*){_NAME}(?:[ ,]*{_NAME}){{0,3}}")
     old = r"(?:9\d|1[0-2]\d)"
-    yield add("AGE", rf"\b{old}(?=[\s-]*(?:y\.?\s?/?o\.?(?!\w)|(?:years?|yrs?)[\s-]old|(?:years?|yrs?) of age|jährig|ans\b|años\b))")
+    yield add(
+        "AGE",
+        rf"\b{old}(?=[\s-]*(?:y\.?\s?/?o\.?(?!\w)|(?:years?|yrs?)[\s-]old|(?:years?|yrs?) of age|jährig|ans\b|"
+        rf"años\b))",
+    )
     yield add("AGE", rf"(?P<kept>(?i:\bage[d:]?)\s*(?:of|is|:)?\s*){old}\b(?!\s*(?:%|cm|mm))")
 
 

@@ -19,7 +19,10 @@ from ranjax.data.text.reports import sentences
 PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
 
 # Between a finding's subject and its predicate: "is", "does not appear", "size was not significantly".
-_IS = r"(?:(?:is|are|was|were|do|does|did|has|have|had|remains?|appears?|seems?|looks?|been)\s+)(?:(?!and\b|with\b)[\w-]+\s+){0,4}?"
+_IS = (
+    r"(?:(?:is|are|was|were|do|does|did|has|have|had|remains?|appears?|seems?|looks?|been)\s+)"
+    r"(?:(?!and\b|with\b)[\w-]+\s+){0,4}?"
+)
 _HEART = r"(?:heart|(?:cardiac|cardiomediastinal|heart) (?:silhouette|size|contour|shadow))(?: size)?"
 
 FINDINGS: Mapping[str, str] = {
@@ -42,7 +45,8 @@ FINDINGS: Mapping[str, str] = {
     "Pneumonia": r"pneumonias?|bronchopneumonia|infection|infectious process",
     "Pneumothorax": r"pneumothora\w*|pneumothoraces",
     "Support Devices": r"pacemaker|catheters?|(?:endotracheal|nasogastric|chest|feeding|tracheostomy) tubes?|picc|"
-    r"(?:sternotomy )?wires|stents?|(?:central|venous) lines?|leads(?! to\b)|(?<!may )(?<!can )lead(?! to\b)|prosthe\w*",
+    r"(?:sternotomy )?wires|stents?|(?:central|venous) lines?|leads(?! to\b)|(?<!may )(?<!can )lead(?! to\b)|"
+    r"prosthe\w*",
 }
 """Findings and the expressions that mention them."""
 
@@ -60,12 +64,14 @@ _HEALTHY: Mapping[str, re.Pattern[str]] = {
     )
 }
 
-_ADVERBS = r"(?:(?:yet|completely|fully|entirely|significantly|substantially|markedly|really|much|appreciably|been|quite|"
-_ADVERBS += r"definitely|totally|further|otherwise|clearly|noticeably|so far)\s+){0,3}"
+_ADVERBS = (
+    r"(?:(?:yet|completely|fully|entirely|significantly|substantially|markedly|really|much|appreciably|been|quite|"
+    r"definitely|totally|further|otherwise|clearly|noticeably|so far)\s+){0,3}"
+)
 _OF_CHANGE = (
     r"(?:new|significant|interval|substantial|relevant|appreciable|definite|short|term|short-term|acute|major|further|"
-    r"large|marked|obvious|detectable|visible|gross|great|real|other|notable|meaningful|overall|or|and|evidence|of|any|"
-    r"much|discernible|material|essential|convincing|clear|radiographic)"
+    r"large|marked|obvious|detectable|visible|gross|great|real|other|notable|meaningful|overall|or|and|"
+    r"evidence|of|any|much|discernible|material|essential|convincing|clear|radiographic)"
 )
 _CHANGE = (
     r"(?:changes?|increases?|decreases?|improvement|worsening|progression|difference|growth|regression|resolution|"
@@ -77,7 +83,8 @@ _PSEUDO: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     for pattern, words in (
         (
             rf"\b(?:no|not|without)\s+(?:(?:a|an|the|{_OF_CHANGE})[\s,]+){{0,5}}{_CHANGE}"
-            r"(?=\s+(?:in|of|from|to|since|for|is|has|was|compared|with|within|regarding|over|seen|noted)\b|\s*(?:[.,;:)]|$))",
+            r"(?=\s+(?:in|of|from|to|since|for|is|has|was|compared|with|within|regarding|over|seen|noted)\b|"
+            r"\s*(?:[.,;:)]|$))",
             "unchanged state",
         ),
         (
@@ -87,7 +94,8 @@ _PSEUDO: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (
             r"\b(?:near(?:ly)?|almost|partial(?:ly)?|partly|incomplete(?:ly)?|ongoing|slow(?:ly)?|minimal(?:ly)?|some|"
-            r"mostly|largely|not)(?:[\s-]+(?:complete(?:ly)?|interval))?[\s-]+(?:resolution|resolved|clearing|cleared)\b",
+            r"mostly|largely|not)(?:[\s-]+(?:complete(?:ly)?|interval))?[\s-]+(?:resolution|resolved|clearing|"
+            r"cleared)\b",
             "persistent",
         ),
         (r"\bnot (?:only|just|merely|simply)\b", "both"),
@@ -116,9 +124,11 @@ _NEGATES_AFTER = re.compile(
 )
 _NEGATES_INSIDE = re.compile(r"\b(?:not|neither|no longer|never)\b")
 _DOUBTS = re.compile(
-    r"\b(?:may|might|could|possibl[ey]|possibility|probabl[ey]|likely|suspicious|suspected|suspicion|suspect|suggest\w*|"
+    r"\b(?:may|might|could|possibl[ey]|possibility|probabl[ey]|likely|suspicious|suspected|suspicion|suspect|"
+    r"suggest\w*|"
     r"concern\w*|question(?:ed|able|ably|s)?|equivocal|versus|vs|differential|favou?r\w*|perhaps|presumed|presumably|"
-    r"uncertain|unclear|indeterminate|borderline|consider(?:ed|ation|ations)?|would be|whether|query|maybe|potential\w*|"
+    r"uncertain|unclear|indeterminate|borderline|consider(?:ed|ation|ations)?|would be|whether|query|maybe|"
+    r"potential\w*|"
     r"in the appropriate clinical setting|rule out|evaluate for|assess for|can not be (?:\w+ )?(?:assessed|evaluated|"
     r"determined|confirmed)|less likely|not certain|doubtful|conceivabl[ey]|thought to)\b|\?"
 )
@@ -127,8 +137,8 @@ _NOT_EXCLUDED = re.compile(
 )
 # Where another clause begins, whatever follows.
 _CLAUSES = re.compile(
-    r";|,?\s+\b(?:but|however|although|though|except|with the exception of|apart from|other than|otherwise|while|whereas|"
-    r"yet|aside from|besides|despite|explaining|accounting for|which would explain|to explain|nevertheless)\b",
+    r";|,?\s+\b(?:but|however|although|though|except|with the exception of|apart from|other than|otherwise|while|"
+    r"whereas|yet|aside from|besides|despite|explaining|accounting for|which would explain|to explain|nevertheless)\b",
     re.IGNORECASE,
 )
 _JOINTS = re.compile(r",\s*(?:and|with|also)?\s+|\s+and\s+|,\s*")
@@ -142,7 +152,8 @@ _QUALIFIED = re.compile(
     r"slight|slightly|acute|subtle|extensive|massive|huge|residual|recurrent|known|healed|calcified|marked)\b"
 )
 _VERB = re.compile(
-    r"\b(?:is|are|was|were|has|have|had|remains?|persists?|appears?|shows?|demonstrates?|measures?|contains?|projects?|"
+    r"\b(?:is|are|was|were|has|have|had|remains?|persists?|appears?|shows?|demonstrates?|measures?|contains?|"
+    r"projects?|"
     r"ends?|terminates?|increased|decreased|worsened|improved|developed|may|might|could|can)\b"
 )
 _ONLY_SEEN = re.compile(rf"(?:is|are|was|were)\s+(?:\w+\s+)?{_SEEN}")
@@ -226,10 +237,8 @@ def _judge(part: str, start: int, end: int) -> float:
     before, inside, after = part[:start], part[start:end], part[end:]
     if _NOT_EXCLUDED.search(part):
         return UNCERTAIN
-    cue = None
-    for cue in _NEGATES_BEFORE.finditer(before):
-        pass
-    reaches = cue is not None and not _ENDS_NEGATION.search(before[cue.end() :])
+    cues = list(_NEGATES_BEFORE.finditer(before))
+    reaches = bool(cues) and not _ENDS_NEGATION.search(before[cues[-1].end() :])
     if reaches or _NEGATES_AFTER.search(after) or _NEGATES_INSIDE.search(inside):
         return ABSENT
     return UNCERTAIN if _DOUBTS.search(part) else PRESENT

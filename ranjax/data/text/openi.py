@@ -115,7 +115,7 @@ def read_corpus(path: Path) -> list[str]:
 
         found = text(path).splitlines()
     else:
-        found = [reports.select(report.text(), ("findings", "impression")) for report in read_reports(path)]
+        found = [reports.of_sections(report.sections, ("findings", "impression")) for report in read_reports(path)]
     texts = [reports.without_repeats(line) for line in found if any(c.isalpha() for c in line)]
     if not texts:
         raise DataError(f"{path} holds no text.")

@@ -109,5 +109,5 @@ def _all(path: str) -> list[openi.Report]:
 
 
 def _text(report: openi.Report) -> str:
-    body = reports.select(report.text(), ("findings", "impression"))
+    body = reports.of_sections(report.sections, ("findings", "impression"))
     return deidentify(reports.without_repeats(body))[0] if any(c.isalpha() for c in body) else ""

@@ -6,31 +6,9 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
-SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "findings": ("findings", "finding", "findings and impression", "findings/impression", "report", "chest findings"),
-    "impression": (
-        "impression", "impressions", "conclusion", "conclusions", "opinion", "summary", "final impression",
-        "interpretation", "assessment",
-    ),
-    "indication": ("indication", "indications", "clinical information", "reason for exam", "reason for examination",
-                   "clinical indication", "reason"),
-    "history": ("history", "clinical history", "patient history"),
-    "comparison": ("comparison", "comparisons", "comparison study", "comparison studies"),
-    "technique": ("technique", "procedure", "exam", "examination", "type of examination", "study", "procedure comments",
-                  "views", "view"),
-    "recommendation": ("recommendation", "recommendations", "recommendation(s)"),
-    "notification": ("notification", "notifications", "communication", "wet read", "preliminary report", "addendum",
-                     "final addendum", "signed by", "accession number", "end of impression"),
-}  # fmt: skip
-"""Sections by name, with the headings that open them."""
+from ranjax.data.text import headings
+from ranjax.data.text.headings import BODY, SECTIONS
 
-_HEADING_OF = {heading: name for name, headings in SECTIONS.items() for heading in headings}
-# A heading stands at the start of a line and ends in a colon; without a colon only where it is the whole line.
-_HEADINGS = "|".join(sorted(map(re.escape, _HEADING_OF), key=len, reverse=True))
-_OPENS = re.compile(
-    rf"^[ \t]*(?:({_HEADINGS})[ \t]*:|({_HEADINGS})[ \t]*$|[A-Z][A-Z /()]{{2,40}}:)", re.IGNORECASE | re.MULTILINE
-)
-_UNNAMED = re.compile(r"^[ \t]*[A-Z][A-Z /()]{2,40}:", re.MULTILINE)
 # After these a full stop ends no sentence.
 _ABBREVIATIONS = ("dr", "mr", "mrs", "ms", "pt", "vs", "approx", "e.g", "i.e", "etc", "fig", "no", "st", "a.m", "p.m")
 _ENDS = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z0-9\"'(\[_])")
@@ -49,43 +27,68 @@ _COMMON = {language: frozenset(words.split()) for language, words in _WORDS_OF.i
 def sections(report: str) -> dict[str, str]:
     """Return a report's sections by name (see `SECTIONS`), each as one line; text that no heading opens is under "".
 
-    Headings are those of MIMIC-CXR's free form and of structured reports ("FINDINGS:", "IMPRESSION" alone in a line).
-    An upper-case heading that is not known closes the section before it and is dropped with its text. A section
-    that comes twice is joined.
+    Headings are those of MIMIC-CXR's free form and of structured reports, in one line or many, see `headings.find`.
+    Names of organs ("LUNGS: clear.") stay as text of the findings, or of the impression that they stand in. Another
+    heading in upper case stays as text within findings and impression; after any other section it begins one under its
+    own lower-case words. A section that comes twice is joined.
     """
+    joined = {name: one_line(" ".join(texts)) for name, texts in _paragraphs(report).items()}
+    return {name: text for name, text in joined.items() if re.search(r"\w", text)}
+
+
+def _paragraphs(report: str) -> dict[str, list[str]]:
+    """Return the texts of each section in order; a section before the findings is one paragraph, and no more."""
     found: dict[str, list[str]] = {}
-    name: str | None = ""
-    place = 0
-    for match in _OPENS.finditer(report):
-        heading = match.group(1) or match.group(2)
-        if heading is None and not _UNNAMED.match(match.group(0)):
-            # "Lungs: clear." is a line of findings: only upper case makes an unknown word a heading.
-            continue
-        if name is not None:
-            found.setdefault(name, []).append(report[place : match.start()])
-        name = _HEADING_OF[heading.lower()] if heading else None
-        place = match.end()
-    if name is not None:
-        found.setdefault(name, []).append(report[place:])
-    joined = {name: one_line(" ".join(texts)) for name, texts in found.items()}
-    return {name: text for name, text in joined.items() if text}
+    text, name, place = _lines(report), "", 0
+
+    def close(end: int) -> None:
+        parts = [part for part in re.split(r"\n[ \t]*\n", text[place:end]) if part.strip()]
+        own = len(parts) if name in BODY or name not in SECTIONS else 1
+        for section, texts in ((name, parts[:own]), ("", parts[own:])):
+            if texts:
+                found.setdefault(section, []).extend(texts)
+
+    for heading in headings.find(text):
+        section, end = heading.section, heading.end
+        if section in ("", "organ"):
+            if name in BODY or (section == "organ" and not name):
+                # Text of the section that is open; before any heading, of what may be the findings.
+                continue
+            section = "findings" if section == "organ" else re.sub(r"\s+", " ", heading.words.lower())
+            end = heading.start
+        close(heading.start)
+        name, place = section, end
+    close(len(text))
+    return found
 
 
 def select(report: str, names: Sequence[str]) -> str:
-    """Return the named sections of a report, joined; where it has none of them, its longest paragraph.
+    """Return the named sections of a report, joined, with what stands under headings that are not known.
 
-    MIMIC-CXR's free-form reports hold their findings in such a paragraph, after indication and comparison; paragraphs
-    that a heading opens do not count. A report without any heading is taken whole.
+    Where it has none of them, its longest paragraph: MIMIC-CXR's free-form reports hold their findings in such a
+    paragraph, after indication and comparison; paragraphs that a known heading opens do not count. A report without any
+    heading is taken whole. Sentences before the first heading count as findings where no heading opens these.
     """
     found = sections(report)
     texts = [found[name] for name in names if name in found]
-    if texts:
-        return " ".join(texts)
-    if set(found) <= {""}:
-        return found.get("", "")
-    free = re.split(r"\n[ \t]*\n", report)
-    bodies = [one_line(part) for part in free if not _OPENS.match(part.lstrip("\n"))]
-    return max((body for body in bodies if re.search(r"[a-z]", body)), key=len, default="")
+    unknown = [text for name, text in found.items() if name and name not in SECTIONS]
+    free = [one_line(part) for part in _paragraphs(report).get("", [])]
+    free = [part for part in free if re.search(r"[a-z]", part)]
+    if texts or unknown:
+        loose = [part for part in free if len(part.split()) > 2 and re.search(r"[.!?]\W*$", part)]
+        return " ".join([*(loose if "findings" in names and "findings" not in found else []), *texts, *unknown])
+    return found.get("", "") if set(found) <= {""} else max(free, key=len, default="")
+
+
+def of_sections(found: Mapping[str, str], names: Sequence[str]) -> str:
+    """Return the named ones of a publisher's own sections, joined as they are; all of them for no names."""
+    kept = [one_line(text) for name, text in found.items() if not names or name in names]
+    return " ".join(text for text in kept if text)
+
+
+def _lines(report: str) -> str:
+    """Return the text with lines that end in "\\n" alone, as any system writes them."""
+    return re.sub(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]", "\n", report)
 
 
 def one_line(text: str) -> str:
