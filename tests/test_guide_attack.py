@@ -74,7 +74,7 @@ def test_the_attack_of_the_guide_is_in_the_rows_the_masking_checks_and_the_page(
     assert {"none", "rfgsm", "worst"} <= attacks
     assert "pgd" not in attacks
     assert {item["method"] for item in results["masking"]} >= {"ran"}
-    assert {row["condition"] for row in results["rows"]} == {"clean", "image_first"}
+    assert {row["condition"] for row in results["rows"]} == {"clean", "image_first", "pixels", "random_init"}
     assert results["config"]["evaluate"]["rfgsm"] == {"share": 0.25}
     assert "R+FGSM" in (ran / "run" / "report" / "index.html").read_text()
 

@@ -17,6 +17,7 @@ from jaxtyping import Float64, Int
 from numpy.typing import ArrayLike
 
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.evaluation.exact_shares import clopper_pearson, is_rare, never_seen
 
 
 class Interval(NamedTuple):
@@ -29,7 +30,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A paired difference a - b: value, interval, two-sided p, effect size (mean / standard deviation), n."""
+    """A paired difference a - b, or another contrast: value, interval, two-sided p, effect size, n."""
 
     value: float
     low: float
@@ -164,29 +165,21 @@ def bootstrap(
     S > 1.
 
     With `clusters` [N], the cluster id of each example (the image of each question or caption), whole clusters are
-    drawn (the cluster bootstrap, Field & Welsh 2007), and n is their number; else n is N. Where every
-    value is 0, or every one 1, no resample says how far the share may be from it: there the open end is the exact bound
-    of n examples at that level (`never_seen`). Other values that are all equal, or one example, have the value itself
-    for an interval: say so beside it.
+    drawn (the cluster bootstrap, Field & Welsh 2007), and n is their number; else n is N. A share of values that are 0
+    or 1 with fewer than `exact_shares.RARE` successes or failures has the exact interval of Clopper and Pearson. Of
+    several seeds or of clusters the mean stands for the share of n examples, and the bootstrap's interval is kept
+    where it is wider. Other values that are all equal, or one example, have the value itself for an interval: say so
+    beside it.
     """
     _check(resamples, level)
     array = _values(values)
     low, high = _percentiles(resampled_means(array, resamples, seed, clusters), level)
     value, count = float(array.mean()), count_clusters(array.shape[1], clusters)
-    if (array == 0).all():
-        high = never_seen(count, level)
-    elif (array == 1).all():
-        low = 1 - never_seen(count, level)
+    if is_rare(value, count) and ((array == 0) | (array == 1)).all():
+        exact = clopper_pearson(value * count, count, level)
+        plain = len(array) == 1 and clusters is None
+        low, high = exact if plain else (min(low, exact[0]), max(high, exact[1]))
     return Interval(value, min(low, value), max(high, value), count)
-
-
-def never_seen(count: int, level: float | int = 0.95) -> float:
-    """Return the largest probability of an event that none of `count` examples shows, at that level: about 3 / count
-    at 95 %.
-
-    One-sided and exact (Clopper & Pearson 1934): ``(1 - p)^count = 1 - level``.
-    """
-    return float(1 - (1 - level) ** (1 / count))
 
 
 def bootstrap_metric(
@@ -244,30 +237,51 @@ def paired_difference(
 
     Args:
       a, b: [N] or [S, N], of one shape; row and column of both are the same seed and example.
+      resamples, seed, level, clusters: as `contrast` takes them.
+    """
+    return contrast([(1.0, a), (-1.0, b)], resamples, seed, level, clusters)
+
+
+def contrast(
+    terms: Sequence[tuple[float, ArrayLike]],
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float | int = 0.95,
+    clusters: ArrayLike | None = None,
+    against: float = 0.0,
+) -> Difference:
+    """Return the mean of a weighted sum of values over the same examples (and seeds), with its interval and a test.
+
+    Args:
+      terms: (weight, [N] or [S, N]) of one shape; row and column of all are the same seed and example.
+      resamples, seed, level: of the bootstrap.
       clusters: [N], cluster ids as `bootstrap` takes them: whole clusters are drawn, the signs of their examples are
         flipped as one in the test below, and n is their number.
+      against: the value that is tested against.
 
     Returns:
-      Difference; `p` is the two-sided bootstrap p value (share of resamples on the other side of 0, doubled, one added
-      to numerator and denominator). Where no resample crosses 0 that share says no more than "below
+      Difference; `p` is the two-sided bootstrap p value (share of resamples on the other side of `against`, doubled,
+      one added to numerator and denominator). Where no resample crosses it that share says no more than "below
       2 / (resamples + 1)", which a correction over a long table would never let stand: there it is the normal tail of
       the paired test whose null leaves the sign of each example's difference free, which for right and wrong answers
       of independent examples is McNemar's (plus the variance over seeds). With fewer than `FEW` examples (clusters) it
-      is no less than the share of random flips of these signs that lead as far from 0, which holds for any number
-      (Fisher's randomisation test; five that all agree show no difference). `effect` is the mean difference of an
-      example over its standard deviation (0 where there is no difference at all, infinite where it is the same for
-      every example). Shares in [0, 1] that differ by the same 0, 1 or -1 on every example have an interval as wide as
-      `never_seen` leaves it.
+      is no less than the share of random flips of these signs that lead as far from it, which holds for any number
+      (Fisher's randomisation test; five that all agree show no difference). `effect` is the mean of an example over its
+      standard deviation (0 where there is no difference at all, infinite where it is the same for every example). A sum
+      of shares in [0, 1] that is the same on every example has an interval as wide as `never_seen` leaves it, within
+      what such a sum can be.
     """
     _check(resamples, level)
-    first, second = _values(a, "a"), _values(b, "b")
-    if first.shape != second.shape:
-        raise DataError(f"a and b are not paired: shapes {first.shape} and {second.shape}")
-    gap = first - second
-    # The bootstrap of the mean difference, and the share of resamples on its other side of 0.
+    each = [(weight, _values(values, f"term {number}")) for number, (weight, values) in enumerate(terms, start=1)]
+    if len({values.shape for _, values in each}) > 1:
+        raise DataError(f"terms are not paired: shapes {', '.join(str(values.shape) for _, values in each)}")
+    sums = sum((weight * values for weight, values in each), np.zeros(()))
+    gap = sums - against
+    # The bootstrap of the mean, and the share of resamples on its other side of 0.
     draws = resampled_means(gap, resamples, seed, clusters)
     tail = min((draws <= 0).sum(), (draws >= 0).sum())
-    value, of_example, count = float(gap.mean()), gap.mean(0), count_clusters(gap.shape[1], clusters)
+    beyond, of_example, count = float(gap.mean()), gap.mean(0), count_clusters(gap.shape[1], clusters)
+    value = float(sums.mean())
     spread = float(of_example.std(ddof=1)) if len(of_example) > 1 else 0.0
     effect = 0.0 if value == 0 else float(value / spread) if spread > 0 else float(np.copysign(np.inf, value))
     p = min(1.0, 2 * (tail + 1) / (resamples + 1))
@@ -276,16 +290,46 @@ def paired_difference(
     if tail == 0:
         square = float(np.square(together).sum()) / gap.shape[1] ** 2
         square += float(gap.mean(1).var(ddof=1)) / len(gap) if len(gap) > 1 else 0.0
-        p = math.erfc(abs(value) / math.sqrt(2 * square))
+        p = math.erfc(abs(beyond) / math.sqrt(2 * square))
     if count < FEW:
         p = max(p, _flipped(together, resamples, seed))
     # The interval; one without width is as wide as unseen events leave it.
-    low, high = _percentiles(draws, level)
-    shares = all(((x >= 0) & (x <= 1)).all() for x in (first, second))
-    if shares and value in (-1, 0, 1) and (gap == value).all():
+    low, high = (end + against for end in _percentiles(draws, level))
+    shares = all(((values >= 0) & (values <= 1)).all() for _, values in each)
+    least, most = (sum(weight for weight, _ in each if sign * weight > 0) for sign in (-1, 1))
+    if shares and value == round(value) and (sums == value).all():
         unseen = never_seen(count, level)
-        low, high = max(value - unseen, -1.0), min(value + unseen, 1.0)
+        low, high = max(value - unseen, float(least)), min(value + unseen, float(most))
     return Difference(value, low, high, float(p), effect, count)
+
+
+def share_of_difference(
+    part: ArrayLike,
+    whole: ArrayLike,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float | int = 0.95,
+    clusters: ArrayLike | None = None,
+) -> Interval:
+    """Return the mean of one difference as a share of another's, such as the part of a damage that is repaired.
+
+    Args:
+      part, whole: [N] or [S, N] of one shape, differences of the same examples (and seeds).
+      resamples, seed, level, clusters: as for `bootstrap`.
+
+    Returns:
+      Interval over resamples of both together; its ends are NaN where one resample in 40 or more has a whole of 0 or
+      less: a share of nothing has no bounds. The value is NaN where the whole is not above 0.
+    """
+    _check(resamples, level)
+    above, below = (resampled_means(values, resamples, seed, clusters) for values in (part, whole))
+    first, second = _values(part), _values(whole)
+    count, mean = count_clusters(second.shape[1], clusters), float(second.mean())
+    value = float(first.mean()) / mean if mean > 0 else float("nan")
+    defined = below > 0
+    if mean <= 0 or 40 * (~defined).sum() >= resamples:
+        return Interval(value, float("nan"), float("nan"), count)
+    return Interval(value, *_percentiles(above[defined] / below[defined], level), count)
 
 
 def _flipped(differences: np.ndarray, resamples: int, seed: int) -> float:

@@ -71,6 +71,16 @@ class PixelFunctions:
         small = jnp.einsum("jw,bhwc->bhjc", means, jnp.einsum("ih,bhwc->biwc", means, images))
         return small.reshape(len(images), -1)
 
+    def features(
+        self, params: Params, images: Shaped[Array, "batch height width channels"], kind: str = "embedding"
+    ) -> Float[Array, "batch features"]:
+        """Return `image_features`, whatever the kind."""
+        return self.image_features(params, images)
+
+    def width_of(self, kind: str = "embedding") -> int:
+        """Return the width of `features`, whatever the kind."""
+        return self.config.embed_dim
+
 
 def area_weights(size: int, side: int) -> Float[np.ndarray, "{side} {size}"]:
     """Return the share of each of `size` pixels in each of `side` cells of equal width; rows sum to 1."""
