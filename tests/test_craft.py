@@ -32,7 +32,7 @@ from ranjax.training.loop import split_host
 
 EPSILON = 8 / 255
 CONTROLS = tuple(name for name, recipe in RECIPES.items() if recipe.kind == "control")
-ATTACKS = tuple(name for name, recipe in RECIPES.items() if recipe.kind == "attack")
+ATTACKS = tuple(name for name, recipe in RECIPES.items() if recipe.kind == "attack" and not recipe.text)
 
 
 def tiny(**noise_keys):

@@ -19,6 +19,8 @@ from ranjax.data.noisy_pairs import caption_shuffle, gaussian
 from ranjax.data.target_pairs import TARGETS
 
 SIDES = ("image", "text")
+MEANINGS = ("keep", "contradict")
+TEXTS = ("", "keywords", "captions")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,12 @@ class Recipe:
       kind: "attack" or "control".
       changes: the sides of a pair that it changes, of `SIDES`.
       settings: an instance of a dataclass of `core.settings.setting`s, or None: keywords of `craft`. They are the keys
-        `noise.NAME.SETTING`, and of attacks `evaluate.NAME.SETTING`, too.
+        `noise.NAME.SETTING`, and of attacks `evaluate.NAME.SETTING`, too. Those of a recipe with `text` are for what
+        writes its captions, on the host, and not given to `craft`.
+      meanings: the regimes that it can have, of `MEANINGS`, its own first: "keep", changed captions still say what the
+        case has, or "contradict", they are false. `noise.meaning` chooses another.
+      text: what its changed captions are taken from: "keywords" or "captions" of a file; "": a search for words in the
+        regime "keep", keywords in "contradict".
       source: the paper, and where this differs from it.
       needs_target: whether each pair is driven towards another training pair, whose features are `pairs.target`. Its
         setting `target` says how that one is drawn, one of `target_pairs.TARGETS`; it is no keyword of `craft`.
@@ -49,6 +56,8 @@ class Recipe:
     settings: DataclassInstance | None = None
     source: str = ""
     needs_target: bool = False
+    meanings: tuple[str, ...] = MEANINGS
+    text: str = ""
 
     def __post_init__(self) -> None:
         check_entry(self, "craft")
@@ -58,6 +67,10 @@ class Recipe:
             raise ConfigError("Recipe.changes", self.changes, "'image', 'text' or both")
         if self.needs_target and (self.kind != "attack" or not hasattr(self.settings, "target")):
             raise ConfigError("Recipe.needs_target", True, "False, or an attack with a setting 'target'")
+        if not self.meanings or not set(self.meanings) <= set(MEANINGS):
+            raise ConfigError("Recipe.meanings", self.meanings, "'keep', 'contradict' or both")
+        if self.text not in TEXTS:
+            raise ConfigError("Recipe.text", self.text, "'keywords', 'captions' or nothing")
 
 
 def is_attack(recipe: Recipe) -> str:
@@ -66,8 +79,30 @@ def is_attack(recipe: Recipe) -> str:
 
 
 def is_attack_alone(recipe: Recipe) -> str:
-    """Return "" for an attack that needs no target pair, or what is expected in the place of another recipe."""
-    return is_attack(recipe) or ("an attack without a target pair" if recipe.needs_target else "")
+    """Return "" for an attack on given pairs alone, or what is expected in the place of another recipe.
+
+    A recipe with a target needs other pairs, and one that brings false captions is upstream noise.
+    """
+    if expected := is_attack(recipe):
+        return expected
+    if recipe.needs_target:
+        return "an attack without a target pair"
+    return "an attack whose captions stay true: false ones are upstream noise" if recipe.text else ""
+
+
+@dataclass(frozen=True)
+class KeywordSettings:
+    """Settings of captions that are made false by exchanged keywords."""
+
+    changes: int = setting(2, "Exchanges of keywords in a caption at most.", "exchanges", at_least(1))
+    candidates: int = setting(
+        16, "False forms of a caption, of which a true forward pass takes the worst.", "captions", at_least(1)
+    )
+    without: str = setting(
+        "leave",
+        "A caption that no exchange makes false: 'leave' it as it is, counted, or 'refuse' to craft.",
+        check=one_of("leave", "refuse"),
+    )
 
 
 @dataclass(frozen=True)
@@ -93,9 +128,9 @@ class TargetedSettings:
     )
 
 
-def _attack(name: str, label: str, **more: Any) -> Recipe:
-    """Return the recipe whose function has that name in `attacks.pairs`, which is imported when it is called."""
-    return Recipe(name, label, lazy.function("ranjax.attacks.pairs", name), **more)
+def _attack(name: str, label: str, function: str = "", **more: Any) -> Recipe:
+    """Return the recipe of a function in `attacks.pairs`, by default of its name; it is imported when it is called."""
+    return Recipe(name, label, lazy.function("ranjax.attacks.pairs", function or name), **more)
 
 
 RECIPES: Table[Recipe] = Table(
@@ -125,6 +160,16 @@ RECIPES: Table[Recipe] = Table(
             needs_target=True,
             source="The upstream images of arXiv 2407.02716 as its public reviews describe them; details are ours.",
         ),
+        _attack(
+            "keywords",
+            "exchanged keywords",
+            "text_only",
+            changes=("text",),
+            settings=KeywordSettings(),
+            source="Captions made false by a medical grammar, the image as it is; the worst of them by a forward pass.",
+            meanings=("contradict",),
+            text="keywords",
+        ),
         Recipe(
             name="gaussian",
             label="random signs",
@@ -140,6 +185,7 @@ RECIPES: Table[Recipe] = Table(
             kind="control",
             changes=("text",),
             source="The reports of the noisy pairs swapped among themselves.",
+            meanings=("contradict",),
         ),
     ),
     key="noise.recipe",

@@ -9,7 +9,7 @@ from ranjax.core.checks import at_least, between, one_of, some_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import pixel_units
 from ranjax.core.settings import Group, keys_of, setting
-from ranjax.data.recipe_table import RECIPES
+from ranjax.data.recipe_table import MEANINGS, RECIPES, KeywordSettings, Recipe
 from ranjax.run.schema.entry_keys import Config, EntryKeys, EntryNames
 
 CANDIDATES = ("vocabulary", "masked_lm", "neighbours", "thesaurus")
@@ -46,6 +46,11 @@ class Noise(Group):
         "Ratios of the controls' conditions, some of noise.ratios; (0.0,): all of them.",
         "shares",
         checks.ratios,
+    )
+    meaning: str = setting(
+        "recipe",
+        "What changed captions say: 'contradict', they are false; 'keep', they stay true; 'recipe': as each declares.",
+        check=one_of("recipe", *MEANINGS),
     )
     image_attack: str = setting(
         "pgd", "Attack on the images of pairs, by name or module:NAME; its settings are noise.ATTACK.SETTING."
@@ -137,6 +142,10 @@ def check(config: Config) -> None:
     controls = [recipe.name for recipe in recipes.values() if recipe.kind == "control" and "image" in recipe.changes]
     if noise.l2_epsilon and controls:
         raise ConfigError("noise.l2_epsilon", noise.l2_epsilon, f"nothing with the control {controls[0]!r}")
+    for recipe in recipes.values():
+        if recipe.kind == "attack" and noise.meaning not in ("recipe", *recipe.meanings):
+            allowed = " or ".join(map(repr, ("recipe", *recipe.meanings)))
+            raise ConfigError("noise.meaning", noise.meaning, f"{allowed} with the recipe {recipe.name!r}")
     for attack in IMAGE_ATTACKS.named(config).values():
         if noise.l2_epsilon and "l2" not in attack.takes:
             raise ConfigError("noise.l2_epsilon", noise.l2_epsilon, f"nothing with the attack {attack.name!r}")
@@ -153,9 +162,38 @@ def ball(config: Config) -> tuple[str, float]:
     return ("l2", pixel_units(noise.l2_epsilon)) if noise.l2_epsilon else ("linf", pixel_units(noise.image_epsilon))
 
 
+def meaning_of(config: Config, recipe: Recipe) -> str:
+    """Return the regime of a recipe's captions, of `MEANINGS`; "" where it changes none."""
+    if "text" not in recipe.changes:
+        return ""
+    declared: str = config.noise.meaning
+    return declared if declared in recipe.meanings else recipe.meanings[0]
+
+
+def text_of(config: Config, recipe: Recipe) -> str:
+    """Return where a recipe's changed captions come from, "words", "keywords" or "captions"; "" of a control."""
+    if recipe.kind == "control" or "text" not in recipe.changes:
+        return ""
+    return recipe.text or {"keep": "words", "contradict": "keywords"}[meaning_of(config, recipe)]
+
+
+def keyword_settings(config: Config) -> KeywordSettings:
+    """Return the settings of the exchange of keywords, which several recipes may use."""
+    found: KeywordSettings = RECIPE_KEYS.settings_of(config, RECIPES["keywords"])
+    return found
+
+
+def notes(config: Config) -> list[str]:
+    """Return a line for each setting of an entry that no key names and no recipe uses."""
+    used = {text_of(config, recipe) for recipe in RECIPE_KEYS.named(config).values()}
+    return [*IMAGE_ATTACKS.unused(config), *RECIPE_KEYS.unused(config, *used)]
+
+
 def recorded(config: Config) -> dict[str, object]:
     """Return the settings that decide what a noisy pair looks like, as plain JSON, for its provenance."""
     noise = config.noise
     names = [name for name in (key.name.removeprefix("noise.") for key in KEYS) if name not in NOT_IN_A_PAIR]
     found = {name: list(noise[name]) if isinstance(noise[name], tuple) else noise[name] for name in names}
-    return found | IMAGE_ATTACKS.recorded(config) | RECIPE_KEYS.recorded(config, "noise.recipe")
+    found |= IMAGE_ATTACKS.recorded(config) | RECIPE_KEYS.recorded(config, "noise.recipe")
+    (recipe,) = RECIPE_KEYS.named(config, "noise.recipe").values()
+    return found | ({"keywords": vars(keyword_settings(config))} if text_of(config, recipe) == "keywords" else {})

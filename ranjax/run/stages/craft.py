@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +17,10 @@ import numpy as np
 from jaxtyping import Shaped
 
 from ranjax.core import files
+from ranjax.core.errors import DataError
 from ranjax.core.pixels import to_float
+from ranjax.data.captions.comparison import told
+from ranjax.data.captions.keyword_rewrites import Found
 from ranjax.data.noisy_pairs import select
 from ranjax.data.recipe_table import RECIPES, Recipe
 from ranjax.data.store import NoisyStore, StoreWriter, set_aside
@@ -24,10 +28,12 @@ from ranjax.data.text.tokenizer import Tokens
 from ranjax.evaluation.retrieval import unit
 from ranjax.run.context import Context
 from ranjax.run.schema import RunConfig, noise_keys
+from ranjax.run.stages import caption_rewrites, target_features
 from ranjax.run.stages import inputs as common
-from ranjax.run.stages import target_features
 from ranjax.run.stages import word_candidates as candidates
-from ranjax.run.stages.pair_program import PairProgram, Surrogate, provenance
+from ranjax.run.stages.caption_rewrites import CaptionRewriter, facts_of
+from ranjax.run.stages.noisy_captions import NoisyCaption, rewritten, substituted
+from ranjax.run.stages.pair_program import AttackedPairs, PairProgram, Surrogate, provenance
 from ranjax.training import devices, hosts
 from ranjax.training.progress import Progress
 
@@ -121,6 +127,15 @@ def _summary(context: Context, recipe: str, store: NoisyStore, records: list[dic
             f"own clean ones; median rank of the target {reached['median_target_rank']:g}, first of all for "
             f"{100 * reached['target_first']:.1f} %"
         )
+    captions = _captions(records)
+    if captions["meaning"]:
+        false = "" if captions["false"] is None else f", {100 * captions['false']:.1f} % false by the exact findings"
+        context.say(
+            f"  captions: {captions['meaning']}; labels changed in {100 * captions['labels_changed']:.1f} %{false}"
+        )
+    if captions["left"]:
+        left = ", ".join(f"{count} ({reason})" for reason, count in captions["left"].items())
+        context.say(f"  captions left as they are: {left}")
     return {
         "recipe": recipe,
         "pairs": len(records),
@@ -130,6 +145,18 @@ def _summary(context: Context, recipe: str, store: NoisyStore, records: list[dic
         "success": success,
         "mean_words_changed": float(words.mean()),
         **reached,
+        "captions": captions,
+    }
+
+
+def _captions(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The regime of the captions, the shares whose labels changed and that are false, and those left, by reason."""
+    judged = [r["false"] for r in records if r["false"] is not None]
+    return {
+        "meaning": records[0]["meaning"] if records else "",
+        "labels_changed": float(np.mean([r["labels_changed"] for r in records])),
+        "false": float(np.mean(judged)) if judged else None,
+        "left": dict(Counter(r["left"] for r in records if r["left"]).most_common()),
     }
 
 
@@ -147,28 +174,60 @@ def _attack(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPair
     """An attack on the clean encoder, compiled once for all shards of the chosen pairs."""
     config, data = context.config, common.data(context)
     functions, params = common.encoder(context, common.clean_condition(context))
-    words = candidates.of_run(context, np.asarray(functions.token_table(params)))
     surrogate = Surrogate(functions, params, data.tokenizer, data.max_length)
+    rewriter = caption_rewrites.of_config(config, recipe, data.tokenizer, data.max_length)
+    if rewriter is not None:
+        _refuse_unchangeable(context, rewriter, chosen)
+    words = rewriter or candidates.of_run(context, np.asarray(functions.token_table(params)))
     reports = [[report] for report in chosen.reports]
     program = PairProgram(config, recipe, surrogate, words, reports, context.mesh, context.poll)
     targets = target_features.of_run(context, recipe, chosen) if recipe.needs_target else None
+    source, meaning = data.prepared.splits["train"], noise_keys.meaning_of(config, recipe)
+
+    def captions(split: common.Split, found: AttackedPairs, options: Sequence[Found]) -> list[NoisyCaption]:
+        tokens, mask, choices = (x[:, 0] for x in (found.tokens, found.mask, found.choices))
+        if isinstance(words, CaptionRewriter):
+            return [rewritten(*row) for row in zip(split.reports, options, choices)]
+        rows = zip(split.reports, tokens, mask, choices)
+        return [substituted(*row, data.tokenizer, words.lexicon) for row in rows]
 
     def attack(positions: list[int]) -> Iterator[NoisyPair]:
         split = chosen.take(np.array(positions))
-        keys = common.example_keys(context, "craft", split.ids)
-        found = program(split.images, [[report] for report in split.reports], keys, targets and targets.rows(positions))
-        tokens, mask, choices, *numbers = (x[:, 0] for x in found[1:-1])
-        changed = [np.flatnonzero(row >= 0).tolist() for row in choices]
-        # A report without a changed word stays as it was written, case and rare words included.
-        rows = zip(changed, split.reports, tokens, mask)
-        reports = [data.tokenizer.decode(*encoded) if slots else report for slots, report, *encoded in rows]
-        before, after, queries = (x.tolist() for x in numbers)
-        origins = map(provenance, before, after, changed, map(len, changed), queries)
+        keys, facts = common.example_keys(context, "craft", split.ids), facts_of(source, split.ids)
+        options = [] if rewriter is None else [rewriter(*row) for row in zip(split.ids, split.reports, facts)]
+        texts, written = [[option.rewrites] for option in options], [[report] for report in split.reports]
+        found = program(split.images, written, keys, targets and targets.rows(positions), texts)
+        made = captions(split, found, options)
+        tokens, mask, _, *numbers = (x[:, 0] for x in found[1:-1])
+        origins = []
+        for caption, report, fact, *losses in zip(made, split.reports, facts, *(x.tolist() for x in numbers)):
+            before, after, queries = losses
+            origin = provenance(before, after, caption.slots, caption.words, queries)
+            origins.append(origin | told(meaning, report, caption.text, caption.changes, fact, caption.left))
         if targets:
-            origins = map(operator.or_, origins, targets.reached(positions, found.features))
-        yield from records(split.ids, found.images, split.images, reports, tokens, mask, origins)
+            origins = list(map(operator.or_, origins, targets.reached(positions, found.features)))
+        texts_after = [caption.text for caption in made]
+        yield from records(split.ids, found.images, split.images, texts_after, tokens, mask, origins)
 
     return attack
+
+
+def _refuse_unchangeable(context: Context, rewriter: CaptionRewriter, chosen: common.Split) -> None:
+    """Raise DataError where captions that no exchange makes false are to be refused, and there are some."""
+    if noise_keys.keyword_settings(context.config).without != "refuse":
+        return
+    facts = facts_of(common.data(context).prepared.splits["train"], chosen.ids)
+    rows = zip(chosen.ids, chosen.reports, facts)
+    lacking = {name: found.reason for name, *row in rows if not (found := rewriter(name, *row)).rewrites}
+    if lacking:
+        what = f"{len(lacking)} of {len(chosen.ids)} captions cannot be made false ({_counted(lacking.values())})"
+        raise DataError(
+            f"{what}, {next(iter(lacking))!r} first; noise.keywords.without = 'leave' leaves and counts them."
+        )
+
+
+def _counted(reasons: Iterable[str]) -> str:
+    return ", ".join(f"{reason}: {count}" for reason, count in Counter(reasons).most_common())
 
 
 def _control(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPairs:
@@ -190,7 +249,10 @@ def _control(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPai
         tokens = data.encode(reports)
         before = pair_losses(context, split.images, data.encode(split.reports)).tolist()
         after = pair_losses(context, images, tokens).tolist()
-        origins = (provenance(*losses, [], 0, 0) for losses in zip(before, after))
+        meaning = noise_keys.meaning_of(config, recipe)
+        origins = []
+        for old, new, fact, *losses in zip(split.reports, reports, facts_of(source, split.ids), before, after):
+            origins.append(provenance(*losses, [], 0, 0) | told(meaning, old, new, [], fact))
         yield from records(split.ids, images, split.images, reports, tokens.ids, tokens.mask, origins)
 
     return control

@@ -16,12 +16,15 @@ from jaxtyping import Bool, Float, Int, UInt8
 from ranjax.attacks.attack_table import ATTACKS
 from ranjax.attacks.pairs import Allowed, PairAttack, Target
 from ranjax.attacks.text import candidates
+from ranjax.attacks.text.rewrites import Rewrites
 from ranjax.attacks.text.substitution import Substitution, needed_length
 from ranjax.core.errors import ConfigError
+from ranjax.data.captions.rewrite import Rewrite
 from ranjax.data.recipe_table import Recipe
 from ranjax.data.text.tokenizer import Tokenizer, Tokens
 from ranjax.run.schema import RunConfig, noise_keys
 from ranjax.run.stages import inputs as common
+from ranjax.run.stages.caption_rewrites import CaptionRewriter
 from ranjax.run.stages.word_candidates import CandidateWords, masked_lm_rows, proposals
 from ranjax.training.row_map import RowFunction, RowMap
 
@@ -43,7 +46,8 @@ class AttackedPairs(NamedTuple):
     Attributes:
       images: f32[N, H, W, channels] in [0, 1].
       tokens, mask: i32 and bool [N, C, max_length].
-      choices: i32[N, C, L], index in the lexicon of the word put into each slot of a report, -1 elsewhere.
+      choices: i32[N, C, L], index in the lexicon of the word put into each slot of a report, -1 elsewhere; where the
+        texts are rewrites, slot 0 holds the number of the one taken.
       loss_before, loss_after: f32[N, C], minus the cosine of image and report.
       queries: i32[N, C], forward passes on changed reports.
       features: f32[N, D], L2-normalised features of the images; [N, 0] of a recipe without a target.
@@ -62,8 +66,9 @@ class AttackedPairs(NamedTuple):
 class PairProgram:
     """The attack on pairs by a recipe and the group `noise`, compiled once for all parts that it is called with.
 
-    `reports` are, by image, all that it will be called with: a part that is done later must meet the same program.
-    `poll` is called before each batch, and raises where the work is to stop.
+    `words` are those that may be put in, or who rewrites whole captions. `reports` are, by image, all that it will be
+    called with: a part that is done later must meet the same program. `poll` is called before each batch, and raises
+    where the work is to stop.
     """
 
     def __init__(
@@ -71,21 +76,23 @@ class PairProgram:
         config: RunConfig,
         recipe: Recipe,
         surrogate: Surrogate,
-        words: CandidateWords,
+        words: CandidateWords | CaptionRewriter,
         reports: Sequence[Sequence[str]],
         mesh: Mesh,
         poll: Callable[[], None] = lambda: None,
     ) -> None:
         functions, params, self._tokenizer, self._whole = surrogate[:4]
-        self._proposer = proposer = words.proposer
+        self._rewriter = words if isinstance(words, CaptionRewriter) else None
+        self._proposer = proposer = None if isinstance(words, CaptionRewriter) else words.proposer
         propose = proposals(proposer, config.noise.masked_lm_k) if proposer else None
-        rows = pair_rows(functions, config, recipe, self._tokenizer.unk_id, propose)
+        rows = pair_rows(functions, config, recipe, self._tokenizer.unk_id, propose, self._rewriter is not None)
         self._run = RowMap(rows, mesh, config.noise.batch_size, poll)
-        self._shared = self._run.share(
-            (params, words.lexicon.table, (proposer.params, proposer.table) if proposer else ())
-        )
-        mask = self._encode(reports).mask
-        self._length = needed_length(mask, words.lexicon.table, substitution_of(config))
+        table = () if isinstance(words, CaptionRewriter) else words.lexicon.table
+        self._shared = self._run.share((params, table, (proposer.params, proposer.table) if proposer else ()))
+        if isinstance(words, CaptionRewriter):
+            self._length = self._whole
+        else:
+            self._length = needed_length(self._encode(reports).mask, words.lexicon.table, substitution_of(config))
         self._most = max(map(len, reports))
 
     def __call__(
@@ -94,9 +101,12 @@ class PairProgram:
         reports: Sequence[Sequence[str]],
         keys: jax.Array,
         target: Target | None = None,
+        rewrites: Sequence[Sequence[Sequence[Rewrite]]] = (),
     ) -> AttackedPairs:
         """Attack N images, each with its reports, at least one, a key of its own, and its target where the recipe needs
         one.
+
+        `rewrites` are those of each report of each image, where captions are rewritten.
         """
         # Ids, mask and words of the reports as [images, reports, length]; reports that an image lacks are empty.
         flat_tokens = self._encode(reports)
@@ -106,14 +116,17 @@ class PairProgram:
             filled = np.full((*real.shape, values.shape[1]), empty, values.dtype)
             filled[real] = values
             encoded.append(filled)
-        lm_rows: tuple[np.ndarray, ...] = ()
-        if self._proposer:
+        more: tuple[np.ndarray, ...] = ()
+        if self._rewriter:
+            listed = [own[j] if j < len(own) else () for own in rewrites for j in range(self._most)]
+            more = tuple(x.reshape(len(images), self._most, *x.shape[1:]) for x in self._rewriter.encode(listed))
+        elif self._proposer:
             # An image with fewer reports than others has its first one in the place of those that it lacks; they are
             # masked out for the encoder, and what is proposed there is not used.
             whole = [report for own in reports for report in (*own, *[own[0]] * (self._most - len(own)))]
             flat = masked_lm_rows(self._proposer, self._tokenizer, whole, self._length)
-            lm_rows = tuple(x.reshape(len(images), self._most, -1) for x in flat)
-        rows = (images, *(x[..., : self._length] for x in encoded), keys, lm_rows, target or ())
+            more = tuple(x.reshape(len(images), self._most, -1) for x in flat)
+        rows = (images, *(x[..., : self._length] for x in encoded), keys, more, target or ())
         found = AttackedPairs(*self._run(self._shared, rows))
         padding = ((0, 0), (0, 0), (0, self._whole - self._length))
         tokens = np.pad(found.tokens, padding, constant_values=self._tokenizer.pad_id)
@@ -136,15 +149,21 @@ def substitution_of(config: RunConfig) -> Substitution:
 
 
 def pair_rows(
-    functions: Any, config: RunConfig, recipe: Recipe, unk_id: int, propose: Callable[..., jax.Array] | None = None
+    functions: Any,
+    config: RunConfig,
+    recipe: Recipe,
+    unk_id: int,
+    propose: Callable[..., jax.Array] | None = None,
+    rewriting: bool = False,
 ) -> RowFunction:
     """Return the attack of the group `noise` as `RowMap` maps it over pairs.
 
     `unk_id` hides a word while its importance is measured; `propose` is that of a masked language model which narrows
-    the candidates down, see `word_candidates.proposals`.
+    the candidates down, see `word_candidates.proposals`. With `rewriting` the rows bring whole texts in their place.
     """
     noise, (norm, epsilon) = config.noise, noise_keys.ball(config)
-    options, text = noise_keys.RECIPE_KEYS.options_of(config, recipe), substitution_of(config)
+    options = {} if recipe.text else noise_keys.RECIPE_KEYS.options_of(config, recipe)
+    text = substitution_of(config)
     if recipe.needs_target:
         options = {name: value for name, value in options.items() if name != "target"}
     attack = ATTACKS.resolve(noise.image_attack, "noise.image_attack")
@@ -153,10 +172,12 @@ def pair_rows(
 
     def attack_rows(shared: Any, rows: Any) -> tuple[jax.Array, ...]:
         params, table, lm_shared = shared
-        *pairs, lm_rows, target = rows
+        *pairs, more, target = rows
         allowed: Allowed = table
-        if propose:
-            tokens, words, *lm_flat = (x.reshape(-1, x.shape[-1]) for x in (pairs[1], pairs[3], *lm_rows))
+        if rewriting:
+            allowed = Rewrites(*(x.reshape(-1, *x.shape[2:]) for x in more))
+        elif propose:
+            tokens, words, *lm_flat = (x.reshape(-1, x.shape[-1]) for x in (pairs[1], pairs[3], *more))
             allowed = candidates.for_rows(table, tokens, words, propose(lm_shared, tuple(lm_flat), tokens.shape[1]))
         result: PairAttack = common.craft_pairs(
             functions,
@@ -168,7 +189,7 @@ def pair_rows(
             gradient_dtype=noise.gradient_dtype,
             recipe=recipe.craft,
             image_attack=attack.run,
-            similarity=noise.similarity if noise.similarity > -1 else None,
+            similarity=noise.similarity if noise.similarity > -1 and not rewriting else None,
             hide_id=unk_id if noise.text_search == "importance" else None,
             target=target or None,
             **options,

@@ -20,8 +20,8 @@ from ranjax.data.recipe_table import RECIPES, Recipe
 from ranjax.data.text.tokenizer import Tokens
 from ranjax.run import plan as planning
 from ranjax.run.context import Context, Mesh, context_of
-from ranjax.run.stages import craft, inputs, target_features, word_candidates
-from ranjax.run.stages.pair_program import substitution_of
+from ranjax.run.stages import craft, inputs, target_features
+from ranjax.run.stages.caption_checks import CaptionChecks
 
 LOSS_TOLERANCE = 1e-3
 """Allowed between a recorded loss (a cosine) and that of the stored pair, whose pixels are rounded to 1/65535."""
@@ -127,13 +127,13 @@ def _store(context: Context, manifest: Mapping[str, Any], sample: int, verdict: 
     place = {name: i for i, name in enumerate(train.ids)}
     of_shards = (names for number, names in store.by_shard().items() if number not in bad)
     sound = [name for names in of_shards for name in names if name in place]
-    largest, words = 0.0, _Words(context)
+    largest, captions = 0.0, CaptionChecks(context)
     for name in sound:
         noisy_pair = store[name]
         largest = max(largest, store.norm_of(noisy_pair))
         if not np.array_equal(noisy_pair["clean_image"], train.images[place[name]]):
             verdict.faults.append(f"the clean image beside noisy pair {name!r} is not that of the source")
-        if what := words.fault(noisy_pair, train.reports[place[name]]):
+        if what := captions.fault(noisy_pair, train.reports[place[name]]):
             verdict.faults.append(f"noisy pair {name!r}: {what}")
     radius = f"largest norm {largest:.6f} of {store.epsilon:.6f}"
     verdict.checked.append(f"{len(store)} noisy pairs in {len(store.by_shard())} shards, {radius}")
@@ -184,60 +184,3 @@ def _reached(context: Context, recipe: Recipe, pairs: Sequence[Mapping[str, Any]
             for name in wrong
         ]
     verdict.checked.append(f"{len(pairs)} target cosines computed again, largest difference {apart:.1e}")
-
-
-class _Words:
-    """Compare the report of a noisy pair with the original: few words differ, all recorded, none protected."""
-
-    def __init__(self, context: Context):
-        self.data = inputs.data(context)
-        self.is_control = RECIPES.resolve(context.config.noise.recipe).kind == "control"
-        self.budget = substitution_of(context.config)
-        lexicon = word_candidates.vocabulary(self.data, context.config.noise)
-        table = lexicon.table
-        lengths, insertable = np.asarray(table.lengths), np.asarray(table.insertable)
-        pieces = [tuple(row[:n].tolist()) for row, n in zip(np.asarray(table.pieces), lengths)]
-        self.insertable = {entry for entry, allowed in zip(pieces, insertable) if allowed}
-        self.longest = int(lengths.max())
-        # A control moves whole captions: its report must be one of the source's.
-        self.reports = set(self.data.split("train").reports) if self.is_control else set()
-
-    def fault(self, noisy_pair: Mapping[str, Any], original: str) -> str | None:
-        if self.is_control:
-            return None if noisy_pair["report"] in self.reports else "its report is none of the source's"
-        changed = set(noisy_pair["provenance"]["changed"])
-        before = self.data.encode([original])
-        most = int(self.budget.budgets(before.words.shape[1])[before.words[0].max() + 1])
-        if len(changed) != noisy_pair["provenance"]["words_changed"] or len(changed) > most:
-            return f"{len(changed)} words are changed; allowed: {most}"
-        slots = _slots(before.ids[0], before.words[0], before.mask[0])
-        after = tuple(noisy_pair["tokens"][noisy_pair["mask"]].tolist())
-        if not self._walk(slots, after, changed):
-            return "its report differs from the original by more than the recorded words, or in a protected one"
-        if self.data.encode([noisy_pair["report"]]).ids[0].tolist() != noisy_pair["tokens"].tolist():
-            return "its text and its tokens do not say the same"
-        return None
-
-    def _walk(self, slots: Sequence[tuple[int, tuple[int, ...]]], after: tuple[int, ...], changed: set[int]) -> bool:
-        """Return whether `after` is `slots` with each changed word, and no other, replaced by an allowed one."""
-        if not slots:
-            return not after
-        (word, pieces), rest = slots[0], slots[1:]
-        if word not in changed:
-            return after[: len(pieces)] == pieces and self._walk(rest, after[len(pieces) :], changed)
-        if pieces not in self.insertable:
-            return False
-        starts = [after[:n] for n in range(1, min(self.longest, len(after)) + 1)]
-        allowed = [start for start in starts if start in self.insertable and start != pieces]
-        return any(self._walk(rest, after[len(start) :], changed) for start in allowed)
-
-
-def _slots(tokens: np.ndarray, words: np.ndarray, mask: np.ndarray) -> list[tuple[int, tuple[int, ...]]]:
-    """Return the real tokens of a row by word: (word, its tokens); a special token is alone, as word -1."""
-    found: list[tuple[int, tuple[int, ...]]] = []
-    for token, word in zip(tokens[mask].tolist(), words[mask].tolist()):
-        if found and word >= 0 and found[-1][0] == word:
-            found[-1] = (word, (*found[-1][1], token))
-        else:
-            found.append((word, (token,)))
-    return found
