@@ -213,7 +213,11 @@ def test_tables_as_people_write_them(given, tmp_path):
     for text, encoding, words in (
         ("image,text\nfilm0.jpg,naïve", "latin-1", "is not UTF-8"),
         ("image,text\nfilm0.jpg,clear, and dense", "utf-8", "line 2 .* more fields than the first line"),
-        ("image,text,text\nfilm0.jpg,a,b", "utf-8", "a column of .*, once"),
+        ("image,text,text\nfilm0.jpg,a,b", "utf-8", "names the column 'text' twice"),
+        ("image,text\nfilm0.jpg\n", "utf-8", "line 2 .* fewer fields than the first line"),
+        ('image,text\nfilm0.jpg,"dense\nfilm0.jpg,clear\n', "utf-8", "line 2 .*: a quote is opened and never closed"),
+        ('image,text\nfilm0.jpg,"a\nfilm0.jpg,"b"\n', "utf-8", "line 2 .*: a quote is not closed"),
+        ("image,text\nfilm0.jpg,NaN\n", "utf-8", "line 2 .*: the report of 'film0.jpg' is empty"),
     ):
         with pytest.raises(ValueError, match=words):
             read(text, encoding)

@@ -1,25 +1,19 @@
-"""Publishers' tables and trees: CSV (plain, gzip, zip), JSON, and where an image of a given name lies."""
+"""Publishers' files and trees: texts (plain, gzip, zip), and where an image of a given name lies."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import functools
 import gzip
-import io
-import json
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from ranjax.core.errors import ConfigError, DataError, nearest
+from ranjax.core.errors import DataError
 
 TEXT_LIMIT = 2 << 30
 """Bytes of a table at most, unpacked: a larger one is no table of these sets."""
-csv.field_size_limit(1 << 24)
 
 
 def find(root: Path, *names: str) -> Path | None:
@@ -48,31 +42,11 @@ def needed(root: Path, *names: str) -> Path:
     return path
 
 
-def rows(path: Path, columns: Sequence[str] = (), delimiter: str = ",") -> Iterator[dict[str, str]]:
-    """Return the rows of a CSV as dicts; names and cells without surrounding blanks. Reads .gz, and .zip of one member.
+def unpacked(path: Path) -> bytes:
+    """Read a file; unpacked where it is .gz, or .zip of one file.
 
     Raises:
-      DataError: it cannot be read as CSV.
-      ConfigError: one of `columns` is missing, with those present and the nearest.
-    """
-    try:
-        reader = csv.reader(io.StringIO(text(path), newline=""), delimiter=delimiter)
-        header = [name.strip().lstrip("\ufeff") for name in next(reader, [])]
-        for name in columns:
-            if name not in header:
-                raise ConfigError(f"column of {path.name}", name, f"one of {', '.join(header)}", nearest(name, header))
-        for cells in reader:
-            if any(cells):
-                yield dict(zip(header, (cell.strip() for cell in cells + [""] * (len(header) - len(cells)))))
-    except csv.Error as error:
-        raise DataError(f"The table {path} cannot be read as CSV: {error}") from error
-
-
-def text(path: Path) -> str:
-    """Read a text file, decoded as `decode` does; unpacked where it is .gz, or .zip of one file.
-
-    Raises:
-      DataError: it cannot be read, or unpacks beyond the limit.
+      DataError: it cannot be read, unpacks beyond the limit, or is an archive of several files.
     """
     try:
         if path.suffix == ".gz":
@@ -80,39 +54,39 @@ def text(path: Path) -> str:
                 data = file.read(TEXT_LIMIT + 1)
         elif path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
-                member = next(name for name in archive.namelist() if not name.startswith("__MACOSX"))
-                with archive.open(member) as file:
+                members = [name for name in archive.namelist() if not name.startswith("__MACOSX") and name[-1:] != "/"]
+                if len(members) != 1:
+                    raise DataError(f"The archive {path} must hold one file; it holds {len(members)}.")
+                with archive.open(members[0]) as file:
                     data = file.read(TEXT_LIMIT + 1)
         else:
             with path.open("rb") as file:
                 data = file.read(TEXT_LIMIT + 1)
-    except (OSError, EOFError, zipfile.BadZipFile, StopIteration) as error:
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"The file {path} cannot be read ({type(error).__name__}: {error}).") from error
     if len(data) > TEXT_LIMIT:
         raise DataError(f"The file {path} unpacks to more than {TEXT_LIMIT >> 30} GiB.")
-    return decode(data)
+    return data
 
 
-def decode(data: bytes) -> str:
-    """Decode UTF-8 with or without a mark, UTF-16 with one (spreadsheets write it), else Windows-1252, else Latin-1,
-    which
-    reads any bytes."""
+def text(path: Path) -> str:
+    """Read a text file, decoded as `decode` does, unpacked as `unpacked` does, whose errors it raises."""
+    return decode(unpacked(path))
+
+
+def encoding_of(data: bytes) -> str:
+    """Return UTF-8 with or without a mark, UTF-16 with one (spreadsheets write it), else Windows-1252, else Latin-1."""
     encodings = ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252")
     for encoding in encodings:
         with contextlib.suppress(UnicodeDecodeError):
-            return data.decode(encoding)
-    return data.decode("latin-1")
+            data.decode(encoding)
+            return encoding
+    return "latin-1"
 
 
-def load_json(path: Path) -> Any:
-    """Read a JSON file, or a list of the lines of a .jsonl file. Raises DataError for one that is neither."""
-    content = text(path)
-    try:
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in content.splitlines() if line.strip()]
-        return json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from error
+def decode(data: bytes) -> str:
+    """Decode bytes of any encoding that `encoding_of` knows."""
+    return data.decode(encoding_of(data))
 
 
 @functools.lru_cache(maxsize=4)

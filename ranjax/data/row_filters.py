@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,17 +15,18 @@ from jaxtyping import Float32
 
 from ranjax.core.errors import DataError
 from ranjax.core.files import digest
+from ranjax.data import label_rules
 from ranjax.data.images.locations import Reference, size_of
 from ranjax.data.set_settings import SetSettings
 from ranjax.data.sets import SETS
-from ranjax.data.sets.spec import ABSENT, PRESENT, UNCERTAIN, WRITTEN, Entry, Options, Rejected, Spec
+from ranjax.data.sets.spec import WRITTEN, Entry, Options, Rejected, Said, Spec
 from ranjax.data.splits import SPLITS, hash_split
+from ranjax.data.table_cells import ABSENT, PRESENT, UNCERTAIN, UNMARKED
 from ranjax.data.text import deidentify, labeller, reports
 from ranjax.data.text.tokenizer import Tokenizer
 
-_NORMAL = ("no finding", "no findings", "normal")
 # Columns that stay beside a pseudonym; those of a set of questions go through de-identification as its reports do.
-_KEPT_COLUMNS = ("view", "sex", "age", "uncertain")
+_KEPT_COLUMNS = ("view", "sex", "age", "uncertain", "unknown")
 _QUESTION_COLUMNS = ("question", "answer", "kind", "rule")
 
 
@@ -46,6 +48,9 @@ class Selection:
     """The rows of a set in order, those left out, its classes, and what was done to the texts.
 
     notes: counts of what happened to reports and labels. shared: patients in several splits (only where allowed).
+    read: rows that the files hold: as many as `rows`, `rejected` and those that `limit` did not draw (`undrawn`). said:
+    how the files were understood. unit: what patients are: "patient", what stands in for one ("study"), or "" where
+    the files name none. sources: entries as they were read, of some rows by the row's id.
     """
 
     spec: Spec
@@ -54,6 +59,15 @@ class Selection:
     rejected: tuple[Rejected, ...]
     notes: Mapping[str, int]
     shared: tuple[str, ...]
+    read: int
+    undrawn: int
+    said: tuple[Said, ...]
+    unit: str
+    sources: Mapping[str, Entry]
+
+
+SOURCES = 64
+"""Entries whose source is kept for the page: the first ones by a hash of the id, so that memory is bounded."""
 
 
 def select(settings: SetSettings) -> Selection:
@@ -63,13 +77,14 @@ def select(settings: SetSettings) -> Selection:
       ConfigError, DataError: files or columns are missing, nothing is left, or splits share patients.
     """
     spec = SETS.resolve(settings.name)
-    entries, rejected = _entries(spec, settings)
-    given = {entry.split for entry in entries}
+    entries, rejected, said = _entries(spec, settings)
+    read, given = len(entries) + len(rejected), {entry.split for entry in entries}
+    unit, lines = _unit(spec, entries, said)
+    said += lines
+    drawn = sorted(entries, key=lambda e: _drawn(f"limit:{settings.seed}:{e.id}"))[: settings.limit or None]
+    undrawn = len(entries) - len(drawn)
     if settings.limit:
-        entries = sorted(
-            entries, key=lambda e: hashlib.blake2b(f"limit:{settings.seed}:{e.id}".encode(), digest_size=8).digest()
-        )[: settings.limit]
-        entries.sort(key=lambda e: e.id)
+        entries = sorted(drawn, key=lambda e: e.id)
     # Labels: by rules where the files bring none, under the user's names, and the classes that these make.
     notes: collections.Counter[str] = collections.Counter()
     if settings.label_reports:
@@ -81,16 +96,19 @@ def select(settings: SetSettings) -> Selection:
     classes = classes or _classes_of(entries)
     if "report" in spec.options and not any(e.report for e in entries) and any(e.labels for e in entries):
         # Files of the user's own that bring labels and no reports: as with the sets of the field that are so.
-        normal = next((name for name in classes if name.lower() in _NORMAL), "")
+        normal = next((name for name in classes if name.lower() in label_rules.NORMAL), "")
         spec = dataclasses.replace(spec, kind="classification", normal=normal, reports=WRITTEN)
     # Rows: every choice that looks at one entry, then those that look at all rows.
     privacy = deidentify.Privacy(deidentify.key_of(settings.patient_key), settings.deidentify)
     tokenizer = Tokenizer.load(settings.tokenizer) if settings.tokenizer else None
     rules = _Rules(spec, settings, classes, given, privacy, tokenizer, notes)
     rows: list[Row] = []
+    sources: dict[str, Entry] = {}
     for entry in entries:
         row = rules.row(entry)
         (rejected if isinstance(row, Rejected) else rows).append(row)  # type: ignore[arg-type]
+        if isinstance(row, Row) and entry.source:
+            sources[row.id] = entry
     # What is left out is listed in the manifest; a row without an image is named there by its number.
     rejected = [r if r.id.startswith("row ") else r._replace(id=privacy.identity(r.id)) for r in rejected]
     if settings.repeats == "drop":
@@ -103,27 +121,69 @@ def select(settings: SetSettings) -> Selection:
     shared = _shared_patients(rows)
     if shared and not settings.allow_shared_patients:
         places = sorted({row.split for row in rows if row.patient == shared[0]})
+        what = {"study": "studies"}.get(unit, f"{unit or 'patient'}s")
         raise DataError(
-            f"{len(shared)} patients are in more than one split, the first is {shared[0]!r} in {', '.join(places)}. "
-            "Splits must not share patients: correct the split, or allow it with --allow_shared_patients."
+            f"{len(shared)} {what} are in more than one split, the first is {shared[0]!r} in {', '.join(places)}. "
+            f"Splits must not share {what}: correct the split, or allow it with --allow_shared_patients."
         )
-    return Selection(spec, tuple(classes), tuple(rows), tuple(rejected), dict(notes), tuple(shared))
+    if len(rows) + len(rejected) + undrawn != read:
+        raise AssertionError(f"{read} rows read, {len(rows)} kept, {len(rejected)} left out, {undrawn} not drawn")
+    return Selection(
+        spec, tuple(classes), tuple(rows), tuple(rejected), dict(notes), tuple(shared), read, undrawn, tuple(said),
+        unit, sources,
+    )  # fmt: skip
 
 
-def _entries(spec: Spec, settings: SetSettings) -> tuple[list[Entry], list[Rejected]]:
-    """Return the entries of a set, each id once, and the rows that its reader left out."""
+def _drawn(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def _unit(spec: Spec, entries: Sequence[Entry], said: Sequence[Said]) -> tuple[str, list[Said]]:
+    """Return what the patients of entries are, "" where one of them has none, and what the page says of it.
+
+    The out-of-domain test set comes from elsewhere: its patients are in no other split.
+    """
+    own = [entry for entry in entries if entry.split != "ood_test"]
+    nameless = sum(not entry.patient for entry in own)
+    unit = "" if nameless else next((line.unit for line in said if line.unit), spec.unit)
+    warned = any(line.topic == "patients" and line.warning for line in said)
+    if unit == "patient" or warned:
+        return unit, []
+    count = "no row" if nameless == len(own) else f"not every row ({nameless} of {len(own)} do not)"
+    text = f"a {unit} stands in for the patient, whom the files do not name" if unit else f"{count} names a patient"
+    return unit, [Said("patients", text, True)]
+
+
+def _entries(spec: Spec, settings: SetSettings) -> tuple[list[Entry], list[Rejected], list[Said]]:
+    """Return the entries of a set, each id once, the rows that its reader left out, and what it says of the files."""
     entries: dict[str, Entry] = {}
     rejected: list[Rejected] = []
+    said: list[Said] = []
+    first: list[tuple[bytes, str]] = []
     options = Options(settings.ids, settings.seed, settings.option_values)
     for item in spec.entries(Path(settings.data_dir).expanduser().absolute(), options):
         if isinstance(item, Rejected):
             rejected.append(item)
+        elif isinstance(item, Said):
+            said.append(item)
         elif not isinstance(item, Entry):
             found = type(item).__name__
             raise DataError(f"The entries of the set {spec.name} must be of type Entry or Rejected, found {found}.")
-        elif entries.setdefault(item.id, item) is not item:
+        elif item.id in entries:
             rejected.append(Rejected(item.id, item.split, "the id is given twice"))
-    return list(entries.values()), rejected
+        else:
+            # Of the sources only the first ones by a hash are kept, which the page draws from.
+            heapq.heappush(first, (_inverse(_drawn(f"page:{item.id}")), item.id))
+            gone = heapq.heappop(first)[1] if len(first) > SOURCES else ""
+            entries[item.id] = item
+            if gone:
+                entries[gone] = entries[gone]._replace(source={})
+    return list(entries.values()), rejected, said
+
+
+def _inverse(drawn: bytes) -> bytes:
+    """Return bytes that sort the other way round."""
+    return bytes(255 - byte for byte in drawn)
 
 
 def digest_of(selection: Selection) -> str:
@@ -167,6 +227,8 @@ class _Rules:
         """Return the row of an entry, or the reason why it is left out."""
         settings = self.settings
         patient = entry.patient or entry.id
+        if not entry.split and any(split not in ("", "ood_test") for split in self.given):
+            return Rejected(entry.id, "", "the split is empty, and other rows name one")
         split = entry.split or "train"
         if split not in SPLITS:
             return Rejected(entry.id, split, f"the split {split!r} is none of {', '.join(SPLITS)}")
@@ -174,47 +236,43 @@ class _Rules:
             split = split_of(patient, self.given, settings)
         if settings.views == "frontal" and entry.view == "lateral":
             return Rejected(entry.id, split, "the view is lateral")
-        labels, doubtful, unknown = self._labels(entry)
-        if doubtful and settings.uncertain == "exclude":
-            return Rejected(entry.id, split, f"the label {doubtful[0]!r} is uncertain")
-        self.notes["labels outside the classes"] += len(unknown)
+        labels = label_rules.read(entry.labels, self.classes, settings.uncertain)
+        if labels.doubtful and settings.uncertain == "exclude":
+            return Rejected(entry.id, split, f"the label {labels.doubtful[0]!r} is uncertain")
+        self.notes["labels outside the classes"] += len(labels.outside)
         if self.spec.kind == "classification" or settings.unknown_labels != "keep":
-            unlabelled = not labels.any() and not doubtful
-            if unknown and (unlabelled or settings.unknown_labels == "exclude"):
-                return Rejected(entry.id, split, f"label {unknown[0]!r} is outside the classes")
-            if unlabelled and (not entry.labels or settings.unknown_labels != "keep"):
+            unlabelled, labelled = not labels.hot.any() and not labels.doubtful, label_rules.is_labelled(entry.labels)
+            if labels.outside and (unlabelled or settings.unknown_labels == "exclude"):
+                return Rejected(entry.id, split, f"label {labels.outside[0]!r} is outside the classes")
+            if unlabelled and (not labelled or settings.unknown_labels != "keep"):
                 return Rejected(entry.id, split, "the row has no label")
-        report, reason = self._report(entry, labels)
+        report, reason = self._report(entry)
         if reason:
             return Rejected(entry.id, split, reason)
-        on = np.flatnonzero(labels)
-        # One class, and no doubt about another: only then is the row part of the single-label task.
-        single = int(on[0]) if len(on) == 1 and (not doubtful or settings.uncertain != "ignore") else -1
         group: dict[str, object] = dict(entry.group)
         if view := entry.group.get("view") or entry.view:
             group["view"] = view
-        if doubtful:
-            group["uncertain"] = ", ".join(doubtful)
+        if labels.doubtful:
+            group["uncertain"] = ", ".join(labels.doubtful)
+        if labels.unknown:
+            group["unknown"] = ", ".join(labels.unknown)
+            self.notes["rows of which a class is unknown"] += 1
         identity = entry.id
         if self.privacy.key:
             patient, identity = self.privacy.patient(patient), self.privacy.identity(entry.id)
             kept = (*_KEPT_COLUMNS, *_QUESTION_COLUMNS) if self.spec.kind == "questions" else _KEPT_COLUMNS
             group = {**self.privacy.group({name: str(v) for name, v in group.items() if name in kept})}
-        return Row(identity, entry.image, report, single, labels, patient, split, group)
+        return Row(identity, entry.image, report, labels.single, labels.hot, patient, split, group)
 
-    def _labels(self, entry: Entry) -> tuple[np.ndarray, list[str], list[str]]:
-        """Return multi-hot f32[C], the uncertain classes, and present labels that are no class."""
-        value = {"one": PRESENT}.get(self.settings.uncertain, ABSENT)
-        doubtful = [name for name in self.classes if entry.labels.get(name) == UNCERTAIN]
-        stated = {name: value if mark == UNCERTAIN else mark for name, mark in entry.labels.items()}
-        unknown = [name for name, mark in entry.labels.items() if mark == PRESENT and name not in self.classes]
-        return np.array([stated.get(name) == PRESENT for name in self.classes], np.float32), doubtful, unknown
-
-    def _report(self, entry: Entry, labels: np.ndarray) -> tuple[str, str]:
+    def _report(self, entry: Entry) -> tuple[str, str]:
         """Return the report, or the reason why the row has none."""
         settings, tokenizer = self.settings, self.tokenizer
         if self.spec.kind == "classification":
-            return written(self.classes, labels, self.spec.normal), ""
+            # Labels outside the classes are said where they are kept: without them the rest would say too little.
+            others = entry.labels if settings.unknown_labels == "keep" else ()
+            order = tuple(dict.fromkeys((*self.classes, *others)))
+            text = label_rules.written(entry.labels, order, self.spec.normal, settings.uncertain)
+            return text, "" if text else "no label says what the film shows"
         text = entry.report or reports.of_sections(entry.sections, ())
         if not reports.normalized_words(text):
             return "", "the report is empty"
@@ -244,24 +302,18 @@ def _in_sections(entry: Entry, settings: SetSettings) -> str:
     return reports.select(entry.report, settings.sections) if settings.sections else entry.report
 
 
-def written(classes: Sequence[str], labels: Float32[np.ndarray, " classes"], normal: str) -> str:
-    """Write a report that says what the labels say: "Findings: edema, pleural effusion." """
-    names = [name.replace("_", " ").lower() for name, on in zip(classes, labels) if on and name != normal]
-    return f"Findings: {', '.join(names)}." if names else "No finding."
-
-
 def _renamed(labels: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
     """Return labels under the names that `names` gives them; of several for one name, present counts before
-    uncertain."""
+    uncertain, and that before what is not marked."""
     found: dict[str, float] = {}
     for label, mark in labels.items():
         own = names.get(label, label)
-        found[own] = min(mark, found.get(own, mark), key=(PRESENT, UNCERTAIN, ABSENT).index)
+        found[own] = min(mark, found.get(own, mark), key=(PRESENT, UNCERTAIN, UNMARKED, ABSENT).index)
     return found
 
 
 def _labelled(entry: Entry, settings: SetSettings, notes: collections.Counter[str]) -> Entry:
-    if entry.labels or not (entry.report or entry.sections):
+    if label_rules.is_labelled(entry.labels) or not (entry.report or entry.sections):
         return entry
     text = _in_sections(entry, settings)
     notes["reports labelled by rules"] += 1

@@ -154,6 +154,10 @@ class SetSettings:
             if isinstance(value := getattr(self, field.name), tuple):
                 object.__setattr__(self, field.name, tuple(filter(None, value)))
         check_settings("data.set", self)
+        for key in ("options", "label_map"):
+            named = [text.partition("=")[0] for text in getattr(self, key)]
+            if twice := next((name for name in named if named.count(name) > 1), ""):
+                raise ConfigError(f"data.set.{key}", twice, "each name once")
         known = SETS.resolve(self.name).options
         for name, value in self.option_values.items():
             if name not in known:

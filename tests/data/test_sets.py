@@ -62,7 +62,7 @@ EXPECTED = {
     "chestmnist": ({"train": 20, "validation": 4, "test": 4}, {}),
     "pneumoniamnist_c": ({"test": 40}, {}),
     "vqa_rad": ({"train": 17, "test": 6}, {"the answer is empty": 1}),
-    "slake": ({"train": 12, "validation": 4, "test": 4}, {}),
+    "slake": ({"train": 12, "validation": 4, "test": 4}, {"the question's language is zh": 20}),
     "path_vqa": ({"train": 16, "validation": 4, "test": 4}, {}),
 }
 

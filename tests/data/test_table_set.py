@@ -51,7 +51,7 @@ def test_every_bad_row_is_listed_with_its_reason_and_the_rest_is_kept(tmp_path):
         6: ({"findings": "cloudy"}, "'cloudy' is outside the classes"),
         7: ({"findings": ""}, "no label"),
         8: ({"patient": ""}, "'patient' is empty"),
-        9: ({"split": ""}, "'split' is empty"),
+        9: ({"split": ""}, "the split is empty, and other rows name one"),
         10: ({"file": "011.png", "patient": "p11", "split": "test"}, ""),
         11: ({}, "given twice"),
     }

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ranjax.core.errors import DataError
 from ranjax.data.images.locations import FileRef
-from ranjax.data.publisher_tables import files_below, find, needed, rows, text
-from ranjax.data.sets.spec import ABSENT, PRESENT, Entry, Options, Rejected, facts, spec, uncertain_cell
+from ranjax.data.publisher_tables import files_below, find, needed, text
+from ranjax.data.sets.spec import ABSENT, PRESENT, Entry, Options, Rejected, facts, marks, spec
+from ranjax.data.strict_tables import rows
+from ranjax.data.table_cells import is_missing, mark
 
 PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 
@@ -35,6 +38,7 @@ def _nih(root: Path, options: Options) -> Iterator[Entry | Rejected]:
             FileRef(str(file or root / name)),
             labels=dict.fromkeys((part.strip() for part in row["Finding Labels"].split("|")), PRESENT),
             patient=row["Patient ID"],
+            source=row,
             split=split[name],
             view="frontal",
             # The first release writes ages such as "058Y".
@@ -61,14 +65,19 @@ def _chexpert(root: Path, options: Options) -> Iterator[Entry | Rejected]:
                 yield _chexpert_entry(table.parent, row, split)
 
 
-def _chexpert_entry(root: Path, row: dict[str, str], split: str) -> Entry:
-    cells = {name: uncertain_cell(row.get(name, "")) for name in CHEXPERT_CLASSES}
+def _chexpert_entry(root: Path, row: dict[str, str], split: str) -> Entry | Rejected:
     parts = Path(row["Path"]).parts
+    identity = "/".join(parts[-4:])
+    try:
+        labels = marks(row, CHEXPERT_CLASSES)
+    except DataError as error:
+        return Rejected(identity, split, str(error))
     view = row.get("Frontal/Lateral", "") or ("Lateral" if "lateral" in parts[-1] else "Frontal")
     return Entry(
-        "/".join(parts[-4:]),
+        identity,
         FileRef(str(chexpert_image(root, row["Path"]))),
-        labels={name: value for name, value in cells.items() if value is not None},
+        labels=labels,
+        source=row,
         patient=next((part for part in parts if part.startswith("patient")), ""),
         split=split,
         view=view.lower(),
@@ -80,7 +89,9 @@ def _chexpert_5x200(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     published = Path(options.ids).expanduser() if options.ids else find(root, "chexpert_5x200.csv")
     wanted = _listed(published) if published else None
     table = needed(root, "train.csv")
-    entries = [_chexpert_entry(table.parent, row, "test") for row in rows(table, ("Path",))]
+    found = [_chexpert_entry(table.parent, row, "test") for row in rows(table, ("Path",))]
+    yield from (entry for entry in found if isinstance(entry, Rejected))
+    entries = [entry for entry in found if isinstance(entry, Entry)]
     chosen = {entry.id for entry in entries} & set(wanted or ()) if wanted else _sample(entries, options.seed)
     for name in sorted(set(wanted or ()) - chosen):
         yield Rejected(name, "test", "the list names it, train.csv does not")
@@ -123,6 +134,8 @@ def _rsna(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     seen: dict[str, str] = {}
     # One row a box: an image with two opacities has two rows.
     for row in rows(needed(root, "stage_2_train_labels.csv"), ("patientId", "Target")):
+        if row["Target"] not in ("0", "1"):
+            raise DataError(f"{row['patientId']}: the column Target holds {row['Target']!r}, expected 0 or 1.")
         seen[row["patientId"]] = max(seen.get(row["patientId"], "0"), row["Target"])
     folder = needed(root, "stage_2_train_images")
     for name, target in seen.items():
@@ -142,6 +155,8 @@ def _siim(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     masks: dict[str, bool] = {}
     # The header reads " EncodedPixels"; several masks of an image are several rows.
     for row in rows(table, ("ImageId", "EncodedPixels")):
+        if is_missing(row["EncodedPixels"]):
+            raise DataError(f"{row['ImageId']}: the column EncodedPixels is empty, expected a mask, or -1 for none.")
         masks[row["ImageId"]] = masks.get(row["ImageId"], False) or row["EncodedPixels"] != "-1"
     for name, ill in masks.items():
         file = films.get(f"{name}.dcm", root / f"{name}.dcm")
@@ -160,11 +175,21 @@ def _vindr(root: Path, options: Options) -> Iterator[Entry | Rejected]:
         for name, readers in votes.items():
             labels = {}
             for column in readers[0]:
-                counted = sum(row.get(column) in ("1", "1.0") for row in readers)
                 if column not in ("image_id", "rad_id", "rad_ID"):
+                    counted = sum(_vote(row, column) == PRESENT for row in readers)
                     labels[_VINDR_NAMES.get(column, column)] = PRESENT if 2 * counted > len(readers) else ABSENT
             file = films.get(f"{name}.dicom") or films.get(f"{name}.dcm") or root / split / f"{name}.dicom"
             yield Entry(name, FileRef(str(file)), labels=labels, split=split, view="frontal")
+
+
+def _vote(row: dict[str, str], column: str) -> float:
+    try:
+        found = mark(row[column])
+    except DataError as error:
+        raise DataError(f"{row['image_id']}: column {column!r} {error}.") from error
+    if found not in (PRESENT, ABSENT):
+        raise DataError(f"{row['image_id']}: column {column!r} holds {row[column]!r}, expected 0 or 1.")
+    return found
 
 
 _VINDR_NAMES = {"Other diseases": "Other disease", "No Finding": "No finding"}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ranjax.core.errors import DataError
 from ranjax.data.images.locations import FileRef
-from ranjax.data.publisher_tables import decode, files_below, find, needed, rows, text
+from ranjax.data.publisher_tables import decode, files_below, find, needed
 from ranjax.data.sets.classification_sets import CHEXPERT_CLASSES
-from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, spec, uncertain_cell
+from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, marks, spec
+from ranjax.data.strict_tables import objects, rows
+from ranjax.data.table_cells import is_missing
 from ranjax.data.text import openi
 
 _MIMIC_SPLITS = {"train": "train", "validate": "validation", "test": "test"}
@@ -23,8 +24,7 @@ _FRONTAL = {"PA": "frontal", "AP": "frontal", "LATERAL": "lateral", "LL": "later
 def _mimic(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     split_of = {row["dicom_id"]: row["split"] for row in rows(_mimic_table(root, "split"), ("dicom_id", "split"))}
     labels = {
-        row["study_id"]: {c: v for c in CHEXPERT_CLASSES if (v := uncertain_cell(row.get(c, ""))) is not None}
-        for row in rows(_mimic_table(root, "chexpert"), ("study_id",))
+        row["study_id"]: _marks(row, row["study_id"]) for row in rows(_mimic_table(root, "chexpert"), ("study_id",))
     }
     report_of = _mimic_reports(root)
     for row in rows(_mimic_table(root, "metadata"), ("dicom_id", "subject_id", "study_id", "ViewPosition")):
@@ -33,6 +33,9 @@ def _mimic(root: Path, options: Options) -> Iterator[Entry | Rejected]:
             yield Rejected(name, "", "the split table does not name the image")
             continue
         folder = f"files/p{patient[:2]}/p{patient}/s{study}"
+        if split_of[name] not in _MIMIC_SPLITS:
+            yield Rejected(name, "", f"the split {split_of[name]!r} is none of {', '.join(_MIMIC_SPLITS)}")
+            continue
         yield Entry(
             name,
             FileRef(str(root / folder / f"{name}.jpg")),
@@ -42,7 +45,16 @@ def _mimic(root: Path, options: Options) -> Iterator[Entry | Rejected]:
             _MIMIC_SPLITS[split_of[name]],
             _FRONTAL.get(row["ViewPosition"].upper(), ""),
             {"study": study, "view": row["ViewPosition"]},
+            source=row,
         )
+
+
+def _marks(row: Mapping[str, object], name: str) -> dict[str, float]:
+    """Return CheXpert's labels of a row; `name` names it in the error of a cell that is no mark."""
+    try:
+        return marks(row, CHEXPERT_CLASSES)
+    except DataError as error:
+        raise DataError(f"{name}: {error}.") from error
 
 
 def _mimic_table(root: Path, name: str) -> Path:
@@ -104,7 +116,8 @@ def _roco(root: Path, options: Options) -> Iterator[Entry | Rejected]:
         for row in rows(table, ("ID", "Caption")):
             identity = row["ID"]
             group = {"concepts": codes.get(identity, "")}
-            yield Entry(identity, FileRef(str(folder / f"{identity}.jpg")), row["Caption"], {}, "", split, "", group)
+            image = FileRef(str(folder / f"{identity}.jpg"))
+            yield Entry(identity, image, row["Caption"], {}, "", split, "", group, source=row)
 
 
 def _padchest(root: Path, options: Options) -> Iterator[Entry | Rejected]:
@@ -127,18 +140,19 @@ def _padchest(root: Path, options: Options) -> Iterator[Entry | Rejected]:
                 str(images.get(name, root / row["ImageDir"] / name)),
                 invert=row.get("PhotometricInterpretation_DICOM") == "MONOCHROME1",
             ),
-            "" if row["Report"] in ("None", "nan") else row["Report"],
+            "" if is_missing(row["Report"]) else row["Report"],
             labels,
             row["PatientID"],
             "",
             views.get(row["Projection"], ""),
             {"study": row.get("StudyID", ""), "sex": row.get("PatientSex_DICOM", ""), "by": row.get("MethodLabel", "")},
+            source=row,
         )
 
 
 def _padchest_labels(cell: str) -> dict[str, float] | None:
     """Read "['loc basal', ' pneumonia ']" as labels; localisations dropped; None for a cell that is no such list."""
-    if cell in ("", "nan", "None"):
+    if is_missing(cell):
         return {}
     try:
         names = ast.literal_eval(cell)
@@ -157,21 +171,25 @@ def _chexpert_plus(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     splits = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
     for row in rows(table, ("path_to_image", "deid_patient_id", "split", "report")):
         path = row["path_to_image"]
+        if row["split"] not in splits:
+            yield Rejected(path, "", f"the split {row['split']!r} is none of {', '.join(splits)}")
+            continue
         names = [path, re.sub(r"\.jpg$", ".png", path)]
         files = [folder / name for folder in folders for name in names]
         sections = {name: row.get(f"section_{name}", "") for name in ("findings", "impression")}
         # The publisher's own sections where they are filled; the whole report otherwise.
-        parsed = {name: body for name, body in sections.items() if body and body != "nan"}
+        parsed = {name: body for name, body in sections.items() if not is_missing(body)}
         yield Entry(
             path,
             FileRef(str(next((file for file in files if file.is_file()), files[0]))),
             row["report"],
             labels.get(path, {}),
             row["deid_patient_id"],
-            splits.get(row["split"], ""),
+            splits[row["split"]],
             row.get("frontal_lateral", "").lower(),
             {"age": row.get("age", ""), "sex": row.get("sex", ""), "race": row.get("race", "")},
             parsed,
+            row,
         )
 
 
@@ -181,12 +199,10 @@ def _chexpert_plus_labels(root: Path) -> dict[str, dict[str, float]]:
                 "chexbert_labels/report_fixed.json")  # fmt: skip
     if path is None:
         return {}
-    found = {}
-    for line in text(path).splitlines():
-        if line.strip():
-            row = json.loads(line)
-            cells = {name: row.get(name) for name in CHEXPERT_CLASSES}
-            found[row["path_to_image"]] = {name: float(v) for name, v in cells.items() if isinstance(v, int | float)}
+    # One object a line, whatever the file's ending says.
+    found: dict[str, dict[str, float]] = {}
+    for row in objects(path, ("path_to_image",), lines=True):
+        found[str(row["path_to_image"])] = _marks(row, str(row["path_to_image"]))
     return found
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from ranjax.core.errors import DataError
 from ranjax.data.images.locations import CellRef, FileRef, Reference, read_table
-from ranjax.data.publisher_tables import inside, load_json, needed
+from ranjax.data.publisher_tables import inside, needed
 from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, spec
+from ranjax.data.strict_tables import objects
+from ranjax.data.table_cells import is_missing
 
 ANSWERS = ("no", "yes")
 
@@ -29,7 +31,7 @@ def _question_entry(
     **more: str,
 ) -> Entry | Rejected:
     # Answers may be numbers in the JSON; yes and no come in every case, and with blanks.
-    question, answer = (" ".join(str("" if text is None else text).split()) for text in (question, answer))
+    question, answer = _said(question), _said(answer)
     if not question or not answer:
         return Rejected(identity, split, "the question is empty" if not question else "the answer is empty")
     label = answer.lower().rstrip(".")
@@ -38,10 +40,15 @@ def _question_entry(
     return Entry(identity, image, f"{question} {answer}", labels, patient, split, "", group)
 
 
+def _said(given: object) -> str:
+    """Return a text in one line; "None" may be an answer, a cell without a value is none."""
+    return " ".join(("" if is_missing(given) and not isinstance(given, str) else str(given)).split())
+
+
 def _vqa_rad(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     table = needed(root, "VQA_RAD Dataset Public.json", "VQA_RAD_Dataset_Public.json")
     folder = needed(root, "VQA_RAD Image Folder", "VQA_RAD_Image_Folder")
-    for row in load_json(table):
+    for row in objects(table, ("qid", "image_name", "question", "answer")):
         # The phrase type names the test set; answer_type has stray blanks.
         split = "test" if str(row.get("phrase_type", "")).startswith("test") else "train"
         closed = str(row.get("answer_type", "")).strip().upper() == "CLOSED"
@@ -57,8 +64,9 @@ def _slake(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     language = options.values.get("language", "en")
     for split, file in (("train", "train.json"), ("validation", "validate.json"), ("test", "test.json")):
         table = needed(root, file)
-        for row in load_json(table):
-            if language != "all" and row.get("q_lang") != language:
+        for row in objects(table, ("qid", "img_name", "question", "answer", "q_lang")):
+            if language != "all" and row["q_lang"] != language:
+                yield Rejected(f"{split}/{row['qid']}", split, f"the question's language is {row['q_lang']}")
                 continue
             name = str(row["img_name"])
             yield _question_entry(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ranjax.core.errors import ConfigError
+from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.files import read_toml
 from ranjax.data.images.locations import Reference
+from ranjax.data.table_cells import ABSENT, PRESENT, UNCERTAIN, UNMARKED, mark
 
-PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
+__all__ = ["ABSENT", "PRESENT", "UNCERTAIN", "UNMARKED", "Entry", "Options", "Rejected", "Said", "Spec"]
 
 WRITTEN = "written from the labels: it says no more than they do"
 """How reports come to be in sets that have none."""
@@ -24,11 +25,12 @@ class Entry(NamedTuple):
     """One image as its publisher states it, before any choice of the user.
 
     id: lasts and is unique in the set. image: where its pixels lie. report: the publisher's text, unprocessed, empty
-    where there is none. labels: by class, 1.0 present, 0.0 absent, -1.0 uncertain; a class that is not mentioned is
-    left out. patient: empty where unknown, and the image then counts as a patient of its own. split: the publisher's,
-    in this project's names; empty where the publisher has none. view: "frontal", "lateral" or "" (unknown). group:
-    further columns to keep (strings and numbers). sections: the report's by name, where the publisher has parsed
-    them; they are taken as they are, in place of `report`.
+    where there is none. labels: by class, 1.0 present, 0.0 absent, -1.0 uncertain, -2.0 for an empty cell whose meaning
+    is not known; a class that is not mentioned is left out. patient: empty where unknown; where a set knows any, such a
+    row is left out. split: the publisher's, in this project's names; empty where the publisher has none. view:
+    "frontal", "lateral" or "" (unknown). group: further columns to keep (strings and numbers). sections: the
+    report's by name, where the publisher has parsed them; they are taken as they are, in place of `report`. source: the
+    cells that it was read from, for the page.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Entry(NamedTuple):
     view: str = ""
     group: Mapping[str, object] = {}
     sections: Mapping[str, str] = {}
+    source: Mapping[str, object] = {}
 
 
 class Rejected(NamedTuple):
@@ -48,6 +51,19 @@ class Rejected(NamedTuple):
     id: str
     split: str
     reason: str
+
+
+class Said(NamedTuple):
+    """What a reader understood of its files, a line of the page that `ranjax prepare` prints before it writes.
+
+    topic: what it is about, as "columns". warning: it must not be overlooked. unit: what `Entry.patient` names, where
+    that is not `Spec.unit`.
+    """
+
+    topic: str
+    text: str
+    warning: bool = False
+    unit: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +99,14 @@ class Spec:
       checksums: MD5 or SHA-256 by file name, where the publisher states them.
       options: names of `Options.values` that the reader knows, with their meaning.
       classes_vary: releases use different ones of `classes`: those that occur count.
+      unit: what `Entry.patient` names: "patient", or what stands in for one, as "picture". Only of patients is a split
+        by patient claimed.
     """
 
     name: str
     title: str
     kind: str
-    entries: Callable[[Path, Options], Iterator[Entry | Rejected]]
+    entries: Callable[[Path, Options], Iterator[Entry | Rejected | Said]]
     classes: tuple[str, ...] = ()
     normal: str = ""
     splits: tuple[str, ...] = ()
@@ -101,6 +119,7 @@ class Spec:
     checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     classes_vary: bool = False
+    unit: str = "patient"
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name and " " not in self.name):
@@ -123,12 +142,23 @@ def facts(name: str) -> Mapping[str, Any]:
     return ({"reports": WRITTEN} if found.get("kind") == "classification" else {}) | found
 
 
-def spec(name: str, entries: Callable[[Path, Options], Iterator[Entry | Rejected]], /, **changes: Any) -> Spec:
+def spec(name: str, entries: Callable[[Path, Options], Iterator[Entry | Rejected | Said]], /, **changes: Any) -> Spec:
     """Return the set that sets.toml describes under `name`, with `changes`; `entries` goes through its files."""
     return Spec(**{"name": name, "entries": entries, **facts(name), **changes})
 
 
-def uncertain_cell(cell: str) -> float | None:
-    """Read a cell of CheXpert: "1.0", "0.0", "-1.0", or empty for "not mentioned" (None)."""
-    cell = cell.strip()
-    return float(cell) if cell in ("1", "1.0", "0", "0.0", "-1", "-1.0") else None
+def marks(row: Mapping[str, object], classes: Iterable[str]) -> dict[str, float]:
+    """Return what the cells of a row say of the classes; an empty one says nothing ("not mentioned").
+
+    Raises:
+      DataError: a cell that is no mark, with its column.
+    """
+    found = {}
+    for name in classes:
+        try:
+            value = mark(row.get(name))
+        except DataError as error:
+            raise DataError(f"column {name!r} {error}") from error
+        if value is not None:
+            found[name] = value
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from ranjax.core import files, keys
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.core.files import digest
 from ranjax.core.pixels import as_float
+from ranjax.data import strict_tables, table_cells
 from ranjax.data.images.reading import read_image
 from ranjax.data.recipe_table import RECIPES
 from ranjax.data.store import NoisyStore
@@ -90,7 +90,7 @@ def read_pairs(
         raise DataError(f"The folder of images {images} does not exist.")
     root, found = images.resolve(), dict[str, list[str]]()
     lines = _lines(table, ("--image_column", image_column), ("--report_column", report_column))
-    for number, (name, report) in enumerate(lines, start=2):
+    for number, (name, report) in lines:
         where = f"line {number} of {table}"
         identity = _identity(root, name)
         if identity is None:
@@ -108,27 +108,21 @@ def read_pairs(
     ]
 
 
-def _lines(table: Path, *columns: tuple[str, str]) -> Iterator[tuple[str, ...]]:
-    """The cells of `columns`, each (option, name), line by line."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            names = list(reader.fieldnames or [])
-            for flag, name in columns:
-                if names.count(name) != 1:
-                    expected = f"a column of {table}, once: {names}"
-                    raise ConfigError(flag, name, expected, nearest(name, [n for n in names if n != name]))
-            for row in reader:
-                if any(row.get(None) or ()):  # type: ignore[call-overload]
-                    raise DataError(
-                        f"line {reader.line_num} of {table} has more fields than the first line has names; a report "
-                        'with commas stands in quotes ("...")'
-                    )
-                yield tuple((row[name] or "").strip() for _, name in columns)
-    except UnicodeDecodeError as error:
-        raise DataError(f"The table {table} is not UTF-8 ({error.reason}); save it as a CSV in UTF-8.") from error
-    except csv.Error as error:
-        raise DataError(f"The table {table} is no CSV that can be read: {error}.") from error
+def _lines(table: Path, *columns: tuple[str, str]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield the line of each row and its cells of `columns`, each (option, name); a row at fault is an error."""
+    found = strict_tables.read(table, utf8=True)
+    names = list(found.columns)
+    for flag, name in columns:
+        if names.count(name) != 1:
+            expected = f"a column of {table}, once: {names}"
+            raise ConfigError(flag, name, expected, nearest(name, [n for n in names if n != name]))
+    for line in found.rows:
+        if line.fault:
+            raise DataError(f"{line.place}: {line.fault}")
+        try:
+            yield line.line, tuple(table_cells.words(line.cells.get(name)) for _, name in columns)
+        except DataError as error:
+            raise DataError(f"{line.place}: a cell {error}") from error
 
 
 def _identity(root: Path, name: str) -> str | None:

@@ -1,0 +1,128 @@
+"""What a cell of a table says: nothing, a text, or a mark of a class, in the spellings that programs write.
+
+Spreadsheets, databases and data frames write one value in many ways. A spelling that is not known here is an error
+of its cell, never a guess.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+from ranjax.core.errors import DataError
+
+PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
+UNMARKED = -2.0
+"""The mark of a class whose cell is empty: its publisher does not say what that means."""
+
+_MISSING = r"""
+#n/a #na #null! #ref! #value! #div/0! #num! #name? -1.#ind -1.#qnan 1.#ind 1.#qnan -nan nan nat <na> n/a n.a. na null
+<null> (null) none nil \n undefined missing (blank) (empty) -- ---
+"""
+MISSING = frozenset(("", "#n/a n/a", *_MISSING.split()))
+"""Texts, in lower case, that stand for an empty cell: those of pandas and pyarrow, of spreadsheets' errors, of SQL."""
+
+_PRESENT = "true t yes y x on ja j wahr oui vrai si sí sì vero verdadero sim verdadeiro positive pos present ✓ ✔ ☑"
+_ABSENT = "false f no n off nein falsch non faux falso não nao negative neg absent ☐"
+_UNCERTAIN = "u uncertain unsure equivocal indeterminate possible possibly ?"
+_TRUTH: Mapping[str, float] = {
+    word: value
+    for words, value in ((_PRESENT, PRESENT), (_ABSENT, ABSENT), (_UNCERTAIN, UNCERTAIN))
+    for word in words.split()
+} | {"\x00": ABSENT, "\x01": PRESENT}
+# "1", "1.0", "1.000", "1,0" of a decimal comma, and "1E+00"; "1,000" may be a thousand and is no mark.
+_NUMBER = re.compile(r"([+-]?)([01])(?:[.]0*|,0{1,2})?(?:e[+-]?0+)?", re.IGNORECASE)
+_ROUNDED = re.compile(r"\d[.,]\d+E\+\d{1,3}", re.IGNORECASE)
+_GROUPED = re.compile(r"[+-]?\d{1,3}(?:[,.' \u00a0\u202f]\d{3})+")
+
+
+def is_missing(value: object) -> bool:
+    """Return whether a cell is empty: None, NaN, or one of `MISSING` in any case."""
+    if isinstance(value, str):
+        return value.strip().casefold() in MISSING
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def words(value: object) -> str:
+    """Return the text of a cell without surrounding blanks; whole numbers without a decimal point; "" where empty.
+
+    Raises:
+      DataError: a list, a mapping or a truth value, which are no text.
+    """
+    if is_missing(value):
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bytes):
+        return value.decode(errors="replace").strip()
+    if hasattr(value, "item") and not hasattr(value, "__len__"):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        kind = {bool: "a truth value", list: "a list", dict: "a mapping"}.get(type(value), f"a {type(value).__name__}")
+        raise DataError(f"holds {kind}, not a text")
+    return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
+
+
+def name(value: object) -> str:
+    """Return a text in one line, for ids, patients, splits and labels.
+
+    Raises:
+      DataError: as `words`, or a number that a spreadsheet has rounded, as 1.23E+11: many ids become one so.
+    """
+    text = " ".join(words(value).split())
+    if _ROUNDED.fullmatch(text):
+        raise DataError(f"holds {text!r}, a number that a spreadsheet has rounded")
+    return text
+
+
+def mark(value: object) -> float | None:
+    """Return what a cell says of a class: `PRESENT`, `ABSENT` or `UNCERTAIN`; None for an empty one.
+
+    Read are 1, 0 and -1 as numbers of any spelling, and truth values as spreadsheets and databases write them.
+
+    Raises:
+      DataError: any other value, a probability among them.
+    """
+    if isinstance(value, bool):
+        return PRESENT if value else ABSENT
+    if isinstance(value, str) and value in ("\x00", "\x01"):
+        return _TRUTH[value]
+    text = words(value)
+    if not text:
+        return None
+    if found := _NUMBER.fullmatch(text):
+        return ABSENT if found.group(2) == "0" else UNCERTAIN if found.group(1) == "-" else PRESENT
+    known = _TRUTH.get(text.casefold())
+    if known is None:
+        raise DataError(
+            f"holds {text[:40]!r}, which says neither present (1, true, yes), absent (0) nor uncertain (-1)"
+        )
+    return known
+
+
+def check_spellings(found: Iterable[tuple[str, str]], what: str) -> None:
+    """Refuse values that look like one value in several spellings: "7", "7.0", "007"; "1234" and "1,234".
+
+    Args:
+      found: values and where each stands first, as "row 3".
+      what: names the values in the error, as "patients".
+
+    Raises:
+      DataError: two of them; both are named with their places.
+    """
+    first: dict[str, tuple[str, str]] = {}
+    for value, place in found:
+        other, there = first.setdefault(_plain_number(value), (value, place))
+        if other != value:
+            both = f"{other!r} ({there}) and {value!r} ({place})"
+            raise DataError(f"The {what} {both} look like one in two spellings: write it one way.")
+
+
+def _plain_number(text: str) -> str:
+    """Return a number without leading zeros, decimals of zero and marks of thousands; any other text as it is."""
+    if _GROUPED.fullmatch(text):
+        text = re.sub(r"[,.' \u00a0\u202f]", "", text)
+    if found := re.fullmatch(r"([+-]?)0*(\d+)(?:[.,]0{1,2})?", text):
+        return "".join(found.groups())
+    return text
