@@ -52,16 +52,12 @@ def test_a_row_of_another_length_is_named_and_the_next_one_is_whole(tmp_path, ro
         ('a,b\n1,"x"y\n', "line 2 .*: a quote is not closed, or stands inside"),
         # Well formed by chance: the cell that runs over rows is seen by these.
         ('file,report\n1.png,"x\n2.png,y"\n', "line 2 .*runs over what looks like a further row"),
-        ('a,b,c\n1,"x,2\n3,y",4\n5,z,6\n', "line 2 .*more fields|runs over"),
+        ('a,b,c\n1,"x,2\n3,y",4\n5,z,6\n', "line 2 .*runs over what looks like a further row"),
         ("a,b,a\n1,2,3\n", "names the column 'a' twice"),
         ("a,b\n1,\0\n", "NUL"),
     ],
 )
 def test_what_would_join_or_hide_rows_refuses_the_table(tmp_path, content, words):
-    if '1,"x,2' in content:
-        _, rows = read(tmp_path / "t.csv", content)
-        assert [bool(row.fault) for row in rows] == [False, False]
-        return
     with pytest.raises(DataError, match=words):
         read(tmp_path / "t.csv", content)
 
@@ -99,8 +95,8 @@ def test_json_has_one_value_a_key_and_the_union_of_the_keys(tmp_path):
     assert rows[4].cells["x"] == "a\u2028b"
     with pytest.raises(DataError, match="must hold a list of objects"):
         read(tmp_path / "t.json", '{"file": ["1.png"]}')
+    (tmp_path / "o.json").write_text(json.dumps([{"answer": 1}, {"question": 2}]))
     with pytest.raises(DataError, match=r"row 2 of o\.json: the key 'answer' is absent"):
-        (tmp_path / "o.json").write_text(json.dumps([{"answer": 1}, {"question": 2}]))
         strict_tables.objects(tmp_path / "o.json", ("answer",))
 
 
@@ -128,8 +124,8 @@ def test_missing_values_in_the_spellings_of_programs(cell):
 @pytest.mark.parametrize(
     ("value", "cells"),
     [
-        (PRESENT, ["1", "1.0", "1,0", "1.000", "1E+00", "TRUE", "true", "T", "yes", "Y", "WAHR", "VRAI", "ja", "x", "Positive", True, 1, 1.0]),
-        (ABSENT, ["0", "0.0", "0,0", "-0", "FALSE", "f", "no", "N", "FALSCH", "nein", "negative", False, 0, 0.0]),
+        (PRESENT, [*"1 1.0 1,0 1.000 1E+00 TRUE true T yes Y WAHR VRAI ja x Positive".split(), True, 1, 1.0]),
+        (ABSENT, [*"0 0.0 0,0 -0 FALSE f no N FALSCH nein negative".split(), False, 0, 0.0]),
         (UNCERTAIN, ["-1", "-1.0", "-1,0", "u", "Uncertain", "?", -1, -1.0]),
     ],
 )  # fmt: skip
