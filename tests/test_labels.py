@@ -19,7 +19,8 @@ FULL = [0, 1, 2] * 4
 
 class _Source(Source):
     def __init__(self, single):
-        self.columns = {"label": single, "labels": [np.eye(3)[max(i, 0)] * (i >= 0) for i in single]}
+        hot = [np.eye(3)[max(i, 0)] * (i >= 0) for i in single]
+        self.columns = {"label": single, "labels": hot, "group": [{}] * len(single)}
 
     def column(self, name):
         return self.columns[name]
@@ -116,3 +117,15 @@ def test_what_adapt_cannot_do_is_refused_before_an_condition_is_trained(tmp_path
     with pytest.raises(ConfigError, match=r"adapt\.lora\.rank = 999") as error:
         run("pretrain")
     assert not (tmp_path / "pretrain" / "clean" / "checkpoints").exists()
+
+
+def test_examples_of_which_a_class_is_unknown_are_not_of_the_multi_label_task():
+    prepared = _prepared()
+    prepared.splits["test"].columns["group"] = [{"unknown": "mass"}, *[{}] * (len(FULL) - 1)]
+    found = labels.of_splits(prepared, True)
+    assert [len(found[name]) for name in ("adapt", "test")] == [len(FULL), len(FULL) - 1]
+    np.testing.assert_array_equal(found["test"], np.stack(prepared.splits["test"].column("labels"))[1:] > 0.5)
+    assert len(labels.of_splits(prepared, False)["test"]) == len(FULL)
+    assert labels.left_out(prepared) == [
+        "split 'test': 1 examples of which a class is unknown leave the multi-label task"
+    ]

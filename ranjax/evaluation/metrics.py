@@ -44,7 +44,9 @@ def confusion(predictions: ArrayLike, labels: ArrayLike, classes: int) -> Int64[
 
 def balanced_accuracy(hits: ArrayLike, labels: ArrayLike, counts: Counts = None) -> Draws:
     """Return the mean recall over the classes drawn; hits bool[examples], labels i[examples]."""
-    hits, labels = np.asarray(hits, bool), np.asarray(labels)
+    hits, labels = _marks(hits, "hits"), np.asarray(labels)
+    if (labels < 0).any():
+        raise DataError(f"label {labels.min()} in row {labels.argmin()} is no class")
     counts = _counts(counts, len(labels))
     member = (labels[:, None] == np.unique(labels)[None]).astype(np.float64)
     drawn = counts @ member
@@ -57,7 +59,7 @@ def label_balanced_accuracy(predicted: ArrayLike, labels: ArrayLike, counts: Cou
 
     A class of which a resample draws one kind only does not count there.
     """
-    predicted, labels = np.asarray(predicted, bool), np.asarray(labels, bool)
+    predicted, labels = _marks(predicted, "predictions"), _marks(labels, "labels")
     counts = _counts(counts, len(labels))
 
     def rate(right: np.ndarray, kind: np.ndarray) -> np.ndarray:
@@ -75,7 +77,7 @@ def auroc(scores: ArrayLike, positive: ArrayLike, counts: Counts = None) -> Draw
       positive: bool or 0/1 [examples].
       counts: of the resamples; numbers that are no integers are weights.
     """
-    scores, positive = np.asarray(scores, np.float64), np.asarray(positive, bool)
+    scores, positive = np.asarray(scores, np.float64), _marks(positive, "labels")
     if scores.ndim != 1 or scores.shape != positive.shape or np.isnan(scores).any():
         raise DataError(f"auroc needs scores [N] without NaN and labels [N], got {scores.shape}, {positive.shape}")
     drawn, positive, starts = _by_threshold(scores, positive, _counts(counts, len(scores)))
@@ -207,4 +209,13 @@ def _hot(labels: ArrayLike, scores: Shaped[np.ndarray, "examples classes"]) -> B
     array = np.asarray(labels)
     if array.shape != scores.shape:
         raise DataError(f"labels have shape {array.shape}, the scores {scores.shape}")
-    return array > 0.5
+    return _marks(array, "labels")
+
+
+def _marks(values: ArrayLike, what: str) -> Bool[np.ndarray, "..."]:
+    """Return marks 0 and 1 as bool. Raises DataError for any other value: -1, for one, is no negative label."""
+    array = np.asarray(values)
+    if array.dtype != bool and (outside := ~((array == 0) | (array == 1))).any():
+        place = np.argwhere(outside)[0]
+        raise DataError(f"{what} hold {array[tuple(place)]} in row {place[0]}, expected 0 or 1")
+    return array.astype(bool)

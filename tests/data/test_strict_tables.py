@@ -11,6 +11,9 @@ from ranjax.core.errors import ConfigError, DataError
 from ranjax.data import strict_tables, table_cells
 from ranjax.data.table_cells import ABSENT, PRESENT, UNCERTAIN
 
+YES = "1 1.0 1,0 1.000 1E+00 TRUE true T yes Y WAHR VRAI ja x Positive"
+NO = "0 0.0 0,0 -0 FALSE f no N FALSCH nein negative"
+
 
 def read(path, content, **more):
     path.write_text(content, encoding="utf-8", newline="")
@@ -124,8 +127,8 @@ def test_missing_values_in_the_spellings_of_programs(cell):
 @pytest.mark.parametrize(
     ("value", "cells"),
     [
-        (PRESENT, [*"1 1.0 1,0 1.000 1E+00 TRUE true T yes Y WAHR VRAI ja x Positive".split(), True, 1, 1.0]),
-        (ABSENT, [*"0 0.0 0,0 -0 FALSE f no N FALSCH nein negative".split(), False, 0, 0.0]),
+        (PRESENT, [*YES.split(), True, 1, 1.0]),
+        (ABSENT, [*NO.split(), False, 0, 0.0]),
         (UNCERTAIN, ["-1", "-1.0", "-1,0", "u", "Uncertain", "?", -1, -1.0]),
     ],
 )  # fmt: skip

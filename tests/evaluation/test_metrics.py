@@ -190,3 +190,21 @@ def test_captions_worded_alike_count_only_where_asked():
 def test_bad_input_is_named(call, error, word):
     with pytest.raises(error, match=word):
         call()
+
+
+@pytest.mark.parametrize("wrong", [-1, 2, 0.5, np.nan])
+def test_marks_other_than_0_and_1_are_refused_not_read_as_negative(wrong):
+    scores = np.array([[0.1, 0.2], [0.3, 0.4]])
+    labels = np.array([[0, 1], [1, wrong]])
+    for metric in (metrics.all_right, metrics.auroc_each, metrics.average_precision_each):
+        with pytest.raises(DataError, match="in row 1, expected 0 or 1"):
+            metric(scores, labels)
+    with pytest.raises(DataError, match="in row 1, expected 0 or 1"):
+        metrics.label_balanced_accuracy(scores > 0.25, labels)
+    with pytest.raises(DataError, match="in row 1, expected 0 or 1"):
+        metrics.auroc(scores[:, 1], labels[:, 1])
+
+
+def test_balanced_accuracy_knows_no_label_below_0():
+    with pytest.raises(DataError, match="label -1 in row 1 is no class"):
+        metrics.balanced_accuracy(np.array([True, True]), np.array([0, -1]))

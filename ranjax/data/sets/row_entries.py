@@ -94,14 +94,15 @@ def labels_of(row: Mapping[str, object], values: Mapping[str, str]) -> list[str]
     Raises:
       DataError: a mapping, or a list of 0 and 1, which may be marks of classes.
     """
-    given = row.get(values["label"])
+    column = values["label"]
+    given = row.get(column)
     if isinstance(given, list) and len(given) > 1 and all(type(part) is not str and part in (0, 1) for part in given):
         raise DataError(
-            f"column {values['label']!r} holds a list of 0 and 1, which may be marks or numbers of classes: write names"
+            f"column {column!r} holds a list of 0 and 1, which may be marks or numbers of classes: write names"
         )
     separator = values.get("separator", "|")
     parts = given if isinstance(given, list) else given.split(separator) if isinstance(given, str) else [given]
-    texts = [str(part) if isinstance(part, bool) else _of({"": part}, "", table_cells.name) for part in parts]
+    texts = [str(part) if isinstance(part, bool) else _of({column: part}, column, table_cells.name) for part in parts]
     return [text for text in texts if text and text not in ("-1", "-1.0")]
 
 

@@ -28,6 +28,7 @@ from ranjax.models.encoder_config import DualEncoderConfig
 from ranjax.run.context import Context
 from ranjax.run.plan import condition_name
 from ranjax.run.schema import RunConfig
+from ranjax.run.stages import labels
 from ranjax.run.stages.prepare import open_data
 from ranjax.training.row_map import RowFunction, RowMap
 
@@ -96,14 +97,17 @@ class Data:
         return cache[name]
 
     def task_split(self, name: str) -> Split:
-        """Return a split's examples of the task: those with one label, or all with multi-hot labels.
+        """Return a split's examples of the task: those with one label, or all whose multi-hot labels are known.
 
         Raises:
           DataError: there are none.
         """
-        if self.multi_label:
-            return self.split(name)._replace(labels=self.targets(name))
         split = self.split(name)
+        if self.multi_label:
+            split = split._replace(labels=self.targets(name)).take(np.flatnonzero(self.known(name)))
+            if not len(split.labels):
+                raise DataError(f"split {name!r} has no example of which every class is known.")
+            return split
         split = split.take(np.flatnonzero(split.labels >= 0))
         if not len(split.labels):
             raise DataError(f"split {name!r} has no example with exactly one of the classes {self.classes}.")
@@ -115,6 +119,10 @@ class Data:
         if name not in cache:
             cache[name] = np.stack(self.prepared.splits[name].column("labels")).astype(np.float32)
         return cache[name]
+
+    def known(self, name: str) -> np.ndarray:
+        """Return bool[examples], whether every class of an example of a split is known."""
+        return labels.known(self.prepared.splits[name])
 
     def prompts(self) -> tuple[list[str], Int32[np.ndarray, "prompts"]]:
         """Return the prompts of all classes, and the class of each."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.prepared import PreparedSet
+from ranjax.data.sources import Source
 from ranjax.methods import few_shot
 from ranjax.methods.table import selected
 from ranjax.run.schema import RunConfig
@@ -17,18 +19,30 @@ TESTS = ("test", "ood_test")
 
 
 def of_splits(prepared: PreparedSet, multi_label: bool) -> dict[str, np.ndarray]:
-    """Return bool[N, C] of each split's examples of the task: those with one label, or all with multi-hot ones."""
+    """Return bool[N, C] of each split's examples of the task: those with one label, or all whose labels are known."""
     found = {}
     for name in ("adapt", "validation", *TESTS):
         if name not in prepared.splits:
             continue
         source = prepared.splits[name]
         if multi_label:
-            found[name] = np.stack(source.column("labels")) > 0.5
+            found[name] = np.stack(source.column("labels"))[known(source)] > 0.5
         else:
             labels = np.asarray(source.column("label"))
             found[name] = labels[labels >= 0][:, None] == np.arange(len(prepared.classes))[None]
     return found
+
+
+def known(source: Source) -> Bool[np.ndarray, " examples"]:
+    """Return whether every class of an example is known: absent is not what nobody has marked, or marked uncertain."""
+    return np.array(["unknown" not in group for group in source.column("group")], bool)
+
+
+def left_out(prepared: PreparedSet) -> list[str]:
+    """Return, by split, how many examples the multi-label task leaves out, see `known`."""
+    counts = {name: int((~known(prepared.splits[name])).sum()) for name in prepared.splits if name != "train"}
+    words = "examples of which a class is unknown leave the multi-label task"
+    return [f"split {name!r}: {count} {words}" for name, count in counts.items() if count]
 
 
 def refuse(config: RunConfig, prepared: PreparedSet) -> dict[str, np.ndarray]:
@@ -36,7 +50,9 @@ def refuse(config: RunConfig, prepared: PreparedSet) -> dict[str, np.ndarray]:
     found = of_splits(prepared, config.adapt.task == "multi")
     check(config.adapt, found, prepared.classes)
     if config.adapt.task == "multi":
-        check_chosen(config.adapt, config.seed, prepared.splits["adapt"].ids, found["adapt"], prepared.classes)
+        source = prepared.splits["adapt"]
+        ids = [name for name, there in zip(source.ids, known(source)) if there]
+        check_chosen(config.adapt, config.seed, ids, found["adapt"], prepared.classes)
     return found
 
 

@@ -46,7 +46,9 @@ def run(context: Context) -> dict[str, Any]:
     context.say(f"{counts}; {tokenizer.vocab_size} tokens, {100 * unknown:.1f} % of the words unknown")
     for exclusion in prepared.exclusions[:5]:
         context.say(f"left out {exclusion['id']}: {exclusion['reason']}")
-    for note in labels.notes(found, prepared.classes, config.adapt.task == "multi"):
+    multi_label = config.adapt.task == "multi"
+    unknown_labels = labels.left_out(prepared) if multi_label else []
+    for note in [*labels.notes(found, prepared.classes, multi_label), *unknown_labels]:
         context.say(f"note: {note}")
     if len(prepared.exclusions) > 5:
         context.say(f"left out {len(prepared.exclusions) - 5} more, listed in {context.folder / 'manifest.json'}")

@@ -93,16 +93,21 @@ def _note_questions(encoder: EvaluatedEncoder, record: Record, split: str, examp
 def findings(encoder: EvaluatedEncoder, record: Record, split: str) -> None:
     """Record the zero-shot AUROC of each finding over all examples, those with several findings included.
 
-    Only where some example has several, or may: elsewhere it is the single-label task once more. A class that all or
-    none of the examples have is left out, and so is its row.
+    Only where some example has several, or may: elsewhere it is the single-label task once more. Examples of which a
+    class is not known do not count. A class that all or none of the examples have is left out, and so is its row.
     """
-    targets = encoder.data.targets(split)
+    known = encoder.data.known(split)
+    targets = encoder.data.targets(split)[known]
+    if not len(targets):
+        record.notes.append(f"{split}: no example of which every class is known, so no figures of all findings")
+        return
     if not (encoder.multi_label or (targets.sum(1) > 1).any()):
         return
-    features = encoder.image_features(encoder.data.split(split).images)
+    features = encoder.image_features(encoder.data.split(split).images[known])
     scores = encoder.zero_shot_logits(features).astype(np.float64)
     cell = record.cell("zero_shot", FINDINGS, split)
-    clusters = record.clusters(FINDINGS, split, len(targets))
+    clusters = record.clusters(FINDINGS, split, len(known))
+    clusters = None if clusters is None else clusters[known]
     counts = draws(len(targets), record.resamples, record.seed, clusters=clusters)
     n = statistics.count_clusters(len(targets), clusters)
     each = metrics.auroc_each(scores, targets, counts)

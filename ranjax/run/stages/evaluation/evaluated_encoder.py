@@ -162,8 +162,8 @@ class EvaluatedEncoder:
         return [record for record, kept in zip(found, self.of_task(split)) if kept or not task]
 
     def of_task(self, split: str) -> Bool[np.ndarray, "examples"]:
-        """Return True for examples of the task: those with one label, or all of a multi-label task."""
-        return (self.data.split(split).labels >= 0) | self.multi_label
+        """Return True for examples of the task: with one label, or of a multi-label task with every class known."""
+        return self.data.known(split) if self.multi_label else self.data.split(split).labels >= 0
 
     def question_features(self, split: str, examples: inputs.Split) -> Features | None:
         """Return the embedding of the question about each image of a split; None: no set of questions.
