@@ -83,6 +83,11 @@ def ratio_styles(ratios: Iterable[float]) -> dict[str, Style]:
     return {str(ratio): _RATIOS[index % len(_RATIOS)] for index, ratio in enumerate(sorted(set(ratios)))}
 
 
+def series_styles(names: Iterable[str]) -> dict[str, Style]:
+    """Return a style for each of names that are no methods, in their order."""
+    return dict(zip(names, itertools.cycle([*_RATIOS[1:], _RATIOS[0]])))
+
+
 def render(
     draw: Callable[[Figure], None],
     width: float,
@@ -191,14 +196,16 @@ def _draw_lines(
     share: float,
     factor: float,
     chance: object,
-    named: bool = False,
+    named: str = "",
 ) -> None:
-    """Draw the level of chance, where it is a number, and one line a method, with intervals as upright bars."""
+    """Draw the level of chance, where it is a number, under its name, and one line a method, with intervals as upright
+    bars.
+    """
     if wording.finite(chance):
         axes.axhline(chance * factor, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
     if wording.finite(chance) and named:
         at, units = (1.01, chance * factor), ("axes fraction", "data")
-        axes.annotate("chance", at, xycoords=units, va="center", color=FAINT, fontsize=8, annotation_clip=False)
+        axes.annotate(named, at, xycoords=units, va="center", color=FAINT, fontsize=8, annotation_clip=False)
     shifts, limits = side_by_side(list(ticks), len(looks), share)
     rows = sorted(rows, key=place)
     for index, (method, look) in enumerate(looks.items()):
@@ -267,6 +274,8 @@ def curve(
     title: str,
     name: str,
     levels: Sequence[object] = (),
+    axis: str = "",
+    level: str = "chance",
 ) -> Markup:
     """Return one panel of a metric against the noise ratio.
 
@@ -278,6 +287,8 @@ def curve(
       title: the panel's title.
       name: makes the ids unique.
       levels: the scores of guessing in the other panels of the same axes.
+      axis: the label of the vertical axis; empty: the metric's.
+      level: what the score of guessing is called.
     """
     metric = shared["metric"].iloc[0]
     rows, factor = frames.records(frame), wording.scale(metric)
@@ -286,12 +297,13 @@ def curve(
     ticks = {ratio * 100: f"{round(ratio * 100, 4):g}" for ratio in frames.values(shared, "ratio")}
 
     def draw(axes: Axes) -> None:
-        _draw_lines(axes, rows, looks, lambda row: row["ratio"] * 100, ticks, 0.02, factor, inside, named=True)
+        _draw_lines(axes, rows, looks, lambda row: row["ratio"] * 100, ticks, 0.02, factor, inside, named=level)
         axes.set_ylim(*limits)
 
     words = _in_words(rows, lambda row: wording.percent(row["ratio"]), lambda row: row["ratio"])
-    label = f"{wording.axis_label(metric)} against noise ratio, {title}. {words}"
-    axes_labels = ("Noise ratio of the upstream pairs (%)", wording.axis_label(metric))
+    axis = axis or wording.axis_label(metric)
+    label = f"{axis} against noise ratio, {title}. {words}"
+    axes_labels = ("Noise ratio of the upstream pairs (%)", axis)
     return _panel(draw, title, axes_labels, 2.7, label, name)
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from ranjax.core import files
 from ranjax.evaluation.result_rows import FIELDS
-from ranjax.report import accuracy_sections, encoder_sections, record_sections, wording
+from ranjax.report import accuracy_sections, dose_sections, encoder_sections, record_sections, wording
 from ranjax.report import entry_labels as labels
 from ranjax.report.blocks import Blocks
 from ranjax.report.book import Book
@@ -44,6 +44,7 @@ SECTIONS = (
     Section("findings", "Findings", accuracy_sections.findings),
     Section("run", "What was run", record_sections.run),
     Section("noise", "Accuracy against noise", accuracy_sections.noise),
+    Section("doses", "Which noise hurts or helps what", dose_sections.doses),
     Section("radius", "Accuracy against the radius", accuracy_sections.radius),
     Section("masking", "Is the attack to be trusted?", encoder_sections.masking),
     Section("comparisons", "Methods compared", accuracy_sections.comparisons),

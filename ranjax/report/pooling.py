@@ -16,8 +16,8 @@ from ranjax.core.errors import DataError
 from ranjax.evaluation import statistics
 from ranjax.evaluation.result_rows import FIELDS
 from ranjax.report import accuracy_sections as sections
+from ranjax.report import dose_sections, figures, interval_notes, old_configs, paper_claims, wording
 from ranjax.report import entry_labels as labels
-from ranjax.report import figures, interval_notes, old_configs, paper_claims, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
 from ranjax.report.blocks import Blocks, Details, Heading, Panels, Text, missing
@@ -130,6 +130,9 @@ def over_runs(runs: Sequence[Results], names: Sequence[str], book: Book) -> Bloc
             level = wording.chance_level(runs[0].get("chance") or {}, "accuracy")
             yield from part.head
             yield Panels(figures.curves(part.rows, "accuracy", level, f"{key}-{part.number}"))
+    if doses := list(dose_sections.dose_response(runs, book, "doses_over_runs", level=4)):
+        yield Heading("Which noise hurts or helps what")
+        yield from doses
     for title, table in list(_tables(runs))[1:]:
         yield Details(title, [table])
     yield book.csv("over_runs", frame, (*FIELDS, "group", "runs"))
