@@ -12,12 +12,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Shaped
 
-from ranjax.core.errors import ConfigError
+from ranjax.core.errors import ConfigError, nearest
 from ranjax.core.types import Params
-from ranjax.models import input_filter
+from ranjax.models import input_filter, tower_states
 from ranjax.models.encoder_config import DualEncoderConfig
 from ranjax.models.layers import Tokens, at_least_float32
-from ranjax.models.towers.contract import TowerConfig, check_tokens
+from ranjax.models.towers.contract import FEATURES, TowerConfig, check_tokens
 from ranjax.models.towers.projection_head import build
 from ranjax.models.towers.tower_table import tower_of
 
@@ -46,6 +46,13 @@ class DualEncoder(nnx.Module):
         x = self.vision(self.normalise(images))
         _check_output(x, images.shape[0], self.config.image)
         return (x if self.visual_projection is None else self.visual_projection(x)).astype(self._stored)
+
+    def tower_features(
+        self, images: Shaped[Array, "batch height width channels"], kind: str
+    ) -> Float[Array, "batch features"]:
+        """See `DualEncoderFunctions.features`, of "tokens" or "blocks"."""
+        states = tower_of(self.config.image).states_of(self.vision, self.normalise(images))
+        return {"tokens": tower_states.tokens, "blocks": tower_states.blocks}[kind](states).astype(self._stored)
 
     def normalise(
         self, images: Shaped[Array, "batch height width channels"]
@@ -118,10 +125,42 @@ class DualEncoderFunctions:
         Raises:
           ConfigError: an image of another size or number of channels than the config's, or of integers.
         """
-        if input_filter.NAME in params:
-            check_images(images, self.config)
-            images = input_filter.apply(params[input_filter.NAME], images)
-        return self._bind(params).image_features(images)
+        return self._bind(params).image_features(self._filtered(params, images))
+
+    def features(
+        self, params: Params, images: Shaped[Array, "batch height width channels"], kind: str = "embedding"
+    ) -> Float[Array, "batch features"]:
+        """Return what a head reads of images, in the dtype of the parameters; differentiable.
+
+        Args:
+          params: as given by `split`, or with a filter of `ranjax.models.input_filter` beside.
+          images: floats in [0, 1]; filter and pixel normalisation happen inside.
+          kind: "embedding", as `image_features`; "tokens", the image tower's last tokens after its final norm on a grid
+            of 4 x 4 at most, and its class token or pooled vector; "blocks", the class token, mean and greatest value
+            of every block, or of every stage of a convolutional tower.
+
+        Raises:
+          ConfigError: an unknown kind, a tower that shows no tokens, or images that do not fit.
+        """
+        if kind not in FEATURES:
+            raise ConfigError("features", kind, f"one of {', '.join(FEATURES)}", nearest(kind, FEATURES))
+        if kind == "embedding":
+            return self.image_features(params, images)
+        return self._bind(params).tower_features(self._filtered(params, images), kind)
+
+    def width_of(self, kind: str = "embedding") -> int:
+        """Return the width of `features` of that kind.
+
+        Raises:
+          ConfigError: as `features`.
+        """
+        return self.config.embed_dim if kind == "embedding" else _width_of(self.config, kind)
+
+    def _filtered(self, params: Params, images: Array) -> Array:
+        if input_filter.NAME not in params:
+            return images
+        check_images(images, self.config)
+        return input_filter.apply(params[input_filter.NAME], images)
 
     def text_features(
         self, params: Params, tokens: Tokens, mask: jax.Array, embeddings: jax.Array | None = None
@@ -165,6 +204,16 @@ class DualEncoderFunctions:
 def split(model: DualEncoder) -> tuple[DualEncoderFunctions, Params]:
     """Take a module apart into pure functions and a plain nested dict of arrays."""
     return DualEncoderFunctions(model.config), nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+@functools.lru_cache(maxsize=64)
+def _width_of(config: DualEncoderConfig, kind: str) -> int:
+    def of_one() -> Array:
+        encoder = DualEncoder(config, nnx.Rngs(0))
+        images = jnp.zeros((1, config.image_size, config.image_size, config.channels), jnp.float32)
+        return DualEncoderFunctions(config).features(split(encoder)[1], images, kind)
+
+    return int(jax.eval_shape(of_one).shape[1])
 
 
 @functools.lru_cache(maxsize=64)

@@ -212,6 +212,13 @@ class Stack(nnx.Module):
                 x = run_block(block, x, allowed, remat=self.remat)
         return x if last is None else run_block(last, x, allowed, at, remat=self.remat)
 
+    def each(self, x: Float[Array, "batch ..."]) -> list[Array]:
+        """Return the activations behind every block."""
+        found: list[Array] = []
+        for i in range(self.depth):
+            found.append(run_block(self.layers[str(i)], x if i == 0 else found[-1], remat=self.remat))
+        return found
+
 
 def run_block(block: nnx.Module, x: jax.Array, *others: Any, remat: bool) -> jax.Array:
     """Apply a block to x (and others); with `remat` its activations are computed again in the backward pass."""

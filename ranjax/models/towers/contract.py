@@ -20,6 +20,8 @@ Json = dict[str, Any]
 """The content of a JSON file, or a part of it."""
 Content = Mapping[str, Any]
 """The same, not to be changed."""
+FEATURES = ("embedding", "tokens", "blocks")
+"""What a head may read of an image tower: the dual encoder's embedding, or what its states give (`tower_states`)."""
 OPTIONS = ("remat", "scan")
 """How a tower's blocks may be run, see `DualEncoderConfig`."""
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -158,6 +160,9 @@ class Tower:
       options: of `OPTIONS`, those that the module takes; others are refused.
       files: `TowerFiles`, or ``"module:NAME"`` of them: how other libraries keep it. Where none does, encoders are
         saved in ranjax's own layout.
+      states: of an image tower, ``(module, images f[B, H, W, C], normalised) -> [State]``, the activations behind each
+        of its blocks or stages, the last as the tower pools it (`ranjax.models.tower_states.State`); or
+        ``"module:NAME"``. Without it, heads read the embedding alone.
       source: the paper.
     """
 
@@ -167,6 +172,7 @@ class Tower:
     module: Callable[..., Any] | str
     options: tuple[str, ...] = ()
     files: tuple[TowerFiles | str, ...] = ()
+    states: Callable[..., Any] | str | None = None
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -184,7 +190,10 @@ class Tower:
         for option in self.options:
             if option not in OPTIONS:
                 raise ConfigError("Tower.options", option, f"some of {', '.join(OPTIONS)}")
-        check_entry(self, *(() if isinstance(self.module, str) else ("module",)))
+        functions = [name for name in ("module", "states") if not isinstance(getattr(self, name), str | None)]
+        if self.module is None:
+            functions.append("module")
+        check_entry(self, *functions)
 
     @property
     def kind(self) -> str:
@@ -205,6 +214,17 @@ class Tower:
         """Return the module of a config; `rngs`: an `nnx.Rngs`."""
         chosen = {name: value for name, value in (("remat", remat), ("scan", scan)) if name in self.options}
         return _loaded(self.module)(config, rngs, **chosen)
+
+    def states_of(self, module: Any, images: Any) -> Any:
+        """Return the states of normalised images f[B, H, W, C] in a module that `build` made, a list of `State`.
+
+        Raises:
+          ConfigError: the tower gives none.
+        """
+        if self.states is None:
+            expected = f"'embedding' with the image tower {self.name!r}, which shows no tokens (`Tower.states`)"
+            raise ConfigError("features", "tokens or blocks", expected)
+        return _loaded(self.states)(module, images)
 
     def files_of(self, library: str) -> list[TowerFiles]:
         """Return the ways in which a library's files keep the tower."""

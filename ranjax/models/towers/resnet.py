@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ranjax.models.layers import Attention, at_least_float32, normal, run_block
+from ranjax.models.tower_states import State
 from ranjax.models.towers.convolution import ConvNorm, average_pool, max_pool
 from ranjax.models.towers.tower_configs import ModifiedResNetConfig, ResNetConfig
 
@@ -26,11 +27,14 @@ def _stages(depths: tuple[int, ...], make: Callable[[int, int], nnx.Module]) -> 
     return nnx.Dict({str(i): nnx.Dict({str(j): make(i, j) for j in range(depth)}) for i, depth in enumerate(depths)})
 
 
-def _run(stages: Mapping[str, Any], x: jax.Array, remat: bool) -> jax.Array:
+def _run(stages: Mapping[str, Any], x: jax.Array, remat: bool) -> list[jax.Array]:
+    """Return the maps behind every stage."""
+    found = []
     for i in range(len(stages)):
         for j in range(len(stages[str(i)])):
             x = run_block(stages[str(i)][str(j)], x, remat=remat)
-    return x
+        found.append(x)
+    return found
 
 
 class ResNet(nnx.Module):
@@ -42,7 +46,14 @@ class ResNet(nnx.Module):
         self.stages = _stages(config.depths, lambda i, j: _Block(config, i, j, rngs))
 
     def __call__(self, images: Float[Array, "batch size size channels"]) -> Float[Array, "batch width"]:
-        x = _run(self.stages, max_pool(jax.nn.relu(self.stem(images))), self.remat)
+        return self.pool(self.maps(images)[-1])
+
+    def maps(self, images: Float[Array, "batch size size channels"]) -> list[Array]:
+        """Return the maps f[B, h, w, c] behind every stage."""
+        return _run(self.stages, max_pool(jax.nn.relu(self.stem(images))), self.remat)
+
+    def pool(self, x: Float[Array, "batch rows columns width"]) -> Float[Array, "batch width"]:
+        """Return the mean over all places."""
         return jnp.mean(x, axis=(1, 2), dtype=at_least_float32(x.dtype)).astype(x.dtype)
 
 
@@ -85,10 +96,20 @@ class ModifiedResNet(nnx.Module):
         self.pool = MeanQueryPooling(config.grid, 32 * width, config.heads, config.pooled_width, rngs)
 
     def __call__(self, images: Float[Array, "batch size size channels"]) -> Float[Array, "batch width"]:
+        return self.pool(self.maps(images)[-1])
+
+    def maps(self, images: Float[Array, "batch size size channels"]) -> list[Array]:
+        """Return the maps f[B, h, w, c] behind every stage."""
         x = images
         for i in range(3):
             x = jax.nn.relu(self.stem[str(i)](x))
-        return self.pool(_run(self.stages, average_pool(x, 2), self.remat))
+        return _run(self.stages, average_pool(x, 2), self.remat)
+
+
+def states(tower: ResNet | ModifiedResNet, images: Float[Array, "batch size size channels"]) -> list[State]:
+    """Return the maps behind every stage, and of the last the tower's pooled vector."""
+    maps = tower.maps(images)
+    return [*(State(places) for places in maps[:-1]), State(maps[-1], pooled=tower.pool(maps[-1]))]
 
 
 class _Bottleneck(nnx.Module):

@@ -36,6 +36,7 @@ TOWERS: Table[Tower] = Table(
                 f"{_OPEN_CLIP}:VIT",
                 f"{_TIMM}:VIT",
             ),
+            states="ranjax.models.towers.vision_transformer:states",
             source="Dosovitskiy et al. 2021, arXiv 2010.11929; as CLIP's, timm's and SigLIP's",
         ),
         Tower(
@@ -45,6 +46,7 @@ TOWERS: Table[Tower] = Table(
             "ranjax.models.towers.resnet:ResNet",
             options=("remat",),
             files=(f"{_TRANSFORMERS}:RESNET", f"{_TIMM}:RESNET"),
+            states="ranjax.models.towers.resnet:states",
             source="He et al. 2016, arXiv 1512.03385; as torchvision's",
         ),
         Tower(
@@ -54,6 +56,7 @@ TOWERS: Table[Tower] = Table(
             "ranjax.models.towers.resnet:ModifiedResNet",
             options=("remat",),
             files=(f"{_OPEN_CLIP}:MODIFIED_RESNET",),
+            states="ranjax.models.towers.resnet:states",
             source="Radford et al. 2021, arXiv 2103.00020, section 2.4",
         ),
         Tower(

@@ -7,6 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ranjax.models.layers import MLP, Attention, Block, LayerNorm, Stack, normal
+from ranjax.models.tower_states import State
 from ranjax.models.towers.tower_configs import ViTConfig
 
 
@@ -60,6 +61,13 @@ class VisionTransformer(nnx.Module):
         self.pool = ProbePooling(*head) if config.pooling == "probe" else None
 
     def __call__(self, images: Float[Array, "batch size size channels"]) -> Float[Array, "batch width"]:
+        x = self.embedded(images)
+        if self.pool is None:
+            return self.norm_after(self.blocks(x, at=0)[:, 0])
+        return self.pool(self.norm_after(self.blocks(x)))
+
+    def embedded(self, images: Float[Array, "batch size size channels"]) -> Float[Array, "batch tokens width"]:
+        """Return what the first block is given: embedded patches with positions, the class token first."""
         dtype = images.dtype
         x = jnp.matmul(patches(images, self.patch_size), self.patch_embedding[...].astype(dtype))
         if self.patch_bias is not None:
@@ -68,7 +76,15 @@ class VisionTransformer(nnx.Module):
             first = self.class_embedding[...].astype(dtype)[None, None, :]
             x = jnp.concatenate([jnp.broadcast_to(first, (x.shape[0], 1, x.shape[2])), x], axis=1)
         x = x + self.positions[...].astype(dtype)[None]
-        x = x if self.norm_before is None else self.norm_before(x)
-        if self.pool is None:
-            return self.norm_after(self.blocks(x, at=0)[:, 0])
-        return self.pool(self.norm_after(self.blocks(x)))
+        return x if self.norm_before is None else self.norm_before(x)
+
+
+def states(tower: VisionTransformer, images: Float[Array, "batch size size channels"]) -> list[State]:
+    """Return the tokens behind every block, those of the last after the tower's final norm."""
+    behind = tower.blocks.each(tower.embedded(images))
+    behind[-1] = tower.norm_after(behind[-1])
+    rows, columns = (side // tower.patch_size for side in images.shape[1:3])
+    first = int(tower.class_embedding is not None)
+    return [
+        State(x[:, first:].reshape(x.shape[0], rows, columns, x.shape[2]), x[:, 0] if first else None) for x in behind
+    ]
