@@ -14,12 +14,12 @@ from ranjax.core.errors import ConfigError
 from ranjax.run.config import default_config
 
 ABLATIONS = (
-    "ran_without_mse",
-    "ran_without_cov",
-    "ran_without_svd",
-    "ran_without_defence_ce",
-    "ran_without_defence_consistency",
-    "ran_without_defence_kl",
+    "ran_v1_without_mse",
+    "ran_v1_without_cov",
+    "ran_v1_without_svd",
+    "ran_v1_without_defence_ce",
+    "ran_v1_without_defence_consistency",
+    "ran_v1_without_defence_kl",
 )
 
 
@@ -70,7 +70,7 @@ def get_config(mode=""):
         noise.ratios, noise.controls, noise.control_ratios = (0.0, 0.3), ("gaussian",), (0.0,)
         noise.pgd.steps, noise.max_words, noise.top_k = 2, 1, 2
         noise.shard_size = noise.batch_size = 8
-        adapt.methods = ("lp", "ran", "ran_lora", "tecoa", "ttc", "ran_without_mse")
+        adapt.methods = ("lp", "ran", "ran_lora", "tecoa", "ttc", "ran_v1_without_mse")
         adapt.seeds, adapt.epochs, adapt.attack_steps = 2, 2, 1
         adapt.search_rates, adapt.search_strengths = (1.0,), (0.3, 1.0)
         adapt.tower.epochs, adapt.tower.batch_size = 1, 32

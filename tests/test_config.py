@@ -62,7 +62,9 @@ def test_override_reads_text_as_the_keys_type(config, name, text, expected):
         ("data.image_size", "inf", "a whole number"),
         ("pretrain.learning_rate", "nan", "above 0"),
         ("pretrain.learning_rate", "inf", "a finite number"),
-        ("adapt.ran.mse", "inf", "a finite number"),
+        ("adapt.ran_v1.mse", "inf", "a finite number"),
+        ("adapt.lp.penalties", "(1.0, -1.0)", "different numbers above 0"),
+        ("adapt.mlp.features", "token", "did you mean 'tokens'?"),
         ("adapt.step", "0", "above 0"),
         ("seed", "1e20", "from 0 to 4294967295"),
         ("pretrain.trainable", "('vision/(',)", "regular expressions"),
@@ -79,8 +81,12 @@ def test_what_is_not_allowed_is_refused_with_key_value_and_what_is(config, name,
 @pytest.mark.parametrize(
     ("keys", "named", "words"),
     [
-        ({"adapt.ran.mse": "0", "adapt.methods": "ran,ran_without_mse"}, "adapt.methods", "here adapt.ran.mse = 0.0"),
-        ({"adapt.filter": "0", "adapt.methods": "ran_without_filter"}, "adapt.methods", "here adapt.filter = 0.0"),
+        (
+            {"adapt.ran_v1.mse": "0", "adapt.methods": "ran_v1,ran_v1_without_mse"},
+            "adapt.methods",
+            "here adapt.ran_v1.mse = 0.0",
+        ),
+        ({"adapt.filter": "0", "adapt.methods": "ran_v1_without_filter"}, "adapt.methods", "here adapt.filter = 0.0"),
         ({"adapt.filter": "0", "adapt.methods": "lp,lp_filter"}, "adapt.filter", "holds 'lp_filter'"),
         (
             {"adapt.methods": "ran_lora_without_mse"},
@@ -136,12 +142,14 @@ def test_sizes_that_given_weights_decide_are_named_and_no_others(config):
 
 
 def test_a_variant_has_its_bases_settings_but_for_what_it_changes(config):
-    config.adapt.ran_lora.ce, config.adapt.ran.cov, config.adapt.lp.learning_rate = 1.0, 0.5, 0.25
-    config.adapt.methods = ("lp", "lp_filter", "ran_wide", "ran_without_mse", "ran_lora", "ran_lora_without_defence_kl")
+    config.adapt.ran_lora.ce, config.adapt.ran_v1.cov, config.adapt.lp.penalties = 1.0, 0.5, (0.25, 2.0)
+    config.adapt.methods = (
+        *("lp", "lp_filter", "ran_wide", "ran_v1_without_mse", "ran_lora", "ran_lora_without_defence_kl"),
+    )
     configs.validate(config)
     lp, filtered, wide, ablated, whole, less = (settings_of(config.adapt, name) for name in config.adapt.methods)
     assert filtered == dataclasses.replace(lp, filtered=True)
-    assert lp.learning_rate == 0.25
+    assert lp.penalties == (0.25, 2.0)
     assert (wide.cov, wide.head, wide.learning_rate) == (0.5, "residual", 1e-3)
     assert (ablated.cov, ablated.mse) == (0.5, 0.0)
     assert less == dataclasses.replace(whole, defence_kl=0.0)
@@ -202,7 +210,10 @@ def test_describe_lists_every_key_with_its_value_and_meaning(config):
         assert key.meaning in text
     choices = text.split("adapt.class_weights = ")[1].splitlines()[2]
     assert choices == "    Allowed: one of 'none', 'balanced'."
-    assert "names out of 'zero_shot', 'lp', 'lp_filter', 'mlp'" in text.split("adapt.methods = ")[1].splitlines()[2]
+    assert (
+        "names out of 'zero_shot', 'lp', 'lp_filter', 'ridge', 'mlp'"
+        in text.split("adapt.methods = ")[1].splitlines()[2]
+    )
     assert f"pretrain.steps = 77  [steps]  (default {configs.BY_NAME['pretrain.steps'].default})" in text
 
 
@@ -221,11 +232,14 @@ def test_load_names_what_is_wrong_with_a_config_file(tmp_path):
 
 
 def test_settings_of_a_method_that_is_not_fitted_are_named(config):
-    for name in ("lora.rank", "ran.cov", "lp.weight_decay"):
+    for name in ("lora.rank", "ran_v1.cov", "lp.penalties"):
         configs.override(config, f"adapt.{name}", "3")
-    assert configs.notes(config) == ["adapt.lora.rank = 3 is not used: adapt.methods does not name 'lora'"]
+    assert configs.notes(config) == [
+        "adapt.ran_v1.cov = 3.0 is not used: adapt.methods does not name 'ran_v1'",
+        "adapt.lora.rank = 3 is not used: adapt.methods does not name 'lora'",
+    ]
     # A variant has its base's settings; a probe that defence examples attack is a linear one.
-    config.adapt.methods = ("at_lora", "lora_filter", "ran_without_mse")
-    assert [note.split()[0] for note in configs.notes(config)] == ["adapt.lp.weight_decay"]
+    config.adapt.methods = ("at_lora", "lora_filter", "ran_v1_without_mse")
+    assert [note.split()[0] for note in configs.notes(config)] == ["adapt.lp.penalties"]
     config.adapt.defence_source = "probe"
     assert configs.notes(config) == []

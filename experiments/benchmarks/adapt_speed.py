@@ -1,4 +1,4 @@
-"""How long frozen-feature training takes: LP, MLP, NMTune and RAN on every ratio and seed, against torch.
+"""How long frozen-feature training takes: MLP, NMTune and RAN v1 on every ratio and seed, against torch.
 
     python experiments/benchmarks/adapt_speed.py          # 100 heads on 10,000 x 512 features; needs torch beside
     python experiments/benchmarks/adapt_speed.py --tiny   # a check that it runs
@@ -35,7 +35,7 @@ from ranjax.methods.method_settings import Fit
 from ranjax.methods.table import METHODS
 from ranjax.training import cpu, devices
 
-METHODS_TIMED = ("lp", "mlp", "nmtune", "ran")
+METHODS_TIMED = ("mlp", "nmtune", "ran_v1")
 
 
 def make_features(seed: int, count: int, width: int, classes: int, ratios: int) -> Examples:
@@ -191,7 +191,6 @@ def main() -> None:
         "torch_nmtune_over_ours": {name: torch_head and torch_head / f["seconds_a_head"] for name, f in ours.items()},
         "products": products(options),
         "all_times_faster_than_as_many_torch_nmtune_heads": torch_head and heads * torch_head / total,
-        "over_lp": {name: f["seconds"] / ours["lp"]["seconds"] for name, f in ours.items() if "lp" in ours},
     }
     print(json.dumps(result, indent=1))
 

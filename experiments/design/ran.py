@@ -1,4 +1,4 @@
-"""Designs RAN on the validation split alone: clean and attacked accuracy of variants, end to end, with intervals.
+"""Designs RAN v1 on the validation split alone: clean and attacked accuracy of variants, end to end, with intervals.
 
     ranjax run --config configs/ran.py --workdir runs/ran --until pretrain
     python -m experiments.design.ran runs/ran --condition coattack_30
@@ -32,18 +32,19 @@ from ranjax.core import files
 from ranjax.core.pixels import pixel_units, to_float
 from ranjax.evaluation import statistics
 from ranjax.evaluation.white_box import WhiteBox
-from ranjax.methods.head_training import fit_heads, predict
-from ranjax.methods.method_settings import TERMS, Fit, HeadTraining, TowerTraining
-from ranjax.methods.table import settings_of
+from ranjax.methods.head_training import predict
+from ranjax.methods.method_settings import TERMS, Fit, HeadInput, HeadTraining, TowerTraining
+from ranjax.methods.own_head import fit_method
+from ranjax.methods.table import METHODS, settings_of
 from ranjax.methods.tower_methods import Images, TowerFit, encoder_of, head_of, tower_fit
 from ranjax.methods.tower_training import tune
-from ranjax.models.heads import HEADS
 from ranjax.objectives.robust import class_logits
 from ranjax.run import config as configs
 from ranjax.run import plan as planning
 from ranjax.run.context import context_of
 from ranjax.run.stages import adapt
 from ranjax.run.stages import inputs as common
+from ranjax.run.stages.cached_features import CachedFeatures, Features, behind_filter
 from ranjax.training.devices import make_mesh
 from ranjax.training.row_map import RowMap
 
@@ -128,14 +129,14 @@ class Bench:
     def behind(self, sigma: float) -> Any:
         """The encoder behind a filter of this width; 0: none."""
         self.set(filter=float(sigma))
-        return adapt.behind_filter(self.config.adapt, self.params) if sigma else self.params
+        return behind_filter(self.config.adapt, self.params) if sigma else self.params
 
     def examples(self, source: str, sigma: float) -> Any:
         """Cached features behind a filter, clean and attacked by `adapt.defence_source`."""
         if (source, sigma) not in self.sources:
-            params = self.behind(sigma)
-            self.set(defence_source=source)
-            self.sources[source, sigma] = adapt._examples(self.context, self.functions, params, self.splits, True)
+            self.set(defence_source=source, filter=float(sigma))
+            cached = CachedFeatures(self.context, self.functions, self.params, self.splits)
+            self.sources[source, sigma] = cached.attacked(Features(filtered=sigma > 0))
         return self.sources[source, sigma]
 
     def attacked(self, head: Any, encoder: Any, *variables: Any) -> dict[str, np.ndarray]:
@@ -160,23 +161,23 @@ class Bench:
             found[radius] = one.correct
         return found
 
-    def fitted(self, name: str, method: HeadTraining, source: str, sigma: float) -> Line:
+    def fitted(self, name: str, method: HeadInput, source: str, sigma: float) -> Line:
         """A head on cached features."""
         examples = self.examples(source, sigma)
         settings = Fit(self.config.adapt.epochs, self.config.adapt.batch_size)
 
         def fit() -> Any:
             both = (examples["adapt"], examples["validation"])
-            return fit_heads(
-                [method], *both, classes=self.classes, seeds=range(self.arguments.seeds), settings=settings
-            )
+            entry = METHODS["ran_v1" if isinstance(method, HeadTraining) else "lp"]
+            seeds = range(self.arguments.seeds)
+            return fit_method(entry, method, *both, classes=self.classes, seeds=seeds, shared=settings)
 
         fit()  # compiles
         started = time.perf_counter()
         found = fit()
         seconds = (time.perf_counter() - started) / self.arguments.seeds
-        head = HEADS[method.head](self.width, self.classes)
-        logits = np.asarray(predict(head, found.select(0), examples["validation"].features)[1])
+        head = found.head
+        logits = np.asarray(predict(head, found.select(0), examples["validation"].features, leading=1)[1])
         clean = logits.argmax(-1) == self.splits["validation"].labels[None]
         hit = [
             self.attacked(head, self.behind(sigma), found.select(0, s)) for s in range(self.arguments.attacked_seeds)
@@ -186,7 +187,7 @@ class Bench:
 
     def filter(self) -> Iterator[Line]:
         """How wide the filter should be, and what it is worth alone."""
-        ran, rate = (settings_of(self.config.adapt, name) for name in ("ran", "lp"))
+        ran, rate = (settings_of(self.config.adapt, name) for name in ("ran_v1", "lp"))
         for sigma in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0):
             for name, method in (("LP", rate), ("RAN", ran)):
                 if self.wanted(f"{name}, filter {sigma}"):
@@ -195,9 +196,9 @@ class Bench:
     def heads(self) -> Iterator[Line]:
         """RAN on cached features: its terms, its head, where attacked features come from."""
         sigma = float(self.config.adapt.filter)
-        names = ("lp", "mlp", "nmtune", "at", "ran")
+        names = ("lp", "mlp", "nmtune", "at", "ran_v1")
         lp, mlp, nmtune, at, ran = (settings_of(self.config.adapt, name) for name in names)
-        variants: list[tuple[str, str, float, HeadTraining]] = [
+        variants: list[tuple[str, str, float, HeadInput]] = [
             ("LP", "probe", 0.0, lp),
             ("MLP", "probe", 0.0, mlp),
             ("NMTune", "probe", 0.0, nmtune),
@@ -227,8 +228,8 @@ class Bench:
     def schedule(self) -> Iterator[Line]:
         """How long RAN's head is to be trained, and how often the singular-value term is taken."""
         sigma, source = float(self.config.adapt.filter), self.config.adapt.defence_source
-        ran, lp = (settings_of(self.config.adapt, name) for name in ("ran", "lp_filter"))
-        variants = [("LP behind the filter", lp)]
+        ran, lp = (settings_of(self.config.adapt, name) for name in ("ran_v1", "lp_filter"))
+        variants: list[tuple[str, HeadInput]] = [("LP behind the filter", lp)]
         for share, rate, every in itertools.product((1.0, 1 / 2, 1 / 3), (1, 2, 3), (1, 8)):
             name = f"RAN, {share:.2f} of the epochs, rate x {rate}, svd every {every}"
             settings = {"epochs_share": share, "svd_every": every, "learning_rate": rate * ran.learning_rate}
@@ -293,13 +294,15 @@ class Bench:
 
     def all_terms(self) -> TowerTraining:
         """RAN in LoRA's scope with every term, each with the weight that RAN's head gives it."""
-        head = settings_of(self.config.adapt, "ran")
+        head = settings_of(self.config.adapt, "ran_v1")
         lora = settings_of(self.config.adapt, "ran_lora")
         return dataclasses.replace(lora, **{term: getattr(head, term) for term in TERMS})
 
     def tuned(self, name: str, method: TowerTraining, settings: TowerFit) -> Line:
         if "clean" not in self.sources:
-            self.sources["clean"] = adapt._examples(self.context, self.functions, self.params, self.splits, False)
+            self.sources["clean"] = CachedFeatures(self.context, self.functions, self.params, self.splits).clean(
+                Features()
+            )
         held = [
             Images(self.splits[part].images, self.splits[part].labels, np.asarray(self.sources["clean"][part].features))
             for part in ("adapt", "validation")

@@ -51,6 +51,11 @@ def check_settings(methods: Sequence[HeadTraining], seeds: Sequence[int], settin
             if getattr(method, name) != getattr(methods[0], name):
                 allowed = f"{getattr(methods[0], name)!r}, as methods[0] has: one call fits methods of one {name}"
                 raise ConfigError(f"methods[{index}].{name}", getattr(method, name), allowed)
+    check_shared(settings, classes)
+
+
+def check_shared(settings: Fit, classes: int) -> None:
+    """Raise ConfigError, naming the setting of a `Fit` that is refused."""
     check_fields("", settings)
     if settings.parallel is not None:
         check_whole("parallel", settings.parallel, 1, ", or None")

@@ -12,8 +12,8 @@ encoder) is an array, so a change of it compiles nothing anew; terms that no met
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -62,6 +62,7 @@ class FittedHeads:
       chosen: i32[...], the epoch kept, from 0; -1 for a run that diverged, where those are kept.
       losses: {term: f32[..., epochs]}, the mean of each unweighted term over the epoch.
       notes: what a reader should know, e.g. a class without validation examples.
+      facts: of a method that brings its own `fit`, what it chose.
     """
 
     head: Head
@@ -72,6 +73,7 @@ class FittedHeads:
     chosen: np.ndarray
     losses: dict[str, np.ndarray]
     notes: tuple[str, ...] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
 
     def select(self, *index: int) -> Params:
         """Return the variables of one run, or a slice: ``select(method, seed)`` or ``select(encoder, method, seed)``.
@@ -164,7 +166,7 @@ def fit_heads(
     terms = frozenset(term for term in Weights._fields if any(getattr(method, term) for method in methods))
     plan = _Plan(
         head=HEADS[methods[0].head](width, classes),
-        settings=replace(settings, epochs=max(1, round(methods[0].epochs_share * settings.epochs))),
+        settings=replace(settings, attack=None, epochs=max(1, round(methods[0].epochs_share * settings.epochs))),
         batch=min(settings.batch_size, examples),
         terms=terms,
         top_k=methods[0].top_k,

@@ -7,8 +7,10 @@ This module imports no JAX, so that a config can be read without it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ranjax.core import checks
 from ranjax.core.checks import above, at_least, between, one_of, patterns, share_of
@@ -22,11 +24,95 @@ IMAGE_TOWER = ("^vision/", "^visual_projection/")
 METRICS = ("accuracy", "balanced_accuracy", "auroc")
 """The validation metrics of `ranjax.methods.selection`, of which one chooses the epoch."""
 
+FEATURES = ("embedding", "tokens", "blocks")
+"""What a head may read of an image, see `ranjax.models.DualEncoderFunctions.features`."""
+
 _weight = at_least(0)
 
 
 def _two_rows(value: int) -> str:
     return "" if value >= 2 else "a number of at least 2: batch norm and covariance need two rows"
+
+
+def _grid(least: float, inclusive: bool) -> checks.Check:
+    def check(value: tuple[float, ...]) -> str:
+        good = all(math.isfinite(v) and (v >= least if inclusive else v > least) for v in value)
+        where = f"of at least {least:g}" if inclusive else f"above {least:g}"
+        return (
+            "" if value and good and len(set(value)) == len(value) else f"different numbers {where}, e.g. (1.0, 10.0)"
+        )
+
+    return check
+
+
+@dataclass(frozen=True)
+class HeadInput:
+    """What a head on frozen features is given."""
+
+    features: str = setting(
+        "embedding",
+        "What it reads of an image: the embedding, the tower's last tokens on a small grid, or all of its blocks.",
+        "",
+        one_of(*FEATURES),
+    )
+    filtered: bool = setting(False, "Whether images pass the low-pass filter (adapt.filter) first.")
+    modality: str = setting(
+        "both",
+        "What the head is given of a set of questions: image and question, or one of the two.",
+        "",
+        one_of("both", "image", "question"),
+    )
+
+
+@dataclass(frozen=True)
+class LogisticSettings(HeadInput):
+    """Settings of `ranjax.methods.logistic.fit`."""
+
+    penalties: tuple[float, ...] = setting(
+        (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0),
+        "Weights of half the squared norm of the coefficients, of which validation chooses.",
+        "",
+        _grid(0, False),
+    )
+
+
+@dataclass(frozen=True)
+class RidgeSettings(HeadInput):
+    """Settings of `ranjax.methods.ridge.fit`."""
+
+    penalties: tuple[float, ...] = setting(
+        (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0, 100000.0),
+        "Weights lambda of the squared norm of the coefficients, of which validation chooses.",
+        "",
+        _grid(0, False),
+    )
+    rank: int = setting(0, "Rank of the linear map, kept as two factors; 0: full.", "", at_least(0))
+
+
+@dataclass(frozen=True)
+class RobustRidgeSettings(RidgeSettings):
+    """Settings of `ranjax.methods.ridge.fit_robust`; the attack is that of adapt.epsilon, .step and .attack_steps."""
+
+    penalties: tuple[float, ...] = setting(
+        (30.0, 100.0, 300.0, 1000.0, 3000.0),
+        "Weights lambda of the squared norm of the coefficients, of which validation chooses.",
+        "",
+        _grid(0, False),
+    )
+    mus: tuple[float, ...] = setting(
+        (0.3, 1.0, 3.0),
+        "Weights mu of the squared displacement of the outputs under attack, of which validation chooses.",
+        "",
+        _grid(0, True),
+    )
+    rounds: int = setting(3, "Times that the head as it stands is attacked and solved anew.", "rounds", at_least(1))
+    displaced: int = setting(0, "Training images that are attacked in a round; 0: all.", "images", at_least(0))
+    examples: int = setting(
+        192, "Validation images on which candidates are attacked end to end; 0: all.", "images", at_least(0)
+    )
+    attack_loss: str = setting(
+        "margin", "What the attack raises, of one label an image.", "", one_of("margin", "cross_entropy")
+    )
 
 
 @dataclass(frozen=True)
@@ -51,7 +137,7 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class HeadTraining(Objective):
+class HeadTraining(Objective, HeadInput):
     """How `ranjax.methods.head_training.fit_heads` trains one head on frozen features.
 
     The singular-value term may be taken every so many steps (lazy regularisation, Karras et al. 2020, arXiv
@@ -71,12 +157,6 @@ class HeadTraining(Objective):
     epochs_share: float = setting(1.0, "Share of adapt.epochs that it trains for.", "share", share_of)
     attacked_share: float = setting(
         0.0, "Weight of the attacked validation features in the choice of the epoch.", "share", between(0, 1)
-    )
-    modality: str = setting(
-        "both",
-        "What the head is given of a set of questions: image and question, or one of the two.",
-        "",
-        one_of("both", "image", "question"),
     )
 
     @property
@@ -152,6 +232,8 @@ class Fit:
     Attributes:
       class_weights: "none", "balanced" (N / (C * count); multi-label: absent / present), or one number a class.
       parallel: runs trained side by side; None: one on a CPU (whose caches that suits best), all on an accelerator.
+      attack: for methods that need one, ``(predict, variables, split, rows, loss) -> features`` of images attacked
+        through the encoder and that head, see `ranjax.methods.encoder_attack`; a run has it.
     """
 
     epochs: int = setting(30, "Passes over the training features.", "epochs", at_least(1))
@@ -162,6 +244,7 @@ class Fit:
     multi_label: bool = setting(False, "Sigmoid outputs and multi-hot labels in place of softmax and one label.")
     class_weights: str | Sequence[float] = "none"
     parallel: int | None = None
+    attack: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         # A list or an array is taken as well; the settings are static in a compiled program, which needs a tuple.

@@ -5,20 +5,23 @@ checked.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from ranjax.core.errors import DataError
+from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.types import Params
-from ranjax.methods import selection
-from ranjax.methods.head_inputs import Examples, check_classes
-from ranjax.methods.head_training import FittedHeads
-from ranjax.methods.method_settings import Fit
+from ranjax.methods import head_inputs, selection
+from ranjax.methods.head_fit import HeadFit
+from ranjax.methods.head_inputs import Examples
+from ranjax.methods.head_training import FittedHeads, fit_heads
+from ranjax.methods.method_settings import Fit, HeadTraining
 from ranjax.methods.table import Method
+from ranjax.training import cpu
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class OwnHead:
         return features, self.predict(params, features), stats
 
 
+@cpu.one_lapack_thread()
 def fit(
     method: Method,
     settings: object,
@@ -54,31 +58,74 @@ def fit(
 ) -> FittedHeads:
     """Fit a method by its own `fit`, and score each seed on the validation split, as one epoch of one method.
 
-    The history is the validation metric: the mean of clean and attacked where the method needs attacked features, -inf
-    where a logit is not finite.
+    The history is the validation metric: the mean of clean and attacked where the method needs attacked features, or
+    what its `fit` says it chose by; -inf where a logit is not finite.
 
     Raises:
+      ConfigError: the method needs an attack handle, and `shared` has none; class weights or a metric that are unknown.
       DataError: `fit` returned no nested dict of arrays with a leading axis of seeds, or `predict` no logits [N, C]; a
-        class that training cannot learn.
+        class that training cannot learn, features that are not finite.
     """
-    notes = check_classes(train.labels, validation.labels, classes, shared.multi_label)
-    assert method.fit is not None
-    assert method.predict is not None
-    variables = method.fit(train, validation, settings, classes=classes, seeds=list(seeds), shared=shared)
-    _check_tree(method.name, variables, len(seeds))
-    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), variables)
-    head = OwnHead(method.predict, int(np.shape(train.features)[-1]), classes)
+    functions = method.functions
+    assert functions is not None
+    if "attack" in method.needs and shared.attack is None:
+        expected = f"an attack handle, `encoder_attack(...)`: method {method.name!r} attacks images through the encoder"
+        raise ConfigError("Fit.attack", None, expected)
+    head_inputs.check_shared(shared, classes)
+    train, validation = (
+        head_inputs.as_named(name, Examples, given) for name, given in (("train", train), ("validation", validation))
+    )
+    if np.ndim(train.features) != 2:
+        raise DataError(f"train features have shape {np.shape(train.features)}, [N, D] is needed: one encoder a fit")
+    train, validation, notes = head_inputs.prepare([], train, validation, classes, shared.multi_label)
+    train, validation = (_of_one_encoder(split) for split in (train, validation))
+    fitter, predict = functions
+    found = fitter(train, validation, settings, classes=classes, seeds=list(seeds), shared=shared)
+    found = found if isinstance(found, HeadFit) else HeadFit(found)
+    _check_tree(method.name, found.variables, len(seeds))
+    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), found.variables)
+    head = OwnHead(predict, int(np.shape(train.features)[-1]), classes)
     check_predict(method.name, head, jax.tree.map(lambda leaf: leaf[0], variables))
     sides = [validation.features, *([validation.attacked] if "attacked" in method.needs else [])]
-    labels = jnp.asarray(validation.labels, jnp.float32 if shared.multi_label else jnp.int32)
+    labels = jnp.asarray(validation.labels)
     scores = []
     for side in sides:
-        logits = jax.vmap(method.predict, in_axes=(0, None))(variables, jnp.asarray(side, jnp.float32))
-        scores.append([selection.score(shared.metric, found, labels, shared.multi_label) for found in logits])
+        logits = jax.vmap(predict, in_axes=(0, None))(variables, jnp.asarray(side))
+        scores.append([selection.score(shared.metric, one, labels, shared.multi_label) for one in logits])
     history = np.mean(np.asarray(scores, np.float32), axis=0)[None, :, None]
+    clean = np.asarray(scores[0], np.float32)[None, :, None]
+    if found.validation is not None:
+        history = np.where(np.isfinite(history), np.float32(found.validation), history)
     chosen = np.where(np.isfinite(history[..., 0]), 0, -1)
     variables = {"params": jax.tree.map(lambda leaf: leaf[None], variables), "stats": {}}
-    return FittedHeads(head, variables, history, history, None, chosen, {}, notes)
+    return FittedHeads(head, variables, history, clean, None, chosen, {}, (*notes, *found.notes), found.facts)
+
+
+def fit_method(
+    method: Method,
+    settings: object,
+    train: Examples,
+    validation: Examples,
+    *,
+    classes: int,
+    seeds: Sequence[int],
+    shared: Fit,
+    mesh: Mesh | None = None,
+) -> FittedHeads:
+    """Fit a head of any kind on features of one encoder: by `fit_heads`, or by its own `fit`; axes: 1 method, seeds.
+
+    Raises:
+      ConfigError, DataError: as `fit_heads` and `fit`.
+    """
+    if isinstance(settings, HeadTraining):
+        alone = replace(shared, attack=None)
+        return fit_heads([settings], train, validation, classes=classes, seeds=seeds, settings=alone, mesh=mesh)
+    return fit(method, settings, train, validation, classes=classes, seeds=seeds, shared=shared)
+
+
+def _of_one_encoder(split: Examples) -> Examples:
+    attacked = None if split.attacked is None else np.asarray(split.attacked[0])
+    return Examples(np.asarray(split.features[0]), np.asarray(split.labels), attacked)
 
 
 def check_predict(name: str, head: OwnHead, variables: Params) -> None:

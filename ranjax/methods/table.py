@@ -5,6 +5,7 @@ One entry a method. Configuration keys, labels, colours, order, groups and choic
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -12,9 +13,17 @@ from typing import Any
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.core.registry import Table, check_entry
 from ranjax.core.settings import Node, read
-from ranjax.methods.method_settings import TERMS, TTC, HeadTraining, TowerTraining
+from ranjax.methods.method_settings import (
+    TERMS,
+    TTC,
+    HeadTraining,
+    LogisticSettings,
+    RidgeSettings,
+    RobustRidgeSettings,
+    TowerTraining,
+)
 
-NEEDS = ("attacked", "filter", "questions", "single_label")
+NEEDS = ("attack", "attacked", "filter", "questions", "single_label")
 
 
 @dataclass(frozen=True)
@@ -38,11 +47,14 @@ class Method:
         time; any other kind is a head on frozen features that brings `fit` and `predict`.
       keys: the fields that are configuration keys ``adapt.<name>.<field>``; None: all.
       fit: ``(train, validation, settings, *, classes, seeds, shared) -> variables``: two `Examples`, the settings, C,
-        the seeds and a `Fit`; a nested dict of arrays with a leading axis of seeds.
+        the seeds and a `Fit`; a nested dict of arrays with a leading axis of seeds, or a `HeadFit` that holds it. Or
+        ``"module:NAME"`` of it, imported when it is used.
       predict: ``(variables, features f32[N, D]) -> logits f32[N, C]`` with the variables of one seed; differentiable.
+        Or ``"module:NAME"``.
       style: of its lines and bars; None: the page chooses one.
-      needs: some of `NEEDS`: "attacked" (features under attack), "filter" (a low-pass filter, adapt.filter above 0),
-        "questions" (a set of questions), "single_label" (one label an image).
+      needs: some of `NEEDS`: "attack" (a handle that attacks images through the encoder and a head, `Fit.attack`),
+        "attacked" (cached features under attack), "filter" (a low-pass filter, adapt.filter above 0), "questions" (a
+        set of questions), "single_label" (one label an image).
       variant_of: the method whose settings it takes, but for `changes`.
       changes: the settings in which a variant differs.
       leaves_out: of an ablation, the part of its base that it is without.
@@ -53,8 +65,8 @@ class Method:
     label: str
     settings: Any = None
     keys: tuple[str, ...] | None = None
-    fit: Callable[..., Mapping[str, object]] | None = None
-    predict: Callable[..., Any] | None = None
+    fit: Callable[..., Any] | str | None = None
+    predict: Callable[..., Any] | str | None = None
     style: Style | None = None
     needs: tuple[str, ...] = ()
     variant_of: str = ""
@@ -67,6 +79,13 @@ class Method:
         """One of "zero_shot", "head", "tower", "test_time"."""
         kinds = ((type(None), "zero_shot"), (TowerTraining, "tower"), (TTC, "test_time"))
         return next((family for kind, family in kinds if isinstance(self.settings, kind)), "head")
+
+    @property
+    def functions(self) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+        """Return `fit` and `predict` of a head that brings its own, imported; None: it brings none."""
+        if self.fit is None or self.predict is None:
+            return None
+        return _loaded(self.fit), _loaded(self.predict)
 
     def variant(self, name: str, label: str, style: Style | None = None, **others: Any) -> Method:
         """Return a method with the settings of this one; `changes`, `needs` and more are given by name."""
@@ -81,7 +100,7 @@ class Method:
           ConfigError: names the field that is missing or wrong, and what it should be.
         """
         own = self.family == "head" and not isinstance(self.settings, HeadTraining)
-        check_entry(self, *(("fit", "predict") if own else ()))
+        check_entry(self, *(name for name in ("fit", "predict") if own and not isinstance(getattr(self, name), str)))
         for need in self.needs:
             if need not in NEEDS:
                 raise ConfigError("Method.needs", need, f"some of {', '.join(NEEDS)}", nearest(need, NEEDS))
@@ -93,8 +112,17 @@ class Method:
             raise ConfigError("Method.style", self.style, "a Style(color, marker, line), or None")
 
 
+def _loaded(reference: Any) -> Any:
+    """Return what ``"module:NAME"`` names, or what is no text as it is."""
+    if not isinstance(reference, str):
+        return reference
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 _DASHED, _DOTTED, _DASH_DOTTED = (0, (4, 1.5)), (0, (1, 1.6)), (0, (4, 1.5, 1, 1.5))
-_HEAD = ("learning_rate", "weight_decay", "attacked_share")
+_INPUT = ("features", "filtered")
+_HEAD = ("learning_rate", "weight_decay", "attacked_share", *_INPUT)
 _NMTUNE = (*_HEAD, "mse", "cov", "svd", "top_k", "svd_every")
 _DEFENCE = ("defence_ce", "defence_consistency", "defence_kl")
 _LORA = ("learning_rate", "head_learning_rate", "weight_decay", "rank", "targets")
@@ -104,14 +132,41 @@ _Changes = dict[str, Any]
 _FROM_PAPER: _Changes = {"mse": 1.0, "cov": 0.04, "svd": 0.001}
 _OF_RAN: _Changes = {**_FROM_PAPER, "defence_ce": 1.0, "defence_consistency": 1.0, "defence_kl": 1.0}
 
-# LP, MLP and NMTune as published (arXiv 2309.17002 and its public code); RAN is this project's reconstruction.
+_RIDGE = (*_INPUT, "penalties", "rank")
+_ROBUST_RIDGE = (*_RIDGE, "mus", "rounds", "displaced", "examples", "attack_loss")
+_LINEAR = "ranjax.methods.linear_solution:predict"
+
+# MLP and NMTune as published (arXiv 2309.17002 and its public code); RAN is this project's reconstruction.
 _LP = Method(
     "lp",
     "LP",
-    HeadTraining(head="linear", learning_rate=1e-2),
-    keys=_HEAD,
+    LogisticSettings(),
+    keys=(*_INPUT, "penalties"),
+    fit="ranjax.methods.logistic:fit",
+    predict=_LINEAR,
     style=Style("#0072B2", "s", "-"),
-    source="a linear probe",
+    source="a linear probe: logistic regression at its optimum",
+)
+_RIDGE_METHOD = Method(
+    "ridge",
+    "Ridge",
+    RidgeSettings(),
+    keys=_RIDGE,
+    fit="ranjax.methods.ridge:fit",
+    predict=_LINEAR,
+    style=Style("#332288", "p", "-"),
+    source="Hoerl & Kennard 1970",
+)
+_ROBUST_RIDGE_METHOD = Method(
+    "robust_ridge",
+    "Robust ridge",
+    RobustRidgeSettings(),
+    keys=_ROBUST_RIDGE,
+    fit="ranjax.methods.ridge:fit_robust",
+    predict=_LINEAR,
+    style=Style("#661100", "o", _DASH_DOTTED),
+    needs=("attack",),
+    source="ridge regression that weighs its outputs' displacement under attack; this project's",
 )
 _MLP = Method("mlp", "MLP", HeadTraining(), keys=_HEAD, style=Style("#56B4E9", "^", _DASHED), source="NMTune's head")
 _NMTUNE_METHOD = Method(
@@ -125,12 +180,23 @@ _NMTUNE_METHOD = Method(
 _RAN = Method(
     "ran",
     "RAN",
+    RobustRidgeSettings(features="tokens", filtered=True),
+    keys=_ROBUST_RIDGE,
+    fit="ranjax.methods.ridge:fit_robust",
+    predict=_LINEAR,
+    style=Style("#D55E00", "o", "-"),
+    needs=("attack",),
+    source="this project's reconstruction",
+)
+_RAN_V1 = Method(
+    "ran_v1",
+    "RAN v1",
     HeadTraining(
         **_OF_RAN, head="narrow", learning_rate=1e-2, svd_every=8, epochs_share=0.5, attacked_share=0.5, filtered=True
     ),
     keys=(*_NMTUNE, *_DEFENCE, "epochs_share"),
-    style=Style("#D55E00", "o", "-"),
-    source="this project's reconstruction",
+    style=Style("#DDCC77", "o", _DASHED),
+    source="this project's first reconstruction, with its former recipe of training",
 )
 _AT = Method(
     "at",
@@ -200,13 +266,16 @@ METHODS: Table[Method] = Table(
         _LP.variant(
             "lp_filter", "LP (filter)", Style("#CC79A7", "v", _DOTTED), changes={"filtered": True}, needs=("filter",)
         ),
+        _RIDGE_METHOD,
         _MLP,
         _NMTUNE_METHOD,
+        _ROBUST_RIDGE_METHOD,
         _RAN,
-        # What the light head costs: RAN with NMTune's wide one, at the rate of the other wide heads.
-        _RAN.variant(
+        _RAN_V1,
+        # What the light head costs: RAN v1 with NMTune's wide one, at the rate of the other wide heads.
+        _RAN_V1.variant(
             "ran_wide",
-            "RAN (wide head)",
+            "RAN v1 (wide head)",
             Style("#882255", "o", _DASHED),
             changes={"head": "residual", "learning_rate": 1e-3},
         ),
@@ -284,7 +353,7 @@ METHODS: Table[Method] = Table(
             needs=("single_label",),
             source="Xing et al. 2025, arXiv 2503.03613",
         ),
-        *_ablations(_RAN),
+        *_ablations(_RAN_V1),
         *_ablations(_RAN_LORA),
     ),
     key="adapt.methods",

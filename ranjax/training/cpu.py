@@ -7,7 +7,7 @@ import ctypes
 import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 MOST_DEVICES = 4
@@ -79,40 +79,45 @@ def split_devices(count: int = 0) -> bool:
 
 @contextlib.contextmanager
 def one_lapack_thread() -> Iterator[bool]:
-    """Keep SciPy's OpenBLAS, whose LAPACK JAX calls on a CPU, to one thread inside the block. Also a decorator.
+    """Keep the OpenBLAS of SciPy, whose LAPACK JAX calls on a CPU, and of NumPy to one thread inside the block. Also a
+    decorator.
 
     Some releases share even a 64 x 64 matrix out over all cores, whose threads then wait for each other actively: with
-    SciPy 1.18 on 2 cores eigenvalues take 4 to 6 times as long as on one thread, and training RAN's head 3 times.
-    Results change by rounding at most. Wait inside the block for what JAX computes: JAX returns before it has.
+    SciPy 1.18 on 2 cores eigenvalues take 4 to 6 times as long as on one thread, and training RAN's head 3 times; on
+    busy cores NumPy's products of 768 x 128 by 128 x 8 took 100 times as long. Results change by rounding at most. Wait
+    inside the block for what JAX computes: JAX returns before it has.
 
     Yields:
       True if it took effect. False, without effect, where SciPy stands on another LAPACK.
     """
-    library = _openblas()
-    if library is None:
-        yield False
-        return
-    before = library.scipy_openblas_get_num_threads()
-    library.scipy_openblas_set_num_threads(1)
+    libraries = _openblas()
+    before = [get() for get, _ in libraries]
+    for _, set_threads in libraries:
+        set_threads(1)
     try:
-        yield True
+        yield bool(libraries)
     finally:
-        library.scipy_openblas_set_num_threads(before)
+        for (_, set_threads), count in zip(libraries, before):
+            set_threads(count)
 
 
 @functools.cache
-def _openblas() -> ctypes.CDLL | None:
-    """Return the OpenBLAS in SciPy's wheel, or None where there is none."""
+def _openblas() -> tuple[tuple[Callable[[], int], Callable[[int], None]], ...]:
+    """Return how to read and set the threads of the OpenBLAS in SciPy's wheel and in NumPy's, where they have one."""
+    import numpy
     import scipy
 
-    package = Path(scipy.__file__).parent
-    for folder in (package.parent / "scipy.libs", package / ".dylibs"):  # Linux and Windows, macOS
-        for path in sorted(folder.glob("libscipy_openblas*")):
-            try:
-                library = ctypes.CDLL(str(path))
-                library.scipy_openblas_get_num_threads.restype = ctypes.c_int
-                library.scipy_openblas_set_num_threads.argtypes = (ctypes.c_int,)
-            except (OSError, AttributeError):
-                continue
-            return library
-    return None
+    found = []
+    for module, suffix in ((scipy, ""), (numpy, "64_")):
+        package = Path(module.__file__).parent
+        for folder in (package.parent / f"{module.__name__}.libs", package / ".dylibs"):  # Linux and Windows, macOS
+            for path in sorted(folder.glob("libscipy_openblas*")):
+                try:
+                    library = ctypes.CDLL(str(path))
+                    get = getattr(library, f"scipy_openblas_get_num_threads{suffix}")
+                    set_threads = getattr(library, f"scipy_openblas_set_num_threads{suffix}")
+                except (OSError, AttributeError):
+                    continue
+                get.restype, set_threads.argtypes = ctypes.c_int, (ctypes.c_int,)
+                found.append((get, set_threads))
+    return tuple(found)

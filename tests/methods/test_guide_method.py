@@ -20,7 +20,7 @@ CODE = "\n".join(re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL))
 def lab(tmp_path):
     """A working directory with the guide's module."""
     (tmp_path / "my_lab").mkdir()
-    (tmp_path / "my_lab" / "ridge.py").write_text(CODE)
+    (tmp_path / "my_lab" / "nearest.py").write_text(CODE)
     return tmp_path
 
 
@@ -40,35 +40,35 @@ def figures(lab, method):
 @pytest.mark.slow
 def test_the_methods_of_the_guide_go_through_a_whole_run(lab):
     # The command of the guide, on a config that takes seconds.
-    methods = "--config.adapt.methods=lp,my_lab.ridge:SLOW_LP,my_lab.ridge:RIDGE"
+    methods = "--config.adapt.methods=mlp,my_lab.nearest:SLOW_MLP,my_lab.nearest:NEAREST"
     strength = COMMAND[-1]
-    assert strength == "--config.adapt.ridge.strength=3"
+    assert strength == "--config.adapt.nearest.strength=3"
     run = ["run", "--config", str(ROOT / "experiments/reliability/tiny.py"), "--workdir=run", methods]
     # Keys of methods from outside may stand before the key that names these.
     run.insert(1, strength)
     run.append("--config.noise.ratios=(0.0,)")
     call(lab, *run)
-    first = figures(lab, "ridge")
+    first = figures(lab, "nearest")
     assert {attack for attack, _, _ in first} >= {"none", "pgd"}
-    assert figures(lab, "slow_lp") != figures(lab, "lp")
+    assert figures(lab, "slow_mlp") != figures(lab, "mlp")
     results = files.read_json(lab / "run" / "results.json")
-    assert "ridge" in {check["method"] for check in results["masking"]}
+    assert "nearest" in {check["method"] for check in results["masking"]}
     page = (lab / "run" / "report" / "index.html").read_text()
-    assert ">Ridge<" in page
+    assert ">Nearest mean<" in page
     assert "#332288" in page
     adapted = files.read_json(lab / "run" / "adapt" / "clean" / "manifest.json")
-    assert adapted["methods"]["ridge"]["settings"] == {"strength": 3.0}
-    call(lab, "export", "run", "--condition=clean", "--method=ridge", "--out=exported")
+    assert adapted["methods"]["nearest"]["settings"] == {"strength": 3.0, "features": "embedding"}
+    call(lab, "export", "run", "--condition=clean", "--method=nearest", "--out=exported")
     assert (lab / "exported" / "head.safetensors").is_file()
 
     # Another value of its setting, and another text of its module, are other fits.
-    run[1] = "--config.adapt.ridge.strength=3000"
-    assert "adapt.ridge.strength: 3.0 then, 3000.0 now" in call(lab, *run, code=2)
+    run[1] = "--config.adapt.nearest.strength=3000"
+    assert "adapt.nearest.strength: 3.0 then, 3000.0 now" in call(lab, *run, code=2)
     call(lab, *run, "--redo")
-    assert figures(lab, "ridge") != first
-    with (lab / "my_lab" / "ridge.py").open("a") as file:
+    assert figures(lab, "nearest") != first
+    with (lab / "my_lab" / "nearest.py").open("a") as file:
         file.write("# changed\n")
-    assert "source of adapt.ridge" in call(lab, *run, code=2)
+    assert "source of adapt.nearest" in call(lab, *run, code=2)
 
 
 @pytest.mark.parametrize(
@@ -76,16 +76,22 @@ def test_the_methods_of_the_guide_go_through_a_whole_run(lab):
     [
         (("    fit=fit,\n", ""), "Method.fit = None: expected a function"),
         (("    predict=predict,\n", ""), "Method.predict = None: expected a function"),
-        (('label="Ridge"', 'label=""'), "Method.label = '': expected the name that the page shows"),
-        (('name="ridge"', 'name="lp"'), "a method whose name is not taken"),
-        (('name="ridge"', 'name="seeds"'), "another name: adapt.seeds is a key"),
-        (('name="ridge"', 'name="tower"'), "another name: adapt.tower is a key"),
-        (('name="ridge"', 'name="My ridge"'), "Method.name = 'My ridge': expected lower-case letters"),
-        (("settings=RidgeSettings()", "settings=3"), "Method.settings = 3: expected an instance of a frozen dataclass"),
-        (("settings=RidgeSettings()", "settings=RidgeSettings"), "expected an instance of a frozen dataclass"),
+        (('label="Nearest mean"', 'label=""'), "Method.label = '': expected the name that the page shows"),
+        (('name="nearest"', 'name="lp"'), "a method whose name is not taken"),
+        (('name="nearest"', 'name="seeds"'), "another name: adapt.seeds is a key"),
+        (('name="nearest"', 'name="tower"'), "another name: adapt.tower is a key"),
+        (('name="nearest"', 'name="My nearest"'), "Method.name = 'My nearest': expected lower-case letters"),
+        (
+            ("settings=NearestSettings()", "settings=3"),
+            "Method.settings = 3: expected an instance of a frozen dataclass",
+        ),
+        (("settings=NearestSettings()", "settings=NearestSettings"), "expected an instance of a frozen dataclass"),
         (("@dataclass(frozen=True)", "@dataclass"), "expected an instance of a frozen dataclass"),
         (('needs=("single_label",)', 'needs=("single_labels",)'), "did you mean 'single_label'?"),
-        (("RIDGE = Method(", "RIDGE = dict("), "expected an object of type ranjax.methods.table.Method, found dict"),
+        (
+            ("NEAREST = Method(", "NEAREST = dict("),
+            "expected an object of type ranjax.methods.table.Method, found dict",
+        ),
         (("import jax\n", "import jaxx\n"), "No module named 'jaxx'"),
         (('keys=("learning_rate"', 'keys=("learning_rates"'), "Method.keys = 'learning_rates'"),
     ],
@@ -103,20 +109,20 @@ def test_an_object_that_breaks_the_contract_is_one_error(tmp_path, monkeypatch, 
     monkeypatch.setattr(METHODS, "_sources", dict(METHODS._sources))
     config = configs.default_config()
     with pytest.raises(ConfigError, match=re.escape(words)):
-        configs.override(config, "adapt.methods", f"lp,{name}:RIDGE")
+        configs.override(config, "adapt.methods", f"lp,{name}:NEAREST")
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("jnp.stack([weights] * len(seeds))", "weights"), "a leading axis of 2 seeds is needed"),
-        (('return {"weights": jnp.stack([weights] * len(seeds))}', "return jnp.stack([weights])"), "a dict of arrays"),
+        (("jnp.stack([means] * len(seeds))", "means"), "a leading axis of 2 seeds is needed"),
+        (('return {"means": jnp.stack([means] * len(seeds))}', "return jnp.stack([means])"), "a dict of arrays"),
         (
             ("one_hot(train.labels, classes)", "one_hot(train.labels, classes + 1)"),
             r"(2, 4) for features [2, 5], (2, 3)",
         ),
-        (('@ variables["weights"]', '@ variables["weight"]'), "predict of method 'ridge' failed"),
-        (('{"weights": jnp', '{"all/weights": jnp'), "nested dicts of texts are needed"),
+        (('means = variables["means"]', 'means = variables["mean"]'), "predict of method 'nearest' failed"),
+        (('{"means": jnp', '{"all/means": jnp'), "nested dicts of texts are needed"),
     ],
 )
 def test_results_that_break_the_contract_are_named(change, words):
@@ -127,9 +133,9 @@ def test_results_that_break_the_contract_are_named(change, words):
 
     assert change[0] in CODE
     names = {"__name__": "guide"}
-    exec(compile(CODE.replace(*change).replace("class RidgeSettings", "class RidgeSettings"), "guide", "exec"), names)
+    exec(compile(CODE.replace(*change), "guide", "exec"), names)
     rng = np.random.default_rng(0)
     split = Examples(rng.normal(size=(12, 5)).astype(np.float32), np.arange(12, dtype=np.int32) % 3)
-    method = names["RIDGE"]
+    method = names["NEAREST"]
     with pytest.raises(DataError, match=re.escape(words)):
         own_head.fit(method, method.settings, split, split, classes=3, seeds=range(2), shared=Fit())

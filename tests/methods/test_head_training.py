@@ -24,8 +24,11 @@ from ranjax.training.devices import make_mesh
 WIDTH, CLASSES, TRAIN, VALIDATION = 6, 3, 44, 31
 EPOCHS = 12
 FIT = Fit(epochs=EPOCHS, batch_size=8)
+LINEAR = HeadTraining(head="linear", learning_rate=1e-2)
 # In NMTune's head and on its schedule: one program for all.
-RAN = dataclasses.replace(METHODS["ran"].settings, head="residual", learning_rate=1e-3, svd_every=1, epochs_share=1.0)
+RAN = dataclasses.replace(
+    METHODS["ran_v1"].settings, head="residual", learning_rate=1e-3, svd_every=1, epochs_share=1.0
+)
 GROUP = [METHODS["mlp"].settings, METHODS["nmtune"].settings, RAN]
 # A weight under which it would show if the term came at another step, or once too often.
 LAZY = dataclasses.replace(RAN, svd_every=3, epochs_share=0.5, svd=2.0)
@@ -66,7 +69,7 @@ def test_linear_probe_equals_a_plain_numpy_loop(splits):
     train, validation = splits
     weights = (1.0, 2.0, 0.5)
     settings = dataclasses.replace(FIT, class_weights=weights)
-    methods = [METHODS["lp"].settings, METHODS["lp"].settings]
+    methods = [LINEAR, LINEAR]
     got = fit_heads(methods, train, validation, classes=CLASSES, seeds=[3], settings=settings)
 
     start, _ = got.head.init(stream(3, "adapt/init"))
@@ -247,7 +250,7 @@ def test_multi_label_with_balanced_weights():
 
     train, validation = make(90), make(50)
     settings = Fit(epochs=30, batch_size=16, multi_label=True, metric="auroc", class_weights="balanced")
-    lp = dataclasses.replace(METHODS["lp"].settings, learning_rate=0.1)
+    lp = dataclasses.replace(LINEAR, learning_rate=0.1)
     got = fit_heads([lp], train, validation, classes=3, seeds=range(5), settings=settings)
     np.testing.assert_allclose(got.history.max(-1), 1.0, atol=1e-6)
     assert got.notes == ()
@@ -269,7 +272,7 @@ def test_more_validation_rows_than_a_chunk_holds(fitted):
 def test_a_class_without_validation_examples_is_noted(splits):
     train, validation = splits
     few = Examples(validation.features, np.arange(VALIDATION) % 2)
-    _, _, notes = adapt_input.prepare([METHODS["lp"].settings], train, few, CLASSES, False)
+    _, _, notes = adapt_input.prepare([LINEAR], train, few, CLASSES, False)
     assert notes == ("class 2 has no validation examples and does not count there",)
 
 
@@ -308,7 +311,7 @@ def test_bad_data_is_named(splits, case):
 
 
 BAD_SETTINGS = {  # functions of the test, since the checks of signatures are on while this module is imported
-    "mixed heads": ({"methods": [METHODS["lp"].settings, METHODS["mlp"].settings]}, r"methods\[1\].head"),
+    "mixed heads": ({"methods": [LINEAR, METHODS["mlp"].settings]}, r"methods\[1\].head"),
     "mixed top_k": (
         {"methods": [METHODS["mlp"].settings, dataclasses.replace(METHODS["mlp"].settings, top_k=5)]},
         "top_k",
@@ -365,24 +368,22 @@ def test_bad_settings_are_named(splits, case):
 def test_attacked_features_must_be_there_where_a_method_needs_them(splits):
     train, validation = splits
     with pytest.raises(ConfigError, match=r"methods\[0\].defence_ce"):
-        fit_heads([METHODS["ran"].settings], train._replace(attacked=None), validation, classes=CLASSES, seeds=[0])
+        fit_heads([METHODS["ran_v1"].settings], train._replace(attacked=None), validation, classes=CLASSES, seeds=[0])
     with pytest.raises(ConfigError, match="attacked_share"):
-        fit_heads([METHODS["ran"].settings], train, validation._replace(attacked=None), classes=CLASSES, seeds=[0])
+        fit_heads([METHODS["ran_v1"].settings], train, validation._replace(attacked=None), classes=CLASSES, seeds=[0])
 
 
 def test_a_run_that_diverges_is_named(splits):
-    wild = dataclasses.replace(METHODS["lp"].settings, learning_rate=1e38)
+    wild = dataclasses.replace(LINEAR, learning_rate=1e38)
     settings = dataclasses.replace(FIT, class_weights=(1.0, 1.0, 1.0))
     with pytest.raises(ConfigError, match=r"methods\[1\].learning_rate"):
-        fit_heads([METHODS["lp"].settings, wild], *splits, classes=CLASSES, seeds=[0], settings=settings)
+        fit_heads([LINEAR, wild], *splits, classes=CLASSES, seeds=[0], settings=settings)
 
 
 def test_a_search_keeps_what_diverged_and_says_so(splits):
-    wild = dataclasses.replace(METHODS["lp"].settings, learning_rate=1e38)
+    wild = dataclasses.replace(LINEAR, learning_rate=1e38)
     settings = dataclasses.replace(FIT, class_weights=[1.0, 1.0, 1.0])  # the list is as good as the tuple above
-    fitted = fit_heads(
-        [METHODS["lp"].settings, wild], *splits, classes=CLASSES, seeds=[0], settings=settings, keep_diverged=True
-    )
+    fitted = fit_heads([LINEAR, wild], *splits, classes=CLASSES, seeds=[0], settings=settings, keep_diverged=True)
     assert fitted.chosen[0, 0] >= 0 == 1 + fitted.chosen[1, 0]
     assert np.isneginf(fitted.history[1]).all()
     assert np.isfinite(fitted.history[0]).all()
@@ -391,12 +392,12 @@ def test_a_search_keeps_what_diverged_and_says_so(splits):
 def test_features_may_be_bfloat16_and_must_fit_float32(splits):
     train, validation = splits
     halves = train._replace(features=jnp.asarray(train.features, jnp.bfloat16))
-    taken = prepare([METHODS["lp"].settings], halves, validation, CLASSES, False)[0].features
+    taken = prepare([LINEAR], halves, validation, CLASSES, False)[0].features
     assert taken.dtype == jnp.float32
     assert np.array_equal(taken[0], np.asarray(halves.features, np.float32))
     huge = train._replace(features=np.asarray(train.features, np.float64) * 1e300)
     with pytest.raises(DataError, match="more than float32 can hold"):
-        fit_heads([METHODS["lp"].settings], huge, validation, classes=CLASSES, seeds=[0], settings=FIT)
+        fit_heads([LINEAR], huge, validation, classes=CLASSES, seeds=[0], settings=FIT)
 
 
 @pytest.mark.parametrize("index", [(4, 0), (0, 2), (-5,), (0, 0, 0)])

@@ -113,14 +113,20 @@ TABLES = (
 )
 
 
+_FORMER = ("learning_rate", "weight_decay", "attacked_share")
 _TUNED = ("fft", "tecoa", "fare", "pmg_aft")
 RENAMED = {
     "adapt.learning_rate": "adapt.mlp.learning_rate, adapt.nmtune.learning_rate or adapt.at.learning_rate",
-    "adapt.lp_learning_rate": "adapt.lp.learning_rate, adapt.ran.learning_rate or, e.g., adapt.lora.head_learning_rate",
-    "adapt.weight_decay": "adapt.METHOD.weight_decay, e.g. adapt.lp.weight_decay",
-    **{f"adapt.{name}": f"adapt.nmtune.{name} or adapt.ran.{name}" for name in ("mse", "cov", "svd", "top_k")},
-    **{f"adapt.{term}": f"adapt.ran.{term}" for term in TERMS if "defence" in term},
-    **{f"adapt.ran_{name}": f"adapt.ran.{name}" for name in ("svd_every", "epochs_share")},
+    "adapt.lp_learning_rate": "adapt.ran_v1.learning_rate or, e.g., adapt.lora.head_learning_rate",
+    **{f"adapt.lp.{name}": "adapt.lp.penalties: LP is solved to its optimum" for name in _FORMER},
+    "adapt.weight_decay": "adapt.METHOD.weight_decay, e.g. adapt.mlp.weight_decay",
+    **{f"adapt.{name}": f"adapt.nmtune.{name} or adapt.ran_v1.{name}" for name in ("mse", "cov", "svd", "top_k")},
+    **{f"adapt.{term}": f"adapt.ran_v1.{term}" for term in TERMS if "defence" in term},
+    **{f"adapt.ran_{name}": f"adapt.ran_v1.{name}" for name in ("svd_every", "epochs_share")},
+    **{
+        f"adapt.ran.{name}": f"adapt.ran_v1.{name}, of the method 'ran_v1'"
+        for name in (*_FORMER, *TERMS[1:], "top_k", "svd_every", "epochs_share")
+    },
     "adapt.ran_scope": "the method 'ran_lora' in adapt.methods",
     "adapt.lora_terms": "the weights " + ", ".join(f"adapt.ran_lora.{term}" for term in TERMS),
     **{

@@ -14,6 +14,7 @@ from ranjax import models
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.evaluation.questions import BOTH
+from ranjax.methods import linear_solution
 from ranjax.methods.method_settings import HeadTraining, TowerTraining
 from ranjax.methods.table import METHODS, selected, settings_of
 from ranjax.methods.tower_methods import FROZEN, encoder_of
@@ -68,10 +69,11 @@ def export(
     models.save(out, functions, jax.device_get(adapted))
     common.data(context).tokenizer.save(out / "tokenizer.json")
     if trained.get("head"):
-        kind = settings.head if isinstance(settings, (HeadTraining, TowerTraining)) else f"the predict of {method}"
+        kind = _kind(method, settings)
         asks = common.data(context).has_questions and not isinstance(settings, TowerTraining)
         modality = getattr(settings, "modality", BOTH) if asks else ""
-        _write_head(out, method, kind, trained["head"], front, common.data(context), modality)
+        reads = getattr(settings, "features", "embedding")
+        _write_head(out, method, kind, trained["head"], front, common.data(context), modality, reads)
     pairs = zip(jax.tree.leaves(adapted), jax.tree.leaves(dict(params)), strict=True)
     changed = sum(not np.array_equal(a, b) for a, b in pairs)
     facts = cards.facts(context, condition, source, int(sum(np.size(x) for x in jax.tree.leaves(adapted))), results)
@@ -111,13 +113,33 @@ def _trained(context: Context, condition: str, method: str, seed: int) -> dict[s
     return jax.tree.map(lambda x: x[seed], every)
 
 
+def _kind(method: str, settings: Any) -> str:
+    """Return what the head is: one of `HEADS`, a linear map, or what a method's own `predict` makes of its arrays."""
+    if isinstance(settings, (HeadTraining, TowerTraining)):
+        return settings.head
+    functions = METHODS[method].functions
+    linear = functions is not None and functions[1] is linear_solution.predict
+    return "linear" if linear else f"the predict of {method}"
+
+
+_READS = {
+    "embedding": "image_embeds, not normalised",
+    "tokens": (
+        "the image tower's last tokens after its final norm, patches averaged to a grid of 4 x 4 at most, in reading "
+        "order, one after the other; then the class token (a convolutional tower: its pooled vector)"
+    ),
+    "blocks": "of each block (stage) of the image tower: class token where there is one, mean, and maximum over places",
+}
+"""What a head reads of an image, in the words of a file that goes to others."""
 _ASKED = {"both": "[w i, w t, w w i t]", "image": "w i", "question": "w t"}
 """Of a set of questions, what `questions.fuse` gives a head."""
 
 
-def _write_head(out: Path, method: str, kind: str, head: Any, front: Any, data: common.Data, modality: str) -> None:
+def _write_head(
+    out: Path, method: str, kind: str, head: Any, front: Any, data: common.Data, modality: str, reads: str
+) -> None:
     save_file(flat(head if front is None else {**head, input_filter.NAME: front}), out / HEAD)
-    said = {"kind": kind, "input": "image_embeds, not normalised", "classes": list(data.classes), "method": method}
+    said = {"kind": kind, "input": _READS[reads], "classes": list(data.classes), "method": method}
     several = "a logit a class, sigmoid: any number may be right"
     said["output"] = several if data.multi_label else "logits, softmax: one is right"
     if modality:

@@ -17,17 +17,20 @@ from ranjax.attacks.text.substitution import Substitution
 from ranjax.core import keys
 from ranjax.core.errors import DataError
 from ranjax.core.pixels import as_float
+from ranjax.core.settings import read
 from ranjax.core.types import Params
 from ranjax.data.prepared import PreparedSet
 from ranjax.data.text.tokenizer import Tokenizer, Tokens
 from ranjax.data.text.tokenizer_checks import check_fits
 from ranjax.data.text.tokenizer_files import recorded_id
 from ranjax.evaluation import questions, zero_shot
+from ranjax.methods.method_settings import Fit
 from ranjax.models.dual_encoder import DualEncoderFunctions
 from ranjax.models.encoder_config import DualEncoderConfig
 from ranjax.run.context import Context
 from ranjax.run.plan import condition_name
 from ranjax.run.schema import RunConfig
+from ranjax.run.schema.adapt_keys import Adapt
 from ranjax.run.stages import labels
 from ranjax.run.stages.prepare import open_data
 from ranjax.training.row_map import RowFunction, RowMap
@@ -200,9 +203,10 @@ def image_features(
     functions: DualEncoderFunctions,
     params: Params,
     images: Shaped[np.ndarray, "examples height width channels"],
+    kind: str = "embedding",
 ) -> Features:
-    """Return embeddings of images, u8 or f32 in [0, 1]."""
-    run = row_map(context, ("image_features", functions), lambda p, x: functions.image_features(p, as_float(x)))
+    """Return what heads read of images, u8 or f32 in [0, 1]: embeddings, or another `kind` of features."""
+    run = row_map(context, ("image_features", functions, kind), lambda p, x: functions.features(p, as_float(x), kind))
     return run(params, images)
 
 
@@ -236,6 +240,11 @@ def head_input(
 ) -> Array | np.ndarray:
     """Return the input of a head: image features, of a set of questions fused with those of the questions."""
     return features if question_features is None else questions.fuse(features, question_features, modality)
+
+
+def fit_of(adapt: Adapt) -> Fit:
+    """Return what all heads share, out of the config's group `adapt`."""
+    return read(Fit(multi_label=adapt.task == "multi"), adapt)
 
 
 def craft_pairs(

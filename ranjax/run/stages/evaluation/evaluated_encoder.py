@@ -32,6 +32,8 @@ from ranjax.run.stages.condition_encoders import condition_encoder, methods_of
 from ranjax.run.stages.inputs import Features
 from ranjax.training.row_map import RowFunction, RowMap
 
+_KEPT = 6
+"""Arrays of features that are kept."""
 Images = Shaped[np.ndarray, "examples height width channels"]
 """u8, or f32 in [0, 1]."""
 DeployedFunction = Callable[..., Array]
@@ -49,6 +51,7 @@ class Deployed:
       variables: {"params", "stats"} of the head with a leading axis of seeds; None without a head.
       encoders: what was trained of the encoder, with a leading axis of seeds; None: the frozen encoder.
       modality: of a set of questions, what it is given (`questions.BOTH`, ...); "": the image alone, as elsewhere.
+      features: what the head reads of an image, `DualEncoderFunctions.features`.
     """
 
     settings: Any
@@ -56,6 +59,12 @@ class Deployed:
     variables: Params = None
     encoders: Params = None
     modality: str = ""
+    features: str = "embedding"
+
+    @property
+    def tunes(self) -> bool:
+        """Return True if each of its fits has an image tower of its own, not the frozen one, at most filtered."""
+        return self.encoders is not None and isinstance(self.settings, TowerTraining)
 
     @property
     def random(self) -> bool:
@@ -80,7 +89,12 @@ class Deployed:
 
 
 def _deploy_head(
-    name: str, settings: Any, variables: dict[str, PyTree], width: int, classes: int, questions: bool
+    name: str,
+    settings: Any,
+    variables: dict[str, PyTree],
+    functions: Any,
+    classes: int,
+    questions: bool,
 ) -> Deployed:
     """Return a head on frozen features.
 
@@ -88,8 +102,10 @@ def _deploy_head(
       DataError: it takes other features, or gives other classes, than the encoder and the task.
     """
     filters, modality = variables.pop("encoder", None), getattr(settings, "modality", BOTH) if questions else ""
-    width, predict = fused_width(width, modality) if modality else width, METHODS[name].predict
-    if predict is None:
+    kind = getattr(settings, "features", "embedding")
+    width, own_functions = functions.width_of(kind), METHODS[name].functions
+    width = fused_width(width, modality) if modality else width
+    if own_functions is None:
         head: Head = HEADS[settings.head](width, classes)
         found = tuple(variables["params"]["classifier"]["kernel"].shape[-2:])
         if found != (width, classes):
@@ -98,9 +114,9 @@ def _deploy_head(
                 f"{width}, and the task has {classes}: the adapt stage is of another encoder, run it again"
             )
     else:
-        head = own = OwnHead(predict, width, classes)
+        head = own = OwnHead(own_functions[1], width, classes)
         check_predict(name, own, jax.tree.map(lambda leaf: leaf[0], variables["params"]))
-    return Deployed(settings, head, variables, filters, modality)
+    return Deployed(settings, head, variables, filters, modality, kind)
 
 
 class EvaluatedEncoder:
@@ -121,12 +137,14 @@ class EvaluatedEncoder:
             settings = settings_of(context.config.adapt, name)
             self.methods[name] = Deployed(settings)
             if method.family == "head":
-                self.methods[name] = _deploy_head(name, settings, heads[name], width, classes, self.data.has_questions)
+                asks = self.data.has_questions
+                self.methods[name] = _deploy_head(name, settings, heads[name], self.functions, classes, asks)
             elif method.family == "tower":
                 found = load_tower(place, name)
                 head, encoders = head_of(settings, width, classes), found["encoder"] or None
                 self.methods[name] = Deployed(settings, head, found.get("head"), encoders)
         self._features: dict[str, np.ndarray] = {}
+        self._read: dict[tuple[int, str, bool], tuple[Images, Features]] = {}
 
     def right(
         self, logits: Float[np.ndarray, "*heads examples classes"], labels: np.ndarray
@@ -141,6 +159,22 @@ class EvaluatedEncoder:
         if not self.multi_label:
             return labels
         return np.where(labels.sum(1) == 1, labels.argmax(1), -1).astype(np.int32)
+
+    def read(self, method: str, images: Images) -> Features:
+        """Return what a method's head reads of images: of the frozen encoder, behind its filter where it has one.
+
+        Kept for the few arrays of images that were asked for last, as methods that read the same follow each other.
+        """
+        chosen = self.methods[method]
+        key = (id(images), chosen.features, chosen.encoders is not None)
+        if key not in self._read:
+            params = chosen.encoder(self.params, 0)
+            found = inputs.image_features(self.context, self.functions, params, images, chosen.features)
+            for oldest in list(self._read)[: max(0, len(self._read) - _KEPT + 1)]:
+                del self._read[oldest]
+            # With the images themselves, as another array may get the name of one that is gone.
+            self._read[key] = images, found
+        return self._read[key][1]
 
     def image_features(self, images: Images) -> Features:
         """Return embeddings of images by the frozen encoder."""
@@ -212,13 +246,13 @@ class EvaluatedEncoder:
         Args:
           method: its name.
           images: u8 or f32 in [0, 1].
-          features: of the frozen encoder, where they are known.
+          features: embeddings by the frozen encoder, where they are known.
           seed: None: all.
           questions: their embeddings, of a set of questions.
         """
         chosen = self.methods[method]
         questions = self.extra_input(method, questions)
-        if seed is None and (chosen.head is None or chosen.encoders is not None):
+        if seed is None and (chosen.head is None or chosen.tunes):
             found = [self.outputs(method, images, features, one, questions) for one in range(chosen.seeds)]
             return np.stack([z for z, _ in found]), np.stack([logits for _, logits in found])
         if chosen.random:
@@ -229,11 +263,11 @@ class EvaluatedEncoder:
 
             z, logits = self._drawn("drawn", method, images, both)
             return z, logits
-        if chosen.encoders is not None:
+        if chosen.tunes:
             assert seed is not None
             features = inputs.image_features(self.context, self.functions, chosen.encoder(self.params, seed), images)
-        elif features is None:
-            features = self.image_features(images)
+        elif features is None or chosen.encoders is not None or chosen.features != "embedding":
+            features = self.read(method, images)
         if chosen.head is None:
             return features, self.zero_shot_logits(features)
         variables, leading = (chosen.variables, 1) if seed is None else (chosen.one(seed), 0)
@@ -283,14 +317,14 @@ class EvaluatedEncoder:
 
             name = "zero_shot" if settings is None else method
             return self.context.memoize(("deployed", functions, name), lambda: by_text)
-        head, modality = chosen.head, chosen.modality
+        head, modality, kind = chosen.head, chosen.modality, chosen.features
 
         def by_head(params: Params, images: Array) -> Array:
             (encoder, own), questions = params if modality else (params, None)
-            given = inputs.head_input(functions.image_features(encoder, images), questions, modality)
+            given = inputs.head_input(functions.features(encoder, images, kind), questions, modality)
             return head.apply(own["params"], own["stats"], jnp.asarray(given), False)[1]
 
-        return self.context.memoize(("deployed", functions, head, modality), lambda: by_head)
+        return self.context.memoize(("deployed", functions, head, modality, kind), lambda: by_head)
 
     def parameters(self, method: str, seed: int = 0) -> Params:
         """Return the parameters that `deployed(method)` takes."""

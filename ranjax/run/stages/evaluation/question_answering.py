@@ -9,8 +9,9 @@ from jaxtyping import Float, Int32
 
 from ranjax.evaluation import questions
 from ranjax.methods.head_inputs import Examples
-from ranjax.methods.head_training import fit_heads, predict
+from ranjax.methods.head_training import predict
 from ranjax.methods.method_settings import Fit
+from ranjax.methods.own_head import fit_method
 from ranjax.methods.table import METHODS
 from ranjax.run.stages import inputs
 from ranjax.run.stages.evaluation.clusters import cluster_ids
@@ -51,11 +52,18 @@ def answer(encoder: EvaluatedEncoder, record: Record, splits: tuple[str, ...]) -
         head, seeds = METHODS[name].settings, range(count)
         examples = {split: found.examples(head.modality) for split, found in embedded.items()}
         validation = Examples(*(x[known] for x in examples[VALIDATION][:2]))
-        fitted = fit_heads(
-            [head], examples[TRAIN], validation, classes=len(answers), seeds=seeds, settings=settings, mesh=local_mesh
+        fitted = fit_method(
+            METHODS[name],
+            head,
+            examples[TRAIN],
+            validation,
+            classes=len(answers),
+            seeds=seeds,
+            shared=settings,
+            mesh=local_mesh,
         )
         for split in splits:
-            logits = np.asarray(predict(fitted.head, fitted.select(0), examples[split].features)[1])
+            logits = np.asarray(predict(fitted.head, fitted.select(0), examples[split].features, leading=1)[1])
             hits = logits.argmax(-1) == embedded[split].labels[None]
             for kind, level in questions.majority(asked[TRAIN], asked[split]).items():
                 rows, task = np.flatnonzero(np.array(asked[split].kinds) == kind), f"{QUESTIONS}_{kind}"

@@ -1,0 +1,191 @@
+"""Features of a condition's labelled images, each kind made once: clean, under attack, and through an attack handle."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from ranjax.attacks import losses, pgd
+from ranjax.core.errors import ConfigError
+from ranjax.core.pixels import as_float
+from ranjax.core.types import Params
+from ranjax.evaluation.questions import BOTH
+from ranjax.methods.encoder_attack import EncoderAttack, Target
+from ranjax.methods.head_inputs import Examples
+from ranjax.methods.own_head import fit_method
+from ranjax.methods.search import key_prefix
+from ranjax.methods.table import METHODS, settings_of
+from ranjax.models import input_filter
+from ranjax.run.context import Context
+from ranjax.run.schema.adapt_keys import Adapt
+from ranjax.run.stages import inputs as common
+from ranjax.training.progress import Progress
+
+SPLITS = {"adapt": "train", "validation": "validation"}
+"""The splits that heads are fitted on, as an attack handle calls them."""
+
+
+class Features(NamedTuple):
+    """What a head is given: behind the filter or not; of a set of questions, which of the two; what of the image."""
+
+    filtered: bool = False
+    modality: str = BOTH
+    kind: str = "embedding"
+
+
+def features_for(adapt: Adapt, settings: object) -> Features:
+    """Return the features that a method's settings ask for; without a width, `adapt.filter`, there is no filter."""
+    filtered = getattr(settings, "filtered", False) and adapt.filter > 0
+    return Features(filtered, getattr(settings, "modality", BOTH), getattr(settings, "features", "embedding"))
+
+
+def behind_filter(adapt: Adapt, params: Params) -> Params:
+    """Return an encoder's parameters with the config's filter in front."""
+    return {**params, input_filter.NAME: input_filter.gaussian(adapt.filter)}
+
+
+def check_kinds(functions: Any, wanted: Mapping[str, Features], questions: bool) -> None:
+    """Refuse features that the image tower does not show, or that no question can be fused with.
+
+    Args:
+      functions: of the encoder.
+      wanted: by the name of a method.
+      questions: whether the set asks questions about its images.
+
+    Raises:
+      ConfigError: names the method's key.
+    """
+    for name, given in wanted.items():
+        if given.kind == "embedding":
+            continue
+        key = f"{key_prefix(name)}.features"
+        if questions:
+            raise ConfigError(key, given.kind, "'embedding' with a set of questions: a question is fused with that")
+        try:
+            functions.width_of(given.kind)
+        except ConfigError as error:
+            raise ConfigError(key, given.kind, error.expected) from error
+
+
+class CachedFeatures:
+    """The features of one encoder's labelled images, by `Features`."""
+
+    def __init__(
+        self,
+        context: Context,
+        functions: Any,
+        params: Params,
+        splits: Mapping[str, common.Split],
+    ) -> None:
+        self.context, self.functions, self.params, self.splits = context, functions, params, splits
+        self._clean: dict[Features, dict[str, Examples]] = {}
+        self._attacked: dict[Features, dict[str, Examples]] = {}
+        self._handles: dict[Features, EncoderAttack] = {}
+
+    def clean(self, given: Features) -> dict[str, Examples]:
+        """Return {split: examples} without attacked features."""
+        if given not in self._clean:
+            self._clean[given] = {
+                name: Examples(np.asarray(self._read(given, split)), split.labels)
+                for name, split in self.splits.items()
+            }
+        return self._clean[given]
+
+    def attacked(self, given: Features) -> dict[str, Examples]:
+        """Return {split: examples} with features of images attacked as `adapt.defence_source` says."""
+        if given not in self._attacked:
+            self._attacked[given] = self._attack(given)
+        return self._attacked[given]
+
+    def handle(self, given: Features) -> EncoderAttack:
+        """Return what attacks these images through filter, encoder and a head, for `Fit.attack`."""
+        if given not in self._handles:
+            config, functions = self.context.config.adapt, self.functions
+            targets = {}
+            for name, split in self.splits.items():
+                keys = common.example_keys(self.context, "adapt/attack", split.ids)
+                targets[SPLITS[name]] = Target(split.images, split.labels, keys, self._asked(split))
+
+            def encode(params: Params, images: Array, asked: PyTree) -> Array:
+                return _head_features(functions, params, images, given, asked)
+
+            rows = functools.partial(common.row_map, self.context)
+            settings = pgd.PGD(config.epsilon, config.step, config.attack_steps)
+            key = (functions, given.kind, given.modality)
+            self._handles[given] = EncoderAttack(encode, self._front(given), targets, settings, rows, key)
+        return self._handles[given]
+
+    def _front(self, given: Features) -> Params:
+        return behind_filter(self.context.config.adapt, self.params) if given.filtered else self.params
+
+    def _asked(self, split: common.Split) -> common.Features | None:
+        return common.question_features(self.context, self.functions, self.params, split.questions)
+
+    def _read(self, given: Features, split: common.Split) -> Array | np.ndarray:
+        found = common.image_features(self.context, self.functions, self._front(given), split.images, given.kind)
+        return common.head_input(found, self._asked(split), given.modality)
+
+    def _attack(self, given: Features) -> dict[str, Examples]:
+        context, functions, config = self.context, self.functions, self.context.config.adapt
+        clean, params = self.clean(given), self._front(given)
+        settings = pgd.PGD(config.epsilon, config.step, config.attack_steps)
+        probe = self._probe(clean) if config.defence_source == "probe" else None
+
+        def attacked_features(shared: PyTree, rows: PyTree) -> PyTree:
+            params, probe = shared
+            raw, clean, labels, keys, questions = rows
+            images = as_float(raw)
+
+            def away(x: jax.Array) -> jax.Array:
+                if probe is None:
+                    return jnp.sum((functions.features(params, x, given.kind) - clean) ** 2, axis=-1)
+                each = losses.binary_cross_entropy if config.task == "multi" else losses.cross_entropy
+                found = _head_features(functions, params, x, given, questions)
+                return each(found @ probe["kernel"] + probe["bias"][None], labels)
+
+            attacked = pgd.pgd(away, images, keys, settings).images
+            return _head_features(functions, params, attacked, given, questions)
+
+        key = ("attacked_features", functions, probe is None, given.modality, given.kind)
+        run_rows = common.row_map(context, key, attacked_features)
+        found = {}
+        for name, split in self.splits.items():
+            keys = common.example_keys(context, "adapt/defence", split.ids)
+            asked = self._asked(split)
+            plain = clean[name].features
+            if asked is not None:  # the attack moves the image's own features, before a question is fused with them
+                plain = common.image_features(context, functions, params, split.images)
+            parts = []
+            title = f"adapt {context.stage_run.condition}: attacking {name}"
+            with Progress(title, len(split.ids), unit="images") as progress:
+                rows = (split.images, plain, split.labels, keys, asked)
+                for done, part in run_rows.batches((params, probe), rows):
+                    parts.append(part)
+                    progress.update(done)
+                    context.check_stop(f"attacking {name}")
+            found[name] = clean[name]._replace(attacked=np.concatenate(parts))
+        return found
+
+    def _probe(self, examples: Mapping[str, Examples]) -> Params:
+        """The linear probe that cached defence examples are made against."""
+        context = self.context
+        fitted = fit_method(
+            METHODS["lp"],
+            settings_of(context.config.adapt, "lp"),
+            *(examples[name] for name in SPLITS),
+            classes=len(common.data(context).classes),
+            seeds=[0],
+            shared=common.fit_of(context.config.adapt),
+        )
+        return fitted.select(0, 0)["params"]["classifier"]
+
+
+def _head_features(functions: Any, params: Params, images: Array, given: Features, asked: PyTree) -> Array:
+    found = functions.features(params, images, given.kind)
+    return jnp.asarray(common.head_input(found, asked, given.modality))
