@@ -29,8 +29,8 @@ def get_config(mode=""):
     noise.ratios = (0.0, 0.05, 0.1, 0.2, 0.3)
     noise.controls, noise.control_ratios = ("image_only", "text_only", "gaussian", "caption_shuffle"), (0.0, 0.3)
     adapt.methods = (
-        *("lp", "lp_filter", "mlp", "nmtune", "ran", "at", "ran_live", "lora", "at_lora", "at_lora_filter", "ran_lora"),
-        *("fft", "tecoa", "fare", "pmg_aft", "ttc", *ABLATIONS),
+        *("lp", "lp_filter", "ridge", "mlp", "nmtune", "robust_ridge", "ran", "ran_v1", "at", "ran_live", "lora"),
+        *("at_lora", "at_lora_filter", "ran_lora", "fft", "tecoa", "fare", "pmg_aft", "ttc", *ABLATIONS),
     )
     adapt.search_rates, adapt.search_strengths = (0.3, 1.0, 3.0), (0.3, 1.0, 3.0)
     evaluate.restarts = 2
@@ -70,7 +70,7 @@ def get_config(mode=""):
         noise.ratios, noise.controls, noise.control_ratios = (0.0, 0.3), ("gaussian",), (0.0,)
         noise.pgd.steps, noise.max_words, noise.top_k = 2, 1, 2
         noise.shard_size = noise.batch_size = 8
-        adapt.methods = ("lp", "ran", "ran_lora", "tecoa", "ttc", "ran_v1_without_mse")
+        adapt.methods = ("lp", "ran", "ran_v1", "ran_lora", "tecoa", "ttc", "ran_v1_without_mse")
         adapt.seeds, adapt.epochs, adapt.attack_steps = 2, 2, 1
         adapt.search_rates, adapt.search_strengths = (1.0,), (0.3, 1.0)
         adapt.tower.epochs, adapt.tower.batch_size = 1, 32

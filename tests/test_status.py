@@ -127,11 +127,11 @@ def test_a_damaged_status_is_left_out(tmp_path):
 def test_a_run_of_an_earlier_version_is_read_with_the_defaults_of_keys_that_it_lacks(tmp_path):
     begun(tmp_path, 3)
     stored = files.read_json(tmp_path / "config.json")
-    for name in ("adapt.ran.epochs_share", "adapt.defence_source"):
+    for name in ("adapt.ran_v1.epochs_share", "adapt.defence_source"):
         del stored[name]
     files.write_json(tmp_path / "config.json", stored)
     assert configs.flatten(configs.of_run(tmp_path)) == configs.flatten(configs.default_config())
     assert sum(stage["state"] == "done" for stage in status.status(tmp_path)["stages"]) == 2
-    files.write_json(tmp_path / "config.json", stored | {"adapt.ran.epoch_share": 1.0})
-    with pytest.raises(ConfigError, match=r"ran\.epochs_share"):
+    files.write_json(tmp_path / "config.json", stored | {"adapt.ran_v1.epoch_share": 1.0})
+    with pytest.raises(ConfigError, match=r"ran_v1\.epochs_share"):
         status.status(tmp_path)

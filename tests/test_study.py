@@ -29,7 +29,7 @@ def test_every_kind_of_method_meets_every_kind_of_figure(tmp_path):
     results = files.read_json(tmp_path / "run" / "results.json")
     rows = results["rows"]
     methods = {row["method"] for row in rows if row["task"] == "finding"}
-    assert methods == {"zero_shot", "lp", "ran", "ran_lora", "tecoa", "ttc", "ran_without_mse"}
+    assert methods == {"zero_shot", "lp", "ran", "ran_v1", "ran_lora", "tecoa", "ttc", "ran_v1_without_mse"}
     assert {row["condition"] for row in rows} == {"clean", "coattack", "gaussian", "pixels", "random_init"}
     attacks = {row["attack"] for row in rows if row["task"] == "finding"}
     assert {"none", "pgd", "worst", "worst@0", "worst@1/255", "transfer", "words"} <= attacks

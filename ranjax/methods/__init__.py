@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy.exports(
         "search": ("Variant", "grid", "varied"),
         "head_inputs": ("Examples",),
         "head_fit": ("HeadFit",),
-        "encoder_attack": ("EncoderAttack", "encoder_attack"),
+        "attack_handle": ("EncoderAttack", "encoder_attack"),
         "own_head": ("fit_method",),
         "head_training": ("FittedHeads", "class_weights_of", "fit_heads", "predict"),
         "tower_methods": ("Images", "Task", "TowerFit", "encoder_of", "head_of", "tower_fit"),

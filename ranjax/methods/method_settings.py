@@ -233,7 +233,7 @@ class Fit:
       class_weights: "none", "balanced" (N / (C * count); multi-label: absent / present), or one number a class.
       parallel: runs trained side by side; None: one on a CPU (whose caches that suits best), all on an accelerator.
       attack: for methods that need one, ``(predict, variables, split, rows, loss) -> features`` of images attacked
-        through the encoder and that head, see `ranjax.methods.encoder_attack`; a run has it.
+        through the encoder and that head, see `ranjax.methods.attack_handle`; a run has it.
     """
 
     epochs: int = setting(30, "Passes over the training features.", "epochs", at_least(1))

@@ -68,7 +68,7 @@ def test_what_runs_together_show_of_parts_and_spectra_is_in_files():
         {
             "rows": [fake.row(value=0.7 + 0.01 * seed)],
             "config": {"seed": seed},
-            "comparisons": [fake.comparison(0.05 + 0.01 * seed, 0.01, 0.09, b="ran_without_mse")],
+            "comparisons": [fake.comparison(0.05 + 0.01 * seed, 0.01, 0.09, b="ran_v1_without_mse")],
             "spectra": spectra,
         }
         for seed in range(3)
@@ -78,7 +78,7 @@ def test_what_runs_together_show_of_parts_and_spectra_is_in_files():
     (line,) = csv.DictReader(io.StringIO(book.files["data/ablation_over_runs.csv"]))
     own = statistics.sampling_error([(0.01, 0.09)] * 3)
     mean, low, *_ = statistics.student([0.05, 0.06, 0.07], least=own)
-    assert line["b"] == "ran_without_mse"
+    assert line["b"] == "ran_v1_without_mse"
     assert [float(line["difference"]), float(line["low"])] == pytest.approx([mean, low])
     nothing = frames.rows_frame([])
     list(compare._spectra([compare.Run("one", runs[0], {}, nothing), compare.Run("two", runs[1], {}, nothing)], book))

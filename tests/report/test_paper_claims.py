@@ -93,14 +93,17 @@ def test_several_runs_are_pooled_by_students_interval_over_runs():
 
 def test_what_a_part_of_ran_is_worth_is_told_by_run_and_over_runs():
     def without(term, difference, p):
-        return comparison(f"ran_without_{term}", difference, difference - 0.02, difference + 0.02, p)
+        return comparison(f"ran_v1_without_{term}", difference, difference - 0.02, difference + 0.02, p)
 
     runs = [
         results(comparisons=[comparison("lp", 0.1, 0.0, 0.2, 0.01), without("filter", d, 0.001), without("mse", 0, 1)])
         for d in (0.10, 0.11, 0.12)
     ]
     one = sections.ablation_differences(runs[:1])
-    assert [(item["b"], item["p_holm"]) for item in one] == [("ran_without_filter", 0.002), ("ran_without_mse", 1.0)]
+    assert [(item["b"], item["p_holm"]) for item in one] == [
+        ("ran_v1_without_filter", 0.002),
+        ("ran_v1_without_mse", 1.0),
+    ]
     shown = sections.ablation_table(one).markdown()
     assert "| 30 % | low-pass filter | ▲ 10.0 [8.0, 12.0] |" in shown
     assert "| 30 % | consistency | ○ 0.0 [" in shown

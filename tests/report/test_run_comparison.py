@@ -152,7 +152,7 @@ def test_runs_that_differ_in_more_or_not_at_all_are_not_pooled(pair, tmp_path, c
 
 
 def _of_versions(folder, newer):
-    """A run made before adapt.defence_source and adapt.ran.epochs_share were added, and one made since."""
+    """A run made before adapt.defence_source and adapt.ran_v1.epochs_share were added, and one made since."""
 
     def older(results, run):
         results["config"] |= {"seed": 0, "adapt": {"epochs": 40}}
@@ -165,12 +165,12 @@ def _of_versions(folder, newer):
 
 def test_a_key_added_between_runs_counts_as_its_default_and_the_page_says_so(tmp_path, capsys):
     default = config.default_config().adapt
-    newer = {"defence_source": default.defence_source, "ran": {"epochs_share": default.ran.epochs_share}}
+    newer = {"defence_source": default.defence_source, "ran_v1": {"epochs_share": default.ran_v1.epochs_share}}
     runs = _of_versions(tmp_path, newer)
     text = Reader(compare.write_comparison(runs, tmp_path / "out", config.defaults())).text
     assert "These 2 runs differ in their seed alone" in text
-    share = default.ran.epochs_share
-    said = f"The key adapt.ran.epochs_share is not in the config of older: taken as its default, {share}"
+    share = default.ran_v1.epochs_share
+    said = f"The key adapt.ran_v1.epochs_share is not in the config of older: taken as its default, {share}"
     assert said in text
     assert "The key adapt.defence_source is not in the config of older: taken as its default, encoder" in text
     assert console.call(["report", *map(str, runs), "--markdown"]) == 0
@@ -181,12 +181,12 @@ def test_a_key_added_between_runs_counts_as_its_default_and_the_page_says_so(tmp
 
 
 def test_a_key_added_between_runs_and_set_to_something_else_is_a_difference(tmp_path, capsys):
-    runs = _of_versions(tmp_path, {"ran": {"epochs_share": 1.0}})
+    runs = _of_versions(tmp_path, {"ran_v1": {"epochs_share": 1.0}})
     text = Reader(compare.write_comparison(runs, tmp_path / "out", config.defaults())).text
-    assert "differ in more than their seed (adapt.ran.epochs_share)" in text
-    assert re.search(r"adapt\.ran\.epochs_share\s*0\.5 \(default: not in its config\)\s*1", text)
+    assert "differ in more than their seed (adapt.ran_v1.epochs_share)" in text
+    assert re.search(r"adapt\.ran_v1\.epochs_share\s*0\.5 \(default: not in its config\)\s*1", text)
     assert console.call(["report", *map(str, runs), "--markdown"]) == 2
-    assert "differ in adapt.ran.epochs_share" in capsys.readouterr().err
+    assert "differ in adapt.ran_v1.epochs_share" in capsys.readouterr().err
 
 
 def test_a_key_that_only_an_earlier_version_had_is_a_difference(tmp_path):
@@ -216,5 +216,5 @@ def test_a_run_of_this_version_lacks_no_key():
     """Where a run works is no part of its results, and so is no key that came later."""
     stored = report_stage._nested(config.typed(config.default_config()))
     assert old_configs.added_since(stored, config.defaults()) == {}
-    del stored["adapt"]["ran"]["epochs_share"]
-    assert list(old_configs.added_since(stored, config.defaults())) == ["adapt.ran.epochs_share"]
+    del stored["adapt"]["ran_v1"]["epochs_share"]
+    assert list(old_configs.added_since(stored, config.defaults())) == ["adapt.ran_v1.epochs_share"]

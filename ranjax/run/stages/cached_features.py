@@ -16,7 +16,7 @@ from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import as_float
 from ranjax.core.types import Params
 from ranjax.evaluation.questions import BOTH
-from ranjax.methods.encoder_attack import EncoderAttack, Target
+from ranjax.methods.attack_handle import EncoderAttack, Target
 from ranjax.methods.head_inputs import Examples
 from ranjax.methods.own_head import fit_method
 from ranjax.methods.search import key_prefix

@@ -200,7 +200,7 @@ def row_map(context: Context, key: Hashable, fn: RowFunction) -> RowMap:
 
 def image_features(
     context: Context,
-    functions: DualEncoderFunctions,
+    functions: Any,
     params: Params,
     images: Shaped[np.ndarray, "examples height width channels"],
     kind: str = "embedding",

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from ranjax.core import files
 from ranjax.evaluation import metrics, statistics
 from ranjax.evaluation.result_rows import Cell, Row, classification_rows, heads_first, mean_row
+from ranjax.methods.table import METHODS
 
 FILE, ANSWERS = "evaluation.json", "answers.safetensors"
 TASK, FINDINGS, RETRIEVAL, CAPTIONS = "finding", "findings", "retrieval", "retrieval_sentences"
@@ -156,13 +157,20 @@ class Record:
         )
 
     def compare(self, task: str, split: str, attack: str, hits: Mapping[str, np.ndarray]) -> None:
-        """Compare the reference method with every other one, on the same images and seeds."""
+        """Compare the reference method with every other one, on the same images and seeds.
+
+        What is left out of a part of a method is compared with that method, where it is there.
+        """
         if len(hits) < 2:
             return
-        first = REFERENCE if REFERENCE in hits else list(hits)[-1]
+        reference = REFERENCE if REFERENCE in hits else list(hits)[-1]
         for other in hits:
+            entry = METHODS.get(other)
+            first = entry.variant_of if entry is not None and entry.leaves_out else reference
+            if other == first or first not in hits:
+                continue
             pair = paired(hits[first], hits[other])
-            if other == first or pair is None:
+            if pair is None:
                 continue
             clusters = self.clusters(task, split, pair[0].shape[1])
             gap = statistics.paired_difference(*pair, self.resamples, self.seed, clusters=clusters)

@@ -9,7 +9,7 @@ Methods whose entry says ``needs=("attack",)`` find one as `Fit.attack`. A run m
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
@@ -35,10 +35,8 @@ class Target(NamedTuple):
     side_inputs: Any = None
 
 
-class MapRows(Protocol):
-    """Where rows are worked on: ``(key, fn) -> (shared, rows) -> rows``, one compiled program a key."""
-
-    def __call__(self, key: Hashable, fn: RowFunction, /) -> RowFunction: ...
+MapRows = Callable[[Hashable, RowFunction], RowFunction]
+"""Where rows are worked on: ``(key, fn) -> ((shared, rows) -> rows)``, one compiled program a key."""
 
 
 class EncoderAttack:
