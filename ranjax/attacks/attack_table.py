@@ -142,7 +142,7 @@ class PGDSettings:
     """Settings of projected gradient ascent."""
 
     step: str = setting("1/255", "Step of PGD; of a curve over radii in proportion.", "pixel units", length)
-    steps: int = setting(10, "Steps of PGD.", "steps", at_least(1))
+    steps: int = setting(10, "Steps of PGD; 0 is its start alone.", "steps", at_least(0))
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,9 @@ def select(settings: SetSettings) -> Selection:
         (rejected if isinstance(row, Rejected) else rows).append(row)  # type: ignore[arg-type]
         if isinstance(row, Row) and entry.source:
             sources[row.id] = entry
+    if notes["films whose view is not stated"] == len(entries):
+        # A set without views says nothing about them.
+        del notes["films whose view is not stated"]
     # What is left out is listed in the manifest; a row without an image is named there by its number.
     rejected = [r if r.id.startswith("row ") else r._replace(id=privacy.identity(r.id)) for r in rejected]
     if settings.repeats == "drop":
@@ -234,8 +237,11 @@ class _Rules:
             return Rejected(entry.id, split, f"the split {split!r} is none of {', '.join(SPLITS)}")
         if split == "train":
             split = split_of(patient, self.given, settings)
-        if settings.views == "frontal" and entry.view == "lateral":
-            return Rejected(entry.id, split, "the view is lateral")
+        if settings.views == "frontal" and entry.view not in ("frontal", ""):
+            known = entry.view == "lateral"
+            reason = "the view is lateral" if known else f"the view {entry.view} is not known to be frontal"
+            return Rejected(entry.id, split, reason)
+        self.notes["films whose view is not stated"] += not entry.view
         labels = label_rules.read(entry.labels, self.classes, settings.uncertain)
         if labels.doubtful and settings.uncertain == "exclude":
             return Rejected(entry.id, split, f"the label {labels.doubtful[0]!r} is uncertain")

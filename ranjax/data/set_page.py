@@ -64,6 +64,8 @@ def ranges(outcomes: Sequence[Outcome]) -> Json:
         found[side] = [int(sizes.min()), int(np.median(sizes)), int(sizes.max())]
     brightness = np.array([outcome.mean for outcome in outcomes], np.float64)
     found["prepared brightness"] = [round(float(x), 1) for x in np.quantile(brightness, (0.0, 0.05, 0.5, 0.95, 1.0))]
+    noted = collections.Counter(mark for outcome in outcomes for mark in outcome.marks.split("; ") if mark)
+    found["marks"] = dict(noted.most_common())
     found["warnings"] = [
         f"images of mode {mode} hold no value above 1: are they masks, or normalised already?"
         for mode, (_, high) in by_mode.items()
@@ -123,6 +125,7 @@ def describe(stored: Json) -> str:
         lines.append("  height {} to {} (median {}), width {} to {} (median {})".format(
             *(found[side][i] for side in ("height", "width") for i in (0, 2, 1))))  # fmt: skip
         lines.append(f"  prepared brightness, 0/5/50/95/100 %: {found['prepared brightness']}")
+        lines += [f"  images with {mark}: {count}" for mark, count in found.get("marks", {}).items()]
         lines += [f"  warning: {line}" for line in found["warnings"]]
     if "patients" in audit:
         shared = audit["patients"]

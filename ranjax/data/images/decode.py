@@ -33,7 +33,8 @@ class Outcome(NamedTuple):
 
     png: uint8[size, size, 1] as PNG, empty where `reason` says why there is none. image_hash: its perceptual hash.
       mode,
-    height, width, low, high: as stored by the publisher. mean: of the prepared pixels, 0 to 255.
+    height, width, low, high: as stored by the publisher. mean: of the prepared pixels, 0 to 255. marks: what a reader
+      of the set should know, in words, separated by "; ".
     """
 
     png: bytes
@@ -45,6 +46,7 @@ class Outcome(NamedTuple):
     low: float = 0.0
     high: float = 0.0
     mean: float = 0.0
+    marks: str = ""
 
 
 class Interrupted(Exception):
@@ -61,7 +63,7 @@ def decode(reference: Reference, size: int, mode: str) -> Outcome:
     image = resize(loaded.picture, size, mode)
     return Outcome(
         encode_png(image), "", perceptual_hash(loaded.picture), loaded.mode, *loaded.size, loaded.low, loaded.high,
-        round(float(image.mean()), 3),
+        round(float(image.mean()), 3), "; ".join(loaded.marks),
     )  # fmt: skip
 
 

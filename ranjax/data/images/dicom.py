@@ -23,6 +23,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from ranjax.core.errors import DataError
+from ranjax.data.images.reading import said
 
 Header = Any
 """A `pydicom.Dataset`, whose attributes are the elements of a file."""
@@ -38,6 +39,7 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _HEADER_TAGS = (
     "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality", "ViewPosition", "PatientSex",
     "PatientAge", "PhotometricInterpretation", "Rows", "Columns", "BitsStored", "BodyPartExamined",
+    "BurnedInAnnotation",
 )  # fmt: skip
 
 
@@ -59,7 +61,10 @@ def read_dicom(file: Path | bytes) -> tuple[Image.Image, dict[str, str]]:
     """
     data = _parse(file, pixels=True)
     fields = _fields(data)
-    frames = int(data.get("NumberOfFrames", 1) or 1)
+    try:
+        frames = int(data.get("NumberOfFrames", 1) or 1)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the DICOM header states {str(data.NumberOfFrames)[:20]!r} frames") from error
     if frames != 1:
         raise DataError(f"the DICOM file has {frames} frames, not one radiograph")
     if "PixelData" not in data:
@@ -72,7 +77,7 @@ def read_dicom(file: Path | bytes) -> tuple[Image.Image, dict[str, str]]:
     except (ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError, OSError, TypeError) as error:
         syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
         name = getattr(syntax, "name", syntax)
-        raise DataError(f"the DICOM pixels cannot be decoded ({name}: {str(error)[:120]})") from error
+        raise DataError(f"the DICOM pixels cannot be decoded ({name}: {said(error)})") from error
     return Image.fromarray(_upright(grey, data)), fields
 
 
@@ -130,7 +135,7 @@ def _parse(file: Path | bytes, pixels: bool) -> Header:
         pydicom.errors.InvalidDicomError, ValueError, KeyError, AttributeError, NotImplementedError, OSError, EOFError,
         TypeError, struct.error, zlib.error, RecursionError, UnicodeError, MemoryError, OverflowError,
     ) as error:  # fmt: skip
-        raise DataError(f"the file is no readable DICOM ({type(error).__name__}: {str(error)[:120]})") from error
+        raise DataError(f"the file is no readable DICOM ({type(error).__name__}: {said(error)})") from error
 
 
 def _fields(data: Header) -> dict[str, str]:
@@ -144,10 +149,12 @@ def _grey(data: Header) -> np.ndarray:
     kind = str(data.get("PhotometricInterpretation", "MONOCHROME2"))
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         # pydicom turns YBR into RGB as it decodes.
-        values = apply_color_lut(data.pixel_array, data) if kind == "PALETTE COLOR" else data.pixel_array
-        scale = 255.0 / (2.0 ** (8 * values.dtype.itemsize) - 1.0)
-        return np.asarray(Image.fromarray((values * scale).astype(np.uint8)).convert("L"))
-    stored = data.pixel_array
+        stored = _samples(data)
+        values = apply_color_lut(stored, data) if kind == "PALETTE COLOR" else stored
+        bits = 8 * values.dtype.itemsize if kind == "PALETTE COLOR" else int(data.BitsStored)
+        eight = np.round(np.clip(values * (255.0 / (2.0**bits - 1.0)), 0.0, 255.0)).astype(np.uint8)
+        return np.asarray(Image.fromarray(eight).convert("L"))
+    stored = _samples(data)
     valid = _not_padding(stored, data)
     values = np.asarray(apply_modality_lut(stored, data), np.float64)
     if data.get("VOILUTSequence"):
@@ -166,6 +173,36 @@ def _grey(data: Header) -> np.ndarray:
     return np.round(255.0 * np.clip(unit, 0.0, 1.0)).astype(np.uint8)
 
 
+def _samples(data: Header) -> np.ndarray:
+    """Return the samples as pydicom decodes them, with those that lie in upper bits shifted down (PS3.5, 8.1.1).
+
+    Before 2014 the standard let the stored bits end anywhere in their cell (HighBit); archives hold such films.
+
+    Raises:
+      ValueError: a HighBit that no cell has, or one of compressed pixels, whose meaning is open.
+    """
+    allocated, stored = int(data.BitsAllocated), int(data.BitsStored)
+    high = int(data.get("HighBit", stored - 1))
+    if high == stored - 1:
+        return np.asarray(data.pixel_array)
+    if not stored - 1 < high < allocated or data.file_meta.TransferSyntaxUID.is_compressed:
+        raise ValueError(f"HighBit {high} of {stored} bits stored in {allocated}")
+    # Read as if the bits below were stored too: pydicom then keeps the upper ones, with their sign.
+    data.BitsStored = high + 1
+    samples = np.asarray(data.pixel_array)
+    data.BitsStored = stored
+    return samples >> np.asarray(high + 1 - stored, samples.dtype)
+
+
+def _of_sign(value: object, data: Header) -> int:
+    """Return an element that is of the pixels' sign, whichever sign it was written in ("US or SS" in PS3.6)."""
+    bits, is_signed = int(data.BitsAllocated), bool(data.get("PixelRepresentation", 0))
+    number = int.from_bytes(value, "little") if isinstance(value, bytes) else int(str(value))
+    if is_signed and number >= 1 << (bits - 1):
+        return number - (1 << bits)
+    return number + (1 << bits) if not is_signed and number < 0 else number
+
+
 def _through_lut(values: np.ndarray, item: Any) -> np.ndarray:
     """Map values through a VOI LUT to [0, 1] (C.11.2.1.1); values outside of it take its first or last entry.
 
@@ -173,6 +210,8 @@ def _through_lut(values: np.ndarray, item: Any) -> np.ndarray:
     """
     count, first, bits = (int(entry) for entry in item.LUTDescriptor)
     count = count or 1 << 16
+    if first >= 1 << 15 and values.min() < 0:
+        first -= 1 << 16
     table: Any = item.LUTData
     if isinstance(table, bytes):
         table = np.frombuffer(table, np.uint8 if len(table) < 2 * count else "<u2")
@@ -189,7 +228,7 @@ def _not_padding(stored: np.ndarray, data: Header) -> np.ndarray:
     value = data.get("PixelPaddingValue")
     if value is None:
         return np.ones(stored.shape, bool)
-    low, high = sorted((int(value), int(data.get("PixelPaddingRangeLimit", value))))
+    low, high = sorted(_of_sign(found, data) for found in (value, data.get("PixelPaddingRangeLimit", value)))
     return (stored < low) | (stored > high)
 
 

@@ -22,18 +22,22 @@ from ranjax.data.images.locations import (
     open_records,
     read_table,
 )
-from ranjax.data.images.reading import open_image, readable, refuse_constant, to_grey
+from ranjax.data.images.reading import marks_of, open_image, readable, refuse_constant, to_grey
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A picture as Pillow "L", with what was stored: mode, height, width, least and greatest value."""
+    """A picture as Pillow "L", with what was stored: mode, height, width, least and greatest value.
+
+    marks: what a reader of the set should know of it, in words.
+    """
 
     picture: Image.Image
     mode: str
     size: tuple[int, int]
     low: float
     high: float
+    marks: tuple[str, ...] = ()
 
 
 def load(reference: Reference) -> Loaded:
@@ -53,21 +57,23 @@ def load(reference: Reference) -> Loaded:
         refuse_constant(picture)
         low, high = np.asarray(picture.getextrema(), np.float64)
         mode = f"DICOM {header['PhotometricInterpretation'] or 'without photometric interpretation'}"
-        return Loaded(picture, mode, (picture.height, picture.width), float(low), float(high))
+        burnt = header["BurnedInAnnotation"].upper() == "YES"
+        marks = ("annotation burned in, as the DICOM header says",) if burnt else ()
+        return Loaded(picture, mode, (picture.height, picture.width), float(low), float(high), marks)
     with open_image(data) as image:
         return _described(image, invert=isinstance(reference, FileRef) and reference.invert)
 
 
 def _described(image: Image.Image, invert: bool = False) -> Loaded:
     with readable():
-        mode, size = image.mode, (image.height, image.width)
+        mode, size, marks = image.mode, (image.height, image.width), marks_of(image)
         picture = to_grey(image)
         extrema = image.getextrema() if mode != "P" else picture.getextrema()
     refuse_constant(picture)
     if invert:
         picture = picture.point([255 - value for value in range(256)])
     bounds = np.asarray(extrema, np.float64)
-    return Loaded(picture, mode, size, float(bounds.min()), float(bounds.max()))
+    return Loaded(picture, mode, size, float(bounds.min()), float(bounds.max()), marks)
 
 
 def _bytes(reference: FileRef | SliceRef | CellRef | RecordRef) -> bytes:

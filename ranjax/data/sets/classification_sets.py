@@ -11,6 +11,7 @@ from ranjax.core.errors import DataError
 from ranjax.data.images.locations import FileRef
 from ranjax.data.publisher_tables import files_below, find, needed, text
 from ranjax.data.sets.spec import ABSENT, PRESENT, Entry, Options, Rejected, facts, marks, spec
+from ranjax.data.sets.views import view_of
 from ranjax.data.strict_tables import rows
 from ranjax.data.table_cells import is_missing, mark
 
@@ -80,7 +81,7 @@ def _chexpert_entry(root: Path, row: dict[str, str], split: str) -> Entry | Reje
         source=row,
         patient=next((part for part in parts if part.startswith("patient")), ""),
         split=split,
-        view=view.lower(),
+        view=view_of(view),
         group={"age": row.get("Age", ""), "sex": row.get("Sex", ""), "projection": row.get("AP/PA", "")},
     )
 

@@ -12,9 +12,10 @@ from ranjax.data import strict_tables, table_cells
 from ranjax.data.images.locations import FileRef
 from ranjax.data.publisher_tables import text
 from ranjax.data.sets.column_roles import NOBODY, choose_tables, roles
-from ranjax.data.sets.row_entries import VIEWS, Spellings, check_options, from_row
+from ranjax.data.sets.row_entries import Spellings, check_options, from_row
 from ranjax.data.sets.spec import Entry, Options, Rejected, Said, spec
 from ranjax.data.sets.table_sets import ENDINGS
+from ranjax.data.sets.views import view_of
 
 
 def _dicom(root: Path, options: Options) -> Iterator[Entry | Rejected | Said]:
@@ -46,7 +47,7 @@ def _dicom(root: Path, options: Options) -> Iterator[Entry | Rejected | Said]:
         group = {"view": header["ViewPosition"], "sex": header["PatientSex"], "age": header["PatientAge"]}
         yield entry._replace(
             patient=patient,
-            view=entry.view or VIEWS.get(header["ViewPosition"].lower(), ""),
+            view=entry.view or view_of(header["ViewPosition"]),
             group={**group, **entry.group},
             source={**header, **entry.source},
         )

@@ -13,12 +13,12 @@ from ranjax.data.images.locations import FileRef
 from ranjax.data.publisher_tables import decode, files_below, find, needed
 from ranjax.data.sets.classification_sets import CHEXPERT_CLASSES
 from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, marks, spec
+from ranjax.data.sets.views import view_of
 from ranjax.data.strict_tables import objects, rows
 from ranjax.data.table_cells import is_missing
 from ranjax.data.text import openi
 
 _MIMIC_SPLITS = {"train": "train", "validate": "validation", "test": "test"}
-_FRONTAL = {"PA": "frontal", "AP": "frontal", "LATERAL": "lateral", "LL": "lateral"}
 
 
 def _mimic(root: Path, options: Options) -> Iterator[Entry | Rejected]:
@@ -43,7 +43,7 @@ def _mimic(root: Path, options: Options) -> Iterator[Entry | Rejected]:
             labels.get(study, {}),
             patient,
             _MIMIC_SPLITS[split_of[name]],
-            _FRONTAL.get(row["ViewPosition"].upper(), ""),
+            view_of(row["ViewPosition"]),
             {"study": study, "view": row["ViewPosition"]},
             source=row,
         )
@@ -125,7 +125,6 @@ def _padchest(root: Path, options: Options) -> Iterator[Entry | Rejected]:
         root, "PADCHEST_chest_x_ray_images_labels_160K*.csv.gz", "PADCHEST_chest_x_ray_images_labels_160K*.csv"
     )
     images = files_below(root, (".png",))
-    views = {"PA": "frontal", "AP": "frontal", "AP_horizontal": "frontal", "L": "lateral"}
     for row in rows(table, ("ImageID", "PatientID", "Labels", "Report", "Projection")):
         labels = _padchest_labels(row["Labels"])
         name = row["ImageID"]
@@ -144,7 +143,7 @@ def _padchest(root: Path, options: Options) -> Iterator[Entry | Rejected]:
             labels,
             row["PatientID"],
             "",
-            views.get(row["Projection"], ""),
+            view_of(row["Projection"]),
             {"study": row.get("StudyID", ""), "sex": row.get("PatientSex_DICOM", ""), "by": row.get("MethodLabel", "")},
             source=row,
         )
@@ -186,7 +185,7 @@ def _chexpert_plus(root: Path, options: Options) -> Iterator[Entry | Rejected]:
             labels.get(path, {}),
             row["deid_patient_id"],
             splits[row["split"]],
-            row.get("frontal_lateral", "").lower(),
+            view_of(row.get("frontal_lateral", "")),
             {"age": row.get("age", ""), "sex": row.get("sex", ""), "race": row.get("race", "")},
             parsed,
             row,

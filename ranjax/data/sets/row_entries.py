@@ -12,8 +12,8 @@ from ranjax.data import table_cells
 from ranjax.data.images.locations import Reference
 from ranjax.data.sets.column_roles import SPLIT_NAMES
 from ranjax.data.sets.spec import ABSENT, PRESENT, UNMARKED, Entry, Rejected
+from ranjax.data.sets.views import view_of
 
-VIEWS = {"pa": "frontal", "ap": "frontal", "frontal": "frontal", "lateral": "lateral", "ll": "lateral", "l": "lateral"}
 BLANKS = {"": UNMARKED, "unknown": UNMARKED, "absent": ABSENT}
 """What the option `blank` makes of an empty cell of a class."""
 _Read = TypeVar("_Read")
@@ -43,7 +43,7 @@ def from_row(
         if "patient" in values and not _name(row, values, "patient"):
             raise DataError(f"column {values['patient']!r} is empty")
         stated, patient = _name(row, values, "split").lower(), _name(row, values, "patient")
-        view = VIEWS.get(_name(row, values, "view").lower(), "")
+        view = view_of(_name(row, values, "view"))
     except DataError as error:
         return Rejected(identity, split, str(error))
     # The columns that nothing has read describe the example.

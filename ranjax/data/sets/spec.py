@@ -28,8 +28,8 @@ class Entry(NamedTuple):
     where there is none. labels: by class, 1.0 present, 0.0 absent, -1.0 uncertain, -2.0 for an empty cell whose meaning
     is not known; a class that is not mentioned is left out. patient: empty where unknown; where a set knows any, such a
     row is left out. split: the publisher's, in this project's names; empty where the publisher has none. view:
-    "frontal", "lateral" or "" (unknown). group: further columns to keep (strings and numbers). sections: the
-    report's by name, where the publisher has parsed them; they are taken as they are, in place of `report`. source: the
+    "frontal", "lateral", "" (not stated), or the publisher's code for another. group: further columns to keep (strings
+    and numbers). sections: the report's by name, where the publisher has parsed them; they are taken as they are, in place of `report`. source: the
     cells that it was read from, for the page.
     """
 
