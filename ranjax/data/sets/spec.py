@@ -29,8 +29,8 @@ class Entry(NamedTuple):
     is not known; a class that is not mentioned is left out. patient: empty where unknown; where a set knows any, such a
     row is left out. split: the publisher's, in this project's names; empty where the publisher has none. view:
     "frontal", "lateral", "" (not stated), or the publisher's code for another. group: further columns to keep (strings
-    and numbers). sections: the report's by name, where the publisher has parsed them; they are taken as they are, in place of `report`. source: the
-    cells that it was read from, for the page.
+    and numbers). sections: the report's by name, where the publisher has parsed them, taken in
+    place of `report`. source: the cells that it was read from, for the page.
     """
 
     id: str
