@@ -54,6 +54,11 @@ class DualEncoder(nnx.Module):
         states = tower_of(self.config.image).states_of(self.vision, self.normalise(images))
         return {"tokens": tower_states.tokens, "blocks": tower_states.blocks}[kind](states).astype(self._stored)
 
+    def image_tokens(self, images: Shaped[Array, "batch height width channels"]) -> Float[Array, "batch places states"]:
+        """See `DualEncoderFunctions.image_tokens`."""
+        states = tower_of(self.config.image).states_of(self.vision, self.normalise(images))
+        return tower_states.sequence(states).astype(self._stored)
+
     def normalise(
         self, images: Shaped[Array, "batch height width channels"]
     ) -> Float[Array, "batch height width tower_channels"]:
@@ -71,12 +76,21 @@ class DualEncoder(nnx.Module):
         self, tokens: Tokens, mask: jax.Array, embeddings: jax.Array | None = None
     ) -> Float[Array, "batch features"]:
         """See `DualEncoderFunctions.text_features`."""
-        check_tokens(tokens, mask, embeddings, self.config.text)
-        if embeddings is None:
-            embeddings = self.token_table()[tokens]
-        x = self.text(tokens, mask, embeddings.astype(compute_dtype(self.config, self._stored)))
+        x = self.text(tokens, mask, self._token_rows(tokens, mask, embeddings))
         _check_output(x, tokens.shape[0], self.config.text)
         return (x if self.text_projection is None else self.text_projection(x)).astype(self._stored)
+
+    def text_tokens(
+        self, tokens: Tokens, mask: jax.Array, embeddings: jax.Array | None = None
+    ) -> Float[Array, "batch length states"]:
+        """See `DualEncoderFunctions.text_tokens`."""
+        rows = self._token_rows(tokens, mask, embeddings)
+        return tower_of(self.config.text).states_of(self.text, tokens, mask, rows).astype(self._stored)
+
+    def _token_rows(self, tokens: Tokens, mask: jax.Array, embeddings: jax.Array | None) -> jax.Array:
+        check_tokens(tokens, mask, embeddings, self.config.text)
+        rows = self.token_table()[tokens] if embeddings is None else embeddings
+        return rows.astype(compute_dtype(self.config, self._stored))
 
     def token_table(self) -> Float[Array, "vocabulary width"]:
         """See `DualEncoderFunctions.token_table`."""
@@ -178,6 +192,35 @@ class DualEncoderFunctions:
           ConfigError: a text longer than max_length, or shapes that do not fit each other.
         """
         return self._bind(params).text_features(tokens, mask, embeddings)
+
+    def image_tokens(
+        self, params: Params, images: Shaped[Array, "batch height width channels"]
+    ) -> Float[Array, "batch places states"]:
+        """Return the image tower's last states as a sequence, not projected, in the dtype of the parameters.
+
+        The class token, or a pooled vector of the same width, comes first; then places in reading order, averaged to a
+        grid of 4 x 4 at most.
+
+        Args:
+          params, images: as of `image_features`.
+
+        Raises:
+          ConfigError: as `image_features`, or a tower that shows no tokens.
+        """
+        return self._bind(params).image_tokens(self._filtered(params, images))
+
+    def text_tokens(
+        self, params: Params, tokens: Tokens, mask: jax.Array, embeddings: jax.Array | None = None
+    ) -> Float[Array, "batch length states"]:
+        """Return the text tower's last state of every token, not projected; those of padding mean nothing.
+
+        Args:
+          params, tokens, mask, embeddings: as of `text_features`.
+
+        Raises:
+          ConfigError: as `text_features`, or a tower that shows no tokens.
+        """
+        return self._bind(params).text_tokens(tokens, mask, embeddings)
 
     def token_table(self, params: Params) -> Float[Array, "vocabulary width"]:
         """Return the token embeddings."""

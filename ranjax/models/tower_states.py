@@ -41,6 +41,19 @@ def tokens(states: Sequence[State]) -> Float[Array, "batch features"]:
     return jnp.concatenate(parts, axis=1)
 
 
+def sequence(states: Sequence[State]) -> Float[Array, "batch places width"]:
+    """Return the last state as a sequence for attention: class token, or pooled vector of the same width, then places
+    averaged to a grid of 4 x 4 at most, in reading order.
+    """
+    last = states[-1]
+    grid = averaged(last.places, GRID)
+    places = grid.reshape(grid.shape[0], -1, grid.shape[-1])
+    summary = last.pooled if last.token is None else last.token
+    if summary is None or summary.shape[1] != places.shape[2]:
+        return places
+    return jnp.concatenate([summary[:, None], places], axis=1)
+
+
 def blocks(states: Sequence[State]) -> Float[Array, "batch features"]:
     """Return the class token, where there is one, and the mean and the greatest value over all places, of every
     state.

@@ -110,6 +110,11 @@ class Bert(nnx.Module):
         return self.head(hidden, self.token_embedding[...])
 
 
+def states(tower: Bert, tokens: Tokens, mask: Mask, embeddings: States) -> States:
+    """Return the last hidden state of every token; those of padding mean nothing."""
+    return tower.hidden(tokens, mask, embeddings)
+
+
 def _mean(hidden: States, mask: Mask) -> Float[Array, "batch width"]:
     weights = mask.astype(hidden.dtype)[:, :, None]
     return jnp.sum(hidden * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1)

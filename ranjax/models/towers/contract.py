@@ -162,7 +162,8 @@ class Tower:
         saved in ranjax's own layout.
       states: of an image tower, ``(module, images f[B, H, W, C], normalised) -> [State]``, the activations behind each
         of its blocks or stages, the last as the tower pools it (`ranjax.models.tower_states.State`); or
-        ``"module:NAME"``. Without it, heads read the embedding alone.
+        ``"module:NAME"``. Without it, heads read the embedding alone. Of a text tower, ``(module, tokens, mask,
+        embeddings) -> f[B, L, width]``, one state a token; without it, there is no co-attention with texts.
       source: the paper.
     """
 
@@ -215,16 +216,17 @@ class Tower:
         chosen = {name: value for name, value in (("remat", remat), ("scan", scan)) if name in self.options}
         return _loaded(self.module)(config, rngs, **chosen)
 
-    def states_of(self, module: Any, images: Any) -> Any:
-        """Return the states of normalised images f[B, H, W, C] in a module that `build` made, a list of `State`.
+    def states_of(self, module: Any, *inputs: Any) -> Any:
+        """Return the states of inputs in a module that `build` made: of normalised images f[B, H, W, C] a list of
+        `State`, of texts f[B, L, width].
 
         Raises:
           ConfigError: the tower gives none.
         """
         if self.states is None:
-            expected = f"'embedding' with the image tower {self.name!r}, which shows no tokens (`Tower.states`)"
+            expected = f"'embedding' with the {self.kind} tower {self.name!r}, which shows no tokens (`Tower.states`)"
             raise ConfigError("features", "tokens or blocks", expected)
-        return _loaded(self.states)(module, images)
+        return _loaded(self.states)(module, *inputs)
 
     def files_of(self, library: str) -> list[TowerFiles]:
         """Return the ways in which a library's files keep the tower."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from ranjax.models.layers import Block, LayerNorm, Mask, Stack, States, Tokens, normal
+from ranjax.models.layers import Block, LayerNorm, Mask, Position, Stack, States, Tokens, normal
 from ranjax.models.towers.tower_configs import TextTransformerConfig
 
 
@@ -42,24 +42,44 @@ class TextTransformer(nnx.Module):
     def __call__(self, tokens: Tokens, mask: Mask, embeddings: States) -> Float[Array, "batch width"]:
         """Return one vector a text; `embeddings` are rows of the token table, before positions are added."""
         config = self.config
-        if config.pooling == "last":
-            return self._filled_up(mask, embeddings)
-        length = tokens.shape[1]
-        x = embeddings + self._places(length, embeddings.dtype)
-        allowed = mask[:, None, None, :]
-        if config.causal:
-            allowed = jnp.tril(jnp.ones((length, length), bool))[None, None] & allowed
-        position = pooling_positions(tokens, mask, config.eos_id, config.pooling)
+        x, allowed = self._inputs(mask, embeddings)
+        position: Position = self.config.max_length - 1
+        if config.pooling != "last":
+            position = pooling_positions(tokens, mask, config.eos_id, config.pooling)
         return self.norm_after(self.blocks(x, allowed, at=position)[:, 0])
 
-    def _filled_up(self, mask: Mask, embeddings: States) -> Float[Array, "batch width"]:
+    def states(self, mask: Mask, embeddings: States) -> States:
+        """Return the layer-normed state of every token; those of padding mean nothing."""
+        return self.norm_after(self.blocks(*self._inputs(mask, embeddings)))[:, : mask.shape[1]]
+
+    def _inputs(
+        self, mask: Mask, embeddings: States
+    ) -> tuple[Float[Array, "batch places width"], Bool[Array, "#batch 1 #places places"] | None]:
+        """Return the states before the first block, and where a token may look."""
+        if self.config.pooling == "last":
+            return self._filled_up(mask, embeddings)
+        length = mask.shape[1]
+        allowed = mask[:, None, None, :]
+        if self.config.causal:
+            allowed = jnp.tril(jnp.ones((length, length), bool))[None, None] & allowed
+        return embeddings + self._places(length, embeddings.dtype), allowed
+
+    def _filled_up(
+        self, mask: Mask, embeddings: States
+    ) -> tuple[Float[Array, "batch places width"], Bool[Array, "1 1 places places"] | None]:
+        """As `_inputs`: padding is a token like others, and every text as long as the longest."""
         batch, length, width = embeddings.shape
         total, dtype = self.config.max_length, embeddings.dtype
         pad = self.token_embedding[...][self.config.pad_id].astype(dtype)[None, None]
         x = jnp.where(mask[:, :, None], embeddings, jnp.broadcast_to(pad, embeddings.shape))
         x = jnp.concatenate([x, jnp.broadcast_to(pad, (batch, total - length, width))], axis=1)
         allowed = jnp.tril(jnp.ones((total, total), bool))[None, None] if self.config.causal else None
-        return self.norm_after(self.blocks(x + self._places(total, dtype), allowed, at=total - 1)[:, 0])
+        return x + self._places(total, dtype), allowed
 
     def _places(self, length: int, dtype: jnp.dtype) -> Float[Array, "1 length width"]:
         return self.positions[...][:length].astype(dtype)[None]
+
+
+def states(tower: TextTransformer, tokens: Tokens, mask: Mask, embeddings: States) -> States:
+    """See `TextTransformer.states`."""
+    return tower.states(mask, embeddings)

@@ -66,6 +66,7 @@ TOWERS: Table[Tower] = Table(
             "ranjax.models.towers.text_transformer:TextTransformer",
             options=("remat", "scan"),
             files=(f"{_TRANSFORMERS}:CLIP_TEXT", f"{_TRANSFORMERS}:SIGLIP_TEXT", f"{_OPEN_CLIP}:TEXT"),
+            states="ranjax.models.towers.text_transformer:states",
             source="Radford et al. 2021, arXiv 2103.00020; as CLIP's and SigLIP's",
         ),
         Tower(
@@ -75,6 +76,7 @@ TOWERS: Table[Tower] = Table(
             "ranjax.models.towers.bert:Bert",
             options=("remat", "scan"),
             files=("ranjax.models.checkpoints.bert_files:BERT", f"{_OPEN_CLIP}:BERT"),
+            states="ranjax.models.towers.bert:states",
             source="Devlin et al. 2019, arXiv 1810.04805",
         ),
     ),
