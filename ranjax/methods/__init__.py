@@ -12,6 +12,8 @@ __getattr__, __dir__, __all__ = lazy.exports(
         "table": ("METHODS", "Method", "Style", "selected", "settings_of"),
         "search": ("Variant", "grid", "varied"),
         "head_inputs": ("Examples",),
+        "fusion_settings": ("FusionTraining",),
+        "fusion_training": ("Asked", "FittedFusion", "fit_fusion"),
         "head_fit": ("HeadFit",),
         "attack_handle": ("EncoderAttack", "encoder_attack"),
         "own_head": ("fit_method",),

@@ -289,7 +289,7 @@ def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, cla
         params, stats, moments, count = carry
         (_, (stats, values)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params, stats, rows, count)
         rate = run.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * count / total))
-        params, moments = _adamw(params, gradients, moments, count + 1, rate, run.weight_decay)
+        params, moments = adamw(params, gradients, moments, count + 1, rate, run.weight_decay)
         return (params, stats, moments, count + 1), values
 
     def judge(variables: Params, features: Array) -> tuple[Array, Array]:
@@ -330,7 +330,7 @@ def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, cla
     return best["variables"], {**facts, "chosen": best["epoch"]}
 
 
-def _adamw(
+def adamw(
     params: Params, gradients: Params, moments: tuple[Params, Params], count: Array, rate: Array, decay: Array
 ) -> tuple[Params, tuple[Params, Params]]:
     """AdamW (Loshchilov & Hutter 2019; betas 0.9, 0.999, epsilon 1e-8) with a traced rate and decay; count from 1."""

@@ -13,6 +13,7 @@ _HOMES = {
     "checkpoints.layout": ("Layout",),
     "checkpoints.layouts": ("LAYOUTS", "load", "save"),
     "checkpoints.weight_files": ("WeightsError",),
+    "coattention": ("CoAttention",),
     "dual_encoder": ("DualEncoder", "DualEncoderFunctions", "split"),
     "encoder_config": ("DualEncoderConfig", "clip"),
     "heads": (),
