@@ -4,6 +4,7 @@
     ranjax prepare explain nih
     ranjax prepare nih --data_dir=/data/ChestX-ray14 --out=prepared/nih
     ranjax prepare dicom --data_dir=/data/export --out=prepared/own --option report=Report --label_reports
+    ranjax prepare table --data_dir=/data/own --out=prepared/own --dry_run
     ranjax prepare describe prepared/nih
     ranjax prepare iu_reports torchxrayvision-1.5.7-py3-none-any.whl
     ranjax run --config configs/ran.py --workdir=runs/nih --config.data.source=prepared \\
@@ -11,6 +12,9 @@
 
 What is cut off, by Ctrl-C, a signal or a crash, goes on where it was when the same command is given again. No file of
 the set is changed, and nothing is downloaded.
+
+Before anything is written it says how it understood the files: which columns became what, counts by class, patient,
+split and view, what is left out and why. --dry_run leaves that page alone, dry_run.html in --out, with pictures.
 
 Reports go through a pass of patterns and ids become keyed pseudonyms before anything is written, see --deidentify and
 --patient_key.
@@ -22,6 +26,7 @@ decoded is kept.
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from ranjax.cli import outcome
@@ -41,6 +46,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("what", nargs="?", default="", metavar="NAME|PATH", help="for explain, describe and iu_reports")
     p.add_argument("--out", default="", metavar="FOLDER", help="where prepared sets are kept")
     p.add_argument("--workers", type=int, default=0, help="processes that decode images (default: one per core)")
+    p.add_argument("--dry_run", action="store_true", help="only say how the files are understood, as a page in --out")
     for key in keys_of("", SetSettings):
         # argparse reads a per cent sign as a format.
         flag, about = f"--{key.name}", key.meaning.replace("%", "%%")
@@ -119,12 +125,12 @@ def describe(folder: str) -> str:
     from ranjax.core import files
     from ranjax.data import set_page as audit
     from ranjax.data.prepared import MANIFEST, open_prepared
-    from ranjax.data.set_writing import SHEET
+    from ranjax.data.set_writing import PAGE, SHEET
 
     place = open_prepared(folder).folder
     text = audit.describe(files.read_json(place / MANIFEST))
-    sheet = place / SHEET
-    return f"{text}\nfolder: {place}" + (f"\ncontact sheet of 64: {sheet}" if sheet.is_file() else "")
+    shown = {"contact sheet of 64": place / SHEET, "page": place / PAGE}
+    return "\n".join([text, f"folder: {place}", *(f"{name}: {p}" for name, p in shown.items() if p.is_file())])
 
 
 def iu_reports(path: str) -> str:
@@ -154,16 +160,26 @@ def iu_reports(path: str) -> str:
     )
 
 
+def _say(line: str) -> None:
+    """Print a line; in red on a terminal where it must not be overlooked."""
+    red = line.startswith("! ") and sys.stdout.isatty()
+    print(f"\033[31m{line}\033[0m" if red else line, flush=True)
+
+
 def prepare(arguments: argparse.Namespace) -> int:
     """Prepare the set that the command line names, and return the exit code."""
     from ranjax.data.images import decode
-    from ranjax.data.set_writing import prepare_set
+    from ranjax.data.set_writing import dry_run, prepare_set
     from ranjax.data.sets import SETS
     from ranjax.training.progress import Progress
     from ranjax.training.signals import StopFlag
 
     settings = settings_of(arguments)
     shown: list[Progress] = []
+    if arguments.dry_run:
+        page = dry_run(settings, arguments.out, _say)
+        print(f"nothing was prepared; the page is {page}")
+        return outcome.DONE
 
     def update(done: int, total: int) -> None:
         if not shown:
@@ -172,9 +188,7 @@ def prepare(arguments: argparse.Namespace) -> int:
 
     with StopFlag() as stop:
         try:
-            prepared = prepare_set(
-                settings, arguments.out, arguments.workers, update, stop, lambda line: print(line, flush=True)
-            )
+            prepared = prepare_set(settings, arguments.out, arguments.workers, update, stop, _say)
         except decode.Interrupted:
             print("stopped. What is decoded is kept; the same command goes on from here.")
             return outcome.STOPPED

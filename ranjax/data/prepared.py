@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ranjax.core import files
 from ranjax.core.errors import DataError
@@ -45,6 +45,7 @@ class PreparedSet:
       exclusions: what was left out, as {"id", "split", "reason"}.
       fingerprint: of the settings and of the source's files.
       content: SHA-256 over all records.
+      understood: how its files were understood, see `set_account`; empty for sets that are generated.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class PreparedSet:
     exclusions: tuple[Mapping[str, str], ...]
     fingerprint: str
     content: str
+    understood: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def open_or_write(folder: str | os.PathLike[str], mark: str, write: Callable[[Path], None]) -> PreparedSet:
@@ -99,6 +101,7 @@ def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None
         exclusions=tuple(stored["exclusions"]),
         fingerprint=stored["fingerprint"],
         content=stored["content"],
+        understood=stored.get("understood", {}),
     )
 
 

@@ -20,6 +20,8 @@ from ranjax.data.sets.spec import Rejected
 from ranjax.data.sources import Record
 from ranjax.data.text import pairing
 
+BITS = 3
+"""How many of the 256 bits of the perceptual hash may differ in a copy, as for other sets."""
 CHUNK = 256
 """Cases rendered at a time: it bounds memory and changes no image."""
 
@@ -57,13 +59,27 @@ def fingerprint(settings: RadiographSettings) -> str:
 
 
 def _write(settings: RadiographSettings, folder: Path, mark: str, progress: Callable[[int, int], object]) -> None:
+    from PIL import Image
+
     from ranjax.data.array_records import write_records
+    from ranjax.data.images import duplicates
+    from ranjax.data.set_page import copies
 
     counts = {split: count for split, count in settings.counts.items() if count}
+    made: list[tuple[str, str]] = []
+    hashes: list[bytes] = []
+
+    def records(split: str, count: int) -> Iterator[Record | Rejected]:
+        for record in _records(settings, split, count):
+            if not isinstance(record, Rejected):
+                made.append((record["id"], split))
+                hashes.append(duplicates.perceptual_hash(Image.fromarray(record["image"][:, :, 0])))
+            yield record
+
     written = write_records(
         folder,
         mark,
-        {split: functools.partial(_records, settings, split, count) for split, count in counts.items()},
+        {split: functools.partial(records, split, count) for split, count in counts.items()},
         total=sum(counts.values()),
         class_count=len(radiographs.CLASSES),
         image_size=settings.image_size,
@@ -77,6 +93,7 @@ def _write(settings: RadiographSettings, folder: Path, mark: str, progress: Call
         "classes": list(radiographs.CLASSES),
         "prompts": {name: list(radiographs.PROMPTS[name]) for name in radiographs.CLASSES},
         "label_words": sorted(radiographs.LABEL_WORDS),
+        "audit": {"copies": copies(duplicates.across(hashes, [name for _, name in made], BITS), made)},
         "card": {**radiographs.DATA_CARD, **(pairing.CARD if settings.reports else {})},
     }
     write_manifest(written, stated)

@@ -12,14 +12,17 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ranjax.data.images.decode import Outcome
-from ranjax.data.images.duplicates import Copy
+from ranjax.data.images.duplicates import Group
 from ranjax.data.row_filters import Row
 
 Json = dict[str, Any]
 """A part of a manifest."""
 
 LISTED = 1000
-"""Copies and patients that are listed one by one at most; all are counted."""
+"""Groups of copies and patients that are listed one by one at most; all are counted."""
+NOT_BY_PATIENT = "not split by patient: films of one patient may lie in several splits"
+FILMS = 10
+"""Films of a group of copies that are listed at most."""
 
 
 def reasons(exclusions: Iterable[Mapping[str, str]]) -> dict[str, int]:
@@ -76,15 +79,23 @@ def ranges(outcomes: Sequence[Outcome]) -> Json:
     return found
 
 
-def copies(pairs: Sequence[Copy], rows: Sequence[Row]) -> Json:
-    """Describe copies across splits: how many pairs, between which splits, and the first of them by id."""
-    both = [(rows[pair.first], rows[pair.second], pair.distance) for pair in pairs]
-    between = collections.Counter(" and ".join(sorted((first.split, second.split))) for first, second, _ in both)
+def copies(groups: Sequence[Group], rows: Sequence[tuple[str, str]]) -> Json:
+    """Describe copies across splits: how many groups and films, between which splits, and the first groups.
+
+    `rows` are the id and the split of each row.
+    """
+    between = collections.Counter(" and ".join(sorted({rows[i][1] for i in group.rows})) for group in groups)
     listed = [
-        {"first": first.id, "in": first.split, "second": second.id, "and in": second.split, "bits": bits}
-        for first, second, bits in both[:LISTED]
+        {
+            "films": [rows[i][0] for i in group.rows[:FILMS]],
+            "in": [rows[i][1] for i in group.rows[:FILMS]],
+            "count": len(group.rows),
+            "bits": group.distance,
+        }
+        for group in groups[:LISTED]
     ]
-    return {"pairs": len(pairs), "between": dict(between), "listed": listed}
+    films = sum(len(group.rows) for group in groups)
+    return {"groups": len(groups), "films": films, "between": dict(between), "listed": listed}
 
 
 def contact_sheet(images: Sequence[UInt8[np.ndarray, "height width 1"]], side: int = 8, cell: int = 112) -> Image.Image:
@@ -129,18 +140,29 @@ def describe(stored: Json) -> str:
         lines += [f"  warning: {line}" for line in found["warnings"]]
     if "patients" in audit:
         shared = audit["patients"]
-        lines.append(f"patients {shared['count']}, in more than one split {shared['shared']}")
+        unit = shared.get("unit", "patient")
+        if unit != "patient":
+            lines.append(f"! {NOT_BY_PATIENT}")
+        if unit:
+            what = "patients" if unit == "patient" else {"study": "studies"}.get(unit, f"{unit}s")
+            lines.append(f"{what} {shared['count']}, in more than one split {shared['shared']}")
     if "copies" in audit:
-        pairs = audit["copies"]
-        between = ", ".join(f"{name} {count}" for name, count in pairs["between"].items())
-        lines.append(f"copies across splits {pairs['pairs']}" + (f": {between}" if between else ""))
-        lines += [f"  {p['first']} ({p['in']}) and {p['second']} ({p['and in']})" for p in pairs["listed"][:5]]
+        found = audit["copies"]
+        between = ", ".join(f"{name} {count}" for name, count in found["between"].items())
+        # Sets of earlier versions count pairs.
+        counted = found.get("groups", found.get("pairs"))
+        films = f" groups of {found['films']} films" if counted and "films" in found else ""
+        lines.append(f"copies across splits {counted}{films}" + (f": {between}" if between else ""))
+        for group in found["listed"][:5] if "groups" in found else ():
+            named = ", ".join(f"{name} ({split})" for name, split in zip(group["films"], group["in"]))
+            lines.append(f"  {named}" + (" ..." if group["count"] > len(group["films"]) else ""))
     if "reports" in audit:
         least, median, most = audit["words a report"]
         lines.append(f"different reports {audit['reports']['different']}, words {least} to {most} (median {median})")
     # The data card.
     for name in (
-        "reports", "labels", "split", "split by patient", "views", "sections", "images", "uncertain labels",
+        "reports", "labels", "split", "split by patient", "not split by patient", "split by study", "split by picture",
+        "split by image", "views", "sections", "images", "uncertain labels",
         "patients in several splits", "licence", "citation", "notes",
     ):  # fmt: skip
         if card.get(name):
@@ -149,6 +171,10 @@ def describe(stored: Json) -> str:
 
 
 def _general(reason: str) -> str:
-    for pattern, general in ((r"\(line \d+ of", "("), (r"'[^']*'", "'...'"), (r"that of \S+$", "that of another")):
+    patterns = (
+        (r"\(line \d+ of", "("), (r"^line \d+ of \S+ has", "the line has"), (r"^line \d+ is", "the line is"),
+        (r" \(\d+, not \d+\)", ""), (r"'[^']*'", "'...'"), (r"that of \S+$", "that of another"),
+    )  # fmt: skip
+    for pattern, general in patterns:
         reason = re.sub(pattern, general, reason)
     return reason

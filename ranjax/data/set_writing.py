@@ -24,6 +24,7 @@ import numpy as np
 from ranjax.core import files
 from ranjax.core.checks import texts_by_name
 from ranjax.core.errors import DataError
+from ranjax.data import set_account, set_html
 from ranjax.data import set_page as audit
 from ranjax.data.array_records import Progress, write_records
 from ranjax.data.images import decode, duplicates
@@ -39,6 +40,8 @@ from ranjax.data.splits import SPLITS
 from ranjax.data.text.deidentify import PUBLIC
 
 SHEET = "contact_sheet.png"
+PAGE = "page.html"
+DRY_PAGE = "dry_run.html"
 
 
 def prepare_set(
@@ -69,10 +72,37 @@ def prepare_set(
         _check_sums(settings, say)
     selection = select(settings)
     say(f"{len(selection.rows)} rows to prepare, {len(selection.rejected)} left out by the tables")
+    # Before anything is written: how the files are understood.
+    for line in set_account.lines(set_account.account(settings, selection)):
+        say(line)
     mark = settings.fingerprint(digest_of(selection))
     return open_or_write(
         folder, mark, lambda place: _prepare(settings, selection, place, mark, workers, progress, stop, say)
     )
+
+
+def dry_run(
+    settings: SetSettings, folder: str | os.PathLike[str], say: Callable[[str], None] = lambda line: None
+) -> Path:
+    """Write the page alone that says how a set's files are understood; no image is opened but those that it shows.
+
+    Raises:
+      ConfigError, DataError: as `prepare_set`.
+    """
+    say(f"reading the tables of {settings.name} in {settings.data_dir}")
+    selection = select(settings)
+    told = set_account.account(settings, selection)
+    for line in set_account.lines(told):
+        say(line)
+    of_id = {row.id: row.image for row in selection.rows}
+    shown = [example["id"] for example in told["examples"]]
+    found = {name: decode.decode(of_id[name], settings.image_size, settings.resize) for name in shown}
+    unread = [f"{name}: {outcome.reason}" for name, outcome in found.items() if outcome.reason]
+    more = ["A dry run: nothing was prepared, and only the images of this page were opened.", *unread]
+    place = Path(folder).expanduser() / DRY_PAGE
+    place.parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(place, set_html.page(told, {name: one.png for name, one in found.items()}, more))
+    return place
 
 
 def _prepare(
@@ -92,15 +122,15 @@ def _prepare(
     with no_space(folder):
         decode.decode_all(references, settings.image_size, settings.resize, parts, workers, progress, stop)
     # Of the images that can be used, the outcomes without their pixels, by their place among the rows.
-    found = enumerate(decode.outcomes(parts, 0, len(selection.rows)))
-    usable = {place: outcome._replace(png=b"") for place, outcome in found if not outcome.reason}
+    found = [outcome._replace(png=b"") for outcome in decode.outcomes(parts, 0, len(selection.rows))]
+    usable = {place: outcome for place, outcome in enumerate(found) if not outcome.reason}
     say(f"{len(usable)} images decoded, {len(selection.rows) - len(usable)} cannot be used")
     # Copies across splits are looked for before anything is written.
     places, hashes = list(usable), [outcome.image_hash for outcome in usable.values()]
     near = duplicates.across(hashes, [selection.rows[place].split for place in places], settings.duplicate_bits)
-    pairs = [duplicates.Copy(places[c.first], places[c.second], c.distance) for c in near]
-    dropped = _dropped(pairs, selection.rows, settings.duplicates)
-    say(f"{len(pairs)} copies of an image across splits" + (f", {len(dropped)} dropped" if dropped else ""))
+    groups = [duplicates.Group(tuple(places[i] for i in group.rows), group.distance) for group in near]
+    dropped = _dropped(groups, selection.rows, settings.duplicates)
+    say(f"{len(groups)} images with copies across splits" + (f", {len(dropped)} dropped" if dropped else ""))
     if stop():
         raise decode.Interrupted
     written = write_records(
@@ -118,6 +148,11 @@ def _prepare(
     # The audit joins the records, and the manifest comes last.
     kept = [place for place in places if place not in dropped]
     _write_sheet(written.folder / SHEET, parts, kept, len(selection.rows), settings.seed)
+    gone = {place: outcome.reason for place, outcome in enumerate(found) if outcome.reason} | dropped
+    rows = selection.rows
+    told = set_account.account(
+        settings, selection, [Rejected(rows[place].id, rows[place].split, reason) for place, reason in gone.items()]
+    )
     words = {word for name in selection.classes for word in re.findall(r"[^\W_]+", name.lower())}
     key = PUBLIC if settings.patient_key == PUBLIC else "used"
     stated = {
@@ -128,8 +163,12 @@ def _prepare(
         "prompts": _prompts(settings, selection),
         "label_words": sorted(settings.label_words or words),
         "card": _card(settings, selection),
-        "audit": _audit(selection, list(usable.values()), kept, pairs),
+        "audit": _audit(selection, list(usable.values()), kept, groups),
+        "understood": told,
     }
+    counted = {"counts": written.counts, "exclusions": written.exclusions}
+    more = audit.describe({**stated, **counted}).split("\n")
+    files.write_text(written.folder / PAGE, set_html.page(told, _pictures(parts, told, rows), more))
     write_manifest(written, stated)
     shutil.rmtree(parts)
 
@@ -155,21 +194,27 @@ def _records_by_split(
     return {split: functools.partial(records, split) for split in SPLITS if split in used}
 
 
-def _dropped(pairs: Sequence[duplicates.Copy], rows: Sequence[Row], policy: str) -> dict[int, str]:
-    """Return the places to leave out, with the reason: of a pair, the copy that is not held out for testing."""
-    if policy == "refuse" and pairs:
-        first, second = rows[pairs[0].first], rows[pairs[0].second]
+def _pictures(parts: Path, told: audit.Json, rows: Sequence[Row]) -> dict[str, bytes]:
+    """Return the prepared images of the examples of an account as PNG."""
+    shown = {example["id"] for example in told["examples"]}
+    outcomes = decode.outcomes(parts, 0, len(rows))
+    return {row.id: outcome.png for row, outcome in zip(rows, outcomes) if row.id in shown}
+
+
+def _dropped(groups: Sequence[duplicates.Group], rows: Sequence[Row], policy: str) -> dict[int, str]:
+    """Return the places to leave out, with the reason: of a group, the copies that are nearer to training."""
+    if policy == "refuse" and groups:
+        places = groups[0].rows
+        first, second = rows[places[0]], next(rows[i] for i in places if rows[i].split != rows[places[0]].split)
         raise DataError(
-            f"{len(pairs)} images have a copy in another split, the first is {first.id!r} ({first.split}) and "
+            f"{len(groups)} images have a copy in another split, the first is {first.id!r} ({first.split}) and "
             f"{second.id!r} ({second.split}). Drop them (--duplicates=drop), or keep and list them (report)."
         )
     dropped: dict[int, str] = {}
-    for pair in pairs if policy == "drop" else ():
-        if pair.first in dropped or pair.second in dropped:
-            continue
-        # Rows are sorted train, adapt, validation, test, ood_test: the earlier one is nearer to training.
-        gone, stays = sorted((pair.first, pair.second))
-        dropped[gone] = f"a copy of it is in split {rows[stays].split!r}"
+    for group in groups if policy == "drop" else ():
+        # Rows are sorted train, adapt, validation, test, ood_test: the later split is further from training.
+        stays = rows[max(group.rows)].split
+        dropped |= {i: f"a copy of it is in split {stays!r}" for i in group.rows if rows[i].split != stays}
     return dropped
 
 
@@ -183,7 +228,7 @@ def _write_sheet(path: Path, parts: Path, kept: Sequence[int], count: int, seed:
 
 
 def _audit(
-    selection: Selection, usable: Sequence[decode.Outcome], kept: Sequence[int], pairs: Sequence[duplicates.Copy]
+    selection: Selection, usable: Sequence[decode.Outcome], kept: Sequence[int], groups: Sequence[duplicates.Group]
 ) -> audit.Json:
     rows = [selection.rows[place] for place in kept]
     lengths = [len(row.report.split()) for row in rows]
@@ -191,11 +236,12 @@ def _audit(
         "labels": audit.label_table(selection.classes, rows),
         "ranges": audit.ranges(usable),
         "patients": {
+            "unit": selection.unit,
             "count": len({row.patient for row in rows}),
             "shared": len(selection.shared),
             "listed": list(selection.shared[: audit.LISTED]),
         },
-        "copies": audit.copies(pairs, selection.rows),
+        "copies": audit.copies(groups, [(row.id, row.split) for row in selection.rows]),
         "notes": dict(selection.notes),
         "words a report": [int(x) for x in np.quantile(lengths, (0.0, 0.5, 1.0))],
         "reports": {"different": len({row.report for row in rows}), "of": len(rows)},
@@ -211,6 +257,8 @@ def _card(settings: SetSettings, selection: Selection) -> audit.Json:
         if name not in spec.splits and getattr(settings, name) > 0 and "train" in splits
     }
     ruled = selection.notes.get("reports labelled by rules", 0)
+    by_patient = selection.unit == "patient"
+    of_patients = [line for line in selection.said if line.topic == "patients" and line.warning]
     card = {
         "title": spec.title,
         "licence": spec.licence,
@@ -220,7 +268,8 @@ def _card(settings: SetSettings, selection: Selection) -> audit.Json:
         "uncertain labels": settings.uncertain,
         "labels": f"by rules on the report text, no gold standard ({ruled} reports)" if ruled else "",
         "split": "the publisher's: " + ", ".join(spec.splits) if spec.splits else "",
-        "split by patient": ", ".join(f"{name} {share:g}" for name, share in cut.items()),
+        f"split by {selection.unit or 'image'}": ", ".join(f"{name} {share:g}" for name, share in cut.items()),
+        "not split by patient": "" if by_patient else " ".join(f"{line.text}." for line in of_patients),
         "views": settings.views,
         "sections": ", ".join(settings.sections) if spec.kind == "image-text" else "",
         "images": f"grey, {settings.image_size} x {settings.image_size}, {settings.resize}",

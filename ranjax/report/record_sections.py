@@ -21,12 +21,13 @@ _NOTICES = ("notice", "statement", "warning", "caution", "clinical_claim", "clin
 
 
 def notices(card: Results) -> list[str]:
-    """Return the lines of the data card's own notice, which stand before any figure."""
+    """Return what the data card warns of and its own notice, which stand before any figure."""
+    warned = [str(line) for line in card.get("warnings") or ()]
     lowered = {str(key).lower().replace(" ", "_"): value for key, value in card.items()}
     found = next((lowered[key] for key in _NOTICES if lowered.get(key)), None)
     if found is None or isinstance(found, Mapping):
-        return ["The figures hold for the data of the data card below. No clinical claim is made."]
-    return [str(item) for item in found] if isinstance(found, list) else [wording.plain(found)]
+        return [*warned, "The figures hold for the data of the data card below. No clinical claim is made."]
+    return [*warned, *([str(item) for item in found] if isinstance(found, list) else [wording.plain(found)])]
 
 
 def run(book: Book) -> Blocks:

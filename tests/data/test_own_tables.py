@@ -284,9 +284,9 @@ def test_every_row_and_every_film_of_a_table_beside_dicom_is_accounted_for(tmp_p
     assert [row.report for row in selection.rows] == ["Other."]
     # Six rows, and three films that none of them names.
     assert accounted(selection, 9) == {
-        "2 rows name the film f0.dcm": 2,
+        "2 rows name its film": 2,
         "no film has the name": 1,
-        "the name 'same' fits 2 films": 1,
+        "its name fits 2 films": 1,
         "column 'file' is empty": 1,
         "the table index.csv does not name the film": 3,
     }

@@ -174,8 +174,8 @@ def test_copies_across_splits_are_listed_dropped_or_refused(tmp_path):
     root = tree(tmp_path / "in", copy=True)
     made = prepare_set(settings(root), tmp_path / "out", workers=1)
     copies = json.loads((made.folder / "prepared.json").read_text())["audit"]["copies"]
-    assert (copies["pairs"], copies["between"]) == (1, {"test and train": 1})
-    assert {copies["listed"][0]["first"], copies["listed"][0]["second"]} == {"images/0.png", "images/3.png"}
+    assert (copies["groups"], copies["films"], copies["between"]) == (1, 2, {"test and train": 1})
+    assert set(copies["listed"][0]["films"]) == {"images/0.png", "images/3.png"}
     dropped = prepare_set(settings(root, duplicates="drop"), tmp_path / "out", workers=1)
     assert [item["id"] for item in dropped.exclusions] == ["images/0.png"]
     assert dict(dropped.counts) == {"train": 9, "adapt": 10, "validation": 10, "test": 10}
@@ -193,7 +193,7 @@ def test_a_copy_is_known_after_scaling_and_recompression(tmp_path):
     others = [picture(tmp_path / f"{i}.png", i, size=200).name for i in range(2, 40)]
     hashes = [look(name) for name in ("a.png", "b.jpg", *others)]
     found = duplicates.across(hashes, ["train", "test"] + ["train", "test"] * 19, 7)
-    assert [(pair.first, pair.second) for pair in found] == [(0, 1)]
+    assert [group.rows for group in found] == [(0, 1)]
 
 
 def test_near_hashes_are_all_found(tmp_path):
@@ -209,7 +209,7 @@ def test_near_hashes_are_all_found(tmp_path):
             (i, j) for i in range(60) for j in range(i + 1, 60)
             if sides[i] != sides[j] and (bits[i] != bits[j]).sum() <= distance
         }  # fmt: skip
-        assert {(p.first, p.second) for p in duplicates.across(hashes, sides, distance)} == brute
+        assert {group.rows for group in duplicates.across(hashes, sides, distance)} == brute
     with pytest.raises(ValueError, match="0 to 7"):
         duplicates.across(hashes, sides, 8)
 
@@ -245,6 +245,19 @@ def test_every_row_that_cannot_be_used_is_counted(tmp_path):
         "the split '...' is none of train, adapt, validation, test, ood_test": 1,
     }
     assert sum(made.counts.values()) + len(made.exclusions) == 44
+
+
+def test_many_copies_of_one_picture_are_one_group_in_linear_memory():
+    # 40,000 equal hashes in two splits are 400 million pairs.
+    rng = np.random.default_rng(0)
+    hashes = [b"\x5a" * 32] * 40_000 + [rng.bytes(32) for _ in range(500)]
+    sides = ["train", "test"] * 20_000 + ["train"] * 500
+    (group,) = duplicates.across(hashes, sides, 3)
+    assert (len(group.rows), group.distance) == (40_000, 0)
+    # Chains join: the first and the last of these differ in 6 bits.
+    chain = [np.packbits(np.arange(256) < n).tobytes() for n in (100, 103, 106)]
+    assert duplicates.across(chain, ["train", "test", "train"], 3) == [((0, 1, 2), 3)]
+    assert duplicates.across(chain, ["train", "train", "test"], 3) == [((1, 2), 3)]
 
 
 def test_ranges_warn_of_masks_and_darkness():

@@ -18,11 +18,13 @@ MAX_DISTANCE = 7
 """Greatest distance that `across` can promise to find: with 8 words, a pair within 7 bits agrees in one word whole."""
 
 
-class Copy(NamedTuple):
-    """Rows `first` and `second` of different splits, `distance` bits apart."""
+class Group(NamedTuple):
+    """Rows of several sides that are copies of each other, directly or by others of the group; in order.
 
-    first: int
-    second: int
+    distance: the greatest number of bits between two that are joined.
+    """
+
+    rows: tuple[int, ...]
     distance: int
 
 
@@ -32,11 +34,11 @@ def perceptual_hash(picture: Image.Image) -> bytes:
     return np.packbits(small[:, 1:] > small[:, :-1]).tobytes()
 
 
-def across(hashes: Sequence[bytes], sides: Sequence[str], distance: int = 4) -> list[Copy]:
-    """Return all pairs of rows of different `sides` whose hashes differ in at most `distance` bits, nearest first.
+def across(hashes: Sequence[bytes], sides: Sequence[str], distance: int = 4) -> list[Group]:
+    """Return the groups of rows of different `sides` whose hashes differ in at most `distance` bits, nearest first.
 
-    Words of 32 bits are compared first: rows that agree in none cannot be near. So the time grows with the number of
-    such agreements, not with the square of the rows.
+    Equal hashes are one, and words of 32 bits are compared first: hashes that agree in none cannot be near. So memory
+    grows with the rows, whatever the number of copies, and time with the agreements of different hashes.
 
     Raises:
       ValueError: a distance beyond what the words can promise (0 to 7).
@@ -49,25 +51,50 @@ def across(hashes: Sequence[bytes], sides: Sequence[str], distance: int = 4) -> 
     order = np.random.default_rng(0).permutation(BITS)
     bits = np.unpackbits(np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), -1), axis=1)[:, order]
     words = np.ascontiguousarray(np.packbits(bits, axis=1)).view(np.uint32)
-    side = np.unique(np.asarray(sides), return_inverse=True)[1]
-    found: dict[tuple[int, int], int] = {}
+    words, member = np.unique(words, axis=0, return_inverse=True)
+    member = member.reshape(-1)
+    # The sides of each different hash as bits of one number: two of one and the same side are no copies across sides.
+    number = np.unique(np.asarray(sides), return_inverse=True)[1]
+    side = np.zeros(len(words), np.int64)
+    np.bitwise_or.at(side, member, np.int64(1) << number)
+    joined = _Joined(len(words))
     for column in range(words.shape[1]):
         rows = np.argsort(words[:, column], kind="stable")
         cuts = np.flatnonzero(np.diff(words[rows, column])) + 1
-        for group in np.split(rows, cuts):
-            if len(group) > 1 and len(np.unique(side[group])) > 1:
-                found |= _within(group, words, side, distance)
-    pairs = [Copy(first, second, bits) for (first, second), bits in found.items()]
-    return sorted(pairs, key=lambda pair: (pair.distance, pair.first, pair.second))
+        for bucket in np.split(rows, cuts):
+            if len(bucket) > 1 and np.bitwise_count(np.bitwise_or.reduce(side[bucket])) > 1:
+                _join_within(bucket, words, side, distance, joined)
+    found: dict[int, list[int]] = {}
+    for row, unique in enumerate(member):
+        found.setdefault(joined.root(int(unique)), []).append(row)
+    groups = [
+        Group(tuple(rows), joined.distance[root]) for root, rows in found.items() if len({sides[r] for r in rows}) > 1
+    ]
+    return sorted(groups, key=lambda group: (group.distance, group.rows))
 
 
-def _within(group: np.ndarray, words: np.ndarray, side: np.ndarray, distance: int) -> dict[tuple[int, int], int]:
-    found = {}
-    group = np.sort(group)
-    for place, row in enumerate(group[:-1]):
-        others = group[place + 1 :]
+class _Joined:
+    """Disjoint sets of numbers, each with the greatest distance that joined it."""
+
+    def __init__(self, count: int):
+        self._parent = list(range(count))
+        self.distance = [0] * count
+
+    def root(self, number: int) -> int:
+        while self._parent[number] != number:
+            self._parent[number] = number = self._parent[self._parent[number]]
+        return number
+
+    def join(self, first: int, second: int, distance: int) -> None:
+        first, second = self.root(first), self.root(second)
+        self._parent[second] = first
+        self.distance[first] = max(self.distance[first], self.distance[second], distance)
+
+
+def _join_within(bucket: np.ndarray, words: np.ndarray, side: np.ndarray, distance: int, joined: _Joined) -> None:
+    for place, row in enumerate(bucket[:-1]):
+        others = bucket[place + 1 :]
         apart = np.bitwise_count(words[others] ^ words[row][None]).sum(axis=1)
-        for other, bits in zip(others, apart):
-            if bits <= distance and side[other] != side[row]:
-                found[(int(row), int(other))] = int(bits)
-    return found
+        near = (apart <= distance) & (np.bitwise_count(side[others] | side[row]) > 1)
+        for other, bits in zip(others[near], apart[near]):
+            joined.join(int(row), int(other), int(bits))

@@ -111,7 +111,7 @@ def _films_of_tables(
                 rows.setdefault(film.relative, []).append((entry, line.place))
                 continue
             absent = "no film has the name" if name else f"column {column!r} is empty"
-            several = f"the name {name!r} fits {len(fitting)} films" if fitting else absent
+            several = f"its name fits {len(fitting)} films" if fitting else absent
             yield Rejected(line.place, "", line.fault or several)
     spellings.check()
     found = []
@@ -120,7 +120,7 @@ def _films_of_tables(
         given = rows.get(film.relative, [])
         if len(given) > 1:
             for _, place in given:
-                yield Rejected(place, "", f"{len(given)} rows name the film {film.relative}")
+                yield Rejected(place, "", f"{len(given)} rows name its film")
         elif not given:
             yield Rejected(film.identity, "", f"the table {names} does not name the film")
         elif isinstance(given[0][0], Rejected):

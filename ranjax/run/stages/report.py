@@ -18,6 +18,7 @@ import numpy as np
 from ranjax.core import files
 from ranjax.core.pixels import to_float, to_uint8
 from ranjax.data.images.reading import encode_png
+from ranjax.data.set_account import lines
 from ranjax.report import entry_labels, old_configs, page
 from ranjax.report.stored_results import SCHEMA, Results, Row
 from ranjax.run import config as configs
@@ -163,8 +164,12 @@ def _card(context: Context) -> dict[str, object]:
     reasons = Counter(exclusion["reason"] for exclusion in manifest["exclusions"])
     records = {name: f"{count} records" for name, count in manifest["counts"].items()}
     left_out = {reason: f"{count} records" for reason, count in sorted(reasons.items())} or "nothing"
+    told = prepared.understood
+    read = lines(told) if told else []
+    understood = {"read as": read, "warnings": [line for line in read if line.startswith("! ")]} if read else {}
     return {
         **prepared.card,
+        **understood,
         "records": records,
         "left out": left_out,
         "reports cut to the token limit": manifest["truncated_reports"],

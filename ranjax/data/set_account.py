@@ -1,0 +1,140 @@
+"""How the files of a set were understood: what is kept, left out and missing, and a few rows with their source.
+
+It is printed before anything is written, kept in the manifest, and shown as a page (`set_html`).
+"""
+
+from __future__ import annotations
+
+import collections
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from ranjax.data import set_page, table_cells
+from ranjax.data.row_filters import Row, Selection
+from ranjax.data.set_page import NOT_BY_PATIENT, Json
+from ranjax.data.set_settings import SetSettings
+from ranjax.data.sets.column_roles import plain
+from ranjax.data.sets.spec import ABSENT, PRESENT, UNCERTAIN, Entry, Rejected
+from ranjax.data.splits import SPLITS
+from ranjax.data.text.deidentify import Privacy, key_of
+
+EXAMPLES = 12
+"""Rows that the page shows with picture and source."""
+FIRST = 10
+"""Rows that are left out and shown."""
+HIDDEN = "(hidden by the patient key)"
+_CELL = 500
+_SHOWN = (
+    "view", "viewposition", "projection", "frontallateral", "appa", "sex", "age", "split", "patientage", "patientsex",
+    "patientgender",
+)  # fmt: skip
+_MARKS = {PRESENT: "present", ABSENT: "absent", UNCERTAIN: "uncertain"}
+
+
+def account(settings: SetSettings, selection: Selection, images: Sequence[Rejected] = ()) -> Json:
+    """Return how a set was understood.
+
+    Args:
+      settings, selection: of the set.
+      images: rows that were left out because of their images, where these were opened.
+    """
+    gone = {item.id for item in images}
+    rows = [row for row in selection.rows if row.id not in gone]
+    left_out = [*selection.rejected, *images]
+    unit = selection.unit
+    warnings = [] if unit == "patient" else [NOT_BY_PATIENT]
+    warnings += [f"{line.topic}: {line.text}" for line in selection.said if line.warning]
+    if selection.shared:
+        warnings.append(f"{len(selection.shared)} {unit or 'patient'}s lie in several splits, as was allowed")
+    unknown = [str(row.group["unknown"]) for row in rows if row.group.get("unknown")]
+    missing = {
+        "rows with a class that is unknown": len(unknown),
+        "rows without a view": sum(not row.group.get("view") for row in rows),
+        "rows left out for an empty cell or report": sum("empty" in item.reason for item in left_out),
+        **({f"rows without a {unit or 'patient'}": len(rows)} if not unit else {}),
+    }
+    present = [name for name in SPLITS if any(row.split == name for row in rows)]
+    return {
+        "title": selection.spec.title,
+        "split by": unit or "image",
+        "rows": {
+            "read": selection.read,
+            "kept": len(rows),
+            "left out": len(left_out),
+            "not drawn by --limit": selection.undrawn,
+        },
+        "warnings": warnings,
+        "said": [{"topic": line.topic, "text": line.text} for line in selection.said if not line.warning],
+        "splits": {name: sum(row.split == name for row in rows) for name in present},
+        "units": {name: len({row.patient for row in rows if row.split == name}) for name in present},
+        "labels": set_page.label_table(selection.classes, rows) if rows else [],
+        "views": dict(collections.Counter(str(row.group.get("view") or "not known") for row in rows).most_common(12)),
+        "missing": {name: count for name, count in missing.items() if count},
+        "notes": {name: count for name, count in selection.notes.items() if count},
+        "reasons": set_page.reasons([item._asdict() for item in left_out]),
+        "first left out": [{"id": item.id, "reason": item.reason} for item in left_out[:FIRST]],
+        "examples": list(_examples(settings, selection, rows)),
+    }  # fmt: skip
+
+
+def lines(told: Json) -> list[str]:
+    """Return an account as lines of text; those that must not be overlooked begin with "! "."""
+    found = [f"{told['title']}: {_counts(told['rows'])}"]
+    found += [f"! {text}" for text in told["warnings"]]
+    found += [f"{one['topic']}: {one['text']}" for one in told["said"]]
+    unit = {"study": "studies"}.get(told["split by"], f"{told['split by']}s")
+    found.append("rows by split: " + _counts(told["splits"]))
+    if told["split by"] != "image":
+        found.append(f"{unit} by split: " + _counts(told["units"]))
+    for row in told["labels"]:
+        present = {name: count for name, count in row["present"].items() if count}
+        found.append(f"labels of {row['split']}: {_counts(present) or 'none'}; without any {row['none']}")
+    found.append("views: " + _counts(told["views"]))
+    found += [f"{name}: {count}" for name, count in (told["missing"] | told["notes"]).items()]
+    found += [f"  {count:>8} left out: {reason}" for reason, count in told["reasons"].items()]
+    return found
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _examples(settings: SetSettings, selection: Selection, rows: Sequence[Row]) -> Iterator[Json]:
+    """Yield rows drawn by a hash, those first whose source is kept."""
+    privacy = Privacy(key_of(settings.patient_key), settings.deidentify)
+    known = [row for row in rows if row.id in selection.sources]
+    known = known or list(rows)
+    for row in known[:: max(1, len(known) // EXAMPLES)][:EXAMPLES]:
+        entry = selection.sources.get(row.id)
+        marks = {name: "present" for name, on in zip(selection.classes, row.labels) if on}
+        doubtful = str(row.group.get("uncertain", ""))
+        yield {
+            "id": row.id,
+            "split": row.split,
+            "patient": row.patient if selection.unit else "not known",
+            "report": row.report,
+            "labels": ", ".join([*marks, *([f"uncertain: {doubtful}"] if doubtful else [])]) or "none",
+            "unknown": str(row.group.get("unknown", "")),
+            "stated": {} if entry is None else {k: _MARKS.get(v, "empty cell") for k, v in entry.labels.items()},
+            "source": {} if entry is None else _source(entry, privacy),
+        }
+
+
+def _source(entry: Entry, privacy: Privacy) -> dict[str, str]:
+    """Return the cells of a row as the page may show them: nothing that names a person where a key hides ids."""
+    texts = {entry.report.strip(), *(body.strip() for body in entry.sections.values())} - {""}
+    found = {}
+    for name, value in entry.source.items():
+        cell = "" if value is None else str(value)
+        if cell.strip() in texts or (not privacy.key and " " in cell.strip()):
+            cell = privacy.report(cell)
+        elif privacy.key and not _says_class(cell, entry) and plain(name) not in (*_SHOWN, *map(plain, entry.labels)):
+            cell = HIDDEN if not table_cells.is_missing(cell) else cell
+        found[str(name)] = privacy.group({str(name): cell}).get(str(name), HIDDEN)[:_CELL]
+    return found
+
+
+def _says_class(cell: str, entry: Entry) -> bool:
+    """Return whether a cell holds names of the entry's labels and nothing else."""
+    parts = {part.strip().lower() for part in re.split(r"[|,;\[\]'\"]+", cell) if part.strip()}
+    return bool(parts) and parts <= {name.lower() for name in entry.labels}
