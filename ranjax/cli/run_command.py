@@ -116,6 +116,9 @@ def _run(config: ConfigDict, workdir: Path, redo: bool, until: str, stop: Callab
 
 
 def _show_results(workdir: Path, page: Path) -> None:
-    from ranjax.report import terminal_table
+    from ranjax.report import terminal_claims, terminal_table
 
-    print(f"\n{terminal_table(files.read_json(workdir / 'results.json')['rows'])}\nreport: {page}", flush=True)
+    results = files.read_json(workdir / "results.json")
+    last = terminal_claims(results)
+    blocks = [terminal_table(results["rows"]), *([last] if last else [])]
+    print("\n" + "\n\n".join(blocks) + f"\nreport: {page}", flush=True)

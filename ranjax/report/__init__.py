@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ranjax.core import extras
 
 if TYPE_CHECKING:
+    from ranjax.report.claim_sections import terminal_claims as terminal_claims
     from ranjax.report.page import write_report as write_report
     from ranjax.report.paper_claims import claims as claims
     from ranjax.report.report_tables import terminal_table as terminal_table
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "claims": "paper_claims",
+    "terminal_claims": "claim_sections",
     "load_runs": "run_comparison",
     "markdown": "run_comparison",
     "terminal_table": "report_tables",
     "write_comparison": "run_comparison",
     "write_report": "page",
 }
-__all__ = ["claims", "load_runs", "markdown", "terminal_table", "write_comparison", "write_report"]
+__all__ = ["claims", "load_runs", "markdown", "terminal_claims", "terminal_table", "write_comparison", "write_report"]
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""Sections on accuracy: claims, findings, noise, radius, methods compared, tables, retrieval, groups, corruptions.
+"""Sections on accuracy: findings, noise, radius, methods compared, tables, retrieval, groups, corruptions.
 
 Each function yields the blocks of one section; a section that yields none shows the words for that instead.
 """
@@ -6,15 +6,14 @@ Each function yields the blocks of one section; a section that yields none shows
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple, cast
 
 import pandas as pd
 
 from ranjax.evaluation.result_rows import FIELDS
 from ranjax.methods.table import Style
+from ranjax.report import contrast_items, figures, interval_notes, worded_findings, wording
 from ranjax.report import entry_labels as labels
-from ranjax.report import figures, paper_claims, worded_findings, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
 from ranjax.report.blocks import Blocks, Details, Findings, Heading, Legend, Panels, Text, legend, missing
@@ -24,10 +23,8 @@ from ranjax.report.stored_results import Results, Row
 from ranjax.report.worded_findings import ABOVE, BELOW, NONE
 
 SIGNS = {ABOVE: "▲", BELOW: "▼", NONE: "○"}
-_CLAIM_SIGNS = {paper_claims.SHOWN: "✓", paper_claims.OPPOSITE: "✗", paper_claims.NOT_SHOWN: "○"}
 _HIGHER = {ABOVE: "higher", BELOW: "lower", NONE: "not shown"}
-_TEST = ("difference", "low", "high", "p", "p_holm", "effect", "n")
-_CLAIM_FIELDS = ("claim", "measured", "wanted", *_TEST, "runs", "verdict")
+TESTED = ("difference", "low", "high", "p", "p_holm", "effect", "n")
 _EFFECTS = {
     "noise": "A method on the noisy encoder less the same on the clean one",
     "recipe": "Another recipe less the first one, at the same noise ratio",
@@ -39,7 +36,7 @@ def _difference(row: Row) -> str:
     return wording.estimate({**row, "value": row["difference"]})
 
 
-def _p(value: object) -> str:
+def p_value(value: object) -> str:
     if not wording.finite(value):
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
@@ -50,9 +47,15 @@ def _effect(row: Row) -> str:
     return f"{effect:.2f}" if wording.finite(effect) else "–"
 
 
-_DIFFERENCE = Column("Difference [95 %]", _difference)
-_P_HOLM = Column("p (Holm)", lambda row: _p(row.get("p_holm")))
-_EFFECT = Column("Effect", _effect)
+DIFFERENCE = Column("Difference [95 %]", _difference)
+P_HOLM = Column("p (Holm)", lambda row: p_value(row.get("p_holm")))
+EFFECT = Column("Effect", _effect)
+
+
+def least_shown(items: Sequence[Row]) -> Blocks:
+    """Yield the smallest differences that a table could have shown."""
+    if words := interval_notes.least_shown(items):
+        yield Text(words, "caption")
 
 
 def condition_heading(frame: pd.DataFrame, condition: str) -> str:
@@ -101,47 +104,6 @@ def _condition_tasks(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame, 
             title = f"Condition {wording.condition_label(condition)}" + (f", task {task}" if len(tasks) > 1 else "")
             found.append((condition, task, frames.where(chosen, task=task), title))
     return found if len(found) > 1 else [(*one[:3], "") for one in found]
-
-
-def claims_table(found: Sequence[paper_claims.Claim], over_lines: bool = False) -> Table:
-    """Return one line a figure: claim, measured figure, verdict, difference with its interval, p, effect size.
-
-    Args:
-      found: the claims.
-      over_lines: whether claims stand over their lines, so that the verdicts are in sight on a narrow screen.
-    """
-    rows = [one.row() for one in found]
-    columns = [
-        Column("Verdict", lambda row: f"{_CLAIM_SIGNS[row['verdict']]} {row['verdict']}"),
-        _DIFFERENCE,
-        Column("Claimed", lambda row: "above 0" if row["wanted"] > 0 else "below 0"),
-        _P_HOLM,
-        _EFFECT,
-    ]
-    measured = Column("Measured", lambda row: row["measured"])
-    starts = [index for index, row in enumerate(rows) if not index or rows[index - 1]["claim"] != row["claim"]]
-    titles = {index: rows[index]["claim"] for index in starts}
-    if over_lines:
-        return replace(tables.listing(rows, [measured], columns), titles=titles)
-    lines = [
-        [titles.get(index, ""), *line] for index, line in enumerate(tables.listing(rows, [measured], columns).lines)
-    ]
-    header = ["Claim", "Measured", *(column.title for column in columns)]
-    return Table(header, lines, heads=2, breaks=frozenset(starts) - {0})
-
-
-def claims(book: Book) -> Blocks:
-    """Yield the claims of the abstract, each with the figures that stand for it here."""
-    found = paper_claims.claims([book.results])
-    if found:
-        yield from book.notes(clusters=True)
-        yield from claims_over_lines(found, book, "claims")
-
-
-def claims_over_lines(found: Sequence[paper_claims.Claim], book: Book, name: str) -> Blocks:
-    """Yield the table of claims and its file."""
-    yield claims_table(found, over_lines=True)
-    yield book.csv(name, [one.row() for one in found], _CLAIM_FIELDS)
 
 
 def findings(book: Book) -> Blocks:
@@ -225,11 +187,11 @@ def comparisons(book: Book) -> Blocks:
             words = f"{labels.method_label(first)} minus each other method, accuracy"
             yield Heading(words + condition_heading(accuracy, condition))
             yield Panels(figures.differences(group, f"differences-{condition}-{first}-{task}"))
-    fields = ("condition", "ratio", "a", "b", "task", "split", "attack", "metric", *_TEST, "seeds", "verdict")
+    fields = ("condition", "ratio", "a", "b", "task", "split", "attack", "metric", *TESTED, "seeds", "verdict")
     for metric, chosen in judged.groupby("metric", sort=False):
         summary = f"All {len(chosen)} comparisons in {wording.metric_label(metric)}"
         file = book.csv(f"comparisons_{metric}", chosen, fields)
-        yield Details(summary, [_comparison_table(chosen, judged), file])
+        yield Details(summary, [_comparison_table(chosen, judged), *least_shown(frames.records(chosen)), file])
 
 
 def _comparison_table(frame: pd.DataFrame, among: pd.DataFrame) -> Table:
@@ -243,7 +205,7 @@ def _comparison_table(frame: pd.DataFrame, among: pd.DataFrame) -> Table:
         Column("Methods", lambda row: f"{labels.method_label(row['a'])} − {labels.method_label(row['b'])}"),
         tables.images(among),
     ]
-    columns = [Column("Verdict", verdict), _DIFFERENCE, Column("p", lambda row: _p(row.get("p"))), _P_HOLM, _EFFECT]
+    columns = [Column("Verdict", verdict), DIFFERENCE, Column("p", lambda row: p_value(row.get("p"))), P_HOLM, EFFECT]
     return tables.listing(frames.records(frame), heads, columns)
 
 
@@ -276,8 +238,9 @@ def effects(book: Book) -> Blocks:
         shown = sum(item["verdict"] != _HIGHER[NONE] for item in found)
         if found:
             summary = f"{title}: {shown} of {len(found)} differences are shown"
-            yield Details(summary, [tables.listing(found, heads, [verdict, _DIFFERENCE, _P_HOLM, _EFFECT])])
-    fields = ("kind", "condition", "ratio", "method", "task", "split", "attack", "metric", *_TEST, "seeds", "verdict")
+            table = tables.listing(found, heads, [verdict, DIFFERENCE, P_HOLM, EFFECT])
+            yield Details(summary, [table, *least_shown(found)])
+    fields = ("kind", "condition", "ratio", "method", "task", "split", "attack", "metric", *TESTED, "seeds", "verdict")
     yield book.csv("effects", every, fields)
 
 
@@ -314,7 +277,7 @@ def ablation_differences(runs: Sequence[Results]) -> list[Row]:
         items = [item for item in results.get("comparisons") or [] if labels.is_ablation(item)]
         found.append({tuple(map(item.get, fields)): item for item in items if wording.has_interval(item)})
     common = [key for key in found[0] if all(key in items for items in found)]
-    return _tested([paper_claims.over_runs([items[key] for items in found]) for key in common])
+    return _tested([contrast_items.pooled([items[key] for items in found]) for key in common])
 
 
 def ablation_table(items: Sequence[Row]) -> Table | None:
@@ -333,9 +296,10 @@ def ablation_table(items: Sequence[Row]) -> Table | None:
 def ablation(book: Book, name: str = "ablation", runs: Sequence[Results] = ()) -> Blocks:
     """Yield what each part of RAN is worth in this run, or over `runs`."""
     items = ablation_differences(runs or [{"comparisons": book.results.get("ablation")}])
-    fields = ("condition", "ratio", "b", "split", "attack", "metric", *_TEST[:5], "seeds")
+    fields = ("condition", "ratio", "b", "split", "attack", "metric", *TESTED[:5], "seeds")
     if table := ablation_table(items):
         yield table
+        yield from least_shown(items)
         yield book.csv(name, items, fields)
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple, cast
 
 import pandas as pd
 
+from ranjax.report import contrast_items, figures, wording
 from ranjax.report import entry_labels as labels
-from ranjax.report import figures, paper_claims, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
 from ranjax.report.blocks import Blocks, Heading, Panels, legend
@@ -45,7 +45,7 @@ def differences(runs: Sequence[Results]) -> list[Row]:
     common = [key for key in by_cell[0] if all(key in items for items in by_cell)]
     if len({key[0] for key in common}) < 2:
         return []
-    pooled = [paper_claims.over_runs([items[key] for items in by_cell]) for key in common]
+    pooled = [contrast_items.pooled([items[key] for items in by_cell]) for key in common]
     return [cast(Row, {**item, "runs": len(runs)}) for item in pooled]
 
 

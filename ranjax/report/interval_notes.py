@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from ranjax.report.stored_results import Results
-from ranjax.report.wording import capitalized, finite, percent, split_label
+from ranjax.report.stored_results import Results, Row
+from ranjax.report.wording import capitalized, finite, has_interval, is_percent, number, percent, split_label
 
 
 def few_labels(results: Results) -> str:
@@ -38,3 +38,18 @@ def clusters(results: Results) -> str:
     counts = ", ".join(f"{split_label(split)} {count}" for split, count in found.items())
     drawn = " or ".join(name for name in ("patients", "pictures") if any(name in str(one) for one in found.values()))
     return f"{capitalized(counts)}: intervals and tests draw whole {drawn}, and n counts {drawn}."
+
+
+def least_shown(items: Sequence[Row]) -> str:
+    """Return the smallest differences that a table could have shown: half the widths of its intervals, in words.
+
+    Of a table of shares; empty where no item has an interval.
+    """
+    halves = [(item["high"] - item["low"]) / 2 for item in items if has_interval(item) and is_percent(item["metric"])]
+    if not halves:
+        return ""
+    least, most = (number(half, "accuracy") for half in (min(halves), max(halves)))
+    corrected = ", and more where p is corrected" if any("p_holm" in item for item in items) else ""
+    span = f"{least} points" if least == most else f"{least} to {most} points, from line to line"
+    start = "The smallest difference that this table could have shown is"
+    return f"{start} {span} (half the width of an interval){corrected}."

@@ -15,7 +15,14 @@ from markupsafe import Markup
 
 from ranjax.core import files
 from ranjax.evaluation.result_rows import FIELDS
-from ranjax.report import accuracy_sections, dose_sections, encoder_sections, record_sections, wording
+from ranjax.report import (
+    accuracy_sections,
+    claim_sections,
+    dose_sections,
+    encoder_sections,
+    record_sections,
+    wording,
+)
 from ranjax.report import entry_labels as labels
 from ranjax.report.blocks import Blocks
 from ranjax.report.book import Book
@@ -40,7 +47,8 @@ class Section(NamedTuple):
 
 
 SECTIONS = (
-    Section("claims", "The claims", accuracy_sections.claims),
+    Section("verdict", "What this bed can tell", claim_sections.verdict),
+    Section("claims", "The claims", claim_sections.claims),
     Section("findings", "Findings", accuracy_sections.findings),
     Section("run", "What was run", record_sections.run),
     Section("noise", "Accuracy against noise", accuracy_sections.noise),

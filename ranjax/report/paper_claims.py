@@ -1,151 +1,164 @@
-"""The claims of the study's abstract, judged by the figures of runs: shown, the opposite shown, or not shown.
+"""The claims of the study, judged by the contrasts of runs.
 
-Which figures stand for a claim is settled here by fixed rules that look at no outcome: the conditions of the first
-  recipe,
-the least and the highest noise ratio, the linear probe and zero-shot for what noise does, RAN against the other heads
-on the frozen encoder for what it repairs; a split of one class speaks to no claim. One run: intervals over test images
-and heads, which say nothing of other upstream runs. Several runs that differ in their seed alone: Student's interval
-over the runs, which does.
+A claim has one primary endpoint, which is tested by itself; all secondary endpoints of the table are corrected for
+their number (Holm 1979). One run: intervals over test images and heads, which say nothing of other upstream runs.
+Several runs that differ in their seed alone: Student's interval over the runs, which does. Where the bed's verdict says
+that a claim cannot be decided, that is what is said of it.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-import numpy as np
-import pandas as pd
-
-from ranjax.evaluation import statistics
-from ranjax.report import entry_labels as labels
-from ranjax.report import result_frame as frames
-from ranjax.report import wording
+from ranjax.report import bed_verdict, claim_table, wording
+from ranjax.report.claim_table import CLAIMS, Claim, Endpoint
+from ranjax.report.contrast_items import found_in, measured, over_runs
 from ranjax.report.stored_results import Results, Row
 from ranjax.report.worded_findings import correct
 
 SHOWN, OPPOSITE, NOT_SHOWN = "shown", "the opposite is shown", "not shown"
-HELPS = "Moderate noise helps"
-HURTS = "More noise hurts"
-DEFENDS = "RAN defends against attacks"
-REPAIRS = "RAN repairs the noise"
+CANNOT_TELL, CHANCE, NOT_RUN = "this bed cannot tell", "not above chance", "not run"
+NARROW = 0.02
+"""Half the width of an interval up to which a difference that it does not show is denied rather than left open."""
 _LEVEL = 0.05
-_MODERATE = 0.1
-"""A run's only noisy ratio counts as moderate up to this share, as much as helps in NMTune's study."""
 
 
-class Claim(NamedTuple):
-    """One figure for one claim: the difference in the claimed direction's own terms, its interval, and the verdict.
+class Judged(NamedTuple):
+    """An endpoint of a claim, with its contrast, judged.
 
-    `wanted` is +1 where the claim says that the difference is above 0, -1 where below. `runs` is how many upstream runs
-    are behind it.
+    Attributes:
+      claim, endpoint: entries of the table.
+      item: the contrast; None: the run lacks it.
+      verdict: in words.
     """
 
-    claim: str
-    measured: str
-    wanted: int
-    item: Row
-    runs: int
+    claim: Claim
+    endpoint: Endpoint
+    item: Row | None
+    verdict: str
 
     @property
-    def p_holm(self) -> float | None:
-        """Return the p value corrected over all claims."""
-        return self.item.get("p_holm")
+    def is_primary(self) -> bool:
+        return self.endpoint is self.claim.primary
 
     @property
-    def verdict(self) -> str:
-        """Return one of `SHOWN`, `OPPOSITE` and `NOT_SHOWN`."""
-        if not wording.has_interval(self.item) or (self.p_holm is not None and not self.p_holm < _LEVEL):
-            return NOT_SHOWN
-        low, high = sorted((self.wanted * self.item["low"], self.wanted * self.item["high"]))
-        return SHOWN if low > 0 else OPPOSITE if high < 0 else NOT_SHOWN
+    def measured(self) -> str:
+        """Return what was measured, in words."""
+        return "" if self.item is None else measured(self.endpoint, self.item)
+
+    @property
+    def runs(self) -> int:
+        """Return how many upstream runs are behind it."""
+        return 0 if self.item is None else int(self.item.get("runs") or 1)
 
     def row(self) -> Row:
         """Return the difference as a row that holds the claim, too."""
-        own = {"claim": self.claim, "measured": self.measured, "wanted": self.wanted, "verdict": self.verdict}
-        return cast(Row, {**self.item, **own, "runs": self.runs})
+        own = {
+            "claim": self.claim.name,
+            "measured": self.measured,
+            "endpoint": self.endpoint.name,
+            "primary": self.is_primary,
+            "wanted": self.endpoint.wanted,
+            "margin": self.endpoint.margin,
+            "verdict": self.verdict,
+            "runs": self.runs,
+        }
+        return cast(Row, {**(self.item or {}), **own})
+
+    def sentence(self) -> str:
+        """Return the claim with its verdict, figure and interval as one sentence or two."""
+        if self.item is None:
+            return f"{self.claim.name}: {self.verdict}, as {_lacking(self.endpoint)}."
+        value = wording.estimate({**self.item, "value": self.item["difference"]})
+        said = f"{self.claim.name}: {self.verdict}. {self.measured}: {value} points"
+        if self.endpoint.margin:
+            said += f" (needed: above {wording.number(self.endpoint.margin, 'accuracy')})"
+        if self.claim.above_chance and self.item.get("first"):
+            level = wording.number(self.item.get("chance"), "accuracy")
+            said += (
+                f"; it stands at {wording.estimate({**self.item['first'], 'metric': 'accuracy'})} %, chance {level} %"
+            )
+        share = self.item.get("share") or {}
+        if wording.finite(share.get("value")):
+            ends = f" [{100 * share['low']:.0f}, {100 * share['high']:.0f}]" if wording.has_interval(share) else ""
+            said += f"; that is {100 * share['value']:.0f}{ends} % of what the noise costs the plain head"
+        note = self.claim.notes.get(self.verdict, "")
+        return f"{said}.{' ' if note else ''}{note}"
 
 
-def claims(runs: Sequence[Results]) -> list[Claim]:
-    """Return the claims that the results of one run, or of several that differ in their seed alone, speak to.
+def claims(runs: Sequence[Results]) -> list[Judged]:
+    """Return every claim of the table with its endpoints, the primary one first, judged by one run or several.
 
     Args:
-      runs: contents of results.json.
+      runs: contents of results.json, of runs that differ in their seed alone.
+
+    Secondary endpoints that the runs lack are left out. Empty where the results hold no contrasts.
     """
-    tables = [_differences(results) for results in runs]
-    alone = _of_one_class(runs[0])
+    tables, bed = [found_in(results) for results in runs], bed_verdict.judge(runs)
+    if not all(tables):
+        return []
+    items = {
+        endpoint.name: dict(item)
+        for claim in CLAIMS
+        for endpoint in (claim.primary, *claim.secondary)
+        if (item := over_runs(tables, endpoint)) is not None
+    }
+    for claim in CLAIMS:
+        first = cast("Row | None", items.get(claim.primary.name))
+        for one in claim.secondary:
+            # Where two roles are one head, the secondary endpoint is the primary one again.
+            if (
+                first
+                and one.name in items
+                and measured(one, cast(Row, items[one.name])) == measured(claim.primary, first)
+            ):
+                del items[one.name]
+    correct([cast(Row, items[one.name]) for claim in CLAIMS for one in claim.secondary if one.name in items])
     found = []
-    for claim, wanted, fields in _wanted(tables[0]):
-        items = [item for table in tables if (item := frames.first(table, **fields)) is not None]
-        if len(items) == len(tables) and fields["split"] not in alone:
-            item = over_runs(items)
-            found.append(Claim(claim, _measured(item), wanted, item, len(items)))
-    correct([one.item for one in found])
+    for claim in CLAIMS:
+        for endpoint in (claim.primary, *claim.secondary):
+            item = cast("Row | None", items.get(endpoint.name))
+            if item is not None or endpoint is claim.primary:
+                found.append(Judged(claim, endpoint, item, _verdict(claim, endpoint, item, bed)))
     return found
 
 
-def over_runs(items: Sequence[Row]) -> Row:
-    """Return the same difference of several runs as one: mean, Student's 95 % interval over runs, and its p value.
-
-    One item comes back as it is. The runs are taken to vary by their own sampling error at least
-    (`ranjax.evaluation.statistics.student`).
-    """
-    if len(items) == 1:
-        return items[0]
-    values = [item["difference"] for item in items]
-    own = statistics.sampling_error([(item["low"], item["high"]) for item in items if wording.has_interval(item)])
-    mean, low, high, p, effect = statistics.student(values, least=own)
-    shown = effect if np.isfinite(effect) else None
-    pooled = {"difference": mean, "low": low, "high": high, "p": p, "effect": shown, "n": len(values)}
-    return cast(Row, {**items[0], **pooled})
-
-
-def _of_one_class(results: Results) -> set[str]:
-    """Return the splits of one class: accuracy there is how often a method names it, and speaks to no claim."""
-    areas = [row for row in results.get("rows") or [] if row.get("metric") == "macro_auroc"]
-    splits = {str(row.get("split")) for row in areas}
-    return splits - {str(row.get("split")) for row in areas if wording.finite(row.get("value"))}
+def _verdict(claim: Claim, endpoint: Endpoint, item: Row | None, bed: bed_verdict.Verdict | None) -> str:
+    if item is None:
+        return NOT_RUN
+    alone = _by_interval(endpoint, item)
+    if alone == SHOWN:
+        grounds = bed is not None and all(bed.figures[name].is_above_zero for name in claim.premise)
+        if claim.premise and not grounds:
+            return CANNOT_TELL
+        return CHANCE if claim.above_chance and endpoint.attack != "none" and not _is_above_chance(item) else SHOWN
+    if claim.bed and (bed is None or bed.fails(claim.bed)):
+        return CANNOT_TELL
+    if not claim.denied:
+        return alone
+    narrow = wording.has_interval(item) and (item["high"] - item["low"]) / 2 <= NARROW
+    if not (endpoint is claim.primary and (narrow or alone == OPPOSITE)):
+        return alone if alone == OPPOSITE else CANNOT_TELL
+    return claim.denied
 
 
-def _differences(results: Results) -> pd.DataFrame:
-    frame = frames.frame_of([*(results.get("effects") or []), *(results.get("comparisons") or [])])
-    return frame.loc[[wording.finite(difference) for difference in frame["difference"]]]
+def _by_interval(endpoint: Endpoint, item: Row) -> str:
+    """Return the verdict of the interval against the margin and, where p is corrected, of p."""
+    if not wording.has_interval(item) or not item.get("p_holm", 0.0) < _LEVEL:
+        return NOT_SHOWN
+    low, high = sorted(endpoint.wanted * (item[end] - endpoint.margin) for end in ("low", "high"))
+    return SHOWN if low > 0 else OPPOSITE if high < 0 else NOT_SHOWN
 
 
-def _wanted(table: pd.DataFrame) -> Iterator[tuple[str, int, dict[str, object]]]:
-    """Yield (claim, direction, fields) of each difference that stands for a claim, where a table has it."""
-    noise = frames.where(table, kind="noise")
-    condition = None if noise.empty else noise["condition"].iloc[0]
-    ratios = sorted({ratio for ratio in frames.where(table, condition=condition)["ratio"] if ratio})
-    if not ratios:
-        return
-    least, most, single = ratios[0], ratios[-1], len(ratios) == 1
-    hit = labels.main_attack(frames.where(table, task="finding")["attack"])
-    finding = {"condition": condition, "task": "finding", "metric": "accuracy"}
-    places = [("test", hit), ("ood_test", "none"), ("ood_test", hit)]
-    methods = ("lp", "zero_shot")
-    if not single or least <= _MODERATE:
-        effect = {**finding, "kind": "noise", "ratio": least}
-        for method, (split, attack) in itertools.product(methods, places):
-            yield HELPS, 1, {**effect, "method": method, "split": split, "attack": attack}
-    if not single or most > _MODERATE:
-        effect = {**finding, "kind": "noise", "ratio": most}
-        for method, (split, attack) in itertools.product(methods, [("test", "none"), *places]):
-            yield HURTS, -1, {**effect, "method": method, "split": split, "attack": attack}
-        recall = {**effect, "task": frames.RETRIEVAL, "metric": "recall@1", "split": "test", "attack": "none"}
-        for direction in ("image_to_text", "text_to_image"):
-            yield HURTS, -1, {**recall, "method": direction}
-    heads = filter(labels.is_head, labels.in_usual_order(frames.where(table, a="ran")["b"]))
-    compared = {**finding, "ratio": most, "a": "ran"}
-    claimed = [(DEFENDS, hit), (REPAIRS, "none")]
-    for (claim, attack), split, other in itertools.product(claimed, ("test", "ood_test"), heads):
-        yield claim, 1, {**compared, "b": other, "split": split, "attack": attack}
+def _is_above_chance(item: Row) -> bool:
+    first, level = item.get("first") or {}, item.get("chance")
+    return wording.finite(level) and wording.finite(first.get("low")) and first["low"] > level
 
 
-def _measured(item: Row) -> str:
-    attacked = labels.attack_label(item.get("attack"), ["one", "another"])
-    what = f"{wording.metric_label(item['metric'])}, {wording.split_label(item.get('split'))}, {attacked}"
-    noise = wording.percent(item["ratio"])
-    if item.get("kind"):
-        return f"{labels.method_label(item['method'])}, {noise} noise less none: {what}"
-    return f"{labels.method_label(item['a'])} less {labels.method_label(item['b'])} at {noise} noise: {what}"
+def _lacking(endpoint: Endpoint) -> str:
+    """Return why a contrast may be lacking: the heads and encoders that it needs."""
+    heads = dict.fromkeys(claim_table.HEADS.get(term.head, term.head.replace("_", " ")) for term in endpoint.terms)
+    encoders = dict.fromkeys(claim_table.ENCODERS[term.encoder] for term in endpoint.terms)
+    attacked = ", under attack" if endpoint.attack != "none" else ""
+    return f"it needs {', and '.join(heads)}, on {' and '.join(encoders)}{attacked}"

@@ -16,7 +16,16 @@ from ranjax.core.errors import DataError
 from ranjax.evaluation import statistics
 from ranjax.evaluation.result_rows import FIELDS
 from ranjax.report import accuracy_sections as sections
-from ranjax.report import dose_sections, figures, interval_notes, old_configs, paper_claims, wording
+from ranjax.report import (
+    bed_verdict,
+    claim_sections,
+    dose_sections,
+    figures,
+    interval_notes,
+    old_configs,
+    paper_claims,
+    wording,
+)
 from ranjax.report import entry_labels as labels
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
@@ -76,7 +85,7 @@ def _frame(runs: Sequence[Results]) -> pd.DataFrame:
 def _tables(runs: Sequence[Results]) -> Iterator[tuple[str, Table]]:
     """Yield (title, table) of the claims, accuracy of every condition, retrieval and ablation."""
     frame = _frame(runs)
-    yield "The claims", sections.claims_table(paper_claims.claims(runs))
+    yield "The claims", claim_sections.claims_table(paper_claims.claims(runs))
     classified = frames.downstream(frame)
     single = len(runs) == 1
     for metric in ("accuracy",) if single else wording.PLOTTED:
@@ -119,8 +128,11 @@ def over_runs(runs: Sequence[Results], names: Sequence[str], book: Book) -> Bloc
     yield Text(_OVER_RUNS.format(runs=len(runs)), "caption")
     if words := old_configs.provenance(names, configs, book.defaults):
         yield Text(words, "caption")
+    if (verdict := bed_verdict.judge(runs)) is not None:
+        yield Heading("What this bed can tell")
+        yield from claim_sections.verdict_over_lines(verdict, book, "verdict_over_runs")
     yield Heading("The claims")
-    yield from sections.claims_over_lines(paper_claims.claims(runs), book, "claims_over_runs")
+    yield from claim_sections.claims_over_lines(paper_claims.claims(runs), book, "claims_over_runs")
     frame = _frame(runs)
     accuracy = frames.where(frames.downstream(frame), task="finding", metric="accuracy")
     for condition in frames.conditions(accuracy):

@@ -50,6 +50,13 @@ class Row(TypedDict, total=False):
     claim: str
     measured: str
     wanted: int
+    endpoint: str
+    primary: bool
+    margin: float
+    heads: Mapping[str, Any]
+    first: Mapping[str, Any]
+    share: Mapping[str, Any] | None
+    chance: float | None
     radius: float
 
 

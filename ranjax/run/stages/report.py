@@ -19,13 +19,15 @@ from ranjax.core import files
 from ranjax.core.pixels import to_float, to_uint8
 from ranjax.data.images.reading import encode_png
 from ranjax.data.set_account import lines
-from ranjax.report import entry_labels, old_configs, page
+from ranjax.methods.table import selected, settings_of
+from ranjax.report import bed_verdict, entry_labels, old_configs, page
 from ranjax.report.stored_results import SCHEMA, Results, Row
 from ranjax.run import config as configs
 from ranjax.run.context import Context
 from ranjax.run.schema import RunConfig
 from ranjax.run.stages import cards, labels
 from ranjax.run.stages import inputs as common
+from ranjax.run.stages.evaluation import claim_contrasts
 from ranjax.run.stages.evaluation import noise_effects as across
 from ranjax.run.stages.evaluation import result_record as record
 
@@ -48,12 +50,15 @@ def run(context: Context) -> dict[str, object]:
     found = labels.of_splits(data.prepared, data.multi_label)
     rows = [row for part in parts for row in part["rows"]]
     rows += across.mean_corruption_errors(conditions, resamples, seed)
-    results = {
+    chance = {name: level for part in reversed(parts) for name, level in part["chance"].items()}
+    contrasts = claim_contrasts.contrasts(_roles(context, conditions), chance, resamples, seed)
+    results: dict[str, Any] = {
         "schema": SCHEMA,
         "rows": rows,
         **{name: [item for part in parts for item in part[name]] for name in LISTS},
         "effects": across.effects(conditions, resamples, seed),
-        "chance": {name: level for part in reversed(parts) for name, level in part["chance"].items()},
+        "contrasts": contrasts,
+        "chance": chance,
         "independent": {split: words for part in parts for split, words in part.get("independent", {}).items()},
         "notes": [
             *({"note": note} for note in labels.notes(found, data.classes, data.multi_label)),
@@ -70,6 +75,8 @@ def run(context: Context) -> dict[str, object]:
         "config": _nested(context.config),
         **_labels(rows),
     }
+    verdict = bed_verdict.judge([results])
+    results["verdict"] = None if verdict is None else verdict.document()
     path = context.workdir / "results.json"
     files.write_json(path, results)
     files.write_json(context.workdir / "run.json", _run_facts(context))
@@ -78,6 +85,20 @@ def run(context: Context) -> dict[str, object]:
             cards.write_card(context, other.condition, results)
     page.write_report(path, context.workdir / "run.json", context.folder, configs.defaults())
     return {"rows": len(rows), "results": files.sha256(path)}
+
+
+def _roles(context: Context, conditions: Sequence[across.Condition]) -> claim_contrasts.Roles:
+    """Return which encoders and heads stand for the roles of the table of claims."""
+    adapt, scores = context.config.adapt, {}
+    for run in context.plan:
+        if run.stage == "adapt":
+            found = context.manifest_of(run.id).get("methods", {})
+            means = {
+                name: float(np.mean(facts["validation"])) for name, facts in found.items() if facts.get("validation")
+            }
+            scores[run.recipe or run.condition, run.ratio] = means
+    settings = {name: settings_of(adapt, name) for name in selected(adapt.methods)}
+    return claim_contrasts.Roles(conditions, settings, scores, adapt.filter > 0)
 
 
 def _labels(rows: Sequence[Row]) -> dict[str, object]:

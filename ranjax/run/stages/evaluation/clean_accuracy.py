@@ -25,6 +25,7 @@ def classify(encoder: EvaluatedEncoder, record: Record, split: str) -> None:
     with_zero_shot = dict(hits)
     # Prompts compete for one label; the zero-shot scores of several findings are in `findings`.
     if not encoder.multi_label:
+        record.chance[f"majority/{split}"] = float(np.bincount(labels).max() / len(labels))
         logits = encoder.zero_shot_logits(features)
         with_zero_shot = {"zero_shot": record.classified("zero_shot", split, "none", logits, labels, []), **hits}
     elif split == "test":
