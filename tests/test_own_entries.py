@@ -14,7 +14,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = ROOT / "docs" / "guides"
 # The modules of the guides, in the place that each guide's commands name.
-MODULES = {"ridge": "add_a_method", "attacks": "add_an_attack", "tower": "add_a_tower", "films": "add_a_data_set"}
+MODULES = {"nearest": "add_a_method", "attacks": "add_an_attack", "tower": "add_a_tower", "films": "add_a_data_set"}
 CONFIG = """
 from ranjax.run.config import default_config
 
@@ -30,8 +30,8 @@ def get_config():
     return config
 """
 OVERRIDES = {
-    "adapt.ridge.strength": "3",  # before the key that names its method: the order does not matter
-    "adapt.methods": "lp,my_lab.ridge:RIDGE",
+    "adapt.nearest.strength": "3",  # before the key that names its method: the order does not matter
+    "adapt.methods": "lp,my_lab.nearest:NEAREST",
     "evaluate.attacks": "my_lab.attacks:RFGSM,pgd",
     "evaluate.rfgsm.share": "0.25",
     "evaluate.pgd.steps": "1",
@@ -40,7 +40,7 @@ OVERRIDES = {
     "data.set.name": "my_lab.films:SPEC",
     "data.set.data_dir": "films",
 }
-LISTS = {"methods": "ridge:RIDGE", "attacks": "attacks:RFGSM", "towers": "tower:TOWER", "datasets": "films:SPEC"}
+LISTS = {"methods": "nearest:NEAREST", "attacks": "attacks:RFGSM", "towers": "tower:TOWER", "datasets": "films:SPEC"}
 
 
 def call(lab, *words):
@@ -71,7 +71,7 @@ def lab(tmp_path):
 def test_every_kind_of_entry_stands_in_its_list(lab):
     for kind, entry in LISTS.items():
         found = {one["name"]: one for one in json.loads(call(lab, "list", kind, f"my_lab.{entry}", "--json"))}
-        name = {"methods": "ridge", "attacks": "rfgsm", "towers": "mixer", "datasets": "lab_films"}[kind]
+        name = {"methods": "nearest", "attacks": "rfgsm", "towers": "mixer", "datasets": "lab_films"}[kind]
         assert name in found
         assert len(found) > 1  # beside the built-in ones
 
@@ -81,13 +81,13 @@ def test_entries_of_four_kinds_go_through_one_run(lab):
     call(lab, "run", "--config=config.py", "--workdir=run", *(f"--config.{k}={v}" for k, v in OVERRIDES.items()))
     results = json.loads((lab / "run" / "results.json").read_text())
     config = results["config"]
-    assert (config["adapt"]["ridge"]["strength"], config["evaluate"]["rfgsm"]["share"]) == (3.0, 0.25)
+    assert (config["adapt"]["nearest"]["strength"], config["evaluate"]["rfgsm"]["share"]) == (3.0, 0.25)
     assert (config["model"]["mixer"]["patch_size"], config["data"]["set"]["name"]) == (8, "my_lab.films:SPEC")
     assert results["card"]["title"] == "Films of my lab"
-    assert {(row["method"], row["attack"]) for row in results["rows"]} >= {("ridge", "rfgsm"), ("lp", "rfgsm")}
-    assert "ridge" in {check["method"] for check in results["masking"]}
+    assert {(row["method"], row["attack"]) for row in results["rows"]} >= {("nearest", "rfgsm"), ("lp", "rfgsm")}
+    assert "nearest" in {check["method"] for check in results["masking"]}
     page = (lab / "run" / "report" / "index.html").read_text()
-    assert ">Ridge<" in page
+    assert ">Nearest mean<" in page
     assert "R+FGSM" in page
     encoder = json.loads((lab / "run" / "pretrain" / "clean" / "encoder" / "config.json").read_text())
     assert "mixer" in json.dumps(encoder)

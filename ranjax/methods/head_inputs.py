@@ -47,7 +47,7 @@ def check_settings(methods: Sequence[HeadTraining], seeds: Sequence[int], settin
         check_fields(f"methods[{index}]", method)
         if not method.terms:
             raise ConfigError(f"methods[{index}]", method, "at least one weight above 0: there is no loss without")
-        for name in ("head", "top_k", "svd_every", "epochs_share"):
+        for name in ("head", "top_k", "svd_every", "epochs_share", "standardised", "patience", "most_hidden"):
             if getattr(method, name) != getattr(methods[0], name):
                 allowed = f"{getattr(methods[0], name)!r}, as methods[0] has: one call fits methods of one {name}"
                 raise ConfigError(f"methods[{index}].{name}", getattr(method, name), allowed)

@@ -12,7 +12,7 @@ encoder) is an array, so a change of it compiles nothing anew; terms that no met
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -29,11 +29,13 @@ from ranjax.core.types import Params
 from ranjax.methods import head_inputs, selection
 from ranjax.methods.head_inputs import Examples
 from ranjax.methods.method_settings import Fit, HeadTraining
-from ranjax.models.heads import HEADS, LinearHead, ResidualHead
+from ranjax.models.heads import HEADS, LinearHead, ResidualHead, StandardisedHead, with_input
 from ranjax.objectives import classification, rectification
 from ranjax.objectives.rectification import Weights
 from ranjax.training import cpu, devices
 
+CONSTANT = 1e-6
+"""Features whose deviation is below this share of their size are constant but for rounding."""
 _Outcome = tuple[Params, dict[str, Any]]
 
 
@@ -54,6 +56,8 @@ class Head(Protocol):
 class FittedHeads:
     """Heads of the best epoch of each run. Leading axes: [R,] M, S (R only where the features had it).
 
+    Of an epoch that was not trained any more (`HeadTraining.patience`), histories are -inf and losses NaN.
+
     Attributes:
       head: the shape all of them share; a hashable value with `init` and `apply`.
       variables: {"params", "stats"}, trees with the leading axes.
@@ -63,6 +67,7 @@ class FittedHeads:
       losses: {term: f32[..., epochs]}, the mean of each unweighted term over the epoch.
       notes: what a reader should know, e.g. a class without validation examples.
       facts: of a method that brings its own `fit`, what it chose.
+      epochs: i32[...], how many epochs were trained; None for a method that brings its own `fit`.
     """
 
     head: Head
@@ -74,6 +79,7 @@ class FittedHeads:
     losses: dict[str, np.ndarray]
     notes: tuple[str, ...] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
+    epochs: np.ndarray | None = None
 
     def select(self, *index: int) -> Params:
         """Return the variables of one run, or a slice: ``select(method, seed)`` or ``select(encoder, method, seed)``.
@@ -96,6 +102,7 @@ class _Plan(NamedTuple):
     terms: frozenset[str]
     top_k: int
     svd_every: int
+    patience: int
     use_attacked: bool
     parallel: int
     mesh: Mesh | None
@@ -135,7 +142,8 @@ def fit_heads(
     calls of their own.
 
     Args:
-      methods: M methods of one head shape, `top_k`, `svd_every` and `epochs_share`.
+      methods: M methods of one head shape, and of one `top_k`, `svd_every`, `epochs_share`, `standardised`, `patience`
+        and `most_hidden`.
       train, validation: see `Examples`, of which a plain tuple will do; `train.attacked` is needed by defence terms,
         `validation.attacked` by methods with an `attacked_share`.
       classes: C.
@@ -165,12 +173,13 @@ def fit_heads(
     count = int(np.prod(shape))
     terms = frozenset(term for term in Weights._fields if any(getattr(method, term) for method in methods))
     plan = _Plan(
-        head=HEADS[methods[0].head](width, classes),
+        head=head_of_training(methods[0], width, classes),
         settings=replace(settings, attack=None, epochs=max(1, round(methods[0].epochs_share * settings.epochs))),
         batch=min(settings.batch_size, examples),
         terms=terms,
         top_k=methods[0].top_k,
         svd_every=methods[0].svd_every,
+        patience=methods[0].patience,
         use_attacked=any(term in terms for term in rectification.DEFENCE),
         parallel=min(count, settings.parallel or (1 if jax.default_backend() == "cpu" else count)),
         mesh=None if mesh is None or mesh.size == 1 else mesh,
@@ -180,9 +189,18 @@ def fit_heads(
     if not any(method.attacked_share for method in methods):
         validation = validation._replace(attacked=None)
     weights = class_weights_of(train.labels, classes, settings.class_weights, settings.multi_label)
-    outcome = _shared_out(plan, _make_runs(methods, seeds, shape), train, validation, weights)
-    variables, facts = jax.tree.map(lambda x: x.reshape(shape[one_encoder:] + x.shape[1:]), outcome)
-    fitted = FittedHeads(plan.head, variables, **jax.tree.map(np.asarray, facts), notes=notes)
+    runs, head = _make_runs(methods, seeds, shape), plan.head
+    moments = None
+    if methods[0].standardised:
+        # Once an encoder, before training; the heads are given them again, to be used on features as they are.
+        moments = _moments(train.features)
+        train, validation = (_standardised(split, moments) for split in (train, validation))
+        head = StandardisedHead(plan.head)
+    variables, facts = _shared_out(plan, runs, train, validation, weights)
+    if moments is not None:
+        variables = {**variables, "stats": with_input(variables["stats"], *(x[runs.encoder] for x in moments))}
+    variables, facts = jax.tree.map(lambda x: x.reshape(shape[one_encoder:] + x.shape[1:]), (variables, facts))
+    fitted = FittedHeads(head, variables, **jax.tree.map(np.asarray, facts), notes=notes)
     if not keep_diverged and (fitted.chosen < 0).any():
         method = int(np.argwhere(fitted.chosen < 0)[0][-2])
         raise ConfigError(
@@ -191,6 +209,31 @@ def fit_heads(
             "a value with which the outputs stay finite in at least one epoch",
         )
     return fitted
+
+
+def head_of_training(method: HeadTraining, width: int, classes: int) -> LinearHead | ResidualHead:
+    """Return the head that a method trains on features of that width, less its standardisation."""
+    head = HEADS[method.head](width, classes)
+    if isinstance(head, ResidualHead) and method.most_hidden:
+        head = replace(head, expansion=min(head.expansion, method.most_hidden / width))
+    return head
+
+
+def _moments(features: Float[Array, "encoders batch width"]) -> tuple[Array, Array]:
+    """Return mean and inverse deviation f32[R, D] of training features; 0 for a constant one."""
+    wide = np.asarray(features, np.float64)
+    mean, deviation = wide.mean(1), wide.std(1)
+    moving = deviation > CONSTANT * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
+    if not moving.any(axis=1).all():
+        raise DataError(f"train features are the same for all {wide.shape[1]} examples: there is nothing to learn from")
+    inverse = np.where(moving, 1 / np.where(moving, deviation, 1.0), 0.0)
+    return jnp.asarray(mean, jnp.float32), jnp.asarray(inverse, jnp.float32)
+
+
+def _standardised(split: Examples, moments: tuple[Array, Array]) -> Examples:
+    mean, inverse = (x[:, None] for x in moments)
+    attacked = None if split.attacked is None else (split.attacked - mean) * inverse
+    return split._replace(features=(split.features - mean) * inverse, attacked=attacked)
 
 
 def predict(
@@ -326,8 +369,41 @@ def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, cla
     }
     zeros = jax.tree.map(jnp.zeros_like, params)
     state = (params, stats, (zeros, zeros), jnp.float32(0))
-    (_, best), facts = lax.scan(epoch, (state, best), jnp.arange(settings.epochs, dtype=jnp.int32))
-    return best["variables"], {**facts, "chosen": best["epoch"]}
+    start, trained = (state, best), jnp.int32(settings.epochs)
+    if plan.patience:
+        (_, best), facts, trained = _until_worse(epoch, start, settings.epochs, plan.patience)
+    else:
+        (_, best), facts = lax.scan(epoch, start, jnp.arange(settings.epochs, dtype=jnp.int32))
+    return best["variables"], {**facts, "chosen": best["epoch"], "epochs": trained}
+
+
+def _until_worse(
+    epoch: Callable[[PyTree, Array], tuple[PyTree, PyTree]], start: PyTree, most: int, patience: int
+) -> tuple[PyTree, PyTree, Array]:
+    """Return what `lax.scan` of `epoch` gives, ended after `patience` epochs without a better one, and their number.
+
+    The state's second part holds the best epoch so far, "epoch".
+    """
+    shapes = jax.eval_shape(epoch, start, jnp.int32(0))[1]
+    kept = {
+        name: jax.tree.map(
+            lambda x, name=name: jnp.full((most, *x.shape), jnp.nan if name == "losses" else -jnp.inf), part
+        )
+        for name, part in shapes.items()
+    }
+
+    def goes_on(carry: PyTree) -> Array:
+        _, _, index, without = carry
+        return (index < most) & (without < patience)
+
+    def one(carry: PyTree) -> PyTree:
+        state, kept, index, without = carry
+        state, found = epoch(state, index)
+        kept = jax.tree.map(lambda all_, new: all_.at[index].set(new), kept, found)
+        return state, kept, index + 1, jnp.where(state[1]["epoch"] == index, 0, without + 1)
+
+    state, kept, trained, _ = lax.while_loop(goes_on, one, (start, kept, jnp.int32(0), jnp.int32(0)))
+    return state, kept, trained
 
 
 def adamw(

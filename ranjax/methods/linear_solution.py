@@ -19,12 +19,10 @@ from jaxtyping import Array, Float, Shaped
 from ranjax.core.errors import DataError
 from ranjax.core.types import Params
 from ranjax.methods import selection
+from ranjax.methods.head_training import CONSTANT
 
 Matrix = Float[np.ndarray, "_ _"]
 Solutions = Float[np.ndarray, "_ _ _"]
-
-CONSTANT = 1e-6
-"""Features whose deviation is below this share of their size are constant but for rounding."""
 
 
 class Standard(NamedTuple):

@@ -151,6 +151,18 @@ class HeadTraining(Objective, HeadInput):
         one_of("linear", "residual", "narrow"),
     )
     learning_rate: float = setting(1e-3, "AdamW's first one; a cosine takes it to 0.", "", above(0))
+    standardised: bool = setting(
+        False, "Whether features are standardised on the training images first, constant ones to 0."
+    )
+    patience: int = setting(
+        0, "Epochs without a better validation figure after which training ends; 0: none, all epochs.", "", at_least(0)
+    )
+    most_hidden: int = setting(
+        0,
+        "Width of the hidden layer at most; 0: as the head has it, but 256 for tokens, blocks and raw pixels.",
+        "channels",
+        at_least(0),
+    )
     svd_every: int = setting(
         1, "The singular-value term is taken every so many steps, and counts as many times.", "steps", at_least(1)
     )

@@ -122,13 +122,16 @@ def _loaded(reference: Any) -> Any:
 
 _DASHED, _DOTTED, _DASH_DOTTED = (0, (4, 1.5)), (0, (1, 1.6)), (0, (4, 1.5, 1, 1.5))
 _INPUT = ("features", "filtered")
-_HEAD = ("learning_rate", "weight_decay", "attacked_share", *_INPUT)
-_NMTUNE = (*_HEAD, "mse", "cov", "svd", "top_k", "svd_every")
+_FIXED = ("learning_rate", "weight_decay", "attacked_share", *_INPUT)
+_HEAD = (*_FIXED, "patience", "most_hidden")
+_TERMS_OF_NMTUNE = ("mse", "cov", "svd", "top_k", "svd_every")
+_NMTUNE = (*_HEAD, *_TERMS_OF_NMTUNE)
 _DEFENCE = ("defence_ce", "defence_consistency", "defence_kl")
 _LORA = ("learning_rate", "head_learning_rate", "weight_decay", "rank", "targets")
 _TERMS = (*TERMS, "top_k")
 _FULL = ("learning_rate", "weight_decay", "trainable")
 _Changes = dict[str, Any]
+_TO_THE_END: _Changes = {"standardised": True, "patience": 8}
 _FROM_PAPER: _Changes = {"mse": 1.0, "cov": 0.04, "svd": 0.001}
 _OF_RAN: _Changes = {**_FROM_PAPER, "defence_ce": 1.0, "defence_consistency": 1.0, "defence_kl": 1.0}
 
@@ -168,11 +171,18 @@ _ROBUST_RIDGE_METHOD = Method(
     needs=("attack",),
     source="ridge regression that weighs its outputs' displacement under attack; this project's",
 )
-_MLP = Method("mlp", "MLP", HeadTraining(), keys=_HEAD, style=Style("#56B4E9", "^", _DASHED), source="NMTune's head")
+_MLP = Method(
+    "mlp",
+    "MLP",
+    HeadTraining(**_TO_THE_END),
+    keys=_HEAD,
+    style=Style("#56B4E9", "^", _DASHED),
+    source="NMTune's head",
+)
 _NMTUNE_METHOD = Method(
     "nmtune",
     "NMTune",
-    HeadTraining(**_FROM_PAPER),
+    HeadTraining(**_FROM_PAPER, **_TO_THE_END),
     keys=_NMTUNE,
     style=Style("#009E73", "D", _DASH_DOTTED),
     source="Chen et al. 2024, arXiv 2309.17002",
@@ -192,16 +202,16 @@ _RAN_V1 = Method(
     "ran_v1",
     "RAN v1",
     HeadTraining(
-        **_OF_RAN, head="narrow", learning_rate=1e-2, svd_every=8, epochs_share=0.5, attacked_share=0.5, filtered=True
+        **_OF_RAN, head="narrow", learning_rate=1e-2, svd_every=8, epochs_share=0.2, attacked_share=0.5, filtered=True
     ),
-    keys=(*_NMTUNE, *_DEFENCE, "epochs_share"),
+    keys=(*_FIXED, *_TERMS_OF_NMTUNE, *_DEFENCE, "epochs_share"),
     style=Style("#DDCC77", "o", _DASHED),
     source="this project's first reconstruction, with its former recipe of training",
 )
 _AT = Method(
     "at",
     "AT",
-    HeadTraining(ce=0.0, defence_ce=1.0, attacked_share=0.5),
+    HeadTraining(ce=0.0, defence_ce=1.0, attacked_share=0.5, **_TO_THE_END),
     keys=_HEAD,
     style=Style("#E69F00", "P", _DASHED),
     source="Madry et al. 2018, arXiv 1706.06083: NMTune's head on attacked features alone",

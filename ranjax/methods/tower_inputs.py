@@ -31,6 +31,16 @@ def as_images(split: str, given: object) -> Images:
     return Images(*map(np.asarray, as_named(split, Images, given)))
 
 
+def without_labels(method: object, given: object, classes: int) -> object:
+    """Return training images of FARE whose labels are None with some in their place, which its objective never reads;
+    anything else as it is.
+    """
+    if getattr(method, "objective", "") != "fare" or not isinstance(given, (tuple, list)) or len(given) != 3:
+        return given
+    images, labels, original = given
+    return Images(images, np.arange(len(images), dtype=np.int32) % classes if labels is None else labels, original)
+
+
 def as_task(given: object) -> Task:
     """`Task`, or a plain (prompts, scale[, weights]), as `Task`; `as_named` says what it raises."""
     task = as_named("the task", Task, given)

@@ -44,7 +44,10 @@ class TowerFit:
       attack: of the images made on the fly.
     """
 
-    epochs: int = setting(5, "Passes over the training images.", "epochs", at_least(1))
+    epochs: int = setting(5, "Passes over the training images at most.", "epochs", at_least(1))
+    patience: int = setting(
+        0, "Epochs without a better validation figure after which training ends; 0: none, all epochs.", "", at_least(0)
+    )
     batch_size: int = setting(
         64, "Images a step, cut at N; each epoch shuffles anew and drops its last N mod batch_size.", "", at_least(1)
     )
@@ -66,7 +69,10 @@ Values = Any
 
 
 class Images(NamedTuple):
-    """A split: images u8[N, H, W, C]; labels i32[N] or f32[N, C]; original f32[N, D], their embeddings at first."""
+    """A split: images u8[N, H, W, C]; labels i32[N] or f32[N, C]; original f32[N, D], their embeddings at first.
+
+    Training images of FARE have no labels: None.
+    """
 
     images: Values
     labels: Values

@@ -81,11 +81,11 @@ def tune(
         `ranjax.models.input_filter.apply` where `params` hold it.
       params: its parameters, a nested dict of arrays; `method.targets` and `method.trainable` choose by their paths.
       method: the settings of an entry of `METHODS`, or your own.
-      train, validation: `Images`, of which a plain tuple will do.
+      train, validation: `Images`, of which a plain tuple will do. FARE learns from images alone: labels None.
       task: `Task`, or a plain tuple. Methods with a head of their own take the number of classes from its prompts, and
         nothing else.
       seed: of first weights, order and attacks.
-      settings: see `Tune`.
+      settings: see `TowerFit`.
       mesh: devices that share a batch.
       check_stop: called before every epoch; what it raises ends the fit.
 
@@ -95,8 +95,9 @@ def tune(
       Diverged: a loss that is no longer finite, or outputs that are after no epoch; names the learning rates.
       ConfigError: a method, setting or seed that is refused, by its name; a batch of fewer than two images.
     """
-    train, validation = (tower_inputs.as_images(*x) for x in (("train", train), ("validation", validation)))
     task = tower_inputs.as_task(task)
+    train = tower_inputs.without_labels(method, train, len(task.prompts))
+    train, validation = (tower_inputs.as_images(*x) for x in (("train", train), ("validation", validation)))
     tower_inputs.check(functions, params, method, train, validation, task, seed, settings)
     classes = len(task.prompts)
     settings = replace(settings, batch_size=min(settings.batch_size, len(train.labels)))
@@ -126,6 +127,8 @@ def tune(
         history.append(figure)
         if (figure, -loss) > best[:2]:
             best = (figure, -loss, epoch, jax.device_get(state.trained))
+        if settings.patience and epoch - max(best[2], 0) >= settings.patience:
+            break
     if best[3] is None:
         raise Diverged(_diverged(method, "the outputs on the validation split are finite after no epoch"))
     total = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))

@@ -18,6 +18,9 @@ from jaxtyping import Array, Float
 from ranjax.core.errors import ConfigError
 from ranjax.core.types import Params
 
+INPUT = "input"
+"""What `StandardisedHead` calls the statistics of its input."""
+
 
 class Output(NamedTuple):
     """The output of a head.
@@ -110,6 +113,44 @@ class ResidualHead:
         correction = _linear(params["contract"], jax.nn.relu(hidden))
         z = params["residual_scale"][None] * correction + features
         return Output(z, _linear(params["classifier"], z), stats)
+
+
+@dataclasses.dataclass(frozen=True)
+class StandardisedHead:
+    """A head on features that are standardised first: less a mean, times an inverse deviation, both kept in `stats`.
+
+    Attributes:
+      inner: the head on standardised features.
+    """
+
+    inner: LinearHead | ResidualHead
+
+    @property
+    def features(self) -> int:
+        """Return D."""
+        return self.inner.features
+
+    @property
+    def classes(self) -> int:
+        """Return C."""
+        return self.inner.classes
+
+    def init(self, key: jax.Array) -> tuple[Params, Params]:
+        """Return float32 parameters and statistics, those of the input 0 and 1."""
+        params, stats = self.inner.init(key)
+        return params, with_input(stats, jnp.zeros((self.features,)), jnp.ones((self.features,)))
+
+    def apply(self, params: Params, stats: Params, features: Float[Array, "batch features"], train: bool) -> Output:
+        """Return adapted standardised features, their logits, and new statistics, those of the input as they were."""
+        own = stats[INPUT]
+        z = (features - own["mean"][None]) * own["inverse"][None]
+        found = self.inner.apply(params, {name: part for name, part in stats.items() if name != INPUT}, z, train)
+        return found._replace(stats={**found.stats, INPUT: own})
+
+
+def with_input(stats: Params, mean: Array, inverse: Array) -> Params:
+    """Return the statistics of a `StandardisedHead` out of those of its inner head, and its input's, [..., D]."""
+    return {**stats, INPUT: {"mean": mean, "inverse": inverse}}
 
 
 def _check_sizes(features: int, classes: int) -> None:

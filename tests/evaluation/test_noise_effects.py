@@ -1,5 +1,7 @@
 """Differences between conditions: which pairs are formed, and which would say nothing of the noise."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -40,8 +42,8 @@ def test_noise_is_held_against_the_clean_condition_but_not_by_images_of_the_surr
 
 
 def test_a_head_of_another_encoder_is_refused_by_name():
-    variables = {"params": {"classifier": {"kernel": np.zeros((5, 28, 8))}}}
-    settings = METHODS["lp"].settings
-    assert evaluated_encoder._deploy_head("lp", settings, variables, 28, 8, questions=False).seeds == 5
+    variables = {"params": {"classifier": {"kernel": np.zeros((5, 28, 8)), "bias": np.zeros((5, 8))}}}
+    settings, encoders = METHODS["lp"].settings, [types.SimpleNamespace(width_of=lambda kind, n=n: n) for n in (28, 32)]
+    assert evaluated_encoder._deploy_head("lp", settings, variables, encoders[0], 8, questions=False).seeds == 5
     with pytest.raises(DataError, match=r"the head of 'lp' takes 28 features .* the encoder gives 32"):
-        evaluated_encoder._deploy_head("lp", settings, variables, 32, 8, questions=False)
+        evaluated_encoder._deploy_head("lp", settings, variables, encoders[1], 8, questions=False)

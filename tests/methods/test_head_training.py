@@ -24,12 +24,16 @@ from ranjax.training.devices import make_mesh
 WIDTH, CLASSES, TRAIN, VALIDATION = 6, 3, 44, 31
 EPOCHS = 12
 FIT = Fit(epochs=EPOCHS, batch_size=8)
+# For a fixed number of epochs on features as they are, as references do.
+MLP, NMTUNE = (
+    dataclasses.replace(METHODS[name].settings, standardised=False, patience=0) for name in ("mlp", "nmtune")
+)
 LINEAR = HeadTraining(head="linear", learning_rate=1e-2)
 # In NMTune's head and on its schedule: one program for all.
 RAN = dataclasses.replace(
     METHODS["ran_v1"].settings, head="residual", learning_rate=1e-3, svd_every=1, epochs_share=1.0
 )
-GROUP = [METHODS["mlp"].settings, METHODS["nmtune"].settings, RAN]
+GROUP = [MLP, NMTUNE, RAN]
 # A weight under which it would show if the term came at another step, or once too often.
 LAZY = dataclasses.replace(RAN, svd_every=3, epochs_share=0.5, svd=2.0)
 
@@ -179,7 +183,7 @@ def test_shapes_and_the_chosen_epoch(splits, fitted):
 def test_a_run_does_not_depend_on_its_company(splits, fitted):
     """Alone, or side by side with the others, or without the terms it does not use: the same head."""
     train, validation = splits
-    alone = fit_heads([METHODS["nmtune"].settings], *splits, classes=CLASSES, seeds=[7], settings=FIT)
+    alone = fit_heads([NMTUNE], *splits, classes=CLASSES, seeds=[7], settings=FIT)
     assert "defence_ce" not in alone.losses
     assert_same_head(fitted.head, alone.select(0, 0), fitted.select(1, 1))
     side_by_side = fit_heads(
@@ -208,13 +212,13 @@ def test_encoders_are_one_more_axis_and_nothing_compiles_twice(splits, fitted):
         for a, b in zip(splits, other)
     ]
     run = functools.partial(fit_heads, classes=CLASSES, settings=FIT)
-    stacked = run([METHODS["mlp"].settings], *both, seeds=[0])
+    stacked = run([MLP], *both, seeds=[0])
     assert stacked.history.shape == (2, 1, 1, EPOCHS)
     assert_same_head(fitted.head, stacked.select(0, 0, 0), fitted.select(0, 0))
     compiled = adapt._fit._cache_size()
-    changed = dataclasses.replace(METHODS["mlp"].settings, ce=0.7, learning_rate=3e-3, weight_decay=0.0)
+    changed = dataclasses.replace(MLP, ce=0.7, learning_rate=3e-3, weight_decay=0.0)
     run([changed], *(Examples(x.features[::-1], x.labels) for x in both), seeds=[9])
-    swapped = run([METHODS["mlp"].settings], *(Examples(x.features[::-1], x.labels) for x in both), seeds=[0])
+    swapped = run([MLP], *(Examples(x.features[::-1], x.labels) for x in both), seeds=[0])
     assert adapt._fit._cache_size() == compiled
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[1]), stacked.variables, swapped.variables)
 
@@ -307,17 +311,17 @@ BAD_DATA = {
 def test_bad_data_is_named(splits, case):
     change, word = BAD_DATA[case]
     with pytest.raises(DataError, match=word):
-        fit_heads([METHODS["mlp"].settings], *change(*splits), classes=CLASSES, seeds=[0], settings=FIT)
+        fit_heads([MLP], *change(*splits), classes=CLASSES, seeds=[0], settings=FIT)
 
 
 BAD_SETTINGS = {  # functions of the test, since the checks of signatures are on while this module is imported
-    "mixed heads": ({"methods": [LINEAR, METHODS["mlp"].settings]}, r"methods\[1\].head"),
+    "mixed heads": ({"methods": [LINEAR, MLP]}, r"methods\[1\].head"),
     "mixed top_k": (
-        {"methods": [METHODS["mlp"].settings, dataclasses.replace(METHODS["mlp"].settings, top_k=5)]},
+        {"methods": [MLP, dataclasses.replace(MLP, top_k=5)]},
         "top_k",
     ),
     "mixed schedules": (
-        {"methods": [METHODS["mlp"].settings, dataclasses.replace(METHODS["mlp"].settings, svd_every=2)]},
+        {"methods": [MLP, dataclasses.replace(MLP, svd_every=2)]},
         "svd_every",
     ),
     "no step": ({"methods": lambda: [HeadTraining(svd_every=0)]}, r"methods\[0\].svd_every"),
@@ -359,7 +363,7 @@ BAD_SETTINGS = {  # functions of the test, since the checks of signatures are on
 def test_bad_settings_are_named(splits, case):
     change, word = BAD_SETTINGS[case]
     change = {name: value() if callable(value) else value for name, value in change.items()}
-    arguments = {"methods": [METHODS["mlp"].settings], "seeds": [0], "settings": FIT, **change}
+    arguments = {"methods": [MLP], "seeds": [0], "settings": FIT, **change}
     methods = arguments.pop("methods")
     with pytest.raises(ConfigError, match=word):
         fit_heads(methods, *splits, classes=CLASSES, **arguments)
@@ -424,3 +428,70 @@ def test_selection_metrics_by_hand():
     assert selection.auroc(logits, hot, True) == 0.75
     assert selection.balanced_accuracy(logits - 1, hot, True) == 0.75
     assert selection.score("accuracy", logits.at[0, 0].set(jnp.nan), labels, False) == -jnp.inf
+
+
+STANDARD = dataclasses.replace(MLP, standardised=True)
+
+
+def test_a_standardised_head_does_not_feel_how_features_are_scaled_and_shifted():
+    splits = make_split(0, TRAIN), make_split(1, VALIDATION)
+    scale, shift = np.array([0.01, 1, 5, 300, 1, 2], np.float32), np.array([0, 7, -3, 50, 0, 1], np.float32)
+    moved = [Examples(x.features * scale + shift, x.labels) for x in splits]
+    both = [fit_heads([STANDARD], *given, classes=CLASSES, seeds=[0], settings=FIT) for given in (splits, moved)]
+    logits = [
+        predict(found.head, found.select(0, 0), given[1].features)[1] for found, given in zip(both, (splits, moved))
+    ]
+    np.testing.assert_allclose(*logits, atol=2e-3)
+    np.testing.assert_array_equal(both[0].history, both[1].history)
+    own = both[1].select(0, 0)["stats"]["input"]
+    np.testing.assert_allclose(own["mean"], moved[0].features.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(own["inverse"], 1 / moved[0].features.std(0), rtol=1e-4)
+
+
+def test_a_standardised_head_is_one_on_standardised_features():
+    train, validation = make_split(0, TRAIN), make_split(1, VALIDATION)
+    mean, deviation = train.features.mean(0), train.features.std(0)
+    by_hand = [Examples((x.features - mean) / deviation, x.labels) for x in (train, validation)]
+    plain = fit_heads([MLP], *by_hand, classes=CLASSES, seeds=[0], settings=FIT)
+    found = fit_heads([STANDARD], train, validation, classes=CLASSES, seeds=[0], settings=FIT)
+    np.testing.assert_allclose(found.history, plain.history, atol=1e-6)
+    one, two = (predict(x.head, x.select(0, 0), y)[1] for x, y in zip((found, plain), (validation[0], by_hand[1][0])))
+    np.testing.assert_allclose(one, two, atol=3e-3)  # rounding, and what AdamW makes of it
+
+
+def test_a_constant_feature_counts_nothing_and_equal_examples_are_refused():
+    train, validation = (
+        x._replace(features=np.concatenate([x.features, np.full((len(x.labels), 1), 9, np.float32)], 1), attacked=None)
+        for x in (make_split(0, TRAIN), make_split(1, VALIDATION))
+    )
+    found = fit_heads([STANDARD], train, validation, classes=CLASSES, seeds=[0], settings=FIT)
+    assert float(found.select(0, 0)["stats"]["input"]["inverse"][-1]) == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.variables))
+    same = train._replace(features=np.ones_like(train.features))
+    with pytest.raises(DataError, match="the same for all 44 examples"):
+        fit_heads([STANDARD], same, validation, classes=CLASSES, seeds=[0], settings=FIT)
+
+
+def test_training_ends_when_validation_stops_improving():
+    splits, patience = (make_split(0, TRAIN), make_split(1, VALIDATION)), 3
+    long = dataclasses.replace(FIT, epochs=60)
+    whole = fit_heads([MLP], *splits, classes=CLASSES, seeds=range(3), settings=long)
+    stopped = fit_heads(
+        [dataclasses.replace(MLP, patience=patience)], *splits, classes=CLASSES, seeds=range(3), settings=long
+    )
+    assert (whole.epochs == 60).all()
+    for seed in range(3):
+        trained, chosen = int(stopped.epochs[0, seed]), int(stopped.chosen[0, seed])
+        assert trained == chosen + 1 + patience < 60
+        # Up to there it is the same training: a long schedule, ended early.
+        np.testing.assert_allclose(stopped.history[0, seed, :trained], whole.history[0, seed, :trained], atol=1e-6)
+        assert (stopped.history[0, seed, trained:] == -np.inf).all()
+        assert np.isnan(stopped.losses["ce"][0, seed, trained:]).all()
+
+
+def test_a_hidden_layer_may_be_held_narrow():
+    found = fit_heads(
+        [dataclasses.replace(MLP, most_hidden=5)], make_split(0, TRAIN), make_split(1, VALIDATION), classes=CLASSES,
+        seeds=[0], settings=FIT,
+    )  # fmt: skip
+    assert found.select(0, 0)["params"]["expand"]["kernel"].shape == (WIDTH, 5)

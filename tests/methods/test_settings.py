@@ -24,10 +24,16 @@ OTHER = {
 }
 CONDITIONS = {
     **{"top_k": {"svd": 1.0}, "svd_every": {"svd": 1.0}, "pull": {"pull": 1.0}},
-    **{"examples": {"examples": 10}, "displaced": {"displaced": 10}, "rank": {"rank": 1}},
+    **{
+        "patience": {"patience": 1},
+        "examples": {"examples": 10},
+        "displaced": {"displaced": 10},
+        "rank": {"rank": 1},
+        "most_hidden": {"most_hidden": 3},
+    },
 }
-# Which features a head is given, a library user sees to.
-GIVEN = ("features", "filtered")
+# Which features a head is given, a library user sees to; when training ends, test_head_training.py shows.
+GIVEN = ("features", "filtered", "patience")
 PATTERNS = {"targets": ("^tower/last/",), "trainable": ("^tower/last/",)}
 
 

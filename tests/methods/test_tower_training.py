@@ -294,3 +294,28 @@ def test_a_fit_whose_only_step_diverges_is_told_by_its_outputs(encoder, splits):
     method = dataclasses.replace(TUNED["lora"], learning_rate=1e30)
     with pytest.raises(Diverged, match=r"finite after no epoch with learning_rate = 1e\+30"):
         tune(*encoder, method, *splits, task(), seed=0, settings=settings)
+
+
+def test_training_ends_when_validation_stops_improving(encoder, splits):
+    settings = dataclasses.replace(SETTINGS, epochs=12, patience=2)
+    # Labels of validation that nothing learnt can help with.
+    train, validation = splits
+    splits = train, validation._replace(labels=np.random.default_rng(0).permutation(validation.labels))
+    found = fit(encoder, splits, "lora", settings)
+    whole = fit(encoder, splits, "lora", dataclasses.replace(settings, patience=0))
+    assert len(whole.history) == 12
+    assert len(found.history) == found.chosen + 1 + 2 < 12
+    np.testing.assert_allclose(found.history, whole.history[: len(found.history)], atol=1e-6)
+
+
+def test_fare_learns_from_images_without_labels(encoder, splits):
+    train, validation = splits
+    shuffled = train._replace(labels=train.labels[::-1])
+    with_labels, without, others = (
+        fit(encoder, (given, validation), "fare") for given in (train, train._replace(labels=None), shuffled)
+    )
+    for one in (without, others):
+        for a, b in zip(jax.tree.leaves(with_labels.trained), jax.tree.leaves(one.trained), strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(DataError, match="labels"):
+        fit(encoder, (train._replace(labels=None), validation), "tecoa")

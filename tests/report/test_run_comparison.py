@@ -184,7 +184,7 @@ def test_a_key_added_between_runs_and_set_to_something_else_is_a_difference(tmp_
     runs = _of_versions(tmp_path, {"ran_v1": {"epochs_share": 1.0}})
     text = Reader(compare.write_comparison(runs, tmp_path / "out", config.defaults())).text
     assert "differ in more than their seed (adapt.ran_v1.epochs_share)" in text
-    assert re.search(r"adapt\.ran_v1\.epochs_share\s*0\.5 \(default: not in its config\)\s*1", text)
+    assert re.search(r"adapt\.ran_v1\.epochs_share\s*0\.2 \(default: not in its config\)\s*1", text)
     assert console.call(["report", *map(str, runs), "--markdown"]) == 2
     assert "differ in adapt.ran_v1.epochs_share" in capsys.readouterr().err
 

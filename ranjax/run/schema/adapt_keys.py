@@ -31,7 +31,12 @@ class Tower:
     """What all methods that tune the image tower share."""
 
     seeds: int = setting(1, "Fits of each method that tunes the image tower.", "seeds", at_least(1))
-    epochs: int = setting(10, "Passes over the labelled images of such a method.", "epochs", at_least(1))
+    epochs: int = setting(
+        20, "Passes over the images of such a method at most, see adapt.tower.patience.", "epochs", at_least(1)
+    )
+    patience: int = setting(
+        4, "Epochs without a better validation figure after which it ends; 0: none, all epochs.", "epochs", at_least(0)
+    )
     batch_size: int = setting(64, "Images a step of such a method.", "images", at_least(2))
     step: str = setting("2/255", "Step of the PGD against encoder and head on the fly.", "pixel units", pixel_step)
     attack_steps: int = setting(2, "Steps of that PGD.", "steps", at_least(1))
@@ -57,7 +62,9 @@ class Adapt(Group):
         _different_controls,
     )
     seeds: int = setting(5, "Heads of each method, with seeds 0, 1, ...", "seeds", at_least(1))
-    epochs: int = setting(15, "Passes over the labelled features.", "epochs", at_least(1))
+    epochs: int = setting(
+        40, "Passes over the labelled features at most, see adapt.<method>.patience.", "epochs", at_least(1)
+    )
     batch_size: int = setting(64, "Features a step.", "features", at_least(2))
     metric: str = setting(
         "accuracy",
@@ -74,7 +81,7 @@ class Adapt(Group):
     shots: int = setting(0, "Labelled examples of each class; 0: all.", "examples", at_least(0))
     share: float = setting(1.0, "Share of the labelled examples of each class.", "share", share_of)
     search_rates: tuple[float, ...] = setting(
-        (1.0,), "Factors on each method's learning rate that the search tries.", "", _factors
+        (0.3, 1.0, 3.0), "Factors on each method's learning rate that the search tries.", "", _factors
     )
     search_strengths: tuple[float, ...] = setting(
         (1.0,),

@@ -26,11 +26,14 @@ from ranjax.methods.tower_training import Diverged, TowerOutcome, tune
 from ranjax.models import DualEncoderFunctions, input_filter
 from ranjax.run.context import Context
 from ranjax.run.stages import inputs as common
-from ranjax.run.stages import labels
+from ranjax.run.stages import labels as few_labels
 from ranjax.run.stages.adapt_outputs import FILE, flat
 from ranjax.run.stages.cached_features import CachedFeatures, Features, check_kinds, features_for
 from ranjax.run.stages.condition_encoders import condition_encoder, methods_of
 from ranjax.training import devices, hosts, metrics_log
+
+WIDE_HIDDEN = 256
+"""Width of the hidden layer on features other than an encoder's embedding, where no key says another."""
 
 
 def _uses_attacked(name: str, settings: object) -> bool:
@@ -43,7 +46,7 @@ def run(context: Context) -> dict[str, object]:
     functions, params = condition_encoder(context, context.stage_run.condition)
     train, validation = data.task_split("adapt"), data.task_split("validation")
     if config.adapt.shots or config.adapt.share < 1:
-        train = train.take(labels.chosen(config.adapt, config.seed, train.ids, train.labels, data.classes))
+        train = train.take(few_labels.chosen(config.adapt, config.seed, train.ids, train.labels, data.classes))
     splits = {"adapt": train, "validation": validation}
     methods = methods_of(context, context.stage_run.condition)
     if left_out := [name for name in selected(config.adapt.methods) if name not in methods]:
@@ -51,6 +54,7 @@ def run(context: Context) -> dict[str, object]:
     settings = {name: settings_of(config.adapt, name) for name in methods}
     heads = {name: settings[name] for name, method in methods.items() if method.family == "head"}
     wanted = {name: features_for(config.adapt, given) for name, given in heads.items()}
+    heads = {name: _sized(given, wanted[name], functions) for name, given in heads.items()}
     _check_questions(wanted, data)
     check_kinds(functions, wanted, data.has_questions)
 
@@ -96,6 +100,17 @@ def run(context: Context) -> dict[str, object]:
     # In the order of the config, which is that of every table.
     ordered = {name: summary[name] | {"data": chosen} for name in methods}
     return {"methods": ordered, "classes": list(data.classes), "width": width, "examples": len(train.ids)}
+
+
+def _sized(settings: Any, given: Features, functions: object) -> Any:
+    """Return a method's settings with a hidden layer that wide features leave affordable.
+
+    Its published width is a multiple of an embedding's; of tokens or pixels it would hold more than the encoder does.
+    """
+    wide = given.kind != "embedding" or not isinstance(functions, DualEncoderFunctions)
+    if not isinstance(settings, HeadTraining) or settings.most_hidden or not wide:
+        return settings
+    return dataclasses.replace(settings, most_hidden=WIDE_HIDDEN)
 
 
 def _check_questions(methods: Mapping[str, Features], data: common.Data) -> None:
@@ -179,10 +194,34 @@ def _fit(
         notes = [group.notes for group, _ in fitted[first : first + len(points)]]
         taken, facts = _choose(context, name, settings, scores, notes, attacked)
         one, index = fitted[first + taken]
-        facts |= {"chosen_epochs": one.chosen[index].tolist()} if one.losses else dict(one.facts)
-        curves = {"validation": one.history, **one.losses}
-        means = {term: values[index].mean(axis=0).tolist() for term, values in curves.items()}
-        yield name, one.select(index), facts, [dict(zip(means, row)) for row in zip(*means.values())]
+        if one.epochs is None:
+            facts |= dict(one.facts)
+        else:
+            facts |= {"chosen_epochs": one.chosen[index].tolist(), "epochs": one.epochs[index].tolist()}
+            patience = getattr(settings, "patience", 0)
+            facts["notes"] += _unfinished(context, name, facts["chosen_epochs"], config.epochs, patience)
+        yield name, one.select(index), facts, _curves(one, index)
+
+
+def _curves(group: FittedHeads, index: int) -> list[dict[str, float]]:
+    """Return means over the seeds, epoch by epoch, of those that were still trained."""
+    seeds, epochs = group.history[index].shape
+    trained = np.full(seeds, epochs) if group.epochs is None else group.epochs[index]
+    by_term = {"validation": group.history, **group.losses}
+    return [
+        {term: float(values[index][trained > epoch, epoch].mean()) for term, values in by_term.items()}
+        for epoch in range(int(trained.max()))
+    ]
+
+
+def _unfinished(context: Context, name: str, chosen: Sequence[int], most: int, patience: int) -> list[str]:
+    """Return a note where fits that were to end by themselves were best in their very last epoch."""
+    late = sum(epoch == most - 1 for epoch in chosen)
+    if not (patience and late):
+        return []
+    note = f"{name} was best in its last epoch of {most} with {late} of {len(chosen)} seeds: it has not converged"
+    context.say(f"  {note}")
+    return [note]
 
 
 def _tune(
@@ -201,10 +240,17 @@ def _tune(
     train, validation = (
         Images(split.images, split.labels, np.asarray(examples[part].features)) for part, split in splits.items()
     )
+    images = len(train.labels)
+    if method.objective == "fare":
+        # As published: from images alone. Those of the upstream set, which are many, and no labelled one.
+        upstream = common.data(context).split("train").images
+        train = Images(upstream, None, common.image_features(context, functions, params, upstream))
+        images = len(upstream)
     # Before the weights, which a class without examples has none of.
     classes = len(common.data(context).classes)
-    notes = check_classes(train.labels, validation.labels, classes, settings.multi_label)
-    weights = class_weights_of(train.labels, classes, config.class_weights, settings.multi_label)
+    labels = splits["adapt"].labels
+    notes = check_classes(labels, validation.labels, classes, settings.multi_label)
+    weights = class_weights_of(labels, classes, config.class_weights, settings.multi_label)
     task = task_of(context, functions, params)._replace(weights=weights)
     context.say(f"  {name}, of the encoder:")
     for line in describe_scope(method, params, search.key_prefix(name)).splitlines():
@@ -232,7 +278,8 @@ def _tune(
     taken, facts = _choose(context, name, method, np.asarray(figures), every, method.uses_attacked)
     fits = outcomes[taken]
     facts |= {"chosen_epochs": [one.chosen for one in fits], "losses": [one.losses for one in fits]}
-    facts["share"] = fits[0].share
+    facts |= {"share": fits[0].share, "images": images}
+    facts["notes"] += _unfinished(context, name, facts["chosen_epochs"], settings.epochs, settings.patience)
     context.say(f"  {name}: {100 * fits[0].share:.2f} % of the encoder's parameters trained")
     tensors = jax.tree.map(lambda *leaves: np.stack(leaves), *[one.trained for one in fits])
 
@@ -256,6 +303,7 @@ def _of_one_program(heads: Mapping[str, object], wanted: Mapping[str, Features])
         if isinstance(settings, HeadTraining):
             terms = "defence" if settings.uses_attacked else tuple(settings.terms)
             schedule = (settings.top_k, settings.svd_every, settings.epochs_share)
+            schedule += (settings.standardised, settings.patience, settings.most_hidden)
             groups.setdefault((settings.head, schedule, wanted[name], terms), []).append(name)
         else:
             groups[name] = [name]

@@ -19,6 +19,7 @@ from ranjax.methods.method_settings import HeadTraining, TowerTraining
 from ranjax.methods.table import METHODS, selected, settings_of
 from ranjax.methods.tower_methods import FROZEN, encoder_of
 from ranjax.models import input_filter
+from ranjax.models.heads import INPUT
 from ranjax.report import model_card
 from ranjax.run.context import Context
 from ranjax.run.stages import cards
@@ -148,6 +149,8 @@ def _write_head(
     if front is not None:
         taps = "correlated with these taps along rows and columns, edge pixels repeating"
         said[input_filter.NAME] = f"images in [0, 1] are first {taps}"
+    if INPUT in head.get("stats", {}):
+        said["standardised"] = f"its input is first less stats/{INPUT}/mean, times stats/{INPUT}/inverse"
     files.write_json(out / HEAD_FACTS, said)
 
 

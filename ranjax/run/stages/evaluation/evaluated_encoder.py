@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,13 +19,14 @@ from ranjax.core.pixels import as_float
 from ranjax.core.types import Params
 from ranjax.evaluation import zero_shot
 from ranjax.evaluation.questions import BOTH, fused_width
-from ranjax.methods.head_training import Head, predict
-from ranjax.methods.method_settings import TTC, TowerTraining
+from ranjax.methods import linear_solution
+from ranjax.methods.head_training import Head, head_of_training, predict
+from ranjax.methods.method_settings import TTC, HeadTraining, TowerTraining
 from ranjax.methods.own_head import OwnHead, check_predict
 from ranjax.methods.table import METHODS, settings_of
 from ranjax.methods.test_time import counterattack
 from ranjax.methods.tower_methods import FROZEN, encoder_of, head_of
-from ranjax.models.heads import HEADS
+from ranjax.models.heads import INPUT, StandardisedHead
 from ranjax.run.context import Context
 from ranjax.run.stages import inputs
 from ranjax.run.stages.adapt_outputs import load_heads, load_tower
@@ -105,18 +107,29 @@ def _deploy_head(
     kind = getattr(settings, "features", "embedding")
     width, own_functions = functions.width_of(kind), METHODS[name].functions
     width = fused_width(width, modality) if modality else width
-    if own_functions is None:
-        head: Head = HEADS[settings.head](width, classes)
-        found = tuple(variables["params"]["classifier"]["kernel"].shape[-2:])
+    if own_functions is None or own_functions[1] is linear_solution.predict:
+        own = variables["params"]["classifier"]
+        found = (own["kernel" if "kernel" in own else "down"].shape[-2], own["bias"].shape[-1])
         if found != (width, classes):
             raise DataError(
                 f"the head of {name!r} takes {found[0]} features and gives {found[1]} classes; the encoder gives "
                 f"{width}, and the task has {classes}: the adapt stage is of another encoder, run it again"
             )
+    head: Head
+    if own_functions is None:
+        head = head_of_variables(settings, variables, width, classes)
     else:
-        head = own = OwnHead(own_functions[1], width, classes)
-        check_predict(name, own, jax.tree.map(lambda leaf: leaf[0], variables["params"]))
+        head = brought = OwnHead(own_functions[1], width, classes)
+        check_predict(name, brought, jax.tree.map(lambda leaf: leaf[0], variables["params"]))
     return Deployed(settings, head, variables, filters, modality, kind)
+
+
+def head_of_variables(settings: HeadTraining, variables: Params, width: int, classes: int) -> Head:
+    """Return the head that such variables are of: as wide as it was trained, standardised where it was."""
+    params = variables["params"]
+    hidden = int(params["expand"]["kernel"].shape[-1]) if "expand" in params else 0
+    head = head_of_training(dataclasses.replace(settings, most_hidden=hidden), width, classes)
+    return StandardisedHead(head) if INPUT in variables["stats"] else head
 
 
 class EvaluatedEncoder:
