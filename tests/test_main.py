@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -155,7 +156,7 @@ def test_an_encoder_is_taken_out_with_tokenizer_card_and_head(whole, tmp_path, c
     functions, params, _ = models.load(tmp_path / "out")
     head = load_file(tmp_path / "out" / "head.safetensors")
     params |= {"input_filter": {"rows": head["input_filter/rows"], "columns": head["input_filter/columns"]}}
-    images = np.random.default_rng(0).uniform(size=(3, 32, 32, 1)).astype(np.float32)
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(3, 32, 32, 1)), jnp.float32)
     read = np.asarray(functions.features(params, images, "tokens"))
     assert read.shape[1] == head["params/classifier/kernel"].shape[0]
     card = (tmp_path / "out" / "README.md").read_text()
