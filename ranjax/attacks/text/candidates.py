@@ -79,6 +79,7 @@ def build(
     protected: Collection[str] | Callable[[str], bool] = (),
     max_pieces: int = 8,
     vocab_size: int | None = None,
+    unk_id: int | None = None,
 ) -> Lexicon:
     """Build the table of candidate words.
 
@@ -92,6 +93,8 @@ def build(
       pad_id: the padding token.
       protected: the protected words, or a predicate such as `constraints.Protection`.
       max_pieces: longest word in tokens.
+      unk_id: the token of what the tokenizer does not know: all unknown words and marks share it, so that none of them
+        has an entry, is replaced or proposed.
       vocab_size: rows of the model's token table, where known: a tokenizer of another model is then found out here.
 
     Raises:
@@ -102,7 +105,7 @@ def build(
     closed: set[tuple[int, ...]] = set()
     for word in words:
         pieces = tuple(int(piece) for piece in encode(word))
-        if not 0 < len(pieces) <= max_pieces:
+        if not 0 < len(pieces) <= max_pieces or unk_id in pieces:
             continue
         if vocab_size is not None and not 0 <= min(pieces) <= max(pieces) < vocab_size:
             allowed = f"0 to {vocab_size - 1}, the rows of the token table"
@@ -111,7 +114,10 @@ def build(
         if is_protected(word):
             closed.add(pieces)
     if not kept:
-        raise DataError(f"no candidate word is left: every word encodes to nothing or to more than {max_pieces} tokens")
+        raise DataError(
+            f"no candidate word is left: every word encodes to nothing, to more than {max_pieces} "
+            "tokens, or to the unknown token"
+        )
     pieces = filled(list(kept), pad_id)
     lengths = np.array([len(entry) for entry in kept], np.int32)
     free = np.array([entry not in closed for entry in kept])

@@ -6,12 +6,14 @@ of them can be read (`read_list`), replaced by the path of one's own, or switche
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
+from ranjax.attacks.text.seen_words import plain
 from ranjax.core.errors import DataError, nearest
 
 # Kinds of protected words with a list of their own, all on by default.
@@ -20,8 +22,14 @@ KINDS = ("negation", "laterality", "stop_words", "numbers", "units")
 OFF = "off"  # in the place of a list: its words are not protected
 
 _SPECIAL = re.compile(r"\[.*\]|<.*>|x{3,}|_+")  # [CLS], <|endoftext|>, and de-identified "XXXX" and "___"
-_EDGES = re.compile(r"^\W+|\W+$")
-_JOINTS = re.compile(r"[-/–]")
+_EDGES = re.compile(r"^[\W_]+|[\W_]+$")
+_JOINTS = re.compile(r"[-/–—'.+>&]")
+# "dextroscoliosis", "leftward", "linksseitig", "b/l"; left and right in Chinese.
+_SIDED_PARTS = re.compile(
+    r"\b(?:dextro|levo|laevo|sinistr|links|rechts|left|right|izquierd|derech|esquerd|direit|gauche|destr[ao]|beidseit|bilater|"
+    r"unilater|contralater|ipsilater)|\bb/l\b|[左右]"
+)
+_ONE_LETTER = re.compile(r"[a-z]")  # "l", "r", and the "t" and "s" that contractions are cut into
 
 
 def read_list(source: str | Path) -> tuple[str, ...]:
@@ -62,10 +70,12 @@ def read_groups(source: str | Path) -> tuple[tuple[str, ...], ...]:
 
 @dataclass(frozen=True)
 class Protection:
-    """A predicate, True for a word that is protected, i.e. neither replaced nor inserted. Case does not matter.
+    """A predicate, True for a word that is protected, i.e. neither replaced nor inserted. Case, accents and the kind of
+    apostrophe do not matter.
 
-    Words of punctuation alone and special or de-identified tokens ("[CLS]", "XXXX", "___") always are. A compound
-    ("left-sided", "non-specific", "3-mm") is protected if one of its parts is, stop words aside.
+    Words of punctuation alone, of one Latin letter, and special or de-identified tokens ("[CLS]", "XXXX", "___") always
+    are. A compound ("left-sided", "non-specific", "doesn't", "3-mm") is protected if one of its parts is, stop words
+    aside.
 
     Attributes:
       whole: words that are protected as they stand.
@@ -80,14 +90,19 @@ class Protection:
 
     def __call__(self, word: str) -> bool:
         if word not in self._seen:
-            self._seen[word] = self._decide(word.strip().lower())
+            self._seen[word] = self._decide(plain(word))
         return self._seen[word]
 
     def _decide(self, word: str) -> bool:
         if _SPECIAL.fullmatch(word) or word in self.whole or word in self.parts:
             return True
         bare = _EDGES.sub("", word)
-        if not bare or bare in self.whole or (self.digits and any(c.isdigit() for c in bare)):
+        if (
+            not bare
+            or _ONE_LETTER.fullmatch(bare)
+            or bare in self.whole
+            or (self.digits and any(c.isdigit() for c in bare))
+        ):
             return True
         return bare in self.parts or any(part in self.parts for part in _JOINTS.split(bare))
 
@@ -126,4 +141,21 @@ def protection(
         for word in re.findall(r"[^\W_]+", label.lower()):
             if word not in common:
                 parts |= {word, word + "s", word + "es"}
-    return Protection(stop_words, frozenset(parts), "numbers" in kinds)
+    return Protection(frozenset(map(plain, stop_words)), frozenset(map(plain, parts)), "numbers" in kinds)
+
+
+def names_side(text: str) -> bool:
+    """Return whether a text names a side of the body in any spelling, so that it does not fit a mirror image.
+
+    The words are the bundled list "sides", whole or as parts of compounds and of abbreviations with points or strokes.
+    """
+    sides = _sides()
+    seen = plain(text)
+    pointed = re.sub(r"(?<=\b[a-z])\.(?=[a-z]\b)", "", seen)
+    words = {*re.findall(r"[^\W_]+", seen), *re.findall(r"[^\W_]+", pointed)}
+    return not sides.isdisjoint(words) or bool(_SIDED_PARTS.search(seen))
+
+
+@functools.cache
+def _sides() -> frozenset[str]:
+    return frozenset(map(plain, read_list("sides")))

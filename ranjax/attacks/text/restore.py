@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Int
 
 from ranjax.attacks.text.candidates import Lexicon
+from ranjax.attacks.text.seen_words import JOINED
 
-_WORDS = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+_WORDS = re.compile(rf"{JOINED.pattern}|\w+|[^\w\s]")
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:

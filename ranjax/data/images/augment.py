@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from ranjax.attacks.text.constraints import names_side
 from ranjax.core.errors import ConfigError
 from ranjax.data.text.reports import sentences
-
-_SIDED = re.compile(r"\b(?:left|right|bilateral\w*|lateral\w*|izquierd\w*|derech\w*|links|rechts)\b", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Augmentation:
             y, x = top * (height - h), left * (width - w)
             planes = [_window(image[:, :, c], (x, y, x + w, y + h)) for c in range(image.shape[2])]
             image = np.stack(planes, axis=2)
-        if mirror < self.flip and not _SIDED.search(report):
+        if mirror < self.flip and not names_side(report):
             image = image[:, ::-1]
         if self.contrast > 0.0:
             mean = image.mean(dtype=np.float32)

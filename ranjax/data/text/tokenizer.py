@@ -22,6 +22,7 @@ import numpy as np
 import tokenizers
 from jaxtyping import Bool, Int32
 
+from ranjax.attacks.text import seen_words
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.text import tokenizer_files
 
@@ -39,8 +40,8 @@ class Tokens:
     Attributes:
       ids: padded with the tokenizer's `pad_id`.
       mask: True on real tokens, begin and end included.
-      words: index of the word that a token belongs to (a punctuation mark is a word of its own), -1 for
-        begin, end and padding.
+      words: index of the word that a token belongs to, -1 for begin, end and padding; a punctuation mark is a word of
+        its own, and what a reader sees as one word ("doesn't", "w/o", "___") is one.
       truncated: texts that were cut; their end token is kept.
     """
 
@@ -196,7 +197,7 @@ class Tokenizer:
         words = np.full((len(texts), length), -1, np.int32)
         truncated, first = 0, len(self._head)
         for row, encoding in enumerate(self._tokenizer.encode_batch(texts, add_special_tokens=False, **options)):
-            content, places = encoding.ids, encoding.word_ids
+            content, places = encoding.ids, self._places(texts[row], encoding)
             space = length - len(self._head) - len(self._tail)
             truncated += len(content) > space
             content, places = content[:space], places[:space]
@@ -211,7 +212,7 @@ class Tokenizer:
         found = []
         for text, encoding in zip(texts, self._tokenizer.encode_batch(list(texts), add_special_tokens=False)):
             spans: dict[int, tuple[int, int]] = {}
-            for place, (start, end) in zip(encoding.word_ids, encoding.offsets):
+            for place, (start, end) in zip(self._places(text, encoding), encoding.offsets):
                 if place is not None:
                     first, last = spans.get(place, (start, end))
                     spans[place] = (min(first, start), max(last, end))
@@ -219,6 +220,11 @@ class Tokenizer:
             # Byte-level tokens begin with the space before a word.
             found.append([(end - len(text[start:end].lstrip()), end) for start, end in words])
         return found
+
+    def _places(self, text: str | Sequence[str], encoding: tokenizers.Encoding) -> list[int | None]:
+        """Return the word of every token: as the tokenizer cuts, joined where a reader sees one word."""
+        places = encoding.word_ids
+        return seen_words.join(text, places, encoding.offsets) if isinstance(text, str) else places
 
     def split(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the words of each text as this tokenizer counts them: entry w is the text of word w of `encode`."""

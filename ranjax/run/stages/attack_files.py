@@ -296,6 +296,7 @@ def _words(
         pad_id=tokenizer.pad_id,
         protected=word_candidates.protected(noise, given.labels),
         vocab_size=functions.config.vocab_size,
+        unk_id=tokenizer.unk_id,
     )
     token_table = np.asarray(functions.token_table(surrogate.params))
     return word_candidates.candidate_words(noise, lexicon, token_table, reports, noise.masked_lm)

@@ -101,7 +101,9 @@ def vocabulary(data: common.Data, noise: Noise) -> candidates.Lexicon:
     are.
     """
     tokenizer, words = data.tokenizer, protected(noise, data.prepared.classes, data.prepared.label_words)
-    return candidates.build(tokenizer.words(), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=words)
+    return candidates.build(
+        tokenizer.words(), tokenizer.pieces, pad_id=tokenizer.pad_id, protected=words, unk_id=tokenizer.unk_id
+    )
 
 
 def protected(noise: Noise, labels: Sequence[str] = (), label_words: Sequence[str] = ()) -> constraints.Protection:
