@@ -8,6 +8,7 @@ import gzip
 import os
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from ranjax.core.errors import DataError
@@ -62,7 +63,7 @@ def unpacked(path: Path) -> bytes:
         else:
             with path.open("rb") as file:
                 data = file.read(TEXT_LIMIT + 1)
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"The file {path} cannot be read ({type(error).__name__}: {error}).") from error
     if len(data) > TEXT_LIMIT:
         raise DataError(f"The file {path} unpacks to more than {TEXT_LIMIT >> 30} GiB.")

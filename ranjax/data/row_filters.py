@@ -66,6 +66,8 @@ class Selection:
     sources: Mapping[str, Entry]
 
 
+FIRST = 10
+"""Labels outside the classes that the page names."""
 SOURCES = 64
 """Entries whose source is kept for the page: the first ones by a hash of the id, so that memory is bounded."""
 
@@ -89,6 +91,7 @@ def select(settings: SetSettings) -> Selection:
     notes: collections.Counter[str] = collections.Counter()
     if settings.label_reports:
         entries = [_labelled(entry, settings, notes) for entry in entries]
+    stated = {name for entry in entries for name in entry.labels}
     if settings.label_map:
         names = dict(text.split("=", 1) for text in settings.label_map)
         entries = [entry._replace(labels=_renamed(entry.labels, names)) for entry in entries]
@@ -112,6 +115,7 @@ def select(settings: SetSettings) -> Selection:
     if notes["films whose view is not stated"] == len(entries):
         # A set without views says nothing about them.
         del notes["films whose view is not stated"]
+    said += _of_labels(settings, entries, classes, rules.outside, stated)
     # What is left out is listed in the manifest; a row without an image is named there by its number.
     rejected = [r if r.id.startswith("row ") else r._replace(id=privacy.identity(r.id)) for r in rejected]
     if settings.repeats == "drop":
@@ -155,6 +159,33 @@ def _unit(spec: Spec, entries: Sequence[Entry], said: Sequence[Said]) -> tuple[s
     count = "no row" if nameless == len(own) else f"not every row ({nameless} of {len(own)} do not)"
     text = f"a {unit} stands in for the patient, whom the files do not name" if unit else f"{count} names a patient"
     return unit, [Said("patients", text, True)]
+
+
+def _of_labels(
+    settings: SetSettings,
+    entries: Sequence[Entry],
+    classes: Sequence[str],
+    outside: Mapping[str, int],
+    stated: Collection[str],
+) -> list[Said]:
+    """Return what the page says of labels: those outside the classes, and names of the user's that no row has."""
+    found = []
+    if outside:
+        first = sorted(outside.items(), key=lambda item: (-item[1], item[0]))[:FIRST]
+        more = ", ..." if len(outside) > FIRST else ""
+        found.append(Said("labels", f"no class: {', '.join(f'{name} {count}' for name, count in first)}{more}"))
+    held = {name for entry in entries for name in entry.labels}
+    for name in settings.classes:
+        if held and name not in held:
+            found.append(Said("labels", f"no row has the class {name!r}", True))
+    for text in settings.label_map:
+        if (name := text.partition("=")[0]) not in stated:
+            found.append(Said("labels", f"label_map names {name!r}, which no row has", True))
+    alike: dict[str, str] = {}
+    for name in classes:
+        if (other := alike.setdefault(name.casefold(), name)) != name:
+            found.append(Said("labels", f"the classes {other!r} and {name!r} differ by case alone", True))
+    return found
 
 
 def _entries(spec: Spec, settings: SetSettings) -> tuple[list[Entry], list[Rejected], list[Said]]:
@@ -225,6 +256,7 @@ class _Rules:
     privacy: deidentify.Privacy
     tokenizer: Tokenizer | None
     notes: collections.Counter[str]
+    outside: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
     def row(self, entry: Entry) -> Row | Rejected:
         """Return the row of an entry, or the reason why it is left out."""
@@ -246,6 +278,7 @@ class _Rules:
         if labels.doubtful and settings.uncertain == "exclude":
             return Rejected(entry.id, split, f"the label {labels.doubtful[0]!r} is uncertain")
         self.notes["labels outside the classes"] += len(labels.outside)
+        self.outside.update(labels.outside)
         if self.spec.kind == "classification" or settings.unknown_labels != "keep":
             unlabelled, labelled = not labels.hot.any() and not labels.doubtful, label_rules.is_labelled(entry.labels)
             if labels.outside and (unlabelled or settings.unknown_labels == "exclude"):

@@ -117,13 +117,36 @@ def objects(path: Path, columns: Sequence[str] = (), lines: bool = False) -> lis
     return found
 
 
+def keyed(path: Path, key: str, columns: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+    """Return the rows of a publisher's CSV by the column `key`; a row that stands twice is one.
+
+    Raises:
+      ConfigError, DataError: as `rows`, and for a key whose rows differ in one of `columns` (none: in any).
+    """
+    found: dict[str, dict[str, str]] = {}
+    for row in rows(path, (key, *columns)):
+        other = found.setdefault(row[key], row)
+        if differing := next((name for name in columns or row if other[name] != row[name]), ""):
+            both = f"{other[differing]!r} and {row[differing]!r}"
+            raise DataError(f"{path.name}: {key} {row[key]!r} stands twice, with {differing} {both}.")
+    return found
+
+
 EMPTY = "the row is empty"
 
 
 def _text_rows(path: Path, content: str) -> tuple[tuple[str, ...], Iterator[Line]]:
-    delimiter = "\t" if ".tsv" in path.name.lower() else _delimiter(content)
+    # Excel says so in a line of its own.
+    stated = re.match(r'"?sep=([,;\t])"?(?:\r\n|\r|\n)', content)
+    content = content[stated.end() :] if stated else content
+    delimiter = stated.group(1) if stated else "\t" if ".tsv" in path.name.lower() else _delimiter(content)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    header = tuple(cell.strip() for cell in _next(reader, path) or ())
+    header: tuple[str, ...] = ()
+    while not header:
+        cells = _next(reader, path)
+        if cells is None:
+            raise DataError(f"The table {path} is empty.")
+        header = tuple(cell.strip() for cell in cells)
     _check_header(path, header)
     return header, _cut(reader, path, header, delimiter)
 
@@ -188,7 +211,7 @@ def _check_lines(cell: str, at: int, cells: int, columns: int, delimiter: str, w
 
 def _delimiter(content: str) -> str:
     """Return what separates the columns of the header: spreadsheets of many countries write semicolons."""
-    header = content.partition("\n")[0].rstrip("\r")
+    header = re.split(r"[\r\n]", content.lstrip("\r\n"), maxsplit=1)[0]
     return max((",", ";", "\t"), key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
 
 
@@ -234,7 +257,10 @@ def _json_lines(path: Path, given: Sequence[object]) -> Iterator[Line]:
 
 def _load(text: str) -> object:
     """Parse JSON; NaN is an empty cell, and a key that comes twice in an object is an error."""
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
+    except RecursionError as error:
+        raise ValueError("it nests too deep") from error
 
 
 def _constant(text: str) -> float:

@@ -348,3 +348,33 @@ def test_labels_that_are_not_known_are_no_negatives():
     ):
         found = label_rules.read(marks, classes, uncertain)
         assert (found.hot.tolist(), found.single, found.unknown) == expected
+
+
+def test_names_of_labels_that_no_row_has_are_said(tmp_path):
+    write(
+        tmp_path, HEAD, [*plain(6), "6.png,Film 6.,Effusion,p6", "7.png,Film 7.,Effusion,p7", "8.png,Film 8.,rare,p8"]
+    )
+    selection = own(tmp_path, "label=finding", label_map=("nromal=well",))
+    warned = [line.text for line in selection.said if line.topic == "labels" and line.warning]
+    assert warned == [
+        "label_map names 'nromal', which no row has",
+        "the classes 'effusion' and 'Effusion' differ by case alone",
+    ]
+    assert said(selection, "labels")[0] == "no class: rare 1"
+    chosen = own(tmp_path, "label=finding", classes=("effusion", "Normal"))
+    assert "no row has the class 'Normal'" in said(chosen, "labels")
+
+
+def test_one_file_in_two_spellings_of_its_path_is_one_row(tmp_path):
+    films(tmp_path, 2)
+    lines = ["./0.png,One.,a,p0", "0.png,Two.,a,p1", "x\\..\\1.png,Three.,a,p2", "1.png,Four.,a,p3"]
+    selection = own(write(tmp_path, HEAD, lines))
+    assert {row.report for row in selection.rows} == {"One.", "Four."}
+    assert accounted(selection, 4) == {
+        "the id is given twice": 1, "the path 'x/../1.png' leaves the folder of the set": 1,
+    }  # fmt: skip
+
+
+def test_a_list_that_names_a_class_twice_is_refused(tmp_path):
+    with pytest.raises(DataError, match="names a class twice: are they marks of 0 and 1"):
+        hugging_face(tmp_path, [[0, 1, 0]], {"feature": NAMES, "_type": "Sequence"})

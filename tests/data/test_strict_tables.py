@@ -103,6 +103,24 @@ def test_json_has_one_value_a_key_and_the_union_of_the_keys(tmp_path):
         strict_tables.objects(tmp_path / "o.json", ("answer",))
 
 
+def test_old_and_foreign_spreadsheets(tmp_path):
+    for content in ("a;b\r1;x, y\r2;z\r", "sep=;\r\na;b\r\n1;x, y\r\n2;z\r\n", "\n\na;b\n1;x, y\n2;z"):
+        _, rows = read(tmp_path / "t.csv", content)
+        assert [row.cells for row in rows] == [{"a": "1", "b": "x, y"}, {"a": "2", "b": "z"}]
+    with pytest.raises(DataError, match="is empty"):
+        read(tmp_path / "t.csv", "\n")
+    with pytest.raises(DataError, match="is not valid JSON: it nests too deep"):
+        read(tmp_path / "t.json", "[" * 100_000)
+
+
+def test_a_key_of_a_publisher_s_table_stands_once_or_says_the_same(tmp_path):
+    (tmp_path / "t.csv").write_text("id,split\n1,train\n2,test\n1,train\n")
+    assert len(strict_tables.keyed(tmp_path / "t.csv", "id", ("split",))) == 2
+    (tmp_path / "t.csv").write_text("id,split\n1,train\n2,test\n1,test\n")
+    with pytest.raises(DataError, match=r"t.csv: id '1' stands twice, with split 'train' and 'test'"):
+        strict_tables.keyed(tmp_path / "t.csv", "id", ("split",))
+
+
 def test_packed_tables(tmp_path):
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n"))
     assert list(strict_tables.rows(tmp_path / "t.csv.gz")) == [{"a": "1", "b": "2"}]
@@ -113,6 +131,9 @@ def test_packed_tables(tmp_path):
         archive.writestr("x/u.csv", "a\n2\n")
     with pytest.raises(DataError, match="must hold one file; it holds 2"):
         list(strict_tables.rows(tmp_path / "t.csv.zip"))
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n" * 99)[:-30])
+    with pytest.raises(DataError, match="cannot be read"):
+        list(strict_tables.rows(tmp_path / "t.csv.gz"))
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import numpy as np
 from ranjax.core.errors import DataError
 from ranjax.data.images.locations import FileRef
 from ranjax.data.publisher_tables import files_below, find, needed, text
-from ranjax.data.sets.spec import ABSENT, PRESENT, Entry, Options, Rejected, facts, marks, spec
+from ranjax.data.sets.spec import ABSENT, PRESENT, Entry, Options, Rejected, Said, facts, marks, spec
 from ranjax.data.sets.views import view_of
-from ranjax.data.strict_tables import rows
+from ranjax.data.strict_tables import keyed, rows
 from ranjax.data.table_cells import is_missing, mark
 
 PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
@@ -27,7 +27,10 @@ def _nih(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     images = files_below(root, PICTURES)
     split: dict[str, str] = {}
     for name, file in (("train", "train_val_list.txt"), ("test", "test_list.txt")):
-        split |= dict.fromkeys(text(needed(root, file)).split(), name)
+        listed = text(needed(root, file)).split()
+        if twice := next((image for image in listed if split.get(image, name) != name), ""):
+            raise DataError(f"{twice} is in both of the official lists.")
+        split |= dict.fromkeys(listed, name)
     for row in rows(table, ("Image Index", "Finding Labels", "Patient ID")):
         name = row["Image Index"]
         if name not in split:
@@ -86,7 +89,7 @@ def _chexpert_entry(root: Path, row: dict[str, str], split: str) -> Entry | Reje
     )
 
 
-def _chexpert_5x200(root: Path, options: Options) -> Iterator[Entry | Rejected]:
+def _chexpert_5x200(root: Path, options: Options) -> Iterator[Entry | Rejected | Said]:
     published = Path(options.ids).expanduser() if options.ids else find(root, "chexpert_5x200.csv")
     wanted = _listed(published) if published else None
     table = needed(root, "train.csv")
@@ -94,6 +97,7 @@ def _chexpert_5x200(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     yield from (entry for entry in found if isinstance(entry, Rejected))
     entries = [entry for entry in found if isinstance(entry, Entry)]
     chosen = {entry.id for entry in entries} & set(wanted or ()) if wanted else _sample(entries, options.seed)
+    yield Said("selection", f"{len(entries) - len(chosen)} films of {table.name} are not drawn")
     for name in sorted(set(wanted or ()) - chosen):
         yield Rejected(name, "test", "the list names it, train.csv does not")
     for entry in entries:
@@ -131,7 +135,7 @@ def _sample(entries: list[Entry], seed: int, each: int = 200) -> set[str]:
 
 def _rsna(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     detail = find(root, "stage_2_detailed_class_info.csv")
-    kinds = {row["patientId"]: row["class"] for row in rows(detail)} if detail else {}
+    kinds = {k: row["class"] for k, row in keyed(detail, "patientId", ("class",)).items()} if detail else {}
     seen: dict[str, str] = {}
     # One row a box: an image with two opacities has two rows.
     for row in rows(needed(root, "stage_2_train_labels.csv"), ("patientId", "Target")):

@@ -183,7 +183,7 @@ def _named(given: object, names: Sequence[str], place: str) -> list[str] | None:
     """Return the names of one number of a class or of a list of them; -1 is no label.
 
     Raises:
-      DataError: a number beyond the names.
+      DataError: a number beyond the names, or one twice.
     """
     found = []
     for number in given if isinstance(given, list) else [given]:
@@ -191,6 +191,8 @@ def _named(given: object, names: Sequence[str], place: str) -> list[str] | None:
             continue
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(names):
             raise DataError(f"{place}: label {number!r} is none of the {len(names)} classes that the set names.")
+        if names[number] in found:
+            raise DataError(f"{place}: the list of labels names a class twice: are they marks of 0 and 1?")
         found.append(names[number])
     return found or None
 

@@ -14,7 +14,7 @@ from ranjax.data.publisher_tables import decode, files_below, find, needed
 from ranjax.data.sets.classification_sets import CHEXPERT_CLASSES
 from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, marks, spec
 from ranjax.data.sets.views import view_of
-from ranjax.data.strict_tables import objects, rows
+from ranjax.data.strict_tables import keyed, objects, rows
 from ranjax.data.table_cells import is_missing
 from ranjax.data.text import openi
 
@@ -22,10 +22,10 @@ _MIMIC_SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 
 
 def _mimic(root: Path, options: Options) -> Iterator[Entry | Rejected]:
-    split_of = {row["dicom_id"]: row["split"] for row in rows(_mimic_table(root, "split"), ("dicom_id", "split"))}
-    labels = {
-        row["study_id"]: _marks(row, row["study_id"]) for row in rows(_mimic_table(root, "chexpert"), ("study_id",))
-    }
+    splits = keyed(_mimic_table(root, "split"), "dicom_id", ("split",))
+    split_of = {name: row["split"] for name, row in splits.items()}
+    stated = keyed(_mimic_table(root, "chexpert"), "study_id")
+    labels = {study: _marks(row, study) for study, row in stated.items()}
     report_of = _mimic_reports(root)
     for row in rows(_mimic_table(root, "metadata"), ("dicom_id", "subject_id", "study_id", "ViewPosition")):
         name, patient, study = row["dicom_id"], row["subject_id"], row["study_id"]
@@ -110,7 +110,7 @@ def _roco(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     for split, name in (("train", "train"), ("validation", "valid"), ("test", "test")):
         table = needed(root, f"{name}_captions.csv")
         concepts = find(root, f"{name}_concepts.csv")
-        codes = {row["ID"]: row.get("CUIs", "") for row in rows(concepts, ("ID",))} if concepts else {}
+        codes = {key: row.get("CUIs", "") for key, row in keyed(concepts, "ID").items()} if concepts else {}
         folders = (f"{name}_images/{name}", f"{name}_images", name)
         folder = next((p for f in folders if (p := table.parent / f).is_dir()), table.parent / name)
         for row in rows(table, ("ID", "Caption")):
@@ -201,7 +201,10 @@ def _chexpert_plus_labels(root: Path) -> dict[str, dict[str, float]]:
     # One object a line, whatever the file's ending says.
     found: dict[str, dict[str, float]] = {}
     for row in objects(path, ("path_to_image",), lines=True):
-        found[str(row["path_to_image"])] = _marks(row, str(row["path_to_image"]))
+        name = str(row["path_to_image"])
+        marked = _marks(row, name)
+        if found.setdefault(name, marked) != marked:
+            raise DataError(f"{path.name}: {name} stands twice, with different labels.")
     return found
 
 

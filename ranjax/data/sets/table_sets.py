@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data import strict_tables, table_cells
@@ -85,6 +85,7 @@ def _rows_of(
         try:
             name = "" if line.fault else table_cells.name(line.cells.get(column))
             reason = line.fault or ("" if name else f"column {column!r} is empty")
+            name = PurePosixPath(name.replace("\\", "/")).as_posix() if name else ""
             file = inside(folder, name)
         except DataError as error:
             reason = str(error)
