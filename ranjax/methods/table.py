@@ -280,6 +280,14 @@ METHODS: Table[Method] = Table(
         _MLP,
         _NMTUNE_METHOD,
         _ROBUST_RIDGE_METHOD,
+        # What RAN's defence term is worth: RAN without it, on the same features and behind the same filter.
+        _RIDGE_METHOD.variant(
+            "ridge_tokens",
+            "Ridge (tokens, filter)",
+            Style("#332288", "p", _DOTTED),
+            changes={"features": "tokens", "filtered": True},
+            needs=("filter",),
+        ),
         _RAN,
         _RAN_V1,
         # What the light head costs: RAN v1 with NMTune's wide one, at the rate of the other wide heads.

@@ -45,10 +45,9 @@ def verdict(book: Book) -> Blocks:
     found = bed_verdict.judge([book.results])
     if found is not None:
         yield from verdict_over_lines(found, book, "verdict")
-        frame = _encoders(book)
+        frame = encoders(book)
         for split, chosen in frame.groupby("split", sort=False):
-            summary = f"Accuracy of every head on every encoder, {wording.split_label(split)}, clean (%)"
-            yield Details(summary, [_encoder_table(chosen)], split == "test")
+            yield Details(encoders_title(split), [encoder_table(chosen)], split == "test")
         yield book.csv("controls", frame)
 
 
@@ -58,7 +57,7 @@ def verdict_over_lines(found: bed_verdict.Verdict, book: Book, name: str) -> Blo
     yield Text(first, "strong")
     for line in others:
         yield Text(line)
-    yield _figures_table(found)
+    yield figures_table(found)
     items = [
         {"figure": one.figure.name, "measured": bed_verdict.heads_of(one), "passes": one.passes, **(one.item or {})}
         for one in found.figures.values()
@@ -66,7 +65,8 @@ def verdict_over_lines(found: bed_verdict.Verdict, book: Book, name: str) -> Blo
     yield book.csv(name, items, ("figure", "measured", *TESTED[:4], "effect", "n", "passes"))
 
 
-def _figures_table(found: bed_verdict.Verdict) -> Table:
+def figures_table(found: bed_verdict.Verdict) -> Table:
+    """Return one line a figure of the bed: what was measured, verdict, difference, what it needs."""
     lines = [
         [
             bed_verdict.heads_of(one).partition(":")[0],
@@ -79,7 +79,7 @@ def _figures_table(found: bed_verdict.Verdict) -> Table:
     return Table(["Accuracy, in domain, clean", "Verdict", DIFFERENCE.title, "Needed, points"], lines)
 
 
-def _encoders(book: Book) -> pd.DataFrame:
+def encoders(book: Book) -> pd.DataFrame:
     """Return clean accuracy of heads on controls, on the clean encoder, and on those of the first recipe."""
     rows = book.rows
     noisy = frames.conditions(rows[rows["ratio"] > 0])[:1]
@@ -89,7 +89,14 @@ def _encoders(book: Book) -> pd.DataFrame:
     return frame.loc[[labels.is_head(name) and name != "zero_shot" for name in frame["method"]]]
 
 
-def _encoder_table(frame: pd.DataFrame) -> Table:
+def encoders_title(split: object) -> str:
+    """Return the title of an `encoder_table` of a split."""
+    return f"Accuracy of every head on every encoder, {wording.split_label(split)}, clean (%)"
+
+
+def encoder_table(frame: pd.DataFrame) -> Table:
+    """Return one line a head, one column an encoder: controls, without noise, with noise."""
+
     def encoder(row: Row) -> str:
         if row["condition"] in CONTROLS:
             return wording.capitalized(CONTROLS[row["condition"]].label)

@@ -15,6 +15,7 @@ import pandas as pd
 from ranjax.core.errors import DataError
 from ranjax.evaluation import statistics
 from ranjax.evaluation.result_rows import FIELDS
+from ranjax.models.controls import CONTROLS
 from ranjax.report import accuracy_sections as sections
 from ranjax.report import (
     bed_verdict,
@@ -29,7 +30,7 @@ from ranjax.report import (
 from ranjax.report import entry_labels as labels
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
-from ranjax.report.blocks import Blocks, Details, Heading, Panels, Text, missing
+from ranjax.report.blocks import Blocks, Details, File, Heading, Panels, Text, missing
 from ranjax.report.book import Book
 from ranjax.report.report_tables import Table
 from ranjax.report.stored_results import CELL, Results, Row
@@ -83,9 +84,13 @@ def _frame(runs: Sequence[Results]) -> pd.DataFrame:
 
 
 def _tables(runs: Sequence[Results]) -> Iterator[tuple[str, Table]]:
-    """Yield (title, table) of the claims, accuracy of every condition, retrieval and ablation."""
+    """Yield (title, table) of heads on all encoders, accuracy of every condition, retrieval and ablation."""
     frame = _frame(runs)
-    yield "The claims", claim_sections.claims_table(paper_claims.claims(runs))
+    encoders = [frames.records(claim_sections.encoders(Book.of(results))) for results in runs]
+    together = frames.frame_of(encoders[0] if len(runs) == 1 else rows_over_runs(encoders))
+    for split, chosen in together.groupby("split", sort=False):
+        if set(chosen["condition"]) & {*CONTROLS}:
+            yield claim_sections.encoders_title(split), claim_sections.encoder_table(chosen)
     classified = frames.downstream(frame)
     single = len(runs) == 1
     for metric in ("accuracy",) if single else wording.PLOTTED:
@@ -132,7 +137,10 @@ def over_runs(runs: Sequence[Results], names: Sequence[str], book: Book) -> Bloc
         yield Heading("What this bed can tell")
         yield from claim_sections.verdict_over_lines(verdict, book, "verdict_over_runs")
     yield Heading("The claims")
-    yield from claim_sections.claims_over_lines(paper_claims.claims(runs), book, "claims_over_runs")
+    if judged := paper_claims.claims(runs):
+        yield from claim_sections.claims_over_lines(judged, book, "claims_over_runs")
+    else:
+        yield missing("These runs hold no contrasts: an earlier version made one of them. Run their commands again.")
     frame = _frame(runs)
     accuracy = frames.where(frames.downstream(frame), task="finding", metric="accuracy")
     for condition in frames.conditions(accuracy):
@@ -145,10 +153,10 @@ def over_runs(runs: Sequence[Results], names: Sequence[str], book: Book) -> Bloc
     if doses := list(dose_sections.dose_response(runs, book, "doses_over_runs", level=4)):
         yield Heading("Which noise hurts or helps what")
         yield from doses
-    for title, table in list(_tables(runs))[1:]:
+    for title, table in _tables(runs):
         yield Details(title, [table])
     yield book.csv("over_runs", frame, (*FIELDS, "group", "runs"))
-    yield from list(sections.ablation(book, "ablation_over_runs", runs))[1:]
+    yield from (block for block in sections.ablation(book, "ablation_over_runs", runs) if isinstance(block, File))
 
 
 _OVER_RUNS = (
@@ -178,5 +186,8 @@ def markdown(runs: Sequence[Results], names: Sequence[str], defaults: old_config
     with labels.labels_of(runs):
         below = [old_configs.provenance(names, configs, defaults or {})]
         below += [interval_notes.few_labels(runs[0]), interval_notes.clusters(runs[0])] if len(runs) == 1 else []
-        shown = [f"**{title}**\n\n{table.markdown()}" for title, table in _tables(runs)]
+        verdict, judged = bed_verdict.judge(runs), paper_claims.claims(runs)
+        head = [] if verdict is None else [("What this bed can tell", claim_sections.figures_table(verdict))]
+        head += [("The claims", claim_sections.claims_table(judged))] if judged else []
+        shown = [f"**{title}**\n\n{table.markdown()}" for title, table in [*head, *_tables(runs)]]
         return "\n\n".join([*shown, *(words for words in below if words)])

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from ranjax.report import accuracy_sections as sections
-from ranjax.report import bed_verdict, claim_sections, claim_table, interval_notes, page
+from ranjax.report import bed_verdict, claim_sections, claim_table, interval_notes, page, pooling
 from ranjax.report import paper_claims as claims
 
 from . import fake
@@ -264,3 +264,21 @@ def test_the_smallest_difference_that_a_table_could_have_shown_is_half_an_interv
     items = [contrast("defends", 0.1, 0.02), contrast("ood", 0.1, 0.05)]
     assert "is 2.0 to 5.0 points, from line to line" in interval_notes.least_shown(items)
     assert interval_notes.least_shown([]) == ""
+
+
+def test_runs_of_several_seeds_have_verdict_claims_and_controls_over_runs():
+    def run(seed, **more):
+        cells = [("pixels", 0.0, 0.35), ("random_init", 0.0, 0.36), ("clean", 0.0, 0.5), ("coattack", 0.3, 0.4)]
+        rows = [fake.row(condition=name, ratio=ratio, value=value + seed / 100) for name, ratio, value in cells]
+        return results(contrast("defends", 0.1), rows=rows, config={"seed": seed}, **more)
+
+    written = pooling.markdown([run(0), run(1)], ["a", "b"])
+    titles = [line.strip("*") for line in written.splitlines() if line.startswith("**")]
+    assert titles[:2] == ["What this bed can tell", "The claims"]
+    heads = written.partition("Accuracy of every head on every encoder, in domain, clean (%)")[2]
+    assert "| Method | Raw pixels | Random encoder | No noise | 30 % noise |" in heads
+    assert "| LP | 35.5 [" in heads
+    main = written.partition("**Accuracy (%)**")[2]
+    assert main.count("| 0 % | LP |") == 1
+    old = pooling.markdown([{**run(seed), "contrasts": []} for seed in (0, 1)], ["a", "b"])
+    assert "The claims" not in old

@@ -53,7 +53,10 @@ class Adapt(Group):
         one_of("single", "multi"),
     )
     methods: tuple[str, ...] = setting(
-        ("lp", "mlp", "nmtune", "lp_filter", "ran"), "Methods to fit and compare.", "", EntryNames(METHODS)
+        ("lp", "mlp", "nmtune", "lp_filter", "ridge_tokens", "ran"),
+        "Methods to fit and compare.",
+        "",
+        EntryNames(METHODS),
     )
     controls: tuple[str, ...] = setting(
         ("pixels", "random_init"),
