@@ -66,6 +66,7 @@ def get_config(mode=""):
         config.model.vit.layers = config.model.text_transformer.layers = 1
         config.noise.pgd.steps = config.adapt.attack_steps = config.evaluate.pgd.steps = 2
         config.noise.ratios = (0.0, 0.3)
+        config.noise.plausible_pairs, config.noise.masked_lm_steps = 8, 20
         config.adapt.seeds, config.adapt.epochs = 2, 3
         config.evaluate.attacks, config.evaluate.radii = ("pgd",), ("",)
         config.evaluate.attacked_examples, config.evaluate.bootstrap = 16, 100

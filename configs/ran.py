@@ -20,6 +20,7 @@ def get_config(mode=""):
         config.pretrain.log_every = 10
         config.model.vit.layers = 1
         config.noise.ratios = (0.0, 0.3)
+        config.noise.plausible_pairs, config.noise.masked_lm_steps = 8, 20
         config.noise.pgd.steps = 3
         config.noise.shard_size = 32
         config.noise.batch_size = 32

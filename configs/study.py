@@ -69,6 +69,7 @@ def get_config(mode=""):
         config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 32
         noise.ratios, noise.controls, noise.control_ratios = (0.0, 0.3), ("gaussian",), (0.0,)
         noise.pgd.steps, noise.max_words, noise.top_k = 2, 1, 2
+        noise.plausible_pairs, noise.candidates = 0, ("vocabulary",)
         noise.shard_size = noise.batch_size = 8
         adapt.methods = ("lp", "ran", "ran_v1", "ran_lora", "tecoa", "ttc", "ran_v1_without_mse")
         adapt.seeds, adapt.epochs, adapt.attack_steps = 2, 2, 1

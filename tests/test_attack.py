@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import re
 
 import jax
 import numpy as np
@@ -137,6 +138,30 @@ def test_colour_images_with_several_reports_and_words_that_a_masked_lm_proposes(
         np.testing.assert_allclose(-cosines, [float(row["loss_after"]) for row in own], atol=1e-3)
         encoded = tokenizer.encode([row["attacked_report"] for row in own], tokens.shape[1])
         np.testing.assert_array_equal(encoded.ids, tokens)
+
+
+def test_without_labels_findings_stay_with_a_warning_and_the_regime_is_named(given, attacked, tmp_path, capsys):
+    rows = list(csv.DictReader(io.StringIO((attacked / "pairs.csv").read_text(), newline="")))
+    findings = {"effusion", "consolidation", "nodule", "opacity", "clear", "normal"}
+    for row in rows:
+        before, after = ({*re.findall(r"[a-z]+", row[name].lower())} for name in ("report", "attacked_report"))
+        assert before & findings == after & findings, row
+    assert files.read_json(attacked / "summary.json")["mean"]["labels_changed"] == 0
+    assert console.call(["attack", *arguments(given, attacked)]) == 0
+    said = capsys.readouterr().out
+    assert "regime 'keep'" in said
+    assert "WARNING: without --labels only the bundled words of findings stay" in said
+
+
+def test_reports_are_made_false_where_that_is_asked_for(given, tmp_path, capsys):
+    assert console.call(["attack", *arguments(given, tmp_path / "out", "--meaning=contradict", "--steps=1")]) == 0
+    assert "regime 'contradict'" in capsys.readouterr().out
+    store = NoisyStore.open(tmp_path / "out" / "store")
+    attacked = {name: store.provenance(name) for name in store}
+    texts = {text for told in attacked.values() for text in told["reports"]}
+    assert not texts & set(REPORTS)
+    assert all(told["exchanges"][0] for told in attacked.values())
+    assert any(told["labels_changed"][0] for told in attacked.values())
 
 
 def test_the_same_command_again_changes_nothing_and_other_settings_are_refused(given, attacked, capsys):

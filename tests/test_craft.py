@@ -48,6 +48,7 @@ def tiny(**noise_keys):
     config.noise.ratios = (0.0, 0.3)
     config.noise.pgd.steps, config.noise.max_words, config.noise.top_k = 2, 1, 2
     config.noise.shard_size = config.noise.batch_size = 2
+    config.noise.plausible_pairs, config.noise.candidates, config.noise.similarity = 0, ("vocabulary",), -1.0
     config.noise.update(noise_keys)
     configs.validate(config)
     return config

@@ -8,8 +8,10 @@ from ranjax.core.errors import ConfigError
 from ranjax.data import noisy_pairs as noise
 from ranjax.data.captions import radiograph_reading as reading
 from ranjax.run import config as configs
+from ranjax.run import pipeline
 from ranjax.run.stages import caption_checks, caption_rewrites
 from ranjax.run.stages import inputs as common
+from ranjax.training.devices import make_mesh
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +52,7 @@ def test_the_text_taken_is_the_one_of_the_lowest_cosine(made):
     config = tiny(recipe="keywords", controls=("caption_shuffle",))
     context, store = context_of(config, made, "keywords"), store_of(made)
     data, known = common.data(context), facts(config, made)
-    rewriter = caption_rewrites.of_config(
-        context.config, caption_checks.RECIPES["keywords"], data.tokenizer, data.max_length
-    )
+    rewriter = caption_rewrites.of_run(context, caption_checks.RECIPES["keywords"])
     from ranjax.run.stages import craft
 
     for name in store.ids[:4]:
@@ -121,3 +121,38 @@ def test_both_sides_can_be_attacked_with_false_captions(made, tmp_path):
         assert told["false"]
         assert told["norm"] > 0
     assert verdict(workdir)[0] == 0
+
+
+def test_captions_that_a_user_brings_are_taken_by_id_and_the_others_are_left_and_counted(made, tmp_path):
+    config, known = tiny(recipe="keywords", controls=("caption_shuffle",)), facts(tiny(recipe="keywords"), made)
+    chosen = [name for name, taken in zip(known, noise.select(list(known), 0.3, config.seed)) if taken]
+    path = tmp_path / "captions.csv"
+    lines = [f'{name},"No acute disease, {number}."' for number, name in enumerate(chosen[:-2])]
+    lines += [f'{chosen[-1]},"{known[chosen[-1]][0]}"', "another id,A caption."]
+    path.write_text("\n".join(["id,caption", *lines]))
+    from test_craft import copy_of
+
+    brought, said = tiny(), []
+    brought.noise.recipe, brought.noise.captions.file = "captions", str(path)
+    workdir = copy_of(made, tmp_path / "run")
+    pipeline.execute(brought, workdir, mesh=make_mesh(1), stop=lambda: False, say=said.append, until="craft")
+    store = store_of(workdir)
+    assert len(store) == len(chosen)
+    for number, name in enumerate(chosen):
+        told = store.provenance(name)
+        if number < len(chosen) - 2:
+            assert store[name]["report"] == f"No acute disease, {number}."
+            assert told["exchanges"]
+        else:
+            assert store[name]["report"] == known[name][0]
+            assert told["exchanges"] == []
+    lefts = [store.provenance(name)["left"] for name in chosen[-2:]]
+    assert lefts == ["no caption of this id in the file", "the file's caption has the original's words"]
+    assert any("1 of the 14 captions" in line for line in said)
+    assert any("captions left as they are: 1 (no caption of this id" in line for line in said)
+    assert verdict(workdir)[0] == 0
+
+
+def test_a_recipe_of_captions_without_a_file_is_refused():
+    with pytest.raises(ConfigError, match=r"noise.captions.file = '': expected a CSV"):
+        tiny(recipe="captions")

@@ -31,6 +31,7 @@ def get_config():
     config.model.vit.layers = config.model.text_transformer.layers = 1
     config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 24
     config.noise.ratios = (0.0, 0.5)
+    config.noise.plausible_pairs, config.noise.candidates, config.noise.similarity = 0, ("vocabulary",), -1.0
     config.noise.pgd.steps, config.noise.max_words, config.noise.top_k = 2, 1, 2
     config.noise.shard_size, config.noise.batch_size = 8, 4
     config.adapt.methods = ("lp", "ran")

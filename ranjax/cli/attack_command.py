@@ -9,6 +9,10 @@ lines, with another report each. Images are read as grey, or in colour (--image_
 checkpoint takes; the attack, and what is written, is at that size. Words are replaced by other words of the reports,
 or of a list (--words_from); --candidates and --masked_lm narrow them down.
 
+Attacked reports stay true (regime "keep": findings, sides, numbers and negations are protected) unless
+--meaning=contradict makes them false by exchanged keywords. Without --labels the bundled words of findings are
+protected, with a warning.
+
 The attack is that of the craft stage: each option below with a key is that key of `noise`, and any of its keys may be
 given as --noise.KEY=VALUE, e.g. --noise.pgd.steps=20 or --noise.image_attack=my_lab.rfgsm:RFGSM. Written to --out:
 
@@ -50,7 +54,10 @@ else:  # the command's help must not wait for JAX
     NoisyStore = Pair = object
 
 OVERRIDES = ("--noise.",)
-OF_RUNS = ("noise.ratios", "noise.controls", "noise.control_ratios", "noise.masked_lm_steps")
+OF_RUNS = (
+    *("noise.ratios", "noise.controls", "noise.control_ratios"),
+    *("noise.masked_lm_steps", "noise.plausible_pairs"),
+)
 """Keys of `noise` that are refused here: every pair is attacked, and no model is trained."""
 GENERAL = ("seed", "cpu_devices", "compile_cache")
 SHORT = {"noise.max_words": "--words", "noise.image_epsilon": "--epsilon"}
@@ -58,6 +65,7 @@ DEFAULTS: Mapping[str, object] = {
     "noise.batch_size": 16,
     "noise.shard_size": 64,
     "noise.masked_lm": "",
+    "noise.candidates": "vocabulary",
     "cpu_devices": 0,
 }
 """Where a few files differ from a run: a shard is the most that a cut loses, and each core works on pairs of its own.
@@ -171,7 +179,7 @@ def _run(arguments: argparse.Namespace, config: RunConfig, stop: Callable[[], bo
     count = sum(len(pair.reports) for pair in pairs)
     size = surrogate.functions.config.image_size
     print(f"{len(pairs)} images, {count} reports; checkpoint {arguments.checkpoint}, {size} pixels", flush=True)
-    for note in attack_files.notes(pairs, surrogate):
+    for note in (attack_files.regime(config, given), *attack_files.notes(pairs, surrogate)):
         print(f"note: {note}", flush=True)
 
     def check_stop(where: str) -> None:
@@ -197,18 +205,21 @@ def _write(out: Path, pairs: Sequence[Pair], store: NoisyStore, recalls: dict[st
     writer.writerow(("image", "report", "attacked_report", *fields))
     for pair in pairs:
         found = provenance[pair.id]
-        parts = (found[name] for name in ("reports", "losses_before", "losses_after", "changed"))
+        parts = (found[name] for name in ("reports", "losses_before", "losses_after", "words"))
         for report, attacked, before, after, changed in zip(pair.reports, *parts, strict=True):
-            whole = found["norm"], len(changed), found["queries"], after > before
+            whole = found["norm"], changed, found["queries"], after > before
             writer.writerow((pair.id, report, attacked, before, after, *whole))
     files.write_text(out / "pairs.csv", table.getvalue())
     means = {name: float(np.mean([provenance[pair.id][name] for pair in pairs])) for name in fields}
+    said = [one for pair in pairs for one in provenance[pair.id]["labels_changed"]]
+    means["labels_changed"] = float(np.mean(said))
     counts = {"images": len(pairs), "reports": sum(len(pair.reports) for pair in pairs)}
     files.write_json(out / "summary.json", {**store.shared, **counts, "mean": means, "recall@1": recalls})
     # The same in words.
     print(f"cosine of a pair      {-means['loss_before']:.3f} -> {-means['loss_after']:.3f}  (mean)")
     print(f"raised the loss of    {100 * means['success']:.1f} % of the images")
     print(f"norm, words changed   {means['norm']:.5f}, {means['words_changed']:.2f}  (means)")
+    print(f"labels changed        {100 * means['labels_changed']:.1f} % of the reports, by the rule labeller")
     for way, found in recalls.items():
         wrong = found["turned_wrong"]
         share = "none was right before" if wrong is None else f"{100 * wrong:.1f} % of the right ones turned wrong"

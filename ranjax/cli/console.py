@@ -38,6 +38,7 @@ COMMANDS: dict[str, Command] = {
     "describe": Command("print every key of a config: value, default, unit, meaning, choices", "describe_command"),
     "list": Command("list methods, attacks, recipes, towers, data sets or checkpoint layouts", "list_command"),
     "prepare": Command("prepare a data set, or your own files, for every run", "prepare_command"),
+    "captions": Command("ask a language model that you name to rewrite captions", "captions_command"),
     "attack": Command("attack your images and reports with your checkpoint", "attack_command"),
     "export": Command("take an encoder out of a run, as transformers loads it", "export_command"),
     "verify": Command("check what a run left behind, and set aside what is damaged", "verify_command"),

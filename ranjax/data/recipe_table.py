@@ -42,7 +42,7 @@ class Recipe:
       meanings: the regimes that it can have, of `MEANINGS`, its own first: "keep", changed captions still say what the
         case has, or "contradict", they are false. `noise.meaning` chooses another.
       text: what its changed captions are taken from: "keywords" or "captions" of a file; "": a search for words in the
-        regime "keep", keywords in "contradict".
+        regime "keep"; in "contradict" the captions of `noise.captions.file` where one is named, else keywords.
       source: the paper, and where this differs from it.
       needs_target: whether each pair is driven towards another training pair, whose features are `pairs.target`. Its
         setting `target` says how that one is drawn, one of `target_pairs.TARGETS`; it is no keyword of `craft`.
@@ -79,14 +79,18 @@ def is_attack(recipe: Recipe) -> str:
 
 
 def is_attack_alone(recipe: Recipe) -> str:
-    """Return "" for an attack on given pairs alone, or what is expected in the place of another recipe.
-
-    A recipe with a target needs other pairs, and one that brings false captions is upstream noise.
-    """
+    """Return "" for an attack on given pairs alone, or what is expected in the place of another recipe."""
     if expected := is_attack(recipe):
         return expected
     if recipe.needs_target:
         return "an attack without a target pair"
+    return "an attack that makes its captions itself" if recipe.text == "captions" else ""
+
+
+def searches_words(recipe: Recipe) -> str:
+    """Return "" for an attack that can search for words, or what is expected in the place of another recipe."""
+    if expected := is_attack_alone(recipe):
+        return expected
     return "an attack whose captions stay true: false ones are upstream noise" if recipe.text else ""
 
 
@@ -103,6 +107,13 @@ class KeywordSettings:
         "A caption that no exchange makes false: 'leave' it as it is, counted, or 'refuse' to craft.",
         check=one_of("leave", "refuse"),
     )
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """Settings of captions that the user brings."""
+
+    file: str = setting("", "CSV with the columns id and caption, e.g. of 'ranjax captions'.", "path")
 
 
 @dataclass(frozen=True)
@@ -169,6 +180,16 @@ RECIPES: Table[Recipe] = Table(
             source="Captions made false by a medical grammar, the image as it is; the worst of them by a forward pass.",
             meanings=("contradict",),
             text="keywords",
+        ),
+        _attack(
+            "captions",
+            "captions of a file",
+            "text_only",
+            changes=("text",),
+            settings=CaptionSettings(),
+            source="Captions rewritten by whatever the user chose, e.g. a language model; the image as it is.",
+            meanings=("contradict", "keep"),
+            text="captions",
         ),
         Recipe(
             name="gaussian",

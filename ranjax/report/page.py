@@ -17,6 +17,7 @@ from ranjax.core import files
 from ranjax.evaluation.result_rows import FIELDS
 from ranjax.report import (
     accuracy_sections,
+    caption_sections,
     claim_sections,
     dose_sections,
     encoder_sections,
@@ -69,6 +70,7 @@ SECTIONS = (
     Section("reliability", "Confidence", encoder_sections.reliability),
     Section("planes", "Features in a plane", encoder_sections.planes),
     Section("spectra", "Spectra of the features", encoder_sections.spectra),
+    Section("captions", "How plausible the noisy captions are", caption_sections.captions),
     Section("pairs", "Attacked pairs", record_sections.pairs),
     Section("card", "Data card", record_sections.card),
     Section("config", "Configuration", record_sections.config),

@@ -112,6 +112,7 @@ def execute(
         if any(not (workdir / run.id / "manifest.json").exists() for run in crafts):
             # The files that crafting reads, which would otherwise be refused hours later.
             lazy.function("ranjax.run.stages.word_candidates", "check_files")(whole.noise)
+            lazy.function("ranjax.run.stages.caption_rewrites", "check_files")(whole)
         for note in configs.notes(whole):
             say(f"note: {note}")
         files.remove_leftovers(workdir)

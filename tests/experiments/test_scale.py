@@ -144,6 +144,7 @@ def test_accumulation_sends_no_more_and_chunks_never_hold_the_matrix(tiny, progr
 def test_crafting_sends_nothing(tiny):
     config = tiny.copy_and_resolve_references()
     config.noise.batch_size, config.noise.pgd.steps, config.noise.max_words, config.noise.top_k = 2, 3, 1, 2
+    config.noise.plausible_pairs, config.noise.candidates, config.noise.similarity = 0, ("vocabulary",), -1.0
     program = estimate.craft_program(config, 8, vocab_size=64)
     assert not program.collectives
     assert program.rows == 2

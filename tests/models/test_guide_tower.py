@@ -27,6 +27,7 @@ def get_config(mode):
     config.model.text_transformer.width, config.model.embed_dim = 24, 16
     config.pretrain.steps, config.pretrain.batch_size, config.noise.ratios = 2, 16, (0.0, 0.5)
     config.noise.pgd.steps, config.noise.batch_size, config.noise.shard_size = 1, 16, 16
+    config.noise.plausible_pairs, config.noise.candidates, config.noise.similarity = 0, ("vocabulary",), -1.0
     config.adapt.methods, config.adapt.seeds, config.adapt.epochs = ("lp",), 1, 2
     config.evaluate.attacks, config.evaluate.attacked_examples, config.evaluate.bootstrap = ("pgd",), 4, 50
     config.evaluate.pgd.steps, config.evaluate.radii, config.evaluate.masking_examples = 1, ("",), 0

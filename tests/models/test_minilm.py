@@ -80,6 +80,7 @@ def test_a_dual_encoder_with_this_text_tower_goes_through_pretrain_and_attack(fo
     config.model.text_weights, config.text.max_length = str(folder), 24
     config.pretrain.steps, config.pretrain.batch_size = 2, 16
     config.noise.ratios, config.noise.pgd.steps, config.noise.max_words, config.noise.top_k = (0.0, 0.1), 2, 1, 2
+    config.noise.plausible_pairs, config.noise.candidates, config.noise.similarity = 0, ("vocabulary",), -1.0
     configs.validate(config)
     pipeline.execute(config, workdir, mesh=make_mesh(1), stop=lambda: False, say=lambda line: None, until="craft")
     out = workdir / "pretrain" / "clean" / "encoder"

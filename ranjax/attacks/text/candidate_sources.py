@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from ranjax.attacks.text.candidates import Lexicon, Table, filled, intersect
 from ranjax.attacks.text.words import find_slots, pieces_at
@@ -63,6 +63,25 @@ def same_class(lexicon: Lexicon, lists: Lists, groups: Iterable[Sequence[str]]) 
     known = np.asarray(member.any(1))
     clash = known[:, None] & known[held] & ~shared
     return jnp.asarray(np.where(clash, -1, held))
+
+
+def class_bits(lexicon: Lexicon, groups: Iterable[Sequence[str]]) -> Shaped[Array, "entries"]:
+    """Return u32[N] for `Table.classes`: a bit for each group that a word is in, 0 for a word in none.
+
+    Args:
+      lexicon: the candidate words; matched without regard to case.
+      groups: at most 32, e.g. `constraints.read_groups("word_classes")`.
+
+    Raises:
+      ConfigError: more groups.
+    """
+    index, groups = _places(lexicon), tuple(groups)
+    if len(groups) > 32:
+        raise ConfigError("groups", len(groups), "at most 32 classes of words")
+    bits = np.zeros(len(lexicon.words), np.uint32)
+    for number, group in enumerate(groups):
+        bits[[i for word in group for i in index.get(word.lower(), ())]] |= np.uint32(1 << number)
+    return jnp.asarray(bits)
 
 
 def _places(lexicon: Lexicon) -> dict[str, list[int]]:

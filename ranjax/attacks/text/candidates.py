@@ -31,6 +31,8 @@ class Table(NamedTuple):
       hashes: u32[N], ascending hashes of the pieces, and order: i32[N], the word that each of them belongs to.
       multiplier: u32[], of the hash.
       pad_id: i32[], the padding token.
+      classes: u32[N] or None, a bit for each class that a word is in: words that share none do not replace each other,
+        where both have one; see `candidate_sources.class_bits`.
     """
 
     pieces: jax.Array
@@ -42,6 +44,7 @@ class Table(NamedTuple):
     order: jax.Array
     multiplier: jax.Array
     pad_id: jax.Array
+    classes: jax.Array | None = None
 
 
 class Candidates(NamedTuple):
@@ -225,6 +228,9 @@ def may_replace(
     known = jnp.maximum(entry, 0)
     room = row.tokens.shape[0] - real_length(row.mask)
     allowed = (entry >= 0) & table.insertable[known] & (entry != present)
+    if table.classes is not None:
+        own, other = table.classes[jnp.maximum(present, 0)], table.classes[known]
+        allowed &= (own == 0) | (other == 0) | ((own & other) != 0)
     return allowed & (table.lengths[known] - length <= room)
 
 

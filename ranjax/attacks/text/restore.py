@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ranjax.attacks.text.candidates import Lexicon
+from ranjax.attacks.text.moves import decode
 from ranjax.attacks.text.seen_words import JOINED
 
 _WORDS = re.compile(rf"{JOINED.pattern}|\w+|[^\w\s]")
@@ -23,6 +24,7 @@ def restore(text: str, spans: Sequence[tuple[int, int]], choices: Int[np.ndarray
     """Return the text with its chosen words put in; all else is kept character for character.
 
     A new word takes the case of the one it replaces: all capitals, a capital first letter, or as it is in the lexicon.
+    One that is put in stands after its word, and one that is left out takes the blank before it along.
 
     Args:
       text: the original text.
@@ -41,7 +43,14 @@ def restore(text: str, spans: Sequence[tuple[int, int]], choices: Int[np.ndarray
     last = 0
     for slot in slots.tolist():
         begin, end = spans[slot]
-        out += [text[last:begin], _in_case(lexicon.words[choices[slot]], text[begin:end])]
+        move, entry = decode(int(choices[slot]), len(lexicon.words))
+        if move == "delete":
+            before = text[last:begin]
+            out.append(before[:-1] if before.endswith(" ") else before)
+        elif move == "insert":
+            out += [text[last:end], " ", lexicon.words[entry]]
+        else:
+            out += [text[last:begin], _in_case(lexicon.words[entry], text[begin:end])]
         last = end
     return "".join(out) + text[last:]
 

@@ -24,7 +24,8 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from ranjax.attacks.input_checks import check_rows, check_vocabulary, validate_count
 from ranjax.attacks.text.candidates import Candidates, Lexicon, Table, for_rows, may_replace, put_words
 from ranjax.attacks.text.gains import Features, candidate_features, word_gains
-from ranjax.attacks.text.words import Embedded, MaskRows, PerRow, Row, TokenRows, TokenTable, find_slots
+from ranjax.attacks.text.moves import MOVES, allowed_slots, more_gains, put
+from ranjax.attacks.text.words import Embedded, MaskRows, PerRow, Row, Slots, TokenRows, TokenTable, find_slots
 from ranjax.core.errors import ConfigError
 
 TextLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -47,6 +48,8 @@ class Substitution:
       beam: texts of a row kept from round to round; 1 is greedy.
       max_queries: most forward passes on replaced texts per row; None: no bound but the rounds.
       forward_rows: most rows of one forward pass, which bounds the memory.
+      moves: what may be done to a word, some of `moves.MOVES`; `choices` of other moves than "replace" are those of
+        `moves.decode`. A word put in or left out counts for the budget as a word replaced.
 
     Raises:
       ConfigError: a value that is refused, by its name.
@@ -58,6 +61,7 @@ class Substitution:
     beam: int = 1
     max_queries: int | None = None
     forward_rows: int = 256
+    moves: tuple[str, ...] = ("replace",)
 
     def __post_init__(self) -> None:
         if self.max_words is None and self.share is None:
@@ -66,6 +70,8 @@ class Substitution:
             value = getattr(self, name)
             if value is not None or least:
                 validate_count(value, name, least)
+        if not self.moves or not set(self.moves) <= set(MOVES):
+            raise ConfigError("moves", self.moves, f"some of {', '.join(MOVES)}")
         number = isinstance(self.share, (int, float)) and not isinstance(self.share, bool)
         if self.share is not None and not (number and 0 <= self.share <= 1):
             raise ConfigError("share", self.share, "a share of the words between 0 and 1")
@@ -87,7 +93,8 @@ def needed_length(mask: Bool[np.ndarray, "rows length"], table: Table, settings:
     multiple of 4, at most L. Padding never matters, so rows cut to this length give the same attack for less work.
     """
     length = mask.shape[1]
-    growth = int(settings.budgets(length).max()) * (table.pieces.shape[1] - 1)
+    longer = table.pieces.shape[1] - ("insert" not in settings.moves)
+    growth = int(settings.budgets(length).max()) * longer
     needed = int(np.max(np.sum(mask, axis=1), initial=0)) + growth
     return min(-(-needed // 4) * 4, length)
 
@@ -400,11 +407,39 @@ def _propose_row(
     entry = jnp.arange(entries.lengths.shape[0], dtype=jnp.int32)[None, :] if lists is None else lists
     allowed = may_replace(entries, row, entry, present[:, None], slots.length[:, None])
     allowed &= (open_ & ~used)[:, None]
-    gains = jnp.where(allowed & ~jnp.isnan(gains), gains, -jnp.inf).reshape(-1)
+    gains = jnp.where(allowed & ~jnp.isnan(gains), gains, -jnp.inf)
+    if search.settings.moves != ("replace",):
+        return _propose_moves(search, row, gradient, used, present, open_, entry, slots, gains)
+    gains = gains.reshape(-1)
     best, where = jax.lax.top_k(gains, min(search.settings.top_k, gains.shape[0]))
     slot, column = where // allowed.shape[1], where % allowed.shape[1]
     choice = jnp.maximum(column if lists is None else lists[slot, column], 0)
     return _Proposals(best, slot, choice, put_words(entries, row, slot, slots, choice))
+
+
+def _propose_moves(
+    search: _Search,
+    row: Row,
+    gradient: Float[Array, "length width"],
+    used: Bool[Array, "length"],
+    present: Int[Array, "length"],
+    open_: Bool[Array, "length"],
+    entry: Int[Array, "rows columns"],
+    slots: Slots,
+    replacing: Float[Array, "length columns"],
+) -> _Proposals:
+    """Return the `top_k` moves of one row with the highest allowed gains, replacements among them if any."""
+    entries, moves, settings = search.candidates.table, search.settings.moves, search.settings
+    gains, choices = more_gains(search.table, entries, row, gradient, slots, entry, present, moves)
+    gains = [allowed_slots(open_, used, gain) for gain in gains]
+    if "replace" in moves:
+        gains = [replacing, *gains]
+        choices = [jnp.broadcast_to(jnp.maximum(entry, 0), replacing.shape), *choices]
+    gain, choice = jnp.concatenate(gains, axis=1), jnp.concatenate(choices, axis=1)
+    best, where = jax.lax.top_k(gain.reshape(-1), min(settings.top_k, gain.size))
+    slot, column = where // gain.shape[1], where % gain.shape[1]
+    chosen = choice[slot, column]
+    return _Proposals(best, slot, chosen, put(entries, row, slot, slots, chosen))
 
 
 def _each_member(fn: TextLoss) -> Callable[..., jax.Array]:

@@ -6,12 +6,15 @@ import re
 
 # Spelt with a vowel, spoken with a consonant; and the reverse.
 _SPOKEN_CONSONANT = re.compile(r"(?:one\b|once\b|uni(?!n)|us(?:e|u|a)|ut(?:i|e)|eu|ure(?:t|a)|u-)", re.IGNORECASE)
-_SPOKEN_VOWEL = re.compile(r"(?:hour|honest|heir|[fhlmnrsx](?:-|\d|\b)(?!-?\w*ing))", re.IGNORECASE)
+_SPOKEN_VOWEL = re.compile(r"hour|honest|heir", re.IGNORECASE)
+_LETTERS = re.compile(r"[A-Z]{2}|[A-Z]\b|[a-zA-Z]-")
 _ARTICLE = re.compile(r"\b([Aa])n? (?=([\w-]+))")
 
 
 def article(word: str) -> str:
     """Return "a" or "an", as it is spoken before `word`."""
+    if _LETTERS.match(word):
+        return "an" if word[0].lower() in "aefhilmnorsx" else "a"
     if _SPOKEN_CONSONANT.match(word):
         return "a"
     return "an" if word[:1].lower() in "aeiou" or _SPOKEN_VOWEL.match(word) else "a"

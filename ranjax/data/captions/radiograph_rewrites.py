@@ -190,7 +190,7 @@ def _exchanged(
     report = Report(of_section(stated.report.findings, False), of_section(stated.report.impression, True))
     if words:
         findings = tuple(after if finding == before else finding for finding in stated.findings)
-        change = Change(what, *(", ".join(dict.fromkeys(listed)) for listed in zip(*words)))
+        change = Change(what, *(", ".join(listed) for listed in zip(*words)))
         yield _Stated(report, findings), change
 
 

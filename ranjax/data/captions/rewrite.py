@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+from ranjax.data.text.reports import normalized_words
 
 CATEGORIES = ("condition", "presence", "side", "place", "severity", "size", "device", "observation")
 """What an exchange changes, in the words of the records and of the page."""
@@ -39,6 +41,11 @@ def varied(rewrites: Iterable[Rewrite], count: int, rng: random.Random) -> list[
     drawn = [[rewrite for _, rewrite in sorted(groups[name], key=lambda item: item[0])] for name in order]
     turns = itertools.chain.from_iterable(itertools.zip_longest(*drawn))
     return list({rewrite.text: rewrite for rewrite in turns if rewrite is not None}.values())[:count]
+
+
+def count_identical(originals: Mapping[str, str], others: Mapping[str, str]) -> int:
+    """Return how many of `others` have the words of the original of their id."""
+    return sum(normalized_words(originals[name]) == normalized_words(text) for name, text in others.items())
 
 
 def shuffled(items: Sequence[str], rng: random.Random) -> list[str]:

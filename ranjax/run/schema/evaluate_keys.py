@@ -7,7 +7,7 @@ from ranjax.core.checks import at_least, epsilon, pixel_step, some_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import pixel_units
 from ranjax.core.settings import Group, keys_of, setting
-from ranjax.data.recipe_table import RECIPES, is_attack_alone
+from ranjax.data.recipe_table import RECIPES, searches_words
 from ranjax.run.schema.entry_keys import Config, EntryKeys, EntryNames
 
 
@@ -64,7 +64,7 @@ class Evaluate(Group):
 
 KEYS = keys_of("evaluate", Evaluate)
 IMAGE_ATTACKS = EntryKeys(ATTACKS, ("evaluate.attacks", "evaluate.image_attack"), "evaluate")
-PAIR_ATTACKS = EntryKeys(RECIPES, ("evaluate.pair_attacks",), "evaluate", accepts=is_attack_alone)
+PAIR_ATTACKS = EntryKeys(RECIPES, ("evaluate.pair_attacks",), "evaluate", accepts=searches_words)
 TABLES = (IMAGE_ATTACKS, PAIR_ATTACKS)
 RENAMED = {
     "evaluate.step": "evaluate.pgd.step",

@@ -12,6 +12,7 @@ from ranjax.core.settings import Group, keys_of, setting
 from ranjax.data.recipe_table import MEANINGS, RECIPES, KeywordSettings, Recipe
 from ranjax.run.schema.entry_keys import Config, EntryKeys, EntryNames
 
+MOVES = ("replace", "insert", "delete")
 CANDIDATES = ("vocabulary", "masked_lm", "neighbours", "thesaurus")
 
 
@@ -80,13 +81,18 @@ class Noise(Group):
     )
     top_k: int = setting(8, "Substitutions re-scored by a true forward pass each round.", "candidates", at_least(1))
     beam: int = setting(1, "Texts kept from round to round; 1 is greedy.", "texts", at_least(1))
+    moves: tuple[str, ...] = setting(
+        ("replace",),
+        "What the gradient's search may do to a word: replace it, put another one after it, leave it out.",
+        check=some_of(*MOVES),
+    )
     text_search: str = setting(
         "gradient",
         "Words in the order of their first-order gain, or of their importance (as BERT-Attack; needs candidate lists).",
         check=one_of("gradient", "importance"),
     )
     candidates: tuple[str, ...] = setting(
-        ("vocabulary",),
+        ("masked_lm",),
         "Where replacements come from; with several, the words that all of them allow.",
         check=some_of(*CANDIDATES),
     )
@@ -96,9 +102,9 @@ class Noise(Group):
     neighbours: int = setting(50, "Nearest words in the surrogate's token embedding.", "words", at_least(1))
     neighbour_cosine: float = setting(0.0, "Least cosine of such a neighbour.", "cosine", between(-1, 1))
     thesaurus: str = setting("radiology_synonyms", "Bundled list or file of groups of synonyms.", "name or path")
-    same_class: bool = setting(False, "Replace a word by one of its own class, where both are known.")
+    same_class: bool = setting(True, "Replace a word by one of its own class or part of speech, where both are known.")
     similarity: float = setting(
-        -1.0, "Least cosine to the original report's embedding; -1: none.", "cosine", between(-1, 1)
+        0.5, "Least cosine to the original report's embedding; -1: none.", "cosine", between(-1, 1)
     )
     protect: bool = setting(True, "Keep negations, sides, numbers and finding words as they are.")
     protect_labels: bool = setting(
@@ -109,6 +115,12 @@ class Noise(Group):
         "Files in place of the bundled lists of protected words, e.g. ('negation=mine.txt', 'laterality=off').",
         "kind=path",
         _lists,
+    )
+    plausible_pairs: int = setting(
+        64,
+        "Noisy captions whose perplexity under the masked language model is measured; 0: none, and none is trained.",
+        "captions",
+        at_least(0),
     )
     batch_size: int = setting(64, "Pairs attacked at a time on each device.", "pairs", at_least(1))
     shard_size: int = setting(
@@ -123,7 +135,7 @@ IMAGE_ATTACKS = EntryKeys(
 RECIPE_KEYS = EntryKeys(RECIPES, ("noise.recipe", "noise.controls"), "noise")
 TABLES = (IMAGE_ATTACKS, RECIPE_KEYS)
 RENAMED = {"noise.image_step": "noise.pgd.step", "noise.image_steps": "noise.pgd.steps"}
-NOT_IN_A_PAIR = ("ratios", "recipe", "controls", "control_ratios", "batch_size", "shard_size")
+NOT_IN_A_PAIR = ("ratios", "recipe", "controls", "control_ratios", "plausible_pairs", "batch_size", "shard_size")
 """Keys of `noise` that do not decide what a noisy pair looks like, or that are recorded apart."""
 
 
@@ -136,6 +148,8 @@ def check(config: Config) -> None:
     unknown = [ratio for ratio in noise.control_ratios if ratio not in noise.ratios]
     if unknown:
         raise ConfigError("noise.control_ratios", unknown[0], f"some of noise.ratios {tuple(noise.ratios)}")
+    if noise.text_search == "importance" and tuple(noise.moves) != ("replace",):
+        raise ConfigError("noise.moves", noise.moves, "('replace',) where noise.text_search = 'importance'")
     if noise.text_search == "importance" and noise.candidates == ("vocabulary",):
         expected = "'masked_lm', 'neighbours' or 'thesaurus' among them where noise.text_search = 'importance'"
         raise ConfigError("noise.candidates", noise.candidates, expected)
@@ -146,6 +160,8 @@ def check(config: Config) -> None:
         if recipe.kind == "attack" and noise.meaning not in ("recipe", *recipe.meanings):
             allowed = " or ".join(map(repr, ("recipe", *recipe.meanings)))
             raise ConfigError("noise.meaning", noise.meaning, f"{allowed} with the recipe {recipe.name!r}")
+    if "captions" in recipes and not caption_file(config):
+        raise ConfigError("noise.captions.file", "", "a CSV with the columns 'id' and 'caption'")
     for attack in IMAGE_ATTACKS.named(config).values():
         if noise.l2_epsilon and "l2" not in attack.takes:
             raise ConfigError("noise.l2_epsilon", noise.l2_epsilon, f"nothing with the attack {attack.name!r}")
@@ -174,7 +190,16 @@ def text_of(config: Config, recipe: Recipe) -> str:
     """Return where a recipe's changed captions come from, "words", "keywords" or "captions"; "" of a control."""
     if recipe.kind == "control" or "text" not in recipe.changes:
         return ""
-    return recipe.text or {"keep": "words", "contradict": "keywords"}[meaning_of(config, recipe)]
+    if recipe.text:
+        return recipe.text
+    brought = "captions" if caption_file(config) else "keywords"
+    return {"keep": "words", "contradict": brought}[meaning_of(config, recipe)]
+
+
+def caption_file(config: Config) -> str:
+    """Return the path of the captions that the user brings; "" for none."""
+    found: str = RECIPE_KEYS.settings_of(config, RECIPES["captions"]).file
+    return found
 
 
 def keyword_settings(config: Config) -> KeywordSettings:
@@ -196,4 +221,6 @@ def recorded(config: Config) -> dict[str, object]:
     found = {name: list(noise[name]) if isinstance(noise[name], tuple) else noise[name] for name in names}
     found |= IMAGE_ATTACKS.recorded(config) | RECIPE_KEYS.recorded(config, "noise.recipe")
     (recipe,) = RECIPE_KEYS.named(config, "noise.recipe").values()
-    return found | ({"keywords": vars(keyword_settings(config))} if text_of(config, recipe) == "keywords" else {})
+    text = text_of(config, recipe)
+    more = RECIPE_KEYS.settings_of(config, RECIPES[text]) if text in ("keywords", "captions") else None
+    return found if more is None else found | {text: dict(vars(more))}

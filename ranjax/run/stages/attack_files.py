@@ -11,25 +11,30 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from ranjax import models
 from ranjax.attacks.success import attack_success
 from ranjax.attacks.text import candidates, constraints
-from ranjax.attacks.text.restore import restore
 from ranjax.core import files, keys
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.core.files import digest
 from ranjax.core.pixels import as_float
 from ranjax.data import strict_tables, table_cells
+from ranjax.data.captions import keyword_terms
+from ranjax.data.captions.comparison import told
+from ranjax.data.captions.keyword_rewrites import Found
 from ranjax.data.images.reading import read_image
 from ranjax.data.recipe_table import RECIPES
 from ranjax.data.store import NoisyStore
 from ranjax.data.text.deidentify import deidentify
 from ranjax.data.text.tokenizer import Tokenizer
 from ranjax.evaluation import retrieval
-from ranjax.run.schema import RunConfig
-from ranjax.run.stages import craft, word_candidates
+from ranjax.run.schema import RunConfig, noise_keys
+from ranjax.run.stages import caption_rewrites, craft, word_candidates
 from ranjax.run.stages import inputs as common
+from ranjax.run.stages.caption_rewrites import CaptionRewriter
+from ranjax.run.stages.noisy_captions import NoisyCaption, replaced, rewritten
 from ranjax.run.stages.pair_program import PairProgram, Surrogate, provenance
 from ranjax.training import devices
 from ranjax.training.row_map import RowMap
@@ -199,7 +204,10 @@ def attack(
       DataError, ConfigError: images that cannot be read, words that cannot be replaced, a store of another plan; all
         before the first pair is attacked.
     """
-    words, size, folder = _words(config, given, pairs, surrogate), surrogate.functions.config.image_size, given.out
+    recipe, size, folder = RECIPES.resolve(config.noise.recipe), surrogate.functions.config.image_size, given.out
+    rewriter = caption_rewrites.of_config(config, recipe, surrogate.tokenizer, surrogate.max_length)
+    words = rewriter or _words(config, given, pairs, surrogate)
+    meaning = noise_keys.meaning_of(config, recipe)
     if not (folder / "store").exists():
         _check_images(given, pairs, size)
     settings = {name: getattr(given, name) for name in ("image_mode", "resize", "labels")}
@@ -210,7 +218,7 @@ def attack(
     )
 
     def make() -> craft.NoisyPairs:
-        recipe, reports = RECIPES.resolve(config.noise.recipe), [pair.reports for pair in pairs]
+        reports = [pair.reports for pair in pairs]
         program = PairProgram(config, recipe, surrogate, words, reports, devices.make_mesh(None))
 
         def noisy_pairs(positions: list[int]) -> Iterator[craft.NoisyPair]:
@@ -218,8 +226,13 @@ def attack(
             names = [pair.id for pair in part]
             clean = np.stack([given.image(name, size) for name in names])
             drawn = keys.example_keys(keys.stream(config.seed, "attack"), names)
-            found = program(clean, [pair.reports for pair in part], drawn)
-            rows = (_attacked(*row, surrogate.tokenizer, words.lexicon) for row in zip(part, zip(*found[:-1])))
+            options = [[rewriter(*row) for row in _named(pair)] if rewriter else [] for pair in part]
+            texts = [[option.rewrites for option in own] for own in options]
+            found = program(clean, [pair.reports for pair in part], drawn, None, texts)
+            rows = [
+                _attacked(pair, row, meaning, _captions(pair, row[3], own, surrogate.tokenizer, words))
+                for pair, row, own in zip(part, zip(*found[:-1]), options)
+            ]
             yield from craft.records(names, found.images, clean, *zip(*rows))
 
         return noisy_pairs
@@ -240,24 +253,64 @@ def _check_images(given: Given, pairs: Sequence[Pair], size: int) -> None:
         raise DataError("; ".join(faults[:5]) + more)
 
 
+def _named(pair: Pair) -> Iterator[tuple[str, str, None]]:
+    """Name each report of an image, so that each is rewritten by draws of its own."""
+    return ((f"{pair.id}#{number}", report, None) for number, report in enumerate(pair.reports))
+
+
+def _captions(
+    pair: Pair,
+    choices: Int[np.ndarray, "reports slots"],
+    options: Sequence[Found],
+    tokenizer: Tokenizer,
+    words: word_candidates.CandidateWords | CaptionRewriter,
+) -> list[NoisyCaption]:
+    """Return the attacked reports of a pair: rewritten, or with words replaced where they stand."""
+    if isinstance(words, CaptionRewriter):
+        return [rewritten(*row) for row in zip(pair.reports, options, choices)]
+    spans = tokenizer.spans(list(pair.reports))
+    rows = zip(pair.reports, spans, choices)
+    return [replaced(*row, words.lexicon) for row in rows]
+
+
 def _attacked(
-    pair: Pair, row: tuple[np.ndarray, ...], tokenizer: Tokenizer, lexicon: candidates.Lexicon
+    pair: Pair, row: tuple[np.ndarray, ...], meaning: str, captions: Sequence[NoisyCaption]
 ) -> tuple[str, np.ndarray, np.ndarray, dict[str, object]]:
     """Return the attacked reports of a pair as one text, their tokens and mask, and where they come from."""
-    count = len(pair.reports)
-    tokens, mask, choices, before, after, queries = (x[:count] for x in row[1:])
-    changed = [np.flatnonzero(slots >= 0).tolist() for slots in choices]
-    losses = float(before.mean()), float(after.mean())
-    spans = tokenizer.spans(list(pair.reports))
-    attacked = [restore(*of_report, lexicon) for of_report in zip(pair.reports, spans, choices)]
+    tokens, mask, _, before, after, queries = (x[: len(pair.reports)] for x in row[1:])
+    losses, words = (float(before.mean()), float(after.mean())), [caption.words for caption in captions]
+    said = [
+        told(meaning, report, caption.text, caption.changes, None, caption.left)
+        for report, caption in zip(pair.reports, captions)
+    ]
     origin: dict[str, object] = {
-        "reports": attacked,
+        "reports": [caption.text for caption in captions],
         "losses_before": before.tolist(),
         "losses_after": after.tolist(),
-        **provenance(*losses, changed, sum(map(len, changed)), int(queries.sum())),
+        "words": words,
+        "meaning": meaning,
+        **{name: [one[name] for one in said] for name in ("exchanges", "labels_changed", "left")},
+        **provenance(*losses, [caption.slots for caption in captions], sum(words), int(queries.sum())),
     }
     # One after another, each of the model's whole length.
-    return "\n".join(attacked), tokens.reshape(-1), mask.reshape(-1), origin
+    return "\n".join(caption.text for caption in captions), tokens.reshape(-1), mask.reshape(-1), origin
+
+
+def regime(config: RunConfig, given: Given) -> str:
+    """Return in words what attacked reports may say, and what keeps them from saying something else."""
+    recipe = RECIPES.resolve(config.noise.recipe)
+    if noise_keys.meaning_of(config, recipe) == "contradict":
+        return "regime 'contradict': attacked reports are made false (noise.meaning)"
+    if not noise_keys.text_of(config, recipe):
+        return "reports stay as they are"
+    head = "regime 'keep': attacked reports are to say what they said (noise.meaning)"
+    if not config.noise.protect:
+        return f"{head}. WARNING: noise.protect is off, so that findings, sides and negations may be replaced"
+    if not config.noise.protect_labels:
+        return f"{head}. WARNING: noise.protect_labels is off, so that findings may be replaced"
+    if given.labels:
+        return f"{head}; the words of --labels stay"
+    return f"{head}. WARNING: without --labels only the bundled words of findings stay; name those of your task"
 
 
 def notes(pairs: Sequence[Pair], surrogate: Surrogate) -> list[str]:
@@ -294,7 +347,7 @@ def _words(
         dict.fromkeys(words),
         tokenizer.pieces,
         pad_id=tokenizer.pad_id,
-        protected=word_candidates.protected(noise, given.labels),
+        protected=word_candidates.protected(noise, given.labels or keyword_terms.finding_words()),
         vocab_size=functions.config.vocab_size,
         unk_id=tokenizer.unk_id,
     )

@@ -41,12 +41,11 @@ class CaptionChecks:
         return f"its record says another {differing[0]} than its caption" if differing else None
 
     def _check(self, context: Context) -> Callable[[Mapping[str, Any], str], str | None]:
-        config = context.config
         if self.recipe.kind == "control":
             # A control moves whole captions: its report must be one of the source's.
             reports = set(self.data.split("train").reports)
             return lambda pair, original: None if pair["report"] in reports else "its report is none of the source's"
-        rewriter = caption_rewrites.of_config(config, self.recipe, self.data.tokenizer, self.data.max_length)
+        rewriter = caption_rewrites.of_run(context, self.recipe)
         if rewriter is None:
             return _Words(context)
 
@@ -69,7 +68,7 @@ class _Words:
 
     def __init__(self, context: Context):
         self.data = inputs.data(context)
-        self.budget = substitution_of(context.config)
+        self.budget, self.moves = substitution_of(context.config), context.config.noise.moves
         lexicon = word_candidates.vocabulary(self.data, context.config.noise)
         table = lexicon.table
         lengths, insertable = np.asarray(table.lengths), np.asarray(table.insertable)
@@ -98,9 +97,14 @@ class _Words:
             return after[: len(pieces)] == pieces and self._walk(rest, after[len(pieces) :], changed)
         if pieces not in self.insertable:
             return False
-        starts = [after[:n] for n in range(1, min(self.longest, len(after)) + 1)]
-        allowed = [start for start in starts if start in self.insertable and start != pieces]
-        return any(self._walk(rest, after[len(start) :], changed) for start in allowed)
+        follows = {"replace": (), "insert": pieces}
+        ends = [after] if "delete" in self.moves else []
+        for before in (follows[move] for move in self.moves if move != "delete"):
+            if after[: len(before)] == before:
+                left = after[len(before) :]
+                starts = [left[:n] for n in range(1, min(self.longest, len(left)) + 1)]
+                ends += [left[len(s) :] for s in starts if s in self.insertable and s != pieces]
+        return any(self._walk(rest, end, changed) for end in ends)
 
 
 def _slots(tokens: np.ndarray, words: np.ndarray, mask: np.ndarray) -> list[tuple[int, tuple[int, ...]]]:

@@ -19,6 +19,7 @@ from jaxtyping import Shaped
 from ranjax.core import files
 from ranjax.core.errors import DataError
 from ranjax.core.pixels import to_float
+from ranjax.data.captions.caption_file import FileCaptions
 from ranjax.data.captions.comparison import told
 from ranjax.data.captions.keyword_rewrites import Found
 from ranjax.data.noisy_pairs import select
@@ -28,7 +29,7 @@ from ranjax.data.text.tokenizer import Tokens
 from ranjax.evaluation.retrieval import unit
 from ranjax.run.context import Context
 from ranjax.run.schema import RunConfig, noise_keys
-from ranjax.run.stages import caption_rewrites, target_features
+from ranjax.run.stages import caption_rewrites, plausibility, target_features
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import word_candidates as candidates
 from ranjax.run.stages.caption_rewrites import CaptionRewriter, facts_of
@@ -61,7 +62,8 @@ def run(context: Context) -> dict[str, Any]:
     hosts.first_does(begin)  # the plan is written, and lies there when the others read it
     make = functools.partial(_control if recipe.kind == "control" else _attack, context, recipe, chosen)
     store = fill(open_store(), f"craft {recipe.name}", make, context.check_stop)
-    return _summary(context, recipe.name, store, [store.provenance(i) for i in chosen.ids])
+    captions = plausibility.measure(context, store, dict(zip(chosen.ids, chosen.reports)))
+    return _summary(context, recipe.name, store, [store.provenance(i) for i in chosen.ids], captions)
 
 
 def writer_of(
@@ -85,7 +87,7 @@ def writer_of(
         "seed": config.seed,
         "surrogate": surrogate,
         **facts,
-        "files": candidates.files_of(config.noise, *word_files),
+        "files": candidates.files_of(config.noise, *word_files, *caption_rewrites.files_of(config)),
     }
     return StoreWriter(folder, ids, config.noise.shard_size, epsilon, shared, norm, key)
 
@@ -111,7 +113,9 @@ def fill(
     return NoisyStore.open(writer.folder)
 
 
-def _summary(context: Context, recipe: str, store: NoisyStore, records: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(
+    context: Context, recipe: str, store: NoisyStore, records: list[dict[str, Any]], captions: dict[str, Any]
+) -> dict[str, Any]:
     rise = np.array([r["loss_after"] - r["loss_before"] for r in records])
     words = np.array([r["words_changed"] for r in records])
     success = float(np.mean([r["success"] for r in records]))
@@ -127,15 +131,8 @@ def _summary(context: Context, recipe: str, store: NoisyStore, records: list[dic
             f"own clean ones; median rank of the target {reached['median_target_rank']:g}, first of all for "
             f"{100 * reached['target_first']:.1f} %"
         )
-    captions = _captions(records)
-    if captions["meaning"]:
-        false = "" if captions["false"] is None else f", {100 * captions['false']:.1f} % false by the exact findings"
-        context.say(
-            f"  captions: {captions['meaning']}; labels changed in {100 * captions['labels_changed']:.1f} %{false}"
-        )
-    if captions["left"]:
-        left = ", ".join(f"{count} ({reason})" for reason, count in captions["left"].items())
-        context.say(f"  captions left as they are: {left}")
+    for line in plausibility.lines(captions):
+        context.say(f"  {line}")
     return {
         "recipe": recipe,
         "pairs": len(records),
@@ -146,17 +143,6 @@ def _summary(context: Context, recipe: str, store: NoisyStore, records: list[dic
         "mean_words_changed": float(words.mean()),
         **reached,
         "captions": captions,
-    }
-
-
-def _captions(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The regime of the captions, the shares whose labels changed and that are false, and those left, by reason."""
-    judged = [r["false"] for r in records if r["false"] is not None]
-    return {
-        "meaning": records[0]["meaning"] if records else "",
-        "labels_changed": float(np.mean([r["labels_changed"] for r in records])),
-        "false": float(np.mean(judged)) if judged else None,
-        "left": dict(Counter(r["left"] for r in records if r["left"]).most_common()),
     }
 
 
@@ -175,7 +161,7 @@ def _attack(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPair
     config, data = context.config, common.data(context)
     functions, params = common.encoder(context, common.clean_condition(context))
     surrogate = Surrogate(functions, params, data.tokenizer, data.max_length)
-    rewriter = caption_rewrites.of_config(config, recipe, data.tokenizer, data.max_length)
+    rewriter = caption_rewrites.of_run(context, recipe)
     if rewriter is not None:
         _refuse_unchangeable(context, rewriter, chosen)
     words = rewriter or candidates.of_run(context, np.asarray(functions.token_table(params)))
@@ -214,6 +200,7 @@ def _attack(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPair
 
 def _refuse_unchangeable(context: Context, rewriter: CaptionRewriter, chosen: common.Split) -> None:
     """Raise DataError where captions that no exchange makes false are to be refused, and there are some."""
+    _count_unknown(context, rewriter)
     if noise_keys.keyword_settings(context.config).without != "refuse":
         return
     facts = facts_of(common.data(context).prepared.splits["train"], chosen.ids)
@@ -224,6 +211,18 @@ def _refuse_unchangeable(context: Context, rewriter: CaptionRewriter, chosen: co
         raise DataError(
             f"{what}, {next(iter(lacking))!r} first; noise.keywords.without = 'leave' leaves and counts them."
         )
+
+
+def _count_unknown(context: Context, rewriter: CaptionRewriter) -> None:
+    """Say how many captions of a user's file are of no training pair; DataError where all of them are."""
+    if not isinstance(rewriter.write, FileCaptions):
+        return
+    path, count = noise_keys.caption_file(context.config), len(rewriter.write.captions)
+    unknown = rewriter.write.unknown(common.data(context).split("train").ids)
+    if len(unknown) == count:
+        raise DataError(f"none of the {count} ids of {path} is a training pair's, e.g. {unknown[0]!r}.")
+    if unknown:
+        context.say(f"  {len(unknown)} of the {count} captions of {path} are of no training pair")
 
 
 def _counted(reasons: Iterable[str]) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from ranjax.attacks.text.candidates import Lexicon
+from ranjax.attacks.text.moves import decode
+from ranjax.attacks.text.restore import restore
 from ranjax.data.captions.comparison import exchanged_words
 from ranjax.data.captions.keyword_rewrites import Found
 from ranjax.data.captions.rewrite import Change
@@ -43,6 +46,15 @@ def rewritten(caption: str, found: Found, choices: Int[np.ndarray, "slots"]) -> 
     return NoisyCaption(chosen.text, [], words, list(chosen.changes))
 
 
+def replaced(
+    caption: str, spans: Sequence[tuple[int, int]], choices: Int[np.ndarray, "slots"], lexicon: Lexicon
+) -> NoisyCaption:
+    """Return a caption with words replaced where they stand, from the begin and end of each of its words."""
+    slots = np.flatnonzero(choices >= 0).tolist()
+    changes = [_change(caption[slice(*spans[i])].strip(), int(choices[i]), lexicon) for i in slots]
+    return NoisyCaption(restore(caption, spans, choices, lexicon), slots, len(slots), changes)
+
+
 def substituted(
     caption: str,
     tokens: Int[np.ndarray, "length"],
@@ -56,5 +68,12 @@ def substituted(
     if not slots:
         return NoisyCaption(caption, [], 0, [])
     (words,) = tokenizer.split([caption])
-    changes = [Change("words", words[slot].lower(), lexicon.words[choices[slot]]) for slot in slots]
+    changes = [_change(words[slot], int(choices[slot]), lexicon) for slot in slots]
     return NoisyCaption(tokenizer.decode(tokens, mask), slots, len(slots), changes)
+
+
+def _change(word: str, choice: int, lexicon: Lexicon) -> Change:
+    """Say what a choice does to a word; one that is put in follows it."""
+    move, entry = decode(choice, len(lexicon.words))
+    after = {"replace": "", "insert": f"{word.lower()} ", "delete": ""}[move]
+    return Change("words", word.lower(), after + (lexicon.words[entry] if entry >= 0 else ""))

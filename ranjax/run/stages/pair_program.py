@@ -145,6 +145,7 @@ def substitution_of(config: RunConfig) -> Substitution:
         top_k=noise.top_k,
         beam=noise.beam,
         max_queries=noise.max_queries or None,
+        moves=noise.moves,
     )
 
 

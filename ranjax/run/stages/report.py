@@ -71,6 +71,7 @@ def run(context: Context) -> dict[str, object]:
         "methods": _methods(context),
         "classes": list(data.classes),
         "examples": _examples(context),
+        "captions": _captions(context),
         "card": _card(context),
         "config": _nested(context.config),
         **_labels(rows),
@@ -121,6 +122,12 @@ def _methods(context: Context) -> list[dict[str, object]]:
         if run.stage == "adapt"
         for name, facts in context.manifest_of(run.id).get("methods", {}).items()
     ]
+
+
+def _captions(context: Context) -> list[dict[str, object]]:
+    """Return how plausible the captions of each recipe's noisy pairs are, as its craft stage measured it."""
+    crafted = [run for run in context.plan if run.stage == "craft"]
+    return [{"recipe": run.recipe, **context.manifest_of(run.id).get("captions", {})} for run in crafted]
 
 
 def _examples(context: Context) -> list[dict[str, object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 from ranjax.attacks.text import candidate_sources, candidates, constraints
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.captions.parts_of_speech import part_of_speech
 from ranjax.data.text.tokenizer import Tokenizer
 from ranjax.run.context import Context
 from ranjax.run.schema.noise_keys import Noise
@@ -21,8 +23,17 @@ from ranjax.run.stages import inputs as common
 from ranjax.run.stages import prepare
 
 
+class MaskedLM(NamedTuple):
+    """A masked language model with its tokenizer."""
+
+    functions: Any
+    params: Any
+    tokenizer: Tokenizer
+    mask_id: int
+
+
 class Proposer(NamedTuple):
-    """A masked language model with its tokenizer, and the candidate words in its tokens."""
+    """A masked language model, and the candidate words in its tokens."""
 
     functions: Any
     params: Any
@@ -41,9 +52,26 @@ class CandidateWords(NamedTuple):
 def of_run(context: Context, token_table: Float[np.ndarray, "vocabulary width"]) -> CandidateWords:
     """Return the words of the run's tokenizer, protected and restricted as `noise` says, see `candidate_words`."""
     data, noise = common.data(context), context.config.noise
-    trained = "masked_lm" in noise.candidates and noise.masked_lm == "corpus"
-    masked_lm = _trained_here(context) if trained else noise.masked_lm
-    return candidate_words(noise, vocabulary(data, noise), token_table, data.split("train").reports, masked_lm)
+    folder = _masked_lm_folder(context) if "masked_lm" in noise.candidates else noise.masked_lm
+    return candidate_words(noise, vocabulary(data, noise), token_table, data.split("train").reports, folder)
+
+
+def masked_lm(context: Context) -> MaskedLM:
+    """Return the masked language model of a run: that of `noise.masked_lm`, or one that is trained here on reports."""
+    return _loaded(_masked_lm_folder(context), common.data(context).split("train").reports)
+
+
+def _masked_lm_folder(context: Context) -> str | Path:
+    given = context.config.noise.masked_lm
+    return _trained_here(context) if given in ("corpus", "") else given
+
+
+def _loaded(folder: str | Path, reports: Sequence[str]) -> MaskedLM:
+    from ranjax.models import load_bert_mlm
+
+    functions, params, _ = load_bert_mlm(folder)
+    tokenizer = Tokenizer.load(folder, sample=list(reports[:50]))
+    return MaskedLM(functions, params, tokenizer, _mask_id(tokenizer))
 
 
 def candidate_words(
@@ -62,8 +90,7 @@ def candidate_words(
       reports: some that the masked language model will meet, and `masked_lm`: its folder.
 
     Raises:
-      ConfigError: nothing is left to replace; too many words for `noise.same_class`; a masked language model without a
-        mask token.
+      ConfigError: nothing is left to replace; a masked language model without a mask token.
     """
     table = lexicon.table
     if "neighbours" in noise.candidates:
@@ -73,27 +100,15 @@ def candidate_words(
         groups = constraints.read_groups(noise.thesaurus)
         table = candidate_sources.restrict(table, candidate_sources.from_groups(lexicon, groups))
     if noise.same_class:
-        count = len(lexicon.words)
-        if table.lists is None and count > _MOST_WORDS:
-            expected = (
-                f"'neighbours' or 'thesaurus' among noise.candidates where there are more than {_MOST_WORDS} words"
-            )
-            raise ConfigError("noise.same_class", f"True with {count} words", expected)
-        everything = jnp.arange(count, dtype=jnp.int32)[None]
-        lists = jnp.broadcast_to(everything, (count, count)) if table.lists is None else table.lists
-        alike = candidate_sources.same_class(lexicon, lists, constraints.read_groups("word_classes"))
-        table = table._replace(lists=jnp.asarray(alike))
+        table = table._replace(classes=candidate_sources.class_bits(lexicon, _classes(lexicon.words)))
     if table.lists is not None and not bool(jnp.any(table.lists >= 0)):
         raise ConfigError("noise.candidates", noise.candidates, "sources that leave at least one replacement")
     lexicon = lexicon._replace(table=table)
     if "masked_lm" not in noise.candidates:
         return CandidateWords(lexicon, None)
-    from ranjax.models import load_bert_mlm
-
-    functions, params, _ = load_bert_mlm(masked_lm)
-    tokenizer = Tokenizer.load(masked_lm, sample=list(reports[:50]))
+    functions, params, tokenizer, mask_id = _loaded(masked_lm, reports)
     own_table = candidates.in_tokens_of(lexicon, tokenizer.pieces, pad_id=tokenizer.pad_id)
-    return CandidateWords(lexicon, Proposer(functions, params, tokenizer, own_table, _mask_id(tokenizer)))
+    return CandidateWords(lexicon, Proposer(functions, params, tokenizer, own_table, mask_id))
 
 
 def vocabulary(data: common.Data, noise: Noise) -> candidates.Lexicon:
@@ -139,7 +154,7 @@ def proposals(proposer: Proposer, k: int) -> Callable[[PyTree, PyTree, int], Int
 
 
 def masked_lm_rows(
-    proposer: Proposer, own: Tokenizer, reports: list[str], length: int
+    proposer: Proposer | MaskedLM, own: Tokenizer, reports: list[str], length: int
 ) -> tuple[Shaped[np.ndarray, "reports length"], ...]:
     """Return ids, mask and words of the reports in the model's tokens, with the words counted as `own` counts them."""
     limit = min(2 * length, proposer.functions.config.max_length)
@@ -147,8 +162,15 @@ def masked_lm_rows(
     return tokens.ids, tokens.mask, tokens.words
 
 
-_MOST_WORDS = 8192
-"""A list of all words for every word grows with the square: 256 MiB at this number."""
+def _classes(words: Sequence[str]) -> list[list[str]]:
+    """The bundled classes of words of reports, and the parts of speech of the words in none of these."""
+    classes = [list(group) for group in constraints.read_groups("word_classes")]
+    listed = {word for group in classes for word in group}
+    speech: dict[str, list[str]] = {}
+    for word in words:
+        if word.lower() not in listed and (kind := part_of_speech(word)):
+            speech.setdefault(kind, []).append(word)
+    return [*classes, *speech.values()]
 
 
 def _mask_id(tokenizer: Tokenizer) -> int:
@@ -205,7 +227,21 @@ def _trained_here(context: Context) -> Path:
     def train_here() -> None:
         if (folder / "config.json").exists():
             return
-        tokens = data.encode([*data.split("train").reports, *prepare.corpus(config)])
+        # One model for all recipes of a run: it depends on no key that they differ in.
+        others = (context.folder_of(run.id) / "masked_lm" for run in context.plan if run.stage == "craft")
+        if (other := next((path for path in others if (path / "config.json").exists()), None)) is not None:
+            beside = folder.with_name(".masked_lm.tmp")
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(other, beside)
+            beside.rename(folder)
+            return
+        texts = [*data.split("train").reports, *prepare.corpus(config)]
+        # A tokenizer without a mask token, as CLIP's, cannot hide a word: the model then has one of its own.
+        own = data.tokenizer
+        if own.mask_id is None:
+            own = Tokenizer.build(texts, max_size=config.text.max_vocabulary)
+        tokens = own.encode(texts, data.max_length)
         steps = config.noise.masked_lm_steps
         with Progress("masked language model", steps, unit="steps") as progress:
 
@@ -217,15 +253,15 @@ def _trained_here(context: Context) -> Path:
                 tokens.ids,
                 tokens.mask,
                 tokens.words,
-                vocab_size=data.tokenizer.vocab_size,
-                mask_id=_mask_id(data.tokenizer),
-                pad_id=data.tokenizer.pad_id,
+                vocab_size=own.vocab_size,
+                mask_id=_mask_id(own),
+                pad_id=own.pad_id,
                 seed=config.seed,
                 settings=masked_lm.MaskedLM(steps=steps),
                 progress=update,
             )
         context.say(f"  masked language model of the reports: loss {losses[0]:.2f} to {np.mean(losses[-20:]):.2f}")
-        data.tokenizer.save(folder / "tokenizer.json")
+        own.save(folder / "tokenizer.json")
         save_bert(folder, functions, params)
 
     hosts.first_does(train_here)
