@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from ranjax.core.files import read_toml
 
@@ -42,14 +42,13 @@ def pattern() -> re.Pattern[str]:
 @functools.cache
 def counted() -> frozenset[str]:
     """Return the conditions in the singular that take an article."""
-    return frozenset(pair[0] for pair, _ in _forms("counted"))
+    return frozenset(pair[0] for pair in _terms("counted"))
 
 
 @functools.cache
 def conditions() -> frozenset[str]:
     """Return all conditions in all their forms."""
-    forms = itertools.chain.from_iterable(pair for pair, _ in _forms("counted"))
-    return frozenset([*forms, *(term for term, _ in _forms("uncounted"))])
+    return frozenset([*itertools.chain.from_iterable(_terms("counted")), *_terms("uncounted")])
 
 
 @functools.cache
@@ -59,11 +58,11 @@ def finding_words() -> tuple[str, ...]:
     return tuple(sorted({word for text in (*conditions(), *sayings) for word in text.split()}))
 
 
-def _forms(number: str) -> Iterator[tuple[Sequence[str], str]]:
+def _terms(number: str) -> Iterator[Any]:
+    """Yield the conditions of all parts of the body: [singular, plural] of "counted", a text of "uncounted"."""
     for region in _STORED["conditions"].values():
-        for family, terms in region[number].items():
-            for term in terms:
-                yield term, family
+        for terms in region[number].values():
+            yield from terms
 
 
 def _overlap(family: str, other: str) -> bool:

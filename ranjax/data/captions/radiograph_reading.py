@@ -15,6 +15,7 @@ from ranjax.data.radiographs import grammar, phrases
 from ranjax.data.radiographs.findings import KINDS, SEVERITIES, Finding
 
 ROLES = ("finding", "impression", "normal", "denial", "remark")
+_Phrase = tuple[str, tuple[str, ...], str, re.Pattern[str]]
 Facts = Sequence[Mapping[str, object]]
 """Findings of a case as its record holds them: kind, side, lobe, severity, size_cm."""
 
@@ -88,9 +89,9 @@ def read_sentence(sentence: str, impression: bool) -> tuple[Reading, ...]:
 
 
 @functools.cache
-def _phrases() -> tuple[list[tuple[str, tuple[str, ...], str, re.Pattern[str]]], ...]:
+def _phrases() -> tuple[list[_Phrase], list[_Phrase]]:
     """The phrases of the findings, and those of the impression: role, kinds, pattern and expression."""
-    findings = [
+    findings: list[_Phrase] = [
         ("finding", (kind,), pattern, _expression(phrase))
         for (kind, pattern), listed in phrases.FINDINGS.items()
         for phrase in listed
@@ -100,7 +101,7 @@ def _phrases() -> tuple[list[tuple[str, tuple[str, ...], str, re.Pattern[str]]],
     findings += [
         ("remark", (name,), "", _expression(phrase)) for name, listed in phrases.REMARKS.items() for phrase in listed
     ]
-    impressions = [
+    impressions: list[_Phrase] = [
         ("normal", (), "", _expression(phrase))
         if name == "normal"
         else ("impression", (name.split()[0],), name.partition(" ")[2], _expression(phrase))
@@ -204,10 +205,10 @@ def _is(reading: Reading, fact: Mapping[str, object]) -> bool:
 
 def finding_of(fact: Mapping[str, object]) -> Finding:
     """Return the finding of a record; records do not keep its form."""
-    texts = (str(fact[name]) for name in ("kind", "side", "lobe", "severity"))
+    kind, side, lobe, severity = (str(fact[name]) for name in ("kind", "side", "lobe", "severity"))
     size = fact["size_cm"]
     assert isinstance(size, (int, float))
-    return Finding(*texts, float(size), "", ())
+    return Finding(kind, side, lobe, severity, float(size), "", ())
 
 
 def false_sentences(report: Report, facts: Facts) -> list[str]:

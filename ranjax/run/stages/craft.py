@@ -164,7 +164,8 @@ def _attack(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPair
     rewriter = caption_rewrites.of_run(context, recipe)
     if rewriter is not None:
         _refuse_unchangeable(context, rewriter, chosen)
-    words = rewriter or candidates.of_run(context, np.asarray(functions.token_table(params)))
+    searching = noise_keys.text_of(config, recipe) == "words"
+    words = rewriter or candidates.of_run(context, np.asarray(functions.token_table(params)), searching)
     reports = [[report] for report in chosen.reports]
     program = PairProgram(config, recipe, surrogate, words, reports, context.mesh, context.poll)
     targets = target_features.of_run(context, recipe, chosen) if recipe.needs_target else None

@@ -49,9 +49,16 @@ class CandidateWords(NamedTuple):
     proposer: Proposer | None
 
 
-def of_run(context: Context, token_table: Float[np.ndarray, "vocabulary width"]) -> CandidateWords:
-    """Return the words of the run's tokenizer, protected and restricted as `noise` says, see `candidate_words`."""
+def of_run(
+    context: Context, token_table: Float[np.ndarray, "vocabulary width"], searching: bool = True
+) -> CandidateWords:
+    """Return the words of the run's tokenizer, protected and restricted as `noise` says, see `candidate_words`.
+
+    Where no word is searched for, as by an attack on images alone, they are the vocabulary without restrictions.
+    """
     data, noise = common.data(context), context.config.noise
+    if not searching:
+        return CandidateWords(vocabulary(data, noise), None)
     folder = _masked_lm_folder(context) if "masked_lm" in noise.candidates else noise.masked_lm
     return candidate_words(noise, vocabulary(data, noise), token_table, data.split("train").reports, folder)
 
