@@ -31,12 +31,15 @@ _SHOWN = (
 _MARKS = {PRESENT: "present", ABSENT: "absent", UNCERTAIN: "uncertain"}
 
 
-def account(settings: SetSettings, selection: Selection, images: Sequence[Rejected] = ()) -> Json:
+def account(
+    settings: SetSettings, selection: Selection, images: Sequence[Rejected] = (), copies: Json | None = None
+) -> Json:
     """Return how a set was understood.
 
     Args:
       settings, selection: of the set.
       images: rows that were left out because of their images, where these were opened.
+      copies: what `set_page.copies` says of the images, where these were opened.
     """
     gone = {item.id for item in images}
     rows = [row for row in selection.rows if row.id not in gone]
@@ -46,6 +49,10 @@ def account(settings: SetSettings, selection: Selection, images: Sequence[Reject
     warnings += [f"{line.topic}: {line.text}" for line in selection.said if line.warning]
     if selection.shared:
         warnings.append(f"{len(selection.shared)} {unit or 'patient'}s lie in several splits, as was allowed")
+    if copies and copies["groups"] and settings.duplicates == "report":
+        warnings.append(
+            f"{copies['films']} films are near copies of each other across splits ({copies['groups']} groups)"
+        )
     unknown = [str(row.group["unknown"]) for row in rows if row.group.get("unknown")]
     missing = {
         "rows with a class that is unknown": len(unknown),
@@ -71,6 +78,7 @@ def account(settings: SetSettings, selection: Selection, images: Sequence[Reject
         "views": dict(collections.Counter(str(row.group.get("view") or "not known") for row in rows).most_common(12)),
         "missing": {name: count for name, count in missing.items() if count},
         "notes": {name: count for name, count in selection.notes.items() if count},
+        "copies across splits": "not looked for yet" if copies is None else f"{copies['groups']} groups",
         "reasons": set_page.reasons([item._asdict() for item in left_out]),
         "first left out": [{"id": item.id, "reason": item.reason} for item in left_out[:FIRST]],
         "examples": list(_examples(settings, selection, rows)),
@@ -90,6 +98,7 @@ def lines(told: Json) -> list[str]:
         present = {name: count for name, count in row["present"].items() if count}
         found.append(f"labels of {row['split']}: {_counts(present) or 'none'}; without any {row['none']}")
     found.append("views: " + _counts(told["views"]))
+    found.append(f"near copies across splits: {told['copies across splits']}")
     found += [f"{name}: {count}" for name, count in (told["missing"] | told["notes"]).items()]
     found += [f"  {count:>8} left out: {reason}" for reason, count in told["reasons"].items()]
     return found

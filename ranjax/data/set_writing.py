@@ -150,9 +150,9 @@ def _prepare(
     _write_sheet(written.folder / SHEET, parts, kept, len(selection.rows), settings.seed)
     gone = {place: outcome.reason for place, outcome in enumerate(found) if outcome.reason} | dropped
     rows = selection.rows
-    told = set_account.account(
-        settings, selection, [Rejected(rows[place].id, rows[place].split, reason) for place, reason in gone.items()]
-    )
+    images = [Rejected(rows[place].id, rows[place].split, reason) for place, reason in gone.items()]
+    copies = audit.copies(groups, [(row.id, row.split) for row in rows])
+    told = set_account.account(settings, selection, images, copies)
     words = {word for name in selection.classes for word in re.findall(r"[^\W_]+", name.lower())}
     key = PUBLIC if settings.patient_key == PUBLIC else "used"
     stated = {
@@ -163,7 +163,7 @@ def _prepare(
         "prompts": _prompts(settings, selection),
         "label_words": sorted(settings.label_words or words),
         "card": _card(settings, selection),
-        "audit": _audit(selection, list(usable.values()), kept, groups),
+        "audit": _audit(selection, list(usable.values()), kept) | {"copies": copies},
         "understood": told,
     }
     counted = {"counts": written.counts, "exclusions": written.exclusions}
@@ -227,9 +227,7 @@ def _write_sheet(path: Path, parts: Path, kept: Sequence[int], count: int, seed:
     files.write_bytes(path, buffer.getvalue())
 
 
-def _audit(
-    selection: Selection, usable: Sequence[decode.Outcome], kept: Sequence[int], groups: Sequence[duplicates.Group]
-) -> audit.Json:
+def _audit(selection: Selection, usable: Sequence[decode.Outcome], kept: Sequence[int]) -> audit.Json:
     rows = [selection.rows[place] for place in kept]
     lengths = [len(row.report.split()) for row in rows]
     return {
@@ -241,7 +239,6 @@ def _audit(
             "shared": len(selection.shared),
             "listed": list(selection.shared[: audit.LISTED]),
         },
-        "copies": audit.copies(groups, [(row.id, row.split) for row in selection.rows]),
         "notes": dict(selection.notes),
         "words a report": [int(x) for x in np.quantile(lengths, (0.0, 0.5, 1.0))],
         "reports": {"different": len({row.report for row in rows}), "of": len(rows)},

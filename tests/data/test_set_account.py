@@ -72,6 +72,18 @@ def test_all_is_said_before_anything_is_written_and_kept_with_the_set(root, tmp_
     assert "split by patient" in prepare_set(settings(root), tmp_path / "out", 1).card
 
 
+def test_near_copies_across_splits_are_warned_of(root, tmp_path):
+    lines = [f"{line},{('train', 'adapt', 'validation', 'test')[i % 4]}" for i, line in enumerate(plain(24))]
+    write(root, HEAD.replace("patient", "no patient") + ",split", lines)
+    (root / "7.png").write_bytes((root / "0.png").read_bytes())
+    made = prepare_set(settings(root), tmp_path / "out", 1)
+    assert "2 films are near copies of each other across splits (1 groups)" in made.understood["warnings"]
+    assert "near copies across splits: 1 groups" in set_account.lines(made.understood)
+    assert "near copies across splits: not looked for yet" in set_account.lines(
+        set_account.account(settings(root), select(settings(root)))
+    )
+
+
 def test_images_that_cannot_be_read_join_the_account_of_the_set(root, tmp_path):
     (root / "3.png").write_bytes(b"no picture")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(root / "4.png")
@@ -114,7 +126,8 @@ def test_a_run_s_page_shows_the_warnings_first():
 def test_cells_are_text_on_the_page():
     told = {
         "title": "<i>", "warnings": ["<x>"], "rows": {"read": 1}, "said": [], "splits": {}, "units": {}, "labels": [],
-        "views": {}, "missing": {}, "notes": {}, "reasons": {}, "first left out": [{"id": "<a>", "reason": "&"}],
+        "views": {}, "missing": {}, "notes": {}, "reasons": {},
+        "copies across splits": "0 groups", "first left out": [{"id": "<a>", "reason": "&"}],
         "examples": [], "split by": "image",
     }  # fmt: skip
     page = set_html.page(told, {}, ["<pre>"])

@@ -1,11 +1,15 @@
 """Tables of every program: a row is read as it was written, or named with its line; never cut, joined or shifted."""
 
+import csv
 import gzip
+import io
 import json
 import math
 import zipfile
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data import strict_tables, table_cells
@@ -180,3 +184,38 @@ def test_one_value_in_two_spellings_is_refused_with_both_places(other):
     with pytest.raises(DataError, match="look like one"):
         table_cells.check_spellings([("1234", "a"), ("1,234", "b")], "patients")
     table_cells.check_spellings([("p7", "a"), ("p07", "b"), ("1.5", "c"), ("15", "d")], "patients")
+
+
+CELLS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=12)
+
+
+@given(st.lists(st.lists(CELLS, min_size=3, max_size=3), min_size=1, max_size=6), st.sampled_from(",;\t"))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_a_spreadsheet_writes_is_read_back_or_refused(tmp_path, cells, delimiter):
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, delimiter=delimiter, quoting=csv.QUOTE_ALL)
+    writer.writerows([["file", "report", "finding"], *cells])
+    (tmp_path / "t.csv").write_bytes(buffer.getvalue().encode())
+    try:
+        rows = list(strict_tables.read(tmp_path / "t.csv").rows)
+    except DataError as error:
+        # Cells that look like rows of this table are refused, and nothing else.
+        assert "runs over what looks like a further row" in str(error)  # noqa: PT017
+        return
+    assert len(rows) == len(cells)
+    for row, stated in zip(rows, cells):
+        expected = {} if row.fault else dict(zip(("file", "report", "finding"), map(str.strip, stated)))
+        assert row.cells == expected
+        assert row.fault in ("", strict_tables.EMPTY)
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_bytes_end_in_anything_but_rows_or_one_clear_line(tmp_path, content):
+    for name in ("t.csv", "t.jsonl", "t.json", "t.csv.gz", "t.csv.zip"):
+        (tmp_path / name).write_bytes(content)
+        try:
+            for line in strict_tables.read(tmp_path / name).rows:
+                assert line.fault or line.cells
+        except DataError as error:
+            assert "\n" not in str(error)  # noqa: PT017

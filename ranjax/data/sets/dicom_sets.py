@@ -14,7 +14,7 @@ from ranjax.data.publisher_tables import text
 from ranjax.data.sets.column_roles import NOBODY, choose_tables, roles
 from ranjax.data.sets.row_entries import Spellings, check_options, from_row
 from ranjax.data.sets.spec import Entry, Options, Rejected, Said, spec
-from ranjax.data.sets.table_sets import ENDINGS
+from ranjax.data.sets.table_sets import ENDINGS, one_spelling
 from ranjax.data.sets.views import view_of
 
 
@@ -100,7 +100,7 @@ def _films_of_tables(
         chosen = {name: role for name, role in known.values.items() if not (guessed and name == "patient")}
         for line in table.rows:
             try:
-                name = "" if line.fault else table_cells.name(line.cells.get(column))
+                name = "" if line.fault else one_spelling(table_cells.name(line.cells.get(column)))
             except DataError as error:
                 line = line._replace(fault=f"column {column!r} {error}")
             fitting = named.get(name, []) if not line.fault else []

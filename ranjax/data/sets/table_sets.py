@@ -83,9 +83,8 @@ def _rows_of(
     folder = root / values["images"] if "images" in values else path.parent
     for line in table.rows:
         try:
-            name = "" if line.fault else table_cells.name(line.cells.get(column))
+            name = "" if line.fault else one_spelling(table_cells.name(line.cells.get(column)))
             reason = line.fault or ("" if name else f"column {column!r} is empty")
-            name = PurePosixPath(name.replace("\\", "/")).as_posix() if name else ""
             file = inside(folder, name)
         except DataError as error:
             reason = str(error)
@@ -97,6 +96,11 @@ def _rows_of(
         entry = from_row(line.cells, known.values, FileRef(str(file)), name, split)
         spellings.add(entry, known.values, line.place)
         yield entry
+
+
+def one_spelling(path: str) -> str:
+    """Return a relative path in one spelling: slashes, no "./"; ".." stays, and is refused later."""
+    return PurePosixPath(path.replace("\\", "/")).as_posix() if path else ""
 
 
 SPECS = (spec("table", _table),)
