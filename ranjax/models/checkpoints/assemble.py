@@ -15,7 +15,7 @@ from flax import nnx
 
 from ranjax.core.errors import ConfigError
 from ranjax.core.types import Params
-from ranjax.models.checkpoints import timm_towers
+from ranjax.models.checkpoints import efficientnet_files, timm_towers
 from ranjax.models.checkpoints.bert_files import load_bert
 from ranjax.models.checkpoints.layouts import writable_layout
 from ranjax.models.checkpoints.naming import Content, Json, Weights, read_tree
@@ -45,9 +45,9 @@ def load_image_tower(source: str | Path, dtype: str = "float32") -> ImageTower:
     """Read an image tower.
 
     Args:
-      source: a folder or .safetensors file of transformers (CLIPModel, CLIPVisionModel, SiglipModel, SiglipVisionModel,
+      source: a folder or file of transformers (CLIPModel, CLIPVisionModel, SiglipModel, SiglipVisionModel,
         ResNetModel, with or without a classifier), of timm (its config.json names the architecture), or of torchvision
-        (a file without a config.json, whose ResNet is recognised by its keys).
+        or EfficientNet-PyTorch (a file without a config.json, recognised by its keys). A file may be torch's own.
       dtype: "float32" or "float64".
 
     Raises:
@@ -62,7 +62,8 @@ def load_image_tower(source: str | Path, dtype: str = "float32") -> ImageTower:
         config = files.read(part, {})
         pixels: Json = read_pixels(folder, files, config.channels)
     else:
-        files, part = _of_timm(content, weights)
+        weights, name = efficientnet_files.as_timm(weights)
+        files, part = _of_timm({"architecture": name} | content if name else content, weights)
         config = files.read(part, weights)
         statistics = {"mean": files.mean, "std": files.std} | (content.get("pretrained_cfg") or {})
         pixels = {f"pixel_{name}": tuple(statistics[name]) for name in ("mean", "std") if config.channels == 3}
@@ -148,5 +149,5 @@ def _of_timm(content: Content, weights: Weights) -> tuple[TowerFiles, Content]:
     part = {timm_towers.NAME: name, "image_size": size}
     files = files_reading(part, "timm", "image")
     if files is None:
-        raise ConfigError("config.json: architecture", name, timm_towers.KNOWN)
+        raise ConfigError("config.json: architecture", name, f"{efficientnet_files.KNOWN}, {timm_towers.KNOWN}")
     return files, part

@@ -59,7 +59,7 @@ def load(
     """
     source = Path(source)
     if source.suffix in PICKLED:
-        read_weights(source)  # Raises, naming the command that converts it.
+        refuse_pickles(source)
     folder = source.parent if source.is_file() else source
     chosen = _layout_of(folder, source if source.is_file() else None) if layout is None else LAYOUTS.resolve(layout)
     content = chosen.content(folder)

@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 
 from ranjax.core.errors import ConfigError
-from ranjax.models.checkpoints import timm_towers
+from ranjax.models.checkpoints import efficientnet_files, timm_towers
 from ranjax.models.checkpoints.bert_files import bert_keys, modern_keys, read_bert_config, write_bert_config
 from ranjax.models.checkpoints.layout import Layout
 from ranjax.models.checkpoints.naming import (
@@ -352,7 +352,7 @@ def _image_of(content: Content, weights: Weights) -> tuple[ImageTowerConfig, Pro
         return image, LINEAR if files.kind == "vit" else Projection(kind="none")
     files = files_reading(content, "timm", "image")
     if files is None:
-        raise ConfigError(_KEY + timm_towers.NAME, name, timm_towers.KNOWN)
+        raise ConfigError(_KEY + timm_towers.NAME, name, f"{efficientnet_files.KNOWN}, {timm_towers.KNOWN}")
     image = files.read(content, inside(weights, _TRUNK))
     pool, given = files.write(image)[timm_towers.POOL], content.get(timm_towers.POOL, "avg")
     if given not in ("", pool):

@@ -59,12 +59,13 @@ KNOWN = (
 """The names that are read here, in words."""
 
 
-def _base(name: str) -> str:
+def base(name: str) -> str:
+    """Return timm's name of an architecture without its hub and its weights' tag."""
     return name.split("/")[-1].split(".")[0]
 
 
 def _match(content: Content) -> re.Match[str] | None:
-    match = re.fullmatch(r"vit_([a-z0-9]+)_patch\d+_(siglip_)?\d+", _base(str(content.get(NAME, ""))))
+    match = re.fullmatch(r"vit_([a-z0-9]+)_patch\d+_(siglip_)?\d+", base(str(content.get(NAME, ""))))
     return match if match and (content.get(HEADS) or match[1] in _HEADS) else None
 
 
@@ -95,7 +96,7 @@ def _read_vit(content: Content, weights: Weights) -> ViTConfig:
 
 def _write_vit(config: ViTConfig) -> dict[str, object]:
     name, size = _vit_name(config), config.image_size
-    if not _base(name).endswith(f"_{size}"):
+    if not base(name).endswith(f"_{size}"):
         logging.getLogger("ranjax").warning(
             "timm builds %s for the image size in its name, not for %d: in open_clip it must be given "
             "force_image_size=%d and the weights afterwards; ranjax reads the folder as it is",
@@ -117,7 +118,7 @@ def _refuses_vit(config: ViTConfig) -> str:
 
 def _activation(name: str) -> str:
     """Return the nonlinearity of the vision transformer that timm builds by this name."""
-    return "gelu_tanh" if re.fullmatch(_TANH, _base(name)) else "gelu"
+    return "gelu_tanh" if re.fullmatch(_TANH, base(name)) else "gelu"
 
 
 def _vit_name(config: ViTConfig) -> str:
@@ -192,7 +193,7 @@ VIT = TowerFiles(
 RESNET = TowerFiles(
     library="timm",
     kind="resnet",
-    recognises=lambda content: _base(str(content.get(NAME, ""))) in _RESNETS,
+    recognises=lambda content: base(str(content.get(NAME, ""))) in _RESNETS,
     read=read_resnet,
     write=_write_resnet,
     keys=_resnet_keys,

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors in and out, and clear words for whatever is not safetensors."""
+"""Weights on disk: safetensors in and out, the tensors of torch's files in, and clear words for all else."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from ranjax.core import files
 from ranjax.core.errors import DataError
+from ranjax.models.checkpoints.torch_files import read_torch
 
 WEIGHTS, INDEX_SUFFIX, CONFIG = "model.safetensors", ".index.json", "config.json"
 SUMS = "SHA256SUMS"
@@ -61,7 +62,7 @@ def read_config(folder: str | Path, name: str = CONFIG) -> dict[str, Any]:
 def folder_of(source: str | Path) -> Path:
     """Return the folder of a checkpoint that is given as a folder or as one file of weights."""
     path = Path(source)
-    return path.parent if path.suffix == ".safetensors" else path
+    return path.parent if path.suffix in (".safetensors", *PICKLED) else path
 
 
 def weights_in(folder: Path, names: Sequence[str] = (WEIGHTS,)) -> Path | None:
@@ -73,17 +74,17 @@ def weights_in(folder: Path, names: Sequence[str] = (WEIGHTS,)) -> Path | None:
 
 
 def read_weights(source: str | Path, names: Sequence[str] = (WEIGHTS,)) -> dict[str, np.ndarray]:
-    """Read all tensors of a folder (one file or several with an index) or of one .safetensors file, as stored.
+    """Read all tensors of a folder (one file or several with an index) or of one file, as stored.
+
+    A file that is named itself may be torch's (.pth, .bin, ...): its tensors are read, it is not run (`read_torch`).
 
     Sizes and SHA-256 sums are compared wherever something beside the files says what they should be (`known_sha256`).
 
     Raises:
-      DataError: no weights, pickled weights, an HTML page or a Git LFS pointer in their place, a damaged file, a
-        missing shard, a file of another size or hash than it should have.
+      DataError: no weights, a folder of pickled ones alone, an HTML page or a Git LFS pointer in their place, a damaged
+        file, a missing shard, a file of another size or hash than it should have.
     """
     source = Path(source)
-    if source.suffix in PICKLED:
-        raise DataError(_pickle_refusal(source))
     if source.is_file():
         return _read_file(source)
     found = weights_in(source, names)
@@ -110,9 +111,10 @@ def tensor_names(source: Path, names: Sequence[str] = (WEIGHTS,)) -> frozenset[s
         return frozenset()  # `read_weights` says what is wrong with it.
 
 
-def refuse_pickles(folder: Path) -> None:
-    """Raise DataError, with the command that converts them, where a folder holds pickled weights."""
-    pickled = sorted(path for path in folder.glob("*") if path.suffix in PICKLED and path.name != "training_args.bin")
+def refuse_pickles(source: Path) -> None:
+    """Raise DataError, with the command that converts them, where a folder holds pickled weights or a file is some."""
+    found = [source] if source.suffix in PICKLED else source.glob("*")
+    pickled = sorted(path for path in found if path.suffix in PICKLED and path.name != "training_args.bin")
     if pickled:
         raise DataError(_pickle_refusal(pickled[0]))
 
@@ -169,9 +171,6 @@ def known_sha256(path: Path) -> tuple[str, str] | None:
 
 
 def _read_file(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     refuse_stand_ins(path)
     wanted, source = known_sha256(path) or ("", "")
     if wanted and (found := files.sha256(path)) != wanted:
@@ -179,15 +178,22 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
             f"{path} ({path.stat().st_size} bytes) has SHA-256 {found}, not {wanted}, which {source} says: damaged or "
             "exchanged; fetch it again"
         )
+    weights = read_torch(path) if path.suffix in PICKLED else _read_safetensors(path)
+    _refuse_not_finite(path, weights)
+    return weights
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
     try:
-        weights = load_file(path)
+        return load_file(path)
     except SafetensorError as error:
         raise DataError(
             f"{path} ({path.stat().st_size} bytes) is not a whole safetensors file: {error}. "
             "A cut-off download looks like this; fetch it again"
         ) from error
-    _refuse_not_finite(path, weights)
-    return weights
 
 
 def _refuse_not_finite(path: Path, weights: Mapping[str, np.ndarray]) -> None:
@@ -240,6 +246,6 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
 
 def _pickle_refusal(path: Path) -> str:
     return (
-        f"{path} is a pickle, which can run any code when it is opened, and is refused. Convert it once (needs torch, "
-        f"the extra `parity`; opened with weights_only=True): python -m ranjax.models.checkpoints.convert {path}"
+        f"{path} is a pickle, which can run any code when torch opens it, and is refused. Convert it once; its tensors "
+        f"are read and nothing in it is run: python -m ranjax.models.checkpoints.convert {path}"
     )

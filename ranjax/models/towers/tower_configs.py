@@ -17,6 +17,9 @@ BERT_POOLINGS = ("pooler", "cls", "mean", LAYERS_MEAN)
 RESNET_STRIDE = 32
 """Pixels on a side of one place in the last feature map of CLIP's ResNets."""
 
+EFFICIENT_STAGES = 7
+"""Stages of an EfficientNet."""
+
 
 class _Transformer:
     """What the configs of transformers share."""
@@ -122,6 +125,43 @@ class ResNetConfig(ImageTowerConfig):
         """Return whether a block has a convolution on its way around."""
         before = self.stem_width if stage == 0 else self.widths[stage - 1]
         return block == 0 and (stage > 0 or before != self.widths[stage])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EfficientNetConfig(ImageTowerConfig):
+    """The config of an EfficientNet-Lite, which takes images of any size; hashable. The defaults are Lite0.
+
+    Attributes:
+      widths: channels after each of the seven stages.
+      depths: blocks of each stage.
+      same: padded as TensorFlow does, where the weights come from it (timm's ``tf_`` names).
+      norm_eps: what batch norms add to the variance.
+      name: what timm calls it, carried for files that refer to it by name.
+    """
+
+    tower: ClassVar[str] = "efficientnet"
+
+    stem_width: int = setting(32, "Channels after the first convolution.", "channels", at_least(1))
+    widths: tuple[int, ...] = setting((16, 24, 40, 80, 112, 192, 320), "Channels after each stage.", "channels")
+    depths: tuple[int, ...] = setting((1, 2, 2, 3, 3, 4, 1), "Blocks of each stage.", "blocks")
+    head_width: int = setting(
+        1280, "Channels after the last convolution, whose mean is returned.", "channels", at_least(1)
+    )
+    same: bool = True
+    norm_eps: float = 1e-3
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("widths", "depths"):
+            value = getattr(self, key)
+            if len(value) != EFFICIENT_STAGES or min(value) < 1:
+                expected = f"{EFFICIENT_STAGES} whole numbers of at least 1"
+                raise ConfigError(f"model.efficientnet.{key}", value, expected)
+
+    @property
+    def outputs(self) -> int:
+        return self.head_width
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from ranjax.core.registry import Table
 from ranjax.models.towers.contract import Content, Tower, TowerConfig, TowerFiles
 from ranjax.models.towers.tower_configs import (
     BertConfig,
+    EfficientNetConfig,
     ModifiedResNetConfig,
     ResNetConfig,
     TextTransformerConfig,
@@ -19,6 +20,7 @@ from ranjax.models.towers.tower_configs import (
 _TRANSFORMERS = "ranjax.models.checkpoints.transformers_towers"
 _OPEN_CLIP = "ranjax.models.checkpoints.open_clip_files"
 _TIMM = "ranjax.models.checkpoints.timm_towers"
+_EFFICIENTNET = "ranjax.models.checkpoints.efficientnet_files"
 
 TOWERS: Table[Tower] = Table(
     "tower",
@@ -48,6 +50,15 @@ TOWERS: Table[Tower] = Table(
             files=(f"{_TRANSFORMERS}:RESNET", f"{_TIMM}:RESNET"),
             states="ranjax.models.towers.resnet:states",
             source="He et al. 2016, arXiv 1512.03385; as torchvision's",
+        ),
+        Tower(
+            "efficientnet",
+            "EfficientNet-Lite",
+            EfficientNetConfig,
+            "ranjax.models.towers.efficientnet:EfficientNet",
+            options=("remat",),
+            files=(f"{_EFFICIENTNET}:TENSORFLOW", f"{_EFFICIENTNET}:TIMM"),
+            source="Tan & Le 2019, arXiv 1905.11946; Lite0 to 4, as timm's",
         ),
         Tower(
             "modified_resnet",

