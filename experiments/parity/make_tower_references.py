@@ -9,6 +9,7 @@ Needs torch 2.13.0, transformers 5.23.0, open_clip_torch 3.3.0, timm 1.0.31 and 
 import sys
 import tempfile
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -203,6 +204,33 @@ def resnet_model(path, kind, seed):
     write(path, config, weights, {"image": case})
 
 
+def efficientnet(path, name, seed):
+    """A narrow EfficientNet-Lite of timm alone, which has the padding and the batch norms of `name`; features are the
+    means over all places.
+    """
+    # Multiples of 4, of which 6 times are multiples of 8: timm rounds others.
+    kinds = ("ds_r1_k3_s1_e1_c4", "ir_r2_k3_s2_e6_c8", "ir_r1_k5_s2_e6_c4", "ir_r1_k3_s2_e6_c8", "ir_r1_k5_s1_e6_c4")
+    stages = [[kind] for kind in (*kinds, "ir_r1_k5_s2_e6_c8", "ir_r1_k3_s1_e6_c4")]
+    norm = partial(nn.BatchNorm2d, eps=1e-3 if name.startswith("tf_") else 1e-5)
+    model = timm.models.efficientnet.EfficientNet(
+        timm.models._efficientnet_builder.decode_arch_def(stages),
+        num_classes=0,
+        num_features=6,
+        stem_size=4,
+        fix_stem=True,
+        round_chs_fn=lambda channels: channels,
+        act_layer=nn.ReLU6,
+        norm_layer=norm,
+        pad_type="same" if name.startswith("tf_") else "",
+    )
+    model, weights = seeded(model, seed)
+    weights = with_statistics(model, weights, seed)
+    weights = {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
+    # Sides 38, 19, 10, 5, 3: TensorFlow pads the even ones less at first, the odd ones alike.
+    case = image_case(model, 38, 3, np.random.default_rng(seed))
+    write(path, Content(architecture=name), weights, {"image": case})
+
+
 def main(folder):
     tiny = {"layers": 2, "width": 12, "head_width": 4, "patch_size": 8, "mlp_ratio": 2.0}
     open_clip_native(folder / "open_clip_vit.npz", tiny, 16, True, 30)
@@ -227,6 +255,8 @@ def main(folder):
     medclip(folder / "medclip.npz", 38)
     resnet_model(folder / "resnet_basic.npz", "basic", 35)
     resnet_model(folder / "resnet_bottleneck.npz", "bottleneck", 36)
+    for name in ("tf_efficientnet_lite0", "efficientnet_lite0"):
+        efficientnet(folder / f"{name}.npz", name, 42)
 
 
 if __name__ == "__main__":

@@ -62,15 +62,23 @@ def test_an_encoder_equals_torch_in_float32_within_rounding(name, tmp_path):
     compare_two_towers(load, name, folder_of(name, tmp_path), "float32", 1e-5)
 
 
-@pytest.mark.parametrize("name", [pytest.param("resnet_basic", marks=pytest.mark.slow), "resnet_bottleneck"])
-def test_a_resnet_of_transformers_equals_torch(name, tmp_path, float64):
+@pytest.mark.parametrize(
+    ("name", "pixel_mean"),
+    [
+        pytest.param("resnet_basic", (0.485, 0.456, 0.406), marks=pytest.mark.slow),
+        ("resnet_bottleneck", (0.485, 0.456, 0.406)),
+        ("tf_efficientnet_lite0", (0.5, 0.5, 0.5)),
+        pytest.param("efficientnet_lite0", (0.485, 0.456, 0.406), marks=pytest.mark.slow),
+    ],
+)
+def test_an_image_tower_of_transformers_or_timm_equals_torch(name, pixel_mean, tmp_path, float64):
     stored = read(name)
     config, params, pixels = load_image_tower(unpack(stored, tmp_path), dtype="float64")
     graph = nnx.graphdef(nnx.eval_shape(lambda: tower_of(config).build(config, nnx.Rngs(0))))
     mean, std = (jnp.asarray(REFERENCE[part])[None, None, None] for part in ("mean", "std"))
     images = jnp.asarray(stored["image/images"], "float64")
     compare(lambda x: nnx.merge(graph, params)((x - mean) / std), images, stored, "image", 1e-10)
-    assert pixels["pixel_mean"] == (0.485, 0.456, 0.406)
+    assert pixels["pixel_mean"] == pixel_mean
 
 
 @pytest.mark.parametrize("name", ENCODERS)

