@@ -8,6 +8,8 @@ attacker does to the batch.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -16,6 +18,8 @@ from jaxtyping import Array, Float
 from ranjax.models.layers import at_least_float32, normal
 
 BATCH_NORM_EPS = 1e-5
+Sides = tuple[tuple[int, int], tuple[int, int]]
+"""Places before and after each of two sides."""
 
 
 class BatchNorm(nnx.Module):
@@ -75,11 +79,7 @@ class ConvNorm(nnx.Module):
 
 
 class DepthwiseNorm(nnx.Module):
-    """A convolution of each channel by itself, without bias, then batch norm; padded as `ConvNorm` is.
-
-    As a sum of shifted copies, each times one number a channel: XLA's grouped convolution takes 10 to 50 times as long
-    on a CPU, and longer for gradients by the input.
-    """
+    """A convolution of each channel by itself, without bias, then batch norm; padded as `ConvNorm` is."""
 
     def __init__(
         self,
@@ -96,17 +96,67 @@ class DepthwiseNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns channels"]:
         factor, shift = self.norm.factor_and_shift()
-        kernel = (self.kernel[...] * factor[None, None, None]).astype(x.dtype)
-        size, stride = kernel.shape[0], self.stride
-        padding = [_padding(side, size, stride, self.same) for side in x.shape[1:3]]
-        x = jnp.pad(x, [(0, 0), *padding, (0, 0)])
-        rows, columns = ((side - size) // stride + 1 for side in x.shape[1:3])
-        y = jnp.broadcast_to(shift.astype(x.dtype), (x.shape[0], rows, columns, x.shape[3]))
-        for i in range(size):
-            for j in range(size):
-                seen = x[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
-                y = y + seen * kernel[i, j][None, None]
-        return y
+        kernel = (self.kernel[...] * factor[None, None, None])[:, :, 0].astype(x.dtype)
+        padding = tuple(_padding(side, kernel.shape[0], self.stride, self.same) for side in x.shape[1:3])
+        return depthwise(x, kernel, self.stride, padding) + shift.astype(x.dtype)[None, None, None]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise(
+    x: Float[Array, "batch height width channels"],
+    kernel: Float[Array, "size size channels"],
+    stride: int,
+    padding: Sides,
+) -> Float[Array, "batch rows columns channels"]:
+    """Convolve every channel by itself.
+
+    As a sum of shifted copies, each times one number a channel, and its gradients so as well: XLA's grouped
+    convolution takes 10 to 50 times as long on a CPU, and what it makes of the sum's gradients takes minutes to
+    compile.
+
+    Args:
+      x: images.
+      kernel: cross-correlated with them.
+      stride: places from one result to the next.
+      padding: zeros before and after each of the two sides.
+    """
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    size = kernel.shape[0]
+    rows, columns = ((side - size) // stride + 1 for side in x.shape[1:3])
+    y = jnp.zeros((x.shape[0], rows, columns, x.shape[3]), x.dtype)
+    for i in range(size):
+        for j in range(size):
+            seen = x[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
+            y = y + seen * kernel[i, j][None, None, None]
+    return y
+
+
+def _depthwise_forward(x: Array, kernel: Array, stride: int, padding: Sides) -> tuple[Array, tuple[Array, Array]]:
+    return depthwise(x, kernel, stride, padding), (x, kernel)
+
+
+def _depthwise_backward(stride: int, padding: Sides, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    size = kernel.shape[0]
+    # By the images: the transposed convolution, of the results set apart by the stride.
+    apart = [(gradient.shape[axis] - 1) * stride + 1 for axis in (1, 2)]
+    wide = jax.lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *[(0, 0, stride - 1)] * 2, (0, 0, 0)])
+    before = [size - 1 - first for first, _ in padding]
+    around = tuple((b, x.shape[axis] + size - 1 - b - apart[axis - 1]) for axis, b in zip((1, 2), before))
+    by_images = depthwise(wide, kernel[::-1, ::-1], 1, around)
+    # By the kernel: one place of it after another, which compiles to one loop.
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+
+    def at(place: Array) -> Array:
+        starts = (0, place // size, place % size, 0)
+        seen = jax.lax.dynamic_slice(padded, starts, (x.shape[0], *apart, x.shape[3]))[:, ::stride, ::stride]
+        return jnp.einsum("bhwc,bhwc->c", seen, gradient)
+
+    by_kernel = jax.lax.map(at, jnp.arange(size * size))
+    return by_images, by_kernel.reshape(kernel.shape)
+
+
+depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _padding(side: int, size: int, stride: int, same: bool) -> tuple[int, int]:
