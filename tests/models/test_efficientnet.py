@@ -18,6 +18,7 @@ from ranjax.models.checkpoints import efficientnet_files
 from ranjax.models.checkpoints.assemble import load_image_tower
 from ranjax.models.checkpoints.packaged import weights_path
 from ranjax.models.checkpoints.weight_files import WeightsError, read_weights, write_weights
+from ranjax.models.towers.convolution import depthwise
 from ranjax.models.towers.tower_configs import EfficientNetConfig
 from ranjax.models.towers.tower_table import tower_of
 
@@ -74,11 +75,12 @@ def test_the_package_s_weights_give_timm_s_features(file):
 
 
 def tiny(same):
-    """(config, parameters, weights under timm's keys) of a narrow tower."""
+    """(config, parameters) of a narrow tower."""
     how = {"same": True, "norm_eps": 1e-3} if same else {"same": False, "norm_eps": 1e-5}
     config = EfficientNetConfig(image_size=16, **WIDTHS, **how, name=f"{'tf_' if same else ''}efficientnet_lite0")
-    params = nnx.to_pure_dict(nnx.state(tower_of(config).build(config, nnx.Rngs(0)), nnx.Param))
-    return config, params
+    shapes = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(tower_of(config).build(config, nnx.Rngs(0)))))
+    rng = np.random.default_rng(0)
+    return config, jax.tree.map(lambda leaf: rng.uniform(0.1, 0.3, leaf.shape).astype(np.float32), shapes)
 
 
 def test_a_file_without_a_known_name_or_with_other_parts_is_refused_in_words(tmp_path):
@@ -103,6 +105,7 @@ def test_a_file_without_a_known_name_or_with_other_parts_is_refused_in_words(tmp
         load_image_tower(tmp_path / "empty")
 
 
+@pytest.mark.slow
 def test_statistics_are_constants_and_every_other_parameter_trains():
     config, params = tiny(same=False)
     graph = nnx.graphdef(nnx.eval_shape(lambda: tower_of(config).build(config, nnx.Rngs(0))))
@@ -112,6 +115,31 @@ def test_statistics_are_constants_and_every_other_parameter_trains():
     for path, leaf in jax.tree_util.tree_flatten_with_path(gradient)[0]:
         last = path[-1].key
         assert bool(jnp.any(leaf != 0)) == (last not in ("mean", "var")), path
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "stride", "padding"),
+    [(9, 5, 2, (2, 2)), (10, 3, 2, (0, 1)), (6, 5, 1, (2, 2)), (2, 5, 1, (2, 2)), (1, 3, 2, (1, 1))],
+)
+def test_a_convolution_of_each_channel_and_its_gradients_are_those_of_xla_s_grouped_one(side, size, stride, padding):
+    rng = np.random.default_rng(0)
+    x, kernel = (
+        jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in ((2, side, side, 3), (size, size, 3))
+    )
+    sides = (padding, padding)
+
+    def grouped(x, kernel):
+        axes = ("NHWC", "HWIO", "NHWC")
+        kernel = kernel[:, :, None]
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), sides, dimension_numbers=axes, feature_group_count=3
+        )
+
+    truth, back = jax.vjp(grouped, x, kernel)
+    found, own_back = jax.vjp(lambda x, kernel: depthwise(x, kernel, stride, sides), x, kernel)
+    direction = jnp.asarray(rng.standard_normal(truth.shape), jnp.float32)
+    for ours, theirs in zip((found, *own_back(direction)), (truth, *back(direction)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize(

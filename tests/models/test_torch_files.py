@@ -59,12 +59,12 @@ def test_both_formats_give_what_torch_wrote(name, tmp_path):
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_cut_off_anywhere_or_damaged_is_one_clear_error(name, tmp_path):
     whole, path = (REFERENCES / name).read_bytes(), tmp_path / "cut.pth"
-    for length in [*range(0, len(whole) - 1, 61), len(whole) - 1]:
+    for length in [*range(0, len(whole) - 1, 151), len(whole) - 1]:
         path.write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"cut\.pth (is no whole file of torch|is refused)"):
             read_torch(path)
     rng = np.random.default_rng(0)
-    for _ in range(200):
+    for _ in range(60):
         changed = bytearray(whole)
         for place in rng.integers(0, len(whole), 3):
             changed[place] = rng.integers(256)
