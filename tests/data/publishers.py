@@ -228,6 +228,51 @@ def roco(root: Path) -> None:
             picture(root / f"{split}_images" / split / f"{name}.jpg", len(split) * 100 + i, "RGB" if i == 2 else "L")
 
 
+def medpix(root: Path) -> None:
+    """Ten cases of three pictures each, with the odd values that the published files hold or could hold."""
+    root = root / "MedPix-2-0"
+    regions = ("Head", "Thorax", "Abdomen", "Spine and Muscles", "Reproductive and Urinary System")
+    described, cases = [], []
+    for i in range(30):
+        case, modality = f"MPX{1000 + i // 3}", "MR" if i // 3 % 2 else "CT"
+        name = f"{case}_synpic{20000 + i}"
+        about = {
+            "ACR Codes": "8.-1",
+            "Age": "N/A" if i == 0 else str(i),
+            "Caption": f"Slice {'abc'[i % 3]}  of a case",
+            "Figure Part": None,
+            "Modality": f"{modality} - noncontrast",
+            "Plane": "Axial",
+            "Sex": "female",
+        }
+        described.append(
+            {
+                "Type": modality,
+                "U_id": case,
+                "image": name,
+                "Description": about,
+                "Location": "Left Blank",
+                "Location Category": regions[i // 3 % 5],
+            }
+        )
+        picture(root / "images" / f"{name}.png", 900 + i)
+        if i % 3 == 0:
+            told = {"Title": "Diverticulum", "Findings": None if i == 6 else "A mass.\n\nNo bone is broken."}
+            cases.append({"U_id": case, "TAC": [], "MRI": [], "Case": told, "Topic": {}})
+    described[1]["Description"]["Plane"] = "Photograph"
+    described[2]["Type"] = "US"
+    described[4]["image"] = None
+    described[5]["Description"]["Caption"] = None
+    described[6]["Description"]["Caption"] = " N/A "
+    described[7]["Description"] = None
+    described[8] = described[7] | {"Description": {"Caption": "twice"}}
+    lists = {"train": [f"MPX{1000 + i}" for i in range(6)], "dev": ["MPX1006"], "test": ["MPX1007", "MPX1008"]}
+    (root / "Descriptions.json").write_text(json.dumps(described))
+    (root / "Case_topic.json").write_text(json.dumps(cases))
+    (root / "splitted_dataset").mkdir()
+    (root / "splitted_dataset" / "uid_list.json").write_text(json.dumps(lists | {"train_1": ["MPX1007"]}))
+
+
 def padchest(root: Path) -> None:
     header = (
         ",ImageID,ImageDir,StudyDate_DICOM,StudyID,PatientID,PatientBirth,PatientSex_DICOM,ViewPosition_DICOM,"
@@ -406,7 +451,7 @@ def path_vqa(root: Path) -> None:
 ALL = {
     function.__name__: function
     for function in (
-        nih, chexpert, mimic_cxr, iu_xray, roco, padchest, chexpert_plus, rsna, siim, vindr, covidx, kermany,
+        nih, chexpert, mimic_cxr, iu_xray, roco, medpix, padchest, chexpert_plus, rsna, siim, vindr, covidx, kermany,
         pneumoniamnist, chestmnist, pneumoniamnist_c, vqa_rad, slake, path_vqa,
     )
 }  # fmt: skip

@@ -48,6 +48,17 @@ EXPECTED = {
     ),
     "iu_xray": ({"train": 44}, {"the report has no image": 1, "the report has neither findings nor impression": 2}),
     "roco": ({"train": 19, "validation": 3, "test": 3}, {"the report is empty": 3}),
+    "medpix": (
+        {"train": 12, "validation": 3, "test": 6},
+        {
+            "it is no scan: its plane is 'photograph'": 1,
+            "the type 'US' with the place 'Head' is no class": 1,
+            "it names no image or no case": 1,
+            "the report is empty": 2,
+            "the id is given twice": 1,
+            "uid_list.json names its case in no split": 3,
+        },
+    ),
     "padchest": (
         {"train": 27},
         {"the labels \"['cardiomegaly'\" cannot be read": 1, "the report is empty": 1, "the view is lateral": 1},
@@ -96,6 +107,40 @@ def test_nih_joins_several_labels_and_follows_the_official_lists(trees):
     assert counts["test"] == 10
     assert counts["train"] + counts["adapt"] + counts["validation"] == 30
     assert min(counts.values()) > 0
+
+
+def test_medpix_joins_caption_and_findings_and_its_patient_is_the_case(trees):
+    rows = by_id(select(chosen(trees, "medpix")))
+    first = rows["MPX1000_synpic20000"]
+    assert first.report == "Slice a of a case. A mass. No bone is broken."
+    assert (first.patient, first.group["plane"], first.group["age"]) == ("MPX1000", "axial", "")
+    assert rows["MPX1001_synpic20005"].report == "A mass. No bone is broken."  # without a caption
+    assert "MPX1002_synpic20006" not in rows  # neither caption nor findings
+    selection = select(chosen(trees, "medpix", options=("text=caption",)))
+    assert by_id(selection)["MPX1000_synpic20000"].report == "Slice a of a case."
+    # MR of the abdomen has too few cases to be a class; the row stays as a pair.
+    assert present(selection, by_id(selection)["MPX1007_synpic20021"]) == set()
+    assert selection.notes["labels outside the classes"] == 3
+    assert {row.label for row in selection.rows} == {-1, 0, 1, 3, 4, 5, 6, 7}
+    with pytest.raises(ConfigError, match="option text = 'title': expected caption, findings or both"):
+        select(chosen(trees, "medpix", options=("text=title",)))
+
+
+def test_medpix_without_its_list_is_split_by_case_and_a_list_that_shares_cases_is_refused(tmp_path):
+    ALL["medpix"](tmp_path)
+    lists = tmp_path / "MedPix-2-0" / "splitted_dataset" / "uid_list.json"
+    lists.write_text('{"train": ["MPX1000"], "test": ["MPX1000"]}')
+    settings = public("medpix", tmp_path, checksums=False, image_size=16)
+    with pytest.raises(DataError, match="puts the case 'MPX1000' into train and into test"):
+        select(settings)
+    lists.unlink()
+    rows = select(settings).rows
+    assert len(rows) == 24
+    for patient in {row.patient for row in rows}:
+        assert len({row.split for row in rows if row.patient == patient}) == 1
+    (tmp_path / "MedPix-2-0" / "Case_topic.json").write_text('{"U_id": "MPX1000"}')
+    with pytest.raises(DataError, match=r"Case_topic\.json"):
+        select(settings)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,23 @@ def test_a_missing_column_is_named_with_those_present_and_the_nearest(tmp_path):
         select(folder_settings(tmp_path, ["template={report film."]))
 
 
+def test_a_label_is_written_from_columns_and_a_split_column_can_be_left_unread(tmp_path):
+    table = rows(24)
+    for i, row in enumerate(table):
+        row["split"] = "" if i == 0 else ("old", "young")[i % 2]
+    write_folder(tmp_path, table)
+    options = ["label={split} {findings}", "split=none", "shares=0.4,0.2,0.2,0.2"]
+    selection = select(folder_settings(tmp_path, options, classes=()))
+    assert {name.split()[0] for name in selection.classes} == {"old", "young"}
+    assert [item.reason for item in selection.rejected] == [
+        "column 'split', from which a text is written, is empty"
+    ]
+    shares = {"train": 0.4, "adapt": 0.2, "validation": 0.2, "test": 0.2}
+    assert all(row.split == hash_split(row.patient, shares, 0) for row in selection.rows)
+    with pytest.raises(ConfigError, match="option label = 'age'"):
+        select(folder_settings(tmp_path, ["label={age} {findings}"]))
+
+
 def test_a_missing_or_empty_table_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"None of index\.csv"):
         select(folder_settings(tmp_path))
@@ -105,7 +122,7 @@ def test_an_unknown_split_value_leaves_its_row_out(tmp_path):
 
 def test_shares_split_whole_patients_and_stay_put_when_rows_are_added(tmp_path):
     table = [row | {"patient": f"p{i // 3}", "split": ""} for i, row in enumerate(rows(240))]
-    options = ["split=", "shares=0.5,0.1,0.15,0.25"]
+    options = ["split=none", "shares=0.5,0.1,0.15,0.25"]
     few = select(folder_settings(write_folder(tmp_path / "few", table[:120]), options)).rows
     many = select(folder_settings(write_folder(tmp_path / "many", table), options)).rows
     assert {row.id: row.split for row in few}.items() <= {row.id: row.split for row in many}.items()

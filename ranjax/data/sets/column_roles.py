@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.data.sets.spec import Said
 
 NOBODY = "none"
-"""The value of the option `patient` that says: the files name no patients."""
+"""The value of the options `patient` and `split` that says: no column is read as such."""
 _PATIENT = """
 patient patientid patientnumber patientno patientnr patientkey patientcode patientidentifier patientuid patienthash
 anonpatientid deidpatientid anonymizedpatientid pseudonym pid ptid patid subject subjectid subjectno subjectnumber
@@ -59,16 +60,20 @@ def roles(columns: Sequence[str], values: Mapping[str, str], image: str, table: 
     Raises:
       ConfigError: a named column is absent, or several columns could be the patient.
     """
-    chosen = {name: column for name, column in values.items() if (name, column) != ("patient", NOBODY)}
+    chosen = {name: column for name, column in values.items() if name not in ("patient", "split") or column != NOBODY}
     listed = [name.strip() for name in chosen.get("labels", "").split(",") if name.strip()]
     if listed:
         chosen["labels"] = ",".join(listed)
-    for option, name in [*((o, chosen[o]) for o in ROLES if o in chosen), *(("labels", name) for name in listed)]:
+    written = list(columns_of(chosen["label"], "label")) if is_written(chosen.get("label", "")) else []
+    named = [(role, chosen[role]) for role in ROLES if role in chosen and not (role == "label" and written)]
+    for option, name in [*named, *(("label", name) for name in written), *(("labels", name) for name in listed)]:
         if name not in columns:
             expected = f"one of {', '.join(columns)}"
             raise ConfigError(f"option {option}", name, expected, nearest(name, columns))
     for role, names in DEFAULTS.items():
         fitting = [column for column in columns if plain(column) in map(plain, names)]
+        if values.get(role) == NOBODY:
+            continue
         if role not in chosen and len(fitting) > 1:
             _ambiguous(role, fitting)
         if role not in chosen and fitting:
@@ -76,15 +81,43 @@ def roles(columns: Sequence[str], values: Mapping[str, str], image: str, table: 
     said = list(_of_patients(columns, chosen, values, table))
     kinds = {role: chosen[role] for role in ROLES if role in chosen} | ({"image": image} if image else {})
     kinds |= {"labels": ", ".join(listed)} if listed else {}
-    unread = [column for column in columns if column and column not in (*kinds.values(), *listed)]
-    named = "; ".join(f"{role} from {column!r}" for role, column in sorted(kinds.items()))
+    unread = [column for column in columns if column and column not in (*kinds.values(), *listed, *written)]
+    read = "; ".join(f"{role} from {column!r}" for role, column in sorted(kinds.items()))
     wanted = ("report", "label", "split", "view")
     absent = [role for role in wanted if role not in kinds and not (role == "label" and listed)]
-    lines = f"{table}: {named or 'no column is read'}"
+    lines = f"{table}: {read or 'no column is read'}"
     said.insert(0, Said("columns", lines + (f"; no column for {', '.join(absent)}" if absent else "")))
     if unread:
         said.append(Said("columns", f"{table}: kept beside the example and not read: {', '.join(map(str, unread))}"))
     return Roles(chosen, tuple(said))
+
+
+def is_written(label: str) -> bool:
+    """Return whether the option `label` is a text with {column} places rather than a column."""
+    return "{" in label
+
+
+def columns_of(template: str, option: str) -> Iterator[str]:
+    """Yield the columns of a template's places.
+
+    Raises:
+      ConfigError: a template that is malformed.
+    """
+    for _, column, _ in places_of(template, option):
+        if column is not None:
+            yield column
+
+
+def places_of(template: str, option: str) -> list[tuple[str, str | None, str | None]]:
+    """Return (text before, column, words for values) of each place of a template.
+
+    Raises:
+      ConfigError: a template that is malformed.
+    """
+    try:
+        return [(before, column, replaced) for before, column, replaced, _ in string.Formatter().parse(template)]
+    except ValueError as error:
+        raise ConfigError(f"option {option}", template, f"text with {{column}} places ({error})") from error
 
 
 def _of_patients(

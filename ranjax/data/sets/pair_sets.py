@@ -8,13 +8,13 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ranjax.core.errors import DataError
+from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.images.locations import FileRef
-from ranjax.data.publisher_tables import decode, files_below, find, needed
+from ranjax.data.publisher_tables import decode, files_below, find, inside, needed
 from ranjax.data.sets.classification_sets import CHEXPERT_CLASSES
 from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, marks, spec
 from ranjax.data.sets.views import view_of
-from ranjax.data.strict_tables import keyed, objects, rows
+from ranjax.data.strict_tables import keyed, objects, parse_object, rows
 from ranjax.data.table_cells import is_missing
 from ranjax.data.text import openi
 
@@ -208,7 +208,74 @@ def _chexpert_plus_labels(root: Path) -> dict[str, dict[str, float]]:
     return found
 
 
+_NO_SCANS = ("photograph", "gross pathology", "drawing")
+
+
+def _medpix(root: Path, options: Options) -> Iterator[Entry | Rejected]:
+    """Read MedPix 2.0: a scan each entry of Descriptions.json, with the findings of its case from Case_topic.json."""
+    table = needed(root, "Descriptions.json")
+    folder = table.parent
+    case_of = {case["U_id"]: case["Case"] or {} for case in objects(folder / "Case_topic.json", ("U_id", "Case"))}
+    lists = folder / "splitted_dataset" / "uid_list.json"
+    split_of = _medpix_splits(lists) if lists.is_file() else None
+    texts = _medpix_texts(options.values.get("text", "both"))
+    for number, row in enumerate(objects(table, ("Type", "U_id", "image", "Description")), start=1):
+        about = row.get("Description") or {}
+        name, patient, modality, region = (_words(row.get(k)) for k in ("image", "U_id", "Type", "Location Category"))
+        split = "" if split_of is None else split_of.get(patient, "")
+        if not name or not patient or not isinstance(about, dict):
+            yield Rejected(f"row {number} of {table.name}", split, "it names no image or no case")
+        elif split_of is not None and not split:
+            yield Rejected(name, "", "uid_list.json names its case in no split")
+        elif modality not in ("CT", "MR") or not region:
+            yield Rejected(name, split, f"the type {modality!r} with the place {region!r} is no class")
+        elif (plane := _words(about.get("Plane")).lower()) in _NO_SCANS:
+            yield Rejected(name, split, f"it is no scan: its plane is {plane!r}")
+        else:
+            case = case_of.get(patient, {})
+            parts = {"caption": about.get("Caption"), "findings": case.get("Findings")}
+            said = [words if words.endswith(".") else f"{words}." for k in texts if (words := _words(parts[k]))]
+            stated = {"sex": about.get("Sex"), "age": about.get("Age"), "sequence": about.get("Modality")}
+            group = {k: _words(v) for k, v in {**stated, "diagnosis": case.get("Title")}.items()} | {"plane": plane}
+            yield Entry(
+                name,
+                FileRef(str(inside(folder / "images", f"{name}.png"))),
+                " ".join(said),
+                {f"{modality} {region}": PRESENT},
+                patient,
+                split,
+                "",
+                group,
+            )
+
+
+def _words(value: object) -> str:
+    """Return a cell of MedPix: without surrounding and repeated blanks; "N/A" as nothing."""
+    words = " ".join(str(value).split()) if isinstance(value, str | int | float) else ""
+    return "" if words.upper() in ("N/A", "NONE", ".") else words
+
+
+def _medpix_splits(path: Path) -> dict[str, str]:
+    """Return the split of every case. Raises DataError where two splits share one."""
+    found, lists = dict[str, str](), parse_object(path.read_text("utf-8"))
+    for name, split in (("train", "train"), ("dev", "validation"), ("test", "test")):
+        cases = lists.get(name)
+        if not isinstance(cases, list):
+            raise DataError(f"{path} has no list {name!r} of cases.")
+        for case in map(str, cases):
+            if found.setdefault(case, split) != split:
+                raise DataError(f"{path} puts the case {case!r} into {found[case]} and into {split}.")
+    return found
+
+
+def _medpix_texts(stated: str) -> tuple[str, ...]:
+    if stated not in ("caption", "findings", "both"):
+        raise ConfigError("option text", stated, "caption, findings or both")
+    return ("caption", "findings") if stated == "both" else (stated,)
+
+
 READERS = {
     "mimic_cxr": _mimic, "iu_xray": _iu_xray, "roco": _roco, "padchest": _padchest, "chexpert_plus": _chexpert_plus,
+    "medpix": _medpix,
 }  # fmt: skip
 SPECS = tuple(spec(name, reader) for name, reader in READERS.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -10,7 +9,7 @@ from ranjax.core.checks import texts_by_name
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.data import table_cells
 from ranjax.data.images.locations import Reference
-from ranjax.data.sets.column_roles import SPLIT_NAMES
+from ranjax.data.sets.column_roles import SPLIT_NAMES, columns_of, is_written, places_of
 from ranjax.data.sets.spec import ABSENT, PRESENT, UNMARKED, Entry, Rejected
 from ranjax.data.sets.views import view_of
 
@@ -83,18 +82,21 @@ def check_options(values: Mapping[str, str], columns: tuple[str, ...]) -> None:
     """
     if values.get("blank", "") not in BLANKS:
         raise ConfigError("option blank", values["blank"], "unknown or absent")
-    for _, column, _ in _places(values.get("template", "")):
-        if column is not None and column not in columns:
+    for column in columns_of(values.get("template", ""), "template"):
+        if column not in columns:
             raise ConfigError("option template", column, f"one of {', '.join(columns)}", nearest(column, columns))
 
 
 def labels_of(row: Mapping[str, object], values: Mapping[str, str]) -> list[str]:
-    """Return the labels of a cell: those of a list, or of a text with a separator; -1 is no label.
+    """Return the labels of a cell: those of a list, or of a text with a separator; -1 is no label. Or the one label
+    that is written from several columns.
 
     Raises:
       DataError: a mapping, or a list of 0 and 1, which may be marks of classes.
     """
     column = values["label"]
+    if is_written(column):
+        return [" ".join(_written(column, row, {}).split())]
     given = row.get(column)
     if isinstance(given, list) and len(given) > 1 and all(type(part) is not str and part in (0, 1) for part in given):
         raise DataError(
@@ -106,21 +108,14 @@ def labels_of(row: Mapping[str, object], values: Mapping[str, str]) -> list[str]
     return [text for text in texts if text and text not in ("-1", "-1.0")]
 
 
-def _places(template: str) -> list[tuple[str, str | None, str | None]]:
-    try:
-        return [(before, column, replaced) for before, column, replaced, _ in string.Formatter().parse(template)]
-    except ValueError as error:
-        raise ConfigError("option template", template, f"text with {{column}} places ({error})") from error
-
-
 def _written(template: str, row: Mapping[str, object], values: Mapping[str, str]) -> str:
-    """Return a report written from columns: each place ``{column:VALUE=words;VALUE=words}`` holds a cell's words.
+    """Return a text written from columns: each place ``{column:VALUE=words;VALUE=words}`` holds a cell's words.
 
     Raises:
       DataError: an empty cell.
     """
     report = ""
-    for before, column, replaced in _places(template):
+    for before, column, replaced in places_of(template, "template"):
         report += before
         if column is None:
             continue
@@ -128,10 +123,10 @@ def _written(template: str, row: Mapping[str, object], values: Mapping[str, str]
         given = str(row.get(column)).strip()
         value = given if given in said else _of(row, column, table_cells.words)
         if not value:
-            raise DataError(f"column {column!r}, which the report is written from, is empty")
+            raise DataError(f"column {column!r}, from which a text is written, is empty")
         parts = labels_of(row, values) if column == values.get("label") and value not in said else [value]
         if not parts:
-            raise DataError(f"column {column!r}, which the report is written from, holds no label")
+            raise DataError(f"column {column!r}, from which a text is written, holds no label")
         report += ", ".join(said.get(part, part.replace("_", " ")) for part in parts)
     return report
 
