@@ -129,7 +129,7 @@ def test_medpix_joins_caption_and_findings_and_its_patient_is_the_case(trees):
 def test_medpix_without_its_list_is_split_by_case_and_a_list_that_shares_cases_is_refused(tmp_path):
     ALL["medpix"](tmp_path)
     lists = tmp_path / "MedPix-2-0" / "splitted_dataset" / "uid_list.json"
-    lists.write_text('{"train": ["MPX1000"], "test": ["MPX1000"]}')
+    lists.write_text('{"train": ["MPX1000"], "dev": [], "test": ["MPX1000"]}')
     settings = public("medpix", tmp_path, checksums=False, image_size=16)
     with pytest.raises(DataError, match="puts the case 'MPX1000' into train and into test"):
         select(settings)

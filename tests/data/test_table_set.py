@@ -31,9 +31,7 @@ def test_a_label_is_written_from_columns_and_a_split_column_can_be_left_unread(t
     options = ["label={split} {findings}", "split=none", "shares=0.4,0.2,0.2,0.2"]
     selection = select(folder_settings(tmp_path, options, classes=()))
     assert {name.split()[0] for name in selection.classes} == {"old", "young"}
-    assert [item.reason for item in selection.rejected] == [
-        "column 'split', from which a text is written, is empty"
-    ]
+    assert [item.reason for item in selection.rejected] == ["column 'split', from which a text is written, is empty"]
     shares = {"train": 0.4, "adapt": 0.2, "validation": 0.2, "test": 0.2}
     assert all(row.split == hash_split(row.patient, shares, 0) for row in selection.rows)
     with pytest.raises(ConfigError, match="option label = 'age'"):

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ranjax.models.layers import at_least_float32, run_block
+from ranjax.models.tower_states import State
 from ranjax.models.towers.convolution import ConvNorm, DepthwiseNorm
 from ranjax.models.towers.tower_configs import EfficientNetConfig
 
@@ -49,6 +50,12 @@ class EfficientNet(nnx.Module):
     def pool(self, x: Float[Array, "batch rows columns width"]) -> Float[Array, "batch width"]:
         """Return the mean over all places."""
         return jnp.mean(x, axis=(1, 2), dtype=at_least_float32(x.dtype)).astype(x.dtype)
+
+
+def states(tower: EfficientNet, images: Float[Array, "batch size size channels"]) -> list[State]:
+    """Return the maps behind every stage and of the last convolution, and of the last the tower's pooled vector."""
+    maps = tower.maps(images)
+    return [*(State(places) for places in maps[:-1]), State(maps[-1], pooled=tower.pool(maps[-1]))]
 
 
 class _Block(nnx.Module):

@@ -58,6 +58,7 @@ TOWERS: Table[Tower] = Table(
             "ranjax.models.towers.efficientnet:EfficientNet",
             options=("remat",),
             files=(f"{_EFFICIENTNET}:TENSORFLOW", f"{_EFFICIENTNET}:TIMM"),
+            states="ranjax.models.towers.efficientnet:states",
             source="Tan & Le 2019, arXiv 1905.11946; Lite0 to 4, as timm's",
         ),
         Tower(
