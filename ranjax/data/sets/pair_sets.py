@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.images.locations import FileRef
-from ranjax.data.publisher_tables import decode, files_below, find, inside, needed
+from ranjax.data.publisher_tables import decode, files_below, find, needed
 from ranjax.data.sets.classification_sets import CHEXPERT_CLASSES
 from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, marks, spec
 from ranjax.data.sets.views import view_of
@@ -215,15 +215,15 @@ def _medpix(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     """Read MedPix 2.0: a scan each entry of Descriptions.json, with the findings of its case from Case_topic.json."""
     table = needed(root, "Descriptions.json")
     folder = table.parent
-    case_of = {case["U_id"]: case["Case"] or {} for case in objects(folder / "Case_topic.json", ("U_id", "Case"))}
+    case_of = {case["U_id"]: _part(case, "Case") for case in objects(folder / "Case_topic.json", ("U_id", "Case"))}
     lists = folder / "splitted_dataset" / "uid_list.json"
     split_of = _medpix_splits(lists) if lists.is_file() else None
     texts = _medpix_texts(options.values.get("text", "both"))
     for number, row in enumerate(objects(table, ("Type", "U_id", "image", "Description")), start=1):
-        about = row.get("Description") or {}
+        about = _part(row, "Description")
         name, patient, modality, region = (_words(row.get(k)) for k in ("image", "U_id", "Type", "Location Category"))
         split = "" if split_of is None else split_of.get(patient, "")
-        if not name or not patient or not isinstance(about, dict):
+        if not re.fullmatch(r"\w[\w.-]*", name) or not patient:
             yield Rejected(f"row {number} of {table.name}", split, "it names no image or no case")
         elif split_of is not None and not split:
             yield Rejected(name, "", "uid_list.json names its case in no split")
@@ -239,7 +239,7 @@ def _medpix(root: Path, options: Options) -> Iterator[Entry | Rejected]:
             group = {k: _words(v) for k, v in {**stated, "diagnosis": case.get("Title")}.items()} | {"plane": plane}
             yield Entry(
                 name,
-                FileRef(str(inside(folder / "images", f"{name}.png"))),
+                FileRef(str(folder / "images" / f"{name}.png")),
                 " ".join(said),
                 {f"{modality} {region}": PRESENT},
                 patient,
@@ -247,6 +247,11 @@ def _medpix(root: Path, options: Options) -> Iterator[Entry | Rejected]:
                 "",
                 group,
             )
+
+
+def _part(row: Mapping[str, object], key: str) -> dict[str, object]:
+    found = row.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _words(value: object) -> str:

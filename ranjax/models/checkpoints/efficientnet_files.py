@@ -13,7 +13,7 @@ from ranjax.models.towers.tower_configs import EfficientNetConfig
 STEM = "conv_stem.weight"
 KNOWN = "tf_efficientnet_lite0 to 4, efficientnet_lite0 to 4"
 _NAME = r"(tf_)?efficientnet_lite[0-4]"
-_NAMES = {
+_NAMES: dict[tuple[tuple[int, ...], ...], str] = {
     ((16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1)): "efficientnet_lite0",
     ((16, 24, 40, 80, 112, 192, 320), (1, 3, 3, 4, 4, 5, 1)): "efficientnet_lite1",
     ((16, 24, 48, 88, 120, 208, 352), (1, 3, 3, 4, 4, 5, 1)): "efficientnet_lite2",

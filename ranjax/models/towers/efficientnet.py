@@ -6,6 +6,8 @@ nonlinearity, and a way around where shapes agree. Trained without stochastic de
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -25,15 +27,15 @@ class EfficientNet(nnx.Module):
 
     def __init__(self, config: EfficientNetConfig, rngs: nnx.Rngs, remat: bool = False) -> None:
         self.remat = remat
-        how = {"same": config.same, "eps": config.norm_eps}
-        self.stem = ConvNorm(config.channels, config.stem_width, 3, rngs, 2, **how)
+        conv = partial(ConvNorm, rngs=rngs, same=config.same, eps=config.norm_eps)
+        self.stem = conv(config.channels, config.stem_width, 3, stride=2)
         self.stages = nnx.Dict(
             {
                 str(i): nnx.Dict({str(j): _Block(config, i, j, rngs) for j in range(depth)})
                 for i, depth in enumerate(config.depths)
             }
         )
-        self.head = ConvNorm(config.widths[-1], config.head_width, 1, rngs, **how)
+        self.head = conv(config.widths[-1], config.head_width, 1)
 
     def __call__(self, images: Float[Array, "batch size size channels"]) -> Float[Array, "batch width"]:
         return self.pool(self.maps(images)[-1])
@@ -65,11 +67,11 @@ class _Block(nnx.Module):
         outputs, stride = config.widths[stage], 1 if block else _STRIDES[stage]
         inputs = outputs if block else (config.stem_width, *config.widths)[stage]
         inner = inputs * _EXPANSIONS[stage]
-        how = {"same": config.same, "eps": config.norm_eps}
+        conv = partial(ConvNorm, rngs=rngs, same=config.same, eps=config.norm_eps)
         self.around = stride == 1 and inputs == outputs
-        self.expand = ConvNorm(inputs, inner, 1, rngs, **how) if _EXPANSIONS[stage] > 1 else None
-        self.depthwise = DepthwiseNorm(inner, _KERNELS[stage], rngs, stride, **how)
-        self.project = ConvNorm(inner, outputs, 1, rngs, **how)
+        self.expand = conv(inputs, inner, 1) if _EXPANSIONS[stage] > 1 else None
+        self.depthwise = DepthwiseNorm(inner, _KERNELS[stage], rngs, stride, config.same, config.norm_eps)
+        self.project = conv(inner, outputs, 1)
 
     def __call__(self, x: Float[Array, "batch height width inputs"]) -> Float[Array, "batch rows columns outputs"]:
         y = x if self.expand is None else jax.nn.relu6(self.expand(x))

@@ -11,6 +11,7 @@ from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.core.files import digest
 from ranjax.data.set_settings import RadiographSettings
 from ranjax.data.splits import SPLITS
+from ranjax.models.checkpoints.packaged import weights_path
 from ranjax.models.checkpoints.weight_files import folder_of
 from ranjax.run.context import Context
 from ranjax.run.schema import RunConfig
