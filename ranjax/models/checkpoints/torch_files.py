@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -43,6 +43,9 @@ _DAMAGES = (
 )  # fmt: skip
 
 
+_Stream = io.BytesIO | mmap.mmap
+
+
 class _Refused(Exception):
     """What a file asks for and does not get; its message is the reason."""
 
@@ -52,7 +55,7 @@ class _Storage(NamedTuple):
 
     kind: str
     key: str
-    count: int
+    size: int
 
     @property
     def dtype(self) -> np.dtype:
@@ -111,8 +114,8 @@ def _zipped(file: io.BufferedReader) -> tuple[Any, Callable[[_Storage], np.ndarr
         raise _Refused("its numbers are stored in big-endian order")
 
     def numbers(storage: _Storage) -> np.ndarray:
-        data = _member(archive, f"{folder}data/{storage.key}", storage.count * storage.dtype.itemsize)
-        return np.frombuffer(data, storage.dtype, storage.count)
+        data = _member(archive, f"{folder}data/{storage.key}", storage.size * storage.dtype.itemsize)
+        return np.frombuffer(data, storage.dtype, storage.size)
 
     return _run(io.BytesIO(_member(archive, name, LIMIT))), numbers
 
@@ -134,17 +137,17 @@ def _in_a_row(file: mmap.mmap) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     found = {}
     for key in keys:
         (count,) = struct.unpack("<q", file.read(8))
-        if count != seen[key].count:
-            raise _Refused(f"storage {key} holds {count} numbers, not {seen[key].count}")
+        if count != seen[key].size:
+            raise _Refused(f"storage {key} holds {count} numbers, not {seen[key].size}")
         found[key] = np.frombuffer(file.read(count * seen[key].dtype.itemsize), seen[key].dtype, count)
     return content, lambda storage: found[storage.key]
 
 
-def _run(file: io.BytesIO | mmap.mmap, seen: dict[str, _Storage] | None = None) -> Any:
+def _run(file: _Stream, seen: dict[str, _Storage] | None = None) -> Any:
     """Return what a pickle describes, up to its end; `seen` takes the storages that it names, by key."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
-    for number, (operation, argument, _) in enumerate(pickletools.genops(file)):
+    for number, (operation, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], file))):
         if number > LIMIT:
             raise _Refused("its pickle is too long")
         name = operation.name
@@ -255,7 +258,7 @@ def _made(name: str, given: tuple[Any, ...]) -> Any:
         raise _Refused("it has a tensor of an impossible shape")
     size = math.prod(shape)
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides))
-    if size and (last >= storage.count or size > storage.count):
+    if size and (last >= storage.size or size > storage.size):
         raise _Refused("it has a tensor that reaches beyond its storage")
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
