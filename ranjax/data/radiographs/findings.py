@@ -121,7 +121,15 @@ class Acquisition:
     shutter_share: float = 0.25
 
 
-IN_DOMAIN = Acquisition("in-domain")
+# Films of many rooms: patients stand as they can, so that no template of pixels finds a lesion.
+IN_DOMAIN = Acquisition(
+    "in-domain",
+    yaw_deg=(-10.0, 10.0),
+    pitch_deg=(-8.0, 8.0),
+    roll_deg=(-12.0, 12.0),
+    shift_mm=(-30.0, 30.0),
+    zoom=(0.85, 1.15),
+)
 # A bedside machine: turned and tilted patients, a grainy and soft detector, another film curve, tight shutters.
 OUT_OF_DOMAIN = Acquisition(
     "out-of-domain",
