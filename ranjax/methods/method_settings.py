@@ -46,6 +46,17 @@ def _grid(least: float, inclusive: bool) -> checks.Check:
 
 
 @dataclass(frozen=True)
+class Variation:
+    """How far a copy of a labelled image may differ from it, see `ranjax.methods.acquisition.vary`."""
+
+    turn: float = setting(10.0, "Largest turn, either way.", "degrees", between(0, 180))
+    shift: float = setting(0.08, "Largest shift along each axis, as a share of the side.", "share", between(0, 1))
+    zoom: float = setting(0.1, "Largest change of scale.", "share", between(0, 0.9))
+    contrast: float = setting(0.25, "Largest change of contrast.", "share", between(0, 1))
+    brightness: float = setting(0.06, "Largest change of brightness.", "pixel units", between(0, 1))
+
+
+@dataclass(frozen=True)
 class HeadInput:
     """What a head on frozen features is given."""
 
@@ -56,6 +67,12 @@ class HeadInput:
         one_of(*FEATURES),
     )
     filtered: bool = setting(False, "Whether images pass the low-pass filter (adapt.filter) first.")
+    copies: int = setting(
+        0,
+        "Copies of each labelled image, varied as adapt.variation says, that it is fitted on besides.",
+        "",
+        at_least(0),
+    )
     modality: str = setting(
         "both",
         "What the head is given of a set of questions: image and question, or one of the two.",

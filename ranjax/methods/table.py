@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.core.registry import Table, check_entry
@@ -121,7 +121,7 @@ def _loaded(reference: Any) -> Any:
 
 
 _DASHED, _DOTTED, _DASH_DOTTED = (0, (4, 1.5)), (0, (1, 1.6)), (0, (4, 1.5, 1, 1.5))
-_INPUT = ("features", "filtered")
+_INPUT = ("features", "filtered", "copies")
 _FIXED = ("learning_rate", "weight_decay", "attacked_share", *_INPUT)
 _HEAD = (*_FIXED, "patience", "most_hidden")
 _TERMS_OF_NMTUNE = ("mse", "cov", "svd", "top_k", "svd_every")
@@ -190,7 +190,7 @@ _NMTUNE_METHOD = Method(
 _RAN = Method(
     "ran",
     "RAN",
-    RobustRidgeSettings(features="tokens", filtered=True),
+    RobustRidgeSettings(features="tokens", filtered=True, copies=7, rank=7, displaced=512),
     keys=_ROBUST_RIDGE,
     fit="ranjax.methods.ridge:fit_robust",
     predict=_LINEAR,
@@ -241,28 +241,43 @@ _RAN_LORA = Method(
     source="this project's reconstruction, in LoRA's scope",
 )
 _PROMPTED: _Changes = {"scope": "full", "head": "prompts"}
+
+
+class Part(NamedTuple):
+    """A part of a method that an ablation leaves out: its label, and the settings of a method without it."""
+
+    label: str
+    changes: _Changes
+
+
+_WITHOUT_FILTER = Part("low-pass filter", {"filtered": False})
 PARTS = {
-    "mse": "consistency",
-    "cov": "covariance",
-    "svd": "dominant singular value",
-    "defence_ce": "cross-entropy under attack",
-    "defence_consistency": "feature consistency under attack",
-    "defence_kl": "prediction consistency under attack",
-    "filter": "low-pass filter",
+    "mse": Part("consistency", {"mse": 0.0}),
+    "cov": Part("covariance", {"cov": 0.0}),
+    "svd": Part("dominant singular value", {"svd": 0.0}),
+    "defence_ce": Part("cross-entropy under attack", {"defence_ce": 0.0}),
+    "defence_consistency": Part("feature consistency under attack", {"defence_consistency": 0.0}),
+    "defence_kl": Part("prediction consistency under attack", {"defence_kl": 0.0}),
+    "filter": _WITHOUT_FILTER,
+    "tokens": Part("tokens", {"features": "embedding"}),
+    "copies": Part("copies", {"copies": 0}),
+    "displacement": Part("displacement under attack", {"mus": (0.0,), "rounds": 1}),
 }
-"""The parts that an ablation leaves out, with their labels: RAN's terms, and its filter."""
+"""The parts that an ablation leaves out: RAN's own, the terms of its relatives, and the filter."""
+_TERM_PARTS = (*TERMS[1:], "filter")
+_RAN_PARTS = ("tokens", "copies", "displacement", "filter")
 
 
-def _ablations(base: Method) -> list[Method]:
-    """Return a method without each of its parts in turn."""
+def _ablations(base: Method, parts: Sequence[str]) -> list[Method]:
+    """Return a method without each of the parts in turn."""
     return [
         base.variant(
             f"{base.name}_without_{part}",
-            f"{base.label} without {label}",
-            changes={"filtered": False} if part == "filter" else {part: 0.0},
+            f"{base.label} without {PARTS[part].label}",
+            changes=PARTS[part].changes,
             leaves_out=part,
         )
-        for part, label in PARTS.items()
+        for part in parts
     ]
 
 
@@ -371,8 +386,9 @@ METHODS: Table[Method] = Table(
             needs=("single_label",),
             source="Xing et al. 2025, arXiv 2503.03613",
         ),
-        *_ablations(_RAN_V1),
-        *_ablations(_RAN_LORA),
+        *_ablations(_RAN, _RAN_PARTS),
+        *_ablations(_RAN_V1, _TERM_PARTS),
+        *_ablations(_RAN_LORA, _TERM_PARTS),
     ),
     key="adapt.methods",
 )

@@ -108,7 +108,7 @@ def is_head(name: str) -> bool:
 def part_label(ablation: str) -> str:
     """Return the label of the part that an ablation leaves out, e.g. "consistency" of "ran_without_mse"."""
     part = method(ablation).leaves_out
-    return PARTS.get(part, part)
+    return PARTS[part].label if part in PARTS else part
 
 
 def is_ablation(item: object) -> bool:

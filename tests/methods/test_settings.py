@@ -25,6 +25,7 @@ OTHER = {
 CONDITIONS = {
     **{"top_k": {"svd": 1.0}, "svd_every": {"svd": 1.0}, "pull": {"pull": 1.0}},
     **{
+        "copies": {"copies": 2},
         "patience": {"patience": 1},
         "examples": {"examples": 10},
         "displaced": {"displaced": 10},
@@ -33,7 +34,7 @@ CONDITIONS = {
     },
 }
 # Which features a head is given, a library user sees to; when training ends, test_head_training.py shows.
-GIVEN = ("features", "filtered", "patience")
+GIVEN = ("features", "filtered", "copies", "patience")
 PATTERNS = {"targets": ("^tower/last/",), "trainable": ("^tower/last/",)}
 
 

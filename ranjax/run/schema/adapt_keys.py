@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from ranjax.core.checks import at_least, between, epsilon, one_of, pixel_step, share_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.settings import Group, group, keys_of, setting
-from ranjax.methods.method_settings import METRICS, TERMS, TowerTraining
+from ranjax.methods.method_settings import METRICS, TERMS, TowerTraining, Variation
 from ranjax.methods.search import key_prefix
-from ranjax.methods.table import METHODS, Method, selected, settings_of
+from ranjax.methods.table import METHODS, PARTS, Method, selected, settings_of
 from ranjax.models.controls import CONTROLS
 from ranjax.run.schema.entry_keys import Config, EntryKeys, EntryNames
 
@@ -107,6 +107,7 @@ class Adapt(Group):
     epsilon: str = setting("4/255", "Radius of the ball of defence examples.", "pixel units", epsilon)
     step: str = setting("1/255", "Step of their PGD.", "pixel units", pixel_step)
     attack_steps: int = setting(5, "Steps of their PGD.", "steps", at_least(1))
+    variation: Variation = group(Variation)
     tower: Tower = group(Tower)
 
 
@@ -118,7 +119,7 @@ def _accepts(method: Method) -> str:
 
 
 TABLES = (
-    EntryKeys(METHODS, ("adapt.methods",), "adapt", reserved=("tower",), accepts=_accepts),
+    EntryKeys(METHODS, ("adapt.methods",), "adapt", reserved=("tower", "variation"), accepts=_accepts),
     EntryKeys(CONTROLS, ("adapt.controls",), "adapt"),
 )
 
@@ -180,12 +181,14 @@ def _check_parts(adapt: Config, name: str, method: Method) -> None:
     """Refuse to leave out a part that a method lacks, and weights that leave no loss."""
     settings, prefix, part = settings_of(adapt, name), key_prefix(name), method.leaves_out
     if part:
-        key, value = (
-            ("adapt.filter", adapt.filter) if part == "filter" else (f"{prefix}.{part}", adapt[method.variant_of][part])
-        )
-        if not value:
-            base = METHODS[method.variant_of].label
-            raise ConfigError("adapt.methods", name, f"a part that {base} has to leave out; here {key} = {value!r}")
+        base = settings_of(adapt, method.variant_of)
+        changes = dict(PARTS[part].changes) if part in PARTS else dict(method.changes)
+        lacking = [key for key, value in changes.items() if getattr(base, key) == value]
+        key = f"{prefix}.{lacking[0]}" if len(lacking) == len(changes) else "adapt.filter" if part == "filter" else ""
+        value = getattr(base, lacking[0]) if lacking else adapt.filter
+        if key and (lacking or not value):
+            label = METHODS[method.variant_of].label
+            raise ConfigError("adapt.methods", name, f"a part that {label} has to leave out; here {key} = {value!r}")
     if isinstance(settings, TowerTraining) and settings.objective == "ran" and not settings.terms:
         expected = f"a method with at least one weight above 0 among {prefix}.{{{','.join(TERMS)}}}"
         raise ConfigError("adapt.methods", name, expected)

@@ -16,6 +16,7 @@ from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import as_float
 from ranjax.core.types import Params
 from ranjax.evaluation.questions import BOTH
+from ranjax.methods.acquisition import vary
 from ranjax.methods.attack_handle import EncoderAttack, Target
 from ranjax.methods.head_inputs import Examples
 from ranjax.methods.own_head import fit_method
@@ -32,17 +33,21 @@ SPLITS = {"adapt": "train", "validation": "validation"}
 
 
 class Features(NamedTuple):
-    """What a head is given: behind the filter or not; of a set of questions, which of the two; what of the image."""
+    """What a head is given: behind the filter or not; of a set of questions, which of the two; what of the image; and
+    how many copies of each labelled image besides.
+    """
 
     filtered: bool = False
     modality: str = BOTH
     kind: str = "embedding"
+    copies: int = 0
 
 
 def features_for(adapt: Adapt, settings: object) -> Features:
     """Return the features that a method's settings ask for; without a width, `adapt.filter`, there is no filter."""
     filtered = getattr(settings, "filtered", False) and adapt.filter > 0
-    return Features(filtered, getattr(settings, "modality", BOTH), getattr(settings, "features", "embedding"))
+    kind, copies = getattr(settings, "features", "embedding"), getattr(settings, "copies", 0)
+    return Features(filtered, getattr(settings, "modality", BOTH), kind, copies)
 
 
 def behind_filter(adapt: Adapt, params: Params) -> Params:
@@ -87,13 +92,14 @@ class CachedFeatures:
         self._clean: dict[Features, dict[str, Examples]] = {}
         self._attacked: dict[Features, dict[str, Examples]] = {}
         self._handles: dict[Features, EncoderAttack] = {}
+        self._with_copies: dict[int, common.Split] = {}
 
     def clean(self, given: Features) -> dict[str, Examples]:
         """Return {split: examples} without attacked features."""
         if given not in self._clean:
             self._clean[given] = {
                 name: Examples(np.asarray(self._read(given, split)), split.labels)
-                for name, split in self.splits.items()
+                for name, split in self._splits(given).items()
             }
         return self._clean[given]
 
@@ -108,7 +114,7 @@ class CachedFeatures:
         if given not in self._handles:
             config, functions = self.context.config.adapt, self.functions
             targets = {}
-            for name, split in self.splits.items():
+            for name, split in self._splits(given).items():
                 keys = common.example_keys(self.context, "adapt/attack", split.ids)
                 targets[SPLITS[name]] = Target(split.images, split.labels, keys, self._asked(split))
 
@@ -120,6 +126,34 @@ class CachedFeatures:
             key = (functions, given.kind, given.modality)
             self._handles[given] = EncoderAttack(encode, self._front(given), targets, settings, rows, key)
         return self._handles[given]
+
+    def _splits(self, given: Features) -> dict[str, common.Split]:
+        """Return the splits, the labelled one with its copies behind it."""
+        if not given.copies:
+            return dict(self.splits)
+        if given.copies not in self._with_copies:
+            self._with_copies[given.copies] = self._copied(self.splits["adapt"], given.copies)
+        return {**self.splits, "adapt": self._with_copies[given.copies]}
+
+    def _copied(self, split: common.Split, copies: int) -> common.Split:
+        variation = self.context.config.adapt.variation
+
+        def varied(_: PyTree, rows: PyTree) -> Array:
+            images, keys = rows
+            return vary(as_float(images), keys, variation)
+
+        run = common.row_map(self.context, ("varied", variation), varied)
+        parts, names = [split.images], list(split.ids)
+        for number in range(1, copies + 1):
+            ids = [f"{name}/{number}" for name in split.ids]
+            found = np.asarray(run((), (split.images, common.example_keys(self.context, "adapt/copies", ids))))
+            # As the images themselves are stored: what a head is fitted on is then of one kind.
+            parts.append(found if split.images.dtype.kind == "f" else np.rint(255 * found).astype(np.uint8))
+            names += ids
+        every = 1 + copies
+        questions = None if split.questions is None else split.questions * every
+        labels = np.concatenate([split.labels] * every)
+        return common.Split(names, np.concatenate(parts), split.reports * every, labels, questions)
 
     def _front(self, given: Features) -> Params:
         return behind_filter(self.context.config.adapt, self.params) if given.filtered else self.params
@@ -155,7 +189,7 @@ class CachedFeatures:
         key = ("attacked_features", functions, probe is None, given.modality, given.kind)
         run_rows = common.row_map(context, key, attacked_features)
         found = {}
-        for name, split in self.splits.items():
+        for name, split in self._splits(given).items():
             keys = common.example_keys(context, "adapt/defence", split.ids)
             asked = self._asked(split)
             plain = clean[name].features
