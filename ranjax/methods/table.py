@@ -138,6 +138,7 @@ _OF_RAN: _Changes = {**_FROM_PAPER, "defence_ce": 1.0, "defence_consistency": 1.
 _RIDGE = (*_INPUT, "penalties", "rank")
 _ROBUST_RIDGE = (*_RIDGE, "mus", "rounds", "displaced", "examples", "attack_loss")
 _LINEAR = "ranjax.methods.linear_solution:predict"
+_COPIES = 7
 
 # MLP and NMTune as published (arXiv 2309.17002 and its public code); RAN is this project's reconstruction.
 _LP = Method(
@@ -190,13 +191,13 @@ _NMTUNE_METHOD = Method(
 _RAN = Method(
     "ran",
     "RAN",
-    RobustRidgeSettings(features="tokens", filtered=True, copies=7, rank=7, displaced=512),
+    RobustRidgeSettings(features="tokens", filtered=True, copies=_COPIES, rank=7, displaced=512),
     keys=_ROBUST_RIDGE,
     fit="ranjax.methods.ridge:fit_robust",
     predict=_LINEAR,
     style=Style("#D55E00", "o", "-"),
     needs=("attack",),
-    source="this project's reconstruction",
+    source="this project's reconstruction: the robust ridge on tokens behind the filter, fitted on varied copies, too",
 )
 _RAN_V1 = Method(
     "ran_v1",
@@ -295,12 +296,19 @@ METHODS: Table[Method] = Table(
         _MLP,
         _NMTUNE_METHOD,
         _ROBUST_RIDGE_METHOD,
-        # What RAN's defence term is worth: RAN without it, on the same features and behind the same filter.
+        # What RAN's parts are worth: its features behind its filter, then with its copies, both without its term.
         _RIDGE_METHOD.variant(
             "ridge_tokens",
             "Ridge (tokens, filter)",
             Style("#332288", "p", _DOTTED),
             changes={"features": "tokens", "filtered": True},
+            needs=("filter",),
+        ),
+        _RIDGE_METHOD.variant(
+            "ridge_copies",
+            "Ridge (tokens, filter, copies)",
+            Style("#332288", "P", _DASH_DOTTED),
+            changes={"features": "tokens", "filtered": True, "copies": _COPIES},
             needs=("filter",),
         ),
         _RAN,

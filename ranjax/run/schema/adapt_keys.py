@@ -53,7 +53,7 @@ class Adapt(Group):
         one_of("single", "multi"),
     )
     methods: tuple[str, ...] = setting(
-        ("lp", "mlp", "nmtune", "lp_filter", "ridge_tokens", "ran"),
+        ("lp", "mlp", "nmtune", "lp_filter", "ridge_tokens", "ridge_copies", "ran"),
         "Methods to fit and compare.",
         "",
         EntryNames(METHODS),

@@ -74,11 +74,15 @@ class Roles:
         return method.family == "head" and not method.leaves_out and modality == BOTH
 
     def _is_plain(self, name: str) -> bool:
-        """Return whether a head has no terms of a defence: it sees no attacked images."""
-        attacked = getattr(self.settings[name], "uses_attacked", False) or {"attack", "attacked"} & {
-            *METHODS[name].needs
-        }
-        return self._is_head(name) and name != claims.RAN and not attacked
+        """Return whether a head has none of RAN's terms: it sees neither attacked images nor copies."""
+        return self._is_head(name) and name != claims.RAN and not self._sees_attacks(name) and not self._copies(name)
+
+    def _sees_attacks(self, name: str) -> bool:
+        needed = {"attack", "attacked"} & {*METHODS[name].needs}
+        return getattr(self.settings[name], "uses_attacked", False) or bool(needed)
+
+    def _copies(self, name: str) -> int:
+        return getattr(self.settings[name], "copies", 0)
 
     def _input(self, name: str) -> tuple[str, bool]:
         settings = self.settings[name]
@@ -97,11 +101,12 @@ class Roles:
         return same or [name for name in every if self._input(name)[1] == self._input(claims.RAN)[1]] or every
 
     def _is_counterpart(self, name: str) -> bool:
-        if claims.RAN not in self.settings or not self._is_plain(name):
+        if claims.RAN not in self.settings or not self._is_head(name) or self._sees_attacks(name):
             return False
         ran, other = self.settings[claims.RAN], self.settings[name]
         same_kind = isinstance(ran, type(other)) and getattr(ran, "head", "") == getattr(other, "head", "")
-        return same_kind and self._input(name) == self._input(claims.RAN)
+        same_input = self._input(name) == self._input(claims.RAN) and self._copies(name) == self._copies(claims.RAN)
+        return same_kind and same_input
 
     def _best(self, condition: Condition, accepts: Callable[[str], bool]) -> str | None:
         scores = self.validation.get((condition.name, condition.ratio), {})
