@@ -5,6 +5,7 @@ ranjax run --config configs/study.py --config.seed=1    another upstream run; th
 ranjax report runs/study runs/study_seed_1              over upstream runs
 ranjax run --config configs/study.py:evening            ratios 0 and 30 %; every method and figure
 ranjax run --config configs/study.py:claims             ratios 0, 10, 30 %, every condition; heads alone
+ranjax run --config configs/study.py:noise     which noise hurts or helps what: four recipes at every ratio
 ranjax run --config configs/study.py:smoke              a few minutes: a method of every kind, learns nothing
 
 Hyper-parameters are chosen on the validation split, by the same small grid for every method (adapt.search_*).
@@ -51,6 +52,15 @@ def get_config(mode=""):
         evaluate.attacks, evaluate.radii = ("pgd", "apgd_ce"), ("1/255", "2/255")
         evaluate.attacked_splits, evaluate.pair_attacks = ("test",), ("",)
         evaluate.corruption_examples = evaluate.question_seeds = evaluate.masking_examples = 0
+    elif mode == "noise":
+        noise.recipe, noise.control_ratios = "targeted_keywords", (0.0,)
+        noise.controls = ("coattack", "gaussian", "caption_shuffle")
+        adapt.methods = ("lp", "mlp", "nmtune", "ran")
+        adapt.search_rates = (1.0,)
+        evaluate.restarts = evaluate.attacked_seeds = 1
+        evaluate.attacks, evaluate.radii = ("pgd", "apgd_ce"), ("",)
+        evaluate.pair_attacks, evaluate.captions = ("",), 1
+        evaluate.corruption_examples = evaluate.question_seeds = evaluate.masking_examples = 0
     elif mode == "evening":
         noise.ratios, noise.controls, noise.control_ratios = (0.0, 0.3), ("",), (0.0,)
         adapt.methods = (
@@ -84,5 +94,6 @@ def get_config(mode=""):
         evaluate.pair_attacks, evaluate.captions, evaluate.question_seeds = ("coattack",), 2, 1
         evaluate.bootstrap, config.report.examples = 50, 2
     elif mode:
-        raise ConfigError("--config", f"configs/study.py:{mode}", "configs/study.py, :evening, :claims or :smoke")
+        modes = "configs/study.py, :evening, :claims, :noise or :smoke"
+        raise ConfigError("--config", f"configs/study.py:{mode}", modes)
     return config

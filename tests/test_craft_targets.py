@@ -115,3 +115,20 @@ def test_selection_of_pairs_does_not_move_with_the_recipe(made):
     context = base.context_of(base.tiny(**CONFIG), made, "targeted")
     ids = common.data(context).split("train").ids
     assert set(told(made)) == {ids[i] for i in np.flatnonzero(noise.select(ids, 0.3, 0))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["image_first", "text_first"])
+def test_false_captions_go_with_images_towards_the_target(made, tmp_path, order):
+    workdir, config = base.copy_of(made, tmp_path / "run"), base.tiny(recipe="targeted_keywords")
+    config.noise.targeted_keywords.order = order
+    base.run(config, workdir)
+    alone, store = told(made), base.store_of(workdir)
+    for name, one in told(workdir).items():
+        assert one["target"] == alone[name]["target"]
+        assert one["meaning"] == "contradict"
+        assert one["false"] is True
+        assert one["settings"]["targeted_keywords"] == {"target": "other_class", "order": order}
+        same = np.array_equal(store[name]["image"], base.store_of(made)[name]["image"])
+        assert same or order == "text_first"
+    assert base.verdict(workdir)[0] == 0

@@ -47,6 +47,9 @@ Texts = Shaped[Array | np.ndarray, "..."]
 """[B, L], or [B, C, L] with several captions per image."""
 
 
+ORDERS = ("image_first", "text_first")
+
+
 class PairAttack(NamedTuple):
     """Both sides of an attack on B pairs.
 
@@ -68,8 +71,8 @@ class PairAttack(NamedTuple):
 class Target(NamedTuple):
     """Features f32[B, D] of the pairs that B pairs are driven towards: of their images, and of their reports."""
 
-    image: jax.Array
-    text: jax.Array
+    image: jax.Array | np.ndarray
+    text: jax.Array | np.ndarray
 
 
 class Pairs(NamedTuple):
@@ -148,9 +151,18 @@ class Pairs(NamedTuple):
         return self.ascend(lambda encode: lambda images: _away(unit(encode(images)), captions), settings, initial)
 
     def attack_towards(self, goal: Features, settings: PyTree, initial: ArrayLike | None = None) -> ImageAttack:
-        """Attack the image to raise the cosine to given features, e.g. those of a target image."""
-        goal = unit(goal)
+        """Attack the image to raise the cosine to unit features, e.g. those of a target image, or a sum of cosines."""
         return self.ascend(lambda encode: lambda images: jnp.sum(unit(encode(images)) * goal, -1), settings, initial)
+
+    def goal(self) -> Target:
+        """Return the target's L2-normalised features.
+
+        Raises:
+          ConfigError: there is no target.
+        """
+        if self.target is None:
+            raise ConfigError("target", None, "features of the target pairs, a pairs.Target")
+        return Target(*(unit(jnp.asarray(side)) for side in self.target))
 
     def keep_text(self) -> TextAttack:
         """Return the captions as the result of a search that changes no word."""
@@ -246,9 +258,32 @@ def image_only(pairs: Pairs, image_settings: PyTree, text_settings: Substitution
 def targeted(pairs: Pairs, image_settings: PyTree, text_settings: Substitution) -> PairAttack:
     """Raise the cosine of the image's embedding to that of the target's image; the text stays."""
     del text_settings
-    if pairs.target is None:
-        raise ConfigError("target", None, "features of the target pairs, a pairs.Target")
-    return pairs.result(pairs.attack_towards(pairs.target.image, image_settings), pairs.keep_text())
+    return pairs.result(pairs.attack_towards(pairs.goal().image, image_settings), pairs.keep_text())
+
+
+def targeted_keywords(
+    pairs: Pairs, image_settings: PyTree, text_settings: Substitution, order: str = "image_first"
+) -> PairAttack:
+    """Move both sides of a pair towards those of the target pair, one after the other; the second follows the first.
+
+    "image_first": the image raises its cosine to the target's image, then the caption the sum of its cosines to the
+    target's caption and to the attacked image. "text_first": the caption raises its cosine to the target's caption,
+    then the image the sum of its cosines to the target's image and to the attacked captions, by their mean.
+    The upstream noise of arXiv 2407.02716 as its public reviews describe it: images by PGD towards a target image,
+    captions with exchanged key words. That the caption has a target, too, and both orders are this project's.
+    """
+    if order not in ORDERS:
+        raise ConfigError("order", order, f"one of {', '.join(ORDERS)}")
+    goal = pairs.goal()
+    if order == "image_first":
+        image = pairs.attack_towards(goal.image, image_settings)
+        near = goal.text + pairs.encode_image(image.images)
+        return pairs.result(image, pairs.attack_text(near, text_settings, towards=True))
+    attack = pairs.attack_text(goal.text, text_settings, towards=True)
+    captions = pairs.encode_text(attack.tokens, attack.mask)
+    real = jnp.any(pairs.mask, axis=1).reshape(captions.shape[:2]).sum(1)
+    mean = captions.sum(1) / jnp.maximum(real, 1).astype(captions.dtype)[:, None]
+    return pairs.result(pairs.attack_towards(goal.image + mean, image_settings), attack)
 
 
 def text_only(pairs: Pairs, image_settings: PyTree, text_settings: Substitution) -> PairAttack:
@@ -262,7 +297,8 @@ def text_only(pairs: Pairs, image_settings: PyTree, text_settings: Substitution)
 
 
 RECIPES: dict[str, Callable[..., PairAttack]] = {
-    recipe.__name__: recipe for recipe in (coattack, sga, sep, sequential, image_only, text_only, targeted)
+    recipe.__name__: recipe
+    for recipe in (coattack, sga, sep, sequential, image_only, text_only, targeted, targeted_keywords)
 }
 
 
@@ -296,7 +332,8 @@ def craft(
       keys: key[B], one per pair.
       image_settings: of `image_attack`. text_settings: of the substitution.
       candidates: what may replace what; `Candidates` or `rewrites.Rewrites` have one row per caption, [B * C, ...].
-      recipe: "coattack", "sga", "sep", "sequential", "image_only", "text_only" or "targeted"; or a function of yours,
+      recipe: "coattack", "sga", "sep", "sequential", "image_only", "text_only", "targeted" or
+        "targeted_keywords"; or a function of yours,
         ``(pairs, image_settings, text_settings, **options) -> PairAttack``.
       similarity: least cosine of a replaced caption's features to those of the original; None: no bound.
       hide_id: the token that hides a word: words are visited in the order of their importance (`importance.ranked`,
@@ -305,8 +342,9 @@ def craft(
         bfloat16; every loss that is returned is `image_fn`'s, but `image.trace`.
       image_attack: ``(loss_fn, images, keys, image_settings) -> ImageAttack``; with `surrogate_fn` it is given
         ``surrogate=`` as well.
-      target: features of the pairs that these are driven towards, for recipes that need them ("targeted").
-      **options: of the recipe: `alpha` (coattack), `scales` and `noise` (sga), `initial` (sequential).
+      target: features of the pairs that these are driven towards, for recipes that need them (targeted ones).
+      **options: of the recipe: `alpha` (coattack), `scales` and `noise` (sga), `initial` (sequential),
+        `order` (targeted_keywords).
 
     Raises:
       ConfigError: unknown recipe, or an option that it does not have; targeted settings; no target where one is needed.

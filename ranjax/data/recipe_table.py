@@ -37,15 +37,16 @@ class Recipe:
       kind: "attack" or "control".
       changes: the sides of a pair that it changes, of `SIDES`.
       settings: an instance of a dataclass of `core.settings.setting`s, or None: keywords of `craft`. They are the keys
-        `noise.NAME.SETTING`, and of attacks `evaluate.NAME.SETTING`, too. Those of a recipe with `text` are for what
-        writes its captions, on the host, and not given to `craft`.
+        `noise.NAME.SETTING`, and of attacks `evaluate.NAME.SETTING`, too.
       meanings: the regimes that it can have, of `MEANINGS`, its own first: "keep", changed captions still say what the
         case has, or "contradict", they are false. `noise.meaning` chooses another.
       text: what its changed captions are taken from: "keywords" or "captions" of a file; "": a search for words in the
         regime "keep"; in "contradict" the captions of `noise.captions.file` where one is named, else keywords.
       source: the paper, and where this differs from it.
       needs_target: whether each pair is driven towards another training pair, whose features are `pairs.target`. Its
-        setting `target` says how that one is drawn, one of `target_pairs.TARGETS`; it is no keyword of `craft`.
+        setting `target`, one of `on_host`, says how that one is drawn, one of `target_pairs.TARGETS`.
+      on_host: the settings that are read before `craft` is called, and are no keywords of it: how targets are drawn,
+        how captions are written.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Recipe:
     settings: DataclassInstance | None = None
     source: str = ""
     needs_target: bool = False
+    on_host: tuple[str, ...] = ()
     meanings: tuple[str, ...] = MEANINGS
     text: str = ""
 
@@ -65,8 +67,10 @@ class Recipe:
             raise ConfigError("Recipe.kind", self.kind, "'attack' or 'control'")
         if not self.changes or not set(self.changes) <= set(SIDES):
             raise ConfigError("Recipe.changes", self.changes, "'image', 'text' or both")
-        if self.needs_target and (self.kind != "attack" or not hasattr(self.settings, "target")):
-            raise ConfigError("Recipe.needs_target", True, "False, or an attack with a setting 'target'")
+        if self.needs_target and (self.kind != "attack" or "target" not in self.on_host):
+            raise ConfigError("Recipe.needs_target", True, "False, or an attack with a setting 'target' on_host")
+        if unknown := [name for name in self.on_host if not hasattr(self.settings, name)]:
+            raise ConfigError("Recipe.on_host", unknown[0], "names of its settings")
         if not self.meanings or not set(self.meanings) <= set(MEANINGS):
             raise ConfigError("Recipe.meanings", self.meanings, "'keep', 'contradict' or both")
         if self.text not in TEXTS:
@@ -139,6 +143,15 @@ class TargetedSettings:
     )
 
 
+@dataclass(frozen=True)
+class TargetedKeywordsSettings(TargetedSettings):
+    """Settings of the attack on both sides towards a target pair."""
+
+    order: str = setting(
+        "image_first", "The side that moves first; the other follows it.", check=one_of("image_first", "text_first")
+    )
+
+
 def _attack(name: str, label: str, function: str = "", **more: Any) -> Recipe:
     """Return the recipe of a function in `attacks.pairs`, by default of its name; it is imported when it is called."""
     return Recipe(name, label, lazy.function("ranjax.attacks.pairs", function or name), **more)
@@ -169,6 +182,7 @@ RECIPES: Table[Recipe] = Table(
             changes=("image",),
             settings=TargetedSettings(),
             needs_target=True,
+            on_host=("target",),
             source="The upstream images of arXiv 2407.02716 as its public reviews describe them; details are ours.",
         ),
         _attack(
@@ -177,6 +191,7 @@ RECIPES: Table[Recipe] = Table(
             "text_only",
             changes=("text",),
             settings=KeywordSettings(),
+            on_host=("changes", "candidates", "without"),
             source="Captions made false by a medical grammar, the image as it is; the worst of them by a forward pass.",
             meanings=("contradict",),
             text="keywords",
@@ -187,9 +202,21 @@ RECIPES: Table[Recipe] = Table(
             "text_only",
             changes=("text",),
             settings=CaptionSettings(),
+            on_host=("file",),
             source="Captions rewritten by whatever the user chose, e.g. a language model; the image as it is.",
             meanings=("contradict", "keep"),
             text="captions",
+        ),
+        _attack(
+            "targeted_keywords",
+            "targeted + keywords",
+            settings=TargetedKeywordsSettings(),
+            needs_target=True,
+            on_host=("target",),
+            source="The upstream noise of arXiv 2407.02716 as its public reviews describe it: images towards a target "
+            "image, captions with exchanged keywords. Which false caption is taken, and the order, are ours.",
+            meanings=("contradict",),
+            text="keywords",
         ),
         Recipe(
             name="gaussian",

@@ -124,5 +124,5 @@ def _table(frame: pd.DataFrame, shown: Sequence[Panel]) -> tables.Table:
             return "–"
         return f"{_SIGNS[row['verdict']]} {wording.estimate({**row, 'value': row['difference']})}"
 
-    figure = Column("Figure", lambda row: titles[tuple(row[name] for name in fields)], fields)
+    figure = Column("Figure", lambda row: titles[tuple(map(row.get, fields))], fields)
     return tables.cross_table(frame, [figure, NOISE], CONDITION, cell)

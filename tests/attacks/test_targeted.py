@@ -11,6 +11,7 @@ from ranjax.attacks import apgd, pairs, pgd
 from ranjax.core.errors import ConfigError
 
 import test_joint as joint  # isort: skip
+import test_text_rewrites as rewrites  # isort: skip
 
 BATCH, SIDE, DIM = 5, 6, 7
 RNG = np.random.default_rng(4)
@@ -100,3 +101,54 @@ def test_the_text_stays_and_a_target_is_needed():
     found = craft("targeted", target=joint.target())
     np.testing.assert_array_equal(found.text.tokens, tokens)
     assert not found.text.edits.any()
+
+
+@functools.partial(joint.toy.quick_jit, static_argnames=("recipe", "order"))
+def towards(p, images, rows, keys, forms, target, recipe="targeted_keywords", **options):
+    image_fn = lambda x: jnp.tanh(x.reshape(len(x), -1)[:, : joint.toy.WIDTH] - 0.5)  # noqa: E731
+    text_fn = functools.partial(joint.toy.features, p)
+    settings = pgd.PGD("8/255", "2/255", 4)
+    inputs = (p["table"], images, *rows, keys, settings, joint.TEXT, forms)
+    return pairs.craft(image_fn, text_fn, *inputs, recipe=recipe, target=target, **options)
+
+
+def unit(vectors):
+    return np.asarray(vectors) / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def text_units(p, texts):
+    """Unit features of rows of words, in plain NumPy."""
+    found = []
+    for tokens, mask, _ in (map(np.squeeze, joint.toy.encode([row])) for row in texts):
+        hidden = np.tanh(p["table"][tokens] + p["position"][: len(tokens)])
+        found.append(np.tanh(hidden[mask].sum(0) / mask.sum() @ p["mix"]))
+    return unit(np.stack(found))
+
+
+@pytest.mark.parametrize("order", pairs.ORDERS)
+def test_both_sides_move_towards_the_target_pair_and_the_second_follows_the_first(order):
+    p, images, rows, keys, forms = rewrites.inputs()
+    goal = pairs.Target(*(RNG.normal(size=(3, joint.toy.WIDTH)).astype(np.float32) for _ in range(2)))
+    found = towards(p, images, rows, keys, forms, goal, order=order)
+    image, text = map(unit, goal)
+    attacked = unit(np.tanh(np.asarray(found.image.images).reshape(3, -1)[:, : joint.toy.WIDTH] - 0.5))
+    np.testing.assert_allclose(found.features, attacked, atol=1e-5)
+    for i, listed in enumerate(rewrites.OTHERS):
+        options = text_units(p, listed or [rewrites.TEXTS[i]])
+        near = options @ (text[i] + attacked[i] if order == "image_first" else text[i])
+        best = int(np.argmax(near))
+        assert int(found.text.choices[i, 0]) == (best if listed else -1)
+        follows = 0 if order == "image_first" else attacked[i] @ options[best]
+        assert float(found.image.loss[i]) == pytest.approx(attacked[i] @ image[i] + follows, abs=1e-5)
+        assert float(found.loss[i]) == pytest.approx(-attacked[i] @ options[best], abs=1e-5)
+    if order == "image_first":
+        alone = towards(p, images, rows, keys, forms, goal, recipe="targeted")
+        np.testing.assert_array_equal(found.image.images, alone.image.images)
+        np.testing.assert_array_equal(alone.text.tokens, rows[0])
+
+
+def test_an_unknown_order_is_refused():
+    p, images, rows, keys, forms = rewrites.inputs()
+    goal = pairs.Target(*(np.ones((3, joint.toy.WIDTH), np.float32) for _ in range(2)))
+    with pytest.raises(ConfigError, match="order = 'both': expected one of image_first, text_first"):
+        towards(p, images, rows, keys, forms, goal, order="both")

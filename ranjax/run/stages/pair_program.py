@@ -163,10 +163,8 @@ def pair_rows(
     the candidates down, see `word_candidates.proposals`. With `rewriting` the rows bring whole texts in their place.
     """
     noise, (norm, epsilon) = config.noise, noise_keys.ball(config)
-    options = {} if recipe.text else noise_keys.RECIPE_KEYS.options_of(config, recipe)
-    text = substitution_of(config)
-    if recipe.needs_target:
-        options = {name: value for name, value in options.items() if name != "target"}
+    options, text = noise_keys.RECIPE_KEYS.options_of(config, recipe), substitution_of(config)
+    options = {name: value for name, value in options.items() if name not in recipe.on_host}
     attack = ATTACKS.resolve(noise.image_attack, "noise.image_attack")
     settings = noise_keys.IMAGE_ATTACKS.settings_of(config, attack)
     image = attack.at(settings, epsilon, norm=norm, restarts=noise.restarts)
