@@ -34,8 +34,8 @@ HEADS = {
     PLAIN: "the plain head that validates best on the same encoder; plain heads have no terms of a defence",
     STRONGEST: "the plain head that validates best on the encoder without noise",
     REFERENCE: "the plain head on the embedding that validates best on the encoder without noise",
-    OTHER: "of the other heads on RAN's features and behind its filter (without any: of those behind it, or of all)"
-    " the most accurate on the images compared",
+    OTHER: "another head: the most accurate of those on RAN's features and behind its filter, without any of those "
+    "behind it, or of all",
     COUNTERPART: "the plain head of RAN's kind, on its features and behind its filter",
 }
 """Roles of heads; any other name is a method's own."""

@@ -144,8 +144,8 @@ def _verdict(claim: Claim, endpoint: Endpoint, item: Row | None, bed: bed_verdic
 
 
 def _by_interval(endpoint: Endpoint, item: Row) -> str:
-    """Return the verdict of the interval against the margin and, where p is corrected, of p."""
-    if not wording.has_interval(item) or not item.get("p_holm", 0.0) < _LEVEL:
+    """Return the verdict of the interval against the margin and of p, which is corrected for secondary endpoints."""
+    if not wording.has_interval(item) or not item.get("p_holm", item.get("p", 0.0)) < _LEVEL:
         return NOT_SHOWN
     low, high = sorted(endpoint.wanted * (item[end] - endpoint.margin) for end in ("low", "high"))
     return SHOWN if low > 0 else OPPOSITE if high < 0 else NOT_SHOWN

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from ranjax.models.controls import CONTROLS
 from ranjax.report import entry_labels as labels
 from ranjax.report import old_configs, pictures, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
 from ranjax.report.blocks import Blocks, Definitions, Details, Files, Heading, Pairs, Text, missing
 from ranjax.report.book import Book
-from ranjax.report.report_tables import METHOD, Column, Table
+from ranjax.report.report_tables import CONDITION, METHOD, NOISE, Column, Table
 from ranjax.report.stored_results import Results, Row
 
 _NOTICES = ("notice", "statement", "warning", "caution", "clinical_claim", "clinical_use", "limits", "limitations")
@@ -96,7 +97,8 @@ def fitted(book: Book) -> Blocks:
         Column("Validation (%)", lambda row: wording.number(row.get("validation"), "accuracy")),
         _fact("Epochs chosen", "epochs"),
     ]
-    table = tables.listing(rows, [*tables.condition_and_noise(frame), METHOD], columns, numeric=False)
+    where = [CONDITION, NOISE] if {*frame["condition"]} & {*CONTROLS} else tables.condition_and_noise(frame)
+    table = tables.listing(rows, [*where, METHOD], columns, numeric=False)
     yield Details(f"{len(rows)} fits", [table])
     fields = ("condition", "ratio", "method", "trained", "rate", "strength", "tried", "validation", "epochs")
     yield book.csv("fitted", rows, fields)

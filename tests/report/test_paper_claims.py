@@ -55,6 +55,7 @@ def test_a_claim_is_shown_only_on_its_own_side_of_its_margin_and_the_opposite_is
     assert verdicts(results(contrast("hurts", -0.1)))["hurts"] == claims.SHOWN
     assert verdicts(results(contrast("hurts", 0.1)))["hurts"] == claims.OPPOSITE
     assert verdicts(results(contrast("hurts", -0.1, 0.2)))["hurts"] == claims.NOT_SHOWN
+    assert verdicts(results(contrast("hurts", -0.1, p=0.06)))["hurts"] == claims.NOT_SHOWN
     # A loss of less than a point is no cost; one of more is the opposite.
     assert verdicts(results(contrast("costs_nothing", -0.002, 0.007)))["costs_nothing"] == claims.SHOWN
     assert verdicts(results(contrast("costs_nothing", -0.002, 0.009)))["costs_nothing"] == claims.NOT_SHOWN
