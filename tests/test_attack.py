@@ -209,7 +209,7 @@ def test_an_l2_ball_and_another_attack_on_the_images(given, tmp_path):
         (["--noise.pgd.steps=4"], None, "only one of --steps and --noise.pgd.steps"),
         (["--recipe=gaussian"], None, "expected an attack, not a control"),
         (["--seed=-1"], None, "a number from 0 to 4294967295"),
-        ([], "image,text\nfilm0.jpg,a\nbroken.png,b\n", "image 'broken.png': the image is unreadable"),
+        ([], "image,text\nfilm0.jpg,clear\nbroken.png,dense\n", "image 'broken.png': the image is unreadable"),
         ([], "image,text\n../reports.csv,a\n", "is no file in"),
         ([], "image,text\n", "has no lines"),
     ],

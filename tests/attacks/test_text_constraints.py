@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from ranjax.attacks import text
 from ranjax.attacks.text import candidate_sources, candidates, constraints, restore
 from ranjax.core.errors import ConfigError, DataError
 
@@ -170,3 +171,27 @@ def test_one_label_is_one_label():
         assert protected("edema")
     assert not constraints.protection(lists={"laterality": "off"})("left")
     assert constraints.protection(lists={"laterality": "off"})("without")
+
+
+def test_words_of_no_common_class_do_not_replace_each_other_in_any_search():
+    made = toy.lexicon()
+    groups = [("large", "clear"), ("heart", "lungs", "rib"), ("clear", "rib")]
+    bits = candidate_sources.class_bits(made, groups)
+    word = dict(zip(made.words, np.asarray(bits).tolist()))
+    assert (word["large"], word["clear"], word["rib"], word["effusion"]) == (1, 5, 6, 0)
+    table = made.table._replace(classes=bits)
+    tokens, mask, words = toy.encode([["large", "heart", "effusion"]] * 2)
+    target = toy.params()["target"][:2]
+    settings = text.Substitution(max_words=3, top_k=len(toy.WORDS) * toy.LENGTH)
+    rows = tuple(map(jnp.asarray, (tokens, mask, words)))
+    found = toy.attack(toy.params(), target, rows, table, settings)
+    for row in np.asarray(found.choices):
+        for old, choice in zip(("large", "heart", "effusion"), row[:3]):
+            new = made.words[choice] if choice >= 0 else old
+            assert new == old or not word[old] or not word[new] or word[old] & word[new]
+    with pytest.raises(ConfigError, match="at most 32 classes"):
+        candidate_sources.class_bits(made, [("large",)] * 33)
+
+
+def test_words_of_doubt_are_bundled():
+    assert {"possible", "likely", "indeterminate", "suggest"} <= set(constraints.read_list("doubts"))

@@ -11,6 +11,7 @@ from ranjax.data.captions.radiograph_reading import Facts
 from ranjax.data.captions.rewrite import Change
 from ranjax.data.text import labeller
 
+_BEGINS = re.compile(r"(?:^|[.:;!?]\s+)[a-z]")
 _WORDS = re.compile(r"\w+(?:['’-]\w+)*")
 
 
@@ -45,9 +46,14 @@ def changed_labels(before: str, after: str) -> dict[str, list[float | None]]:
     """Return the findings whose rule label differs between two captions: before and after, None where not mentioned."""
     if before == after:
         return {}
-    old, new = labeller.label(before), labeller.label(after)
+    old, new = (labeller.label(_begun(text)) for text in (before, after))
     names = sorted({*old, *new})
     return {name: [old.get(name), new.get(name)] for name in names if old.get(name) != new.get(name)}
+
+
+def _begun(text: str) -> str:
+    """Begin every sentence with a capital: in lower case it is hidden where one ends, and how far a negation goes."""
+    return _BEGINS.sub(lambda match: match.group().upper(), text)
 
 
 def is_false(caption: str, facts: Facts | None) -> bool | None:

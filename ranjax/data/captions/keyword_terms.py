@@ -58,6 +58,12 @@ def finding_words() -> tuple[str, ...]:
     return tuple(sorted({word for text in (*conditions(), *sayings) for word in text.split()}))
 
 
+@functools.cache
+def device_words() -> tuple[str, ...]:
+    """Return the words by which reports name devices."""
+    return tuple(sorted({word for group in _STORED["devices"].values() for term in group for word in term.split()}))
+
+
 def _terms(number: str) -> Iterator[Any]:
     """Yield the conditions of all parts of the body: [singular, plural] of "counted", a text of "uncounted"."""
     for region in _STORED["conditions"].values():

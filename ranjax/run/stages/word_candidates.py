@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 from ranjax.attacks.text import candidate_sources, candidates, constraints
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.data.captions import keyword_terms
 from ranjax.data.captions.parts_of_speech import part_of_speech
 from ranjax.data.text.tokenizer import Tokenizer
 from ranjax.run.context import Context
@@ -137,8 +138,11 @@ def protected(noise: Noise, labels: Sequence[str] = (), label_words: Sequence[st
     given = (item.partition("=") for item in noise.lists if item)
     lists: dict[str, str | Path] = {kind: path for kind, _, path in given}
     if noise.protect:
-        stated = {"labels": labels, "extra": label_words} if noise.protect_labels else {}
-        return constraints.protection(**stated, lists=lists)
+        # How sure a finding is, and what devices there are, is part of the statement, too.
+        doubts = constraints.read_list("doubts")
+        named = (*label_words, *keyword_terms.device_words()) if noise.protect_labels else ()
+        stated = {"labels": labels} if noise.protect_labels else {}
+        return constraints.protection(**stated, extra=(*doubts, *named), lists=lists)
     return constraints.protection(kinds=("stop_words",), lists={k: v for k, v in lists.items() if k == "stop_words"})
 
 
