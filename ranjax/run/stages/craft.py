@@ -205,8 +205,8 @@ def _refuse_unchangeable(context: Context, rewriter: CaptionRewriter, chosen: co
     if noise_keys.keyword_settings(context.config).without != "refuse":
         return
     facts = facts_of(common.data(context).prepared.splits["train"], chosen.ids)
-    rows = zip(chosen.ids, chosen.reports, facts)
-    lacking = {name: found.reason for name, *row in rows if not (found := rewriter(name, *row)).rewrites}
+    tried = {name: rewriter(name, report, fact) for name, report, fact in zip(chosen.ids, chosen.reports, facts)}
+    lacking = {name: found.reason for name, found in tried.items() if not found.rewrites}
     if lacking:
         what = f"{len(lacking)} of {len(chosen.ids)} captions cannot be made false ({_counted(lacking.values())})"
         raise DataError(
@@ -252,7 +252,7 @@ def _control(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPai
         meaning = noise_keys.meaning_of(config, recipe)
         origins = []
         for old, new, fact, *losses in zip(split.reports, reports, facts_of(source, split.ids), before, after):
-            origins.append(provenance(*losses, [], 0, 0) | told(meaning, old, new, [], fact))
+            origins.append(provenance(losses[0], losses[1], [], 0, 0) | told(meaning, old, new, [], fact))
         yield from records(split.ids, images, split.images, reports, tokens.ids, tokens.mask, origins)
 
     return control
