@@ -155,6 +155,14 @@ def test_rows_without_a_split_among_others_are_counted_and_its_column_is_found(t
     assert accounted(selection, 12) == {"the split is empty, and other rows name one": 4}
 
 
+def test_a_column_of_views_is_found(tmp_path):
+    lines = [f"{line},{('PA', 'LATERAL', '')[i % 3]}" for i, line in enumerate(plain(9))]
+    selection = own(write(tmp_path, HEAD + ",ViewPosition", lines))
+    assert accounted(selection, 9) == {"the view is lateral": 3}
+    assert Counter(row.group.get("view") for row in selection.rows) == {"frontal": 3, None: 3}
+    assert len(own(tmp_path, views="all").rows) == 9
+
+
 def test_a_file_of_an_unknown_split_is_refused(tmp_path):
     cell = {"bytes": picture(tmp_path / "x.png", 0).read_bytes(), "path": None}
     for name in ("train", "holdout"):

@@ -31,7 +31,11 @@ SPLIT_NAMES: Mapping[str, str] = {
     "ood_test": "ood_test",
 }  # fmt: skip
 """Names of splits as files and columns spell them, with this project's."""
-DEFAULTS = {"report": ("report",), "split": ("split", "subset", "partition", "datasplit")}
+DEFAULTS = {
+    "report": ("report",),
+    "split": ("split", "subset", "partition", "datasplit"),
+    "view": ("view", "viewposition", "projection"),
+}
 """Columns that are recognised where no option names them; any case, with or without marks."""
 ROLES = ("report", "label", "patient", "split", "id", "view")
 
