@@ -1,4 +1,4 @@
-"""Designs RAN v1 on the validation split alone: clean and attacked accuracy of variants, end to end, with intervals.
+"""Designs RAN on the validation split alone: clean and attacked accuracy of variants, end to end, with intervals.
 
     ranjax run --config configs/ran.py --workdir runs/ran --until pretrain
     python -m experiments.design.ran runs/ran --condition coattack_30
@@ -9,7 +9,8 @@ attacked accuracy on the first --examples by PGD through filter, encoder and hea
 radius. The test split is never opened. Groups: "filter" (its width, with and without a defence), "heads" (RAN on cached
 features, its terms, heads and sources of attacked features), "schedule" (its epochs, and how often it takes the
 singular-value term), "scopes" (LoRA and live heads, their terms and schedule),
-"objectives" (what RAN minimises in LoRA's scope, against adversarial training behind the same filter).
+"objectives" (what RAN minimises in LoRA's scope, against adversarial training behind the same filter), "parts" (RAN's
+features, copies, filter and defence term, of which RAN was put together).
 Prints a table and writes it as JSON.
 """
 
@@ -55,7 +56,7 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("workdir", type=Path)
     p.add_argument("--condition", default="coattack_30")
-    p.add_argument("--group", default="heads", choices=("filter", "heads", "schedule", "scopes", "objectives"))
+    p.add_argument("--group", default="heads", choices=("filter", "heads", "schedule", "scopes", "objectives", "parts"))
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--attacked-seeds", type=int, default=1, help="how many of them are attacked")
     p.add_argument("--examples", type=int, default=128)
@@ -139,13 +140,13 @@ class Bench:
             self.sources[source, sigma] = cached.attacked(Features(filtered=sigma > 0))
         return self.sources[source, sigma]
 
-    def attacked(self, head: Any, encoder: Any, *variables: Any) -> dict[str, np.ndarray]:
-        """{radius: bool[n]}, who is right before and under the attack."""
+    def attacked(self, head: Any, encoder: Any, *variables: Any, kind: str = "embedding") -> dict[str, np.ndarray]:
+        """{radius: bool[n]}, who is right before and under the attack; the head reads features of `kind`."""
         if head not in self.boxes:
             functions = self.functions
 
             def logits(params: Any, images: Any) -> Any:
-                features = functions.image_features(params[0], images)
+                features = functions.features(params[0], images, kind)
                 if head is None:
                     return class_logits(features, *params[1:])
                 return head.apply(params[1]["params"], params[1]["stats"], features, False)[1]
@@ -182,6 +183,34 @@ class Bench:
         hit = [
             self.attacked(head, self.behind(sigma), found.select(0, s)) for s in range(self.arguments.attacked_seeds)
         ]
+        share = sum(np.size(x[0, 0]) for x in jax.tree.leaves(found.variables["params"])) / self.numbers
+        return Line(name, clean, _stacked(hit), seconds, share)
+
+    def parts(self) -> Iterator[Line]:
+        """RAN's parts, by ridge regression on each, and by the robust ridge."""
+        for sigma, features, copies in itertools.product((1.0, 2.0, 3.0), ("embedding", "tokens", "blocks"), (0, 7)):
+            for name, base in (("ridge", "ridge"), ("robust ridge", "ran")):
+                title = f"{name} on {features}, {copies} copies, filter {sigma}"
+                if self.wanted(title):
+                    settings = dataclasses.replace(
+                        settings_of(self.config.adapt, base), features=features, filtered=True, copies=copies
+                    )
+                    yield self.solved(title, base, settings, sigma)
+
+    def solved(self, name: str, entry: str, settings: Any, sigma: float) -> Line:
+        """A head in closed form on features of its own choice."""
+        encoder = self.behind(sigma)
+        if (given := Features(True, kind=settings.features, copies=settings.copies), sigma) not in self.sources:
+            cached = CachedFeatures(self.context, self.functions, self.params, self.splits)
+            self.sources[given, sigma] = (cached.clean(given), cached.handle(given))
+        examples, handle = self.sources[given, sigma]
+        both, shared = (examples["adapt"], examples["validation"]), Fit(attack=handle)
+        started = time.perf_counter()
+        found = fit_method(METHODS[entry], settings, *both, classes=self.classes, seeds=[0], shared=shared)
+        seconds = time.perf_counter() - started
+        logits = np.asarray(predict(found.head, found.select(0), examples["validation"].features, leading=1)[1])
+        clean = logits.argmax(-1) == self.splits["validation"].labels[None]
+        hit = [self.attacked(found.head, encoder, found.select(0, 0), kind=settings.features)]
         share = sum(np.size(x[0, 0]) for x in jax.tree.leaves(found.variables["params"])) / self.numbers
         return Line(name, clean, _stacked(hit), seconds, share)
 

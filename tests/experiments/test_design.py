@@ -67,6 +67,7 @@ def test_the_design_runs_with_a_filter_a_scope_and_an_objective(tmp_path, monkey
         ("filter", "=RAN, filter 1.5"),
         ("scopes", "=TeCoA"),
         ("objectives", "=RAN, all terms"),
+        ("parts", "=robust ridge on tokens, 7 copies, filter 2.0"),
     ):
         arguments = f"{tmp_path} --condition clean --group {group} --radii 4/255 --seeds 1 --examples 8 --only".split()
         monkeypatch.setattr("sys.argv", ["ran", *arguments, only])
