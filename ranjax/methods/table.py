@@ -320,6 +320,21 @@ METHODS: Table[Method] = Table(
             Style("#882255", "o", _DASHED),
             changes={"head": "residual", "learning_rate": 1e-3},
         ),
+        # The paper's loss has three components, as its public reviews say; each reading that the sources allow is one.
+        _RAN_V1.variant(
+            "ran_regularisers",
+            "RAN (three regularisers)",
+            Style("#AA4499", "D", _DASHED),
+            changes={**dict.fromkeys(_DEFENCE, 0.0), "attacked_share": 0.0},
+            source="three components read as NMTune's regularisers, behind RAN's filter",
+        ),
+        _RAN_V1.variant(
+            "ran_adversarial",
+            "RAN (cross-entropy, consistency, adversarial)",
+            Style("#44AA99", "D", _DOTTED),
+            changes={"mse": 0.0, "cov": 0.0, "svd": 0.0, "defence_kl": 0.0},
+            source="three components read as cross-entropy, consistency under attack and cross-entropy under attack",
+        ),
         # Of a set of questions: what the image alone tells, and what the question alone does (the prior of language).
         _LP.variant("lp_image", "LP (image alone)", changes={"modality": "image"}, needs=("questions",)),
         _LP.variant("lp_question", "LP (question alone)", changes={"modality": "question"}, needs=("questions",)),
