@@ -273,6 +273,11 @@ class NoisyStore:
         """Return where a noisy pair comes from: what all share, and its own losses, norm and changed words."""
         return {**self.shared, **self._read(identity)[0]["provenance"]}
 
+    def caption(self, identity: str) -> tuple[str, Provenance]:
+        """Return the report of a noisy pair and where it comes from, without its pixels."""
+        head, _ = self._read(identity)
+        return str(head["report"]), {**self.shared, **head["provenance"]}
+
     def _read(self, identity: str) -> tuple[Provenance, list[bytes]]:
         from array_record.python.array_record_module import ArrayRecordReader
 

@@ -35,9 +35,9 @@ def measure(context: Context, store: NoisyStore, originals: Mapping[str, str]) -
     `perplexity_ratios`), and "examples".
     """
     drawn = sorted(store.ids, key=lambda name: hashlib.blake2b(name.encode(), digest_size=8).digest())
-    noisy = {name: store[name] for name in drawn}
-    told = {name: pair["provenance"] for name, pair in noisy.items()}
-    texts = [(originals[name], str(noisy[name]["report"])) for name in drawn]
+    written = {name: store.caption(name) for name in drawn}
+    told = {name: origin for name, (_, origin) in written.items()}
+    texts = [(originals[name], written[name][0]) for name in drawn]
     changed = [pair for pair in texts if pair[0] != pair[1]]
     judged = [one["false"] for one in told.values() if one["false"] is not None]
     sample = changed[: context.config.noise.plausible_pairs]
