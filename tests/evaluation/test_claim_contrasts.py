@@ -126,3 +126,16 @@ def test_controls_and_heads_that_a_run_lacks_are_left_out():
     found = contrasts([one for one in conditions(0.3) if one.name not in ("pixels", "random_init")])
     assert not {"worth_over_pixels", "worth_over_random", "uses"} & set(found)
     assert "damage" in found
+
+
+def test_rans_counterpart_is_the_plain_head_of_its_kind_that_has_most_in_common_with_it():
+    names = ("lp", "lp_filter", "ridge", "ridge_tokens", "ridge_copies", "robust_ridge", "ran")
+    found = conditions(0.3)
+    given = claim_contrasts.Roles(found, {name: METHODS[name].settings for name in names}, {}, True)
+    ran, copies, tokens = (METHODS[name].settings for name in ("ran", "ridge_copies", "ridge_tokens"))
+    assert ran.copies == copies.copies != tokens.copies
+    endpoint = claim_table.CLAIMS[0].primary
+    assert given.head(claim_table.COUNTERPART, found[1], endpoint, "none") == "ridge_copies"
+    without = {name: METHODS[name].settings for name in names if name != "ridge_copies"}
+    fewer = claim_contrasts.Roles(found, without, {}, True)
+    assert fewer.head(claim_table.COUNTERPART, found[1], endpoint, "none") == "ridge_tokens"

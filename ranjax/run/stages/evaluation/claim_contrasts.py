@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from jaxtyping import Float64
 
 from ranjax.evaluation import statistics
 from ranjax.evaluation.questions import BOTH
-from ranjax.methods.table import METHODS
+from ranjax.methods.table import METHODS, Method
 from ranjax.report import claim_table as claims
 from ranjax.report import entry_labels
 from ranjax.run.stages.evaluation.noise_effects import Condition
@@ -66,7 +67,7 @@ class Roles:
         if role == claims.OTHER:
             return self._most_accurate(self._others(), condition, endpoint, attack)
         if role == claims.COUNTERPART:
-            return next((name for name in self.settings if self._is_counterpart(name)), None)
+            return self._counterpart()
         return role
 
     def _is_head(self, name: str) -> bool:
@@ -74,15 +75,11 @@ class Roles:
         return method.family == "head" and not method.leaves_out and modality == BOTH
 
     def _is_plain(self, name: str) -> bool:
-        """Return whether a head has none of RAN's terms: it sees neither attacked images nor copies."""
-        return self._is_head(name) and name != claims.RAN and not self._sees_attacks(name) and not self._copies(name)
-
-    def _sees_attacks(self, name: str) -> bool:
-        needed = {"attack", "attacked"} & {*METHODS[name].needs}
-        return getattr(self.settings[name], "uses_attacked", False) or bool(needed)
-
-    def _copies(self, name: str) -> int:
-        return getattr(self.settings[name], "copies", 0)
+        """Return whether a head has no terms of a defence: it sees no attacked images, nor does what it is made of."""
+        base = METHODS[name].variant_of
+        if name == claims.RAN or _is_attacked(METHODS[name], self.settings[name]):
+            return False
+        return self._is_head(name) and not (base and _is_attacked(METHODS[base], METHODS[base].settings))
 
     def _input(self, name: str) -> tuple[str, bool]:
         settings = self.settings[name]
@@ -100,13 +97,23 @@ class Roles:
         same = [name for name in every if self._input(name) == self._input(claims.RAN)]
         return same or [name for name in every if self._input(name)[1] == self._input(claims.RAN)[1]] or every
 
-    def _is_counterpart(self, name: str) -> bool:
-        if claims.RAN not in self.settings or not self._is_head(name) or self._sees_attacks(name):
-            return False
-        ran, other = self.settings[claims.RAN], self.settings[name]
-        same_kind = isinstance(ran, type(other)) and getattr(ran, "head", "") == getattr(other, "head", "")
-        same_input = self._input(name) == self._input(claims.RAN) and self._copies(name) == self._copies(claims.RAN)
-        return same_kind and same_input
+    def _counterpart(self) -> str | None:
+        """Return the plain head of RAN's kind, on its input, that has most settings in common with it."""
+        ran = self.settings.get(claims.RAN)
+        if ran is None:
+            return None
+
+        def in_common(name: str) -> int:
+            other = self.settings[name]
+            return sum(getattr(ran, one.name) == getattr(other, one.name) for one in dataclasses.fields(other))
+
+        found = [
+            name
+            for name, other in self.settings.items()
+            if self._is_plain(name) and isinstance(ran, type(other)) and self._input(name) == self._input(claims.RAN)
+        ]
+        found = [name for name in found if getattr(ran, "head", "") == getattr(self.settings[name], "head", "")]
+        return max(found, key=in_common, default=None)
 
     def _best(self, condition: Condition, accepts: Callable[[str], bool]) -> str | None:
         scores = self.validation.get((condition.name, condition.ratio), {})
@@ -125,6 +132,11 @@ class Roles:
 
 
 _EMBEDDING = "embedding"
+
+
+def _is_attacked(method: Method, settings: Any) -> bool:
+    """Return whether a method is fitted on attacked images or features."""
+    return bool(getattr(settings, "uses_attacked", False) or {"attack", "attacked"} & {*method.needs})
 
 
 def contrasts(
