@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Int32, Shaped
+from jaxtyping import Array, Bool, Float, Int, Int32, Shaped
 
 from ranjax.core.errors import DataError
 from ranjax.core.keys import stable_hash
 from ranjax.core.math import unit
 
 CLOSED, OPEN = "closed", "open"
+VARIED = "varied"
+"""Questions of either kind that training holds with different answers (`varied`)."""
 BOTH, IMAGE, QUESTION = "both", "image", "question"
 """The modalities that a head is given of a question about an image."""
 Record = Mapping[str, Any]
@@ -140,8 +142,19 @@ def fused_width(width: int, modality: str = BOTH) -> int:
     return 3 * width if modality == BOTH else width
 
 
+def varied(train: Questions, test: Questions) -> Bool[np.ndarray, "questions"]:
+    """Return True where training holds different answers to the same question, so that it takes the image to tell.
+
+    A question that training does not hold counts as varied: its answer is not given by its wording.
+    """
+    answers: dict[str, set[str]] = {}
+    for text, answer in zip(train.texts, train.answers):
+        answers.setdefault(text, set()).add(answer)
+    return np.array([len(answers.get(text, ())) != 1 for text in test.texts], bool)
+
+
 def majority(train: Questions, test: Questions) -> dict[str, float]:
-    """Return the accuracy by kind of the most frequent answer to the same question in training; it needs no image.
+    """Return the accuracy of the most frequent answer to the same question in training, by `rows_by_kind`.
 
     A question that training does not hold is answered by the most frequent answer of its kind.
     """
@@ -156,7 +169,14 @@ def majority(train: Questions, test: Questions) -> dict[str, float]:
         return max(sorted(counts), key=lambda answer: counts[answer], default="")
 
     found: dict[str, float] = {}
-    for kind in dict.fromkeys(test.kinds):
-        rows = [i for i, other in enumerate(test.kinds) if other == kind]
-        found[kind] = float(np.mean([guess(test.texts[i], kind) == test.answers[i] for i in rows]))
+    right = np.array([guess(*asked) == answer for *asked, answer in zip(test.texts, test.kinds, test.answers)], bool)
+    for kind, rows in rows_by_kind(train, test).items():
+        found[kind] = float(right[rows].mean())
     return found
+
+
+def rows_by_kind(train: Questions, test: Questions) -> dict[str, Int[np.ndarray, " rows"]]:
+    """Return the rows of `test` of each kind, and under `VARIED` those that `varied` names, where there are any."""
+    kinds = np.array(test.kinds)
+    found = {str(kind): np.flatnonzero(kinds == kind) for kind in dict.fromkeys(test.kinds)}
+    return {kind: rows for kind, rows in {**found, VARIED: np.flatnonzero(varied(train, test))}.items() if len(rows)}

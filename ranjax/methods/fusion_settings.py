@@ -19,5 +19,5 @@ class FusionTraining:
     dropout: float = setting(0.1, "Share of activations left out in training.", "share", between(0, 0.9))
     learning_rate: float = setting(1e-3, "AdamW's greatest one; a cosine takes it to 0.", "", above(0))
     weight_decay: float = setting(1e-2, "AdamW's.", "", at_least(0))
-    epochs: int = setting(20, "Passes over the questions.", "epochs", at_least(1))
+    epochs: int = setting(40, "Passes over the questions.", "epochs", at_least(1))
     batch_size: int = setting(128, "Questions a step.", "questions", at_least(2))

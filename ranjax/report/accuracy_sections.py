@@ -374,15 +374,23 @@ def corruptions(book: Book) -> Blocks:
 
 
 def questions(book: Book) -> Blocks:
-    """Yield open and closed questions, with the accuracy of the most frequent answer."""
+    """Yield open, closed and varied questions, with the accuracy of the most frequent answer, clean and attacked."""
     frame = book.rows[book.rows["task"].astype(str).str.startswith("questions_")]
 
     def title(row: Row) -> str:
         level = book.chance.get(f"{row['task']}/{row['split']}")
         guessed = f"; most frequent answer {wording.number(level, 'accuracy')}" if wording.finite(level) else ""
-        kind = row["task"].removeprefix("questions_").capitalize()
-        return f"{kind}, {wording.split_label(row['split'])} (%{guessed})"
+        kind = {"varied": "Not told by the question"}.get(kind := row["task"].removeprefix("questions_"), kind)
+        return f"{kind.capitalize()}, {wording.split_label(row['split'])} (%{guessed})"
+
+    def attacked(row: Row) -> str:
+        return f"{title(row)}, attack {row['attack']}"
 
     if len(frame):
-        yield tables.by_method(frames.where(frame, metric="accuracy"), Column("", title, ("task", "split")))
+        accuracy = frames.where(frame, metric="accuracy")
+        under = accuracy["attack"] != "none"
+        yield tables.by_method(accuracy[~under], Column("", title, ("task", "split")))
+        if under.any():
+            first = "Accuracy (%) on the first questions of a split under attack, through the fusion end to end"
+            yield Details(first, [tables.by_method(accuracy[under], Column("", attacked, ("task", "split", "attack")))])
         yield book.csv("questions", frame)

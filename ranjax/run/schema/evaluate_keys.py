@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 from ranjax.attacks.attack_table import ATTACKS, raises_any_loss
-from ranjax.core.checks import at_least, epsilon, pixel_step, some_of
+from ranjax.core.checks import at_least, epsilon, one_of, pixel_step, some_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import pixel_units
-from ranjax.core.settings import Group, keys_of, setting
+from ranjax.core.settings import Group, group, keys_of, setting
 from ranjax.data.recipe_table import RECIPES, searches_words
+from ranjax.methods.fusion_settings import FusionTraining
+from ranjax.methods.table import METHODS
 from ranjax.run.schema.entry_keys import Config, EntryKeys, EntryNames
 
 
@@ -57,6 +59,26 @@ class Evaluate(Group):
     )
     corruption_examples: int = setting(0, "Test images corrupted in 5 ways and strengths; 0: none.", check=at_least(0))
     question_seeds: int = setting(0, "Heads that answer questions; 0: no questions.", check=at_least(0))
+    question_methods: tuple[str, ...] = setting(
+        ("lp", "mlp"),
+        "Heads that answer them, on the fused features of image and question.",
+        check=EntryNames(METHODS),
+    )
+    fusion: str = setting(
+        "product",
+        "How a question is fused with its image: both embeddings and their product, or co-attention of both towers' "
+        "states (evaluate.coattention).",
+        check=one_of("product", "coattention"),
+    )
+    coattention: FusionTraining = group(FusionTraining)
+    question_attacks: tuple[str, ...] = setting(
+        ("",),
+        "What is attacked of questions about images, through the fusion end to end: 'image' (evaluate.image_attack), "
+        "'question' (words, as noise.protect allows) or 'both'.",
+        check=some_of("", "image", "question", "both"),
+    )
+    question_words: int = setting(1, "Words of a question that its attack may change.", "words", at_least(1))
+    question_examples: int = setting(256, "Questions of a split that are attacked; 0: all.", check=at_least(0))
     projected: int = setting(96, "Test images whose features are drawn in a plane.", "images", at_least(0))
     batch_size: int = setting(64, "Images at a time on each device.", "images", at_least(1))
     bootstrap: int = setting(1000, "Resamples behind each 95 % interval.", "resamples", at_least(10))
@@ -80,6 +102,7 @@ def check(config: Config) -> None:
         origin = "questions come with a prepared set of questions, or are made from the generator's exact findings"
         expected = f"0 where data.source = {config.data.source!r}: {origin}"
         raise ConfigError("evaluate.question_seeds", evaluate.question_seeds, expected)
+    _check_questions(config)
     radii = [pixel_units(v) for v in evaluate.radii if v]
     if radii and pixel_units(evaluate.epsilon) == 0:
         raise ConfigError("evaluate.epsilon", evaluate.epsilon, "above 0 where evaluate.radii are given")
@@ -94,3 +117,21 @@ def check(config: Config) -> None:
         if expected := raises_any_loss(attack):
             raise ConfigError("evaluate.image_attack", evaluate.image_attack, expected)
         attack.check(IMAGE_ATTACKS.settings_of(config, attack), prefix="evaluate")
+
+
+def _check_questions(config: Config) -> None:
+    evaluate = config.evaluate
+    network = evaluate.coattention
+    if network.width % network.heads:
+        expected = f"a multiple of evaluate.coattention.heads = {network.heads}"
+        raise ConfigError("evaluate.coattention.width", network.width, expected)
+    for name in METHODS.names_of(evaluate.question_methods, "evaluate.question_methods"):
+        method = METHODS[name]
+        if method.family != "head" or "questions" in method.needs:
+            expected = "heads on features of both image and question; either alone is always tried, too"
+            raise ConfigError("evaluate.question_methods", name, expected)
+        if "filter" in method.needs and not config.adapt.filter:
+            raise ConfigError("adapt.filter", config.adapt.filter, f"above 0 where {name!r} answers questions")
+    if any(evaluate.question_attacks) and not evaluate.question_seeds:
+        expected = "at least 1 where evaluate.question_attacks are given"
+        raise ConfigError("evaluate.question_seeds", evaluate.question_seeds, expected)
