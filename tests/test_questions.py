@@ -33,7 +33,7 @@ def get_config(mode=""):
     config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 32
     config.noise.ratios = (0.0,)
     config.adapt.methods, config.adapt.seeds = ("lp", "ran", "lp_image", "lp_question"), 1
-    config.adapt.epochs, config.adapt.attack_steps = 60, 1
+    config.adapt.epochs, config.adapt.attack_steps, config.adapt.ran.features = 60, 1, "embedding"
     evaluate = config.evaluate
     evaluate.attacked_seeds, evaluate.question_seeds, evaluate.radii = {attacked}, 1, ("1/255",)
     evaluate.batch_size, evaluate.bootstrap, evaluate.attacked_examples, evaluate.masking_examples = 32, 50, 32, 8
