@@ -154,15 +154,15 @@ class Pairs(NamedTuple):
         """Attack the image to raise the cosine to unit features, e.g. those of a target image, or a sum of cosines."""
         return self.ascend(lambda encode: lambda images: jnp.sum(unit(encode(images)) * goal, -1), settings, initial)
 
-    def goal(self) -> Target:
-        """Return the target's L2-normalised features.
+    def goal(self) -> tuple[Features, Features]:
+        """Return the L2-normalised features of the target's image and of its text.
 
         Raises:
           ConfigError: there is no target.
         """
         if self.target is None:
             raise ConfigError("target", None, "features of the target pairs, a pairs.Target")
-        return Target(*(unit(jnp.asarray(side)) for side in self.target))
+        return unit(jnp.asarray(self.target.image)), unit(jnp.asarray(self.target.text))
 
     def keep_text(self) -> TextAttack:
         """Return the captions as the result of a search that changes no word."""
@@ -258,7 +258,7 @@ def image_only(pairs: Pairs, image_settings: PyTree, text_settings: Substitution
 def targeted(pairs: Pairs, image_settings: PyTree, text_settings: Substitution) -> PairAttack:
     """Raise the cosine of the image's embedding to that of the target's image; the text stays."""
     del text_settings
-    return pairs.result(pairs.attack_towards(pairs.goal().image, image_settings), pairs.keep_text())
+    return pairs.result(pairs.attack_towards(pairs.goal()[0], image_settings), pairs.keep_text())
 
 
 def targeted_keywords(
@@ -274,16 +274,16 @@ def targeted_keywords(
     """
     if order not in ORDERS:
         raise ConfigError("order", order, f"one of {', '.join(ORDERS)}")
-    goal = pairs.goal()
+    goal, goal_text = pairs.goal()
     if order == "image_first":
-        image = pairs.attack_towards(goal.image, image_settings)
-        near = goal.text + pairs.encode_image(image.images)
+        image = pairs.attack_towards(goal, image_settings)
+        near = goal_text + pairs.encode_image(image.images)
         return pairs.result(image, pairs.attack_text(near, text_settings, towards=True))
-    attack = pairs.attack_text(goal.text, text_settings, towards=True)
+    attack = pairs.attack_text(goal_text, text_settings, towards=True)
     captions = pairs.encode_text(attack.tokens, attack.mask)
     real = jnp.any(pairs.mask, axis=1).reshape(captions.shape[:2]).sum(1)
     mean = captions.sum(1) / jnp.maximum(real, 1).astype(captions.dtype)[:, None]
-    return pairs.result(pairs.attack_towards(goal.image + mean, image_settings), attack)
+    return pairs.result(pairs.attack_towards(goal + mean, image_settings), attack)
 
 
 def text_only(pairs: Pairs, image_settings: PyTree, text_settings: Substitution) -> PairAttack:

@@ -116,7 +116,7 @@ def _lines(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _table(frame: pd.DataFrame, shown: Sequence[Panel]) -> tables.Table:
     """Return a line a panel and ratio, a column a recipe."""
-    titles = {tuple(panel.fields.values()): panel.title for panel in shown}
+    titles: dict[tuple[object, ...], str] = {tuple(panel.fields.values()): panel.title for panel in shown}
     fields = tuple(shown[0].fields)
 
     def cell(row: Row | None) -> str:
@@ -124,5 +124,5 @@ def _table(frame: pd.DataFrame, shown: Sequence[Panel]) -> tables.Table:
             return "–"
         return f"{_SIGNS[row['verdict']]} {wording.estimate({**row, 'value': row['difference']})}"
 
-    figure = Column("Figure", lambda row: titles[tuple(map(row.get, fields))], fields)
+    figure = Column("Figure", lambda row: titles[tuple(row.get(name) for name in fields)], fields)
     return tables.cross_table(frame, [figure, NOISE], CONDITION, cell)

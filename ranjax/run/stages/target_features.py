@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -39,7 +39,7 @@ class Targets(NamedTuple):
         """Return the features of the targets of some chosen pairs."""
         return Target(*(side[list(positions)] for side in self.features))
 
-    def reached(self, positions: Sequence[int], attacked: Units) -> Iterator[dict[str, object]]:
+    def reached(self, positions: Sequence[int], attacked: Units) -> Iterator[dict[str, Any]]:
         """Yield what the store records of each pair, from features of its attacked image.
 
         `target_rank` counts from 1: the target's place by cosine among the clean images of all chosen pairs.
