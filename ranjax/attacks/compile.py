@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
@@ -12,6 +14,9 @@ from ranjax.attacks import input_checks
 from ranjax.attacks.ascent import KeyedLoss, Loss, Value
 from ranjax.attacks.input_checks import Images, Keys, Pixels
 from ranjax.attacks.pgd import pgd
+from ranjax.core.errors import DataError
+
+T = TypeVar("T")
 
 
 def jitted(
@@ -34,7 +39,8 @@ def jitted(
 
     Raises:
       ConfigError: a preset in the place of its settings.
-      DataError (when called): images or keys that `input_checks` refuse, before anything compiles.
+      DataError (when called): images, keys or labels that `input_checks` refuse, or a model that is not in JAX; all
+        before anything compiles.
     """
     input_checks.validate_settings(settings, (), "a pgd.PGD or the settings of another attack")
 
@@ -49,6 +55,27 @@ def jitted(
 
     compiled = jax.jit(traced)
     default = settings
+    # By the shapes of a call, the number of classes that the losses state for each of its rows.
+    known: dict[Hashable, dict[int, int]] = {}
+
+    def classes_of(*given: PyTree) -> dict[int, int]:
+        shapes = jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), given[:4])
+        key = (jax.tree.structure(given[:4]), tuple(map(str, jax.tree.leaves(shapes, is_leaf=_is_shape))))
+        if key not in known:
+            found: dict[int, int] = {}
+
+            def noted(*arguments: PyTree) -> PyTree:
+                with input_checks.noting_labels() as notes:
+                    result = traced(*arguments)
+                for i, row in enumerate(arguments[3]):
+                    stated = [classes for labels, classes in notes if labels is row]
+                    if stated:
+                        found[i] = min(stated)
+                return result
+
+            jax.eval_shape(noted, *given)
+            known[key] = found
+        return known[key]
 
     def run(
         params: PyTree,
@@ -62,6 +89,26 @@ def jitted(
         keys = input_checks.validate_keys(keys, images.shape[0])
         rows = tuple(np.asarray(row) if isinstance(row, list) else row for row in rows)
         chosen = default if settings is None else settings
+        if not any(input_checks.is_traced(leaf) for leaf in jax.tree.leaves((params, images, rows))):
+            for i, classes in _in_jax(lambda: classes_of(params, images, keys, rows, chosen, mask)).items():
+                input_checks.validate_labels(rows[i], classes)
         return compiled(params, images, keys, rows, chosen, mask)
 
     return run
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], tuple)
+
+
+def _in_jax(trace: Callable[[], T]) -> T:
+    """Return what `trace` returns. Raises DataError where the loss is no function of JAX arrays."""
+    hint = "The loss and its model must be functions of JAX arrays: no torch, no NumPy, no .item()."
+    try:
+        return trace()
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise DataError(f"the loss turns JAX arrays into NumPy's or Python's. {hint}") from error
+    except (TypeError, AttributeError) as error:
+        if "Tracer" in str(error):
+            raise DataError(f"the loss cannot take JAX arrays ({str(error).splitlines()[0][:120]}). {hint}") from error
+        raise

@@ -6,8 +6,10 @@ through `jitted`, or check the images before.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import jax
@@ -31,6 +33,39 @@ Keys = Key[Array, "batch"]
 Number = Integer[Array, ""]
 
 T = TypeVar("T")
+
+
+_noted: ContextVar[list[tuple[object, int]] | None] = ContextVar("noted", default=None)
+
+
+@contextlib.contextmanager
+def noting_labels() -> Iterator[list[tuple[object, int]]]:
+    """Collect the traced labels that losses meet inside, each with the number of classes that it has to fit."""
+    notes: list[tuple[object, int]] = []
+    token = _noted.set(notes)
+    try:
+        yield notes
+    finally:
+        _noted.reset(token)
+
+
+def note_labels(labels: object, classes: int) -> None:
+    """Tell `noting_labels`, where one is open, that traced labels are classes 0 to `classes` - 1."""
+    notes = _noted.get()
+    if notes is not None and is_traced(labels):
+        notes.append((labels, classes))
+
+
+def validate_labels(labels: ArrayLike, classes: int) -> None:
+    """Raise DataError for labels i32[B] of which one is no class."""
+    held = np.asarray(labels)
+    if held.size and (held.min() < 0 or held.max() >= classes):
+        rows = np.flatnonzero((held < 0) | (held >= classes))
+        expected = f"0 to {classes - 1}, the classes of the logits"
+        raise DataError(
+            f"labels lie in {held.min()} to {held.max()}, expected {expected}. Rows {rows[:8].tolist()}"
+            f"{' and more' if len(rows) > 8 else ''} hold another."
+        )
 
 
 def is_traced(value: object) -> bool:
@@ -129,7 +164,10 @@ def validate_keys(keys: ArrayLike, batch: int) -> Keys:
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key) or shape != (batch,):
         found = type(keys).__name__ if dtype is None else f"{dtype} of shape {shape}"
         origin = f"ranjax.core.keys.example_keys or jax.random.split(key, {batch})"
-        raise DataError(f"keys are {found}, expected typed keys of shape ({batch},), one per example, from {origin}.")
+        alone = " One image without a batch axis? It needs images[None]." if shape in ((), (1,)) and batch > 1 else ""
+        raise DataError(
+            f"keys are {found}, expected typed keys of shape ({batch},), one per example, from {origin}.{alone}"
+        )
     return jnp.asarray(keys)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
-from ranjax.attacks.input_checks import Flags, PerExample, Pixels, is_traced
+from ranjax.attacks.input_checks import Flags, PerExample, Pixels, is_traced, note_labels, validate_labels
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.core.math import unit
 
@@ -37,14 +37,30 @@ def _checked(logits: Logits, labels: Labels) -> Array:
       DataError: another shape, no integers, or a class that is not there.
     """
     held = labels if is_traced(labels) else np.asarray(labels)
+    _refuse_probabilities(logits)
+    if logits.ndim != 2:
+        raise DataError(f"logits have shape {logits.shape}, expected [B, C]: a batch of them.")
     batch, classes = logits.shape
+    if held.shape == logits.shape:
+        hint = "One-hot labels? Use labels.argmax(-1); for several classes an example, binary_cross_entropy."
+        raise DataError(f"labels have shape {held.shape}, expected ({batch},), one class per example. {hint}")
     if held.shape != (batch,) or not jnp.issubdtype(held.dtype, jnp.integer):
         expected = f"integers of shape ({batch},), one class per example"
         raise DataError(f"labels are {held.dtype} of shape {held.shape}, expected {expected}.")
-    if isinstance(held, np.ndarray) and (held.min() < 0 or held.max() >= classes):
-        expected = f"0 to {classes - 1}, the classes of the logits"
-        raise DataError(f"labels lie in {held.min()} to {held.max()}, expected {expected}.")
+    if isinstance(held, np.ndarray):
+        validate_labels(held, classes)
+    # `jitted` holds its own labels against this before it runs anything.
+    note_labels(held, classes)
     return jnp.asarray(held)
+
+
+def _refuse_probabilities(logits: Logits) -> None:
+    """Raise DataError where known logits are probabilities: none below 0, and every row sums to 1."""
+    if is_traced(logits) or logits.ndim != 2 or logits.shape[1] < 2 or not logits.size:
+        return
+    held = np.asarray(logits, np.float64)
+    if held.min() >= 0 and np.all(np.abs(held.sum(axis=1) - 1) < 1e-4):
+        raise DataError("logits lie in [0, 1] and sum to 1: probabilities? Give the logits before the softmax.")
 
 
 def _at(logits: Logits, labels: Labels) -> PerExample:

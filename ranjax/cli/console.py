@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import importlib
+import io
 import os
 import signal
 import sys
@@ -80,6 +81,10 @@ def parser_of(name: str) -> tuple[Parser, ModuleType]:
 
 def call(argv: Sequence[str]) -> int:
     """Carry out the command that the first word names, and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal of ASCII alone gets an escape in place of a letter that it cannot show, and no traceback.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     return outcome.guard(lambda: _call(list(argv)))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Bool, UInt8, UInt16
@@ -27,7 +28,7 @@ def keyed_hash(seed: int, name: str, identity: str) -> bytes:
 
 
 def select(ids: Sequence[str], ratio: float, seed: int) -> Bool[np.ndarray, " ids"]:
-    """Return bool[N], True on exactly ``round(ratio * N)`` examples; a smaller ratio's are among a greater one's.
+    """Return bool[N], True on exactly `count_of` examples; a smaller ratio's are among a greater one's.
 
     Args:
       ids: distinct example ids, in any order: which ones are taken does not depend on it.
@@ -44,8 +45,17 @@ def select(ids: Sequence[str], ratio: float, seed: int) -> Bool[np.ndarray, " id
         raise DataError("example ids must differ from each other; at least one is given twice")
     ranked = sorted(range(len(ids)), key=lambda i: (keyed_hash(seed, "noise", ids[i]), ids[i]))
     chosen = np.zeros(len(ids), bool)
-    chosen[ranked[: round(ratio * len(ids))]] = True
+    chosen[ranked[: count_of(ratio, len(ids))]] = True
     return chosen
+
+
+def count_of(ratio: float, total: int) -> int:
+    """Return how many of `total` pairs a ratio is: rounded to the nearest, half away from zero.
+
+    By fractions of the ratio as it is written: 0.15 of 10 is 2, which floats (0.15 = 0.1499...) and Python's `round`
+    (half to even) have otherwise.
+    """
+    return int(Fraction(str(float(ratio))) * total + Fraction(1, 2))
 
 
 class View(Source):

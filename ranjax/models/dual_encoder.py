@@ -22,6 +22,8 @@ from ranjax.models.towers.projection_head import build
 from ranjax.models.towers.tower_table import tower_of
 
 MAX_LOGIT_SCALE = 100.0
+_ROUNDING = 1e-3
+"""By how much pixels may lie outside [0, 1]."""
 
 
 class DualEncoder(nnx.Module):
@@ -280,9 +282,21 @@ def check_images(images: jax.Array, config: DualEncoderConfig) -> None:
     size = config.image_size
     if images.ndim != 4 or images.shape[1:3] != (size, size) or images.shape[3] not in channels:
         wanted = " or ".join(str(c) for c in channels)
-        raise ConfigError("images.shape", images.shape, f"[B, {size}, {size}, {wanted}] for this image tower")
+        hint = ""
+        if images.ndim == 3 and images.shape[2] in channels:
+            hint = "One image without a batch axis? Use images[None]."
+        elif images.ndim == 4 and images.shape[1] in channels and images.shape[2:] == (size, size):
+            hint = "Channels first (NCHW)? Use images.transpose(0, 2, 3, 1)."
+        raise ConfigError("images.shape", images.shape, f"[B, {size}, {size}, {wanted}] for this image tower", hint)
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ConfigError("images.dtype", str(images.dtype), "floats in [0, 1] (divide 8-bit images by 255)")
+    # Traced values are not known; a rounding error beyond the range is none of the caller's.
+    if not isinstance(images, jax.core.Tracer) and images.size:
+        held = np.asarray(images, np.float32)
+        low, high = float(held.min()), float(held.max())
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+            hint = "Normalisation (mean, std) happens inside the model." if np.isfinite(low + high) else ""
+            raise ConfigError("images", f"values in [{low:.4g}, {high:.4g}]", "finite values in [0, 1]", hint)
 
 
 def _check_output(x: object, rows: int, config: TowerConfig) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.models.checkpoints.bert_files import modern_keys
+from ranjax.models.checkpoints.config_keys import refuse_unknown
 from ranjax.models.checkpoints.layout import Layout
 from ranjax.models.checkpoints.naming import SAME, Arrangement, Content, Json, Keys, Weights, linear, under
 from ranjax.models.checkpoints.padding_token import padding_id
@@ -59,6 +60,8 @@ def _layout(
     def read(content: Content, folder: Path, weights: Weights) -> DualEncoderConfig:
         if content.get("model_type") != name:
             raise ConfigError("config.json: model_type", content.get("model_type"), repr(name))
+        joined = ("vision_config", "text_config", "vision_config_dict", "text_config_dict", "logit_scale_init_value")
+        refuse_unknown(content, joined, "config.json: ")
         # Where *_config_dict is present, transformers lets it win.
         vision, written = (
             {**(content.get(f"{part}_config") or {}), **(content.get(f"{part}_config_dict") or {})}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ranjax.core.errors import ConfigError
+from ranjax.models.checkpoints.config_keys import OF_PICTURES, refuse_type, refuse_unknown
 from ranjax.models.checkpoints.naming import (
     Arrangement,
     Content,
@@ -54,7 +55,12 @@ class Fields:
           ConfigError: a value that is not implemented.
         """
         refuse_others(content, self.only, "config.json: ")
+        refuse_unknown(content, (*self.names, *self.defaults, *self.only), "config.json: ")
         given = {**self.defaults, **content}
+        for key, example in self.defaults.items():
+            # An absent padding or begin token is said by null.
+            if given[key] is not None or key not in ("bos_token_id", "pad_token_id"):
+                refuse_type(key, given[key], example, "config.json: ")
         found = {ours: given[theirs] for theirs, ours in self.names.items()}
         if "activation" in found:
             if found["activation"] not in ACTIVATIONS:
@@ -282,8 +288,22 @@ def read_pixels(folder: Path, files: TowerFiles, channels: int) -> Json:
 
     Raises:
       DataError: the file is no JSON.
+      ConfigError: pixels that are scaled to another range than [0, 1], or a key whose meaning is not known.
     """
     content = read_config(folder, PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
+    prefix = f"{PREPROCESSOR}: "
+    refuse_unknown(content, (), prefix, OF_PICTURES)
+    if not content.get("do_rescale", True):
+        raise ConfigError(f"{prefix}do_rescale", False, "true: images are in [0, 1] here")
+    factor = content.get("rescale_factor", 1 / 255)
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or abs(factor * 255 - 1) > 1e-3:
+        raise ConfigError(f"{prefix}rescale_factor", factor, "1/255: images are in [0, 1] here")
+    for key in ("image_mean", "image_std"):
+        value = content.get(key)
+        numbers = isinstance(value, list) and value and all(isinstance(v, int | float) for v in value)
+        if value is not None and not (numbers and (key == "image_mean" or min(value) > 0)):
+            expected = "a list of numbers, one a channel" + ", above 0" * (key == "image_std")
+            raise ConfigError(f"{prefix}{key}", value, expected)
     if content.get("do_normalize", True) is False:
         channels = len(content.get("image_mean") or CLIP_MEAN)
         return {"pixel_mean": (0.0,) * channels, "pixel_std": (1.0,) * channels}

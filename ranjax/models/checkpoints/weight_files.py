@@ -179,6 +179,7 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
             "exchanged; fetch it again"
         )
     weights = read_torch(path) if path.suffix in PICKLED else _read_safetensors(path)
+    _refuse_quantised(path, weights)
     _refuse_not_finite(path, weights)
     return weights
 
@@ -194,6 +195,20 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             f"{path} ({path.stat().st_size} bytes) is not a whole safetensors file: {error}. "
             "A cut-off download looks like this; fetch it again"
         ) from error
+
+
+# Tensors that are counts or places, not weights.
+_COUNTS = ("position_ids", "token_type_ids", "num_batches_tracked", "relative_position_index", "attn_mask", "mask")
+
+
+def _refuse_quantised(path: Path, weights: Mapping[str, np.ndarray]) -> None:
+    """Raise DataError for weights of integers or of 8-bit floats: their scales lie elsewhere, if anywhere."""
+    for name, value in weights.items():
+        if not name.endswith(_COUNTS) and (value.dtype.kind in "iub" or value.dtype.itemsize == 1):
+            raise DataError(
+                f"{path}: {name} holds {value.dtype}, no floats of 16 bits or more: a quantised checkpoint, whose "
+                "scales are not read here. Take the one that it was made from"
+            )
 
 
 def _refuse_not_finite(path: Path, weights: Mapping[str, np.ndarray]) -> None:

@@ -258,6 +258,15 @@ def check_tokens(
         raise ConfigError("tokens.shape", tokens.shape, expected)
     if mask.shape != tokens.shape or mask.dtype != bool:
         raise ConfigError("mask", f"{mask.dtype}{list(mask.shape)}", f"bool{list(tokens.shape)}, as the tokens")
+    import jax  # Lazily: configs are read without it.
+    import numpy as np
+
+    # Traced values are not known; a gather would take the last row for what is beyond the table.
+    if not isinstance(tokens, jax.core.Tracer) and tokens.size:
+        low, high = int(np.min(np.asarray(tokens))), int(np.max(np.asarray(tokens)))
+        if low < 0 or high >= config.vocab_size:
+            expected = f"ids from 0 to {config.vocab_size - 1}, the rows of the token table"
+            raise ConfigError("tokens", f"{low} to {high}", expected, "Is this the tokenizer of another model?")
     if embeddings is not None and embeddings.shape != (*tokens.shape, config.outputs):
         expected = f"{(*tokens.shape, config.outputs)}, one row per token"
         raise ConfigError("embeddings.shape", embeddings.shape, expected)

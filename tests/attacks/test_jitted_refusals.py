@@ -1,0 +1,73 @@
+"""What `jitted` and the losses refuse, by its name: labels, one-hot labels, probabilities, other frameworks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ranjax.attacks import losses
+from ranjax.attacks.compile import jitted
+from ranjax.attacks.pgd import PGD
+from ranjax.core.errors import DataError
+
+IMAGES = np.random.default_rng(0).random((5, 4, 4, 1)).astype(np.float32)
+WEIGHTS = np.random.default_rng(1).normal(size=(16, 3)).astype(np.float32)
+KEYS = jax.random.split(jax.random.key(0), 5)
+SETTINGS = PGD("8/255", "2/255", 2)
+
+
+def logits(weights, images):
+    return images.reshape(images.shape[0], -1) @ weights
+
+
+def attack(loss, *rows, images=IMAGES, keys=KEYS):
+    return jitted(loss, SETTINGS)(WEIGHTS, images, keys, *rows)
+
+
+def scored(weights, images, labels):
+    found = logits(weights, images)
+    return losses.margin(found, labels), jnp.argmax(found, axis=1) != labels
+
+
+@pytest.mark.parametrize("wrong", [-1, 3, 99])
+@pytest.mark.parametrize("number", [1, 5])
+def test_labels_that_are_no_class_are_refused_through_jitted(wrong, number):
+    labels = np.zeros(5, np.int32)
+    labels[:number] = wrong
+    for given in (labels, jnp.asarray(labels), labels.tolist()):
+        with pytest.raises(DataError, match=r"expected 0 to 2, the classes of the logits\. Rows \[0"):
+            attack(scored, given if not isinstance(given, list) else np.asarray(given, np.int32))
+
+
+def test_right_labels_run_and_later_calls_are_held_too():
+    run = jitted(scored, SETTINGS)
+    assert run(WEIGHTS, IMAGES, KEYS, np.zeros(5, np.int32)).images.shape == IMAGES.shape
+    with pytest.raises(DataError, match="labels lie in"):
+        run(WEIGHTS, IMAGES, KEYS, np.full(5, -1, np.int32))
+
+
+def test_one_hot_labels_are_named():
+    with pytest.raises(DataError, match=r"One-hot labels\? Use labels\.argmax"):
+        attack(lambda w, x, y: losses.cross_entropy(logits(w, x), y), np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1]])
+
+
+def test_probabilities_in_the_place_of_logits_are_named():
+    with pytest.raises(DataError, match=r"probabilities\? Give the logits"):
+        losses.cross_entropy(jax.nn.softmax(jnp.asarray(WEIGHTS)), np.zeros(16, np.int32))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda w, x: np.asarray(x).reshape(5, -1).sum(1),
+        lambda w, x: jnp.asarray(float(x.sum())) * jnp.ones(5),
+    ],
+)
+def test_a_model_that_is_not_in_jax_is_named(loss):
+    with pytest.raises(DataError, match="functions of JAX arrays: no torch"):
+        attack(loss)
+
+
+def test_one_image_without_a_batch_is_named():
+    with pytest.raises(DataError, match=r"One image without a batch axis\? It needs images\[None\]"):
+        attack(scored, np.zeros(1, np.int32), images=IMAGES[0], keys=KEYS[:1])
