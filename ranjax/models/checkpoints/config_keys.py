@@ -12,8 +12,8 @@ _OF_TRAINING = (
     "initializer_range gradient_checkpointing drop_path_rate layerdrop loss_type problem_type finetuning_task"
 )
 _OF_FILES = (
-    "_attn_implementation_autoset _commit_hash _name_or_path architectures auto_map dtype model_type name_or_path "
-    "torch_dtype torchscript transformers_version tf_legacy_loss use_bfloat16 use_cache use_return_dict return_dict "
+    "ranjax _commit_hash _name_or_path architectures auto_map dtype model_type name_or_path "
+    "_attn_implementation_autoset torch_dtype torchscript transformers_version tf_legacy_loss use_bfloat16 use_cache use_return_dict return_dict "
     "attn_implementation _attn_implementation experts_implementation transformers_weights"
 )
 _OF_OUTPUTS = (

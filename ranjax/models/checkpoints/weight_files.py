@@ -197,14 +197,18 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-# Tensors that are counts or places, not weights.
+# Tensors that are counts or places, not weights; 64 bits are neither a weight's nor a quantised one's.
 _COUNTS = ("position_ids", "token_type_ids", "num_batches_tracked", "relative_position_index", "attn_mask", "mask")
 
 
 def _refuse_quantised(path: Path, weights: Mapping[str, np.ndarray]) -> None:
     """Raise DataError for weights of integers or of 8-bit floats: their scales lie elsewhere, if anywhere."""
     for name, value in weights.items():
-        if not name.endswith(_COUNTS) and (value.dtype.kind in "iub" or value.dtype.itemsize == 1):
+        if (
+            not name.endswith(_COUNTS)
+            and (value.dtype.kind in "iub" or value.dtype.itemsize == 1)
+            and value.dtype.itemsize < 8
+        ):
             raise DataError(
                 f"{path}: {name} holds {value.dtype}, no floats of 16 bits or more: a quantised checkpoint, whose "
                 "scales are not read here. Take the one that it was made from"
