@@ -12,9 +12,9 @@ _OF_TRAINING = (
     "initializer_range gradient_checkpointing drop_path_rate layerdrop loss_type problem_type finetuning_task"
 )
 _OF_FILES = (
-    "ranjax _commit_hash _name_or_path architectures auto_map dtype model_type name_or_path "
-    "_attn_implementation_autoset torch_dtype torchscript transformers_version tf_legacy_loss use_bfloat16 use_cache use_return_dict return_dict "
-    "attn_implementation _attn_implementation experts_implementation transformers_weights"
+    "ranjax _attn_implementation_autoset _commit_hash _name_or_path architectures auto_map dtype model_type "
+    "name_or_path torch_dtype torchscript transformers_version tf_legacy_loss use_bfloat16 use_cache use_return_dict "
+    "return_dict attn_implementation _attn_implementation experts_implementation transformers_weights"
 )
 _OF_OUTPUTS = (
     "output_attentions output_hidden_states output_past tie_word_embeddings tie_encoder_decoder "
