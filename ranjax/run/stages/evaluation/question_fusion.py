@@ -37,7 +37,7 @@ class Reader:
     Attributes:
       functions: of the dual encoder.
       modality: that the product fusion keeps, `questions.BOTH`, `IMAGE` or `QUESTION`.
-      fusion: co-attention; None: the product of embeddings.
+      fusion: co-attention, whose vector stands before the product of embeddings; None: that product alone.
     """
 
     functions: DualEncoderFunctions
@@ -61,13 +61,15 @@ class Reader:
           embeddings: rows of the token table that stand in for the tokens', for gradients by them.
         """
         encoder, variables = shared
+        image = self.functions.image_features(encoder, images)
+        text = self.functions.text_features(encoder, tokens, mask, embeddings)
+        product = questions.fuse(image, text, self.modality)
         if self.fusion is None:
-            image = self.functions.image_features(encoder, images)
-            text = self.functions.text_features(encoder, tokens, mask, embeddings)
-            return questions.fuse(image, text, self.modality)
+            return product
         places = self.functions.image_tokens(encoder, images)
         states = self.functions.text_tokens(encoder, tokens, mask, embeddings)
-        return self.fusion.apply(variables["params"], variables["stats"], places, states, mask)
+        fused = self.fusion.apply(variables["params"], variables["stats"], places, states, mask)
+        return jnp.concatenate([fused, product], axis=1)
 
 
 class SplitQuestions(NamedTuple):
@@ -153,7 +155,11 @@ class FusedQuestions:
         )
         accuracy = fitted.history[fitted.chosen]
         self.context.say(f"  co-attention, seed {seed}: validation accuracy {accuracy:.3f}, epoch {fitted.chosen + 1}")
-        found = {name: Examples(fitted.features(asked), asked.labels) for name, asked in states.items()}
+        products = self.products(filtered, BOTH)[1]
+        found = {
+            name: Examples(np.concatenate([fitted.features(asked), products[name].features], axis=1), asked.labels)
+            for name, asked in states.items()
+        }
         return Reader(self.functions, fusion=fitted.fusion), fitted.variables, found
 
     def handle(self, reader: Reader, shared: tuple[Params, Params]) -> EncoderAttack:
