@@ -18,7 +18,7 @@ from ranjax.models.checkpoints import efficientnet_files
 from ranjax.models.checkpoints.assemble import load_image_tower
 from ranjax.models.checkpoints.packaged import weights_path
 from ranjax.models.checkpoints.weight_files import WeightsError, read_weights, write_weights
-from ranjax.models.towers.convolution import depthwise
+from ranjax.models.towers.convolution import DepthwiseNorm, depthwise
 from ranjax.models.towers.tower_configs import EfficientNetConfig
 from ranjax.models.towers.tower_table import tower_of
 
@@ -140,6 +140,20 @@ def test_a_convolution_of_each_channel_and_its_gradients_are_those_of_xla_s_grou
     direction = jnp.asarray(rng.standard_normal(truth.shape), jnp.float32)
     for ours, theirs in zip((found, *own_back(direction)), (truth, *back(direction)), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_its_gradient_by_the_kernel_stands_under_a_mesh_that_checks_what_differs_between_devices():
+    graph, params = nnx.split(DepthwiseNorm(3, 3, nnx.Rngs(0), stride=2, same=True))
+    images = jnp.asarray(np.random.default_rng(0).random((2, 6, 6, 3)), jnp.float32)
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def gradient(params, images):
+        return jax.grad(lambda p: jax.lax.pmean(jnp.mean(nnx.merge(graph, p)(images) ** 2), "data"))(params)
+
+    spread, everywhere = jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()
+    mapped = jax.shard_map(gradient, mesh=mesh, in_specs=(everywhere, spread), out_specs=everywhere)
+    alone = jax.grad(lambda p: jnp.mean(nnx.merge(graph, p)(images) ** 2))(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), jax.jit(mapped)(params, images), alone)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,10 @@ class DepthwiseNorm(nnx.Module):
         factor, shift = self.norm.factor_and_shift()
         kernel = (self.kernel[...] * factor[None, None, None])[:, :, 0].astype(x.dtype)
         padding = tuple(_padding(side, kernel.shape[0], self.stride, self.same) for side in x.shape[1:3])
+        # Inside shard_map, images differ between devices and weights do not, and a gradient rule must keep that apart:
+        # as one that differs, the kernel's gradient is summed over devices outside of the rule.
+        if axes := tuple(_varying(x) - _varying(kernel)):
+            kernel = jax.lax.pcast(kernel, axes, to="varying")
         return depthwise(x, kernel, self.stride, padding) + shift.astype(x.dtype)[None, None, None]
 
 
@@ -157,6 +161,11 @@ def _depthwise_backward(stride: int, padding: Sides, kept: tuple[Array, Array], 
 
 
 depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _varying(x: Array) -> frozenset[str]:
+    """Return the axes of a mesh along which a value may differ between devices, inside a shard_map that checks it."""
+    return frozenset(jax.typeof(x).manual_axis_type.varying)
 
 
 def _padding(side: int, size: int, stride: int, same: bool) -> tuple[int, int]:
