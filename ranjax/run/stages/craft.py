@@ -51,7 +51,9 @@ def run(context: Context) -> dict[str, Any]:
     recipe, folder = RECIPES.resolve(config.noise.recipe), context.folder / "store"
     train = data.split("train")
     chosen = train.take(np.flatnonzero(select(train.ids, max(config.noise.ratios), config.seed)))
-    surrogate = files.sha256(common.encoder_folder(context, common.clean_condition(context)) / "model.safetensors")
+    # One file, named as the encoder's layout names it.
+    (weights,) = common.encoder_folder(context, common.clean_condition(context)).glob("*.safetensors")
+    surrogate = files.sha256(weights)
     open_store = functools.partial(writer_of, config, folder, chosen.ids, surrogate, "noise")
 
     def begin() -> None:
