@@ -61,6 +61,7 @@ def get_config(mode=""):
         data.limit, config.data.image_size, config.text.max_length = 160, 32, 16
         config.pretrain.steps, config.pretrain.log_every, config.pretrain.batch_size = 4, 2, 16
         config.noise.pgd.steps = config.adapt.attack_steps = config.evaluate.pgd.steps = 2
+        config.noise.masked_lm_steps = 4
         config.adapt.methods, config.adapt.seeds, config.adapt.epochs = ("lp", "ran"), 1, 3
         config.evaluate.attacks, config.evaluate.radii = ("pgd",), ("",)
         config.evaluate.attacked_examples, config.evaluate.bootstrap = 16, 100

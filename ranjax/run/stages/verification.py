@@ -114,7 +114,7 @@ def _store(context: Context, manifest: Mapping[str, Any], sample: int, verdict: 
     verdict.damaged += [f"store/shard-{number:05d}.array_record" for number in bad]
     if store.fingerprint != manifest["store"]:
         verdict.faults.append(f"{folder} is another store than the one that this run finished")
-    surrogate = inputs.encoder_folder(context, inputs.clean_condition(context)) / "model.safetensors"
+    (surrogate,) = inputs.encoder_folder(context, inputs.clean_condition(context)).glob("*.safetensors")
     if files.sha256(surrogate) != store.shared["surrogate"]:
         verdict.faults.append(f"{surrogate} is another encoder than the one that was attacked")
     train = inputs.data(context).split("train")
