@@ -299,14 +299,14 @@ METHODS: Table[Method] = Table(
         # What RAN's parts are worth: its features behind its filter, then with its copies, both without its term.
         _RIDGE_METHOD.variant(
             "ridge_tokens",
-            "Ridge (tokens, filter)",
+            "Ridge (tokens)",
             Style("#332288", "p", _DOTTED),
             changes={"features": "tokens", "filtered": True},
             needs=("filter",),
         ),
         _RIDGE_METHOD.variant(
             "ridge_copies",
-            "Ridge (tokens, filter, copies)",
+            "Ridge (copies)",
             Style("#332288", "P", _DASH_DOTTED),
             changes={"features": "tokens", "filtered": True, "copies": _COPIES},
             needs=("filter",),
