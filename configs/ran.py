@@ -19,6 +19,7 @@ def get_config(mode=""):
     # The paper's noise as third parties describe it: images towards another image, captions made false.
     config.noise.recipe = "targeted_keywords"
     config.noise.ratios = (0.0, 0.3)
+    config.noise.masked_lm_steps = 200
     config.adapt.seeds = 3
     config.adapt.filter = 2.0
     # The largest radius at which a linear probe behind the filter is above chance on the development seeds.
