@@ -51,9 +51,12 @@ def standard_of(features: Shaped[np.ndarray, "examples width"]) -> Standard:
 
 
 def targets_of(labels: Shaped[np.ndarray, "..."], classes: int, multi_label: bool) -> Matrix:
-    """Return what a squared loss aims at: one-hot f64[N, C], or of multi-hot labels +-1."""
+    """Return what a squared loss aims at: one-hot f64[N, C] less 1 / C, or of multi-hot labels +-1.
+
+    Less 1 / C, outputs sum to 0: those of plain one-hot targets sum to 1, as probabilities do, which logits are not.
+    """
     labels = np.asarray(labels)
-    return 2.0 * labels - 1.0 if multi_label else np.eye(classes)[labels]
+    return 2.0 * labels - 1.0 if multi_label else np.eye(classes)[labels] - 1 / classes
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def test_balanced_class_weights_are_weights_of_the_examples():
     found = fitted("ridge", train, validation, Fit(class_weights="balanced"), penalties=(10.0,))
     z = (train.features - train.features.mean(0, dtype=np.float64)) / train.features.std(0, dtype=np.float64)
     weights = (len(rare) / (CLASSES * np.bincount(train.labels)))[train.labels]
-    peer = linear_model.Ridge(alpha=10.0).fit(z, np.eye(CLASSES)[train.labels], sample_weight=weights)
+    peer = linear_model.Ridge(alpha=10.0).fit(z, np.eye(CLASSES)[train.labels] - 1 / CLASSES, sample_weight=weights)
     np.testing.assert_allclose(logits_of(found, train.features), peer.predict(z), atol=1e-4)
 
 
@@ -106,6 +106,14 @@ def test_the_penalty_is_the_best_on_validation_and_its_end_of_the_grid_is_noted(
     assert scores[found.facts["penalty"]] == max(scores.values()) == float(found.history[0, 0, 0])
     assert found.facts["penalty"] == max(penalty for penalty, score in scores.items() if score == max(scores.values()))
     assert any("end of its grid" in note for note in fitted("ridge", train, train, penalties=(1e6, 1e7, 1e8)).notes)
+
+
+def test_outputs_that_fit_one_hot_targets_are_not_taken_for_probabilities():
+    """They would lie in [0, 1] and sum to 1 where the classes are told apart for certain."""
+    train = split(80, 6, noise=0.01)
+    logits = logits_of(fitted("ridge", train, train), train.features)
+    assert (logits.argmax(1) == train.labels).all()
+    np.testing.assert_allclose(logits.sum(1), 0, atol=1e-5)
 
 
 def test_all_seeds_are_alike_as_nothing_is_drawn():
