@@ -120,7 +120,7 @@ def test_a_workdir_of_another_config_is_refused_naming_key_then_and_now_and_noth
     _execute(config, tmp_path, runs, monkeypatch)
     before = sorted((p, p.read_bytes()) for p in tmp_path.rglob("*.json"))
     configs.override(config, "adapt.epochs", "7")
-    with pytest.raises(ConfigError, match=r"adapt\.epochs: 15 then, 7 now.*--redo"):
+    with pytest.raises(ConfigError, match=r"adapt\.epochs: 40 then, 7 now.*--redo"):
         _execute(config, tmp_path, runs, monkeypatch)
     assert before == sorted((p, p.read_bytes()) for p in tmp_path.rglob("*.json"))
     assert ran == ["prepare", "report"]

@@ -37,7 +37,6 @@ def _checked(logits: Logits, labels: Labels) -> Array:
       DataError: another shape, no integers, or a class that is not there.
     """
     held = labels if is_traced(labels) else np.asarray(labels)
-    _refuse_probabilities(logits)
     if logits.ndim != 2:
         raise DataError(f"logits have shape {logits.shape}, expected [B, C]: a batch of them.")
     batch, classes = logits.shape
@@ -64,6 +63,8 @@ def _refuse_probabilities(logits: Logits) -> None:
 
 
 def _at(logits: Logits, labels: Labels) -> PerExample:
+    # A loss of probabilities is another loss; which class is on top, `is_wrong` may say of them as well.
+    _refuse_probabilities(logits)
     labels = _checked(logits, labels)
     # NaN, and so `finite` False, for a class that is not there: by itself -1 would read the last class.
     known = (labels >= 0) & (labels < logits.shape[-1])

@@ -16,7 +16,7 @@ from ranjax.data.set_settings import SetSettings
 from ranjax.data.sets.column_roles import plain
 from ranjax.data.sets.spec import ABSENT, PRESENT, UNCERTAIN, Entry, Rejected
 from ranjax.data.splits import SPLITS
-from ranjax.data.text.deidentify import Privacy, key_of
+from ranjax.data.text.deidentify import Privacy, key_of, names_a_person
 
 EXAMPLES = 12
 """Rows that the page shows with picture and source."""
@@ -134,6 +134,8 @@ def _source(entry: Entry, privacy: Privacy) -> dict[str, str]:
     texts = {entry.report.strip(), *(body.strip() for body in entry.sections.values())} - {""}
     found = {}
     for name, value in entry.source.items():
+        if privacy.key and names_a_person(str(name)):
+            continue
         cell = "" if value is None else str(value)
         if cell.strip() in texts or (not privacy.key and " " in cell.strip()):
             cell = privacy.report(cell)

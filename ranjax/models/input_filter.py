@@ -38,14 +38,14 @@ def gaussian(sigma: float) -> Filter:
     return {"rows": found, "columns": found}
 
 
-def apply(taps: Mapping[str, jax.Array], images: jax.Array) -> jax.Array:
+def apply(taps: Mapping[str, jax.Array | np.ndarray], images: jax.Array) -> jax.Array:
     """Images f[B, H, W, C] correlated with the taps along rows and columns; edge pixels repeat beyond the border.
 
     Each direction is a product with a banded matrix, which on small images is faster than a convolution and its
     transposes. Differentiable by taps and images.
     """
-    down = _banded(taps["rows"].astype(images.dtype), images.shape[1])
-    across = _banded(taps["columns"].astype(images.dtype), images.shape[2])
+    down = _banded(jnp.asarray(taps["rows"], images.dtype), images.shape[1])
+    across = _banded(jnp.asarray(taps["columns"], images.dtype), images.shape[2])
     return jnp.einsum("jw,bhwc->bhjc", across, jnp.einsum("ih,bhwc->biwc", down, images))
 
 

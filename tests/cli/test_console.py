@@ -108,12 +108,12 @@ def test_list_shows_every_entry_of_a_table_as_text_and_as_json(kind, capsys):
     assert console.call(["list", kind, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [line.split()[0] for line in shown] == [row["name"] for row in rows]
-    assert len(rows) > 2
+    assert len(rows) >= 2
 
 
 def test_list_shows_an_entry_of_ones_own_and_one_of_an_installed_package(tmp_path):
     code = "from ranjax.methods import METHODS\n"
-    code += "MINE = METHODS['lp'].variant('{0}', 'My {0}', changes={{'weight_decay': 0.1}})\n"
+    code += "MINE = METHODS['mlp'].variant('{0}', 'My {0}', changes={{'weight_decay': 0.1}})\n"
     for name in ("named", "installed"):
         (tmp_path / f"lab_{name}.py").write_text(code.format(name))
     package = tmp_path / "my_lab-1.0.dist-info"

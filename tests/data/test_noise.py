@@ -1,5 +1,8 @@
 """Selections and conditions: exact, nested ratios; captions that never stay; signs that spend the whole radius."""
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,8 +22,9 @@ SHARES = st.floats(0.0, 1.0)
 def test_ratios_are_exact_and_nested(ids, one, other, seed):
     low, high = sorted((one, other))
     small, large = select(ids, low, seed), select(ids, high, seed)
-    assert small.sum() == round(low * len(ids))
-    assert large.sum() == round(high * len(ids))
+    # Half away from zero, by the ratio as it is written.
+    assert small.sum() == math.floor(Fraction(str(low)) * len(ids) + Fraction(1, 2))
+    assert large.sum() == math.floor(Fraction(str(high)) * len(ids) + Fraction(1, 2))
     assert not (small & ~large).any()
 
 

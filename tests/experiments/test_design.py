@@ -25,7 +25,9 @@ def unknown_names(tree: ast.AST) -> list[str]:
             package = importlib.import_module(node.module)
             for alias in node.names:
                 try:
-                    found = getattr(package, alias.name, None) or importlib.import_module(f"{node.module}.{alias.name}")
+                    found = getattr(package, alias.name, unknown)
+                    if found is unknown:
+                        found = importlib.import_module(f"{node.module}.{alias.name}")
                 except ImportError:
                     unknown.append(f"line {node.lineno}: {node.module}.{alias.name}")
                     continue

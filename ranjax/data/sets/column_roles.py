@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.data.sets.spec import Said
+from ranjax.data.text.deidentify import names_a_person
 
 NOBODY = "none"
 """The value of the options `patient` and `split` that says: no column is read as such."""
@@ -91,8 +92,14 @@ def roles(columns: Sequence[str], values: Mapping[str, str], image: str, table: 
     absent = [role for role in wanted if role not in kinds and not (role == "label" and listed)]
     lines = f"{table}: {read or 'no column is read'}"
     said.insert(0, Said("columns", lines + (f"; no column for {', '.join(absent)}" if absent else "")))
-    if unread:
-        said.append(Said("columns", f"{table}: kept beside the example and not read: {', '.join(map(str, unread))}"))
+    # The names of columns that name a person tell what stood there, and are counted alone.
+    kept = [str(column) for column in unread if not names_a_person(str(column))]
+    if kept:
+        said.append(Said("columns", f"{table}: kept beside the example and not read: {', '.join(kept)}"))
+    if hidden := len(unread) - len(kept):
+        said.append(
+            Said("columns", f"{table}: not read, and dropped where ids are hidden: {hidden} that name a person")
+        )
     return Roles(chosen, tuple(said))
 
 

@@ -122,8 +122,13 @@ class Privacy:
         """Drop columns that are named after what identifies a person; mark ages over 89 and other text."""
         if not self.key:
             return dict(group)
-        kept = {name: self.report(value) for name, value in group.items() if not _IDENTIFYING.search(name)}
+        kept = {name: self.report(value) for name, value in group.items() if not names_a_person(name)}
         return {name: "[AGE]" if "age" in name.lower() and _is_old(value) else value for name, value in kept.items()}
+
+
+def names_a_person(column: str) -> bool:
+    """Return whether a column is named after what identifies a person; `Privacy.group` drops such a column."""
+    return bool(_IDENTIFYING.search(column))
 
 
 def _is_old(value: str) -> bool:
