@@ -158,7 +158,7 @@ def test_an_encoder_is_taken_out_with_tokenizer_card_and_head(whole, tmp_path, c
     params |= {"input_filter": {"rows": head["input_filter/rows"], "columns": head["input_filter/columns"]}}
     images = jnp.asarray(np.random.default_rng(0).uniform(size=(3, 32, 32, 1)), jnp.float32)
     read = np.asarray(functions.features(params, images, "tokens"))
-    assert read.shape[1] == head["params/classifier/kernel"].shape[0]
+    assert read.shape[1] == head["params/classifier/down"].shape[0]  # of rank 7, as two factors
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Adapted by `ran`, seed 1" in card
     assert "| ran | finding | test | none | accuracy |" in card
