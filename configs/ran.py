@@ -14,13 +14,13 @@ def get_config(mode=""):
     # A bed where pre-training matters: many unlabelled pairs, few labels, patients who stand as they can.
     data.train, data.adapt, data.validation, data.test, data.ood_test = 12288, 256, 512, 1536, 1536
     config.model.vit.patch_size = 8
-    config.pretrain.steps = 1200
-    config.pretrain.checkpoint_every = 300
+    config.pretrain.steps = 1000
+    config.pretrain.checkpoint_every = 250
     # The paper's noise as third parties describe it: images towards another image, captions made false.
     config.noise.recipe = "targeted_keywords"
     config.noise.ratios = (0.0, 0.3)
-    config.noise.masked_lm_steps = 200
-    config.adapt.seeds = 3
+    config.noise.masked_lm_steps = 100
+    config.adapt.seeds = 2
     config.adapt.filter = 2.0
     # The largest radius at which a linear probe behind the filter is above chance on the development seeds.
     config.evaluate.epsilon = "2/255"

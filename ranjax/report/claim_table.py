@@ -31,7 +31,7 @@ OTHER, COUNTERPART, FILTERED = "other", "counterpart", "lp_filter"
 HEADS = {
     RAN: "RAN",
     PROBE: "the linear probe; where none was fitted, the strongest plain head",
-    PLAIN: "the plain head that validates best on the same encoder; plain heads have no terms of a defence",
+    PLAIN: "the plain head that validates best on the same encoder; plain heads see neither attacks nor copies",
     STRONGEST: "the plain head that validates best on the encoder without noise",
     REFERENCE: "the plain head on the embedding that validates best on the encoder without noise",
     OTHER: "another head: the most accurate of those on RAN's features and behind its filter, without any of those "

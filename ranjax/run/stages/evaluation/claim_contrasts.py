@@ -75,7 +75,11 @@ class Roles:
         return method.family == "head" and not method.leaves_out and modality == BOTH
 
     def _is_plain(self, name: str) -> bool:
-        """Return whether a head has no terms of a defence: it sees no attacked images, nor does what it is made of."""
+        """Return whether a head has none of RAN's terms: it sees neither attacked images nor varied copies."""
+        return self._is_unattacked(name) and not getattr(self.settings[name], "copies", 0)
+
+    def _is_unattacked(self, name: str) -> bool:
+        """Return whether a head sees no attacked images, nor does what it is made of."""
         base = METHODS[name].variant_of
         if name == claims.RAN or _is_attacked(METHODS[name], self.settings[name]):
             return False
@@ -98,7 +102,7 @@ class Roles:
         return same or [name for name in every if self._input(name)[1] == self._input(claims.RAN)[1]] or every
 
     def _counterpart(self) -> str | None:
-        """Return the plain head of RAN's kind, on its input, that has most settings in common with it."""
+        """Return the head of RAN's kind without attacks, on its input, that has most settings in common with it."""
         ran = self.settings.get(claims.RAN)
         if ran is None:
             return None
@@ -110,7 +114,9 @@ class Roles:
         found = [
             name
             for name, other in self.settings.items()
-            if self._is_plain(name) and isinstance(ran, type(other)) and self._input(name) == self._input(claims.RAN)
+            if self._is_unattacked(name)
+            and isinstance(ran, type(other))
+            and self._input(name) == self._input(claims.RAN)
         ]
         found = [name for name in found if getattr(ran, "head", "") == getattr(self.settings[name], "head", "")]
         return max(found, key=in_common, default=None)
