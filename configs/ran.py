@@ -1,6 +1,6 @@
 """The default job: the whole chain on the bundled radiographs, small enough for two CPU cores.
 
-ranjax run --config configs/ran.py            about 7 minutes
+ranjax run --config configs/ran.py            about 8 minutes
 ranjax run --config configs/ran.py:smoke      about a minute: every stage, too short to learn much
 """
 
