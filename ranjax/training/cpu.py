@@ -109,7 +109,7 @@ def _openblas() -> tuple[tuple[Callable[[], int], Callable[[int], None]], ...]:
 
     found = []
     for module, suffix in ((scipy, ""), (numpy, "64_")):
-        package = Path(module.__file__).parent
+        package = Path(str(module.__file__)).parent
         for folder in (package.parent / f"{module.__name__}.libs", package / ".dylibs"):  # Linux and Windows, macOS
             for path in sorted(folder.glob("libscipy_openblas*")):
                 try:

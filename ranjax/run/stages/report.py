@@ -193,7 +193,7 @@ def _card(context: Context) -> dict[str, object]:
     records = {name: f"{count} records" for name, count in manifest["counts"].items()}
     left_out = {reason: f"{count} records" for reason, count in sorted(reasons.items())} or "nothing"
     told = prepared.understood
-    read = lines(told) if told else []
+    read = lines(dict(told)) if told else []
     understood = {"read as": read, "warnings": [line for line in read if line.startswith("! ")]} if read else {}
     return {
         **prepared.card,
