@@ -18,8 +18,8 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from ranjax.core.errors import DataError
 from ranjax.core.keys import stream
 from ranjax.core.types import Params
+from ranjax.methods.epochs import adamw
 from ranjax.methods.fusion_settings import FusionTraining
-from ranjax.methods.head_training import adamw
 from ranjax.models.coattention import CoAttention, standardisation
 from ranjax.objectives import classification
 

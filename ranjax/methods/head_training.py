@@ -12,7 +12,7 @@ encoder) is an array, so a change of it compiles nothing anew; terms that no met
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -27,15 +27,15 @@ from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.keys import stream
 from ranjax.core.types import Params
 from ranjax.methods import head_inputs, selection
+from ranjax.methods.epochs import adamw, until_worse
 from ranjax.methods.head_inputs import Examples
 from ranjax.methods.method_settings import Fit, HeadTraining
+from ranjax.methods.standardisation import standard_of
 from ranjax.models.heads import HEADS, LinearHead, ResidualHead, StandardisedHead, with_input
 from ranjax.objectives import classification, rectification
 from ranjax.objectives.rectification import Weights
 from ranjax.training import cpu, devices
 
-CONSTANT = 1e-6
-"""Features whose deviation is below this share of their size are constant but for rounding."""
 _Outcome = tuple[Params, dict[str, Any]]
 
 
@@ -193,7 +193,8 @@ def fit_heads(
     moments = None
     if methods[0].standardised:
         # Once an encoder, before training; the heads are given them again, to be used on features as they are.
-        moments = _moments(train.features)
+        standard = standard_of(np.asarray(train.features))
+        moments = (jnp.asarray(standard.mean, jnp.float32), jnp.asarray(standard.inverse, jnp.float32))
         train, validation = (_standardised(split, moments) for split in (train, validation))
         head = StandardisedHead(plan.head)
     variables, facts = _shared_out(plan, runs, train, validation, weights)
@@ -217,17 +218,6 @@ def head_of_training(method: HeadTraining, width: int, classes: int) -> LinearHe
     if isinstance(head, ResidualHead) and method.most_hidden:
         head = replace(head, expansion=min(head.expansion, method.most_hidden / width))
     return head
-
-
-def _moments(features: Float[Array, "encoders batch width"]) -> tuple[Array, Array]:
-    """Return mean and inverse deviation f32[R, D] of training features; 0 for a constant one."""
-    wide = np.asarray(features, np.float64)
-    mean, deviation = wide.mean(1), wide.std(1)
-    moving = deviation > CONSTANT * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
-    if not moving.any(axis=1).all():
-        raise DataError(f"train features are the same for all {wide.shape[1]} examples: there is nothing to learn from")
-    inverse = np.where(moving, 1 / np.where(moving, deviation, 1.0), 0.0)
-    return jnp.asarray(mean, jnp.float32), jnp.asarray(inverse, jnp.float32)
 
 
 def _standardised(split: Examples, moments: tuple[Array, Array]) -> Examples:
@@ -371,53 +361,10 @@ def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, cla
     state = (params, stats, (zeros, zeros), jnp.float32(0))
     start, trained = (state, best), jnp.int32(settings.epochs)
     if plan.patience:
-        (_, best), facts, trained = _until_worse(epoch, start, settings.epochs, plan.patience)
+        (_, best), facts, trained = until_worse(epoch, start, settings.epochs, plan.patience)
     else:
         (_, best), facts = lax.scan(epoch, start, jnp.arange(settings.epochs, dtype=jnp.int32))
     return best["variables"], {**facts, "chosen": best["epoch"], "epochs": trained}
-
-
-def _until_worse(
-    epoch: Callable[[PyTree, Array], tuple[PyTree, PyTree]], start: PyTree, most: int, patience: int
-) -> tuple[PyTree, PyTree, Array]:
-    """Return what `lax.scan` of `epoch` gives, ended after `patience` epochs without a better one, and their number.
-
-    The state's second part holds the best epoch so far, "epoch".
-    """
-    shapes = jax.eval_shape(epoch, start, jnp.int32(0))[1]
-    kept = {
-        name: jax.tree.map(
-            lambda x, name=name: jnp.full((most, *x.shape), jnp.nan if name == "losses" else -jnp.inf), part
-        )
-        for name, part in shapes.items()
-    }
-
-    def goes_on(carry: PyTree) -> Array:
-        _, _, index, without = carry
-        return (index < most) & (without < patience)
-
-    def one(carry: PyTree) -> PyTree:
-        state, kept, index, without = carry
-        state, found = epoch(state, index)
-        kept = jax.tree.map(lambda all_, new: all_.at[index].set(new), kept, found)
-        return state, kept, index + 1, jnp.where(state[1]["epoch"] == index, 0, without + 1)
-
-    state, kept, trained, _ = lax.while_loop(goes_on, one, (start, kept, jnp.int32(0), jnp.int32(0)))
-    return state, kept, trained
-
-
-def adamw(
-    params: Params, gradients: Params, moments: tuple[Params, Params], count: Array, rate: Array, decay: Array
-) -> tuple[Params, tuple[Params, Params]]:
-    """AdamW (Loshchilov & Hutter 2019; betas 0.9, 0.999, epsilon 1e-8) with a traced rate and decay; count from 1."""
-    mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, moments[0], gradients)
-    square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * (g * g), moments[1], gradients)
-    to_mean, to_square = 1 / (1 - 0.9**count), 1 / (1 - 0.999**count)
-
-    def update(p: Array, m: Array, v: Array) -> Array:
-        return p - rate * (m * to_mean / (jnp.sqrt(v * to_square) + 1e-8) + decay * p)
-
-    return jax.tree.map(update, params, mean, square), (mean, square)
 
 
 def _mix(share: Array, clean: Array, attacked: Array) -> Array:

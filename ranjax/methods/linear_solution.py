@@ -9,45 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from ranjax.core.errors import DataError
 from ranjax.core.types import Params
 from ranjax.methods import selection
-from ranjax.methods.head_training import CONSTANT
+from ranjax.methods.standardisation import Standard
 
 Matrix = Float[np.ndarray, "_ _"]
 Solutions = Float[np.ndarray, "_ _ _"]
-
-
-class Standard(NamedTuple):
-    """Mean and inverse deviation of each feature on training images; a constant one counts 0 ever after."""
-
-    mean: Float[np.ndarray, " width"]
-    inverse: Float[np.ndarray, " width"]
-
-    def __call__(self, features: Shaped[np.ndarray, "examples width"]) -> Matrix:
-        """Return standardised features, f64."""
-        return (np.asarray(features, np.float64) - self.mean) * self.inverse
-
-
-def standard_of(features: Shaped[np.ndarray, "examples width"]) -> Standard:
-    """Return the standardisation of training features.
-
-    Raises:
-      DataError: features that are the same for every example.
-    """
-    wide = np.asarray(features, np.float64)
-    mean, deviation = wide.mean(0), wide.std(0)
-    moving = deviation > CONSTANT * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
-    if not moving.any():
-        raise DataError(f"train features are the same for all {len(wide)} examples: there is nothing to learn from")
-    return Standard(mean, np.where(moving, 1 / np.where(moving, deviation, 1.0), 0.0))
 
 
 def targets_of(labels: Shaped[np.ndarray, "..."], classes: int, multi_label: bool) -> Matrix:

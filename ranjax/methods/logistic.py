@@ -24,6 +24,7 @@ from ranjax.methods.head_inputs import Examples
 from ranjax.methods.linear_solution import Matrix
 from ranjax.methods.method_settings import Fit, LogisticSettings
 from ranjax.methods.sample_weights import example_weights
+from ranjax.methods.standardisation import standard_of
 
 MOST_STEPS, SMALL = 1000, 1e-4
 """Steps of L-BFGS at most, and the share of its first gradient's norm that the last may have at a minimum."""
@@ -111,7 +112,7 @@ def fit(
     Nothing is drawn, so that all seeds are alike.
     """
     penalties = sorted(settings.penalties, reverse=True)
-    standard = linear_solution.standard_of(np.asarray(train.features))
+    standard = standard_of(np.asarray(train.features))
     weights = example_weights(train.labels, classes, shared)
     found = minima(standard(np.asarray(train.features)), train.labels, classes, penalties, weights)
     z = standard(np.asarray(validation.features))

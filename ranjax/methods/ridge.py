@@ -18,13 +18,15 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Shaped
 
+from ranjax.core.errors import ConfigError
 from ranjax.core.types import Params
 from ranjax.methods import linear_solution
 from ranjax.methods.head_fit import HeadFit
 from ranjax.methods.head_inputs import Examples
-from ranjax.methods.linear_solution import Matrix, Solutions, Standard
+from ranjax.methods.linear_solution import Matrix, Solutions
 from ranjax.methods.method_settings import Fit, RidgeSettings, RobustRidgeSettings
 from ranjax.methods.sample_weights import example_weights
+from ranjax.methods.standardisation import Standard, standard_of
 
 Biases = Float[np.ndarray, "_ _"]
 
@@ -94,7 +96,7 @@ def fit(
 
 def _standardised(train: Examples) -> tuple[Standard, Matrix]:
     features = np.asarray(train.features)
-    standard = linear_solution.standard_of(features)
+    standard = standard_of(features)
     return standard, standard(features)
 
 
@@ -177,13 +179,12 @@ def fit_robust(
     clean images and on `settings.examples` images attacked end to end against each candidate. Of the heads of all
     rounds the best by that figure is kept. Nothing is drawn, so that all seeds are alike.
     """
-    assert shared.attack is not None
     standard, z = _standardised(train)
     weights = example_weights(train.labels, classes, shared)
     targets = linear_solution.targets_of(train.labels, classes, shared.multi_label)
     judge = _Judge(standard, validation, settings, shared)
 
-    # The plain ridge that the first attack is made against; also the answer where no mu above 0 is better.
+    # The plain ridge that the first attack is made against.
     penalties = sorted(settings.penalties, reverse=True)
     found, biases = solutions(z, targets, penalties, weights)
     clean = [judge.clean(w, b) for w, b in zip(found, biases)]
@@ -234,8 +235,8 @@ class _Judge:
 
     def __init__(self, standard: Standard, validation: Examples, settings: RobustRidgeSettings, shared: Fit) -> None:
         self.standard, self.settings, self.shared = standard, settings, shared
-        self.features, self.labels = np.asarray(validation.features, np.float64), np.asarray(validation.labels)
-        self.z, self.rows = standard(self.features), _spread(len(self.labels), settings.examples)
+        self.labels = np.asarray(validation.labels)
+        self.z, self.rows = standard(np.asarray(validation.features)), _spread(len(self.labels), settings.examples)
         self.images = 0
 
     def clean(self, weights: Matrix, bias: Shaped[np.ndarray, " classes"]) -> float:
@@ -243,7 +244,8 @@ class _Judge:
         return float(linear_solution.scores(self.shared.metric, logits[None], self.labels)[0])
 
     def attacked_features(self, split: str, head: tuple[Any, Any], rows: Shaped[np.ndarray, " rows"]) -> Matrix:
-        assert self.shared.attack is not None
+        if self.shared.attack is None:
+            raise ConfigError("Fit.attack", None, "an attack handle, `encoder_attack(...)`")
         variables = linear_solution.folded(*head, self.standard)
         loss = "" if self.shared.multi_label else self.settings.attack_loss
         moved = self.shared.attack(linear_solution.predict, variables, split, rows, loss)

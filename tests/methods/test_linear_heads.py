@@ -8,6 +8,7 @@ import pytest
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.methods import METHODS, Examples, Fit, fit_method, linear_solution, logistic, predict, ridge
+from ranjax.methods.standardisation import standard_of
 
 linear_model = pytest.importorskip("sklearn.linear_model", reason="needs scikit-learn, of the extra 'test'")
 CLASSES = 4
@@ -34,7 +35,7 @@ def logits_of(found, features):
 def test_ridge_equals_scikit_learn_s(width):
     train = split(80, width)
     weights = np.random.default_rng(1).uniform(0.5, 2, 80)
-    z = linear_solution.standard_of(train.features)(train.features)
+    z = standard_of(train.features)(train.features)
     targets = np.eye(CLASSES)[train.labels]
     for given in (None, weights):
         found, biases = ridge.solutions(z, targets, [0.3, 30.0], given)
@@ -48,7 +49,7 @@ def test_ridge_equals_scikit_learn_s(width):
 def test_the_linear_probe_is_at_the_optimum_that_scikit_learn_finds(width):
     train, validation = split(80, width), split(40, width, 1)
     penalties = (30.0, 1.0, 0.1)
-    z = linear_solution.standard_of(train.features)(train.features)
+    z = standard_of(train.features)(train.features)
     for found, penalty in zip(logistic.minima(z, train.labels, CLASSES, penalties), penalties):
         assert found.gradient < 1e-4
         peer = linear_model.LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=5000).fit(z, train.labels)
@@ -69,7 +70,7 @@ def test_the_linear_probe_is_at_the_optimum_that_scikit_learn_finds(width):
 def test_of_several_labels_each_is_a_logistic_regression_of_its_own():
     train = split(80, 10)
     several = np.stack([train.labels == 0, train.labels > 1, np.arange(80) % 3 == 0], axis=1).astype(np.float32)
-    z = linear_solution.standard_of(train.features)(train.features)
+    z = standard_of(train.features)(train.features)
     (found,) = logistic.minima(z, several, 3, [3.0])
     assert found.gradient < 1e-4
     for c in range(3):
@@ -180,7 +181,7 @@ def test_a_method_that_attacks_is_refused_by_name_without_an_attack_handle():
 
 def test_the_robust_ridge_is_the_minimum_of_its_objective():
     train = split(40, 10)
-    z = linear_solution.standard_of(train.features)(train.features)
+    z = standard_of(train.features)(train.features)
     targets = np.eye(CLASSES)[train.labels]
     rng = np.random.default_rng(5)
     for count, width in ((40, 10), (20, 90)):  # one in the primal form, one in the dual

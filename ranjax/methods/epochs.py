@@ -1,0 +1,55 @@
+"""What training on cached features is made of: an AdamW step with a traced rate, and epochs until none is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, PyTree
+
+from ranjax.core.types import Params
+
+
+def until_worse(
+    epoch: Callable[[PyTree, Array], tuple[PyTree, PyTree]], start: PyTree, most: int, patience: int
+) -> tuple[PyTree, PyTree, Array]:
+    """Return what `lax.scan` of `epoch` gives, ended after `patience` epochs without a better one, and their number.
+
+    The state's second part holds the best epoch so far, "epoch".
+    """
+    shapes = jax.eval_shape(epoch, start, jnp.int32(0))[1]
+    kept = {
+        name: jax.tree.map(
+            lambda x, name=name: jnp.full((most, *x.shape), jnp.nan if name == "losses" else -jnp.inf), part
+        )
+        for name, part in shapes.items()
+    }
+
+    def goes_on(carry: PyTree) -> Array:
+        _, _, index, without = carry
+        return (index < most) & (without < patience)
+
+    def one(carry: PyTree) -> PyTree:
+        state, kept, index, without = carry
+        state, found = epoch(state, index)
+        kept = jax.tree.map(lambda all_, new: all_.at[index].set(new), kept, found)
+        return state, kept, index + 1, jnp.where(state[1]["epoch"] == index, 0, without + 1)
+
+    state, kept, trained, _ = lax.while_loop(goes_on, one, (start, kept, jnp.int32(0), jnp.int32(0)))
+    return state, kept, trained
+
+
+def adamw(
+    params: Params, gradients: Params, moments: tuple[Params, Params], count: Array, rate: Array, decay: Array
+) -> tuple[Params, tuple[Params, Params]]:
+    """AdamW (Loshchilov & Hutter 2019; betas 0.9, 0.999, epsilon 1e-8) with a traced rate and decay; count from 1."""
+    mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, moments[0], gradients)
+    square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * (g * g), moments[1], gradients)
+    to_mean, to_square = 1 / (1 - 0.9**count), 1 / (1 - 0.999**count)
+
+    def update(p: Array, m: Array, v: Array) -> Array:
+        return p - rate * (m * to_mean / (jnp.sqrt(v * to_square) + 1e-8) + decay * p)
+
+    return jax.tree.map(update, params, mean, square), (mean, square)
