@@ -85,22 +85,22 @@ def account(
     }  # fmt: skip
 
 
-def lines(told: Json) -> list[str]:
+def lines(summary: Json) -> list[str]:
     """Return an account as lines of text; those that must not be overlooked begin with "! "."""
-    found = [f"{told['title']}: {_counts(told['rows'])}"]
-    found += [f"! {text}" for text in told["warnings"]]
-    found += [f"{one['topic']}: {one['text']}" for one in told["said"]]
-    unit = {"study": "studies"}.get(told["split by"], f"{told['split by']}s")
-    found.append("rows by split: " + _counts(told["splits"]))
-    if told["split by"] != "image":
-        found.append(f"{unit} by split: " + _counts(told["units"]))
-    for row in told["labels"]:
+    found = [f"{summary['title']}: {_counts(summary['rows'])}"]
+    found += [f"! {text}" for text in summary["warnings"]]
+    found += [f"{one['topic']}: {one['text']}" for one in summary["said"]]
+    unit = {"study": "studies"}.get(summary["split by"], f"{summary['split by']}s")
+    found.append("rows by split: " + _counts(summary["splits"]))
+    if summary["split by"] != "image":
+        found.append(f"{unit} by split: " + _counts(summary["units"]))
+    for row in summary["labels"]:
         present = {name: count for name, count in row["present"].items() if count}
         found.append(f"labels of {row['split']}: {_counts(present) or 'none'}; without any {row['none']}")
-    found.append("views: " + _counts(told["views"]))
-    found.append(f"near copies across splits: {told['copies across splits']}")
-    found += [f"{name}: {count}" for name, count in (told["missing"] | told["notes"]).items()]
-    found += [f"  {count:>8} left out: {reason}" for reason, count in told["reasons"].items()]
+    found.append("views: " + _counts(summary["views"]))
+    found.append(f"near copies across splits: {summary['copies across splits']}")
+    found += [f"{name}: {count}" for name, count in (summary["missing"] | summary["notes"]).items()]
+    found += [f"  {count:>8} left out: {reason}" for reason, count in summary["reasons"].items()]
     return found
 
 

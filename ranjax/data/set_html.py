@@ -20,29 +20,29 @@ pre { white-space: pre-wrap }
 """
 
 
-def page(told: Json, pictures: Mapping[str, bytes], more: Sequence[str] = ()) -> str:
+def page(summary: Json, pictures: Mapping[str, bytes], more: Sequence[str] = ()) -> str:
     """Return the page as HTML without scripts or links.
 
     Args:
-      told: of `set_account.account`.
+      summary: of `set_account.account`.
       pictures: PNG of examples by id.
       more: lines of text that follow, as of `set_page.describe`.
     """
-    parts = [f"<h1>{escape(told['title'])}</h1>"]
-    parts += [f'<p class="warning">{escape(text)}</p>' for text in told["warnings"]]
-    parts.append(_table(("rows", "number"), list(told["rows"].items())))
-    understood = [line for line in lines(told) if not line.startswith("! ")][1:]
+    parts = [f"<h1>{escape(summary['title'])}</h1>"]
+    parts += [f'<p class="warning">{escape(text)}</p>' for text in summary["warnings"]]
+    parts.append(_table(("rows", "number"), list(summary["rows"].items())))
+    understood = [line for line in lines(summary) if not line.startswith("! ")][1:]
     parts.append("<h2>How the files were understood</h2><ul>")
     parts += [f"<li>{escape(line.strip())}</li>" for line in understood]
     parts.append("</ul>")
-    if told["first left out"]:
-        rows = [(item["id"], item["reason"]) for item in told["first left out"]]
+    if summary["first left out"]:
+        rows = [(item["id"], item["reason"]) for item in summary["first left out"]]
         parts.append("<h2>First rows that were left out</h2>" + _table(("row", "reason"), rows))
     parts.append("<h2>Rows drawn at random, beside their source</h2>")
-    parts += [_film(example, pictures.get(example["id"], b"")) for example in told["examples"]]
+    parts += [_film(example, pictures.get(example["id"], b"")) for example in summary["examples"]]
     if more:
         parts.append("<h2>As prepared</h2><pre>" + escape("\n".join(more)) + "</pre>")
-    title = escape(told["title"])
+    title = escape(summary["title"])
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     return head + "</head><body>" + "\n".join(parts) + "</body></html>\n"
 

@@ -91,17 +91,17 @@ def dry_run(
     """
     say(f"reading the tables of {settings.name} in {settings.data_dir}")
     selection = select(settings)
-    told = set_account.account(settings, selection)
-    for line in set_account.lines(told):
+    summary = set_account.account(settings, selection)
+    for line in set_account.lines(summary):
         say(line)
     of_id = {row.id: row.image for row in selection.rows}
-    shown = [example["id"] for example in told["examples"]]
+    shown = [example["id"] for example in summary["examples"]]
     found = {name: decode.decode(of_id[name], settings.image_size, settings.resize) for name in shown}
     unread = [f"{name}: {outcome.reason}" for name, outcome in found.items() if outcome.reason]
     more = ["A dry run: nothing was prepared, and only the images of this page were opened.", *unread]
     place = Path(folder).expanduser() / DRY_PAGE
     place.parent.mkdir(parents=True, exist_ok=True)
-    files.write_text(place, set_html.page(told, {name: one.png for name, one in found.items()}, more))
+    files.write_text(place, set_html.page(summary, {name: one.png for name, one in found.items()}, more))
     return place
 
 
@@ -152,7 +152,7 @@ def _prepare(
     rows = selection.rows
     images = [Rejected(rows[place].id, rows[place].split, reason) for place, reason in gone.items()]
     copies = audit.copies(groups, [(row.id, row.split) for row in rows])
-    told = set_account.account(settings, selection, images, copies)
+    summary = set_account.account(settings, selection, images, copies)
     words = {word for name in selection.classes for word in re.findall(r"[^\W_]+", name.lower())}
     key = PUBLIC if settings.patient_key == PUBLIC else "used"
     stated = {
@@ -164,11 +164,11 @@ def _prepare(
         "label_words": sorted(settings.label_words or words),
         "card": _card(settings, selection),
         "audit": _audit(selection, list(usable.values()), kept) | {"copies": copies},
-        "understood": told,
+        "understood": summary,
     }
     counted = {"counts": written.counts, "exclusions": written.exclusions}
     more = audit.describe({**stated, **counted}).split("\n")
-    files.write_text(written.folder / PAGE, set_html.page(told, _pictures(parts, told, rows), more))
+    files.write_text(written.folder / PAGE, set_html.page(summary, _pictures(parts, summary, rows), more))
     write_manifest(written, stated)
     shutil.rmtree(parts)
 
@@ -194,9 +194,9 @@ def _records_by_split(
     return {split: functools.partial(records, split) for split in SPLITS if split in used}
 
 
-def _pictures(parts: Path, told: audit.Json, rows: Sequence[Row]) -> dict[str, bytes]:
+def _pictures(parts: Path, summary: audit.Json, rows: Sequence[Row]) -> dict[str, bytes]:
     """Return the prepared images of the examples of an account as PNG."""
-    shown = {example["id"] for example in told["examples"]}
+    shown = {example["id"] for example in summary["examples"]}
     outcomes = decode.outcomes(parts, 0, len(rows))
     return {row.id: outcome.png for row, outcome in zip(rows, outcomes) if row.id in shown}
 

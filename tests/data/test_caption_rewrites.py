@@ -241,13 +241,15 @@ def test_varied_takes_every_kind_in_turn_and_each_text_once():
 def test_the_record_of_a_caption_tells_the_labels_that_changed(cases):
     case, report, facts = next(row for row in cases if [f.kind for f in row[0].findings] == ["effusion"])
     other = write_report(dataclasses.replace(case, findings=()))
-    told = comparison.told("contradict", report, other, [Change("presence", "effusion", "no effusion")], facts)
+    told = comparison.caption_record(
+        "contradict", report, other, [Change("presence", "effusion", "no effusion")], facts
+    )
     assert told["labels_changed"] is True
     assert told["labels"]["Effusion"][0] == labeller.PRESENT
     assert told["false"] is True
-    same = comparison.told("keep", report, report, [], facts)
+    same = comparison.caption_record("keep", report, report, [], facts)
     assert (same["labels_changed"], same["labels"], same["false"]) == (False, {}, False)
-    assert comparison.told("keep", report, "Clear lungs.", [], facts)["false"] is None
+    assert comparison.caption_record("keep", report, "Clear lungs.", [], facts)["false"] is None
     assert comparison.exchanged_words("A small left effusion.", "A large left effusion!") == [
         Change("words", "small", "large")
     ]

@@ -15,7 +15,7 @@ _BEGINS = re.compile(r"(?:^|[.:;!?]\s+)[a-z]")
 _WORDS = re.compile(r"\w+(?:['’-]\w+)*")
 
 
-def told(
+def caption_record(
     meaning: str, before: str, after: str, changes: Sequence[Change], facts: Facts | None, left: str = ""
 ) -> dict[str, object]:
     """Return what is recorded of a caption, as plain JSON.

@@ -84,15 +84,15 @@ def _findings(report: Report, facts: Facts | None) -> tuple[Finding, ...]:
     """The findings of a report, from the record or, where there is none, as far as its sentences tell them."""
     if facts is not None:
         return tuple(reading.finding_of(fact) for fact in facts)
-    told: dict[str, list[Reading]] = {}
+    by_kind: dict[str, list[Reading]] = {}
     for _, readings in report.readings():
         for one in readings[:1]:
             if one.role in ("finding", "impression"):
-                told.setdefault(one.kinds[0], []).append(one)
-    return tuple(_told(kind, readings) for kind, readings in told.items())
+                by_kind.setdefault(one.kinds[0], []).append(one)
+    return tuple(_finding_of(kind, readings) for kind, readings in by_kind.items())
 
 
-def _told(kind: str, readings: Sequence[Reading]) -> Finding:
+def _finding_of(kind: str, readings: Sequence[Reading]) -> Finding:
     def first(slot: str) -> str:
         return next((one.text(slot) for one in readings if one.text(slot)), "")
 

@@ -115,7 +115,7 @@ def depthwise(
     """Convolve every channel by itself.
 
     As a sum of shifted copies, each times one number a channel, and its gradients so as well: XLA's grouped
-    convolution takes 10 to 50 times as long on a CPU, and what it makes of the sum's gradients takes minutes to
+    convolution takes many times as long on a CPU, and what it makes of the sum's gradients takes minutes to
     compile.
 
     Args:

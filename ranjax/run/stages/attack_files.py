@@ -22,7 +22,7 @@ from ranjax.core.files import digest
 from ranjax.core.pixels import as_float
 from ranjax.data import strict_tables, table_cells
 from ranjax.data.captions import keyword_terms
-from ranjax.data.captions.comparison import told
+from ranjax.data.captions.comparison import caption_record
 from ranjax.data.captions.keyword_rewrites import Found
 from ranjax.data.images.reading import read_image
 from ranjax.data.recipe_table import RECIPES
@@ -280,7 +280,7 @@ def _attacked(
     tokens, mask, _, before, after, queries = (x[: len(pair.reports)] for x in row[1:])
     losses, words = (float(before.mean()), float(after.mean())), [caption.words for caption in captions]
     said = [
-        told(meaning, report, caption.text, caption.changes, None, caption.left)
+        caption_record(meaning, report, caption.text, caption.changes, None, caption.left)
         for report, caption in zip(pair.reports, captions)
     ]
     origin: dict[str, object] = {

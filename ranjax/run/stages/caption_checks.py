@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ranjax.data.captions.comparison import told
+from ranjax.data.captions.comparison import caption_record
 from ranjax.data.captions.rewrite import Change
 from ranjax.data.recipe_table import RECIPES
 from ranjax.run.context import Context
@@ -36,7 +36,7 @@ class CaptionChecks:
             return "its text and its tokens do not say the same"
         record, facts = noisy_pair["provenance"], self.facts[noisy_pair["id"]]
         changes = [Change(*change) for change in record["exchanges"]]
-        said = told(self.meaning, original, noisy_pair["report"], changes, facts, record["left"])
+        said = caption_record(self.meaning, original, noisy_pair["report"], changes, facts, record["left"])
         differing = [name for name, value in said.items() if record[name] != value]
         return f"its record says another {differing[0]} than its caption" if differing else None
 

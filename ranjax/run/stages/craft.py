@@ -20,7 +20,7 @@ from ranjax.core import files
 from ranjax.core.errors import DataError
 from ranjax.core.pixels import to_float
 from ranjax.data.captions.caption_file import FileCaptions
-from ranjax.data.captions.comparison import told
+from ranjax.data.captions.comparison import caption_record
 from ranjax.data.captions.keyword_rewrites import Found
 from ranjax.data.noisy_pairs import select
 from ranjax.data.recipe_table import RECIPES, Recipe
@@ -192,7 +192,7 @@ def _attack(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPair
         for caption, report, fact, *losses in zip(made, split.reports, facts, *(x.tolist() for x in numbers)):
             before, after, queries = losses
             origin = provenance(before, after, caption.slots, caption.words, queries)
-            origins.append(origin | told(meaning, report, caption.text, caption.changes, fact, caption.left))
+            origins.append(origin | caption_record(meaning, report, caption.text, caption.changes, fact, caption.left))
         if targets:
             origins = list(map(operator.or_, origins, targets.reached(positions, found.features)))
         texts_after = [caption.text for caption in made]
@@ -254,7 +254,7 @@ def _control(context: Context, recipe: Recipe, chosen: common.Split) -> NoisyPai
         meaning = noise_keys.meaning_of(config, recipe)
         origins = []
         for old, new, fact, *losses in zip(split.reports, reports, facts_of(source, split.ids), before, after):
-            origins.append(provenance(losses[0], losses[1], [], 0, 0) | told(meaning, old, new, [], fact))
+            origins.append(provenance(losses[0], losses[1], [], 0, 0) | caption_record(meaning, old, new, [], fact))
         yield from records(split.ids, images, split.images, reports, tokens.ids, tokens.mask, origins)
 
     return control

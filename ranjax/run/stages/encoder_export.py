@@ -78,8 +78,8 @@ def export(
     pairs = zip(jax.tree.leaves(adapted), jax.tree.leaves(dict(params)), strict=True)
     changed = sum(not np.array_equal(a, b) for a, b in pairs)
     facts = cards.facts(context, condition, source, int(sum(np.size(x) for x in jax.tree.leaves(adapted))), results)
-    told = _adaptation(context, condition, method, seed, changed, trained, front is not None)
-    facts = dataclasses.replace(facts, method=method, adaptation=told)
+    lines = _adaptation(context, condition, method, seed, changed, trained, front is not None)
+    facts = dataclasses.replace(facts, method=method, adaptation=lines)
     files.write_text(out / model_card.FILE, model_card.write(facts))
     return Exported(out, changed, bool(trained.get("head")))
 
@@ -161,16 +161,16 @@ def _adaptation(
         return []
     facts, entry = context.manifest_of(f"adapt/{condition}")["methods"][method], METHODS[method]
     source = entry.source if entry.family == "tower" else "a head on frozen features"
-    told = [f"Adapted by `{method}`, seed {seed} ({source}); {changed} of the encoder's arrays changed."]
+    lines = [f"Adapted by `{method}`, seed {seed} ({source}); {changed} of the encoder's arrays changed."]
     if getattr(entry.settings, "scope", "") == "lora":
-        told.append("LoRA's adapters are merged into the kernels: `transformers` loads them as they are.")
+        lines.append("LoRA's adapters are merged into the kernels: `transformers` loads them as they are.")
     if "share" in facts:
-        told.append(f"Trained: {100 * facts['share']:.2f} % as many numbers as the encoder has, the head's included.")
+        lines.append(f"Trained: {100 * facts['share']:.2f} % as many numbers as the encoder has, the head's included.")
     if trained.get("head"):
-        told.append(f"The head lies beside the encoder: {HEAD}, described by {HEAD_FACTS}.")
+        lines.append(f"The head lies beside the encoder: {HEAD}, described by {HEAD_FACTS}.")
     if filtered:
-        told.append(
+        lines.append(
             "It was fitted and measured behind a low-pass filter, which is no part of this layout: pass images through "
             f"the taps `{input_filter.NAME}` of {HEAD} first."
         )
-    return told
+    return lines

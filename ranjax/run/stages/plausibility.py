@@ -36,24 +36,24 @@ def measure(context: Context, store: NoisyStore, originals: Mapping[str, str]) -
     """
     drawn = sorted(store.ids, key=lambda name: hashlib.blake2b(name.encode(), digest_size=8).digest())
     written = {name: store.caption(name) for name in drawn}
-    told = {name: origin for name, (_, origin) in written.items()}
+    records = {name: origin for name, (_, origin) in written.items()}
     texts = [(originals[name], written[name][0]) for name in drawn]
     changed = [pair for pair in texts if pair[0] != pair[1]]
-    judged = [one["false"] for one in told.values() if one["false"] is not None]
+    judged = [one["false"] for one in records.values() if one["false"] is not None]
     sample = changed[: context.config.noise.plausible_pairs]
     return {
-        "meaning": told[drawn[0]]["meaning"] if drawn else "",
+        "meaning": records[drawn[0]]["meaning"] if drawn else "",
         "pairs": len(drawn),
         "changed": len(changed) / len(drawn) if drawn else 0.0,
         "same_parts_of_speech": _mean([same_parts_of_speech(*pair) for pair in changed]),
         "cosine": _mean(_cosines(context, changed)) if changed else None,
-        "labels_changed": _mean([one["labels_changed"] for one in told.values()]),
+        "labels_changed": _mean([one["labels_changed"] for one in records.values()]),
         "false": _mean(judged),
         "judged": len(judged),
-        "left": dict(Counter(one["left"] for one in told.values() if one["left"]).most_common()),
+        "left": dict(Counter(one["left"] for one in records.values() if one["left"]).most_common()),
         "perplexity": perplexity_ratios(context, sample) if sample else None,
         "examples": [
-            {"id": name, "before": before, "after": after, "exchanges": told[name]["exchanges"]}
+            {"id": name, "before": before, "after": after, "exchanges": records[name]["exchanges"]}
             for name, (before, after) in list(zip(drawn, texts))[:SHOWN]
         ],
     }

@@ -192,8 +192,8 @@ def _card(context: Context) -> dict[str, object]:
     reasons = Counter(exclusion["reason"] for exclusion in manifest["exclusions"])
     records = {name: f"{count} records" for name, count in manifest["counts"].items()}
     left_out = {reason: f"{count} records" for reason, count in sorted(reasons.items())} or "nothing"
-    told = prepared.understood
-    read = lines(dict(told)) if told else []
+    summary = prepared.understood
+    read = lines(dict(summary)) if summary else []
     understood = {"read as": read, "warnings": [line for line in read if line.startswith("! ")]} if read else {}
     return {
         **prepared.card,
