@@ -206,8 +206,8 @@ def _refuse_quantised(path: Path, weights: Mapping[str, np.ndarray]) -> None:
     for name, value in weights.items():
         if (
             not name.endswith(_COUNTS)
-            and value.dtype != bool
-            and (value.dtype.kind in "iu" or value.dtype.itemsize == 1)
+            and (value.dtype != bool or name.endswith("weight"))  # elsewhere a truth value is a mask of attention
+            and (value.dtype.kind in "iub" or value.dtype.itemsize == 1)
             and value.dtype.itemsize < 8
         ):
             raise DataError(
