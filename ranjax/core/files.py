@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ranjax.core.errors import DataError
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, no quota, or no file as large as that."""
 
@@ -83,11 +85,21 @@ def read_toml(package: str, name: str) -> dict[str, Any]:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file; raise ValueError, naming the file, if it is not valid JSON."""
+    """Read a JSON file; raise DataError, naming the file, if it is not valid JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise DataError(f"{path} is not valid JSON: it nests too deep") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
+
+
+def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON file that holds an object; an empty one where there is no file. Raises DataError for any other."""
+    content = read_json(path) if Path(path).is_file() else {}
+    if not isinstance(content, dict):
+        raise DataError(f"{path} must hold a JSON object; it holds a {type(content).__name__}.")
+    return content
 
 
 def digest(value: object) -> str:

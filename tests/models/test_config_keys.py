@@ -1,11 +1,20 @@
 """Keys of a checkpoint's files: used, known to change nothing, or refused by their name."""
 
+import copy
+import json
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from test_torch_references import read, unpack
+from test_tower_references import folder_of
+from tiny_encoder import TINY, seeded
 
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.models import save
 from ranjax.models.checkpoints import config_keys, transformers_towers, weight_files
+from ranjax.models.checkpoints.assemble import load_image_tower
+from ranjax.models.checkpoints.layouts import LAYOUTS
 from ranjax.models.checkpoints.transformers_towers import CLIP_VISION, read_pixels
 from ranjax.models.towers.contract import check_tokens
 from ranjax.models.towers.tower_configs import TextTransformerConfig
@@ -92,3 +101,114 @@ def test_tokens_beyond_the_table_are_refused(token):
     tokens[1, 2] = token
     with pytest.raises(ConfigError, match="the rows of the token table"):
         check_tokens(tokens, np.ones((2, 4), bool), None, config)
+
+
+FOLDERS = ("open_clip_vit", "open_clip_modified_resnet", "open_clip_biomed", "open_clip_resnet50", "open_clip_siglip",
+           "siglip", "medclip", "clip_quick_gelu_patch8", "own")  # fmt: skip
+SURPRISES = (7, -1, 2.5, "x", "", True, None, [], [1, "a"], {}, {"a": 1})
+
+
+def _checkpoint(name, folder):
+    if name == "own":
+        save(folder, *seeded(TINY), layout="ranjax")
+    elif name.startswith("clip"):
+        unpack(read(name), folder)
+    else:
+        folder_of(name, folder)
+    layout = next(layout for layout in LAYOUTS.values() if layout.meets(folder))
+    weights = dict(layout.tidy(weight_files.read_weights(folder, layout.weights_files)))
+    return lambda: layout.read(layout.content(folder), folder, weights)
+
+
+def _objects(value, path=()):
+    """Yields the path of every object inside a JSON value."""
+    if isinstance(value, dict):
+        yield path
+        for key, inner in value.items():
+            yield from _objects(inner, (*path, key))
+
+
+def _at(value, path):
+    for key in path:
+        value = value[key]
+    return value
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_object_of_every_file_refuses_a_key_that_nobody_knows(name, tmp_path):
+    read_config = _checkpoint(name, tmp_path)
+    read_config()
+    files = [path for path in tmp_path.glob("*.json") if "tokenizer" not in path.name]
+    tried = 0
+    for path in files:
+        content = json.loads(path.read_text())
+        for place in _objects(content):
+            if {"label2id", "id2label"} & {*place}:
+                continue  # names of a classifier's classes
+            changed = copy.deepcopy(content)
+            _at(changed, place)["rope_theta_of_tomorrow"] = 3.0
+            path.write_text(json.dumps(changed))
+            with pytest.raises(ConfigError, match="rope_theta_of_tomorrow"):
+                read_config()
+            tried += 1
+        path.write_text(json.dumps(content))
+    assert tried
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in ("open_clip_siglip", "own") else pytest.mark.slow) for n in FOLDERS]
+)
+def test_values_of_other_types_end_in_one_line_or_are_read(name, tmp_path):
+    read_config = _checkpoint(name, tmp_path)
+    for path in tmp_path.glob("*.json"):
+        content = json.loads(path.read_text())
+        for place in _objects(content):
+            for key in _at(content, place):
+                for value in SURPRISES:
+                    changed = copy.deepcopy(content)
+                    _at(changed, place)[key] = value
+                    path.write_text(json.dumps(changed))
+                    try:
+                        read_config()
+                    except (ConfigError, DataError):
+                        continue
+                    except Exception as error:
+                        raise AssertionError(f"{path.name}: {'.'.join((*place, key))} = {value!r}") from error
+        path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"dims": 3}, r"config\.json: dims = 3"),
+        ({"architecture": 7}, r"config\.json: architecture = 7"),
+        ({"global_pool": "map"}, "global_pool = 'map': expected '' or 'avg'"),
+        ({"model_args": {"in_chans": 1}}, "model_args = "),
+        ({"pretrained_cfg": {"mean": [0.5, 0.5, "x"]}}, r"pretrained_cfg\.mean"),
+        ({"pretrained_cfg": {"std": [0.5, 0.5, 0.0]}}, r"pretrained_cfg\.std"),
+        ({"pretrained_cfg": {"input_size": 224}}, r"pretrained_cfg\.input_size = 224"),
+        ({"pretrained_cfg": {"normalise": True}}, r"pretrained_cfg\.normalise"),
+        ({"pretrained_cfg": "in1k"}, "pretrained_cfg = 'in1k': expected an object"),
+    ],
+)
+def test_keys_of_timm_s_config_are_used_harmless_or_refused(change, said, tmp_path):
+    unpack(read("tf_efficientnet_lite0"), tmp_path)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    usual = {"tag": "in1k", "interpolation": "bicubic", "crop_pct": 0.9, "url": "x", "mean": [0.1, 0.2, 0.3]}
+    cfg = {**(content.get("pretrained_cfg") or {}), **usual}
+    path.write_text(json.dumps({**content, "num_classes": 1000, "global_pool": "avg", "pretrained_cfg": cfg}))
+    assert load_image_tower(tmp_path).pixels["pixel_mean"] == (0.1, 0.2, 0.3)
+    path.write_text(json.dumps(content | change))
+    with pytest.raises(ConfigError, match=said):
+        load_image_tower(tmp_path)
+
+
+def test_pixels_are_normalised_as_transformers_5_writes_it(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+    inner = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "do_rescale": True}
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "CLIP", "image_processor": inner}))
+    assert read_pixels(tmp_path, CLIP_VISION, 3) == {"pixel_mean": (0.1, 0.2, 0.3), "pixel_std": (0.4, 0.5, 0.6)}
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": inner | {"do_rescale": False}}))
+    with pytest.raises(ConfigError, match=r"processor_config\.json: do_rescale"):
+        read_pixels(tmp_path, CLIP_VISION, 3)

@@ -34,7 +34,7 @@ _PROBES = (
 def cleaning_of(folder: Path) -> str:
     """Return what is done to a text before the tokenizer of `folder`: "canonicalize", "lower", or "" (not SigLIP's)."""
     settings, config, open_clip = (
-        _json(folder / name) for name in ("tokenizer_config.json", "config.json", "open_clip_config.json")
+        files.read_object(folder / name) for name in ("tokenizer_config.json", "config.json", "open_clip_config.json")
     )
     named = _CLASSES.get(settings.get("tokenizer_class", ""))
     if named:
@@ -121,8 +121,3 @@ def _telling_words_apart(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenize
         if own.ids != other.ids or len(set(other.word_ids)) < len(text.split()):
             raise DataError(f"the tokenizer takes {text!r} for one word, and other tokens come of it where it is split")
     return split
-
-
-def _json(path: Path) -> dict:
-    content = files.read_json(path) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}

@@ -59,7 +59,14 @@ class Tokenizer:
     (SigLIP).
     """
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, pad: str | None = None, unk: str | None = None):
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        pad: str | None = None,
+        unk: str | None = None,
+        mask: str | None = None,
+    ):
+        pad = pad or (tokenizer.padding or {}).get("pad_token")  # as transformers does it
         tokenizer.no_truncation()
         tokenizer.no_padding()
         # A report that spells "[EOS]" or "[MASK]" holds those letters, not the token.
@@ -76,8 +83,8 @@ class Tokenizer:
         self.eos_id = int(frame[-1])
         self.pad_id = self._first(pad, _PAD_NAMES, self.eos_id)
         self.unk_id = self._first(unk, _UNK_NAMES, self.pad_id)
-        mask = self._first(None, _MASK_NAMES, -1)
-        self.mask_id = None if mask < 0 else mask
+        masked = self._first(mask, _MASK_NAMES, -1)
+        self.mask_id = None if masked < 0 else masked
 
     @classmethod
     def build(cls, texts: Iterable[str], min_count: int = 1, max_size: int | None = None) -> Tokenizer:
@@ -137,7 +144,7 @@ class Tokenizer:
                 f"The tokenizer of {path} pads on the {settings['padding_side']}; here positions "
                 "count from a text's first token, and its model would see others than it was trained with."
             )
-        loaded = cls(inner, settings.get("pad_token"), settings.get("unk_token"))
+        loaded = cls(inner, *(settings.get(f"{role}_token") for role in ("pad", "unk", "mask")))
         recorded = settings.get(tokenizer_files.ID, loaded.fingerprint)
         if recorded != loaded.fingerprint:
             raise DataError(

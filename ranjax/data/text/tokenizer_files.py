@@ -10,9 +10,10 @@ import tokenizers
 
 from ranjax.core import files
 from ranjax.core.errors import DataError
-from ranjax.data.text import siglip_tokenizer
+from ranjax.data.text import siglip_tokenizer, tokenizer_keys
+from ranjax.data.text.tokenizer_keys import CONFIG
 
-TOKENIZER, CONFIG, SPECIALS_MAP = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
+TOKENIZER = "tokenizer.json"
 ID = "ranjax_id"
 """Key of tokenizer_config.json that holds the fingerprint of the tokenizer.json it was written with."""
 
@@ -24,7 +25,14 @@ def read_inner(path: Path) -> tokenizers.Tokenizer:
 
     Raises:
       DataError: nothing to load, or a file that is no tokenizer.
+      ConfigError: a key of its files that is not known, or says what the tokenizer does not do (`tokenizer_keys`).
     """
+    inner = _read_inner(path)
+    tokenizer_keys.check(inner, path if path.is_dir() else path.parent)
+    return inner
+
+
+def _read_inner(path: Path) -> tokenizers.Tokenizer:
     file = path / TOKENIZER if path.is_dir() else path
     folder = file.parent
     # What this package wrote is whole.
@@ -38,8 +46,10 @@ def read_inner(path: Path) -> tokenizers.Tokenizer:
         # The library raises bare Exception for a file it cannot parse.
         except Exception as error:
             raise DataError(f"{file} is no tokenizer of the tokenizers library: {error}") from error
+        tokenizer_keys.check_whole(file, inner)
         return siglip_tokenizer.cleaned(inner, cleaning) if cleaning else inner
     if path.is_dir() and any((path / name).is_file() for name in ("vocab.txt", "vocab.json")):
+        tokenizer_keys.check_vocabulary(path)
         return _assemble(path)
     if not path.exists():
         raise DataError(
@@ -52,17 +62,13 @@ def read_inner(path: Path) -> tokenizers.Tokenizer:
 
 
 def read_settings(folder: Path) -> dict[str, str]:
-    """Read ``pad_token``, ``unk_token``, ``padding_side`` and `ID` from the JSON files beside a tokenizer, where
-    given."""
-    found: dict[str, str] = {}
-    for file in (SPECIALS_MAP, CONFIG):
-        if (folder / file).is_file():
-            for key, value in files.read_json(folder / file).items():
-                if key in ("pad_token", "unk_token", "padding_side", ID):
-                    found[key] = value["content"] if isinstance(value, dict) else value
+    """Read the special tokens, ``padding_side`` and `ID` from the JSON files beside a tokenizer, where given; raises as
+    `tokenizer_keys.read_settings`."""
+    stated = tokenizer_keys.read_settings(folder)
+    found = {key: str(stated[key]) for key in (*tokenizer_keys.SPECIALS, "padding_side", ID) if stated.get(key)}
     if not found.get("pad_token") and siglip_tokenizer.cleaning_of(folder) == siglip_tokenizer.CANONICAL:
         found["pad_token"] = siglip_tokenizer.END  # As SigLIP's class has it.
-    return {key: value for key, value in found.items() if value}
+    return found
 
 
 def recorded_id(folder: str | os.PathLike[str]) -> str:
@@ -100,4 +106,9 @@ def _assemble(folder: Path) -> tokenizers.Tokenizer:
     from transformers import BertTokenizer, CLIPTokenizer
 
     kind = BertTokenizer if (folder / "vocab.txt").is_file() else CLIPTokenizer
-    return kind.from_pretrained(os.fspath(folder), local_files_only=True).backend_tokenizer
+    try:
+        return kind.from_pretrained(os.fspath(folder), local_files_only=True).backend_tokenizer
+    # The library raises anything for files that it cannot read.
+    except Exception as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{folder}: transformers cannot assemble its vocabulary files: {words[:200]}") from error

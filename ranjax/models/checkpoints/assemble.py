@@ -17,6 +17,7 @@ from ranjax.core.errors import ConfigError
 from ranjax.core.types import Params
 from ranjax.models.checkpoints import efficientnet_files, timm_towers
 from ranjax.models.checkpoints.bert_files import load_bert
+from ranjax.models.checkpoints.config_keys import object_of
 from ranjax.models.checkpoints.layouts import writable_layout
 from ranjax.models.checkpoints.naming import Content, Json, Weights, read_tree
 from ranjax.models.checkpoints.transformers_layouts import vision_files
@@ -65,7 +66,9 @@ def load_image_tower(source: str | Path, dtype: str = "float32") -> ImageTower:
         weights, name = efficientnet_files.as_timm(weights)
         files, part = _of_timm({"architecture": name} | content if name else content, weights)
         config = files.read(part, weights)
-        statistics = {"mean": files.mean, "std": files.std} | (content.get("pretrained_cfg") or {})
+        pool = files.write(config)[timm_towers.POOL]
+        timm_towers.refuse_pool(content.get("global_pool"), pool, "config.json: global_pool")
+        statistics = {"mean": files.mean, "std": files.std} | timm_towers.read_own_config(content)
         pixels = {f"pixel_{name}": tuple(statistics[name]) for name in ("mean", "std") if config.channels == 3}
     keys = files.keys(config)
     template = jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(tower_of(config).build(config, nnx.Rngs(0)))))
@@ -133,7 +136,11 @@ def _image_projection(kind: str, embed_dim: int, tower: ImageTowerConfig) -> Pro
 def _of_transformers(content: Content, weights: Weights) -> tuple[TowerFiles, Content, Weights]:
     """Return how transformers keeps a folder's image tower, its part of config.json, and its tensors."""
     whole = "vision_config" in content
-    part = {"model_type": content["model_type"], **(content.get("vision_config") or {})} if whole else content
+    part = (
+        {"model_type": content["model_type"], **object_of(content, "vision_config", "config.json: ")}
+        if whole
+        else content
+    )
     found = {}
     for key, value in weights.items():
         # A whole CLIP holds another tower, whose keys start otherwise.
@@ -145,7 +152,9 @@ def _of_transformers(content: Content, weights: Weights) -> tuple[TowerFiles, Co
 def _of_timm(content: Content, weights: Weights) -> tuple[TowerFiles, Content]:
     """Return how timm keeps a folder's image tower, and its part of a config."""
     name = content.get("architecture") or ("resnet50" if "layer1.0.conv1.weight" in weights else "without a name")
-    size = ((content.get("pretrained_cfg") or {}).get("input_size") or (3, 224, 224))[-1]
+    if not isinstance(name, str):
+        raise ConfigError("config.json: architecture", name, "a name")
+    size = timm_towers.read_own_config(content).get("input_size", (3, 224, 224))[-1]
     part = {timm_towers.NAME: name, "image_size": size}
     files = files_reading(part, "timm", "image")
     if files is None:

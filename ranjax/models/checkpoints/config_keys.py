@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ranjax.core.errors import ConfigError, nearest
-from ranjax.models.checkpoints.naming import Content
 
 _OF_TRAINING = (
     "attention_dropout attention_probs_dropout_prob classifier_dropout dropout hidden_dropout_prob initializer_factor "
@@ -48,7 +48,9 @@ OF_PICTURES = frozenset(_OF_PICTURES.split())
 `ranjax prepare`."""
 
 
-def refuse_unknown(content: Content, known: Iterable[str], prefix: str, harmless: frozenset[str] = HARMLESS) -> None:
+def refuse_unknown(
+    content: Mapping[str, object], known: Iterable[str], prefix: str, harmless: frozenset[str] = HARMLESS
+) -> None:
     """Raise ConfigError for a key that is neither `known` nor harmless; one that is null, false or empty is passed."""
     names = {*known, *harmless}
     for key, value in content.items():
@@ -63,6 +65,24 @@ def refuse_unknown(content: Content, known: Iterable[str], prefix: str, harmless
         ):
             expected = "a key that is used here, or known to change nothing"
             raise ConfigError(prefix + key, value, expected, nearest(key, names))
+
+
+def object_of(content: Mapping[str, Any], key: str, prefix: str) -> dict[str, Any]:
+    """Return the object under `key`, an empty one for null or where it is absent. Raises ConfigError for any other."""
+    found = content.get(key)
+    if found is not None and not isinstance(found, Mapping):
+        raise ConfigError(prefix + key, found, "an object")
+    return dict(found or {})
+
+
+def refuse_statistics(content: Mapping[str, object], keys: tuple[str, str], prefix: str) -> None:
+    """Raise ConfigError where a mean or a deviation of pixels, by the names in `keys`, is no list of numbers."""
+    for key in keys:
+        value = content.get(key)
+        numbers = isinstance(value, list) and value and all(type(v) in (int, float) for v in value)
+        if value is not None and not (numbers and (key == keys[0] or min(value) > 0)):
+            expected = "a list of numbers, one a channel" + ", above 0" * (key == keys[1])
+            raise ConfigError(prefix + key, value, expected)
 
 
 def refuse_type(key: str, value: object, example: object, prefix: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ranjax.core.errors import ConfigError
 from ranjax.models.checkpoints.bert_files import bert_keys, modern_keys, write_bert_config
+from ranjax.models.checkpoints.config_keys import object_of, refuse_type, refuse_unknown
 from ranjax.models.checkpoints.layout import Layout
 from ranjax.models.checkpoints.naming import SAME, Content, Json, Keys, Weights, inside, linear, under
 from ranjax.models.checkpoints.open_clip_files import OWN, bert_of
@@ -41,7 +42,10 @@ def _read(content: Content, folder: Path, weights: Weights) -> DualEncoderConfig
     missing = [key for key in (f"{_TEXT_HEAD}.weight", "logit_scale") if key not in weights]
     if missing:
         raise WeightsError(str(folder), missing, [], [])
-    size = (content.get(OWN) or {}).get("image_size", _SIZE)
+    own = object_of(content, OWN, "config.json: ")
+    refuse_unknown(own, ("image_size",), f"config.json: {OWN}.", frozenset())
+    size = own.get("image_size", _SIZE)
+    refuse_type("image_size", size, _SIZE, f"config.json: {OWN}.")
     image = read_resnet({"image_size": size}, inside(weights, _IMAGE))
     bert = bert_of({"hf_model_name": "Bio_ClinicalBERT"}, inside(weights, _TEXT), folder)
     return DualEncoderConfig(

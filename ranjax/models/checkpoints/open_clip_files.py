@@ -12,7 +12,8 @@ import math
 from pathlib import Path
 
 from ranjax.core.errors import ConfigError
-from ranjax.models.checkpoints import efficientnet_files, timm_towers
+from ranjax.core.files import read_object
+from ranjax.models.checkpoints import efficientnet_files, open_clip_keys, timm_towers
 from ranjax.models.checkpoints.bert_files import bert_keys, modern_keys, read_bert_config, write_bert_config
 from ranjax.models.checkpoints.layout import Layout
 from ranjax.models.checkpoints.naming import (
@@ -31,9 +32,9 @@ from ranjax.models.checkpoints.naming import (
     stages,
     under,
 )
-from ranjax.models.checkpoints.padding_token import json_of, padding_id
+from ranjax.models.checkpoints.padding_token import padding_id
 from ranjax.models.checkpoints.timm_towers import count, need
-from ranjax.models.checkpoints.transformers_towers import is_clip_vit, refuse_others
+from ranjax.models.checkpoints.transformers_towers import is_clip_vit
 from ranjax.models.checkpoints.weight_files import CONFIG, WEIGHTS
 from ranjax.models.encoder_config import DualEncoderConfig
 from ranjax.models.towers.contract import CLIP_MEAN, CLIP_STD, ImageTowerConfig, TextTowerConfig, TowerFiles
@@ -51,30 +52,11 @@ _TRUNK, _BERT = "visual.trunk.", "text.transformer."
 POOLERS = {"cls_pooler": "pooler", "mean_pooler": "mean", "cls_last_hidden_state_pooler": "cls"}
 """open_clip's names of a BERT's pooling -> ours."""
 _BERT_HEAD_WIDTH = 64
-# Switches of open_clip's own towers at which they are what is implemented here.
-_ONLY: dict[str, object] = {
-    "ls_init_value": None,
-    "attentional_pool": False,
-    "no_ln_pre": False,
-    "pos_embed_type": "learnable",
-    "final_ln_after_pool": False,
-    "qk_norm": False,
-    "scaled_cosine_attn": False,
-    "scale_heads": False,
-    "scale_attn_inner": False,
-    "scale_attn": False,
-    "scale_fc": False,
-    "embed_cls": False,
-    "proj_type": "linear",
-}
 
 
 def _own(content: Content, group: str) -> Json:
     """Return the fields that open_clip's own transformers share; `content` says the model's activation, too."""
     prefix = f"open_clip_config.json: {group}."
-    refuse_others(content, _ONLY, prefix)
-    if content.get("block_type") not in (None, "default"):
-        raise ConfigError(f"{prefix}block_type", content["block_type"], "None")
     activation, given = content["activation"], content.get("act_kwargs")
     if given and activation == "gelu" and given in ({"approximate": "tanh"}, {"approximate": "none"}):
         activation = "gelu_tanh" if given["approximate"] == "tanh" else "gelu"
@@ -152,7 +134,6 @@ def _is_resnet(content: Content) -> bool:
 
 
 def _read_resnet(content: Content, weights: Weights) -> ModifiedResNetConfig:
-    refuse_others(content, _ONLY, "open_clip_config.json: vision_cfg.")
     width = content.get("width", 768)
     return ModifiedResNetConfig(
         image_size=content.get("image_size", 224),
@@ -319,11 +300,7 @@ BERT = TowerFiles(
 def _read(content: Content, folder: Path, weights: Weights) -> DualEncoderConfig:
     model = content.get("model_cfg", content)
     pixels, own = content.get("preprocess_cfg") or {}, content.get(OWN) or {}
-    for key in ("vision_cfg", "text_cfg", "embed_dim"):
-        if key not in model:
-            raise ConfigError(_KEY + key, None, "present")
-    if "multimodal_cfg" in model:
-        raise ConfigError(f"{_KEY}multimodal_cfg", "CoCa", "absent: two towers without a decoder")
+    open_clip_keys.check(content)
     shared = {"embed_dim": model["embed_dim"], "activation": "quick_gelu" if model.get("quick_gelu") else "gelu"}
     image, image_projection = _image_of(shared | dict(model["vision_cfg"]) | own, weights)
     text, text_projection = _text_of(shared | dict(model["text_cfg"]), weights, folder)
@@ -336,11 +313,16 @@ def _read(content: Content, folder: Path, weights: Weights) -> DualEncoderConfig
         image_projection=image_projection,
         text_projection=text_projection,
         scale_limited=not bias,
-        logit_bias_init=float(model.get("init_logit_bias", -10.0)) if bias else None,
+        logit_bias_init=float(_given(model, "init_logit_bias", -10.0)) if bias else None,
         pixel_mean=tuple(pixels.get("mean") or (CLIP_MEAN if rgb else ())) or None,
         pixel_std=tuple(pixels.get("std") or (CLIP_STD if rgb else ())) or None,
         layout="open_clip",
     )
+
+
+def _given(content: Content, key: str, otherwise: float) -> float:
+    found: float = otherwise if content.get(key) is None else content[key]
+    return found
 
 
 def _image_of(content: Content, weights: Weights) -> tuple[ImageTowerConfig, Projection]:
@@ -354,9 +336,9 @@ def _image_of(content: Content, weights: Weights) -> tuple[ImageTowerConfig, Pro
     if files is None:
         raise ConfigError(_KEY + timm_towers.NAME, name, f"{efficientnet_files.KNOWN}, {timm_towers.KNOWN}")
     image = files.read(content, inside(weights, _TRUNK))
-    pool, given = files.write(image)[timm_towers.POOL], content.get(timm_towers.POOL, "avg")
-    if given not in ("", pool):
-        raise ConfigError(_KEY + timm_towers.POOL, given, f"'' or {pool!r}")
+    timm_towers.refuse_pool(
+        content.get(timm_towers.POOL, "avg"), files.write(image)[timm_towers.POOL], _KEY + timm_towers.POOL
+    )
     kind, bias = content.get("timm_proj", "linear"), content.get("timm_proj_bias", False)
     if kind == "none":
         return image, Projection(kind="none")
@@ -396,9 +378,11 @@ def bert_of(content: Content, weights: Weights, folder: Path) -> BertConfig:
       WeightsError: the tensors by which a BERT is recognised are missing.
     """
     name, pooling = content["hf_model_name"], bert_pooling(content)
-    found = json_of(folder / CONFIG)
+    found = read_object(folder / CONFIG)
     if found.get("model_type") == "bert":
         return dataclasses.replace(read_bert_config(found, pooling), name=name)
+    if found.get("model_type") and "text_config" not in found:
+        raise ConfigError("config.json: model_type", found["model_type"], "'bert', the text tower beside open_clip's")
     bert = read_bert(content, weights)
     logging.getLogger("ranjax").warning(
         "%s names its text tower %r and holds no config.json of it: taken as a BERT of width %d with %d heads",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from ranjax.core.files import read_object
 
 _GEMMA_ROWS = 256_000
 """Tokens of SigLIP 2's tokenizer (Gemma's), which pads with 0; SigLIP's own of 32,000 pads with its end token, 1."""
@@ -34,7 +34,7 @@ def padding_id(folder: Path, given: int | None, vocab_size: int) -> int:
 
 
 def _of_tokenizer(folder: Path) -> int | None:
-    settings = json_of(folder / "special_tokens_map.json") | json_of(folder / "tokenizer_config.json")
+    settings = read_object(folder / "special_tokens_map.json") | read_object(folder / "tokenizer_config.json")
     name = settings.get("pad_token")
     name = name.get("content") if isinstance(name, Mapping) else name
     if not name:
@@ -42,13 +42,5 @@ def _of_tokenizer(folder: Path) -> int | None:
     for index, token in (settings.get("added_tokens_decoder") or {}).items():
         if token.get("content") == name:
             return int(index)
-    content = json_of(folder / "tokenizer.json")
+    content = read_object(folder / "tokenizer.json")
     return next((token["id"] for token in content.get("added_tokens", ()) if token["content"] == name), None)
-
-
-def json_of(path: Path) -> Any:
-    """Return the content of a JSON file; {} where there is none that can be read."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}

@@ -6,9 +6,12 @@ import logging
 import math
 import re
 
+from ranjax.core.errors import ConfigError
+from ranjax.models.checkpoints.config_keys import refuse_statistics, refuse_unknown
 from ranjax.models.checkpoints.naming import (
     Arrangement,
     Content,
+    Json,
     Keys,
     Names,
     Weights,
@@ -52,6 +55,13 @@ _PROBE_NAMES: Names = {
     "pool/mlp/fc1": "attn_pool.mlp.fc1.*",
     "pool/mlp/fc2": "attn_pool.mlp.fc2.*",
 }
+# Of the classifier, of resizing, and of where weights come from.
+_OF_CONFIG = "num_classes num_features label_names label_descriptions model_type"
+_OF_PRETRAINED = (
+    "tag custom_load fixed_input_size interpolation crop_pct crop_mode num_classes pool_size first_conv classifier "
+    "test_input_size test_crop_pct min_input_size url file source hf_hub_id hf_hub_filename architecture state_dict "
+    "label_names label_descriptions license notes origin_url paper_name paper_ids description"
+)
 KNOWN = (
     f"{', '.join(f'vit_{size}_patch*_*' for size in _HEADS)}, {', '.join(_RESNETS)}, "
     "or a vit_*_patch*_siglip_* of those sizes"
@@ -177,6 +187,31 @@ def _resnet_keys(config: ResNetConfig) -> Keys:
 
 def _write_resnet(config: ResNetConfig) -> dict[str, object]:
     return {NAME: config.name or _RESNET_NAMES.get(config.depths, "resnet50"), POOL: "avg"}
+
+
+def read_own_config(content: Content, key: str = "config.json: ") -> Json:
+    """Return timm's statistics of pixels, ``mean`` and ``std``, and ``input_size``, where its config.json says them.
+
+    Raises:
+      ConfigError: a key that is neither used nor known to change nothing, or a value that is not implemented.
+    """
+    cfg = content.get("pretrained_cfg") or {}
+    if not isinstance(cfg, dict):
+        raise ConfigError(f"{key}pretrained_cfg", cfg, "an object")
+    refuse_unknown(content, ("architecture", "global_pool", "pretrained_cfg"), key, frozenset(_OF_CONFIG.split()))
+    inner = f"{key}pretrained_cfg."
+    refuse_unknown(cfg, ("mean", "std", "input_size"), inner, frozenset(_OF_PRETRAINED.split()))
+    refuse_statistics(cfg, ("mean", "std"), inner)
+    size = cfg.get("input_size")
+    if size is not None and not (isinstance(size, list) and len(size) == 3 and all(type(n) is int for n in size)):
+        raise ConfigError(f"{inner}input_size", size, "[channels, height, width]")
+    return {name: cfg[name] for name in ("mean", "std", "input_size") if cfg.get(name)}
+
+
+def refuse_pool(given: object, pool: object, key: str) -> None:
+    """Raise ConfigError for another pooling than the tower's own, `pool`; "" and null leave it to timm's name."""
+    if given not in ("", None, pool):
+        raise ConfigError(key, given, f"'' or {pool!r}")
 
 
 VIT = TowerFiles(

@@ -8,7 +8,7 @@ from typing import Any
 
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.models.checkpoints.bert_files import modern_keys
-from ranjax.models.checkpoints.config_keys import refuse_unknown
+from ranjax.models.checkpoints.config_keys import object_of, refuse_type, refuse_unknown
 from ranjax.models.checkpoints.layout import Layout
 from ranjax.models.checkpoints.naming import SAME, Arrangement, Content, Json, Keys, Weights, linear, under
 from ranjax.models.checkpoints.padding_token import padding_id
@@ -61,10 +61,13 @@ def _layout(
         if content.get("model_type") != name:
             raise ConfigError("config.json: model_type", content.get("model_type"), repr(name))
         joined = ("vision_config", "text_config", "vision_config_dict", "text_config_dict", "logit_scale_init_value")
-        refuse_unknown(content, joined, "config.json: ")
+        refuse_unknown(content, joined, key := "config.json: ")
+        for number, example in (("logit_scale_init_value", 1.0), ("projection_dim", 1)):
+            if number in content:
+                refuse_type(number, content[number], example, key)
         # Where *_config_dict is present, transformers lets it win.
         vision, written = (
-            {**(content.get(f"{part}_config") or {}), **(content.get(f"{part}_config_dict") or {})}
+            {**object_of(content, f"{part}_config", key), **object_of(content, f"{part}_config_dict", key)}
             for part in ("vision", "text")
         )
         files = vision_files(vision | ({"model_type": image} if image else {}))

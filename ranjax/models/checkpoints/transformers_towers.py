@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from ranjax.core import files as files_of_json
 from ranjax.core.errors import ConfigError
-from ranjax.models.checkpoints.config_keys import OF_PICTURES, refuse_type, refuse_unknown
+from ranjax.models.checkpoints.config_keys import OF_PICTURES, refuse_statistics, refuse_type, refuse_unknown
 from ranjax.models.checkpoints.naming import (
     Arrangement,
     Content,
@@ -21,11 +22,10 @@ from ranjax.models.checkpoints.naming import (
     named,
     stages,
 )
-from ranjax.models.checkpoints.weight_files import read_config
 from ranjax.models.towers.contract import CLIP_MEAN, TowerFiles
 from ranjax.models.towers.tower_configs import ResNetConfig, TextTransformerConfig, ViTConfig
 
-PREPROCESSOR = "preprocessor_config.json"
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LEGACY_EOS = 2
@@ -286,24 +286,22 @@ SIGLIP_TEXT = TowerFiles(
 def read_pixels(folder: Path, files: TowerFiles, channels: int) -> Json:
     """Return pixel_mean and pixel_std: those of preprocessor_config.json, or where it is absent the tower's own.
 
+    transformers 5 keeps them in processor_config.json, and takes what is there first; so it is done here.
+
     Raises:
       DataError: the file is no JSON.
       ConfigError: pixels that are scaled to another range than [0, 1], or a key whose meaning is not known.
     """
-    content = read_config(folder, PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
-    prefix = f"{PREPROCESSOR}: "
+    content, prefix = files_of_json.read_object(folder / PROCESSOR).get("image_processor"), f"{PROCESSOR}: "
+    if not isinstance(content, Mapping):
+        content, prefix = files_of_json.read_object(folder / PREPROCESSOR), f"{PREPROCESSOR}: "
     refuse_unknown(content, (), prefix, OF_PICTURES)
     if not content.get("do_rescale", True):
         raise ConfigError(f"{prefix}do_rescale", False, "true: images are in [0, 1] here")
     factor = content.get("rescale_factor", 1 / 255)
     if isinstance(factor, bool) or not isinstance(factor, int | float) or abs(factor * 255 - 1) > 1e-3:
         raise ConfigError(f"{prefix}rescale_factor", factor, "1/255: images are in [0, 1] here")
-    for key in ("image_mean", "image_std"):
-        value = content.get(key)
-        numbers = isinstance(value, list) and value and all(isinstance(v, int | float) for v in value)
-        if value is not None and not (numbers and (key == "image_mean" or min(value) > 0)):
-            expected = "a list of numbers, one a channel" + ", above 0" * (key == "image_std")
-            raise ConfigError(f"{prefix}{key}", value, expected)
+    refuse_statistics(content, ("image_mean", "image_std"), prefix)
     if content.get("do_normalize", True) is False:
         channels = len(content.get("image_mean") or CLIP_MEAN)
         return {"pixel_mean": (0.0,) * channels, "pixel_std": (1.0,) * channels}

@@ -48,15 +48,12 @@ class WeightsError(DataError):
 
 
 def read_config(folder: str | Path, name: str = CONFIG) -> dict[str, Any]:
-    """Read config.json (or `name`) of a model folder. Raises DataError where it is absent or not JSON."""
+    """Read config.json (or `name`) of a model folder. Raises DataError where it is absent or no JSON object."""
     path = Path(folder) / name
     if not path.is_file():
         raise DataError(f"{path} is absent: a model folder holds {name} beside {WEIGHTS}")
     refuse_stand_ins(path)
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+    return files.read_object(path)
 
 
 def folder_of(source: str | Path) -> Path:
