@@ -63,7 +63,7 @@ class Verdict(NamedTuple):
         failed = [one for one in self.figures.values() if not one.passes]
         able = "This bed can tell whether RAN repairs upstream noise."
         if failed:
-            able = "This bed cannot tell whether RAN repairs upstream noise: " + "; ".join(map(_short, failed)) + "."
+            able = "This bed cannot tell whether RAN repairs upstream noise: " + "; ".join(map(shortfall, failed)) + "."
         worth = [_figure(one, f"over {_OVER[name]}") for name, one in self.figures.items() if name in _OVER]
         damage = self.figures["damage"]
         ratio = "The noise" if damage.item is None else f"{wording.percent(damage.item['ratio'])} upstream noise"
@@ -86,7 +86,8 @@ class Verdict(NamedTuple):
         return {"figures": figures, "least_repair": self.least_repair, "words": self.lines()}
 
 
-def _short(one: Judged) -> str:
+def shortfall(one: Judged) -> str:
+    """Return why a figure of the bed does not pass, as part of a sentence."""
     if one.item is None:
         return (
             "the noise costs an amount that was not measured"

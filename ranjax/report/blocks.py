@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 from markupsafe import Markup
@@ -82,6 +83,29 @@ class Details(NamedTuple):
 
 Block: TypeAlias = "Heading | Text | File | Files | Panels | Legend | Definitions | Findings | Pairs | Details | Table"
 Blocks: TypeAlias = Iterator[Block]
+
+
+def captioned(blocks: Iterable[Block], title: str, numbers: Iterator[int]) -> list[Block]:
+    """Return the blocks with a number and a caption on every table: its own, or the words above it.
+
+    Args:
+      blocks: of one section.
+      title: of the section.
+      numbers: of the tables of the page.
+    """
+    found: list[Block] = []
+    above = title
+    for block in blocks:
+        if isinstance(block, Heading):
+            above = block.text or above
+        elif isinstance(block, Details):
+            block = block._replace(blocks=captioned(block.blocks, block.summary, numbers))
+        elif isinstance(block, Table):
+            said = block.caption or above
+            said += "; in brackets the 95 % interval" if block.has_intervals else ""
+            block = replace(block, caption=f"Table {next(numbers)}. {said.rstrip('.?')}.")
+        found.append(block)
+    return found
 
 
 def legend(looks: Mapping[str, Style], name: str, label: Callable[[str], str] = labels.method_label) -> Legend:

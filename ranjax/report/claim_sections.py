@@ -30,8 +30,9 @@ SIGNS = {
     paper_claims.NOT_RUN: "–",
 }
 _DENIED = SIGNS[paper_claims.OPPOSITE]
-_KINDS = {"✓": "shown", "✗": "opposite", "○": "none", "?": "unknown", "–": "missing"}
+KINDS = {"✓": "shown", "✗": "opposite", "○": "none", "?": "unknown", "–": "missing"}
 """The look of a finding by its sign."""
+_NEEDED = "What the bed must show before a claim on repair says anything"
 _FIELDS = ("claim", "endpoint", "primary", "measured", "wanted", "margin", *TESTED, "runs", "verdict")
 
 
@@ -76,7 +77,7 @@ def figures_table(found: bed_verdict.Verdict) -> Table:
         ]
         for one in found.figures.values()
     ]
-    return Table(["Accuracy, in domain, clean", "Verdict", DIFFERENCE.title, "Needed, points"], lines)
+    return Table(["Accuracy, in domain, clean", "Verdict", DIFFERENCE.title, "Needed, points"], lines, caption=_NEEDED)
 
 
 def encoders(book: Book) -> pd.DataFrame:
@@ -116,7 +117,7 @@ def claims(book: Book) -> Blocks:
 def claims_over_lines(found: Sequence[paper_claims.Judged], book: Book, name: str) -> Blocks:
     """Yield the sentences of claims, the table of their endpoints, and its file."""
     primary = [one for one in found if one.is_primary]
-    yield Findings([Finding(_KINDS[sign_of(one.verdict)], one.sentence(), one.claim.name) for one in primary])
+    yield Findings([Finding(KINDS[sign_of(one.verdict)], one.sentence(), one.claim.name) for one in primary])
     rows = [one.row() for one in found if one.item is not None]
     table = claims_table(found, over_lines=True)
     yield Details(f"All {len(rows)} endpoints, primary and secondary", [table, *least_shown(rows)])

@@ -83,6 +83,7 @@ class Claim:
 
     Attributes:
       name: the claim as a sentence.
+      plain: what the primary endpoint is, in words for readers who know none of the project's; {ROLE} as in `Endpoint`.
       primary: its one endpoint that is tested by itself.
       secondary: others, which are corrected among all secondary ones.
       bed: names of `BED` that must pass before a run that does not show the claim says anything by that.
@@ -94,6 +95,7 @@ class Claim:
     """
 
     name: str
+    plain: str
     primary: Endpoint
     secondary: tuple[Endpoint, ...] = ()
     bed: tuple[str, ...] = ()
@@ -105,11 +107,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class BedFigure:
-    """A figure by which a bed is judged, with what it needs: at least `least`, the interval's lower end above `low`."""
+    """A figure by which a bed is judged, with what it needs: at least `least`, the interval's lower end above `low`.
+
+    `question` and `plain` say what it asks and what it is, in words for readers who know none of the project's.
+    """
 
     endpoint: Endpoint
     least: float
     low: float
+    question: str
+    plain: str
 
     @property
     def name(self) -> str:
@@ -135,7 +142,25 @@ _WORTH_RANDOM = Endpoint(
     _less(CLEAN, STRONGEST, RANDOM, PLAIN),
 )
 _DAMAGE = Endpoint("damage", "{strongest}, no noise less {ratio} noise", _less(CLEAN, STRONGEST, MOST, STRONGEST))
-BED = (BedFigure(_WORTH_PIXELS, 0.10, 0.05), BedFigure(_WORTH_RANDOM, 0.10, 0.05), BedFigure(_DAMAGE, 0.05, 0.0))
+BED = (
+    BedFigure(
+        _WORTH_PIXELS,
+        0.10,
+        0.05,
+        "Did the encoder learn more than raw pixels show?",
+        "Accuracy of {strongest} on the encoder without noise, minus {plain} on raw pixels",
+    ),
+    BedFigure(
+        _WORTH_RANDOM,
+        0.10,
+        0.05,
+        "Did the encoder learn more than random weights give?",
+        "Accuracy of {strongest} on the encoder without noise, minus {plain} on one with random weights",
+    ),
+    BedFigure(
+        _DAMAGE, 0.05, 0.0, "Does the noise do harm?", "Accuracy of {strongest} without noise, minus with {ratio} noise"
+    ),
+)
 WORTH = (_WORTH_PIXELS.name, _WORTH_RANDOM.name)
 
 _REPAIR = (*_less(MOST, RAN, MOST, REFERENCE), Term(-1, CLEAN, RAN), Term(1, CLEAN, REFERENCE))
@@ -145,11 +170,13 @@ _INTERACTION = "({ran} less {reference} at {ratio} noise) less (the same without
 CLAIMS = (
     Claim(
         "Moderate noise helps under attack",
+        "Accuracy of {probe} on attacked images, with {ratio} noise minus without",
         _noise("helps_attacked", LEAST, PROBE, "{probe}", 1, attack=ATTACKED),
         (_noise("helps_zero_shot_attacked", LEAST, "zero_shot", "Zero-shot", 1, attack=ATTACKED),),
     ),
     Claim(
         "Moderate noise helps out of domain",
+        "Accuracy of {probe} on out-of-domain images, with {ratio} noise minus without",
         _noise("helps_ood", LEAST, PROBE, "{probe}", 1, split="ood_test"),
         (
             _noise("helps_zero_shot_ood", LEAST, "zero_shot", "Zero-shot", 1, split="ood_test"),
@@ -162,6 +189,7 @@ CLAIMS = (
     ),
     Claim(
         "More noise hurts",
+        "Accuracy of {probe} on unaltered images, with {ratio} noise minus without",
         _noise("hurts", HIGH, PROBE, "{probe}", -1),
         (
             _noise("hurts_ood", HIGH, PROBE, "{probe}", -1, split="ood_test"),
@@ -176,6 +204,7 @@ CLAIMS = (
     ),
     Claim(
         "RAN defends against attacks",
+        "Accuracy on attacked images after {ratio} noise, {ran} minus {other}",
         Endpoint("defends", "{ran} less {other} at {ratio} noise", _less(MOST, RAN, MOST, OTHER), attack=ATTACKED),
         (
             Endpoint(
@@ -195,6 +224,7 @@ CLAIMS = (
     ),
     Claim(
         "RAN costs nothing on clean images",
+        "Accuracy on unaltered images after {ratio} noise, {ran} minus {plain}",
         Endpoint("costs_nothing", "{ran} less {plain} at {ratio} noise", _less(MOST, RAN, MOST, PLAIN), margin=-0.01),
         (
             Endpoint(
@@ -207,6 +237,7 @@ CLAIMS = (
     ),
     Claim(
         "RAN is better out of domain",
+        "Accuracy on out-of-domain images after {ratio} noise, {ran} minus {plain}",
         Endpoint("ood", "{ran} less {plain} at {ratio} noise", _less(MOST, RAN, MOST, PLAIN), split="ood_test"),
         (
             Endpoint(
@@ -220,6 +251,7 @@ CLAIMS = (
     ),
     Claim(
         "RAN's defence term defends",
+        "Accuracy on attacked images after {ratio} noise, {ran} minus {counterpart}, which lacks that term",
         Endpoint(
             "term", "{ran} less {counterpart} at {ratio} noise", _less(MOST, RAN, MOST, COUNTERPART), attack=ATTACKED
         ),
@@ -235,6 +267,7 @@ CLAIMS = (
     ),
     Claim(
         "RAN repairs the noise",
+        "Accuracy that {ratio} noise costs {reference}, minus what it costs {ran}",
         Endpoint("repairs", _INTERACTION, _REPAIR, whole=_REFERENCE_DAMAGE),
         (
             Endpoint(
@@ -250,6 +283,7 @@ CLAIMS = (
     ),
     Claim(
         "RAN uses the upstream",
+        "Accuracy of {ran} after {ratio} noise, pre-trained encoder minus one with random weights",
         Endpoint("uses", "{ran} at {ratio} noise less {ran} on the random encoder", _less(MOST, RAN, RANDOM, RAN)),
         (
             Endpoint(

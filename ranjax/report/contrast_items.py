@@ -87,11 +87,22 @@ def _parts_over_runs(items: Sequence[Row]) -> dict[str, object]:
 
 def measured(endpoint: Endpoint, item: Row) -> str:
     """Return what a contrast is, in words, with the heads and the noise ratio that stand for its roles."""
-    chosen = item.get("heads") or {}
-    shown = {
-        role: " or ".join(map(labels.method_label, [names] if isinstance(names, str) else names))
-        for role, names in chosen.items()
-    }
-    words = endpoint.measured.format_map({"ratio": wording.percent(item.get("ratio")), **shown})
+    words = filled(endpoint.measured, item)
     attacked = labels.attack_label(item.get("attack"), ["one", "another"])
     return f"{words}: {wording.metric_label(item['metric'])}, {wording.split_label(item.get('split'))}, {attacked}"
+
+
+def filled(words: str, item: Row) -> str:
+    """Return words with the heads and the noise ratio of a contrast in place of {ROLE} and {ratio}."""
+    shown = {
+        role: " or ".join(map(labels.method_label, [names] if isinstance(names, str) else names))
+        for role, names in (item.get("heads") or {}).items()
+    }
+    return words.format_map(_Roles({"ratio": wording.percent(item.get("ratio")), **shown}))
+
+
+class _Roles(dict[str, str]):
+    """The words of roles; a role that results of an earlier version do not name keeps its own."""
+
+    def __missing__(self, role: str) -> str:
+        return role

@@ -19,6 +19,8 @@ from ranjax.report.blocks import Blocks, Details, Heading, Panels, legend
 from ranjax.report.book import Book
 from ranjax.report.report_tables import METHOD, Table
 
+_CHECKED = "Checks of the attack that each model passed"
+
 
 def masking(book: Book) -> Blocks:
     """Yield each check of the attack, passed or not, which tells whether attacked figures can be believed."""
@@ -42,7 +44,7 @@ def masking(book: Book) -> Blocks:
         stored += [{**item, **{f"check_{key}": value for key, value in check.items()}} for check in checks or [{}]]
     titles = [head.title for head in heads]
     if verdicts:
-        yield Table([*titles, "Checks passed", "Verdict"], verdicts, heads=len(heads), numeric=False)
+        yield Table([*titles, "Checks passed", "Verdict"], verdicts, heads=len(heads), numeric=False, caption=_CHECKED)
     if lines:
         header = [*titles, "Check", "Outcome", "What was seen"]
         table = Table(header, lines, heads=len(heads), breaks=frozenset(breaks - {0}), numeric=False)

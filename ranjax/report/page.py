@@ -6,6 +6,7 @@ The words above each section stand in templates/, and how each kind of block loo
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,9 @@ from markupsafe import Markup
 from ranjax.core import files
 from ranjax.evaluation.result_rows import FIELDS
 from ranjax.report import (
+    abbreviations,
     accuracy_sections,
+    answer,
     caption_sections,
     claim_sections,
     dose_sections,
@@ -25,26 +28,32 @@ from ranjax.report import (
     wording,
 )
 from ranjax.report import entry_labels as labels
-from ranjax.report.blocks import Blocks
+from ranjax.report.blocks import Blocks, captioned
 from ranjax.report.book import Book
 from ranjax.report.stored_results import Results, load, load_results
 
 TITLE = "Adversarial noise upstream, rectified downstream"
 LEAD = (
-    "Medical image and text encoders were pre-trained on data of which a part was replaced by adversarial "
-    "noisy pairs, then frozen and adapted by several light-weight methods. This page shows what that noise does, "
-    "and whether any of them repairs it."
+    "An encoder of medical images and reports was pre-trained on data in which a part of the pairs was replaced by "
+    "misleading ones (noise). It was then frozen, and small classifiers (heads) were trained on its features. What "
+    "does the noise cost, and does the method RAN repair it?"
 )
 
 
 class Section(NamedTuple):
-    """One section of a page: its anchor, by which templates/words.html.jinja has its words, its title, and its
-    blocks.
+    """One section of a page, folded until a reader opens it.
+
+    Attributes:
+      anchor: by which templates/words.html.jinja has its words.
+      title: the words that open it.
+      blocks: its content; a section without any is left out, and named at the end of the page.
+      is_open: whether it is not folded.
     """
 
     anchor: str
     title: str
     blocks: Callable[[Book], Blocks]
+    is_open: bool = False
 
 
 SECTIONS = (
@@ -106,11 +115,20 @@ def build(results: Results, run: Results, defaults: Mapping[str, object] | None 
         book = Book.of(results, run, defaults)
         book.csv("results", results.get("rows") or [], (*FIELDS, "group"))
         notices = record_sections.notices(results.get("card") or {})
-        return document(TITLE, LEAD, notices, book, SECTIONS, "sections"), book.files
+        found = answer.answer([results])
+        return document(TITLE, LEAD, notices, book, SECTIONS, "sections", found), book.files
 
 
-def document(title: str, lead: str, notices: Sequence[str], book: Book, sections: Sequence[Section], words: str) -> str:
-    """Return a whole HTML document with a table of contents.
+def document(
+    title: str,
+    lead: str,
+    notices: Sequence[str],
+    book: Book,
+    sections: Sequence[Section],
+    words: str,
+    found: answer.Answer | None = None,
+) -> str:
+    """Return a whole HTML document: the answer, then every section that has content, folded.
 
     Args:
       title: its heading.
@@ -119,11 +137,27 @@ def document(title: str, lead: str, notices: Sequence[str], book: Book, sections
       book: the content, which keeps the CSV files.
       sections: in their order.
       words: "sections" or "comparison": those of templates/words.html.jinja that stand above the sections.
+      found: what the page says first; without one, its first section is open.
     """
-    written = [{"anchor": one.anchor, "title": one.title, "blocks": list(one.blocks(book))} for one in sections]
-    template = environment().get_template("page.html.jinja")
-    notices = [wording.RECONSTRUCTION, *notices]
-    return template.render(title=title, lead=lead, notices=notices, sections=written, kind_of_page=words)
+    numbers = itertools.count(1)
+    written = [(one, captioned(one.blocks(book), one.title, numbers)) for one in sections]
+    filled = [(one, blocks) for one, blocks in written if blocks]
+    if found is None and not any(one.is_open for one, _ in filled):
+        filled = [(one._replace(is_open=not index), blocks) for index, (one, blocks) in enumerate(filled)]
+    html = (
+        environment()
+        .get_template("page.html.jinja")
+        .render(
+            title=title,
+            lead=lead,
+            notices=[wording.RECONSTRUCTION, *notices],
+            answer=found,
+            sections=filled,
+            empty=[one for one, blocks in written if not blocks],
+            kind_of_page=words,
+        )
+    )
+    return abbreviations.spelled_out(html)
 
 
 @functools.cache

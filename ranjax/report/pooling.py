@@ -108,7 +108,7 @@ def _tables(runs: Sequence[Results]) -> Iterator[tuple[str, Table]]:
         yield "What each part of RAN is worth", table
 
 
-def _not_pooled(configs: Configs, defaults: old_configs.Defaults) -> str:
+def not_pooled(configs: Configs, defaults: old_configs.Defaults) -> str:
     """Return why runs of these configs are not pooled; empty where they are."""
     if keys := differing(configs, defaults):
         shown = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
@@ -127,7 +127,7 @@ def over_runs(runs: Sequence[Results], names: Sequence[str], book: Book) -> Bloc
       book: keeps the CSV files, and knows the defaults of this version's keys.
     """
     configs = [results.get("config") or {} for results in runs]
-    if reason := _not_pooled(configs, book.defaults):
+    if reason := not_pooled(configs, book.defaults):
         yield missing(reason)
         return
     yield Text(_OVER_RUNS.format(runs=len(runs)), "caption")

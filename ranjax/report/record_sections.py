@@ -168,10 +168,11 @@ def config(book: Book) -> Blocks:
 
 def versions(book: Book) -> Blocks:
     """Yield versions of packages, and the machine."""
-    for name, header in (("versions", ["Package", "Version"]), ("machine", ["Machine", "Value"])):
+    kinds = {"versions": ("Package", "Version", "Versions of packages"), "machine": ("Machine", "Value", "The machine")}
+    for name, (*header, caption) in kinds.items():
         content = book.run.get(name)
         if isinstance(content, Mapping) and content:
-            yield Table(header, old_configs.flat(content), numeric=False, code=frozenset({0}))
+            yield Table(header, old_configs.flat(content), numeric=False, code=frozenset({0}), caption=caption)
 
 
 def data(book: Book) -> Blocks:

@@ -19,6 +19,7 @@ from ranjax.report.stored_results import Row
 
 WIDTH = 100
 _FIGURE_SPACE = "\N{FIGURE SPACE}"
+_INTERVAL = re.compile(r"\d \[-?[\d.]+, -?[\d.]+\]")
 _LEAD = re.compile(r"-?\d+(?=\.\d)")
 
 
@@ -35,6 +36,7 @@ class Table:
       numeric: whether the numbers of a column stand point under point.
       titles: words over a group, by its first line; on the page alone.
       code: columns whose cells are set as code.
+      caption: the words above it on the page; empty: those of the heading or summary above it.
     """
 
     columns: Sequence[str]
@@ -45,6 +47,12 @@ class Table:
     numeric: bool = True
     titles: Mapping[int, str] = field(default_factory=dict)
     code: frozenset[int] = frozenset()
+    caption: str = ""
+
+    @property
+    def has_intervals(self) -> bool:
+        """Return whether a cell holds a value with its interval."""
+        return any(_INTERVAL.search(cell) for line in self.lines for cell in line)
 
     def markdown(self) -> str:
         """Return the table as Markdown."""
@@ -257,7 +265,8 @@ def spectra_table(spectra: pd.DataFrame) -> Table | None:
     ]
     kinds = Column("", lambda row: f"{row['metric'].upper()}, {row['features']}", ("features", "metric"))
     heads = [*condition_and_noise(spectra), METHOD._replace(title="Features")]
-    return cross_table(frames.frame_of(items), heads, kinds, lambda row: wording.number(row and row["value"], "sve"))
+    table = cross_table(frames.frame_of(items), heads, kinds, lambda row: wording.number(row and row["value"], "sve"))
+    return replace(table, caption="Entropy of the spectrum (SVE) and weight of its largest value (LSVR)")
 
 
 def terminal_table(rows: Sequence[Row]) -> str:

@@ -11,8 +11,18 @@ import pandas as pd
 
 from ranjax.core.errors import DataError
 from ranjax.evaluation.result_rows import FIELDS
+from ranjax.report import (
+    answer,
+    figures,
+    interval_notes,
+    old_configs,
+    page,
+    pooling,
+    record_sections,
+    worded_findings,
+    wording,
+)
 from ranjax.report import entry_labels as labels
-from ranjax.report import figures, interval_notes, old_configs, page, pooling, record_sections, worded_findings, wording
 from ranjax.report import report_tables as tables
 from ranjax.report import result_frame as frames
 from ranjax.report.accuracy_sections import SIGNS, Part, findings, parts
@@ -75,8 +85,8 @@ def write_comparison(workdirs: Sequence[Path], out_dir: Path, defaults: Mapping[
     names, results = [run.name for run in runs], [run.results for run in runs]
     notices = [line for one in results for line in record_sections.notices(one.get("card") or {})]
     sections = [
-        page.Section("runs", "The runs", lambda _: _overview(runs)),
-        page.Section("differences", "What differs", lambda book: _differences(runs, book)),
+        page.Section("runs", "The runs", lambda _: _overview(runs), True),
+        page.Section("differences", "What differs", lambda book: _differences(runs, book), True),
         page.Section("pooled", "Over upstream runs", lambda book: pooling.over_runs(results, names, book)),
         page.Section("noise", "Accuracy against noise", lambda book: _curves(runs, book)),
         page.Section("tables", "Tables", lambda book: _tables(runs, book)),
@@ -89,8 +99,10 @@ def write_comparison(workdirs: Sequence[Path], out_dir: Path, defaults: Mapping[
         for index, run in enumerate(runs, 1):
             name = f"results_{index}_{run.name.replace('/', '_')}"
             book.csv(name, run.results.get("rows") or [], (*FIELDS, "group"))
+        reason = pooling.not_pooled([one.get("config") or {} for one in results], book.defaults)
+        found = None if reason else answer.answer(results)
         title, lead = f"{len(runs)} runs side by side", ", ".join(names)
-        html = page.document(title, lead, list(dict.fromkeys(notices)), book, sections, "comparison")
+        html = page.document(title, lead, list(dict.fromkeys(notices)), book, sections, "comparison", found)
         return page.write_files(Path(out_dir), html, book.files)
 
 

@@ -118,8 +118,7 @@ def _caution(found: Sequence[Row], shown: int) -> list[Finding]:
         f"{shown} of {len(found)} comparisons are worded above, chosen by a fixed rule and not by their "
         f"outcome. Of all "
         f"{len(found)}, {above} intervals lie above zero, {below} below and {len(found) - above - below} hold zero. "
-        f"If no two methods differed, about {max(1, round(_LEVEL * len(found)))} of them would still miss zero "
-        f"by chance"
+        f"If no two methods differed, {_LEVEL * len(found):.1f} of them would be expected to miss zero by chance"
     )
     if any("p_holm" in item for item in found):
         stand = sum(item.get("p_holm", 1.0) < _LEVEL for item in found)

@@ -185,11 +185,11 @@ def _odd_examples(results):
 @pytest.mark.parametrize(
     ("lessen", "said"),
     [
-        (lambda _: {"schema": 1}, "no accuracy or AUROC figures"),
+        (lambda _: {"schema": 1}, "no accuracy or AUROC"),
         (lambda _: {"rows": [], "spectra": [], "examples": [], "comparisons": [], "masking": []}, "no attacked pairs"),
         (_clean_rows_of_one_ratio, "no attacked figures"),
         (_no_intervals, "no finding is worded"),
-        (_not_numbers, "no accuracy or AUROC figures"),
+        (_not_numbers, "no accuracy or AUROC"),
         (_only_seeds, "no finding is worded"),
         (_odd_examples, "no picture"),
     ],
