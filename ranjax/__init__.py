@@ -3,4 +3,4 @@
 Importing this package imports nothing heavy; import the room you need, e.g. ``from ranjax import attacks``.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.3.0"

@@ -1,6 +1,7 @@
 """Carry out a config: its stages run, and a report comes out.
 
     ranjax run --config configs/ran.py
+    ranjax run ran        (a config that comes with ranjax, from any folder)
     ranjax run --config configs/ran.py:smoke --workdir=runs/smoke --config.pretrain.steps=50
     ranjax craft --config configs/ran.py        (the same, but it ends once the noisy pairs are crafted)
     ranjax describe --config configs/ran.py     (runs nothing: prints every key)
@@ -35,9 +36,12 @@ STAGES = ("prepare", "pretrain", "craft", "adapt", "evaluate", "report")
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a config."""
+    names = ", ".join(configs.shipped())
     parser.add_argument(
-        "--config", required=True, metavar="FILE[:ARGUMENT]", help="a config file, e.g. configs/ran.py:smoke"
+        "name", nargs="?", metavar="NAME[:ARGUMENT]", help=f"in place of --config, one that comes with ranjax: {names}"
     )
+    parser.add_argument("--config", metavar="FILE[:ARGUMENT]", help="a config file, e.g. configs/ran.py:smoke")
+    parser.set_defaults(refuse=parser.error)
     parser.add_argument("--config.KEY", dest="_", metavar="VALUE", help="set one key, e.g. --config.pretrain.steps=500")
 
 
@@ -57,6 +61,19 @@ def add_arguments(parser: argparse.ArgumentParser, until: str = "") -> None:
         )
 
 
+def named(arguments: argparse.Namespace) -> str:
+    """Return the config that a command line names, with its argument.
+
+    Raises:
+      UsageError: none is named, or two are.
+    """
+    if arguments.config and arguments.name:
+        arguments.refuse(f"unrecognized arguments: {arguments.name}")
+    if not (arguments.config or arguments.name):
+        arguments.refuse("the following arguments are required: --config")
+    return str(arguments.config or arguments.name)
+
+
 def config_of(arguments: argparse.Namespace) -> ConfigDict:
     """Return the resolved config of a command line.
 
@@ -64,13 +81,13 @@ def config_of(arguments: argparse.Namespace) -> ConfigDict:
       ConfigError: an unknown key, or a value that is refused.
     """
     overrides = [(option.removeprefix("--config."), value) for option, value in arguments.overrides]
-    return configs.resolve(arguments.config, overrides)
+    return configs.resolve(named(arguments), overrides)
 
 
 def run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     extras.require(*NEEDED)
-    name, _, argument = arguments.config.partition(":")
+    name, _, argument = named(arguments).partition(":")
     default = Path("runs") / "_".join(filter(None, (Path(name).stem, argument)))
     workdir = Path(arguments.workdir or default).absolute()
     from ranjax.training import signals

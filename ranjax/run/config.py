@@ -229,14 +229,18 @@ def _parse(key: Key, text: str) -> Value:
 def load(path_and_argument: str) -> ConfigDict:
     """Run a config file, ``"configs/ran.py"`` or ``"configs/ran.py:smoke"``, and return its ConfigDict.
 
+    Where there is no such file, a config that comes with ranjax is meant: ``"ran"``, or ``"configs/ran.py"``.
+
     Raises:
       ConfigError: there is no such file, it has no `get_config`, or it takes no argument.
     """
     name, _, argument = path_and_argument.partition(":")
     path, refused = Path(name), functools.partial(ConfigError, "--config", path_and_argument)
+    if not path.is_file() and path.parent in (Path(), Path("configs")):
+        path = shipped().get(path.name.removesuffix(".py"), path)
     if not path.is_file():
         siblings = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise refused("a config file that exists", nearest(name, siblings))
+        raise refused("a config file that exists", nearest(name, [*siblings, *shipped()]))
     spec = importlib.util.spec_from_file_location(f"ranjax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise refused("a Python file that ends in .py")
@@ -252,6 +256,13 @@ def load(path_and_argument: str) -> ConfigDict:
         raise refused("a file whose get_config() returns a ConfigDict")
     add_settings(config)
     return config
+
+
+def shipped() -> dict[str, Path]:
+    """Return the config files that come with ranjax, by their names: in the package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    folder = next((one for one in (package / "configs", package.parent / "configs") if one.is_dir()), package)
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
 
 
 def of_run(workdir: str | os.PathLike[str]) -> ConfigDict:
