@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import multiprocessing
 import os
 import resource
@@ -17,6 +18,7 @@ from PIL import Image
 from ranjax.core import files, lock
 from ranjax.core.errors import ConfigError, DataError, RunError
 from ranjax.data.images import decode
+from ranjax.data.images.codecs import Storage
 from ranjax.data.images.locations import FileRef
 from ranjax.data.store import NoisyStore, StoreWriter, faults, set_aside
 from ranjax.run import config as configs
@@ -213,12 +215,15 @@ def test_a_worker_that_dies_is_said_and_costs_no_decoded_part(tmp_path, monkeypa
         for child in multiprocessing.active_children():
             os.kill(child.pid, signal.SIGKILL)
 
+    def job(first, last):
+        return functools.partial(decode.decode_rows, references[first:last], Storage(16, "pad"))
+
     with pytest.raises(RunError, match="a process that decodes images died"):
-        decode.decode_all(references, 16, "pad", tmp_path / "parts", 2, kill)
+        decode.make_parts(40, job, tmp_path / "parts", 2, kill)
     kept = {path.name: path.read_bytes() for path in (tmp_path / "parts").glob("part-*")}
     assert 1 <= len(kept) < 20
-    decode.decode_all(references, 16, "pad", tmp_path / "parts", 1)
-    assert len(list(decode.outcomes(tmp_path / "parts", 0, 40))) == 40
+    decode.make_parts(40, job, tmp_path / "parts", 1)
+    assert len(list(decode.outcomes(tmp_path / "parts", 40))) == 40
     assert all((tmp_path / "parts" / name).read_bytes() == content for name, content in kept.items())
 
 

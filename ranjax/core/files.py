@@ -31,7 +31,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
       DiskFullError: if the disk or quota is full; names the file and the bytes needed.
     """
-    with _beside(path, len(data)) as beside, beside.open("wb") as file:
+    with beside(path, len(data)) as place, place.open("wb") as file:
         file.write(data)
 
 
@@ -61,9 +61,9 @@ def write_tensors(
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    with _beside(path, sum(value.nbytes for value in tensors.values())) as beside:
+    with beside(path, sum(value.nbytes for value in tensors.values())) as place:
         try:
-            save_file(dict(tensors), beside, metadata=metadata)
+            save_file(dict(tensors), place, metadata=metadata)
         except SafetensorError as error:
             # The library passes on the words of the system, without its number.
             number = next((n for n in (*FULL, errno.EROFS) if os.strerror(n) in str(error)), None)
@@ -151,17 +151,17 @@ def no_space(path: str | os.PathLike[str], needed: int | None = None) -> Iterato
 
 
 @contextmanager
-def _beside(path: str | os.PathLike[str], size: int) -> Iterator[Path]:
+def beside(path: str | os.PathLike[str], size: int) -> Iterator[Path]:
     """Yield a place beside `path` to write to; at the end it is flushed to the disk and takes the name of `path`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    place = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with no_space(path, size):
         try:
-            yield beside
-            with beside.open("rb") as file:
+            yield place
+            with place.open("rb") as file:
                 os.fsync(file.fileno())
-            os.replace(beside, path)
+            os.replace(place, path)
             # The rename itself is safe on the disk only once the folder is.
             descriptor = os.open(path.parent, os.O_RDONLY)
             try:
@@ -169,4 +169,4 @@ def _beside(path: str | os.PathLike[str], size: int) -> Iterator[Path]:
             finally:
                 os.close(descriptor)
         finally:
-            beside.unlink(missing_ok=True)
+            place.unlink(missing_ok=True)

@@ -1,40 +1,50 @@
-"""Records written as array_record shards by tensorflow-datasets: their features, checks, counts and hash."""
+"""Records written as array_record shards in an order by hash, a shard at a time, as tensorflow-datasets lays them out.
+
+    written = write_records(folder, parts, rows, decode.facts(parts, len(rows)), mark="...", class_count=14,
+                            description="...")
+
+Two passes: the ids give the order, by which every shard knows its records; then each shard takes its pictures from the
+parts of `images.decode`. No more than one shard is ever in memory, and one that is whole stays where a process dies.
+Beside each shard lies a file of its columns without pictures, so that reports and labels are read without them.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
-import io
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import absl.logging
 import numpy as np
-import tensorflow_datasets as tfds
+from jaxtyping import Int64
 
+from ranjax.core import files
 from ranjax.core.errors import DataError
-from ranjax.data.images.reading import encode_png
+from ranjax.data.images import decode
 from ranjax.data.sets.spec import Rejected
-from ranjax.data.sources import Record
-from ranjax.data.space import no_space, require_space
+from ranjax.data.space import no_space
 from ranjax.data.splits import SPLITS
 
-VERSION = "1.0.0"
+if TYPE_CHECKING:
+    from ranjax.data.row_filters import Row
+
+NAME, VERSION = "ranjax_set", "1.0.0"
 """Of the stored layout; another layout is another version folder."""
+SHARD = 256 << 20
+"""Bytes of pictures of a shard at most, about: so much is in memory at one time."""
+ROW = 1024
+"""Bytes of a record beside its picture, about."""
 
 Progress = Callable[[int, int], object]
 """Called with (rows done, rows in all)."""
 
 
 class Written(NamedTuple):
-    """What `write_records` left: its folder, a hash of all records in any order, records by split, rows left out."""
+    """What `write_records` left: a hash of all records in any order, records by split, rows that were left out."""
 
-    folder: Path
     content: str
     counts: dict[str, int]
     exclusions: list[dict[str, str]]
@@ -42,163 +52,242 @@ class Written(NamedTuple):
 
 def write_records(
     folder: Path,
-    fingerprint: str,
-    splits: Mapping[str, Callable[[], Iterator[Record | Rejected]]],
+    parts: Path,
+    rows: Sequence[Row],
+    found: decode.Facts,
     *,
-    total: int,
+    mark: str,
     class_count: int,
-    image_size: int,
     description: str,
+    codec: str = "png",
+    dropped: Mapping[int, str] | None = None,
     rejected: Sequence[Rejected] = (),
     shared_patients: bool = False,
     progress: Progress = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Written:
-    """Write the records of a set, without TFDS's own output.
+    """Write the records of a set into `folder`; shards that are there already are kept.
 
     Args:
-      folder: where prepared sets are kept.
-      fingerprint: of the set; its folder's name.
-      splits: per split a function that yields its records, and what cannot be used.
-      total: rows that `splits` yields and `rejected` has.
+      folder: of the set alone; a later start finds its shards here.
+      parts: of the pictures, see `decode.make_parts`.
+      rows: all rows, in the order of the parts.
+      found: what the parts say.
+      mark: fingerprint of the set.
       class_count: length of a record's `labels`.
-      image_size: side of its image.
       description: one line on the set.
+      codec: of the pictures.
+      dropped: rows to leave out with the reason, by place, beside those without a picture.
       rejected: rows that were left out before.
       shared_patients: allow patients in several splits.
-      progress: called after each row.
+      progress: called after each shard, with (shards done, shards in all).
+      stop: polled before each shard.
 
     Raises:
-      DataError: nothing is left in a split, or splits share a patient.
+      DataError: nothing is left in a split, two ids are one, or splits share a patient.
+      decode.Interrupted: `stop` said so.
       files.DiskFullError: no space is left.
     """
-    # Films compress to about half; their shuffle holds them once more.
-    require_space(folder, total * image_size**2)
-    config = _Config(name=fingerprint, description=description, class_count=class_count, image_size=image_size)
-    download = tfds.download.DownloadConfig(try_download_gcs=False)
-    # TFDS wants a folder for downloads, though nothing is downloaded.
-    with _quiet_tfds(), no_space(folder), tempfile.TemporaryDirectory() as downloads:
-        builder = _Builder(config=config, data_dir=os.fspath(folder), file_format="array_record")
-        builder.splits, builder.shared_patients = splits, shared_patients
-        builder.progress = lambda done: progress(done, total)
-        for row in rejected:
-            builder.exclude(row)
-        builder.download_and_prepare(download_dir=downloads, download_config=download, file_format="array_record")
-    counts = {split: builder.counts[split] for split in SPLITS if split in builder.counts}
-    content = hashlib.sha256(b"".join(sorted(builder.digests))).hexdigest()
-    return Written(Path(builder.data_dir), content, counts, builder.exclusions)
+    folder.mkdir(parents=True, exist_ok=True)
+    gone = {**found.reasons, **(dropped or {})}
+    plan = _plan(rows, gone)
+    left_out = [
+        Rejected(plan.ids_of_gone[place], SPLITS[plan.split[place]], reason) for place, reason in sorted(gone.items())
+    ]
+    exclusions = [item._asdict() for item in (*rejected, *left_out)]
+    for number in np.unique(plan.split):
+        if not (plan.split[plan.kept] == number).any():
+            _refuse_empty(SPLITS[number], exclusions)
+    if not shared_patients:
+        _refuse_shared(rows, plan)
+    shards = list(_shards(plan, found.sizes))
+    with no_space(folder):
+        for done, shard in enumerate(shards):
+            progress(done, len(shards))
+            if stop():
+                raise decode.Interrupted
+            if not (folder / shard.name).exists():
+                _write_shard(folder, shard, rows, parts, class_count)
+        progress(len(shards), len(shards))
+        _write_info(folder, shards, mark, description, class_count, codec)
+    counts = {name: sum(len(s.places) for s in shards if s.split == name) for name in SPLITS}
+    digests = sorted(digest for shard in shards for digest in _digests(folder / shard.columns))
+    content = hashlib.sha256(b"".join(digests)).hexdigest()
+    return Written(content, {name: count for name, count in counts.items() if count}, exclusions)
 
 
-@dataclasses.dataclass(kw_only=True)
-class _Config(tfds.core.BuilderConfig):
-    """A builder config whose name is the fingerprint of its settings."""
+class _Plan(NamedTuple):
+    """split: number of each row's split. kept: places of the rows to write, by split and hash of the id. patient: hash
+    of each row's patient. ids_of_gone: of the rows that are left out."""
 
-    class_count: int
-    image_size: int
+    split: np.ndarray
+    kept: np.ndarray
+    patient: np.ndarray
+    ids_of_gone: dict[int, str]
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Writes `splits`; `counts`, `exclusions` and the hash of each record are there after `download_and_prepare`."""
+class _Shard(NamedTuple):
+    """A shard: its files, its split, the places of its rows in order, and the bytes of their pictures."""
 
-    name = "ranjax_set"
-    VERSION = tfds.core.Version(VERSION)
-    # TFDS looks here for the checksums of downloads, and needs a package that it does not install to do so. Nothing is
-    # downloaded.
-    code_path = None
-    splits: Mapping[str, Callable[[], Iterator[Record | Rejected]]]
-    shared_patients: bool
-    progress: Callable[[int], object]
+    name: str
+    columns: str
+    split: str
+    places: Int64[np.ndarray, " rows"]
+    size: int
 
-    def __init__(self, **kwargs: object):
-        super().__init__(**kwargs)
-        self.exclusions: list[dict[str, str]] = []
-        self.counts: dict[str, int] = {}
-        self.digests: list[bytes] = []
-        self._split_of: dict[str, str] = {}
-        self._done = 0
 
-    def exclude(self, row: Rejected) -> None:
-        """Note that a row is left out."""
-        self.exclusions.append(row._asdict())
-        self._advance()
+def _plan(rows: Sequence[Row], gone: Mapping[int, str]) -> _Plan:
+    count = len(rows)
+    split, patient, keys = np.zeros(count, np.int8), np.zeros(count, np.uint64), np.zeros((count, 2), np.uint64)
+    ids_of_gone = {}
+    for place, row in enumerate(rows):
+        split[place] = SPLITS.index(row.split)
+        patient[place] = int.from_bytes(hashlib.blake2b(row.patient.encode(), digest_size=8).digest())
+        # As tensorflow-datasets orders records: sets that it wrote keep their order when they are written anew.
+        key = hashlib.md5(row.split.encode() + row.id.replace("\\", "/").encode()).digest()
+        keys[place] = np.frombuffer(key, ">u8")
+        if place in gone:
+            ids_of_gone[place] = row.id
+    order = np.lexsort((keys[:, 1], keys[:, 0], split))
+    ordered = keys[order]
+    for at in np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1)):
+        raise DataError(f"Two rows have the id {rows[int(order[at])].id!r}.")
+    kept = np.ones(count, bool)
+    kept[list(gone)] = False
+    return _Plan(split, order[kept[order]], patient, ids_of_gone)
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        size, classes = self.builder_config.image_size, self.builder_config.class_count
-        features = tfds.features.FeaturesDict(
+
+def _refuse_empty(split: str, exclusions: Sequence[Mapping[str, str]]) -> None:
+    reasons = [f"{item['id']}: {item['reason']}" for item in exclusions if item["split"] == split]
+    listed = "; ".join(reasons[:5]) or "the source has no rows for it"
+    raise DataError(f"Nothing is left in split {split!r} ({len(reasons)} rows excluded: {listed}).")
+
+
+def _refuse_shared(rows: Sequence[Row], plan: _Plan) -> None:
+    """Raise DataError where rows of one patient are in two splits."""
+    kept = plan.kept[np.argsort(plan.patient[plan.kept], kind="stable")]
+    patient, split = plan.patient[kept], plan.split[kept]
+    for at in np.flatnonzero((patient[1:] == patient[:-1]) & (split[1:] != split[:-1])):
+        first, second = rows[int(kept[at])], rows[int(kept[at + 1])]
+        raise DataError(
+            f"Patient {first.patient!r} is in split {first.split!r} and in split {second.split!r} (example "
+            f"{second.id!r}). Splits must not share patients: correct the split column, or split by shares."
+        )
+
+
+def _shards(plan: _Plan, sizes: Int64[np.ndarray, " rows"]) -> Iterator[_Shard]:
+    """Yield the shards of all splits: equal numbers of rows, as many as hold about `SHARD` bytes each."""
+    for number, split in enumerate(SPLITS):
+        places = plan.kept[plan.split[plan.kept] == number]
+        if not len(places):
+            continue
+        count = min(len(places), -(-int(sizes[places].sum() + ROW * len(places)) // SHARD))
+        for at, inside in enumerate(np.array_split(places, count)):
+            of = f"{at:05d}-of-{count:05d}"
+            name = f"{NAME}-{split}.array_record-{of}"
+            yield _Shard(name, f"{NAME}-{split}.columns-{of}.arrow", split, inside, int(sizes[inside].sum()))
+
+
+def _write_shard(folder: Path, shard: _Shard, rows: Sequence[Row], parts: Path, class_count: int) -> None:
+    """Write the columns of a shard, then its records, each whole or not at all."""
+    from array_record.python import array_record_module
+    from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
+
+    position = {int(place): at for at, place in enumerate(shard.places)}
+    examples, columns = [b""] * len(position), [{}] * len(position)
+    for place, picture, digest in decode.pictures(parts, np.sort(shard.places)):
+        row = rows[place]
+        group = json.dumps(row.group, sort_keys=True)
+        labels = np.asarray(row.labels, np.float32)
+        texts = {"id": row.id, "report": row.report, "patient": row.patient, "group": group}
+        kept = {name: _texts(text.encode(), tf_feature_pb2) for name, text in texts.items()}
+        kept |= {
+            "image": _texts(picture, tf_feature_pb2),
+            "label": tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=[int(row.label)])),
+            "labels": tf_feature_pb2.Feature(float_list=tf_feature_pb2.FloatList(value=labels)),
+        }
+        example = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=kept))
+        # Not deterministic, a mapping's order would change from process to process.
+        examples[position[place]] = example.SerializeToString(deterministic=True)
+        head = json.dumps([shard.split, row.id, row.report, int(row.label), row.patient, group])
+        whole = hashlib.blake2b(head.encode() + labels.tobytes() + digest, digest_size=16).digest()
+        columns[position[place]] = {**texts, "label": int(row.label), "labels": labels, "digest": whole}
+    _write_columns(folder / shard.columns, columns, class_count)
+    with files.beside(folder / shard.name, shard.size) as place:
+        # The pictures are compressed already.
+        writer = array_record_module.ArrayRecordWriter(os.fspath(place), "group_size:1,uncompressed")
+        with contextlib.closing(writer):
+            for example in examples:
+                writer.write(example)
+
+
+def _texts(value: bytes, proto: Any) -> Any:
+    return proto.Feature(bytes_list=proto.BytesList(value=[value]))
+
+
+def _write_columns(path: Path, columns: Sequence[Mapping[str, object]], class_count: int) -> None:
+    import pyarrow as pa
+
+    schema = pa.schema(
+        [
+            *((name, pa.large_string()) for name in ("id", "report", "patient", "group")),
+            ("label", pa.int64()),
+            ("labels", pa.list_(pa.float32(), class_count)),
+            ("digest", pa.binary(16)),
+        ]
+    )
+    table = pa.Table.from_pylist(list(columns), schema=schema)
+    with files.beside(path, ROW * len(columns)) as place, pa.ipc.new_file(os.fspath(place), schema) as writer:
+        writer.write_table(table)
+
+
+def _digests(path: Path) -> Iterator[bytes]:
+    import pyarrow as pa
+
+    table = pa.ipc.open_file(pa.memory_map(os.fspath(path))).read_all()
+    return (value.as_py() for value in table.column("digest"))
+
+
+def _write_info(
+    folder: Path, shards: Sequence[_Shard], mark: str, description: str, class_count: int, codec: str
+) -> None:
+    """Write what `tfds.builder_from_directory` reads: features.json and dataset_info.json."""
+    import tensorflow_datasets as tfds
+
+    features = tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),
+            # Pictures smaller than the set's size are stored as they are. TFDS knows no WebP by name.
+            "image": tfds.features.Image(
+                shape=(None, None, 1), encoding_format=codec if codec in ("png", "jpeg") else None
+            ),
+            "report": tfds.features.Text(),
+            "label": tfds.features.Scalar(np.int64),
+            "labels": tfds.features.Tensor(shape=(class_count,), dtype=np.float32),
+            "patient": tfds.features.Text(),
+            "group": tfds.features.Text(),
+        }
+    )
+    features.save_config(os.fspath(folder))
+    splits = []
+    for split in dict.fromkeys(shard.split for shard in shards):
+        own = [shard for shard in shards if shard.split == split]
+        splits.append(
             {
-                "id": tfds.features.Text(),
-                "image": tfds.features.Image(shape=(size, size, 1), encoding_format="png"),
-                "report": tfds.features.Text(),
-                "label": tfds.features.Scalar(np.int64),
-                "labels": tfds.features.Tensor(shape=(classes,), dtype=np.float32),
-                "patient": tfds.features.Text(),
-                "group": tfds.features.Text(),
+                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+                "name": split,
+                "numBytes": str(sum((folder / shard.name).stat().st_size for shard in own)),
+                "shardLengths": [str(len(shard.places)) for shard in own],
             }
         )
-        return tfds.core.DatasetInfo(builder=self, description=self.builder_config.description or "", features=features)
-
-    def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[str, Record]]]:
-        return {split: self._checked(split, make) for split, make in self.splits.items()}
-
-    def _generate_examples(self) -> None:
-        raise NotImplementedError("the examples come from splits")
-
-    def _checked(self, split: str, make: Callable[[], Iterator[Record | Rejected]]) -> Iterator[tuple[str, Record]]:
-        self.counts[split] = 0
-        for record in make():
-            if isinstance(record, Rejected):
-                self.exclude(record)
-                continue
-            identity, patient = record["id"], record["patient"]
-            other = self._split_of.setdefault(patient, split)
-            if other != split and not self.shared_patients:
-                raise DataError(
-                    f"Patient {patient!r} is in split {other!r} and in split {split!r} (example "
-                    f"{identity!r}). Splits must not share patients: correct the split column, or split by shares."
-                )
-            stored = {
-                "id": identity,
-                "image": record.get("png") or encode_png(record["image"]),
-                "report": record["report"],
-                "label": int(record["label"]),
-                "labels": np.asarray(record["labels"], np.float32),
-                "patient": patient,
-                "group": json.dumps(record.get("group", {}), sort_keys=True),
-            }
-            self.digests.append(_record_digest(split, record, stored["group"]))
-            self.counts[split] += 1
-            self._advance()
-            yield identity, stored
-        if not self.counts[split]:
-            reasons = [f"{item['id']}: {item['reason']}" for item in self.exclusions if item["split"] == split]
-            listed = "; ".join(reasons[:5]) or "the source has no rows for it"
-            raise DataError(f"Nothing is left in split {split!r} ({len(reasons)} rows excluded: {listed}).")
-
-    def _advance(self) -> None:
-        self._done += 1
-        self.progress(self._done)
-
-
-def _record_digest(split: str, record: Record, group: str) -> bytes:
-    head = json.dumps([split, record["id"], record["report"], int(record["label"]), record["patient"], group])
-    pixels = np.ascontiguousarray(record["image"]).tobytes()
-    labels = np.asarray(record["labels"], np.float32).tobytes()
-    return hashlib.blake2b(head.encode() + labels + pixels, digest_size=16).digest()
-
-
-@contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-    """Silence TFDS's own bars and lines: the caller shows the progress."""
-    from tensorflow_datasets.core.utils import tqdm_utils
-
-    shown = tqdm_utils._active
-    tfds.disable_progress_bar()
-    # It warns that a config is not among the builder's named ones; a fingerprint never is.
-    level = absl.logging.get_verbosity()
-    absl.logging.set_verbosity(absl.logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        absl.logging.set_verbosity(level)
-        if shown:
-            tfds.enable_progress_bar()
+    stated = {
+        "configDescription": description,
+        "configName": mark,
+        "description": description,
+        "fileFormat": "array_record",
+        "moduleName": __name__,
+        "name": NAME,
+        "splits": splits,
+        "version": VERSION,
+    }
+    files.write_json(folder / "dataset_info.json", stated)

@@ -3,9 +3,10 @@
     prepared = open_prepared("prepared/nih")
     prepared.splits["train"][0]["report"]
 
-A set lies in ``folder/ranjax_set/<fingerprint>/<version>/``: array_record shards as tensorflow-datasets writes them,
+A set lies in ``folder/ranjax_set/<fingerprint>/<version>/``: array_record shards as tensorflow-datasets reads them,
 and ``prepared.json`` with classes, prompts, data card, counts and exclusions, written last. Another seed, size or table
-gives another fingerprint, and so another folder beside it.
+gives another fingerprint, and so another folder beside it. What is unfinished lies in ``folder/.parts/<fingerprint>``,
+where a later start goes on.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ranjax.core import files
 from ranjax.core.errors import DataError
+from ranjax.data.images import RESIZE_MODES
 from ranjax.data.images.locations import tfds_builder
 from ranjax.data.sources import PreparedSource, Source
 
@@ -90,9 +92,10 @@ def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None
         raise DataError(f"{folder} must hold one prepared set{wanted}; found: {names}.")
     ((path, stored),) = found.items()
     builder = tfds_builder("", path.parent)
+    size, mode = stored["settings"]["image_size"], stored["settings"].get("resize", RESIZE_MODES[0])
     return PreparedSet(
         folder=path.parent,
-        splits={split: PreparedSource(builder, split) for split in stored["counts"]},
+        splits={split: PreparedSource(builder, split, size, mode) for split in stored["counts"]},
         classes=tuple(stored["classes"]),
         prompts={name: tuple(texts) for name, texts in stored["prompts"].items()},
         label_words=tuple(stored["label_words"]),
@@ -105,10 +108,28 @@ def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None
     )
 
 
-def write_manifest(written: Written, stated: Mapping[str, object]) -> None:
-    """Write the manifest, last of all: what is `stated`, and what was counted."""
-    counted = {"content": written.content, "counts": written.counts, "exclusions": written.exclusions}
-    files.write_json(written.folder / MANIFEST, {**stated, **counted})
+def parts_of(folder: Path, mark: str) -> Path:
+    """Return the folder of what is unfinished of the set of fingerprint `mark`."""
+    return folder / ".parts" / mark
+
+
+def finish(folder: Path, mark: str, made: Path, written: Written, stated: Mapping[str, object]) -> None:
+    """Put the files of `made` into their place below `folder`, and write the manifest, last of all.
+
+    Args:
+      folder: where prepared sets are kept.
+      mark: fingerprint of the set.
+      made: folder of the whole set but its manifest.
+      written: what was counted.
+      stated: what else the manifest says.
+    """
+    from ranjax.data.array_records import NAME, VERSION
+
+    place = folder / NAME / mark / VERSION
+    place.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(made, place)
+    files.write_json(place / MANIFEST, {**stated, **written._asdict()})
+    shutil.rmtree(parts_of(folder, mark), ignore_errors=True)
 
 
 def _is_done(folder: Path, mark: str) -> bool:

@@ -9,21 +9,28 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ranjax.core import files
 from ranjax.data import radiographs
-from ranjax.data.prepared import PreparedSet, open_or_write, write_manifest
+from ranjax.data.images.locations import FileRef
+from ranjax.data.prepared import PreparedSet, finish, open_or_write, parts_of
+from ranjax.data.radiographs.findings import Case
+from ranjax.data.row_filters import Row
 from ranjax.data.set_settings import RadiographSettings
 from ranjax.data.sets.spec import Rejected
-from ranjax.data.sources import Record
+from ranjax.data.space import require_space
+from ranjax.data.spilled import Spilled
 from ranjax.data.text import pairing
+
+if TYPE_CHECKING:
+    from ranjax.data.images import codecs, decode
 
 BITS = 3
 """How many of the 256 bits of the perceptual hash may differ in a copy, as for other sets."""
-CHUNK = 256
-"""Cases rendered at a time: it bounds memory and changes no image."""
+_RENDERED = FileRef("")
 
 
 def prepare_radiographs(
@@ -59,32 +66,41 @@ def fingerprint(settings: RadiographSettings) -> str:
 
 
 def _write(settings: RadiographSettings, folder: Path, mark: str, progress: Callable[[int, int], object]) -> None:
-    from PIL import Image
-
     from ranjax.data.array_records import write_records
-    from ranjax.data.images import duplicates
+    from ranjax.data.images import codecs, decode, duplicates
     from ranjax.data.set_page import copies
 
-    counts = {split: count for split, count in settings.counts.items() if count}
-    made: list[tuple[str, str]] = []
-    hashes: list[bytes] = []
+    rows: Spilled[Row] = Spilled()
+    cases: Spilled[Case] = Spilled()
+    rejected = []
+    for case, row in _rows(settings):
+        if isinstance(row, Rejected):
+            rejected.append(row)
+        else:
+            cases.append(case)
+            rows.append(row)
+    # A film compresses to about half, and lies in its part and in its shard until the set is whole.
+    require_space(folder, len(rows) * settings.image_size**2)
+    parts = parts_of(folder, mark)
+    storage = codecs.Storage(settings.image_size)
 
-    def records(split: str, count: int) -> Iterator[Record | Rejected]:
-        for record in _records(settings, split, count):
-            if not isinstance(record, Rejected):
-                made.append((record["id"], split))
-                hashes.append(duplicates.perceptual_hash(Image.fromarray(record["image"][:, :, 0])))
-            yield record
+    def job(first: int, last: int) -> decode.Job:
+        return functools.partial(_render, cases[first:last], storage)
 
+    # In this process: rendering uses all cores by itself.
+    decode.make_parts(len(rows), job, parts, workers=1, progress=progress)
+    found = decode.facts(parts, len(rows))
+    groups = duplicates.across(found.hashes, [row.split for row in rows], BITS)
+    made = parts / "set"
     written = write_records(
-        folder,
-        mark,
-        {split: functools.partial(records, split, count) for split, count in counts.items()},
-        total=sum(counts.values()),
+        made,
+        parts,
+        rows,
+        found,
+        mark=mark,
         class_count=len(radiographs.CLASSES),
-        image_size=settings.image_size,
         description="Simulated chest radiographs with reports; see the data card of ranjax.data.radiographs.",
-        progress=progress,
+        rejected=rejected,
     )
     stated = {
         "fingerprint": mark,
@@ -93,37 +109,38 @@ def _write(settings: RadiographSettings, folder: Path, mark: str, progress: Call
         "classes": list(radiographs.CLASSES),
         "prompts": {name: list(radiographs.PROMPTS[name]) for name in radiographs.CLASSES},
         "label_words": sorted(radiographs.LABEL_WORDS),
-        "audit": {"copies": copies(duplicates.across(hashes, [name for _, name in made], BITS), made)},
+        "audit": {"copies": copies(groups, rows)},
         "card": {**radiographs.DATA_CARD, **(pairing.CARD if settings.reports else {})},
     }
-    write_manifest(written, stated)
+    finish(folder, mark, made, written, stated)
 
 
-def _records(settings: RadiographSettings, split: str, count: int) -> Iterator[Record | Rejected]:
-    multiple = settings.multiple if split == "train" else settings.multiple_downstream
-    acquisition = radiographs.OUT_OF_DOMAIN if split == "ood_test" else radiographs.IN_DOMAIN
-    cases = radiographs.sample_cases(settings.seed, split, count, multiple, acquisition)
-    written = {case.id: (radiographs.write_report(case), "") for case in cases}
-    if settings.reports:
-        written = pairing.pair(cases, settings.reports, split, settings.seed)
-    for start in range(0, count, CHUNK):
-        part = cases[start : start + CHUNK]
-        for case, image in zip(part, radiographs.render_cases(part, settings.image_size)):
+def _render(cases: Sequence[Case], storage: codecs.Storage) -> list[decode.Outcome]:
+    from PIL import Image
+
+    from ranjax.data.images import decode
+
+    films = radiographs.render_cases(cases, storage.size)
+    return [decode.outcome_of(Image.fromarray(film), storage) for film in films]
+
+
+def _rows(settings: RadiographSettings) -> Iterator[tuple[Case, Row | Rejected]]:
+    """Yield the cases of all splits with what is stored beside their films."""
+    for split, count in settings.counts.items():
+        multiple = settings.multiple if split == "train" else settings.multiple_downstream
+        acquisition = radiographs.OUT_OF_DOMAIN if split == "ood_test" else radiographs.IN_DOMAIN
+        cases = radiographs.sample_cases(settings.seed, split, count, multiple, acquisition)
+        paired = pairing.pair(cases, settings.reports, split, settings.seed) if settings.reports else {}
+        for case in cases:
+            if settings.reports and case.id not in paired:
+                yield case, Rejected(case.id, split, "no report of such findings")
+                continue
+            report, source = paired.get(case.id) or (radiographs.write_report(case), "")
             findings = [
                 {"kind": f.kind, "side": f.side, "lobe": f.lobe, "severity": f.severity, "size_cm": f.size_cm}
                 for f in case.findings
             ]
-            report, source = written.get(case.id, ("", ""))
-            if not report:
-                yield Rejected(case.id, split, "no report of such findings")
-                continue
-            yield {
-                "id": case.id,
-                "image": image[:, :, None],
-                "report": report,
-                "label": radiographs.label(case),
-                "labels": radiographs.labels(case),
-                "patient": case.patient,
-                "group": {"sex": case.sex, "age": case.age, "findings": findings}
-                | ({"report of": source} if source else {}),
-            }
+            group: dict[str, object] = {"sex": case.sex, "age": case.age, "findings": findings}
+            group |= {"report of": source} if source else {}
+            label, labels = radiographs.label(case), radiographs.labels(case)
+            yield case, Row(case.id, _RENDERED, report, label, labels, case.patient, split, group)

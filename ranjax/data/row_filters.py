@@ -20,6 +20,7 @@ from ranjax.data.images.locations import Reference, size_of
 from ranjax.data.set_settings import SetSettings
 from ranjax.data.sets import SETS
 from ranjax.data.sets.spec import WRITTEN, Entry, Options, Rejected, Said, Spec
+from ranjax.data.spilled import Spilled
 from ranjax.data.splits import SPLITS, hash_split
 from ranjax.data.table_cells import ABSENT, PRESENT, UNCERTAIN, UNMARKED
 from ranjax.data.text import deidentify, labeller, reports
@@ -55,7 +56,7 @@ class Selection:
 
     spec: Spec
     classes: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     rejected: tuple[Rejected, ...]
     notes: Mapping[str, int]
     shared: tuple[str, ...]
@@ -79,22 +80,22 @@ def select(settings: SetSettings) -> Selection:
       ConfigError, DataError: files or columns are missing, nothing is left, or splits share patients.
     """
     spec = SETS.resolve(settings.name)
-    entries, rejected, said = _entries(spec, settings)
+    entries, rejected, said, known = _entries(spec, settings)
     read, given = len(entries) + len(rejected), {entry.split for entry in entries}
     unit, lines = _unit(spec, entries, said)
     said += lines
-    drawn = sorted(entries, key=lambda e: _drawn(f"limit:{settings.seed}:{e.id}"))[: settings.limit or None]
-    undrawn = len(entries) - len(drawn)
+    undrawn = max(0, len(entries) - settings.limit) if settings.limit else 0
     if settings.limit:
-        entries = sorted(drawn, key=lambda e: e.id)
+        first = heapq.nsmallest(settings.limit, entries, key=lambda e: _drawn(f"limit:{settings.seed}:{e.id}"))
+        entries = Spilled(sorted(first, key=lambda e: e.id))
     # Labels: by rules where the files bring none, under the user's names, and the classes that these make.
     notes: collections.Counter[str] = collections.Counter()
     if settings.label_reports:
-        entries = [_labelled(entry, settings, notes) for entry in entries]
+        entries = Spilled(_labelled(entry, settings, notes) for entry in entries)
     stated = {name for entry in entries for name in entry.labels}
     if settings.label_map:
         names = dict(text.split("=", 1) for text in settings.label_map)
-        entries = [entry._replace(labels=_renamed(entry.labels, names)) for entry in entries]
+        entries = Spilled(entry._replace(labels=_renamed(entry.labels, names)) for entry in entries)
     classes = settings.classes or (_used(spec.classes, entries) if spec.classes_vary else spec.classes)
     classes = classes or _classes_of(entries)
     if "report" in spec.options and not any(e.report for e in entries) and any(e.labels for e in entries):
@@ -105,13 +106,13 @@ def select(settings: SetSettings) -> Selection:
     privacy = deidentify.Privacy(deidentify.key_of(settings.patient_key), settings.deidentify)
     tokenizer = Tokenizer.load(settings.tokenizer) if settings.tokenizer else None
     rules = _Rules(spec, settings, classes, given, privacy, tokenizer, notes)
-    rows: list[Row] = []
+    rows: Spilled[Row] = Spilled()
     sources: dict[str, Entry] = {}
     for entry in entries:
         row = rules.row(entry)
         (rejected if isinstance(row, Rejected) else rows).append(row)  # type: ignore[arg-type]
-        if isinstance(row, Row) and entry.source:
-            sources[row.id] = entry
+        if isinstance(row, Row) and known.get(entry.id):
+            sources[row.id] = entry._replace(source=known[entry.id])
     if notes["films whose view is not stated"] == len(entries):
         # A set without views says nothing about them.
         del notes["films whose view is not stated"]
@@ -121,7 +122,7 @@ def select(settings: SetSettings) -> Selection:
     if settings.repeats == "drop":
         rows, again = _without_repeats(rows)
         rejected += again
-    rows.sort(key=lambda row: SPLITS.index(row.split))
+    rows = rows.reordered(np.argsort(np.fromiter((SPLITS.index(row.split) for row in rows), np.int8), kind="stable"))
     if not rows:
         listed = "; ".join(f"{item.id}: {item.reason}" for item in rejected[:5])
         raise DataError(f"No usable row is left ({len(rejected)} left out: {listed}).")
@@ -136,7 +137,7 @@ def select(settings: SetSettings) -> Selection:
     if len(rows) + len(rejected) + undrawn != read:
         raise AssertionError(f"{read} rows read, {len(rows)} kept, {len(rejected)} left out, {undrawn} not drawn")
     return Selection(
-        spec, tuple(classes), tuple(rows), tuple(rejected), dict(notes), tuple(shared), read, undrawn, tuple(said),
+        spec, tuple(classes), rows, tuple(rejected), dict(notes), tuple(shared), read, undrawn, tuple(said),
         unit, sources,
     )  # fmt: skip
 
@@ -150,13 +151,15 @@ def _unit(spec: Spec, entries: Sequence[Entry], said: Sequence[Said]) -> tuple[s
 
     The out-of-domain test set comes from elsewhere: its patients are in no other split.
     """
-    own = [entry for entry in entries if entry.split != "ood_test"]
-    nameless = sum(not entry.patient for entry in own)
+    own = nameless = 0
+    for entry in entries:
+        own += entry.split != "ood_test"
+        nameless += entry.split != "ood_test" and not entry.patient
     unit = "" if nameless else next((line.unit for line in said if line.unit), spec.unit)
     warned = any(line.topic == "patients" and line.warning for line in said)
     if unit == "patient" or warned:
         return unit, []
-    count = "no row" if nameless == len(own) else f"not every row ({nameless} of {len(own)} do not)"
+    count = "no row" if nameless == own else f"not every row ({nameless} of {own} do not)"
     text = f"a {unit} stands in for the patient, whom the files do not name" if unit else f"{count} names a patient"
     return unit, [Said("patients", text, True)]
 
@@ -188,12 +191,17 @@ def _of_labels(
     return found
 
 
-def _entries(spec: Spec, settings: SetSettings) -> tuple[list[Entry], list[Rejected], list[Said]]:
-    """Return the entries of a set, each id once, the rows that its reader left out, and what it says of the files."""
-    entries: dict[str, Entry] = {}
+def _entries(
+    spec: Spec, settings: SetSettings
+) -> tuple[Spilled[Entry], list[Rejected], list[Said], dict[str, Mapping[str, object]]]:
+    """Return the entries of a set, each id once and without its source, the rows that its reader left out, what it
+    says of the files, and the sources of a few entries by id, which the page draws from: the first ones by a hash."""
+    entries: Spilled[Entry] = Spilled()
     rejected: list[Rejected] = []
     said: list[Said] = []
+    ids: set[str] = set()
     first: list[tuple[bytes, str]] = []
+    sources: dict[str, Mapping[str, object]] = {}
     options = Options(settings.ids, settings.seed, settings.option_values)
     for item in spec.entries(Path(settings.data_dir).expanduser().absolute(), options):
         if isinstance(item, Rejected):
@@ -203,16 +211,16 @@ def _entries(spec: Spec, settings: SetSettings) -> tuple[list[Entry], list[Rejec
         elif not isinstance(item, Entry):
             found = type(item).__name__
             raise DataError(f"The entries of the set {spec.name} must be of type Entry or Rejected, found {found}.")
-        elif item.id in entries:
+        elif item.id in ids:
             rejected.append(Rejected(item.id, item.split, "the id is given twice"))
         else:
-            # Of the sources only the first ones by a hash are kept, which the page draws from.
+            ids.add(item.id)
+            sources[item.id] = item.source
             heapq.heappush(first, (_inverse(_drawn(f"page:{item.id}")), item.id))
-            gone = heapq.heappop(first)[1] if len(first) > SOURCES else ""
-            entries[item.id] = item
-            if gone:
-                entries[gone] = entries[gone]._replace(source={})
-    return list(entries.values()), rejected, said
+            if len(first) > SOURCES:
+                del sources[heapq.heappop(first)[1]]
+            entries.append(item._replace(source={}))
+    return entries, rejected, said, sources
 
 
 def _inverse(drawn: bytes) -> bytes:
@@ -372,11 +380,12 @@ def _used(classes: Sequence[str], entries: Iterable[Entry]) -> tuple[str, ...]:
     return tuple(name for name in classes if name in used)
 
 
-def _without_repeats(rows: Sequence[Row]) -> tuple[list[Row], list[Rejected]]:
-    kept, again = [], []
-    first: dict[tuple[str, str], str] = {}
+def _without_repeats(rows: Iterable[Row]) -> tuple[Spilled[Row], list[Rejected]]:
+    kept, again = Spilled[Row](), []
+    first: dict[tuple[str, bytes], str] = {}
     for row in rows:
-        other = first.setdefault((row.split, reports.normalized_words(row.report)), row.id)
+        words = hashlib.blake2b(reports.normalized_words(row.report).encode(), digest_size=16).digest()
+        other = first.setdefault((row.split, words), row.id)
         if other == row.id:
             kept.append(row)
         else:
@@ -384,7 +393,7 @@ def _without_repeats(rows: Sequence[Row]) -> tuple[list[Row], list[Rejected]]:
     return kept, again
 
 
-def _shared_patients(rows: Sequence[Row]) -> list[str]:
+def _shared_patients(rows: Iterable[Row]) -> list[str]:
     first: dict[str, str] = {}
     shared: dict[str, None] = {}
     for row in rows:

@@ -6,11 +6,12 @@ It is printed before anything is written, kept in the manifest, and shown as a p
 from __future__ import annotations
 
 import collections
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ranjax.data import set_page, table_cells
-from ranjax.data.row_filters import Row, Selection
+from ranjax.data.row_filters import Selection
 from ranjax.data.set_page import NOT_BY_PATIENT, Json
 from ranjax.data.set_settings import SetSettings
 from ranjax.data.sets.column_roles import plain
@@ -42,9 +43,20 @@ def account(
       copies: what `set_page.copies` says of the images, where these were opened.
     """
     gone = {item.id for item in images}
-    rows = [row for row in selection.rows if row.id not in gone]
     left_out = [*selection.rejected, *images]
     unit = selection.unit
+    labels, views = set_page.LabelTable(selection.classes), collections.Counter[str]()
+    units: dict[str, set[int]] = {}
+    unknown = 0
+    for row in selection.rows:
+        if row.id in gone:
+            continue
+        labels.add(row)
+        unknown += bool(row.group.get("unknown"))
+        views[str(row.group.get("view") or "")] += 1
+        units.setdefault(row.split, set()).add(hash(row.patient))
+    counts = {row["split"]: row["records"] for row in labels.table()}
+    kept = sum(counts.values())
     warnings = [] if unit == "patient" else [NOT_BY_PATIENT]
     warnings += [f"{line.topic}: {line.text}" for line in selection.said if line.warning]
     if selection.shared:
@@ -53,35 +65,35 @@ def account(
         warnings.append(
             f"{copies['films']} films are near copies of each other across splits ({copies['groups']} groups)"
         )
-    unknown = [str(row.group["unknown"]) for row in rows if row.group.get("unknown")]
     missing = {
-        "rows with a class that is unknown": len(unknown),
-        "rows without a view": sum(not row.group.get("view") for row in rows),
+        "rows with a class that is unknown": unknown,
+        "rows without a view": views[""],
         "rows left out for an empty cell or report": sum("empty" in item.reason for item in left_out),
-        **({f"rows without a {unit or 'patient'}": len(rows)} if not unit else {}),
+        **({f"rows without a {unit or 'patient'}": kept} if not unit else {}),
     }
-    present = [name for name in SPLITS if any(row.split == name for row in rows)]
+    present = [name for name in SPLITS if name in counts]
+    named = collections.Counter({name or "not known": count for name, count in views.items() if count})
     return {
         "title": selection.spec.title,
         "split by": unit or "image",
         "rows": {
             "read": selection.read,
-            "kept": len(rows),
+            "kept": kept,
             "left out": len(left_out),
             "not drawn by --limit": selection.undrawn,
         },
         "warnings": warnings,
         "said": [{"topic": line.topic, "text": line.text} for line in selection.said if not line.warning],
-        "splits": {name: sum(row.split == name for row in rows) for name in present},
-        "units": {name: len({row.patient for row in rows if row.split == name}) for name in present},
-        "labels": set_page.label_table(selection.classes, rows) if rows else [],
-        "views": dict(collections.Counter(str(row.group.get("view") or "not known") for row in rows).most_common(12)),
+        "splits": {name: counts[name] for name in present},
+        "units": {name: len(units[name]) for name in present},
+        "labels": labels.table(),
+        "views": dict(named.most_common(12)),
         "missing": {name: count for name, count in missing.items() if count},
         "notes": {name: count for name, count in selection.notes.items() if count},
         "copies across splits": "not looked for yet" if copies is None else f"{copies['groups']} groups",
         "reasons": set_page.reasons([item._asdict() for item in left_out]),
         "first left out": [{"id": item.id, "reason": item.reason} for item in left_out[:FIRST]],
-        "examples": list(_examples(settings, selection, rows)),
+        "examples": list(_examples(settings, selection, gone, kept)),
     }  # fmt: skip
 
 
@@ -108,12 +120,13 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
-def _examples(settings: SetSettings, selection: Selection, rows: Sequence[Row]) -> Iterator[Json]:
+def _examples(settings: SetSettings, selection: Selection, gone: Collection[str], kept: int) -> Iterator[Json]:
     """Yield rows drawn by a hash, those first whose source is kept."""
     privacy = Privacy(key_of(settings.patient_key), settings.deidentify)
-    known = [row for row in rows if row.id in selection.sources]
-    known = known or list(rows)
-    for row in known[:: max(1, len(known) // EXAMPLES)][:EXAMPLES]:
+    known = [row for row in selection.rows if row.id in selection.sources and row.id not in gone]
+    count = len(known) or kept
+    shown = iter(known) if known else (row for row in selection.rows if row.id not in gone)
+    for row in itertools.islice(shown, 0, EXAMPLES * max(1, count // EXAMPLES), max(1, count // EXAMPLES)):
         entry = selection.sources.get(row.id)
         marks = {name: "present" for name, on in zip(selection.classes, row.labels) if on}
         doubtful = str(row.group.get("uncertain", ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import collections
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,42 +33,63 @@ def reasons(exclusions: Iterable[Mapping[str, str]]) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def label_table(classes: Sequence[str], rows: Sequence[Row]) -> list[Json]:
-    """Return a row per split: records, records of the single-label task, and per class how many show it, and in
-    doubt."""
-    table = []
-    for split in dict.fromkeys(row.split for row in rows):
-        inside = [row for row in rows if row.split == split]
-        labels = np.stack([row.labels for row in inside])
-        doubtful = (str(row.group.get("uncertain", "")).split(", ") for row in inside)
-        doubt = collections.Counter(name for names in doubtful for name in names if name in classes)
-        table.append(
+class LabelTable:
+    """Counts of labels by split, row by row.
+
+    `table()` has a row per split: records, records of the single-label task, those without a class, and per class how
+    many show it, and in how many it is in doubt.
+    """
+
+    def __init__(self, classes: Sequence[str]):
+        self.classes = tuple(classes)
+        self._of: dict[str, Json] = {}
+
+    def add(self, row: Row) -> None:
+        """Count a row."""
+        if row.split not in self._of:
+            shown = np.zeros(len(self.classes), np.int64)
+            self._of[row.split] = {"records": 0, "single": 0, "none": 0, "shown": shown, "doubt": collections.Counter()}
+        of = self._of[row.split]
+        of["records"] += 1
+        of["single"] += int(row.label >= 0)
+        of["none"] += int(not row.labels.any())
+        of["shown"] += row.labels > 0
+        doubtful = str(row.group.get("uncertain", "")).split(", ")
+        of["doubt"].update(name for name in doubtful if name in self.classes)
+
+    def table(self) -> list[Json]:
+        """Return what was counted, splits in the order in which they came."""
+        return [
             {
                 "split": split,
-                "records": len(inside),
-                "single": sum(row.label >= 0 for row in inside),
-                "none": int((labels.sum(axis=1) == 0).sum()),
-                "present": {name: int(n) for name, n in zip(classes, labels.sum(axis=0))},
-                "uncertain": dict(doubt),
+                **{name: of[name] for name in ("records", "single", "none")},
+                "present": {name: int(n) for name, n in zip(self.classes, of["shown"])},
+                "uncertain": dict(of["doubt"]),
             }
-        )
-    return table
+            for split, of in self._of.items()
+        ]
 
 
-def ranges(outcomes: Sequence[Outcome]) -> Json:
+def ranges(outcomes: Iterable[Outcome]) -> Json:
     """Describe the publisher's images: modes, heights and widths, values as stored; brightness as prepared."""
     by_mode: dict[str, tuple[float, float]] = {}
+    modes: collections.Counter[str] = collections.Counter()
+    noted: collections.Counter[str] = collections.Counter()
+    sizes, means = {"height": array.array("q"), "width": array.array("q")}, array.array("d")
     for outcome in outcomes:
         low, high = by_mode.get(outcome.mode, (outcome.low, outcome.high))
         by_mode[outcome.mode] = (min(low, outcome.low), max(high, outcome.high))
-    found: Json = {"modes": dict(collections.Counter(outcome.mode for outcome in outcomes).most_common())}
+        modes[outcome.mode] += 1
+        noted.update(mark for mark in outcome.marks.split("; ") if mark)
+        sizes["height"].append(outcome.height)
+        sizes["width"].append(outcome.width)
+        means.append(outcome.mean)
+    found: Json = {"modes": dict(modes.most_common())}
     found["stored values"] = {mode: list(pair) for mode, pair in by_mode.items()}
-    for side in ("height", "width"):
-        sizes = np.array([getattr(outcome, side) for outcome in outcomes])
-        found[side] = [int(sizes.min()), int(np.median(sizes)), int(sizes.max())]
-    brightness = np.array([outcome.mean for outcome in outcomes], np.float64)
+    for side, values in sizes.items():
+        found[side] = [int(min(values)), int(np.median(np.asarray(values))), int(max(values))]
+    brightness = np.asarray(means)
     found["prepared brightness"] = [round(float(x), 1) for x in np.quantile(brightness, (0.0, 0.05, 0.5, 0.95, 1.0))]
-    noted = collections.Counter(mark for outcome in outcomes for mark in outcome.marks.split("; ") if mark)
     found["marks"] = dict(noted.most_common())
     found["warnings"] = [
         f"images of mode {mode} hold no value above 1: are they masks, or normalised already?"
@@ -79,16 +101,14 @@ def ranges(outcomes: Sequence[Outcome]) -> Json:
     return found
 
 
-def copies(groups: Sequence[Group], rows: Sequence[tuple[str, str]]) -> Json:
-    """Describe copies across splits: how many groups and films, between which splits, and the first groups.
-
-    `rows` are the id and the split of each row.
-    """
-    between = collections.Counter(" and ".join(sorted({rows[i][1] for i in group.rows})) for group in groups)
+def copies(groups: Sequence[Group], rows: Sequence[Row]) -> Json:
+    """Describe copies across splits: how many groups and films, between which splits, and the first groups."""
+    splits = {i: rows[i].split for group in groups for i in group.rows}
+    between = collections.Counter(" and ".join(sorted({splits[i] for i in group.rows})) for group in groups)
     listed = [
         {
-            "films": [rows[i][0] for i in group.rows[:FILMS]],
-            "in": [rows[i][1] for i in group.rows[:FILMS]],
+            "films": [rows[i].id for i in group.rows[:FILMS]],
+            "in": [splits[i] for i in group.rows[:FILMS]],
             "count": len(group.rows),
             "bits": group.distance,
         }

@@ -12,7 +12,7 @@ from ranjax.core.checks import at_least, between, maps, one_of, texts_by_name
 from ranjax.core.errors import ConfigError, nearest
 from ranjax.core.files import digest
 from ranjax.core.settings import check_settings, group, setting
-from ranjax.data.images import RESIZE_MODES
+from ranjax.data.images import CODECS, RESIZE_MODES
 from ranjax.data.sets import SETS
 from ranjax.data.splits import SPLITS
 from ranjax.data.text.reports import SECTIONS
@@ -131,6 +131,13 @@ class SetSettings:
     validation: float = setting(0.1, "The same for validation.", "share", between(0, 1))
     test: float = setting(0.2, "The same for test.", "share", between(0, 1))
     resize: str = setting("crop", "How images are made square.", "", one_of(*RESIZE_MODES))
+    codec: str = setting(
+        "png",
+        "How pictures are stored: 'png' and 'webp' of quality 100 lose nothing.",
+        "",
+        one_of(*CODECS),
+    )
+    quality: int = setting(90, "Of JPEG and WebP; 100 of WebP is lossless.", "", between(1, 100))
     limit: int = setting(0, "Rows at most, drawn by a hash of their ids; 0: all.", "rows", at_least(0))
     ids: str = setting("", "List of ids that selects rows, for sets that are defined by one.", "path")
     allow_shared_patients: bool = setting(False, "Go on where splits share patients, and say so in the data card.")
@@ -194,6 +201,9 @@ class SetSettings:
         stated = dataclasses.asdict(self)
         for name in ("data_dir", "ids", "patient_key", "tokenizer", "checksums"):
             del stated[name]
+        if self.codec == "png":
+            # Sets that were prepared before there was a choice keep their fingerprint.
+            del stated["codec"], stated["quality"]
         source = SETS.source_of(SETS.resolve(self.name).name)
         return digest({"kind": "SetSettings", "settings": stated, "rows": rows, "source": source})
 

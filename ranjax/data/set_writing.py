@@ -3,40 +3,41 @@
     prepared = prepare_set(SetSettings("nih", "/data/nih"), "prepared")
 
 The steps: rows are selected from the publisher's tables; their images are decoded over all cores in parts that survive
-an interruption (in ``folder/.parts/<fingerprint>``); copies across splits are looked for; the records are written; the
-audit and the contact sheet join them; the manifest comes last and the parts go.
+an interruption (in ``folder/.parts/<fingerprint>``); copies across splits are looked for; the records are written, a
+shard at a time, in an order by hash; the audit and the contact sheet join them; the manifest comes last and the parts
+go. Memory does not grow with the pictures, and rows beyond some thousands lie in a temporary file.
 """
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import functools
 import hashlib
 import io
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 from ranjax.core import files
 from ranjax.core.checks import texts_by_name
 from ranjax.core.errors import DataError
+from ranjax.data import disk_need as disk
 from ranjax.data import set_account, set_html
 from ranjax.data import set_page as audit
 from ranjax.data.array_records import Progress, write_records
-from ranjax.data.images import decode, duplicates
-from ranjax.data.images.reading import decode_png
-from ranjax.data.prepared import PreparedSet, open_or_write, write_manifest
+from ranjax.data.images import codecs, decode, duplicates
+from ranjax.data.images.reading import encode_png
+from ranjax.data.prepared import PreparedSet, finish, open_or_write, parts_of
 from ranjax.data.row_filters import Row, Selection, digest_of, select
 from ranjax.data.set_settings import SetSettings
 from ranjax.data.sets import SETS
 from ranjax.data.sets.spec import Rejected
-from ranjax.data.sources import Record
-from ranjax.data.space import no_space, require_space
-from ranjax.data.splits import SPLITS
+from ranjax.data.space import no_space
 from ranjax.data.text.deidentify import PUBLIC
 
 SHEET = "contact_sheet.png"
@@ -94,14 +95,14 @@ def dry_run(
     summary = set_account.account(settings, selection)
     for line in set_account.lines(summary):
         say(line)
-    of_id = {row.id: row.image for row in selection.rows}
     shown = [example["id"] for example in summary["examples"]]
-    found = {name: decode.decode(of_id[name], settings.image_size, settings.resize) for name in shown}
+    of_id = {row.id: row.image for row in selection.rows if row.id in shown}
+    found = {name: decode.decode(of_id[name], _png(settings)) for name in shown}
     unread = [f"{name}: {outcome.reason}" for name, outcome in found.items() if outcome.reason]
     more = ["A dry run: nothing was prepared, and only the images of this page were opened.", *unread]
     place = Path(folder).expanduser() / DRY_PAGE
     place.parent.mkdir(parents=True, exist_ok=True)
-    files.write_text(place, set_html.page(summary, {name: one.png for name, one in found.items()}, more))
+    files.write_text(place, set_html.page(summary, {name: one.data for name, one in found.items()}, more))
     return place
 
 
@@ -116,42 +117,47 @@ def _prepare(
     say: Callable[[str], None],
 ) -> None:
     # Images are decoded in parts that survive an interruption.
-    parts = folder / ".parts" / mark
-    require_space(folder, len(selection.rows) * settings.image_size**2)
-    references = [row.image for row in selection.rows]
+    parts, rows = parts_of(folder, mark), selection.rows
+    storage = codecs.Storage(settings.image_size, settings.resize, settings.codec, settings.quality)
+    disk.check(folder, parts, [row.image for row in disk.sample(rows)], len(rows), storage, say)
+
+    def job(first: int, last: int) -> decode.Job:
+        return functools.partial(decode.decode_rows, [row.image for row in rows[first:last]], storage)
+
     with no_space(folder):
-        decode.decode_all(references, settings.image_size, settings.resize, parts, workers, progress, stop)
-    # Of the images that can be used, the outcomes without their pixels, by their place among the rows.
-    found = [outcome._replace(png=b"") for outcome in decode.outcomes(parts, 0, len(selection.rows))]
-    usable = {place: outcome for place, outcome in enumerate(found) if not outcome.reason}
-    say(f"{len(usable)} images decoded, {len(selection.rows) - len(usable)} cannot be used")
-    # Copies across splits are looked for before anything is written.
-    places, hashes = list(usable), [outcome.image_hash for outcome in usable.values()]
-    near = duplicates.across(hashes, [selection.rows[place].split for place in places], settings.duplicate_bits)
-    groups = [duplicates.Group(tuple(places[i] for i in group.rows), group.distance) for group in near]
-    dropped = _dropped(groups, selection.rows, settings.duplicates)
+        decode.make_parts(len(rows), job, parts, workers, progress, stop)
+    found = decode.facts(parts, len(rows))
+    say(f"{len(rows) - len(found.reasons)} images decoded, {len(found.reasons)} cannot be used")
+    # Copies across splits are looked for before any record is written.
+    usable = np.delete(np.arange(len(rows)), list(found.reasons))
+    splits = [row.split for row in rows]
+    near = duplicates.across(found.hashes[usable], [splits[place] for place in usable], settings.duplicate_bits)
+    groups = [duplicates.Group(tuple(int(usable[i]) for i in group.rows), group.distance) for group in near]
+    dropped = _dropped(groups, rows, settings.duplicates)
     say(f"{len(groups)} images with copies across splits" + (f", {len(dropped)} dropped" if dropped else ""))
-    if stop():
-        raise decode.Interrupted
+    made = parts / "set"
     written = write_records(
-        folder,
-        mark,
-        _records_by_split(selection, parts, dropped),
-        total=len(selection.rows) + len(selection.rejected),
+        made,
+        parts,
+        rows,
+        found,
+        mark=mark,
         class_count=len(selection.classes),
-        image_size=settings.image_size,
         description=selection.spec.title,
+        codec=settings.codec,
+        dropped=dropped,
         rejected=selection.rejected,
         # Shared patients were refused before, or allowed by the user.
         shared_patients=settings.allow_shared_patients,
+        progress=lambda done, total: say(f"shard {done + 1} of {total}") if 1 < total > done else None,
+        stop=stop,
     )
     # The audit joins the records, and the manifest comes last.
-    kept = [place for place in places if place not in dropped]
-    _write_sheet(written.folder / SHEET, parts, kept, len(selection.rows), settings.seed)
-    gone = {place: outcome.reason for place, outcome in enumerate(found) if outcome.reason} | dropped
-    rows = selection.rows
-    images = [Rejected(rows[place].id, rows[place].split, reason) for place, reason in gone.items()]
-    copies = audit.copies(groups, [(row.id, row.split) for row in rows])
+    gone = found.reasons | dropped
+    images = [Rejected(rows[place].id, splits[place], gone[place]) for place in sorted(gone)]
+    kept = np.setdiff1d(usable, list(dropped))
+    _write_sheet(made / SHEET, parts, kept, storage, settings.seed)
+    copies = audit.copies(groups, rows)
     summary = set_account.account(settings, selection, images, copies)
     words = {word for name in selection.classes for word in re.findall(r"[^\W_]+", name.lower())}
     key = PUBLIC if settings.patient_key == PUBLIC else "used"
@@ -163,42 +169,23 @@ def _prepare(
         "prompts": _prompts(settings, selection),
         "label_words": sorted(settings.label_words or words),
         "card": _card(settings, selection),
-        "audit": _audit(selection, list(usable.values()), kept) | {"copies": copies},
+        "audit": _audit(selection, parts, gone) | {"copies": copies},
         "understood": summary,
     }
-    counted = {"counts": written.counts, "exclusions": written.exclusions}
-    more = audit.describe({**stated, **counted}).split("\n")
-    files.write_text(written.folder / PAGE, set_html.page(summary, _pictures(parts, summary, rows), more))
-    write_manifest(written, stated)
-    shutil.rmtree(parts)
-
-
-def _records_by_split(
-    selection: Selection, parts: Path, dropped: Mapping[int, str]
-) -> dict[str, Callable[[], Iterator[Record | Rejected]]]:
-    """Return a function per split that yields its rows with the outcomes of their images."""
-
-    def records(split: str) -> Iterator[Record | Rejected]:
-        # Rows are sorted by split, so each split reads its own parts and no other.
-        places = [place for place, row in enumerate(selection.rows) if row.split == split]
-        for place, outcome in zip(places, decode.outcomes(parts, places[0], places[-1] + 1)):
-            row = selection.rows[place]
-            if reason := outcome.reason or dropped.get(place, ""):
-                yield Rejected(row.id, split, reason)
-                continue
-            record = row._asdict()
-            stored = {key: record[key] for key in ("id", "report", "label", "labels", "patient", "group")}
-            yield stored | {"image": decode_png(outcome.png), "png": outcome.png}
-
-    used = {row.split for row in selection.rows}
-    return {split: functools.partial(records, split) for split in SPLITS if split in used}
-
-
-def _pictures(parts: Path, summary: audit.Json, rows: Sequence[Row]) -> dict[str, bytes]:
-    """Return the prepared images of the examples of an account as PNG."""
+    more = audit.describe({**stated, **written._asdict()}).split("\n")
     shown = {example["id"] for example in summary["examples"]}
-    outcomes = decode.outcomes(parts, 0, len(rows))
-    return {row.id: outcome.png for row, outcome in zip(rows, outcomes) if row.id in shown}
+    places = np.array([place for place, row in enumerate(rows) if row.id in shown], np.int64)
+    drawn = {rows[place].id: _as_png(data, storage) for place, data, _ in decode.pictures(parts, places)}
+    files.write_text(made / PAGE, set_html.page(summary, drawn, more))
+    finish(folder, mark, made, written, stated)
+
+
+def _png(settings: SetSettings) -> codecs.Storage:
+    return codecs.Storage(settings.image_size, settings.resize)
+
+
+def _as_png(data: bytes, storage: codecs.Storage) -> bytes:
+    return encode_png(codecs.decode(data, storage.size, storage.mode))
 
 
 def _dropped(groups: Sequence[duplicates.Group], rows: Sequence[Row], policy: str) -> dict[int, str]:
@@ -218,30 +205,37 @@ def _dropped(groups: Sequence[duplicates.Group], rows: Sequence[Row], policy: st
     return dropped
 
 
-def _write_sheet(path: Path, parts: Path, kept: Sequence[int], count: int, seed: int) -> None:
-    chosen = sorted(np.random.default_rng(seed).permutation(len(kept))[:64])
-    wanted = {kept[i] for i in chosen}
-    images = [decode_png(o.png) for place, o in enumerate(decode.outcomes(parts, 0, count)) if place in wanted]
+def _write_sheet(path: Path, parts: Path, kept: Int64[np.ndarray, " kept"], storage: codecs.Storage, seed: int) -> None:
+    chosen = kept[np.sort(np.random.default_rng(seed).permutation(len(kept))[:64])]
+    images = [codecs.decode(data, storage.size, storage.mode) for _, data, _ in decode.pictures(parts, chosen)]
     buffer = io.BytesIO()
     audit.contact_sheet(images).save(buffer, "PNG")
     files.write_bytes(path, buffer.getvalue())
 
 
-def _audit(selection: Selection, usable: Sequence[decode.Outcome], kept: Sequence[int]) -> audit.Json:
-    rows = [selection.rows[place] for place in kept]
-    lengths = [len(row.report.split()) for row in rows]
+def _audit(selection: Selection, parts: Path, gone: Collection[int]) -> audit.Json:
+    labels, lengths = audit.LabelTable(selection.classes), array.array("q")
+    patients, reports = set(), set()
+    for place, row in enumerate(selection.rows):
+        if place in gone:
+            continue
+        labels.add(row)
+        lengths.append(len(row.report.split()))
+        patients.add(hash(row.patient))
+        reports.add(hash(row.report))
+    usable = (outcome for outcome in decode.outcomes(parts, len(selection.rows)) if not outcome.reason)
     return {
-        "labels": audit.label_table(selection.classes, rows),
+        "labels": labels.table(),
         "ranges": audit.ranges(usable),
         "patients": {
             "unit": selection.unit,
-            "count": len({row.patient for row in rows}),
+            "count": len(patients),
             "shared": len(selection.shared),
             "listed": list(selection.shared[: audit.LISTED]),
         },
         "notes": dict(selection.notes),
-        "words a report": [int(x) for x in np.quantile(lengths, (0.0, 0.5, 1.0))],
-        "reports": {"different": len({row.report for row in rows}), "of": len(rows)},
+        "words a report": [int(x) for x in np.quantile(np.asarray(lengths), (0.0, 0.5, 1.0))],
+        "reports": {"different": len(reports), "of": len(lengths)},
     }
 
 
@@ -269,11 +263,16 @@ def _card(settings: SetSettings, selection: Selection) -> audit.Json:
         "not split by patient": "" if by_patient else " ".join(f"{line.text}." for line in of_patients),
         "views": settings.views,
         "sections": ", ".join(settings.sections) if spec.kind == "image-text" else "",
-        "images": f"grey, {settings.image_size} x {settings.image_size}, {settings.resize}",
+        "images": f"grey, {settings.image_size} x {settings.image_size}, {settings.resize}" + _lossy(settings),
         "patients in several splits": f"{len(selection.shared)}, allowed on request" if selection.shared else "",
         "notes": " ".join(spec.notes),
     }
     return {name: value for name, value in card.items() if value}
+
+
+def _lossy(settings: SetSettings) -> str:
+    storage = codecs.Storage(settings.image_size, settings.resize, settings.codec, settings.quality)
+    return "" if storage.is_lossless else f", stored as {settings.codec} of quality {settings.quality}"
 
 
 def _prompts(settings: SetSettings, selection: Selection) -> dict[str, list[str]]:

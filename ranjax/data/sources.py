@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 Record = dict[str, Any]
 """{"id": str, "image": uint8[H,W,1], "report": str, "label": int, "labels": f32[C], "patient": str, "group": dict}."""
+COLUMNS = ("id", "report", "label", "labels", "patient", "group")
+"""What is stored beside the shards, too, so that it is read without pictures."""
 
 KEEP_LIMIT = 128 << 20
 """Bytes of pixels up to which a prepared source keeps the records it has read: parsing them costs more than they do."""
@@ -61,25 +68,29 @@ class PreparedSource(Source):
     Args:
       builder: a TFDS builder whose files exist.
       split: name of the split.
+      size, mode: of the square that smaller pictures become, see `images.reading.resize`.
     """
 
-    def __init__(self, builder: Any, split: str):
+    def __init__(self, builder: Any, split: str, size: int, mode: str):
         import tensorflow_datasets as tfds
 
         self._records: dict[int, Record] | None = None
+        self._size, self._mode = size, mode
         # Encoded images come as bytes: Pillow decodes them here, and columns of text skip them altogether.
         self._rows = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+        # Sets of earlier versions have no columns apart from their records.
+        self._columns = open_columns(Path(builder.data_dir), split)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def record(self, index: int) -> Record:
-        from ranjax.data.images.reading import decode_png  # here, as columns of text need no Pillow
+        from ranjax.data.images.codecs import decode  # here, as columns of text need no Pillow
 
         if self._records is not None and index in self._records:
             return dict(self._records[index])
         raw = self._rows[index]
-        record = self._convert(raw) | {"image": decode_png(raw["image"])}
+        record = self._convert(raw) | {"image": decode(raw["image"], self._size, self._mode)}
         if self._records is None:
             small = len(self) * record["image"].nbytes <= KEEP_LIMIT
             self._records = {} if small else None
@@ -91,16 +102,44 @@ class PreparedSource(Source):
     def meta(self, index: int) -> Record:
         if self._records is not None and index in self._records:
             return super().meta(index)
-        return self._convert(self._rows[index])
+        if self._columns is None:
+            return self._convert(self._rows[index])
+        return _typed({name: self._columns.column(name)[index].as_py() for name in COLUMNS})
+
+    def column(self, name: str) -> list[Any]:
+        if self._columns is None or name not in COLUMNS:
+            return super().column(name)
+        if name == "labels":
+            values = self._columns.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            return list(values.reshape(len(self), -1))
+        if name == "patient":
+            return [own or identity for own, identity in zip(self._columns.column(name).to_pylist(), self.ids)]
+        values = self._columns.column(name).to_pylist()
+        return [json.loads(value) for value in values] if name == "group" else values
 
     def _convert(self, raw: Mapping[str, Any]) -> Record:
-        identity = raw["id"].decode()
-        return {
-            "id": identity,
-            "report": raw["report"].decode(),
-            "label": int(raw["label"]),
-            "labels": np.asarray(raw["labels"], np.float32),
-            # An empty patient is nobody's: such images are not of one.
-            "patient": raw["patient"].decode() or identity,
-            "group": json.loads(raw["group"].decode()),
-        }
+        texts = {name: raw[name].decode() for name in ("id", "report", "patient", "group")}
+        return _typed({**texts, "label": raw["label"], "labels": raw["labels"]})
+
+
+def _typed(values: Mapping[str, Any]) -> Record:
+    """Return a record without its image from values as they are stored."""
+    return {
+        "id": values["id"],
+        "report": values["report"],
+        "label": int(values["label"]),
+        "labels": np.asarray(values["labels"], np.float32),
+        # An empty patient is nobody's: such images are not of one.
+        "patient": values["patient"] or values["id"],
+        "group": json.loads(values["group"]),
+    }
+
+
+def open_columns(folder: Path, split: str) -> pa.Table | None:
+    """Map the columns of a split's records in their order; None for a set that has none beside its shards."""
+    paths = sorted(folder.glob(f"*-{split}.columns-*.arrow"))
+    if not paths:
+        return None
+    import pyarrow as pa
+
+    return pa.concat_tables([pa.ipc.open_file(pa.memory_map(os.fspath(path))).read_all() for path in paths])

@@ -274,9 +274,9 @@ def test_an_absent_file_is_refused(tmp_path):
 
 
 def test_damaged_parts_are_named(tmp_path):
-    (tmp_path / "part-000000000").write_bytes(b'[{"bytes": 5, "image_hash": ""}]\nabc')
+    (tmp_path / "part-000000000.arrow").write_bytes(b'[{"bytes": 5, "image_hash": ""}]\nabc')
     with pytest.raises(DataError, match="damaged"):
-        decode.read_part(tmp_path / "part-000000000")
+        list(decode.outcomes(tmp_path, 1))
 
 
 @pytest.mark.parametrize("changes", [{"max_tokens": 20}, {"tokenizer": "x"}, {"sections": ("findngs",)}, {"limit": -1}])

@@ -94,21 +94,30 @@ def test_a_killed_preparation_is_redone_cleanly(folder, prepared, tmp_path):
         import os, signal, sys
         sys.path.insert(0, {os.path.dirname(__file__)!r})
         from small_data import folder_settings
-        from ranjax.data.array_records import _Builder
+        from ranjax.data import array_records
         from ranjax.data.set_writing import prepare_set
-        def stop(self):
-            self._done += 1
-            if self._done == 14:
+        write = array_records._write_shard
+        def killed(folder, shard, *rest):
+            if shard.split == "validation":
                 os.kill(os.getpid(), signal.SIGKILL)
-        _Builder._advance = stop
+            write(folder, shard, *rest)
+        array_records._write_shard = killed
         prepare_set(folder_settings({str(folder)!r}), {str(tmp_path)!r})
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     with pytest.raises(DataError, match="found: none"):
         open_prepared(tmp_path)
-    assert prepare_set(folder_settings(folder), tmp_path).content == prepared.content
-    assert not list(tmp_path.rglob("*incomplete*"))
+    (made,) = tmp_path.glob(".parts/*/set")
+    before = {path.name: path.stat().st_mtime_ns for path in made.glob("*array_record*")}
+    assert {name.split("-")[1].split(".")[0] for name in before} == {"train", "adapt"}
+    again = prepare_set(folder_settings(folder), tmp_path)
+    assert again.content == prepared.content
+    # What was whole is not written again, and the rest is the same to the byte.
+    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in again.folder.iterdir()}.items()
+    for path in prepared.folder.glob("*array_record*"):
+        assert (again.folder / path.name).read_bytes() == path.read_bytes()
+    assert not list(tmp_path.glob(".parts/*"))
 
 
 def test_a_set_whose_manifest_is_missing_is_redone(folder, prepared, tmp_path):

@@ -1,4 +1,6 @@
-"""Images: where they lie, how they become square 8-bit grey, and how they are augmented."""
+"""Images: where they lie, how they become square 8-bit grey, how they are stored, and how they are augmented."""
 
 RESIZE_MODES = ("pad", "crop", "stretch")
 """How a picture is made square: black added, the centre cut out, or its sides scaled."""
+CODECS = ("png", "jpeg", "webp")
+"""How a prepared set stores its pictures."""

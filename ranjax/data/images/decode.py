@@ -1,12 +1,13 @@
-"""Images to small PNGs over all cores, in parts that survive an interruption.
+"""Images to small encoded ones over all cores, in parts that survive an interruption.
 
-Rows are cut into parts of fixed size. A part is a Parquet file with an outcome per row; it is written whole or not at
+Rows are cut into parts of fixed size. A part is an Arrow file with an outcome per row; it is written whole or not at
 all. A second start reads the parts that are there and makes the others, so the outcome depends neither on the number
-of workers nor on where the first start was cut off.
+of workers nor on where the first start was cut off. What is asked of a part is read from it alone, never all pictures.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import multiprocessing
 import os
@@ -15,29 +16,37 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+from PIL import Image
 
 from ranjax.core import files
 from ranjax.core.errors import DataError, RunError
-from ranjax.data.images.duplicates import perceptual_hash
+from ranjax.data.images import codecs
+from ranjax.data.images.duplicates import BITS, perceptual_hash
 from ranjax.data.images.loading import load
 from ranjax.data.images.locations import Reference
-from ranjax.data.images.reading import encode_png, resize
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PART = 128
 """Rows of a part: a few seconds of work, so little is lost when a preparation is cut off."""
+_LIGHT = ("reason", "image_hash", "digest", "mode", "height", "width", "low", "high", "mean", "marks", "stored")
 
 
 class Outcome(NamedTuple):
     """What became of one image.
 
-    png: uint8[size, size, 1] as PNG, empty where `reason` says why there is none. image_hash: its perceptual hash.
-      mode,
-    height, width, low, high: as stored by the publisher. mean: of the prepared pixels, 0 to 255. marks: what a reader
-      of the set should know, in words, separated by "; ".
+    data: as `codecs.encode` stored it, empty where `reason` says why there is none, or where pictures were not asked
+      for. image_hash: its perceptual hash. mode, height, width, low, high: as stored by the publisher. mean: of the
+      prepared pixels, 0 to 255. marks: what a reader of the set should know, in words, separated by "; ". digest: of
+      the prepared pixels, 16 bytes. stored: bytes of `data`.
     """
 
-    png: bytes
+    data: bytes
     reason: str = ""
     image_hash: bytes = b""
     mode: str = ""
@@ -47,30 +56,58 @@ class Outcome(NamedTuple):
     high: float = 0.0
     mean: float = 0.0
     marks: str = ""
+    digest: bytes = b""
+    stored: int = 0
+
+
+class Facts(NamedTuple):
+    """What the parts say of all rows.
+
+    reasons: why a row has no picture, by its place. hashes: perceptual hashes, zeros where there is none. sizes: bytes
+      of the pictures.
+    """
+
+    reasons: dict[int, str]
+    hashes: UInt8[np.ndarray, "rows 32"]
+    sizes: Int64[np.ndarray, " rows"]
 
 
 class Interrupted(Exception):
     """A stop was asked for; the parts that are done remain."""
 
 
-def decode(reference: Reference, size: int, mode: str) -> Outcome:
-    """Read one image and make it a square of `size`; the outcome has a reason in place of pixels where that cannot
-    be."""
+def outcome_of(picture: Image.Image, storage: codecs.Storage) -> Outcome:
+    """Return the outcome of a Pillow "L" picture that was generated: there are no facts of a publisher."""
+    data, pixels = codecs.encode(picture, storage)
+    digest = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
+    mean = round(float(pixels.mean()), 3)
+    return Outcome(data, image_hash=perceptual_hash(picture), mean=mean, digest=digest, stored=len(data))
+
+
+def decode(reference: Reference, storage: codecs.Storage) -> Outcome:
+    """Read one image and store it; the outcome has a reason in place of pixels where that cannot be."""
     try:
         loaded = load(reference)
     except DataError as error:
         return Outcome(b"", str(error))
-    image = resize(loaded.picture, size, mode)
-    return Outcome(
-        encode_png(image), "", perceptual_hash(loaded.picture), loaded.mode, *loaded.size, loaded.low, loaded.high,
-        round(float(image.mean()), 3), "; ".join(loaded.marks),
-    )  # fmt: skip
+    height, width = loaded.size
+    return outcome_of(loaded.picture, storage)._replace(
+        mode=loaded.mode, height=height, width=width, low=loaded.low, high=loaded.high, marks="; ".join(loaded.marks)
+    )
 
 
-def decode_all(
-    references: Sequence[Reference],
-    size: int,
-    mode: str,
+def decode_rows(references: Sequence[Reference], storage: codecs.Storage) -> list[Outcome]:
+    """Return the outcomes of images that lie at `references`: a job of `make_parts`, with its arguments bound."""
+    return [decode(reference, storage) for reference in references]
+
+
+Job = Callable[[], list[Outcome]]
+"""Makes the outcomes of one part."""
+
+
+def make_parts(
+    count: int,
+    job_of: Callable[[int, int], Job],
     folder: Path,
     workers: int = 0,
     progress: Callable[[int, int], object] = lambda done, total: None,
@@ -79,10 +116,10 @@ def decode_all(
     """Leave one part file per `PART` rows in `folder`; those that exist are kept.
 
     Args:
-      references: where the images lie, in order.
-      size, mode: see `images.resize`.
+      count: rows.
+      job_of: gives the job of the rows from a first to a last (not included); it can be sent to another process.
       folder: of the parts; one per set and fingerprint.
-      workers: processes; 0 takes one per usable core. Few rows are read in this process.
+      workers: processes; 0 takes one per usable core. Few rows are made in this process.
       progress: called with (rows done, rows in all).
       stop: polled between parts.
 
@@ -92,24 +129,26 @@ def decode_all(
     """
     # Parts of an earlier start count as done.
     folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(references), PART)
-    todo = [start for start in starts if not _part(folder, start).exists()]
-    done = len(references) - sum(min(PART, len(references) - start) for start in todo)
+    todo = [start for start in range(0, count, PART) if not _part(folder, start).exists()]
+    done = count - sum(min(PART, count - start) for start in todo)
     if done:
-        progress(done, len(references))
+        progress(done, count)
     workers = min(workers or len(os.sched_getaffinity(0)), len(todo))
 
     def finished(start: int) -> None:
         nonlocal done
-        done += min(PART, len(references) - start)
-        progress(done, len(references))
+        done += min(PART, count - start)
+        progress(done, count)
+
+    def job(start: int) -> Job:
+        return job_of(start, min(start + PART, count))
 
     # Few rows: in this process, which starts no other.
     if workers <= 1:
         for start in todo:
             if stop():
                 raise Interrupted
-            _make_part(references[start : start + PART], size, mode, _part(folder, start))
+            _make_part(job(start), _part(folder, start))
             finished(start)
         return
     # Spawned, not forked: the parent may hold threads (JAX, array_record) that do not survive a fork. Ctrl-C reaches
@@ -117,19 +156,21 @@ def decode_all(
     spawn, ignore = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
     pool = ProcessPoolExecutor(workers, spawn, initializer=signal.signal, initargs=ignore)
     running: dict[Future, int] = {}
+    waiting = iter(todo)
+    left = len(todo)
     try:
-        while todo or running:
-            while todo and len(running) < 2 * workers and not stop():
-                start = todo.pop(0)
-                job = pool.submit(_make_part, references[start : start + PART], size, mode, _part(folder, start))
-                running[job] = start
+        while left or running:
+            while left and len(running) < 2 * workers and not stop():
+                start = next(waiting)
+                left -= 1
+                running[pool.submit(_make_part, job(start), _part(folder, start))] = start
             if not running:
                 raise Interrupted
             # At most two parts a worker are waiting, so that a stop takes effect soon.
             ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            for job in ended:
-                start = running.pop(job)
-                job.result()
+            for made in ended:
+                start = running.pop(made)
+                made.result()
                 finished(start)
     except BrokenProcessPool as error:
         # Which of the parts in work it was, the pool cannot tell; what is done is on the disk.
@@ -139,33 +180,58 @@ def decode_all(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def outcomes(folder: Path, first: int, last: int) -> Iterator[Outcome]:
-    """Yield the outcomes of rows `first` to `last` (not included) in order, read part by part."""
-    for start in range(first - first % PART, last, PART):
-        found = read_part(_part(folder, start))
-        yield from found[max(0, first - start) : last - start]
+def outcomes(folder: Path, count: int) -> Iterator[Outcome]:
+    """Yield the outcomes of `count` rows in order, without their pictures."""
+    for start in range(0, count, PART):
+        table = _open(_part(folder, start)).select(_LIGHT)
+        yield from (Outcome(b"", **row) for row in table.to_pylist())
 
 
-def read_part(path: Path) -> list[Outcome]:
-    """Return the outcomes of one part. Raises DataError for a file that is no part."""
+def facts(folder: Path, count: int) -> Facts:
+    """Return what the parts say of `count` rows."""
+    found = Facts({}, np.zeros((count, BITS // 8), np.uint8), np.zeros(count, np.int64))
+    for place, outcome in enumerate(outcomes(folder, count)):
+        if outcome.reason:
+            found.reasons[place] = outcome.reason
+        else:
+            found.hashes[place] = np.frombuffer(outcome.image_hash, np.uint8)
+            found.sizes[place] = outcome.stored
+    return found
+
+
+def pictures(folder: Path, places: Int64[np.ndarray, " chosen"]) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield (place, picture as stored, digest of its pixels) of rows at ascending `places`; no other is read."""
+    cuts = np.flatnonzero(np.diff(places // PART)) + 1
+    for inside in np.split(places, cuts) if len(places) else ():
+        start = int(inside[0]) // PART * PART
+        table = _open(_part(folder, start))
+        data, digests = table.column("data"), table.column("digest")
+        for place in inside - start:
+            yield start + int(place), data[place].as_py(), digests[place].as_py()
+
+
+def _open(path: Path) -> pa.Table:
+    """Map one part. Raises DataError for a file that is no part."""
     import pyarrow as pa
-    import pyarrow.parquet as parquet
 
     try:
-        return [Outcome(**row) for row in parquet.read_table(pa.BufferReader(path.read_bytes())).to_pylist()]
-    except pa.ArrowInvalid as error:
+        return pa.ipc.open_file(pa.memory_map(os.fspath(path))).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} is damaged; remove it and run again") from error
 
 
-def _make_part(references: Sequence[Reference], size: int, mode: str, path: Path) -> None:
+def _make_part(job: Job, path: Path) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as parquet
 
-    table = pa.Table.from_pylist([decode(reference, size, mode)._asdict() for reference in references])
+    kinds = {bytes: pa.binary(), str: pa.string(), int: pa.int64(), float: pa.float64()}
+    types = [(name, kinds[type(value)]) for name, value in Outcome(b"")._asdict().items()]
+    types[types.index(("data", pa.binary()))] = ("data", pa.large_binary())
+    table = pa.Table.from_pylist([outcome._asdict() for outcome in job()], schema=pa.schema(types))
     buffer = io.BytesIO()
-    parquet.write_table(table, buffer, compression="none", write_statistics=False)
+    with pa.ipc.new_file(buffer, table.schema) as file:
+        file.write_table(table)
     files.write_bytes(path, buffer.getvalue())
 
 
 def _part(folder: Path, start: int) -> Path:
-    return folder / f"part-{start:09d}"
+    return folder / f"part-{start:09d}.arrow"

@@ -94,7 +94,9 @@ def _lines(report: str) -> str:
 def one_line(text: str) -> str:
     """Compose Unicode, drop control characters, and make blanks and lines single."""
     text = unicodedata.normalize("NFC", text)
-    return re.sub(r"\s+", " ", "".join(c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")).strip()
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+    return re.sub(r"\s+", " ", text).strip()
 
 
 def sentences(text: str) -> list[str]:
