@@ -194,7 +194,8 @@ def _write_shard(folder: Path, shard: _Shard, rows: Sequence[Row], parts: Path, 
     from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
     position = {int(place): at for at, place in enumerate(shard.places)}
-    examples, columns = [b""] * len(position), [{}] * len(position)
+    examples = [b""] * len(position)
+    columns: list[Mapping[str, object]] = [{}] * len(position)
     for place, picture, digest in decode.pictures(parts, np.sort(shard.places)):
         row = rows[place]
         group = json.dumps(row.group, sort_keys=True)

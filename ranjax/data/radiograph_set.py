@@ -18,11 +18,10 @@ from ranjax.data import radiographs
 from ranjax.data.images.locations import FileRef
 from ranjax.data.prepared import PreparedSet, finish, open_or_write, parts_of
 from ranjax.data.radiographs.findings import Case
-from ranjax.data.row_filters import Row
+from ranjax.data.row_filters import Row, spilled_rows
 from ranjax.data.set_settings import RadiographSettings
 from ranjax.data.sets.spec import Rejected
 from ranjax.data.space import require_space
-from ranjax.data.spilled import Spilled
 from ranjax.data.text import pairing
 
 if TYPE_CHECKING:
@@ -70,9 +69,8 @@ def _write(settings: RadiographSettings, folder: Path, mark: str, progress: Call
     from ranjax.data.images import codecs, decode, duplicates
     from ranjax.data.set_page import copies
 
-    rows: Spilled[Row] = Spilled()
-    cases: Spilled[Case] = Spilled()
-    rejected = []
+    rows, rejected = spilled_rows(), []
+    cases: list[Case] = []
     for case, row in _rows(settings):
         if isinstance(row, Rejected):
             rejected.append(row)

@@ -8,7 +8,7 @@ import hashlib
 import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from ranjax.core.errors import DataError
 from ranjax.core.files import digest
 from ranjax.data import label_rules
-from ranjax.data.images.locations import Reference, size_of
+from ranjax.data.images.locations import Reference, pack, size_of, unpack
 from ranjax.data.set_settings import SetSettings
 from ranjax.data.sets import SETS
 from ranjax.data.sets.spec import WRITTEN, Entry, Options, Rejected, Said, Spec
@@ -42,6 +42,24 @@ class Row(NamedTuple):
     patient: str
     split: str
     group: dict[str, object]
+
+
+def spilled_rows(rows: Iterable[Row] = ()) -> Spilled[Row]:
+    """Return rows that lie on the disk where they are many."""
+    return Spilled(_packed, _row, rows)
+
+
+def _row(values: Sequence[Any]) -> Row:
+    identity, image, report, label, labels, patient, split, group = values
+    return Row(identity, unpack(image), report, label, np.asarray(labels, np.float32), patient, split, group)
+
+
+def _spilled_entries(entries: Iterable[Entry] = ()) -> Spilled[Entry]:
+    return Spilled(_packed, lambda v: Entry(v[0], unpack(v[1]), *v[2:]), entries)
+
+
+def _packed(item: Row | Entry) -> list[object]:
+    return [item.id, pack(item.image), *item[2:]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +105,15 @@ def select(settings: SetSettings) -> Selection:
     undrawn = max(0, len(entries) - settings.limit) if settings.limit else 0
     if settings.limit:
         first = heapq.nsmallest(settings.limit, entries, key=lambda e: _drawn(f"limit:{settings.seed}:{e.id}"))
-        entries = Spilled(sorted(first, key=lambda e: e.id))
+        entries = _spilled_entries(sorted(first, key=lambda e: e.id))
     # Labels: by rules where the files bring none, under the user's names, and the classes that these make.
     notes: collections.Counter[str] = collections.Counter()
     if settings.label_reports:
-        entries = Spilled(_labelled(entry, settings, notes) for entry in entries)
+        entries = _spilled_entries(_labelled(entry, settings, notes) for entry in entries)
     stated = {name for entry in entries for name in entry.labels}
     if settings.label_map:
         names = dict(text.split("=", 1) for text in settings.label_map)
-        entries = Spilled(entry._replace(labels=_renamed(entry.labels, names)) for entry in entries)
+        entries = _spilled_entries(entry._replace(labels=_renamed(entry.labels, names)) for entry in entries)
     classes = settings.classes or (_used(spec.classes, entries) if spec.classes_vary else spec.classes)
     classes = classes or _classes_of(entries)
     if "report" in spec.options and not any(e.report for e in entries) and any(e.labels for e in entries):
@@ -106,7 +124,7 @@ def select(settings: SetSettings) -> Selection:
     privacy = deidentify.Privacy(deidentify.key_of(settings.patient_key), settings.deidentify)
     tokenizer = Tokenizer.load(settings.tokenizer) if settings.tokenizer else None
     rules = _Rules(spec, settings, classes, given, privacy, tokenizer, notes)
-    rows: Spilled[Row] = Spilled()
+    rows = spilled_rows()
     sources: dict[str, Entry] = {}
     for entry in entries:
         row = rules.row(entry)
@@ -196,7 +214,7 @@ def _entries(
 ) -> tuple[Spilled[Entry], list[Rejected], list[Said], dict[str, Mapping[str, object]]]:
     """Return the entries of a set, each id once and without its source, the rows that its reader left out, what it
     says of the files, and the sources of a few entries by id, which the page draws from: the first ones by a hash."""
-    entries: Spilled[Entry] = Spilled()
+    entries = _spilled_entries()
     rejected: list[Rejected] = []
     said: list[Said] = []
     ids: set[str] = set()
@@ -381,7 +399,7 @@ def _used(classes: Sequence[str], entries: Iterable[Entry]) -> tuple[str, ...]:
 
 
 def _without_repeats(rows: Iterable[Row]) -> tuple[Spilled[Row], list[Rejected]]:
-    kept, again = Spilled[Row](), []
+    kept, again = spilled_rows(), []
     first: dict[tuple[str, bytes], str] = {}
     for row in rows:
         words = hashlib.blake2b(reports.normalized_words(row.report).encode(), digest_size=16).digest()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import array
 import itertools
-import pickle
+import json
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import pread
-from typing import Generic, TypeVar, overload
+from typing import IO, Any, Generic, TypeVar, overload
 
 import numpy as np
 from jaxtyping import Int
@@ -25,12 +25,17 @@ class Spilled(Sequence[Item], Generic[Item]):
     """Items that are appended and read by position; behind the first `KEEP` they go to a temporary file.
 
     The file has no name: it goes with the last reference, or with the process. What is read back is a copy.
+
+    Args:
+      pack, unpack: an item to a value that JSON can say, and back.
+      items: the first ones.
     """
 
-    def __init__(self, items: Iterable[Item] = ()):
+    def __init__(self, pack: Callable[[Item], Any], unpack: Callable[[Any], Item], items: Iterable[Item] = ()):
+        self._pack, self._unpack = pack, unpack
         self._first: list[Item] = []
         self._ends = array.array("q", [0])
-        self._file = None
+        self._file: IO[bytes] | None = None
         self._order: np.ndarray | None = None
         self._owner: Spilled[Item] | None = None
         for item in items:
@@ -46,11 +51,11 @@ class Spilled(Sequence[Item], Generic[Item]):
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="ranjax-rows-")  # noqa: SIM115
             weakref.finalize(self, self._file.close)
-        self._ends.append(self._ends[-1] + self._file.write(pickle.dumps(item, pickle.HIGHEST_PROTOCOL)))
+        self._ends.append(self._ends[-1] + self._file.write(json.dumps(self._pack(item), default=_plain).encode()))
 
     def reordered(self, order: Int[np.ndarray, " kept"]) -> Spilled[Item]:
         """Return the items at `order`, in that order, without copying them."""
-        view: Spilled[Item] = Spilled()
+        view = Spilled(self._pack, self._unpack)
         view._first, view._ends, view._file = self._first, self._ends, self._file
         # The file is closed with the sequence that made it.
         view._owner = self
@@ -80,16 +85,15 @@ class Spilled(Sequence[Item], Generic[Item]):
         # Many at a time: a call of the system costs as much as an item.
         for start in range(0, len(self._ends) - 1, _WINDOW):
             ends = self._ends[start : start + _WINDOW + 1]
-            data = memoryview(self._read(ends[0], ends[-1]))
+            data = self._read(ends[0], ends[-1])
             for begin, end in itertools.pairwise(ends):
-                yield pickle.loads(data[begin - ends[0] : end - ends[0]])
+                yield self._unpack(json.loads(data[begin - ends[0] : end - ends[0]]))
 
     def _at(self, place: int) -> Item:
         if place < len(self._first):
             return self._first[place]
         place -= len(self._first)
-        found: Item = pickle.loads(self._read(self._ends[place], self._ends[place + 1]))
-        return found
+        return self._unpack(json.loads(self._read(self._ends[place], self._ends[place + 1])))
 
     def _read(self, begin: int, end: int) -> bytes:
         assert self._file is not None
@@ -98,3 +102,8 @@ class Spilled(Sequence[Item], Generic[Item]):
         while len(data) < end - begin:
             data += pread(self._file.fileno(), end - begin - len(data), begin + len(data))
         return data
+
+
+def _plain(value: Any) -> Any:
+    """Return a NumPy number or array as JSON can say it."""
+    return value.tolist()

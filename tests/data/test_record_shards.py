@@ -242,7 +242,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_decoded(tmp_path, m
 def test_a_long_sequence_lies_on_the_disk_and_reads_as_a_list(monkeypatch):
     monkeypatch.setattr(spilled, "KEEP", 7)
     items = [{"number": i, "text": "x" * (i % 50)} for i in range(1000)]
-    found = Spilled(items)
+    found = Spilled(lambda item: item, lambda value: value, items)
     assert list(found) == items
     assert [found[i] for i in (0, 6, 7, 8, 999, -1)] == [items[i] for i in (0, 6, 7, 8, 999, -1)]
     assert found[5:12] == items[5:12]
@@ -281,8 +281,7 @@ def test_a_set_of_more_than_two_gigabytes_in_flat_memory_and_after_a_kill(tmp_pa
         from ranjax.data import array_records
         from ranjax.data.images import decode
         from ranjax.data.images.locations import FileRef
-        from ranjax.data.row_filters import Row
-        from ranjax.data.spilled import Spilled
+        from ranjax.data.row_filters import Row, spilled_rows
 
         folder, at = Path({str(tmp_path)!r}), int(sys.argv[1])
         def make(first, last):
@@ -293,7 +292,7 @@ def test_a_set_of_more_than_two_gigabytes_in_flat_memory_and_after_a_kill(tmp_pa
         parts, labels = folder / "parts", np.zeros(3, np.float32)
         splits = ["train"] * ({COUNT} - 2000) + ["test"] * 2000
         said = "Clear lungs. " * 20
-        rows = Spilled(Row(f"{{i}}.png", FileRef(""), f"Report {{i}}. {{said}}", 0, labels, f"p{{i}}", s, {{}})
+        rows = spilled_rows(Row(f"{{i}}.png", FileRef(""), f"Report {{i}}. {{said}}", 0, labels, f"p{{i}}", s, {{}})
                        for i, s in enumerate(splits))
         decode.make_parts({COUNT}, lambda a, b: lambda: make(a, b), parts, workers=1)
         found = decode.facts(parts, {COUNT})

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,17 @@ class RecordRef:
 
 
 Reference = FileRef | SliceRef | ArrayRef | CellRef | RecordRef
+_KINDS = {kind.__name__: kind for kind in (FileRef, SliceRef, ArrayRef, CellRef, RecordRef)}
+
+
+def pack(reference: Reference) -> list[object]:
+    """Return a reference as a list that JSON can say."""
+    return [type(reference).__name__, *(getattr(reference, field.name) for field in dataclasses.fields(reference))]
+
+
+def unpack(values: Sequence[Any]) -> Reference:
+    """Return the reference that `pack` made a list of."""
+    return _KINDS[values[0]](*values[1:])
 
 
 def size_of(reference: Reference) -> int:
