@@ -2,7 +2,8 @@
 
     python -m experiments.benchmarks.prepare_size --folder /tmp/size --films 100000 --side 224
 
-The films are smooth fields with noise of three bits, each its own. They lie in tar shards, which cost no file a film. The folder is removed in the end.
+The films are smooth fields with noise of three bits, each its own. They lie in tar shards, which cost no file a film.
+The folder is removed in the end.
 """
 
 from __future__ import annotations
