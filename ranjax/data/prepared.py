@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ranjax.core import files
 from ranjax.core.errors import DataError
+from ranjax.data import prepared_files
 from ranjax.data.images import RESIZE_MODES
 from ranjax.data.images.locations import tfds_builder
 from ranjax.data.sources import PreparedSource, Source
@@ -80,10 +81,10 @@ def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None
     """Open a prepared set: the folder that holds it, or one above it if only one is there (or matches `fingerprint`).
 
     Raises:
-      DataError: no such set, or several.
+      DataError: no such set, or several; a file of it that is missing or was changed.
     """
     folder = Path(folder).expanduser().absolute()
-    found = {path: files.read_json(path) for path in _complete(folder)}
+    found = {path: prepared_files.read_manifest(path) for path in _complete(folder)}
     if fingerprint is not None:
         found = {path: stored for path, stored in found.items() if stored["fingerprint"] == fingerprint}
     if len(found) != 1:
@@ -91,11 +92,16 @@ def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None
         names = ", ".join(str(path.parent.relative_to(folder)) for path in found) or "none"
         raise DataError(f"{folder} must hold one prepared set{wanted}; found: {names}.")
     ((path, stored),) = found.items()
-    builder = tfds_builder("", path.parent)
-    size, mode = stored["settings"]["image_size"], stored["settings"].get("resize", RESIZE_MODES[0])
+    prepared_files.check(path.parent, stored)
+    with prepared_files.readable_records(path.parent):
+        builder = tfds_builder("", path.parent)
+        size, mode = stored["settings"]["image_size"], stored["settings"].get("resize", RESIZE_MODES[0])
+        names = [split for split in stored["counts"] if split in builder.info.splits]
+        splits = {split: PreparedSource(builder, split, size, mode) for split in names}
+    prepared_files.check_splits(path.parent, stored, {split: len(source) for split, source in splits.items()})
     return PreparedSet(
         folder=path.parent,
-        splits={split: PreparedSource(builder, split, size, mode) for split in stored["counts"]},
+        splits=splits,
         classes=tuple(stored["classes"]),
         prompts={name: tuple(texts) for name, texts in stored["prompts"].items()},
         label_words=tuple(stored["label_words"]),
@@ -128,12 +134,12 @@ def finish(folder: Path, mark: str, made: Path, written: Written, stated: Mappin
     place = folder / NAME / mark / VERSION
     place.parent.mkdir(parents=True, exist_ok=True)
     os.rename(made, place)
-    files.write_json(place / MANIFEST, {**stated, **written._asdict()})
+    files.write_json(place / MANIFEST, prepared_files.sealed(place, {**stated, **written._asdict()}))
     shutil.rmtree(parts_of(folder, mark), ignore_errors=True)
 
 
 def _is_done(folder: Path, mark: str) -> bool:
-    return any(files.read_json(path)["fingerprint"] == mark for path in _complete(folder))
+    return any(files.read_object(path).get("fingerprint") == mark for path in _complete(folder))
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -223,12 +223,14 @@ def _entries(
     options = Options(settings.ids, settings.seed, settings.option_values)
     for item in spec.entries(Path(settings.data_dir).expanduser().absolute(), options):
         if isinstance(item, Rejected):
-            rejected.append(item)
+            rejected.append(item._replace(id=_escaped(item.id), reason=_escaped(item.reason)))
         elif isinstance(item, Said):
             said.append(item)
         elif not isinstance(item, Entry):
             found = type(item).__name__
             raise DataError(f"The entries of the set {spec.name} must be of type Entry or Rejected, found {found}.")
+        elif not _is_text(item):
+            rejected.append(Rejected(_escaped(item.id), _escaped(item.split), "its name or a text is no valid Unicode"))
         elif item.id in ids:
             rejected.append(Rejected(item.id, item.split, "the id is given twice"))
         else:
@@ -239,6 +241,17 @@ def _entries(
                 del sources[heapq.heappop(first)[1]]
             entries.append(item._replace(source={}))
     return entries, rejected, said, sources
+
+
+def _is_text(entry: Entry) -> bool:
+    """Return whether all texts of an entry can be written: names of files may be other bytes, JSON half a letter."""
+    parts = (*entry.labels, *entry.group.values(), *entry.sections.values(), *entry.source.values())
+    whole = "".join(map(str, (entry.id, entry.report, entry.patient, entry.split, entry.view, *parts)))
+    return whole.isascii() or whole == _escaped(whole)
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _inverse(drawn: bytes) -> bytes:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ranjax.data.prepared_files import readable_records
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -76,6 +78,7 @@ class PreparedSource(Source):
 
         self._records: dict[int, Record] | None = None
         self._size, self._mode = size, mode
+        self._place = f"{split} of {builder.data_dir}"
         # Encoded images come as bytes: Pillow decodes them here, and columns of text skip them altogether.
         self._rows = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
         # Sets of earlier versions have no columns apart from their records.
@@ -89,8 +92,9 @@ class PreparedSource(Source):
 
         if self._records is not None and index in self._records:
             return dict(self._records[index])
-        raw = self._rows[index]
-        record = self._convert(raw) | {"image": decode(raw["image"], self._size, self._mode)}
+        with readable_records(f"record {index} of {self._place}"):
+            raw = self._rows[index]
+            record = self._convert(raw) | {"image": decode(raw["image"], self._size, self._mode)}
         if self._records is None:
             small = len(self) * record["image"].nbytes <= KEEP_LIMIT
             self._records = {} if small else None
@@ -102,19 +106,24 @@ class PreparedSource(Source):
     def meta(self, index: int) -> Record:
         if self._records is not None and index in self._records:
             return super().meta(index)
-        if self._columns is None:
-            return self._convert(self._rows[index])
-        return _typed({name: self._columns.column(name)[index].as_py() for name in COLUMNS})
+        with readable_records(f"record {index} of {self._place}"):
+            if self._columns is None:
+                return self._convert(self._rows[index])
+            return _typed({name: self._columns.column(name)[index].as_py() for name in COLUMNS})
 
     def column(self, name: str) -> list[Any]:
         if self._columns is None or name not in COLUMNS:
             return super().column(name)
+        with readable_records(f"column {name} of {self._place}"):
+            return self._column(name, self._columns)
+
+    def _column(self, name: str, columns: pa.Table) -> list[Any]:
         if name == "labels":
-            values = self._columns.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            values = columns.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
             return list(values.reshape(len(self), -1))
         if name == "patient":
-            return [own or identity for own, identity in zip(self._columns.column(name).to_pylist(), self.ids)]
-        values = self._columns.column(name).to_pylist()
+            return [own or identity for own, identity in zip(columns.column(name).to_pylist(), self.ids)]
+        values = columns.column(name).to_pylist()
         return [json.loads(value) for value in values] if name == "group" else values
 
     def _convert(self, raw: Mapping[str, Any]) -> Record:

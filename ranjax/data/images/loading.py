@@ -18,11 +18,12 @@ from ranjax.data.images.locations import (
     RecordRef,
     Reference,
     SliceRef,
-    load_arrays,
     open_records,
     read_table,
+    row_of,
 )
 from ranjax.data.images.reading import marks_of, open_image, readable, refuse_constant, to_grey
+from ranjax.data.prepared_files import readable_records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +48,9 @@ def load(reference: Reference) -> Loaded:
       DataError: absent, empty, unreadable, beyond the limits, or of one constant grey; the message says which.
     """
     if isinstance(reference, ArrayRef):
-        array = load_arrays(reference.path, "_images")[reference.name][reference.index]
-        if array.dtype != np.uint8:
-            raise DataError(f"the array holds {array.dtype}, not uint8")
+        array = row_of(reference)
+        if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
+            raise DataError(f"the array holds {array.dtype}{list(array.shape)}, no picture of uint8")
         return _described(Image.fromarray(np.ascontiguousarray(array)))
     data = _bytes(reference)
     if data[128:132] == b"DICM":
@@ -78,7 +79,8 @@ def _described(image: Image.Image, invert: bool = False) -> Loaded:
 
 def _bytes(reference: FileRef | SliceRef | CellRef | RecordRef) -> bytes:
     if isinstance(reference, RecordRef):
-        return open_records(reference.path, reference.split, reference.name)[reference.index][reference.name]
+        with readable_records(f"record {reference.index} of {reference.split}"):
+            return open_records(reference.path, reference.split, reference.name)[reference.index][reference.name]
     path = Path(reference.path)
     if not path.is_file():
         raise DataError("the image file does not exist")

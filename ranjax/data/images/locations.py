@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ranjax.core.errors import DataError
+from ranjax.data.prepared_files import readable_records, said
 
 MEMBER_LIMIT = 256 << 20
 """Bytes of one archive member at most, unpacked."""
@@ -98,7 +99,8 @@ def open_records(path: str, split: str, image: str) -> Any:
     import tensorflow_datasets as tfds
 
     builder = tfds_builder("", path)
-    return builder.as_data_source(split=split, decoders={image: tfds.decode.SkipDecoding()})
+    with readable_records(f"{split} of {path}"):
+        return builder.as_data_source(split=split, decoders={image: tfds.decode.SkipDecoding()})
 
 
 def tfds_builder(name: str, data_dir: str | os.PathLike[str]) -> Any:
@@ -124,6 +126,9 @@ def tfds_builder(name: str, data_dir: str | os.PathLike[str]) -> Any:
     except (tfds.core.DatasetNotFoundError, FileNotFoundError) as error:
         present = sorted(path.name for path in folder.iterdir() if path.is_dir())
         raise DataError(f"No prepared set {name!r} in {folder}; it holds {present or 'nothing'}.") from error
+    # For files that are damaged it raises errors of all kinds.
+    except Exception as error:
+        raise DataError(f"The prepared set in {folder} cannot be read: {said(error)}.") from error
     file_format = builder.info.file_format
     if file_format is None or file_format.value != "array_record":
         raise DataError(
@@ -143,14 +148,20 @@ def read_table(path: str) -> Any:
         if path.endswith(".parquet"):
             stated = parquet.read_metadata(path)
             _check_size(path, sum(stated.row_group(i).total_byte_size for i in range(stated.num_row_groups)))
-            return parquet.read_table(path)
+            return _whole(path, parquet.read_table(path))
         mapped = pa.memory_map(path)
         try:
-            return pa.ipc.open_stream(mapped).read_all()
+            return _whole(path, pa.ipc.open_stream(mapped).read_all())
         except pa.ArrowInvalid:
-            return pa.ipc.open_file(pa.memory_map(path)).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} is no Arrow or Parquet table: {str(error)[:200]}") from error
+            return _whole(path, pa.ipc.open_file(pa.memory_map(path)).read_all())
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} is no Arrow or Parquet table: {said(error)}") from error
+
+
+def _whole(path: str, table: Any) -> Any:
+    """Return a table whose offsets and lengths fit its buffers: a damaged file would be read beyond them."""
+    table.validate()
+    return table
 
 
 @functools.lru_cache(maxsize=2)
@@ -166,8 +177,31 @@ def load_arrays(path: str, ending: str) -> dict[str, np.ndarray]:
             _check_size(path, sum(member.file_size for member in archive.infolist()))
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files if name.endswith(ending)}
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no .npz file of arrays: {str(error)[:200]}") from error
+    # zlib, zipfile and NumPy raise errors of all kinds for bytes that are damaged.
+    except Exception as error:
+        raise DataError(f"{path} is no .npz file of arrays: {said(error)}") from error
+
+
+def row_of(reference: ArrayRef) -> np.ndarray:
+    """Return the row of an array. Raises DataError where the file has no such array or row."""
+    arrays = load_arrays(reference.path, "_images")
+    if reference.name not in arrays or reference.index >= len(arrays[reference.name]):
+        raise DataError(f"the file has no {reference.name} of number {reference.index}")
+    return arrays[reference.name][reference.index]
+
+
+def array_length(path: str, name: str) -> int:
+    """Return the rows of an array of an .npz file, read from its header alone; 0 where there is no such array."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if f"{name}.npy" not in archive.namelist():
+                return 0
+            with archive.open(f"{name}.npy") as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                return int((read(file)[0] or (0,))[0])
+    except Exception as error:  # as of `load_arrays`
+        raise DataError(f"{path} is no .npz file of arrays: {said(error)}") from error
 
 
 def _check_size(path: str, size: int) -> None:

@@ -72,6 +72,8 @@ def _chexpert(root: Path, options: Options) -> Iterator[Entry | Rejected]:
 def _chexpert_entry(root: Path, row: dict[str, str], split: str) -> Entry | Rejected:
     parts = Path(row["Path"]).parts
     identity = "/".join(parts[-4:])
+    if not parts:
+        return Rejected(f"a row of the split {split}", split, "column 'Path' is empty")
     try:
         labels = marks(row, CHEXPERT_CLASSES)
     except DataError as error:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ranjax.core.checks import texts_by_name
 from ranjax.core.errors import ConfigError, DataError, nearest
+from ranjax.core.files import read_object
 from ranjax.data.images.locations import (
     MEMBER_LIMIT,
     CellRef,
@@ -24,7 +25,8 @@ from ranjax.data.images.locations import (
     read_table,
     tfds_builder,
 )
-from ranjax.data.publisher_tables import decode, safe_member, text
+from ranjax.data.prepared_files import readable_records, said
+from ranjax.data.publisher_tables import decode, safe_member
 from ranjax.data.sets.column_roles import NOBODY, SPLIT_NAMES, roles, splits_of_files
 from ranjax.data.sets.row_entries import Spellings, check_options, from_row
 from ranjax.data.sets.spec import Entry, Options, Rejected, Said, spec
@@ -87,6 +89,7 @@ class _Sample(NamedTuple):
 
 _CLASS = "label"
 """Column that the file .cls of a sample fills."""
+_BLOCK = tarfile.BLOCKSIZE
 _TEXT_LIMIT = 1 << 20
 """Bytes of a text of a sample at most."""
 
@@ -122,6 +125,14 @@ def _shard(shard: Path, values: Mapping[str, str]) -> Iterator[_Sample | Rejecte
                 opened = archive.extractfile(member)
                 sample[kind] = decode(opened.read(_TEXT_LIMIT)) if opened else ""
         yield from _sample(current, sample, values)
+        # Cut between two members, or within a header, a tar reads as a whole one, but for the mark of its end.
+        with shard.open("rb") as file:
+            file.seek(archive.offset)
+            end = file.read(_BLOCK)
+        if len(end) < _BLOCK or any(end):
+            raise DataError(
+                f"The shard {shard} ends without the mark of a tar's end: it was cut. Fetch or write it again."
+            )
 
 
 def _sample(key: str | None, sample: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[_Sample | Rejected]:
@@ -173,7 +184,11 @@ def _arrow_rows(
     names = _class_names(file, table, label)
     plain = table.select([c for c in table.column_names if c != column])
     relative = file.relative_to(root).with_suffix("")
-    for index, row in enumerate(row for batch in plain.to_batches() for row in batch.to_pylist()):
+    try:
+        rows = [row for batch in plain.to_batches() for row in batch.to_pylist()]
+    except (ValueError, OverflowError) as error:  # texts that are no UTF-8, moments beyond the calendar
+        raise DataError(f"{file}: a cell cannot be read ({said(error)}).") from error
+    for index, row in enumerate(rows):
         if names and label in row:
             row[label] = _named(row[label], names, f"row {index + 1} of {file.name}")
         yield f"{relative}/{index}", row, CellRef(str(file), column, index), split
@@ -202,17 +217,23 @@ def _class_names(file: Path, table: Any, label: str) -> list[str]:
     table's own metadata.
     """
     info = file.parent / "dataset_info.json"
-    features = json.loads(text(info)).get("features") or {} if info.is_file() else {}
-    if not features and b"huggingface" in (table.schema.metadata or {}):
-        features = json.loads(table.schema.metadata[b"huggingface"]).get("info", {}).get("features", {})
-    feature = features.get(label) or {}
+    stated = read_object(info)
+    if not stated.get("features") and b"huggingface" in (table.schema.metadata or {}):
+        try:
+            stated = json.loads(table.schema.metadata[b"huggingface"])["info"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{file}: its metadata of datasets cannot be read ({said(error)}).") from error
+    features = stated.get("features") or {} if isinstance(stated, dict) else {}
+    feature = features.get(label) or {} if isinstance(features, dict) else {}
     # A list stands as {"feature": ...}, and in older files as [...].
     while isinstance(feature, list) or (isinstance(feature, dict) and "names" not in feature and "feature" in feature):
         feature = (feature[0] if feature else {}) if isinstance(feature, list) else feature["feature"]
     names = feature.get("names") if isinstance(feature, dict) else None
     if isinstance(names, dict):  # of dataset cards: {"0": "ill", "1": "well"}
-        names = [names[key] for key in sorted(names, key=int)]
-    return list(names or ())
+        names = [names[key] for key in sorted(names, key=lambda key: (len(key), key))]
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise DataError(f"{file}: the names of the classes of {label!r} are no list of texts.")
+    return names or []
 
 
 def _tfds(root: Path, options: Options) -> Iterator[Entry | Rejected | Said]:
@@ -236,7 +257,10 @@ def _tfds(root: Path, options: Options) -> Iterator[Entry | Rejected | Said]:
 
     def rows() -> Iterator[tuple[str, Cells, Reference, str]]:
         for split, expression in splits.items():
-            for index, stored in enumerate(open_records(folder, expression, column)):
+            records = open_records(folder, expression, column)
+            for index in range(len(records)):
+                with readable_records(f"record {index} of {expression} of {folder}"):
+                    stored = records[index]
                 row = {k: decode(v) if isinstance(v, bytes) else v for k, v in stored.items() if k != column}
                 row = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()}
                 if names:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.core.files import read_toml
-from ranjax.data.images.locations import ArrayRef, load_arrays
+from ranjax.data.images.locations import ArrayRef, array_length, load_arrays
 from ranjax.data.publisher_tables import needed
 from ranjax.data.sets.spec import ABSENT, PRESENT, Entry, Options, Rejected, Spec, spec
 
@@ -29,20 +29,37 @@ def _entries(name: str, root: Path, options: Options) -> Iterator[Entry | Reject
     if size and size not in names:
         raise ConfigError("option size", size, f"one of {', '.join(map(str, SIZES))}")
     file = needed(root, *([names[size]] if size else names.values()))
-    classes = FLAVOURS[name]["classes"]
     labels = load_arrays(str(file), "_labels")
     for split, own in (("train", "train"), ("validation", "val"), ("test", "test")):
         if f"{own}_labels" not in labels:
             raise DataError(f"{file} holds no array {own}_labels; it holds {', '.join(labels) or 'no labels'}.")
+        _check_count(file, f"{own}_images", labels[f"{own}_labels"])
         for index, row in enumerate(labels[f"{own}_labels"]):
-            present = _present(classes, row)
-            yield Entry(f"{own}/{index}", ArrayRef(str(file), f"{own}_images", index), "", present, "", split)
+            yield _entry(f"{own}/{index}", ArrayRef(str(file), f"{own}_images", index), row, name, "", split)
 
 
 def _present(classes: tuple[str, ...], row: np.ndarray) -> dict[str, float]:
-    if len(row) == 1:
+    """Return what a row of labels says: one number of a class, or a mark of each. Raises DataError for any other."""
+    if row.shape == (1,) and row[0] in range(len(classes)):
         return {classes[int(row[0])]: PRESENT}
+    if row.shape != (len(classes),) or len(classes) == 1 or not np.isin(row, (0, 1)).all():
+        raise DataError(f"the labels {row.tolist()} are neither the number of a class nor {len(classes)} marks")
     return {label: PRESENT if on else ABSENT for label, on in zip(classes, row)}
+
+
+def _entry(identity: str, image: ArrayRef, row: np.ndarray, flavour: str, *more: Any) -> Entry | Rejected:
+    """Return the entry of a picture with its row of labels, or why it is left out; `more` as of `Entry`."""
+    try:
+        return Entry(identity, image, "", _present(FLAVOURS[flavour]["classes"], row), *more)
+    except DataError as error:
+        return Rejected(identity, more[1], str(error))
+
+
+def _check_count(file: Path, name: str, labels: np.ndarray) -> None:
+    """Refuse another number of pictures than of labels, and labels that are no table."""
+    pictures = array_length(str(file), name)
+    if labels.ndim != 2 or len(labels) != pictures:
+        raise DataError(f"{file} holds {pictures} {name}, and labels of shape {list(labels.shape)}.")
 
 
 def _corrupted(name: str, root: Path, options: Options) -> Iterator[Entry | Rejected]:
@@ -59,14 +76,14 @@ def _corrupted(name: str, root: Path, options: Options) -> Iterator[Entry | Reje
         labels = load_arrays(str(file), "_labels").get("test_labels")
         if labels is None or len(labels) % len(SEVERITIES):
             raise DataError(f"{file} does not hold test_labels of five severities, one after the other.")
+        _check_count(file, "test_images", labels)
         each = len(labels) // len(SEVERITIES)
         for index, row in enumerate(labels):
             level, number = str(1 + index // each), index % each
             if severity in ("", level):
-                yield Entry(
-                    f"{corruption}/{level}/{number}", ArrayRef(str(file), "test_images", index), "",
-                    _present(FLAVOURS[name]["classes"], row), f"test/{number}", "test", "",
-                    {"corruption": corruption, "severity": int(level)},
+                yield _entry(
+                    f"{corruption}/{level}/{number}", ArrayRef(str(file), "test_images", index), row, name,
+                    f"test/{number}", "test", "", {"corruption": corruption, "severity": int(level)},
                 )  # fmt: skip
 
 

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.files import read_object
 from ranjax.data.images.locations import FileRef
+from ranjax.data.prepared_files import said
 from ranjax.data.publisher_tables import decode, files_below, find, needed
 from ranjax.data.sets.classification_sets import CHEXPERT_CLASSES
 from ranjax.data.sets.spec import PRESENT, Entry, Options, Rejected, marks, spec
 from ranjax.data.sets.views import view_of
-from ranjax.data.strict_tables import keyed, objects, parse_object, rows
+from ranjax.data.strict_tables import keyed, objects, rows
 from ranjax.data.table_cells import is_missing
 from ranjax.data.text import openi
 
@@ -70,14 +72,21 @@ def _mimic_reports(root: Path) -> Callable[[str], str]:
     files."""
     archived = find(root, "mimic-cxr-reports.zip")
     if archived is not None:
-        archive = zipfile.ZipFile(archived)
+        try:
+            archive = zipfile.ZipFile(archived)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise DataError(f"{archived} is no zip archive: {said(error)}.") from error
         names = set(archive.namelist())
 
         def from_archive(folder: str) -> str:
             if f"{folder}.txt" not in names:
                 return ""
-            with archive.open(f"{folder}.txt") as file:
-                data = file.read(_REPORT_LIMIT + 1)
+            try:
+                with archive.open(f"{folder}.txt") as file:
+                    data = file.read(_REPORT_LIMIT + 1)
+            # zipfile and zlib raise errors of several kinds for bytes that are damaged.
+            except Exception as error:
+                raise DataError(f"{folder}.txt in {archived} cannot be read ({said(error)}).") from error
             if len(data) > _REPORT_LIMIT:
                 raise DataError(f"{folder}.txt in {archived} has more than {_REPORT_LIMIT >> 20} MiB: no report has.")
             return decode(data)
@@ -155,7 +164,7 @@ def _padchest_labels(cell: str) -> dict[str, float] | None:
         return {}
     try:
         names = ast.literal_eval(cell)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
     if not isinstance(names, list):
         return None
@@ -215,7 +224,9 @@ def _medpix(root: Path, options: Options) -> Iterator[Entry | Rejected]:
     """Read MedPix 2.0: a scan each entry of Descriptions.json, with the findings of its case from Case_topic.json."""
     table = needed(root, "Descriptions.json")
     folder = table.parent
-    case_of = {case["U_id"]: _part(case, "Case") for case in objects(folder / "Case_topic.json", ("U_id", "Case"))}
+    case_of = {
+        _words(case["U_id"]): _part(case, "Case") for case in objects(folder / "Case_topic.json", ("U_id", "Case"))
+    }
     lists = folder / "splitted_dataset" / "uid_list.json"
     split_of = _medpix_splits(lists) if lists.is_file() else None
     texts = _medpix_texts(options.values.get("text", "both"))
@@ -262,7 +273,7 @@ def _words(value: object) -> str:
 
 def _medpix_splits(path: Path) -> dict[str, str]:
     """Return the split of every case. Raises DataError where two splits share one."""
-    found, lists = dict[str, str](), parse_object(path.read_text("utf-8"))
+    found, lists = dict[str, str](), read_object(path)
     for name, split in (("train", "train"), ("dev", "validation"), ("test", "test")):
         cases = lists.get(name)
         if not isinstance(cases, list):

@@ -8,10 +8,12 @@ Licence: CC BY-NC-ND 4.0 (Demner-Fushman et al., JAMIA 2016).
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import xml.etree.ElementTree as ElementTree
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -144,14 +146,15 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
         else:
             with path.open("rb") as file:
                 yield from _members(file)
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read as an archive of reports: {error}") from error
 
 
 def _members(file: io.BufferedIOBase | io.BytesIO) -> Iterator[tuple[str, bytes]]:
     # Read in memory and never unpacked: a member's path can lead nowhere.
     unpacked = 0
-    with tarfile.open(fileobj=file, mode="r|gz") as archive:
+    # By the gzip module: tarfile takes a stream that was cut for one that ends.
+    with gzip.GzipFile(fileobj=file) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
             unpacked += member.size
             if member.size > _MEMBER_LIMIT or unpacked > _ARCHIVE_LIMIT:
@@ -159,6 +162,8 @@ def _members(file: io.BufferedIOBase | io.BytesIO) -> Iterator[tuple[str, bytes]
             if member.isreg() and member.name.endswith(".xml"):
                 opened = archive.extractfile(member)
                 yield Path(member.name).name, opened.read() if opened else b""
+        while stream.read(1 << 20):
+            pass  # to the end, where the checksum stands
 
 
 def _parse(name: str, data: bytes) -> Report:

@@ -1,0 +1,64 @@
+"""How the fuzzers run: a few fixed examples by default, and for some seconds each among the slow tests."""
+
+import contextlib
+import io
+import os
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+SECONDS = float(os.environ.get("RANJAX_FUZZ_SECONDS", "15"))
+"""Of each fuzzer in its long form; CI's nine of them take about two minutes."""
+
+
+def fuzzed(quick, **strategies):
+    """Make two tests of a check of drawn values: "short" with `quick` fixed examples, "long" with new ones (slow)."""
+
+    def both(check):
+        @pytest.mark.filterwarnings("ignore")
+        @pytest.mark.parametrize("length", ["short", pytest.param("long", marks=pytest.mark.slow)])
+        def test(length):
+            begun, failed = time.monotonic(), []
+
+            @settings(
+                max_examples=quick if length == "short" else 1_000_000,
+                derandomize=length == "short",
+                database=None,
+                deadline=None,
+                print_blob=True,
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(**strategies)
+            def run(**drawn):
+                # An example that failed is run again while it is made smaller, however late it is.
+                if length == "long" and not failed and time.monotonic() - begun > SECONDS:
+                    return
+                try:
+                    check(**drawn)
+                except BaseException:
+                    failed.append(True)
+                    raise
+
+            run()
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return both
+
+
+def check_line(text):
+    """Fail where an error or a reason is empty, of several lines, or holds an address of memory."""
+    text = str(text)
+    assert text, "no word is said"
+    assert "\n" not in text, text
+    assert " at 0x" not in text, text
+
+
+def said_by(command):
+    """Run a command and return (its exit code, standard output, standard error)."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = command()
+    return code, out.getvalue(), err.getvalue()
