@@ -12,35 +12,27 @@ SECONDS = float(os.environ.get("RANJAX_FUZZ_SECONDS", "15"))
 """Of each fuzzer in its long form; CI's nine of them take about two minutes."""
 
 
+ROUND = 25
+"""Examples of a round; in its long form a fuzzer goes on round after round until its seconds are over."""
+
+
 def fuzzed(quick, **strategies):
     """Make two tests of a check of drawn values: "short" with `quick` fixed examples, "long" with new ones (slow)."""
 
     def both(check):
+        def run(count, fixed):
+            always = {"database": None, "deadline": None, "suppress_health_check": list(HealthCheck)}
+            settings(max_examples=count, derandomize=fixed, print_blob=True, **always)(given(**strategies)(check))()
+
         @pytest.mark.filterwarnings("ignore")
         @pytest.mark.parametrize("length", ["short", pytest.param("long", marks=pytest.mark.slow)])
         def test(length):
-            begun, failed = time.monotonic(), []
-
-            @settings(
-                max_examples=quick if length == "short" else 1_000_000,
-                derandomize=length == "short",
-                database=None,
-                deadline=None,
-                print_blob=True,
-                suppress_health_check=list(HealthCheck),
-            )
-            @given(**strategies)
-            def run(**drawn):
-                # An example that failed is run again while it is made smaller, however late it is.
-                if length == "long" and not failed and time.monotonic() - begun > SECONDS:
-                    return
-                try:
-                    check(**drawn)
-                except BaseException:
-                    failed.append(True)
-                    raise
-
-            run()
+            if length == "short":
+                run(quick, fixed=True)
+                return
+            begun = time.monotonic()
+            while time.monotonic() - begun < SECONDS:
+                run(ROUND, fixed=False)
 
         test.__name__, test.__doc__ = check.__name__, check.__doc__
         return test

@@ -84,14 +84,15 @@ def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None
       DataError: no such set, or several; a file of it that is missing or was changed.
     """
     folder = Path(folder).expanduser().absolute()
-    found = {path: prepared_files.read_manifest(path) for path in _complete(folder)}
+    found = _complete(folder)
     if fingerprint is not None:
-        found = {path: stored for path, stored in found.items() if stored["fingerprint"] == fingerprint}
+        found = [path for path in found if files.read_object(path).get("fingerprint") == fingerprint]
     if len(found) != 1:
         wanted = f" with fingerprint {fingerprint}" if fingerprint else ""
         names = ", ".join(str(path.parent.relative_to(folder)) for path in found) or "none"
         raise DataError(f"{folder} must hold one prepared set{wanted}; found: {names}.")
-    ((path, stored),) = found.items()
+    (path,) = found
+    stored = prepared_files.read_manifest(path)
     prepared_files.check(path.parent, stored)
     with prepared_files.readable_records(path.parent):
         builder = tfds_builder("", path.parent)

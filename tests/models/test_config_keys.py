@@ -3,6 +3,7 @@
 import copy
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -101,6 +102,23 @@ def test_tokens_beyond_the_table_are_refused(token):
     tokens[1, 2] = token
     with pytest.raises(ConfigError, match="the rows of the token table"):
         check_tokens(tokens, np.ones((2, 4), bool), None, config)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(255.0, "Normalisation"), (-0.5, "Normalisation"), (np.nan, "nan, nan"), (np.inf, "inf"), (1.0 + 1e-7, "")],
+)
+def test_pixels_beyond_their_range_or_without_a_number_are_refused(value, said):
+    functions, params = seeded(TINY)
+    images = np.full((1, 16, 16, 1), 0.5, np.float32)
+    images[0, 3, 4] = value
+    if not said:
+        functions.image_features(params, jnp.asarray(images))
+        return
+    with pytest.raises(ConfigError, match="finite values in") as error:
+        functions.image_features(params, jnp.asarray(images))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 FOLDERS = ("open_clip_vit", "open_clip_modified_resnet", "open_clip_biomed", "open_clip_resnet50", "open_clip_siglip",
