@@ -7,6 +7,7 @@ tell a missing, cut or exchanged one, and array_record's own checksums tell the 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +36,8 @@ _AGAIN = "prepare the set again, into another folder or after removing this one"
 
 def sealed(folder: Path, manifest: Mapping[str, object]) -> dict[str, object]:
     """Return a manifest with the marks of the files that lie in `folder`, and its seal."""
-    content = {**manifest, MARKS: dict(_marks(folder))}
+    # As it will be read: JSON knows neither tuples nor keys that are numbers.
+    content = json.loads(files.json_text({**manifest, MARKS: dict(_marks(folder))}))
     return {**content, SEAL: files.digest(content)}
 
 
