@@ -17,6 +17,7 @@ from ranjax.models.checkpoints import config_keys, transformers_towers, weight_f
 from ranjax.models.checkpoints.assemble import load_image_tower
 from ranjax.models.checkpoints.layouts import LAYOUTS
 from ranjax.models.checkpoints.transformers_towers import CLIP_VISION, read_pixels
+from ranjax.models.dual_encoder import check_images
 from ranjax.models.towers.contract import check_tokens
 from ranjax.models.towers.tower_configs import TextTransformerConfig
 
@@ -113,7 +114,7 @@ def test_pixels_beyond_their_range_or_without_a_number_are_refused(value, said):
     images = np.full((1, 16, 16, 1), 0.5, np.float32)
     images[0, 3, 4] = value
     if not said:
-        functions.image_features(params, jnp.asarray(images))
+        check_images(jnp.asarray(images), TINY)
         return
     with pytest.raises(ConfigError, match="finite values in") as error:
         functions.image_features(params, jnp.asarray(images))
