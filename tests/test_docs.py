@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ranjax.report.abbreviations import ABBREVIATIONS
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README_WORDS, SENTENCE_WORDS = 600, 25
@@ -76,6 +78,11 @@ def test_the_pictures_are_drawn_from_the_table_of_the_results():
     spec.loader.exec_module(draw)
     for name, picture in draw.pictures().items():
         assert (ROOT / "docs" / "images" / name).read_text() == picture, name
+
+
+def test_the_glossary_holds_every_abbreviation_of_the_report_page():
+    page = (ROOT / "docs" / "glossary.md").read_text()
+    assert [short for short, words in ABBREVIATIONS.items() if f"| {short} | {words} |" not in page] == []
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/style.md", "docs/glossary.md"])
