@@ -1,7 +1,7 @@
 """The generated chest radiographs as a prepared set.
 
-prepared = prepare_radiographs(RadiographSettings(seed=0), "data")
-prepared.splits["train"][0]["report"]
+    prepared = prepare_radiographs(RadiographSettings(seed=0), "data")
+    prepared.splits["train"][0]["report"]
 """
 
 from __future__ import annotations
