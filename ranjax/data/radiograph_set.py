@@ -1,7 +1,9 @@
 """The generated chest radiographs as a prepared set.
 
-    prepared = prepare_radiographs(RadiographSettings(seed=0), "data")
-    prepared.splits["train"][0]["report"]
+```python
+prepared = prepare_radiographs(RadiographSettings(seed=0), "data")
+prepared.splits["train"][0]["report"]
+```
 """
 
 from __future__ import annotations
