@@ -33,7 +33,7 @@ def get_config(mode=""):
     config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 32
     config.noise.ratios = (0.0,)
     config.adapt.methods, config.adapt.seeds = ("lp", "ran", "lp_image", "lp_question"), 1
-    config.adapt.epochs, config.adapt.attack_steps, config.adapt.ran.features = 60, 1, "embedding"
+    config.adapt.epochs, config.adapt.attack_steps = 60, 1
     evaluate = config.evaluate
     evaluate.attacked_seeds, evaluate.question_seeds, evaluate.radii = {attacked}, 1, ("1/255",)
     evaluate.batch_size, evaluate.bootstrap, evaluate.attacked_examples, evaluate.masking_examples = 32, 50, 32, 8
@@ -127,6 +127,7 @@ def test_yes_and_no_are_told_from_image_and_question(tmp_path, name, write, kind
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     done = subprocess.run(line, capture_output=True, check=False, timeout=600, cwd=ROOT, env=environment, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "read the embedding fused with the question, no other features: ran" in done.stdout + done.stderr
     results = files.read_json(tmp_path / "run" / "results.json")
 
     def accuracy(task: str, attack: str = "none") -> dict[str, float]:

@@ -24,16 +24,20 @@ class Standard(NamedTuple):
         return (np.asarray(features, np.float64) - self.mean[..., None, :]) * self.inverse[..., None, :]
 
 
-def standard_of(features: Shaped[np.ndarray, "*encoders examples width"]) -> Standard:
+def standard_of(features: Shaped[np.ndarray, "*encoders examples width"], constant: bool = False) -> Standard:
     """Return the standardisation of training features, of one encoder or of several.
 
+    Args:
+      features: of the training examples.
+      constant: whether features may be the same for every example, as all questions are where one alone is asked.
+
     Raises:
-      DataError: features that are the same for every example.
+      DataError: features that are the same for every example, and may not be.
     """
     wide = np.asarray(features, np.float64)
     mean, deviation = wide.mean(-2), wide.std(-2)
     moving = deviation > CONSTANT * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
-    if not moving.any(axis=-1).all():
+    if not constant and not moving.any(axis=-1).all():
         count = wide.shape[-2]
         raise DataError(f"train features are the same for all {count} examples: there is nothing to learn from")
     return Standard(mean, np.where(moving, 1 / np.where(moving, deviation, 1.0), 0.0))

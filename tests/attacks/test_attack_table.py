@@ -58,7 +58,7 @@ def test_each_setting_of_each_attack_reaches_it(name, setting, case):
 @pytest.mark.parametrize(
     ("name", "setting"),
     [
-        (name, field.name)
+        pytest.param(name, field.name, marks=[pytest.mark.slow] * (name == "sga"))
         for name, entry in RECIPES.items()
         if entry.settings
         for field in dataclasses.fields(entry.settings)

@@ -89,10 +89,10 @@ def accuracy(fits, fused, name="test"):
     return np.mean(np.stack(answers) == fused.splits[name].labels[None])
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("mlp", "nmtune", "robust_ridge")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("mlp", "nmtune", "robust_ridge", "ran_v1")]
 
 
-@pytest.mark.parametrize("method", ["lp", "ran_v1", *SLOW])
+@pytest.mark.parametrize("method", ["lp", *SLOW])
 def test_every_kind_of_head_answers_on_the_fused_vector(encoder, method):
     found, _, fused = encoder
     fits = question_answering._fit(found, fused, method, range(1))

@@ -166,6 +166,13 @@ BAD = {
 }
 
 
+def test_a_probe_of_a_side_that_never_changes_answers_the_most_frequent_class():
+    train = split(40, 6)
+    same = Examples(np.ones_like(train.features), np.where(np.arange(40) < 19, 2, train.labels))
+    found = fitted("lp", same, same, modality="question")
+    assert (logits_of(found, same.features).argmax(-1) == 2).all()
+
+
 @pytest.mark.parametrize("case", BAD)
 @pytest.mark.parametrize("name", ["lp", "ridge"])
 def test_bad_features_and_labels_are_one_clear_error(name, case):

@@ -88,7 +88,13 @@ def test_each_key_sets_its_setting_and_those_of_variants(name):
         assert getattr(found, setting) == method.changes.get(setting, value)
 
 
-@pytest.mark.parametrize("name", of_family("head"))
+# One kind of solution and one kind of training here; the others are minutes of compilation.
+SLOW = ("nmtune", "ran_v1", "at", "robust_ridge")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in of_family("head")]
+)
 def test_each_number_of_a_head_changes_the_fit(name):
     rng = np.random.default_rng(0)
     labels = np.arange(40, dtype=np.int32) % 3

@@ -9,6 +9,7 @@ from ranjax.core.errors import ConfigError
 from ranjax.models.coattention import CoAttention, standardisation
 
 SHAPE = CoAttention(image=(5, 6), question=(7, 4), width=8, heads=2, layers=2, outputs=10)
+APPLY = jax.jit(SHAPE.apply)  # eagerly each operation would be compiled by itself
 MASK = np.array([[1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0, 0]], bool)
 
 
@@ -74,17 +75,17 @@ def reference(params, stats, places, tokens, mask):
 
 def test_fused_vectors_are_those_of_a_reference_that_never_pads():
     params, stats, places, tokens = given()
-    found = SHAPE.apply(params, stats, jnp.asarray(places), jnp.asarray(tokens), jnp.asarray(MASK))
+    found = APPLY(params, stats, jnp.asarray(places), jnp.asarray(tokens), jnp.asarray(MASK))
     np.testing.assert_allclose(found, reference(params, stats, places, tokens, MASK), rtol=2e-4, atol=2e-4)
 
 
 def test_padding_and_the_length_of_a_batch_have_no_influence():
     params, stats, places, tokens = given()
-    whole = SHAPE.apply(params, stats, jnp.asarray(places), jnp.asarray(tokens), jnp.asarray(MASK))
+    whole = APPLY(params, stats, jnp.asarray(places), jnp.asarray(tokens), jnp.asarray(MASK))
     loud = np.where(MASK[:, :, None], tokens, 1e3).astype(np.float32)
-    other = SHAPE.apply(params, stats, jnp.asarray(places), jnp.asarray(loud), jnp.asarray(MASK))
+    other = APPLY(params, stats, jnp.asarray(places), jnp.asarray(loud), jnp.asarray(MASK))
     np.testing.assert_allclose(other, whole, rtol=1e-5, atol=1e-5)
-    short = SHAPE.apply(params, stats, jnp.asarray(places[:1]), jnp.asarray(tokens[:1, :3]), jnp.asarray(MASK[:1, :3]))
+    short = APPLY(params, stats, jnp.asarray(places[:1]), jnp.asarray(tokens[:1, :3]), jnp.asarray(MASK[:1, :3]))
     np.testing.assert_allclose(short, whole[:1], rtol=1e-5, atol=1e-5)
 
 
@@ -92,9 +93,9 @@ def test_gradients_reach_places_and_real_tokens_and_are_right():
     params, stats, places, tokens = given()
 
     def total(places, tokens):
-        return jnp.sum(jnp.sin(SHAPE.apply(params, stats, places, tokens, jnp.asarray(MASK))))
+        return jnp.sum(jnp.sin(APPLY(params, stats, places, tokens, jnp.asarray(MASK))))
 
-    by_places, by_tokens = jax.grad(total, (0, 1))(jnp.asarray(places), jnp.asarray(tokens))
+    by_places, by_tokens = jax.jit(jax.grad(total, (0, 1)))(jnp.asarray(places), jnp.asarray(tokens))
     assert (np.abs(by_places).sum(-1) > 0).all()
     np.testing.assert_array_equal(np.abs(by_tokens).sum(-1) > 0, MASK)
     direction = np.random.default_rng(2).normal(size=places.shape)
@@ -107,10 +108,10 @@ def test_gradients_reach_places_and_real_tokens_and_are_right():
 def test_dropout_acts_with_a_key_alone_and_keeps_the_mean():
     params, stats, places, tokens = given()
     inputs = jnp.asarray(places), jnp.asarray(tokens), jnp.asarray(MASK)
-    one, two = (SHAPE.apply(params, stats, *inputs, jax.random.key(seed)) for seed in (0, 1))
+    one, two = (APPLY(params, stats, *inputs, jax.random.key(seed)) for seed in (0, 1))
     assert not np.allclose(one, two)
-    plain = SHAPE.apply(params, stats, *inputs)
-    np.testing.assert_array_equal(plain, SHAPE.apply(params, stats, *inputs))
+    plain = APPLY(params, stats, *inputs)
+    np.testing.assert_array_equal(plain, APPLY(params, stats, *inputs))
 
 
 def test_standardisation_leaves_out_padding_and_silences_constant_channels():

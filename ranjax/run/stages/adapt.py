@@ -28,7 +28,7 @@ from ranjax.run.context import Context
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import labels as few_labels
 from ranjax.run.stages.adapt_outputs import FILE, flat
-from ranjax.run.stages.cached_features import CachedFeatures, Features, check_kinds, features_for
+from ranjax.run.stages.cached_features import CachedFeatures, Features, check_kinds, features_for, settings_given
 from ranjax.run.stages.condition_encoders import condition_encoder, methods_of
 from ranjax.training import devices, hosts, metrics_log
 
@@ -51,12 +51,14 @@ def run(context: Context) -> dict[str, object]:
     methods = methods_of(context, context.stage_run.condition)
     if left_out := [name for name in selected(config.adapt.methods) if name not in methods]:
         context.say(f"  not fitted without an upstream encoder: {', '.join(left_out)}")
-    settings = {name: settings_of(config.adapt, name) for name in methods}
+    settings = {name: settings_given(config.adapt, name, data.has_questions) for name in methods}
+    if moved := [name for name in methods if settings[name] != settings_of(config.adapt, name)]:
+        context.say(f"  read the embedding fused with the question, no other features: {', '.join(moved)}")
     heads = {name: settings[name] for name, method in methods.items() if method.family == "head"}
     wanted = {name: features_for(config.adapt, given) for name, given in heads.items()}
     heads = {name: _sized(given, wanted[name], functions) for name, given in heads.items()}
     _check_questions(wanted, data)
-    check_kinds(functions, wanted, data.has_questions)
+    check_kinds(functions, wanted)
 
     # Heads: features are cached once for all methods that take the same ones.
     cached = CachedFeatures(context, functions, params, splits)

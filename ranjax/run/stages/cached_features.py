@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -55,13 +56,28 @@ def behind_filter(adapt: Adapt, params: Params) -> Params:
     return {**params, input_filter.NAME: input_filter.gaussian(adapt.filter)}
 
 
-def check_kinds(functions: Any, wanted: Mapping[str, Features], questions: bool) -> None:
-    """Refuse features that the image tower does not show, or that no question can be fused with.
+def settings_given(adapt: Adapt, name: str, questions: bool) -> Any:
+    """Return the settings of a method on this set: where it asks questions, a head reads embeddings alone.
+
+    A question is fused with the embedding of its image; with tokens there is nothing to fuse it with.
+
+    Args:
+      adapt: the group of keys.
+      name: of an entry of `METHODS`.
+      questions: whether the set asks questions about its images.
+    """
+    settings = settings_of(adapt, name)
+    if questions and getattr(settings, "features", "embedding") != "embedding":
+        return dataclasses.replace(settings, features="embedding")
+    return settings
+
+
+def check_kinds(functions: Any, wanted: Mapping[str, Features]) -> None:
+    """Refuse features that the image tower does not show.
 
     Args:
       functions: of the encoder.
       wanted: by the name of a method.
-      questions: whether the set asks questions about its images.
 
     Raises:
       ConfigError: names the method's key.
@@ -70,8 +86,6 @@ def check_kinds(functions: Any, wanted: Mapping[str, Features], questions: bool)
         if given.kind == "embedding":
             continue
         key = f"{key_prefix(name)}.features"
-        if questions:
-            raise ConfigError(key, given.kind, "'embedding' with a set of questions: a question is fused with that")
         try:
             functions.width_of(given.kind)
         except ConfigError as error:

@@ -16,7 +16,7 @@ from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.evaluation.questions import BOTH
 from ranjax.methods import linear_solution
 from ranjax.methods.method_settings import HeadTraining, TowerTraining
-from ranjax.methods.table import METHODS, selected, settings_of
+from ranjax.methods.table import METHODS, selected
 from ranjax.methods.tower_methods import FROZEN, encoder_of
 from ranjax.models import input_filter
 from ranjax.models.heads import INPUT
@@ -25,6 +25,7 @@ from ranjax.run.context import Context
 from ranjax.run.stages import cards
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages.adapt_outputs import flat, load_heads, load_tower
+from ranjax.run.stages.cached_features import settings_given
 
 HEAD, HEAD_FACTS = "head.safetensors", "head.json"
 
@@ -60,7 +61,8 @@ def export(
     _check(context, condition, method, out)
     functions, params = common.encoder(context, condition)
     trained = _trained(context, condition, method, seed) if method else {}
-    settings = settings_of(context.config.adapt, method) if method else None
+    asked = common.data(context).has_questions
+    settings = settings_given(context.config.adapt, method, asked) if method else None
     adapted = dict(params)
     if trained.get("encoder"):
         adapted = encoder_of(settings if isinstance(settings, TowerTraining) else FROZEN, params, trained)
@@ -71,7 +73,7 @@ def export(
     common.data(context).tokenizer.save(out / "tokenizer.json")
     if trained.get("head"):
         kind = _kind(method, settings)
-        asks = common.data(context).has_questions and not isinstance(settings, TowerTraining)
+        asks = asked and not isinstance(settings, TowerTraining)
         modality = getattr(settings, "modality", BOTH) if asks else ""
         reads = getattr(settings, "features", "embedding")
         _write_head(out, method, kind, trained["head"], front, common.data(context), modality, reads)

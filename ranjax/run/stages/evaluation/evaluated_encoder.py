@@ -23,13 +23,14 @@ from ranjax.methods import linear_solution
 from ranjax.methods.head_training import Head, head_of_training, predict
 from ranjax.methods.method_settings import TTC, HeadTraining, TowerTraining
 from ranjax.methods.own_head import OwnHead, check_predict
-from ranjax.methods.table import METHODS, settings_of
+from ranjax.methods.table import METHODS
 from ranjax.methods.test_time import counterattack
 from ranjax.methods.tower_methods import FROZEN, encoder_of, head_of
 from ranjax.models.heads import INPUT, StandardisedHead
 from ranjax.run.context import Context
 from ranjax.run.stages import inputs
 from ranjax.run.stages.adapt_outputs import load_heads, load_tower
+from ranjax.run.stages.cached_features import settings_given
 from ranjax.run.stages.condition_encoders import condition_encoder, methods_of
 from ranjax.run.stages.inputs import Features
 from ranjax.training.row_map import RowFunction, RowMap
@@ -147,10 +148,10 @@ class EvaluatedEncoder:
         heads, classes = load_heads(place), len(self.classes)
         self.methods: dict[str, Deployed] = {}
         for name, method in methods_of(context, folder).items():
-            settings = settings_of(context.config.adapt, name)
+            asks = self.data.has_questions
+            settings = settings_given(context.config.adapt, name, asks)
             self.methods[name] = Deployed(settings)
             if method.family == "head":
-                asks = self.data.has_questions
                 self.methods[name] = _deploy_head(name, settings, heads[name], self.functions, classes, asks)
             elif method.family == "tower":
                 found = load_tower(place, name)
