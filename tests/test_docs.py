@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ranjax.report.abbreviations import ABBREVIATIONS
+from ranjax.run import config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -20,13 +21,14 @@ def prose(text: str) -> str:
     text = re.sub(r"(?ms)^```.*?^```", "", text)
     text = re.sub(r"(?m)^(\||#|!\[|<).*$", "", text)
     text = re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"\s\[[-−\d.]+,\s[-−\d.]+\]", "", text)  # a value with its interval is one word
     return re.sub(r"`[^`]*`", "CODE", text)
 
 
 def sentences(text: str) -> list[str]:
     """The sentences of a page; an item of a list, and what stands on both sides of a semicolon, are sentences too."""
     blocks = re.split(r"\n\s*\n|\n\s*(?:[*-]|\d+\.) ", prose(text))
-    parts = [part for block in blocks for part in re.split(r"(?<=[.!?;:])\s+", " ".join(block.split()))]
+    parts = [part for block in blocks for part in re.split(r"(?<=[.!?;:])[*_]*\s+", " ".join(block.split()))]
     return [part for part in parts if re.search(r"[a-z]", part)]
 
 
@@ -85,9 +87,22 @@ def test_the_glossary_holds_every_abbreviation_of_the_report_page():
     assert [short for short, words in ABBREVIATIONS.items() if f"| {short} | {words} |" not in page] == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/style.md", "docs/glossary.md"])
-def test_first_pages_have_short_sentences(name):
+PLAIN = [
+    *("README.md", "CONTRIBUTING.md", "SECURITY.md"),
+    *(f"docs/{name}.md" for name in ("architecture", "checkpoints", "experiments", "glossary", "methods", "style")),
+    *(str(page.relative_to(ROOT)) for page in PAGES if page.parent.name == "guides"),
+]
+"""Pages whose every sentence is short; all others are on average."""
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_page_has_short_sentences(name):
     long = [one for one in sentences((ROOT / name).read_text()) if len(one.split()) > SENTENCE_WORDS]
+    assert long == []
+
+
+def test_the_meaning_of_every_key_is_said_in_short_sentences():
+    long = [key.name for key in config.KEYS for one in sentences(key.meaning) if len(one.split()) > SENTENCE_WORDS]
     assert long == []
 
 
