@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from experiments.data.text_rules import HALVES, labeller_cases, table
+from experiments.data.text_rules import SETS, labeller_cases, table
 from ranjax.data.text.labeller import ABSENT, FINDINGS, PRESENT, UNCERTAIN
 
 
@@ -37,10 +37,10 @@ def main() -> None:
                 found[name] = max(found.get(name, value), value)
         return found
 
-    for half in HALVES:
-        for title, cases in (("negspaCy", labeller_cases(half, judge)), ("rules here", labeller_cases(half))):
+    for which in SETS:
+        for title, cases in (("negspaCy", labeller_cases(which, judge)), ("rules here", labeller_cases(which))):
             certain = [case for case in cases if all(value != UNCERTAIN for _, value in case.expected)]
-            print(f"## {title}, {half}\n\n{table(certain)}\n")
+            print(f"## {title}, {which}\n\n{table(certain)}\n")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
 """Precision and recall of the text rules by kind of sentence: the de-identifier's marks and the rule labeller's labels.
 
-    python -m experiments.data.text_rules                 # the development half, with every error
-    python -m experiments.data.text_rules --half held_out # the other half: figures alone
+    python -m experiments.data.text_rules                 # sentences that rules were written with, and every error
+    python -m experiments.data.text_rules --of held_out   # sentences written after the rules: figures alone
 
-The sentences (`*_sentences.txt`) were written before the rules were last changed. A hash of each line decides its half;
-rules are to be written while looking at the development half only. `tests/data/test_text_rules.py` keeps both above
-the documented figures.
+`*_sentences.txt` is for writing rules. `*_held_out.txt` was written when the rules were done, and no rule was changed
+for it. `tests/data/test_text_rules.py` keeps both above the documented figures.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +19,9 @@ from typing import NamedTuple
 from ranjax.data.text.deidentify import deidentify
 from ranjax.data.text.labeller import FINDINGS, label
 
-HALVES = ("development", "held_out")
-_MARK = re.compile(r"\{([A-Z]+):([^}]*)\}")
+SETS = {"development": "sentences", "held_out": "held_out"}
+_EXPECTED = re.compile(r"\{([A-Z]+):([^}]*)\}")
+_FOUND = re.compile(r"\[([A-Z]+)\]")
 
 
 class Count(NamedTuple):
@@ -55,37 +54,79 @@ class Case(NamedTuple):
         return Count(right, sum(self.found.values()) - right, sum(self.expected.values()) - right)
 
 
-def lines(name: str, half: str) -> Iterator[list[str]]:
-    """Yield the lines of a half, cut at "|"."""
-    for line in (Path(__file__).parent / f"{name}_sentences.txt").read_text().splitlines():
+def lines(name: str, which: str) -> Iterator[list[str]]:
+    """Yield the lines of a set of sentences, cut at "|"."""
+    for line in (Path(__file__).parent / f"{name}_{SETS[which]}.txt").read_text().splitlines():
         if line and not line.startswith("#"):
-            odd = hashlib.blake2b(line.encode(), digest_size=1).digest()[0] % 2
-            if HALVES[odd] == half:
-                yield [part.strip() for part in line.split(" | ")]
+            yield [part.strip() for part in line.split(" | ")]
 
 
-def deidentify_cases(half: str) -> list[Case]:
+def deidentify_cases(which: str) -> list[Case]:
     """Return the cases of the de-identifier; a decision is a mark at its place, or a sentence left whole."""
     cases = []
-    for kind, text in lines("deidentify", half):
-        given = _MARK.sub(lambda match: match[2], text)
-        expected = _MARK.sub(lambda match: f"[{match[1]}]", text)
-        cases.append(Case(kind, given, _marks(expected, given), _marks(deidentify(given)[0], given)))
+    for kind, line in lines("deidentify", which):
+        text, expected = _read(line)
+        found = _marked(text, deidentify(text)[0])
+        # A mark at its place counts as the expected one, whichever of the words in round brackets it takes along.
+        named = [next((mark.least for mark in expected if mark.is_met_by(*one)), one) for one in found]
+        whole = [("left whole", 0, 0)]
+        cases.append(
+            Case(
+                kind,
+                text,
+                collections.Counter([mark.least for mark in expected] or whole),
+                collections.Counter(named or whole),
+            )
+        )
     return cases
 
 
-def _marks(text: str, given: str) -> collections.Counter[object]:
-    """Return the marks of a text with the words before and behind each: a mark at another place is wrong."""
-    if text == given:
-        return collections.Counter([("left whole",)])
-    parts = re.split(r"(\[[A-Z]+\])", text)
-    return collections.Counter((parts[i], parts[i - 1], parts[i + 1]) for i in range(1, len(parts), 2))
+class Mark(NamedTuple):
+    """A mark with the places in the text that it must cover, and those that it may cover at most."""
+
+    name: str
+    least: tuple[str, int, int]
+    most: tuple[int, int]
+
+    def is_met_by(self, name: str, start: int, end: int) -> bool:
+        (_, first, last), (begin, close) = self.least, self.most
+        return name == self.name and begin <= start <= first and last <= end <= close
 
 
-def labeller_cases(half: str, judge: Callable[[str], dict[str, float]] = label) -> list[Case]:
+def _read(line: str) -> tuple[str, list[Mark]]:
+    """Return a sentence without its braces, and the marks that it should get."""
+    text, marks, place = "", [], 0
+    for match in _EXPECTED.finditer(line):
+        text += line[place : match.start()]
+        before, core, after = _bracketed(match[2])
+        start = len(text)
+        first = start + len(before)
+        last = first + len(core)
+        text += before + core + after
+        marks.append(Mark(match[1], (match[1], first, last), (start, len(text))))
+        place = match.end()
+    return text + line[place:], marks
+
+
+def _bracketed(words: str) -> tuple[str, str, str]:
+    """Return the words in round brackets in front, those between, and those in round brackets behind."""
+    match = re.fullmatch(r"(?:\(([^)]*[^)\d][^)]*)\)(?=.*[^)]))?(.*?)(?:\(([^)]*)\))?", words)
+    assert match
+    return match[1] or "", match[2], match[3] or ""
+
+
+def _marked(text: str, found: str) -> list[tuple[str, int, int]]:
+    """Return the marks in a text that the rules have gone over, with the places of the words that they replaced."""
+    names = _FOUND.findall(found)
+    match = re.fullmatch("(.+?)".join(map(re.escape, re.split(r"\[[A-Z]+\]", found))), text, re.DOTALL)
+    assert match, f"more than marks has changed: {text!r} became {found!r}"
+    return [(name, *match.span(i + 1)) for i, name in enumerate(names)]
+
+
+def labeller_cases(which: str, judge: Callable[[str], dict[str, float]] = label) -> list[Case]:
     """Return the cases of the labeller; a decision is the value of one finding."""
     cases = []
-    for kind, text, values in lines("labeller", half):
+    for kind, text, values in lines("labeller", which):
         named = [] if values == "none" else [value.split("=") for value in values.split("; ")]
         expected = collections.Counter((name, float(value)) for name, value in named)
         found = collections.Counter(item for item in judge(text).items() if item[0] in FINDINGS)
@@ -110,13 +151,13 @@ def table(cases: list[Case]) -> str:
 
 
 def main() -> None:
-    """Print both tables, and for the development half every error."""
+    """Print both tables, and every error among the sentences that are there to be looked at."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--half", choices=HALVES, default="development")
-    half = parser.parse_args().half
-    for name, cases in (("De-identifier", deidentify_cases(half)), ("Labeller", labeller_cases(half))):
-        print(f"## {name}, {half.replace('_', ' ')} sentences\n\n{table(cases)}\n")
-        for case in cases if half == "development" else ():
+    parser.add_argument("--of", choices=SETS, default="development")
+    which = parser.parse_args().of
+    for name, cases in (("De-identifier", deidentify_cases(which)), ("Labeller", labeller_cases(which))):
+        print(f"## {name}, {which.replace('_', ' ')}\n\n{table(cases)}\n")
+        for case in cases if which == "development" else ():
             if case.count.wrong or case.count.missed:
                 print(f"{case.kind}: {case.text}\n  expected {dict(case.expected)}\n  found    {dict(case.found)}")
 

@@ -89,7 +89,7 @@ def test_long_reports_are_cut_at_a_sentence_and_keep_the_end_token():
         ("No pneumothorax, but small left pleural effusion.", {"Pneumothorax": 0.0, "Effusion": 1.0}),
         ("No focal consolidation, pleural effusion or edema.", {"Consolidation": 0.0, "Effusion": 0.0, "Edema": 0.0}),
         ("Pneumonia cannot be excluded.", {"Pneumonia": -1.0}),
-        ("Opacity may represent atelectasis.", {"Lung Opacity": -1.0, "Atelectasis": -1.0}),
+        ("Opacity may represent atelectasis.", {"Lung Opacity": 1.0, "Atelectasis": -1.0}),
         ("The effusion has resolved.", {"Effusion": 0.0}),
         ("Pneumothorax is not seen.", {"Pneumothorax": 0.0}),
         ("The heart is mildly enlarged.", {"Cardiomegaly": 1.0}),

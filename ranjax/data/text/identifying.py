@@ -10,66 +10,37 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-_ENGLISH_MONTHS = (
-    "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
-    "|nov(?:ember)?|dec(?:ember)?"
+from ranjax.data.text.identifying_words import (
+    BESIDE,
+    CLOCK_BEFORE,
+    COUNTED_AFTER,
+    DATE_BEFORE,
+    DEGREE,
+    ENGLISH_MONTHS,
+    FILED,
+    FROM,
+    FULL,
+    MEASURED,
+    MONTH,
+    MORE,
+    NAME,
+    NEAR,
+    NO_CLOCK_AFTER,
+    NUMBER_WORD,
+    NUMBERED,
+    ORDINAL,
+    PERSON,
+    QUANTITY_BEFORE,
+    RATIO_BEFORE,
+    ROLE,
+    SAID,
+    SHARE_AFTER,
+    STUDY_AFTER,
+    STUDY_BEFORE,
+    TITLE,
+    TOKEN,
+    TOLD,
 )
-# Spanish, German, French, Portuguese, Italian.
-_OTHER_MONTHS = (
-    "enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|setiembre|octubre|noviembre|diciembre"
-    "|januar|jänner|februar|märz|juni|juli|oktober|dezember"
-    "|janvier|février|mars|avril|mai|juin|juillet|août|septembre|octobre|novembre|décembre"
-    "|janeiro|fevereiro|março|maio|junho|julho|setembro|outubro|novembro|dezembro"
-    "|gennaio|febbraio|aprile|maggio|giugno|luglio|settembre|ottobre|dicembre"
-)
-_MONTH = rf"(?i:{_ENGLISH_MONTHS}|{_OTHER_MONTHS})\b\.?"
-_ORDINAL = r"(?:st|nd|rd|th|º|\.)?"
-# Words beside which numbers count or measure something.
-_COUNTED = (
-    "ribs?|segments?|levels?|vertebrae?|vertebral bod(?:y|ies)|discs?|disks?|spaces?|interspaces?|images?|"
-    "slices?|series"
-    "|views?|grades?|stages?|versions?|doses?|sizes?|ratios?|scales?|nodules?|measur(?:es|ing|ed)|lobes?|zones?|leads?"
-    "|frames?|fields?|ecog|type|score|costae?|costillas?|rippen?|côtes?|segmentos?|segmente?"
-)
-_COUNTED_BEFORE = re.compile(rf"\b(?:{_COUNTED})\W+(?:(?:of|are|is|at|from|no\.?|number|and|the)\W+)*$", re.IGNORECASE)
-_COUNTED_AFTER = re.compile(
-    r"\s*-?\s*(?:mm|cm|m|ml|cc|mg|g|kg|hu|kv|hz|french|fr|f|x|%|per cent|percent|mmhg|cmh2o|th|st|nd|rd|"
-    rf"s\d|months?|weeks?|days?|hours?|years?|times|units?|{_COUNTED})\b|\s*%|\s*×",
-    re.IGNORECASE,
-)
-_SHARE_AFTER = re.compile(
-    r"\s*(?:of\b|to\b|lungs?\b|(?:hemi)?thora|lobes?\b|opaque|films?\b|full\b|way\b)", re.IGNORECASE
-)
-_RATIO_BEFORE = re.compile(
-    r"\b(?:ratios?|dilut\w+|tit(?:er|re)s?|scales?|magnification|mixed|mixture|concentration|"
-    r"proportions?)\b[^.]{0,25}$",
-    re.IGNORECASE,
-)
-_CLOCK_BEFORE = re.compile(
-    r"(?:\b(?:at|around|about|by|until|till|since|before|after|time|um|à|às|alle|las)|\[DATE\]|@)\W*$", re.IGNORECASE
-)
-_DATE_BEFORE = re.compile(
-    r"\b(?:dated?|on|since|as of|until|(?:compar\w+|comparison)(?: (?:is|was|made))?(?: (?:to|with))?|"
-    r"(?:study|film|radiographs?|exam(?:ination)?|ct|x-ray|cxr|prior|scan)(?: (?:of|from|on|dated))?|vom|am|du|"
-    r"del)\W+$",
-    re.IGNORECASE,
-)
-_SAID = (
-    "signed|dictated|reviewed|read|interpreted|transcribed|approved|verified|attested|reported|finalized|performed"
-    "|authenticated|edited|confirmed|entered"
-)
-_NUMBERED = "mrn|medical record(?: number)?|accession(?: number)?|patient id|ssn|pager|patient number"
-# What begins a sentence of a report is no name, least of all a negation; nor does a name go on after a full stop, but
-# for an initial's.
-_WORDS = (
-    "No|Not|None|The|There|This|In|Is|And|With|Without|Findings?|FINDINGS?|Impression|IMPRESSION|Normal|Clear|Heart"
-    "|Lungs?|Left|Right|NO|THE|NORMAL|HEART|LUNGS?|LEFT|RIGHT"
-)
-_PARTICLE = r"(?:(?:van|von|de|der|den|la|le|du|di|da|dos|al|bin)\s+){0,2}"
-_NAME = rf"(?!(?:{_WORDS})\b)(?:[A-Z]\.|{_PARTICLE}[A-Z][\w'’-]+)"
-# "MR" and "MS" are magnetic resonance and multiple sclerosis, unless a full stop follows.
-_TITLE = r"(?:(?:Dr|DR|Drs|DRS|Mr|Mrs|MRS|Ms|Miss|MISS|Prof|PROF|Doctor|DOCTOR|Professor)\b\.?|MR\.|MS\.)"
-_ROLE = "(?:patient(?:'s)? )?name|(?:referring |attending )?physician|radiologist|attending|resident|technologist"
 
 
 class Pattern(NamedTuple):
@@ -90,7 +61,11 @@ def _after(match: re.Match[str]) -> str:
 
 def _counts(match: re.Match[str]) -> bool:
     """Return whether the words beside numbers say that they count or measure."""
-    return bool(_COUNTED_BEFORE.search(_before(match)) or _COUNTED_AFTER.match(_after(match)))
+    return _is_measured(match) or bool(BESIDE.search(_before(match)) or COUNTED_AFTER.match(_after(match)))
+
+
+def _is_measured(match: re.Match[str]) -> bool:
+    return bool(MEASURED.match(_after(match)))
 
 
 def _is_date(match: re.Match[str]) -> bool:
@@ -102,39 +77,63 @@ def _is_date(match: re.Match[str]) -> bool:
         return False
     if len(year) == 4:
         return 1850 <= int(year) <= 2199
-    padded = all(len(part) == 2 for part in parts)
-    if len(year) != 2 or _counts(match) or (separator == "." and not (padded or _DATE_BEFORE.search(_before(match)))):
+    if len(year) != 2 or _is_measured(match):
         return False
+    if DATE_BEFORE.search(_before(match)) or (separator == "/" and FROM.search(_before(match))):
+        return True
+    padded = all(len(part) == 2 for part in parts)
+    counted = NEAR.search(_before(match)) or COUNTED_AFTER.match(_after(match))
     counted_up = int(year) - other == other - one == 1
-    return not counted_up or bool(_DATE_BEFORE.search(_before(match)))
+    return not (counted or counted_up or (separator == "." and not padded))
 
 
 def _is_day(match: re.Match[str]) -> bool:
-    """Return whether two numbers behind a word such as "dated" are a month and a day."""
+    """Return whether two numbers beside a word such as "dated" or "study" are a month and a day."""
     one, other = int(match["first"]), int(match["second"])
     plausible = 1 <= min(one, other) <= 12 and max(one, other) <= 31
-    about = _DATE_BEFORE.search(_before(match)) and not _SHARE_AFTER.match(_after(match))
-    return bool(plausible and about) and not _counts(match)
+    told = STUDY_AFTER.match(_after(match)) or (
+        DATE_BEFORE.search(_before(match)) and not STUDY_BEFORE.search(_before(match))
+    )
+    return bool(plausible and told) and not SHARE_AFTER.match(_after(match)) and not _counts(match)
+
+
+def _is_month_and_year(match: re.Match[str]) -> bool:
+    return not _counts(match)
+
+
+def _is_compact(match: re.Match[str]) -> bool:
+    """Return whether eight digits behind a word such as "dated" are a year, a month and a day."""
+    return bool(DATE_BEFORE.search(_before(match)) or STUDY_AFTER.match(_after(match)))
 
 
 def _is_month_and_day(match: re.Match[str]) -> bool:
     """Return whether a month's name and a number are a date: "May 3 lesions ..." is none."""
-    if match["month"][:3].lower() == "may" and not _DATE_BEFORE.search(_before(match)):
+    told = bool(DATE_BEFORE.search(_before(match)))
+    month = match["month"].lower().rstrip(".")
+    if month == "may" and not told:
         return False
-    return match["month"][0].isupper() and not _COUNTED_AFTER.match(_after(match))
+    written = match["month"][0].isupper() or (told and not re.fullmatch(ENGLISH_MONTHS, month))
+    return written and not _counts(match)
 
 
 def _is_time(match: re.Match[str]) -> bool:
     if match["suffix"]:
         return True
-    clock = bool(_CLOCK_BEFORE.search(_before(match)))
-    if _RATIO_BEFORE.search(_before(match)):
+    if RATIO_BEFORE.search(_before(match)) or NO_CLOCK_AFTER.match(_after(match)):
         return False
-    return clock or match["hour"] != "1"
+    return bool(CLOCK_BEFORE.search(_before(match))) or match["hour"] != "1"
 
 
-def _is_phone(match: re.Match[str]) -> bool:
-    return not _COUNTED_AFTER.match(_after(match))
+def _is_number_of_record(match: re.Match[str]) -> bool:
+    return not (_is_measured(match) or QUANTITY_BEFORE.search(_before(match)))
+
+
+def _has_digits(least: int) -> Callable[[re.Match[str]], bool]:
+    return lambda match: sum(c.isdigit() for c in match["token"]) >= least
+
+
+def _is_no_temperature(match: re.Match[str]) -> bool:
+    return not re.search(r"\b(?:temp\w*|fever\w*|febrile|t(?:max)?)\W+(?:\w+\W+){0,2}$", _before(match), re.IGNORECASE)
 
 
 def _patterns() -> Iterator[Pattern]:
@@ -142,43 +141,118 @@ def _patterns() -> Iterator[Pattern]:
         return Pattern(f"[{mark}]", re.compile(expression), accepts)
 
     yield add("MAIL", r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")
-    yield add("LINK", r"\b(?:https?://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]]")
-    # One separator throughout: "2.5-3.5 cm" is a measure.
-    three = r"(?P<first>\d{4}|\d{1,2})(?P<separator>[-/.])(?P<second>\d{1,2})(?P=separator)(?P<third>\d{4}|\d{1,2})"
-    yield add("DATE", rf"(?<![\w.])(?<![\d]-)(?<!\d/){three}(?![\w]|[-/.]\d)", _is_date)
-    yield add("DATE", rf"\b(?:{_MONTH})\s+\d{{1,2}}{_ORDINAL},?\s+(?:\d{{4}}|'\d{{2}})\b")
+    yield add("LINK", r"\b(?:(?:https?|ftp)://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]]")
     yield add(
-        "DATE",
-        rf"\b\d{{1,2}}{_ORDINAL}(?:[\s-]+(?:of|de|di)\b)?[\s-]+{_MONTH},?(?:\s+de\b)?[\s-]+\d{{2,4}}\b(?!\s*(?:mm|"
-        rf"cm))",
+        "LINK",
+        r"(?<![\w@.])(?:[a-z0-9-]+\.)+(?:com|org|net|edu|gov|info|eu|co\.uk|"
+        r"ac\.uk)\b(?:[/:][^\s<>\"]*[^\s<>\".,;:!?)\]])?",
     )
-    yield add("DATE", rf"\b{_MONTH},?(?:\s+(?:of|de))?\s+(?:19|20)\d{{2}}\b")
-    yield add(
-        "DATE", rf"\b(?P<month>{_MONTH})\s+(?:[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)?\b(?![:.]\d)", _is_month_and_day
-    )
-    yield add("DATE", rf"\b(?:[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)\s+(?:of\s+)?(?i:{_ENGLISH_MONTHS})\b")
-    yield add("DATE", r"(?<![\w./-])(?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w]|[-/.]\d)", _is_day)
-    suffix = r"(?P<suffix>\s*(?:[AaPp]\.\s?[Mm]\.|[AaPp]\.?[Mm]\b|(?:hrs?|h|Uhr)\b))?"
-    yield add("TIME", rf"(?<![\w:.])(?P<hour>[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?(?![:\d]|\.\d){suffix}", _is_time)
-    yield add(
-        "PHONE",
-        r"(?<![\w+])(?:\+\d{1,3}[ .-]?)?(?:\([2-9]\d{2}\)|[2-9]\d{2}[ .-])[ .-]?\d{3}[ .-]?\d{4}(?!\d)",
-        _is_phone,
-    )
-    yield add("PHONE", r"(?<!\w)\+\d{1,3}(?:[ .-]?\(?\d{2,5}\)?){2,4}(?!\d)")
-    yield add("ID", rf"\b(?i:{_NUMBERED})\b\W{{0,3}}[\w-]*\d[\w-]*")
-    yield add("ID", r"\b\d{3}-\d{2}-\d{4}\b")
-    yield add("ID", r"\b\d{6,}\b")
-    yield add("NAME", rf"\b{_TITLE}\s+{_NAME}(?:\s*{_NAME}){{0,2}}")
-    yield add("NAME", rf"(?i:\b(?:{_SAID}) by)[\s:]+{_NAME}(?:[ ,]*{_NAME}){{0,3}}")
-    yield add("NAME", rf"(?P<kept>\b(?i:{_ROLE})\s*:\s*){_NAME}(?:[ ,]*{_NAME}){{0,3}}")
-    old = r"(?:9\d|1[0-2]\d)"
+    yield from _dates(add)
+    yield from _times(add)
+    yield from _numbers(add)
+    yield from _names(add)
+    old, unit = r"(?:9\d|1[0-2]\d)", r"(?:y(?:ea)?rs?|y)\.?"
     yield add(
         "AGE",
-        rf"\b{old}(?=[\s-]*(?:y\.?\s?/?o\.?(?!\w)|(?:years?|yrs?)[\s-]old|(?:years?|yrs?) of age|jährig|ans\b|"
-        rf"años\b))",
+        rf"(?<![\w.]){old}(?=[\s-]*(?:y\.?\s?/?o\.?(?!\w)|{unit}[\s-]*old\b|{unit}\s+of\s+age|jährig|Jahre alt|ans\b|"
+        r"años\b|anni\b|anos\b))",
     )
-    yield add("AGE", rf"(?P<kept>(?i:\bage[d:]?)\s*(?:of|is|:)?\s*){old}\b(?!\s*(?:%|cm|mm))")
+    yield add(
+        "AGE",
+        rf"(?<![\w.]){old}(?=[FM](?:\s+(?:with|w/|s/p|c/o|who|presents?|after|status)\b|,|\.))",
+        _is_no_temperature,
+    )
+    yield add("AGE", rf"(?P<kept>\b(?i:wom[ae]n|m[ae]n|male|female|patient|lady|gentleman) of\s+){old}(?=\s+years\b)")
+    yield add(
+        "AGE",
+        rf"(?P<kept>(?i:\b(?:age[ds]?|alter|edad|âge|età|idade)\b)\s*(?:of|is|:)?\s*){old}\b"
+        r"(?!\s*(?:%|(?:cm|mm|minutes?|hours?|days?|weeks?|months?)\b))",
+    )
+
+
+Adds = Callable[..., Pattern]
+
+
+def _dates(add: Adds) -> Iterator[Pattern]:
+    # One separator throughout: "2.5-3.5 cm" is a measure.
+    clock = r"(?:T\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?Z?)?"
+    three = r"(?P<first>\d{4}|\d{1,2})(?P<separator>[-–/.])(?P<second>\d{1,2})(?P=separator)(?P<third>\d{4}|\d{1,2})"
+    yield add("DATE", rf"(?<![\w.])(?<![\d]-)(?<!\d/){three}{clock}(?![\w]|[-/.]\d)", _is_date)
+    spaced = r"(?P<first>\d{1,2})\s*(?P<separator>[-–/.])\s+(?P<second>\d{1,2})\s*(?P=separator)\s+(?P<third>\d{4})"
+    yield add("DATE", rf"(?<![\w./-]){spaced}(?![\w]|[-/.]\d)", _is_date)
+    yield add("DATE", rf"\b(?:{MONTH})\s+\d{{1,2}}{ORDINAL},?\s+(?:\d{{4}}|['’]\d{{2}})\b")
+    yield add(
+        "DATE",
+        rf"\b\d{{1,2}}{ORDINAL}(?:[\s-]+(?:of|de|di)\b)?[\s/-]+{MONTH},?(?:\s+de\b)?[\s/-]+['’]?\d{{2,4}}\b"
+        r"(?!\s*(?:mm|cm))",
+    )
+    yield add("DATE", rf"\b\d{{1,2}}(?i:{ENGLISH_MONTHS})\d{{2,4}}\b")
+    yield add("DATE", rf"\b{MONTH},?(?:\s+(?:of|de))?[\s/-]+(?:19|20)\d{{2}}\b")
+    yield add("DATE", rf"\b{MONTH}(?:\s+['’]|-['’]?)\d{{2}}\b")
+    yield add(
+        "DATE", rf"\b(?P<month>{MONTH})\s+(?:[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)?\b(?![:.]\d)", _is_month_and_day
+    )
+    yield add("DATE", rf"\b(?:[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)\s+(?:of\s+)?(?i:{ENGLISH_MONTHS})\b")
+    yield add("DATE", rf"(?<![\w./-])(?:[12]\d|3[01]|0?[1-9])\.?\s+(?:de\s+)?(?P<month>{MONTH})", _is_month_and_day)
+    yield add("DATE", r"(?<![\w./-])(?:0?[1-9]|1[0-2])[/-](?:19|20)\d{2}(?![\w/-]|\.\d)", _is_month_and_year)
+    yield add("DATE", r"(?<![\w./-])(?:19|20)\d{2}[/-](?:0[1-9]|1[0-2])(?![\w/-]|\.\d)", _is_month_and_year)
+    yield add("DATE", r"(?<![\w./-])(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?![\w/-]|\.\d)", _is_compact)
+    yield add("DATE", r"(?<![\w./-])(?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w]|[-/.]\d)", _is_day)
+
+
+def _times(add: Adds) -> Iterator[Pattern]:
+    half = r"\s*(?:[AaPp]\.\s?[Mm]\.|[AaPp]\.?[Mm]\b)"
+    suffix = rf"(?P<suffix>{half}|\s*(?:hrs?|h|Uhr)\b)?"
+    yield add("TIME", rf"(?<![\w:.])(?P<hour>[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?(?![:\d]|\.\d){suffix}", _is_time)
+    yield add("TIME", rf"(?<![\w:./-])(?:1[0-2]|0?[1-9]){half}")
+    yield add("TIME", r"(?<![\w:./-])(?:[01]\d|2[0-3])[0-5]\d\s*(?:(?i:hours|hrs?)\b|h\b|Uhr)")
+    yield add("TIME", r"(?<![\w:./-])(?:[01]?\d|2[0-3])(?:[.:][0-5]\d)?\s*Uhr\b")
+    yield add("TIME", r"(?<![\w:./-])(?:[01]?\d|2[0-3])\s?h\s?[0-5]\d\b")
+    yield add("TIME", r"(?P<kept>\b(?i:at) )(?:[01]\d|2[0-3])[0-5]\d(?=\s+(?:on|today|by)\b)")
+
+
+def _numbers(add: Adds) -> Iterator[Pattern]:
+    more = r"(?:,?\s*(?i:ext\.?|extension|x)\s*\d{2,5}\b)?"
+    yield add(
+        "PHONE",
+        r"(?<![\w+])(?:\+?\d{1,3}[ .-])?(?:\([2-9]\d{2}\)[ .-]?\d{3}[ .-]?\d{4}|"
+        r"[2-9]\d{2}(?P<joint>[ .-])\d{3}(?:(?P=joint)|-)\d{4})(?!\d)" + more,
+        lambda match: (
+            not (_counts(match) or QUANTITY_BEFORE.search(_before(match)))
+            and not re.search(rf"\b(?i:{NUMBERED}|{FILED})\W*(?i:{NUMBER_WORD})?\W*$", _before(match))
+        ),
+    )
+    yield add("PHONE", r"(?<!\w)\+\d{1,3}(?:[ .-]?\(?\d{2,5}\)?){2,4}(?!\d)" + more)
+    yield add(
+        "PHONE",
+        r"(?P<kept>\b(?i:tel(?:ephone|efono|éfono|efon|efone)?|tél(?:éphone)?|(?:tele)?phone(?: number)?|fon|fax|"
+        r"cell|mobile|"
+        r"handy|call(?: back)?|contact)\b(?: at)?[.:]?\s*)(?P<token>\+?\(?\d[\d ()./-]{4,}\d)\b" + more,
+        _has_digits(6),
+    )
+    yield add("PHONE", r"\b(?:(?i:ext(?:ension)?\.?)\s?|x)\d{4,5}\b")
+    between = rf"\W{{0,3}}(?:{NUMBER_WORD})?\W{{0,4}}"
+    yield add("ID", rf"\b(?i:{NUMBERED})(?!\w)(?i:{between})(?P<token>{TOKEN}){MORE}")
+    yield add(
+        "ID", rf"\b(?i:{FILED})[ .-]*(?i:{NUMBER_WORD})\W{{0,3}}(?P<token>(?:[A-Z] )?{TOKEN}{MORE})", _has_digits(3)
+    )
+    yield add("ID", r"(?<![\d.])\d+(?:\.\d+){5,}(?!\d)")
+    yield add("ID", r"\b\d{3}-\d{2}-\d{4}\b")
+    yield add("ID", r"\b[A-Z]{1,3}-?\d{6,}\b")
+    yield add("ID", r"(?<![\d.,])\b\d{6,}\b", _is_number_of_record)
+
+
+def _names(add: Adds) -> Iterator[Pattern]:
+    yield add(
+        "NAME", rf"\b(?:{TITLE})+{NAME}(?:\s*{NAME}){{0,2}}(?:(?<=\w)\s+(?:and|und|et|y|e)\s+{NAME}(?=\s*\b[a-z]))?"
+    )
+    yield add("NAME", rf"(?i:\b(?:{SAID})(?:\s+electronically)? by)[\s:]+{NAME}(?:[ ,]*{NAME}){{0,3}}")
+    yield add("NAME", rf"(?i:\b(?:electronically |e-)?signed(?: electronically)?\s*:)\s*{NAME}(?:[ ,]*{NAME}){{0,3}}")
+    yield add("NAME", rf"(?P<kept>\b(?i:{ROLE})\s*:\s*){NAME}(?:[ ,^]*{NAME}){{0,3}}")
+    yield add("NAME", rf"(?P<kept>\b(?i:patient|pt)\s*:\s*)(?:{FULL}|{NAME}\s*[,^]\s*{NAME})")
+    yield add("NAME", rf"(?<!\w){NAME}(?:\s+{NAME}){{0,3}}(?:{DEGREE})+")
+    yield add("NAME", rf"(?P<kept>\b(?i:{PERSON}|(?:patient|pt)(?:'s)? name)\s+)(?:{FULL})")
+    yield add("NAME", rf"(?P<kept>\b(?i:{TOLD})(?: (?:to|with|by|results?|findings))*\s+)(?:{FULL})")
 
 
 PATTERNS: tuple[Pattern, ...] = tuple(_patterns())
