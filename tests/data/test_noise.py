@@ -11,7 +11,7 @@ from small_data import ListSource, records, source
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.pixels import to_float
-from ranjax.data.noisy_pairs import caption_shuffle, gaussian, select
+from ranjax.data.noisy_pairs import caption_shuffle, count_of, gaussian, select
 
 IDS = st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=80)
 SHARES = st.floats(0.0, 1.0)
@@ -26,6 +26,16 @@ def test_ratios_are_exact_and_nested(ids, one, other, seed):
     assert small.sum() == math.floor(Fraction(str(low)) * len(ids) + Fraction(1, 2))
     assert large.sum() == math.floor(Fraction(str(high)) * len(ids) + Fraction(1, 2))
     assert not (small & ~large).any()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "total", "count"),
+    [(0.15, 10, 2), (0.25, 10, 3), (0.05, 10, 1), (0.285, 1000, 285), (0.2845, 1000, 285), (0.29, 100, 29),
+     (0.1, 4, 0), (0.125, 4, 1), (0.145, 100, 15), (0.0, 7, 0), (1.0, 7, 7), (np.float64(0.15), 10, 2)],
+)  # fmt: skip
+def test_a_ratio_is_rounded_half_away_from_zero_as_it_is_written(ratio, total, count):
+    assert count_of(ratio, total) == count
+    assert select([str(i) for i in range(total)], ratio, 0).sum() == count
 
 
 @settings(max_examples=50, deadline=None)
