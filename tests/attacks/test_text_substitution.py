@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from ranjax.attacks import text
-from ranjax.attacks.text import candidates
+from ranjax.attacks.text import candidates, substitution
 from ranjax.core.errors import ConfigError
 
 import toy_text as toy  # isort: skip
@@ -319,3 +319,36 @@ def test_rows_are_cut_to_what_replacements_can_come_to_need():
 def test_settings_that_are_no_numbers_are_refused(more):
     with pytest.raises(ValueError, match=next(iter(more))):
         text.Substitution(**more)
+
+
+def test_passes_of_few_rows_give_the_attack_of_passes_of_many(monkeypatch):
+    texts = [["clear", "lungs", "rib", "heart"], ["effusion", "heart"], ["large"], ["oedema", "opacity", "lungs"]]
+    lists = np.tile(np.arange(NUMBER, dtype=np.int32), (NUMBER, 1))
+    for table in (TABLE, toy.lexicon(jnp.asarray(lists)).table):
+        _, _, many = run(texts, text.Substitution(max_words=3, top_k=6, beam=4, forward_rows=256), table=table)
+        with monkeypatch.context() as small:
+            small.setattr(substitution, "GAINS_AT_ONCE", 1)
+            few_rows = text.Substitution(max_words=3, top_k=6, beam=4, forward_rows=BATCH)
+            _, _, few = run(texts, few_rows, table=table)
+        for name in ("tokens", "words", "choices", "queries"):
+            np.testing.assert_array_equal(getattr(few, name), getattr(many, name), name)
+        np.testing.assert_allclose(few.loss, many.loss, atol=1e-6)
+        assert many.edits.max() > 1
+
+
+def test_the_memory_of_a_wide_beam_is_that_of_a_narrow_one():
+    rows = tuple(map(jnp.asarray, toy.encode([["clear", "lungs", "rib", "heart"]] * BATCH)))
+    wide_layer = jnp.ones((toy.WIDTH, 4096))
+
+    def loss(embeddings, tokens, mask):
+        return jnp.sum(jnp.tanh(embeddings @ wide_layer), axis=(1, 2))
+
+    def bytes_of(beam):
+        settings = text.Substitution(max_words=2, top_k=2, beam=beam, forward_rows=4 * BATCH)
+        attack = jax.jit(lambda: text.substitute(loss, PARAMS["table"], *rows, TABLE, settings))
+        return attack.lower().compile().memory_analysis().temp_size_in_bytes
+
+    activations = 4 * BATCH * toy.LENGTH * 4096 * 4
+    narrow, wide = bytes_of(4), bytes_of(32)
+    assert narrow > activations  # it is the passes that cost
+    assert wide < 1.25 * narrow

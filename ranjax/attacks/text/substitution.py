@@ -33,7 +33,8 @@ TextTest = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 Given = Shaped[Array | np.ndarray, "..."]
 """Arrays as a caller gives them, NumPy's or JAX's."""
 
-# Most first-order gains held at once (rows x slots x candidates), which bounds the memory: 128 MiB in float32.
+# Most first-order gains held at once (rows x slots x candidates), or numbers that they are computed from, or tokens
+# that are compared: this bounds the memory, to 128 MiB in float32.
 GAINS_AT_ONCE = 2**25
 
 
@@ -47,7 +48,8 @@ class Substitution:
       top_k: replacements scored by a forward pass per round and beam member.
       beam: texts of a row kept from round to round; 1 is greedy.
       max_queries: most forward passes on replaced texts per row; None: no bound but the rounds.
-      forward_rows: most rows of one forward pass, which bounds the memory.
+      forward_rows: most rows of one pass of the loss or its gradient, which bounds the memory for any beam and `top_k`;
+        a pass takes the B rows of the call at least.
       moves: what may be done to a word, some of `moves.MOVES`; `choices` of other moves than "replace" are those of
         `moves.decode`. A word put in or left out counts for the budget as a word replaced.
 
@@ -161,15 +163,20 @@ def similar_to(text_fn: TextLoss, features: Float[Array, "batch features"], thre
 def row_losses(loss_fn: TextLoss, table: TokenTable, rows: Row, forward_rows: int) -> Shaped[Array, "forms batch"]:
     """Return losses of n replaced forms of every row (`rows` arrays [n, B, L]), at most `forward_rows` at a time."""
     number, batch = rows.tokens.shape[:2]
-    together = max(1, min(number, forward_rows // batch))
-    while number % together:
-        together -= 1
-
+    together = _together(number, batch, forward_rows)
     losses = jax.vmap(lambda row: loss_fn(table[row.tokens], row.tokens, row.mask))
     if number == together:
         return losses(rows)
     grouped = jax.tree.map(lambda x: x.reshape((number // together, together) + x.shape[1:]), rows)
     return jax.lax.map(losses, grouped).reshape(number, batch)
+
+
+def _together(forms: int, batch: int, forward_rows: int) -> int:
+    """Return how many forms of every row one pass takes, a divisor of all of them."""
+    together = max(1, min(forms, forward_rows // batch))
+    while forms % together:
+        together -= 1
+    return together
 
 
 def score_replaced(
@@ -320,19 +327,14 @@ def _round(search: _Search, state: _State) -> _State:
     settings, rows, used = search.settings, state.rows, state.choices >= 0
     batch = used.shape[1]
 
-    # 1. The gradient of the summed losses by the embeddings, [M, B, L, W]. The first one brings the loss of the given
-    # rows along; later losses are of the pass that chose.
-    def total(embeddings: Float[Array, "members batch length width"]) -> tuple[Float[Array, ""], Array]:
-        loss = _each_member(search.loss_fn)(embeddings, rows.tokens, rows.mask)
-        return jnp.sum(loss), loss
-
-    gradient, value = jax.grad(total, has_aux=True)(search.table[rows.tokens])
+    # 1. The best replacements to first order. The first gradient brings the loss of the given rows along; later losses
+    # are of the pass that chose.
+    found, value = _propose_by_gradient(search, rows, used)
     loss, trace = _known_loss(value[0], settings.beam, state.trace.shape[0] - 1)
     begun = state.round > 0
     state = state._replace(loss=jnp.where(begun, state.loss, loss), trace=jnp.where(begun, state.trace, trace))
 
-    # 2. The best replacements to first order, as forms [M * k, B] of every row.
-    found = _propose(search, rows, gradient, used)
+    # 2. They are forms [M * k, B] of every row.
     expands = state.fresh & (used.sum(-1, dtype=jnp.int32) < search.budget[None, :])
     valid = (found.gain > -jnp.inf) & expands[..., None]
     members, _, width = valid.shape
@@ -369,6 +371,28 @@ def _round(search: _Search, state: _State) -> _State:
     )
 
 
+def _propose_by_gradient(
+    search: _Search, rows: Row, used: Bool[Array, "members batch length"]
+) -> tuple[_Proposals, Float[Array, "members batch"]]:
+    """Return proposals for [M, B] rows and the losses of these, as many members at a time as `forward_rows` allows."""
+    members, batch, length = used.shape
+
+    def some(rows: Row, used: Bool[Array, "some batch length"]) -> tuple[_Proposals, Float[Array, "some batch"]]:
+        def total(embeddings: Float[Array, "some batch length width"]) -> tuple[Float[Array, ""], Array]:
+            loss = _each_member(search.loss_fn)(embeddings, rows.tokens, rows.mask)
+            return jnp.sum(loss), loss
+
+        gradient, value = jax.grad(total, has_aux=True)(search.table[rows.tokens])
+        return _propose(search, rows, gradient, used), value
+
+    together = _together(members, batch, search.settings.forward_rows)
+    if together == members:
+        return some(rows, used)
+    grouped = jax.tree.map(lambda x: x.reshape((members // together, together) + x.shape[1:]), (rows, used))
+    found = jax.lax.map(lambda given: some(*given), grouped)
+    return jax.tree.map(lambda x: x.reshape((members,) + x.shape[2:]), found)
+
+
 def _propose(
     search: _Search,
     rows: Row,
@@ -381,7 +405,10 @@ def _propose(
         lambda x: jnp.tile(x, (members,) + (1,) * (x.ndim - 1)), (candidates.present, candidates.open, candidates.lists)
     )
     flat = jax.tree.map(lambda x: x.reshape((members * batch,) + x.shape[2:]), (rows, gradient, used))
-    columns = candidates.table.lengths.shape[0] if candidates.lists is None else candidates.lists.shape[2]
+    # With lists, the embeddings of every slot's own candidates are gathered.
+    columns = search.features.own.shape[0]
+    if candidates.lists is not None:
+        columns = candidates.lists.shape[2] * search.features.own.shape[1]
     together = max(1, GAINS_AT_ONCE // (length * columns))
 
     one = functools.partial(_propose_row, search)
@@ -457,7 +484,13 @@ def _each_member(fn: TextLoss) -> Callable[..., jax.Array]:
 
 def _repeats(tokens: Int[Array, "pool batch length"], loss: Float[Array, "pool batch"]) -> Bool[Array, "pool batch"]:
     """Return which texts of a pool an earlier entry with a finite rank already holds."""
-    same = jnp.all(tokens[:, None] == tokens[None, :], axis=-1)  # [n, n, B]
     number = tokens.shape[0]
-    earlier = jnp.arange(number, dtype=jnp.int32)[None, :] < jnp.arange(number, dtype=jnp.int32)[:, None]
-    return jnp.any(same & earlier[..., None] & (loss > -jnp.inf)[None, :, :], axis=1)
+
+    def one(index: Int[Array, ""]) -> Bool[Array, "batch"]:
+        same = jnp.all(tokens == tokens[index][None], axis=-1)
+        earlier = jnp.arange(number, dtype=jnp.int32) < index
+        return jnp.any(same & earlier[:, None] & (loss > -jnp.inf), axis=0)
+
+    entries = jnp.arange(number, dtype=jnp.int32)
+    together = max(1, GAINS_AT_ONCE // tokens.size)
+    return jax.vmap(one)(entries) if number <= together else jax.lax.map(one, entries, batch_size=together)
