@@ -28,7 +28,8 @@ def test_a_mark_counts_at_its_place_alone_and_may_take_the_words_in_round_bracke
     assert text == "Told Dr. Lee, MD on 3/4/2012."
     assert all(name.is_met_by("NAME", *place) for place in ((5, 16), (9, 12)))
     assert not any(name.is_met_by("NAME", *place) for place in ((9, 11), (9, 17)))
-    assert text_rules._marked(text, "Told Dr. [NAME] on [DATE].") == [("NAME", 9, 16), ("DATE", 20, 28)]
+    assert [*text_rules._marked(text, "Told Dr. [NAME] on [DATE].")] == [[("NAME", 9, 16), ("DATE", 20, 28)]]
+    assert len([*text_rules._marked("1, 2, 3", "[DATE], [TIME]")]) == 2
     assert date.is_met_by("DATE", 20, 28)
     assert not date.is_met_by("TIME", 20, 28)
 

@@ -14,9 +14,11 @@ _IS = (
     r"(?:(?:is|are|was|were|do|does|did|has|have|had|remains?|appears?|seems?|looks?|been)\s+)"
     r"(?:(?!and\b|with\b)[\w-]+\s+){0,4}?"
 )
+_WHERE = r"(?:,? (?:as before|again|(?:on|at|in|of) (?:the |this |both )?[\w-]+(?: \w+)?),?)?"
 _IS_OR_NOTHING = rf"(?:{_IS}|[:,–-]\s*|)(?:(?:not|no longer|mild|moderate|severe|\w+ly)\s+){{0,3}}(?:and not )?"
 _HEART = (
-    r"(?:heart|(?:cardiac|cardiomediastinal|cardiopericardial|heart) (?:silhouette|size|contour|shadow)s?)(?: size)?"
+    r"(?:(?:size of the )?heart|(?:cardiac|cardiomediastinal|cardiopericardial|heart) "
+    r"(?:silhouette|size|contour|shadow)s?)(?: size)?"
 )
 _ANGLE = r"(?:costophrenic|cp) (?:angles?|sulc\w+|recess\w*)"
 _ELSEWHERE = "".join(rf"(?<!{place} )" for place in ("pericardial", "joint", "knee", "hip", "elbow", "ankle", "ear"))
@@ -38,14 +40,16 @@ FINDINGS: Mapping[str, str] = {
     rf"collapsed (?:\w+ )?(?:lung|lobe)|(?:lungs?|lobes?) {_IS}collapsed|volume loss|loss of (?:lung )?volume",
     "Cardiomegaly": r"cardiomegaly|(?:enlarged|enlargement of the|large|dilated) (?:heart|(?:cardiac|"
     r"cardiomediastinal) "
-    rf"silhouette)|cardiac enlargement|{_HEART} {{0,1}}{_IS_OR_NOTHING}(?:enlarged|prominent|dilated|increased|large)",
+    rf"silhouette)|cardiac enlargement|{_HEART}{_WHERE} {{0,1}}{_IS_OR_NOTHING}"
+    r"(?:enlarged|prominent|dilated|increased|large)",
     "Consolidation": r"consolidat\w*",
     "Edema": rf"{_NOT_OF_LUNGS}o?edema(?! (?:of|in) (?:the )?(?:\w+ )?(?:arm|leg|limb|ankle|soft|chest wall))|"
     r"(?:vascular|venous|pulmonary|central|perihilar|interstitial) congestion|congestive (?:heart |cardiac )?failure|"
     r"(?:heart|cardiac|ventricular) failure|chf|kerley\w*|(?:fluid|volume) overload",
     "Effusion": rf"{_ELSEWHERE}effusions?|pleural (?:or|and|and/or|nor) pericardial effusions?|pleural fluid|"
     r"fluid in the (?:\w+ ){0,2}(?:pleural spaces?|fissures?)|hydropneumothora\w*|hydrothora\w*|"
-    rf"blunt\w* (?:of )?(?:the )?(?:\w+ ){{0,2}}(?:{_ANGLE}|costophrenic\w*)|{_ANGLE} {_IS_OR_NOTHING}blunted",
+    rf"blunt\w* (?:of )?(?:the )?(?:\w+ ){{0,2}}(?:{_ANGLE}|costophrenic\w*)|"
+    rf"{_ANGLE}{_WHERE} {{0,1}}{_IS_OR_NOTHING}blunted",
     "Emphysema": rf"{_UNDER_SKIN}emphysem\w*",
     "Fibrosis": r"fibros[ie]s|fibrotic|scarring|scars?|scarred",
     "Fracture": r"fractures?|fractured",
@@ -55,7 +59,7 @@ FINDINGS: Mapping[str, str] = {
     "Mass": r"(?<!body )mass(?! (?:effect|index))|masses|neoplasms?|tumou?rs?",
     "Nodule": r"nodules?|micronodules?|nodular\w*|granulomas?",
     "Pleural Thickening": r"pleural (?:\w+ ){0,2}thickening|thickening of (?:the )?(?:\w+ )?pleura|"
-    rf"thickened (?:\w+ )?pleura|pleura {{0,1}}{_IS_OR_NOTHING}thickened",
+    rf"thickened (?:\w+ )?pleura|pleura{_WHERE} {{0,1}}{_IS_OR_NOTHING}thickened",
     "Pneumonia": r"pneumonias?|bronchopneumonias?|pneumonic|(?<!wound )infections?|infectious(?! disease)|infective",
     "Pneumothorax": r"(?:hydro|ha?emo|tension )?pneumothora\w*|ptx",
     "Support Devices": r"pacemakers?|pacers?|pacing (?:device|wires?|leads?)|catheters?|cannulae?|"

@@ -44,7 +44,7 @@ _PSEUDO: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), words)
     for pattern, words in (
         (
-            rf"\b(?:no|not|without)\s+(?:(?:a|an|the|{_OF_CHANGE})[\s,]+){{0,5}}{_CHANGE}"
+            rf"\b(?:no|not|without)\s+(?:(?:a|an|the|{_OF_CHANGE})[\s,]+){{0,5}}{_CHANGE}(?: n?or {_CHANGE})?"
             r"(?=\s+(?:in|of|from|to|since|for|is|has|was|compared|with|within|regarding|over|seen|noted)\b|"
             r"\s*(?:[.,;:)]|$))",
             "unchanged state",
@@ -67,6 +67,13 @@ _PSEUDO: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "new",
         ),
         (r"\bnot (?:only|just|merely|simply)\b", "both"),
+        (r"\bnot all\b(.*?)\b(?:has|have) (?:been )?(?:cleared|resolved|removed|gone)\b", r"\1 persistent"),
+        (r"\bnot (?=all\b|both\b|every\b)", "nearly "),
+        (
+            r"\bneither (.+?) nor (.+?) (?:has|have) (?:\w+ly )?(?:changed|improved|worsened|increased|decreased|"
+            r"resolved|cleared)\b",
+            r"\1 and \2 persistent",
+        ),
         (r"\bno doubt\b", "certain"),
         (r"\bnot necessarily\b", "perhaps"),
         (r"\bmay(?= \d)", "month"),
@@ -151,6 +158,8 @@ _OF_WHAT_FOLLOWS = re.compile(
     r"to assess for)"
 )
 _IS_JUST_BEFORE = re.compile(r"\b(?:is|are|was|were|be|felt|remains?|thought)(?: \w+)? $")
+# "No change in X or Y": both are there.
+_STEADY = re.compile(r"\bunchanged state\b|\b(?:has|have) persistent\b")
 _SEEMS = re.compile(r"\bapparent (?:[\w-]+ ){0,3}$")
 _OR = re.compile(r"\s+(?:[\w-]+\s+){0,4}?(?:and/)?or\s+(?:[\w-]+\s+){0,4}?")
 _NOT_EXCLUDED = re.compile(
@@ -237,11 +246,13 @@ def _plain(sentence: str) -> str:
     text = re.sub(r"[’‘ʼ`]", "'", sentence.lower())
     text = re.sub(r"\bcan(?:not|'t)\b", "can not", re.sub(r"\bwon't\b", "will not", text))
     text = re.sub(r"n't\b", " not", text)
-    text = re.sub(r"\b((?:heart|cardiac) size (?:is|was) not (?:\w+ly )?)increased\b", r"\1enlarged", text)
+    text = re.sub(
+        r"\b((?:(?:heart|cardiac) size|size of the heart) (?:is|was) not (?:\w+ly )?)increased\b", r"\1enlarged", text
+    )
     text = re.sub(
         r",\s+(?=not (?:\w+ly )?(?:enlarged|thickened|blunted|seen|present|identified|visible)\b)", " is ", text
     )
-    text = re.sub(r",? if any,?", "", text)
+    text = re.sub(r",? if any,?|, (?:as before|as expected|again|however),", "", text)
     for pattern, words in _PSEUDO:
         text = pattern.sub(words, text)
     return text
@@ -305,7 +316,7 @@ def _is_doubted(part: str, mention: _Mention, others: Sequence[_Mention]) -> boo
     """Return whether a statement doubts a mention: "X may represent Y" doubts Y alone, "X or Y" both."""
     if _OF_ALL.search(part):
         return True
-    for other in others:
+    for other in [] if _STEADY.search(part) else others:
         first, second = sorted((mention, other), key=lambda one: one.start)
         next_to = not any(first.end <= one.start < second.start for one in others if one is not other)
         if next_to and _OR.fullmatch(part[first.end : second.start]):
