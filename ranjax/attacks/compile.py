@@ -14,7 +14,7 @@ from ranjax.attacks import input_checks
 from ranjax.attacks.ascent import KeyedLoss, Loss, Value
 from ranjax.attacks.input_checks import Images, Keys, Pixels
 from ranjax.attacks.pgd import pgd
-from ranjax.core.errors import DataError
+from ranjax.core.errors import ConfigError, DataError
 
 T = TypeVar("T")
 
@@ -90,7 +90,9 @@ def jitted(
         rows = tuple(np.asarray(row) if isinstance(row, list) else row for row in rows)
         chosen = default if settings is None else settings
         if not any(input_checks.is_traced(leaf) for leaf in jax.tree.leaves((params, images, rows))):
-            for i, classes in _in_jax(lambda: classes_of(params, images, keys, rows, chosen, mask)).items():
+            for i, classes in _in_jax(
+                lambda: classes_of(params, images, keys, rows, chosen, mask), images.shape
+            ).items():
                 input_checks.validate_labels(rows[i], classes)
         return compiled(params, images, keys, rows, chosen, mask)
 
@@ -101,8 +103,12 @@ def _is_shape(value: object) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], tuple)
 
 
-def _in_jax(trace: Callable[[], T]) -> T:
-    """Return what `trace` returns. Raises DataError where the loss is no function of JAX arrays."""
+def _in_jax(trace: Callable[[], T], shape: tuple[int, ...]) -> T:
+    """Return what `trace` returns for images of that shape.
+
+    Raises:
+      DataError: the loss is no function of JAX arrays, or refuses images whose channels come first.
+    """
     hint = "The loss and its model must be functions of JAX arrays: no torch, no NumPy, no .item()."
     try:
         return trace()
@@ -111,4 +117,17 @@ def _in_jax(trace: Callable[[], T]) -> T:
     except (TypeError, AttributeError) as error:
         if "Tracer" in str(error):
             raise DataError(f"the loss cannot take JAX arrays ({str(error).splitlines()[0][:120]}). {hint}") from error
+        _name_channels_first(shape, error)
         raise
+    except ValueError as error:
+        if not isinstance(error, (ConfigError, DataError)):
+            _name_channels_first(shape, error)
+        raise
+
+
+def _name_channels_first(shape: tuple[int, ...], error: Exception) -> None:
+    """Raise DataError where images that a model refuses look like [B, C, H, W]."""
+    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3, 4):
+        hint = "Channels first? Images are [B, H, W, C]: images.transpose(0, 2, 3, 1)."
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise DataError(f"the model refuses images of shape {shape} ({reason}). {hint}") from error

@@ -33,6 +33,10 @@ class RunError(RuntimeError):
     """
 
 
+class ConvergenceWarning(UserWarning):
+    """A head was not fitted to its end: its best epoch is its last, or its gradient is still large."""
+
+
 class StuckError(RunError):
     """A thread of this process waits for something that never comes: leave by `os._exit`, which joins no thread."""
 

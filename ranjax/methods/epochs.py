@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,21 @@ from jax import lax
 from jaxtyping import Array, PyTree
 
 from ranjax.core.types import Params
+
+
+def unfinished(name: str, chosen: Sequence[int], most: int, patience: int) -> list[str]:
+    """Return a note where fits that were to end by themselves were best in the last of at most `most` epochs.
+
+    Args:
+      name: of the method.
+      chosen: the best epoch of each seed, from 0.
+      most: epochs at most.
+      patience: 0 for fits of a fixed number of epochs, of which the last says nothing.
+    """
+    late = sum(epoch == most - 1 for epoch in chosen)
+    if not (patience and late):
+        return []
+    return [f"{name} was best in its last epoch of {most} with {late} of {len(chosen)} seeds: it has not converged"]
 
 
 def until_worse(

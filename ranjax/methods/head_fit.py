@@ -17,10 +17,12 @@ class HeadFit:
       facts: what was chosen and how well it was solved, for the run's record: numbers and texts by name.
       validation: the figure that chose, where it is another than the metric of clean validation features, e.g. the mean
         of clean and attacked.
-      notes: what a reader should know, e.g. that a solver stopped early.
+      notes: what a reader should know, e.g. of a value at the end of its grid.
+      unfinished: of a solver that stopped before its minimum, what it left; `fit_method` warns of it.
     """
 
     variables: Params
     facts: Mapping[str, object] = field(default_factory=dict)
     validation: float | None = None
     notes: tuple[str, ...] = ()
+    unfinished: str = ""

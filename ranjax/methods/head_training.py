@@ -12,6 +12,7 @@ encoder) is an array, so a change of it compiles nothing anew; terms that no met
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -23,11 +24,11 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
 
-from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, ConvergenceWarning, DataError
 from ranjax.core.keys import stream
 from ranjax.core.types import Params
 from ranjax.methods import head_inputs, selection
-from ranjax.methods.epochs import adamw, until_worse
+from ranjax.methods.epochs import adamw, unfinished, until_worse
 from ranjax.methods.head_inputs import Examples
 from ranjax.methods.method_settings import Fit, HeadTraining
 from ranjax.methods.standardisation import standard_of
@@ -159,6 +160,10 @@ def fit_heads(
       ConfigError: a setting, by its name; a learning rate with which a run diverged in its first epoch.
       DataError: NaN features, shapes that do not fit, a label outside the classes, a class without training examples,
         a validation split with one class only.
+
+    Warns:
+      ConvergenceWarning: a method with `patience` was best in its last epoch (not with `keep_diverged`: a search says
+        so of what it chose).
     """
     settings = settings or Fit()
     head_inputs.check_settings(methods, seeds, settings, classes)
@@ -209,6 +214,11 @@ def fit_heads(
             methods[method].learning_rate,
             "a value with which the outputs stay finite in at least one epoch",
         )
+    if not keep_diverged:
+        for index, method in enumerate(methods):
+            chosen = fitted.chosen[..., index, :].ravel().tolist()
+            for note in unfinished(f"methods[{index}]", chosen, plan.settings.epochs, method.patience):
+                warnings.warn(f"{note}; give it more epochs", ConvergenceWarning, stacklevel=2)
     return fitted
 
 

@@ -121,7 +121,10 @@ def fit(
     taken = linear_solution.best(linear_solution.scores(shared.metric, logits, validation.labels))
     one = found[taken]
     notes = linear_solution.at_the_end("penalty", penalties, taken)
+    unfinished = ""
     if one.gradient > SMALL:
-        notes += (f"L-BFGS stopped at {one.gradient:.1g} of its first gradient, above {SMALL:g}: not at its minimum",)
+        unfinished = f"L-BFGS stopped at {one.gradient:.1g} of its first gradient, above {SMALL:g}: not at its minimum"
     variables = linear_solution.for_seeds(linear_solution.folded(one.weights, one.bias, standard), seeds)
-    return HeadFit(variables, {"penalty": penalties[taken], "gradient": one.gradient}, notes=notes)
+    return HeadFit(
+        variables, {"penalty": penalties[taken], "gradient": one.gradient}, notes=notes, unfinished=unfinished
+    )

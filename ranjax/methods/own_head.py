@@ -4,6 +4,7 @@ checked.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, ConvergenceWarning, DataError
 from ranjax.core.types import Params
 from ranjax.methods import head_inputs, selection
 from ranjax.methods.head_fit import HeadFit
@@ -45,7 +46,6 @@ class OwnHead:
         return features, self.predict(params, features), stats
 
 
-@cpu.one_lapack_thread()
 def fit(
     method: Method,
     settings: object,
@@ -66,6 +66,20 @@ def fit(
       DataError: `fit` returned no nested dict of arrays with a leading axis of seeds, or `predict` no logits [N, C]; a
         class that training cannot learn, features that are not finite.
     """
+    return _fit(method, settings, train, validation, classes=classes, seeds=seeds, shared=shared)[0]
+
+
+@cpu.one_lapack_thread()
+def _fit(
+    method: Method,
+    settings: object,
+    train: Examples,
+    validation: Examples,
+    *,
+    classes: int,
+    seeds: Sequence[int],
+    shared: Fit,
+) -> tuple[FittedHeads, str]:
     functions = method.functions
     assert functions is not None
     if "attack" in method.needs and shared.attack is None:
@@ -98,7 +112,8 @@ def fit(
         history = np.where(np.isfinite(history), np.float32(found.validation), history)
     chosen = np.where(np.isfinite(history[..., 0]), 0, -1)
     variables = {"params": jax.tree.map(lambda leaf: leaf[None], variables), "stats": {}}
-    return FittedHeads(head, variables, history, clean, None, chosen, {}, (*notes, *found.notes), found.facts)
+    notes = (*notes, *found.notes, *filter(None, [found.unfinished]))
+    return FittedHeads(head, variables, history, clean, None, chosen, {}, notes, found.facts), found.unfinished
 
 
 def fit_method(
@@ -116,11 +131,17 @@ def fit_method(
 
     Raises:
       ConfigError, DataError: as `fit_heads` and `fit`.
+
+    Warns:
+      ConvergenceWarning: the best epoch was the last, or a solver stopped while its gradient was large.
     """
     if isinstance(settings, HeadTraining):
         alone = replace(shared, attack=None)
         return fit_heads([settings], train, validation, classes=classes, seeds=seeds, settings=alone, mesh=mesh)
-    return fit(method, settings, train, validation, classes=classes, seeds=seeds, shared=shared)
+    fitted, left = _fit(method, settings, train, validation, classes=classes, seeds=seeds, shared=shared)
+    if left:
+        warnings.warn(f"{method.name}: {left}", ConvergenceWarning, stacklevel=2)
+    return fitted
 
 
 def _of_one_encoder(split: Examples) -> Examples:

@@ -68,6 +68,19 @@ def test_a_model_that_is_not_in_jax_is_named(loss):
         attack(loss)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_with_their_channels_first_are_named(channels):
+    def convolved(kernel, images):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=numbers).sum((1, 2, 3))
+
+    run = jitted(convolved, SETTINGS)
+    kernel, images = jnp.ones((3, 3, channels, 2)), np.full((5, channels, 8, 8), 0.5, np.float32)
+    with pytest.raises(DataError, match=r"shape \(5, \d, 8, 8\) .* Channels first\? Images are \[B, H, W, C\]"):
+        run(kernel, images, KEYS)
+    assert run(kernel, images.transpose(0, 2, 3, 1), KEYS).images.shape == (5, 8, 8, channels)
+
+
 def test_one_image_without_a_batch_is_named():
     with pytest.raises(DataError, match=r"One image without a batch axis\? It needs images\[None\]"):
         attack(scored, np.zeros(1, np.int32), images=IMAGES[0], keys=KEYS[:1])

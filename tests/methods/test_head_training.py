@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, ConvergenceWarning, DataError
 from ranjax.core.keys import stream
 from ranjax.methods import head_inputs as adapt_input
 from ranjax.methods import head_training as adapt
@@ -487,6 +488,16 @@ def test_training_ends_when_validation_stops_improving():
         np.testing.assert_allclose(stopped.history[0, seed, :trained], whole.history[0, seed, :trained], atol=1e-6)
         assert (stopped.history[0, seed, trained:] == -np.inf).all()
         assert np.isnan(stopped.losses["ce"][0, seed, trained:]).all()
+
+
+def test_a_head_that_was_best_in_its_last_epoch_warns_by_its_method():
+    splits, short = (make_split(0, TRAIN), make_split(1, VALIDATION)), dataclasses.replace(FIT, epochs=1)
+    patient = dataclasses.replace(MLP, patience=3)
+    with pytest.warns(ConvergenceWarning, match=r"^methods\[1\] was best in its last epoch of 1 with 2 of 2 seeds"):
+        fit_heads([patient, patient], *splits, classes=CLASSES, seeds=range(2), settings=short)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit_heads([patient, patient], *splits, classes=CLASSES, seeds=range(2), settings=short, keep_diverged=True)
 
 
 def test_a_hidden_layer_may_be_held_narrow():

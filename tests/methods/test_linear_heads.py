@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.errors import ConfigError, ConvergenceWarning, DataError
 from ranjax.methods import METHODS, Examples, Fit, fit_method, linear_solution, logistic, predict, ridge
 from ranjax.methods.standardisation import standard_of
 
@@ -107,6 +107,13 @@ def test_the_penalty_is_the_best_on_validation_and_its_end_of_the_grid_is_noted(
     assert scores[found.facts["penalty"]] == max(scores.values()) == float(found.history[0, 0, 0])
     assert found.facts["penalty"] == max(penalty for penalty, score in scores.items() if score == max(scores.values()))
     assert any("end of its grid" in note for note in fitted("ridge", train, train, penalties=(1e6, 1e7, 1e8)).notes)
+
+
+def test_a_probe_whose_gradient_is_still_large_warns(monkeypatch):
+    monkeypatch.setattr(logistic, "MOST_STEPS", 1)
+    with pytest.warns(ConvergenceWarning, match=r"^lp: L-BFGS stopped at .* of its first gradient"):
+        found = fitted("lp", split(40, 60), split(200, 60, 1))
+    assert "not at its minimum" in found.notes[-1]
 
 
 def test_outputs_that_fit_one_hot_targets_are_not_taken_for_probabilities():

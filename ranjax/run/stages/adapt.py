@@ -17,6 +17,7 @@ from ranjax.core.settings import DataclassInstance
 from ranjax.core.types import Params
 from ranjax.evaluation.questions import BOTH
 from ranjax.methods import own_head, search
+from ranjax.methods.epochs import unfinished
 from ranjax.methods.head_inputs import Examples, check_classes
 from ranjax.methods.head_training import FittedHeads, class_weights_of, fit_heads
 from ranjax.methods.method_settings import Fit, HeadTraining, TowerTraining
@@ -201,7 +202,7 @@ def _fit(
         else:
             facts |= {"chosen_epochs": one.chosen[index].tolist(), "epochs": one.epochs[index].tolist()}
             patience = getattr(settings, "patience", 0)
-            facts["notes"] += _unfinished(context, name, facts["chosen_epochs"], config.epochs, patience)
+            facts["notes"] += _unfinished(context, name, facts["chosen_epochs"], one.history.shape[-1], patience)
         yield name, one.select(index), facts, _curves(one, index)
 
 
@@ -217,13 +218,11 @@ def _curves(group: FittedHeads, index: int) -> list[dict[str, float]]:
 
 
 def _unfinished(context: Context, name: str, chosen: Sequence[int], most: int, patience: int) -> list[str]:
-    """Return a note where fits that were to end by themselves were best in their very last epoch."""
-    late = sum(epoch == most - 1 for epoch in chosen)
-    if not (patience and late):
-        return []
-    note = f"{name} was best in its last epoch of {most} with {late} of {len(chosen)} seeds: it has not converged"
-    context.say(f"  {note}")
-    return [note]
+    """Say and return a note where fits that were to end by themselves were best in their very last epoch."""
+    notes = unfinished(name, chosen, most, patience)
+    for note in notes:
+        context.say(f"  {note}")
+    return notes
 
 
 def _tune(
