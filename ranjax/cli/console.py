@@ -41,6 +41,8 @@ COMMANDS: dict[str, Command] = {
     "prepare": Command("prepare a data set, or your own files, for every run", "prepare_command"),
     "captions": Command("ask a language model that you name to rewrite captions", "captions_command"),
     "attack": Command("attack your images and reports with your checkpoint", "attack_command"),
+    "audit": Command("say how fragile your model is, what repairs it, and repair it", "audit_command"),
+    "compare": Command("set audits side by side, models x repairs x attacks", "compare_command"),
     "export": Command("take an encoder out of a run, as transformers loads it", "export_command"),
     "verify": Command("check what a run left behind, and set aside what is damaged", "verify_command"),
     "status": Command("say where a run stands", "status_command"),

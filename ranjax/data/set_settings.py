@@ -223,6 +223,7 @@ class PreparedSettings:
         "names",
         _five_splits,
     )
+    limit: int = setting(0, "Records of each split at most, by a hash of their ids; 0: all.", "records", at_least(0))
     ood_dir: str = setting(
         "",
         "Another prepared set of the same classes, whose test split serves as ood_test; empty: none.",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,3 +153,38 @@ def open_columns(folder: Path, split: str) -> pa.Table | None:
     import pyarrow as pa
 
     return pa.concat_tables([pa.ipc.open_file(pa.memory_map(os.fspath(path))).read_all() for path in paths])
+
+
+class FirstRecords(Source):
+    """Some of the records of a source, in its order.
+
+    Args:
+      source: the whole.
+      places: of its records.
+    """
+
+    def __init__(self, source: Source, places: Sequence[int]) -> None:
+        self._source, self._places = source, places
+
+    @classmethod
+    def of(cls, source: Source, count: int) -> Source:
+        """Return at most `count` records of a source, drawn by a hash of their ids; the source itself if it has no
+        more.
+        """
+        if len(source) <= count:
+            return source
+        drawn = [hashlib.blake2b(f"limit:{name}".encode(), digest_size=8).digest() for name in source.ids]
+        return cls(source, sorted(sorted(range(len(source)), key=drawn.__getitem__)[:count]))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def record(self, index: int) -> Record:
+        return self._source.record(self._places[index])
+
+    def meta(self, index: int) -> Record:
+        return self._source.meta(self._places[index])
+
+    def column(self, name: str) -> list[Any]:
+        whole = self._source.column(name)
+        return [whole[place] for place in self._places]

@@ -140,7 +140,7 @@ def noise(book: Book) -> Blocks:
 
 def radius(book: Book) -> Blocks:
     """Yield accuracy against the radius of the attack, a panel a condition, ratio and split."""
-    frame = _with_radius(frames.where(book.rows, task="finding", metric="accuracy"), book)
+    frame = with_radius(frames.where(book.rows, task="finding", metric="accuracy"), book)
     if frame.empty:
         return
     chance = wording.chance_level(book.chance, "accuracy")
@@ -162,7 +162,7 @@ def radius(book: Book) -> Blocks:
     yield book.csv("accuracy_against_radius", frame, (*FIELDS, "radius"))
 
 
-def _with_radius(frame: pd.DataFrame, book: Book) -> pd.DataFrame:
+def with_radius(frame: pd.DataFrame, book: Book) -> pd.DataFrame:
     """Return the points of the curves, rows with their "radius" in 1/255, of the encoders attacked at several radii."""
     main, attacks = labels.main_attack(frame["attack"]), set(frame["attack"])
     radii = {main: wording.radius_of(((book.results.get("config") or {}).get("evaluate") or {}).get("epsilon"))}

@@ -115,6 +115,12 @@ def _training(facts: Facts) -> list[str]:
     config, data = facts.config, facts.data
     name = data.get("title") or data.get("source") or config.get("data.source")
     counts = ", ".join(f"{split} {count}" for split, count in facts.counts.items())
+    if config.get("pretrain.skip"):
+        return [
+            f"Start: {facts.start}; it was trained no further here.",
+            f"Audited on, and adapted to: {wording.plain(name)} ({counts}); seed {config.get('seed')}.",
+            *facts.adaptation,
+        ]
     return [
         f"Data: {wording.plain(name)} ({counts}).",
         f"Start: {facts.start or 'random weights'}; seed {config.get('seed')}.",

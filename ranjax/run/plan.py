@@ -124,6 +124,7 @@ _PLACES = (
     "pretrain.keep_best",
     "pretrain.checkpoint_every",
     "pretrain.log_every",
+    "evaluate.batch_size",
 )
 """Keys of places, intervals and parts, which decide no result (parts: up to rounding)."""
 

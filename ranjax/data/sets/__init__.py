@@ -10,6 +10,7 @@ from ranjax.core.registry import Table
 from ranjax.data.sets import (
     classification_sets,
     dicom_sets,
+    folder_sets,
     generic_sets,
     medmnist_sets,
     pair_sets,
@@ -20,6 +21,9 @@ from ranjax.data.sets.spec import ABSENT, PRESENT, UNCERTAIN, Entry, Options, Re
 
 __all__ = ["ABSENT", "PRESENT", "SETS", "UNCERTAIN", "Entry", "Options", "Rejected", "Said", "Spec"]
 
-_MODULES = (pair_sets, classification_sets, medmnist_sets, question_sets, table_sets, dicom_sets, generic_sets)
+_MODULES = (
+    *(pair_sets, classification_sets, medmnist_sets, question_sets, table_sets, dicom_sets),
+    *(folder_sets, generic_sets),
+)
 SETS: Table[Spec] = Table("dataset", Spec, (spec for module in _MODULES for spec in module.SPECS), key="data.set.name")
 """Every set by the name that `ranjax prepare` and `data.set.name` take; entry points stand in ``ranjax.datasets``."""

@@ -20,12 +20,13 @@ from ranjax.models.checkpoints.bert_files import load_bert
 from ranjax.models.checkpoints.config_keys import object_of
 from ranjax.models.checkpoints.layouts import writable_layout
 from ranjax.models.checkpoints.naming import Content, Json, Weights, read_tree
+from ranjax.models.checkpoints.own_layout import OWN_LAYOUT
 from ranjax.models.checkpoints.transformers_layouts import vision_files
 from ranjax.models.checkpoints.transformers_towers import CLIP_VISION, read_pixels
 from ranjax.models.checkpoints.weight_files import CONFIG, WEIGHTS, read_config, read_weights
 from ranjax.models.dual_encoder import DualEncoder, DualEncoderFunctions, split
 from ranjax.models.encoder_config import DualEncoderConfig
-from ranjax.models.towers.contract import ImageTowerConfig, TowerFiles
+from ranjax.models.towers.contract import ImageTowerConfig, TextTowerConfig, TowerFiles
 from ranjax.models.towers.projection_head import LINEAR, Projection
 from ranjax.models.towers.tower_configs import ViTConfig
 from ranjax.models.towers.tower_table import files_reading, tower_of
@@ -125,6 +126,37 @@ def beside_bert(
     fresh = split(DualEncoder(config, rngs))[1]
     loaded = {"text": text_params} | ({"vision": tower.params} if tower.params else {})
     return DualEncoderFunctions(config), fresh | loaded, config
+
+
+def image_alone(
+    image: str | Path, *, text: TextTowerConfig, rngs: nnx.Rngs, **overrides: Any
+) -> tuple[DualEncoderFunctions, Params, DualEncoderConfig]:
+    """Stand an image tower in a dual encoder whose image embedding is the tower's own output.
+
+    Its text tower is new and means nothing: it is there for the form alone.
+
+    Args:
+      image: see `load_image_tower`.
+      text: config of the text tower.
+      rngs: for its weights.
+      **overrides: as for `load`.
+
+    Raises:
+      DataError, WeightsError, ConfigError: as `load`.
+    """
+    tower = load_image_tower(image)
+    if tower.config.channels != 3:
+        overrides.pop("grey_to_rgb", None)
+    config = DualEncoderConfig(
+        image=tower.config,
+        text=text,
+        embed_dim=tower.config.outputs,
+        image_projection=Projection(kind="none"),
+        layout=OWN_LAYOUT.name,
+        **tower.pixels,
+        **overrides,
+    )
+    return DualEncoderFunctions(config), split(DualEncoder(config, rngs))[1] | {"vision": tower.params}, config
 
 
 def _image_projection(kind: str, embed_dim: int, tower: ImageTowerConfig) -> Projection:

@@ -36,6 +36,7 @@ class Evaluate(Group):
     )
     attacked_seeds: int = setting(1, "How many of the heads are attacked.", "seeds", at_least(0))
     attacked_examples: int = setting(128, "Test images that are attacked; 0 takes all.", "images", at_least(0))
+    texts: bool = setting(True, "Whether the text tower is judged, too: zero-shot by prompts, and retrieval.")
     draws: int = setting(4, "Draws of a random defence that each step of an attack averages.", "draws", at_least(1))
     masking_examples: int = setting(24, "Test images of the masking checks; 0: no checks.", "images", at_least(0))
     masking_queries: int = setting(30, "Forward passes of their random search.", "queries", at_least(1))
@@ -106,6 +107,10 @@ def check(config: Config) -> None:
     radii = [pixel_units(v) for v in evaluate.radii if v]
     if radii and pixel_units(evaluate.epsilon) == 0:
         raise ConfigError("evaluate.epsilon", evaluate.epsilon, "above 0 where evaluate.radii are given")
+    if not evaluate.texts:
+        for name, off in (("prompt_words", 0), ("pair_attacks", ("",)), ("question_seeds", 0)):
+            if evaluate[name] != off:
+                raise ConfigError(f"evaluate.{name}", evaluate[name], f"{off} where evaluate.texts = False")
     if not any(evaluate.attacks):
         raise ConfigError("evaluate.attacks", evaluate.attacks, "at least one attack")
     for attack in IMAGE_ATTACKS.named(config, "evaluate.attacks").values():

@@ -102,7 +102,9 @@ def check(config: Config) -> None:
         raise ConfigError("model.text_weights", model.text_weights, expected)
     for name in ("weights", "text_weights", "image_weights"):
         weights_path(model[name], f"model.{name}")
-    if model.image_weights and not model.text_weights:
+    if model.image_weights and model.weights:
+        raise ConfigError("model.image_weights", model.image_weights, "empty where model.weights names a checkpoint")
+    if model.image_weights and not (model.text_weights or config.pretrain.skip):
         raise ConfigError("model.image_weights", model.image_weights, "empty without model.text_weights beside it")
     image: dict[str, Any] = {"image_size": config.data.image_size, "channels": 1}
     text: dict[str, Any] = {"vocab_size": _VOCABULARY, "max_length": config.text.max_length}

@@ -14,6 +14,10 @@ from ranjax.run.schema.entry_keys import Config
 class Pretrain(Group):
     """Settings of the upstream runs."""
 
+    skip: bool = setting(
+        False,
+        "No pre-training: the checkpoint of model.weights as it is, or of model.image_weights alone, without texts.",
+    )
     steps: int = setting(260, "Steps of each upstream run.", "steps", at_least(1))
     batch_size: int = setting(64, "Global batch; its pairs are each other's negatives.", "pairs", at_least(2))
     objective: str = setting(
@@ -63,8 +67,22 @@ def check(config: Config) -> None:
     Raises:
       ConfigError: two do not.
     """
+    if config.pretrain.skip:
+        _check_skip(config)
+        return
     if config.pretrain.choose == "best" and not config.pretrain.keep_best:
         raise ConfigError("pretrain.keep_best", 0, "at least 1 where pretrain.choose = 'best'")
     batch, count = config.pretrain.batch_size, config.data.radiographs.train
     if config.data.source == "radiographs" and batch > count:
         raise ConfigError("pretrain.batch_size", batch, f"at most data.radiographs.train = {count}")
+
+
+def _check_skip(config: Config) -> None:
+    if not (config.model.weights or config.model.image_weights):
+        expected = "a checkpoint, as pretrain.skip = True trains none"
+        raise ConfigError("model.weights", config.model.weights, expected)
+    if any(ratio > 0 for ratio in config.noise.ratios):
+        raise ConfigError("noise.ratios", config.noise.ratios, "(0.0,) where pretrain.skip = True: nothing is trained")
+    if not config.model.weights and config.evaluate.texts:
+        expected = "False where pretrain.skip = True takes an image tower alone"
+        raise ConfigError("evaluate.texts", config.evaluate.texts, expected)

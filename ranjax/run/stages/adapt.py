@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -68,19 +69,23 @@ def run(context: Context) -> dict[str, object]:
     lines: list[str] = []
     for names in _of_one_program(heads, wanted):
         context.check_stop("before " + ", ".join(names))
+        begun = time.monotonic()
         group, given = {name: heads[name] for name in names}, wanted[names[0]]
         with_attack = any(_uses_attacked(name, heads[name]) for name in names)
         examples = cached.attacked(given) if with_attack else cached.clean(given)
         shared = common.fit_of(config.adapt)
         if any("attack" in METHODS[name].needs for name in names):
             shared = dataclasses.replace(shared, attack=cached.handle(given))
-        for name, variables, facts, curves in _fit(context, group, examples, shared):
+        fitted = list(_fit(context, group, examples, shared))
+        seconds = round((time.monotonic() - begun) / len(fitted), 2)
+        for name, variables, facts, curves in fitted:
             if given.filtered:
                 taps = input_filter.gaussian(config.adapt.filter)
                 stacked = jax.tree.map(lambda x: np.stack([x] * config.adapt.seeds), taps)
                 variables = {**variables, "encoder": {input_filter.NAME: stacked}}
             tensors |= flat({name: variables})
-            summary[name] = facts
+            # Of features that it was the first to ask for, too; methods of one program share alike.
+            summary[name] = facts | {"seconds": seconds}
             lines += [json.dumps({"method": name, "epoch": epoch, **row}) for epoch, row in enumerate(curves, start=1)]
 
     def write() -> None:

@@ -54,6 +54,8 @@ def _start(weights: str, text: str, image: str) -> str:
     """Return what the model keys of these names start from, in words; "": nothing."""
     if weights:
         return f"the checkpoint {_published(weights)}"
+    if image and not text:
+        return f"the image tower {_published(image)} alone; its text tower is new and means nothing"
     beside = f"the image tower {_published(image)}" if image else "a new image tower"
     return f"{beside} beside the text tower {_published(text)}" if text else ""
 

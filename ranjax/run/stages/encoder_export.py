@@ -142,7 +142,9 @@ def _write_head(
     out: Path, method: str, kind: str, head: Any, front: Any, data: common.Data, modality: str, reads: str
 ) -> None:
     save_file(flat(head if front is None else {**head, input_filter.NAME: front}), out / HEAD)
-    said = {"kind": kind, "input": _READS[reads], "classes": list(data.classes), "method": method}
+    said: dict[str, object] = {"kind": kind, "input": _READS[reads], "features": reads, "method": method}
+    said["classes"] = list(data.classes)
+    said["multi_label"] = data.multi_label
     several = "a logit a class, sigmoid: any number may be right"
     said["output"] = several if data.multi_label else "logits, softmax: one is right"
     if modality:

@@ -42,7 +42,7 @@ def run(context: Context) -> Entry:
     for split in splits:
         clean_accuracy.classify(encoder, record, split)
         clean_accuracy.findings(encoder, record, split)
-    for split in splits:
+    for split in splits if config.texts else ():
         pair_attacks.retrieve(encoder, record, split)
     if config.attacked_seeds:
         for split in splits:

@@ -30,7 +30,7 @@ def run(context: Context) -> dict[str, Any]:
     missing = [s for s in ("train", "adapt", "validation", "test") if s not in prepared.splits]
     if missing:
         raise DataError(f"data.source = {config.data.source!r} gives no split {', '.join(missing)}.")
-    if len(prepared.splits["train"]) < config.pretrain.batch_size:
+    if len(prepared.splits["train"]) < config.pretrain.batch_size and not config.pretrain.skip:
         size = len(prepared.splits["train"])
         raise ConfigError("pretrain.batch_size", config.pretrain.batch_size, f"at most the {size} training pairs")
     found = labels.refuse(config, prepared)
@@ -135,6 +135,7 @@ def chosen_splits(config: RunConfig) -> PreparedSet:
       DataError: no such set, or an out-of-domain set of other classes.
     """
     from ranjax.data.prepared import open_prepared
+    from ranjax.data.sources import FirstRecords
 
     names = config.data.prepared
     prepared = open_prepared(names.dir)
@@ -146,6 +147,9 @@ def chosen_splits(config: RunConfig) -> PreparedSet:
         if split in ("test", "validation") and names.splits.count(name) > 1:
             raise ConfigError("data.prepared.splits", names.splits, f"a split of its own for {split}")
     splits, parts = {split: prepared.splits[name] for split, name in own.items()}, [prepared.fingerprint, own]
+    if names.limit:
+        splits = {split: FirstRecords.of(source, names.limit) for split, source in splits.items()}
+        parts.append(names.limit)
     if names.ood_dir:
         other = open_prepared(names.ood_dir)
         if other.classes != prepared.classes or "test" not in other.splits:

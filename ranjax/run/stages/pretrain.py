@@ -22,7 +22,7 @@ from ranjax.data.noisy_pairs import mix
 from ranjax.data.sources import Source
 from ranjax.data.store import NoisyStore
 from ranjax.methods import search
-from ranjax.models.checkpoints.assemble import beside_bert
+from ranjax.models.checkpoints.assemble import beside_bert, image_alone
 from ranjax.models.checkpoints.layouts import load, save
 from ranjax.models.checkpoints.packaged import weights_path
 from ranjax.models.checkpoints.weight_files import folder_of
@@ -56,6 +56,8 @@ def run(context: Context) -> dict[str, Any]:
     labels.refuse(config, data.prepared)
     functions, params = first_weights(context)
     search.check_scopes(config.adapt, params)
+    if settings.skip:
+        return _as_given(context, functions, params)
     trainable = select(params, [pattern for pattern in settings.trainable if pattern], "pretrain.trainable")
     for line in describe_trainable(params, trainable).splitlines():
         context.say(f"  {line}")
@@ -156,6 +158,19 @@ def run(context: Context) -> dict[str, Any]:
     }
 
 
+def _as_given(context: Context, functions: DualEncoderFunctions, params: Params) -> dict[str, Any]:
+    """Leave the checkpoint as it is in ``encoder/``."""
+
+    def write() -> None:
+        save(context.folder / "encoder", functions, params)
+        common.data(context).tokenizer.save(context.folder / "encoder" / "tokenizer.json")
+        cards.write_card(context, context.stage_run.condition)
+
+    hosts.first_does(write)
+    parameters = int(sum(np.size(leaf) for leaf in jax.tree.leaves(params)))
+    return {"parameters": parameters, "steps": 0, "logit_scale": float(functions.logit_scale(params))}
+
+
 def attacked_share(batches: Batches, step: int) -> float:
     """Return the share of the pairs of a step's batch that are adversarial pairs (or a control's)."""
     changed: frozenset[int] = getattr(batches.loader.source, "changed", frozenset())
@@ -235,6 +250,12 @@ def first_weights(context: Context) -> tuple[DualEncoderFunctions, Params]:
     given = weights_path(model.weights or model.text_weights)
     if not (model.weights or model.text_weights):
         special = {name: getattr(tokenizer, name) for name in ("eos_id", "bos_id", "pad_id")}
+        if model.image_weights:
+            text = _new_text_tower(config, tokenizer.vocab_size, **special)
+            rngs = nnx.Rngs(keys.stream(config.seed, "init"))
+            tower = weights_path(model.image_weights)
+            functions, params, _ = image_alone(tower, text=text, rngs=rngs, **common.run_options(config))
+            return resize_positions(functions, params, config.data.image_size, config.text.max_length)
         shape = encoder_shape(config, tokenizer.vocab_size, **special)
         return split(DualEncoder(shape, nnx.Rngs(keys.stream(config.seed, "init"))))
     if model.weights:
@@ -267,9 +288,7 @@ def new_image_tower(config: Config) -> ImageTowerConfig:
 def encoder_shape(config: Config, vocab_size: int, *, eos_id: int, bos_id: int, pad_id: int) -> DualEncoderConfig:
     """Return the dual encoder that a config describes where it names no weights, for a tokenizer of that vocabulary."""
     model = config.model
-    sizes = {"vocab_size": vocab_size, "max_length": config.text.max_length}
-    text = model_keys.new_tower(config, model_keys.TEXT, **sizes, eos_id=eos_id, bos_id=bos_id, pad_id=pad_id)
-    assert isinstance(text, TextTowerConfig)
+    text = _new_text_tower(config, vocab_size, eos_id=eos_id, bos_id=bos_id, pad_id=pad_id)
     return DualEncoderConfig(
         image=new_image_tower(config),
         text=text,
@@ -278,6 +297,13 @@ def encoder_shape(config: Config, vocab_size: int, *, eos_id: int, bos_id: int, 
         remat=model.remat,
         scan=model.scan,
     )
+
+
+def _new_text_tower(config: Config, vocab_size: int, **special: int) -> TextTowerConfig:
+    sizes = {"vocab_size": vocab_size, "max_length": config.text.max_length}
+    text = model_keys.new_tower(config, model_keys.TEXT, **sizes, **special)
+    assert isinstance(text, TextTowerConfig)
+    return text
 
 
 def _batch(rows: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,9 +26,10 @@ def classify(encoder: EvaluatedEncoder, record: Record, split: str) -> None:
     # Prompts compete for one label; the zero-shot scores of several findings are in `findings`.
     if not encoder.multi_label:
         record.chance[f"majority/{split}"] = float(np.bincount(labels).max() / len(labels))
+    if encoder.prompted:
         logits = encoder.zero_shot_logits(features)
         with_zero_shot = {"zero_shot": record.classified("zero_shot", split, "none", logits, labels, []), **hits}
-    elif split == "test":
+    if encoder.multi_label and split == "test":
         record.set_multi_label_chance(labels)
     record.compare(TASK, split, "none", hits)
     for name in (name for name, method in encoder.methods.items() if method.random):
@@ -71,7 +72,7 @@ def _note_questions(encoder: EvaluatedEncoder, record: Record, split: str, examp
     """Note the methods of a set of questions that do not read the question, and the worth of the question alone."""
     if split == "test":
         blind = [name for name, method in encoder.methods.items() if not method.modality]
-        blind += [] if encoder.multi_label else ["zero_shot"]
+        blind += ["zero_shot"] if encoder.prompted else []
         if blind:
             record.notes.append(f"answered from the picture without its question: {', '.join(blind)}")
     if encoder.multi_label:
@@ -97,6 +98,8 @@ def findings(encoder: EvaluatedEncoder, record: Record, split: str) -> None:
     Only where some example has several, or may: elsewhere it is the single-label task once more. Examples of which a
     class is not known do not count. A class that all or none of the examples have is left out, and so is its row.
     """
+    if not encoder.config.texts:
+        return
     known = encoder.data.known(split)
     targets = encoder.data.targets(split)[known]
     if not len(targets):

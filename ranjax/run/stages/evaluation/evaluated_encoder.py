@@ -160,6 +160,11 @@ class EvaluatedEncoder:
         self._features: dict[str, np.ndarray] = {}
         self._read: dict[tuple[int, str, bool], tuple[Images, Features]] = {}
 
+    @property
+    def prompted(self) -> bool:
+        """Return whether the classes' prompts classify, too: they compete for one label, and need the text tower."""
+        return self.config.texts and not self.multi_label
+
     def right(
         self, logits: Float[np.ndarray, "*heads examples classes"], labels: np.ndarray
     ) -> Bool[np.ndarray, "*heads examples"]:

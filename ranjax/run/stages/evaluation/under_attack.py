@@ -50,7 +50,7 @@ def attack(subject: EvaluatedEncoder, record: Record, split: str) -> None:
     questions = subject.question_features(split, examples)
     heads = [(name, range(min(config.attacked_seeds, m.seeds))) for name, m in subject.methods.items()]
     # Zero-shot has no head, so it is there once; its prompts compete for one label.
-    subjects = heads + ([] if subject.multi_label else [("zero_shot", range(1))])
+    subjects = heads + ([("zero_shot", range(1))] if subject.prompted else [])
     single = subject.single_labels(examples.labels)
     if split == "test":
         feature_views.view_clean(subject, record, clean, single)

@@ -30,7 +30,7 @@ def corrupt(encoder: EvaluatedEncoder, record: Record, split: str) -> None:
             for method in encoder.methods:
                 logits = encoder.outputs(method, corrupted, features, questions=questions)[1]
                 record.share(method, CORRUPTED, split, name, "accuracy", encoder.right(logits, examples.labels))
-            if not encoder.multi_label:
+            if encoder.prompted:
                 hits = encoder.right(encoder.zero_shot_logits(features), examples.labels)
                 record.share("zero_shot", CORRUPTED, split, name, "accuracy", hits)
 
