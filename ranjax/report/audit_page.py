@@ -140,9 +140,9 @@ def _estimate(figure: Mapping[str, Any], sign: str = "") -> str:
 
 
 SECTIONS = (
-    Section("advice", "What to do", advice),
-    Section("radius", "How fragile it is", radius),
-    Section("repairs", "Repairs and their cost", repairs),
+    Section("advice", "What to do", advice, True),
+    Section("radius", "How fragile it is", radius, True),
+    Section("repairs", "Repairs and their cost", repairs, True),
     Section("masking", "Is the attack to be trusted?", encoder_sections.masking),
     Section("encoders", "What the encoder is worth", encoders),
     Section("zero-shot", "Zero-shot and retrieval", accuracy_sections.without_head),

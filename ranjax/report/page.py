@@ -136,7 +136,7 @@ def document(
       notices: the lines that stand before any figure.
       book: the content, which keeps the CSV files.
       sections: in their order.
-      words: "sections" or "comparison": those of templates/words.html.jinja that stand above the sections.
+      words: "sections", "comparison" or "audit": those of templates/words.html.jinja that stand above the sections.
       found: what the page says first; without one, its first section is open.
     """
     numbers = itertools.count(1)
@@ -150,7 +150,8 @@ def document(
         .render(
             title=title,
             lead=lead,
-            notices=[wording.RECONSTRUCTION, *notices],
+            # An audit is of a user's own model: it reconstructs nobody's study.
+            notices=[*([] if words == "audit" else [wording.RECONSTRUCTION]), *notices],
             answer=found,
             sections=filled,
             empty=[one for one, blocks in written if not blocks],

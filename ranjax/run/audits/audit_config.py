@@ -15,6 +15,10 @@ VERSION = "1"
 REPAIRS = ("lp", "ridge", "mlp", "nmtune", "robust_ridge", "lp_filter", "ran")
 """Heads that are fitted on equal terms; the first is what others are held against."""
 BASELINE = "lp"
+CONTROLS = ("pixels", "random_init")
+"""Encoders without pre-training that every head is fitted on, too."""
+PAIR_ATTACKS = ("image_only", "text_only", "coattack")
+"""Attacks on retrieval, where images have reports of their own."""
 SUITE = ("apgd_ce", "apgd_t", "apgd_dlr", "fab_t", "square", "pgd")
 """Attacks of the suite, those of them that the table of attacks has; PGD where no other is for several labels."""
 RADII = ("0.25/255", "0.5/255", "1/255", "2/255", "8/255")
@@ -121,20 +125,23 @@ def audit_config(
     # Repairs.
     adapt = config.adapt
     adapt.task, adapt.methods, adapt.seeds = task, REPAIRS, form.seeds
-    for name in ("robust_ridge", "ran"):
+    for name in (name for name in ("robust_ridge", "ran") if name in REPAIRS):
         adapt[name].penalties, adapt[name].displaced, adapt[name].examples = form.grid, *form.defence
         adapt[name].rounds = 3 if form is FULL else 1
         adapt[name].mus = adapt[name].mus if form is FULL else (1.0,)
-    adapt.ran.copies = form.copies
+    if "ran" in REPAIRS:
+        adapt.ran.copies = form.copies
+    adapt.controls = CONTROLS
     # What is judged, and how.
     evaluate = config.evaluate
     evaluate.attacks, evaluate.epsilon, evaluate.radii = suite(multi_label), MAIN, RADII
     evaluate.attacked_examples, evaluate.masking_examples = form.attacked, form.masking
+    evaluate.masking_methods = (BASELINE,)
     evaluate.masking_queries, evaluate.corruption_examples = form.queries, form.corrupted
     evaluate.batch_size, evaluate.bootstrap = form.batch, form.bootstrap
     evaluate.projected = 0
     if checkpoint.texts and reports:
-        evaluate.pair_attacks, evaluate.pairs = ("image_only", "text_only", "coattack"), form.pairs
+        evaluate.pair_attacks, evaluate.pairs = PAIR_ATTACKS, form.pairs
     configs.add_settings(config)
     for name in (*evaluate.attacks, "pgd"):
         settings = evaluate.get(name, {})

@@ -73,7 +73,6 @@ class Audit:
         kept = {name: run[name] for name in KEPT if name in run}
         masked = masked_methods(run["masking"])
         repairs = self.repairs(context, masked)
-        curve = [row for row in run["rows"] if "@" not in row["attack"] or row["method"] not in masked]
         advised = advice.advise(repairs, audit_config.BASELINE, self._controls(run["rows"]), self.form.name)
         return {
             "schema": SCHEMA,
@@ -98,7 +97,6 @@ class Audit:
             },
             "data": audit_data.described(self.prepared, self.data),
             **kept,
-            "curve_without_masked": [] if not masked else curve,
             "withheld": sorted(masked),
             "repairs": repairs,
             "recommendation": advised,
@@ -158,9 +156,10 @@ class Audit:
 
     def _survival(self, answers: record.Answers, method: str) -> Float64[np.ndarray, "radii examples"] | None:
         """Return, by radius, which images one head has right under all attacks; None: it was not attacked."""
-        rows = []
+        rows, attacks = [], self.config.evaluate.attacks
+        worst = WORST if len(attacks) > 1 else attacks[0]
         for radius in self.radii():
-            name = WORST if radius == self.config.evaluate.epsilon else f"{WORST}@{radius}"
+            name = worst if radius == self.config.evaluate.epsilon else f"{worst}@{radius}"
             found = answers.get((record.TASK, "test", name, method))
             if found is None:
                 return None

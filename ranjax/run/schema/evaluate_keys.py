@@ -39,6 +39,11 @@ class Evaluate(Group):
     texts: bool = setting(True, "Whether the text tower is judged, too: zero-shot by prompts, and retrieval.")
     draws: int = setting(4, "Draws of a random defence that each step of an attack averages.", "draws", at_least(1))
     masking_examples: int = setting(24, "Test images of the masking checks; 0: no checks.", "images", at_least(0))
+    masking_methods: tuple[str, ...] = setting(
+        ("",),
+        "Methods that are checked besides the reference, the most robust one and your own.",
+        check=EntryNames(METHODS),
+    )
     masking_queries: int = setting(30, "Forward passes of their random search.", "queries", at_least(1))
     prompt_words: int = setting(0, "Words of each zero-shot prompt that an attack may change.", "words", at_least(0))
     pair_attacks: tuple[str, ...] = setting(

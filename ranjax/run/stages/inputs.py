@@ -224,7 +224,7 @@ def class_embeddings(context: Context, functions: DualEncoderFunctions, params: 
 
 
 def question_features(
-    context: Context, functions: DualEncoderFunctions, params: Params, questions: Sequence[str] | None
+    context: Context, functions: Any, params: Params, questions: Sequence[str] | None
 ) -> Features | None:
     """Return embeddings of the question about each image; None where there are no questions."""
     if questions is None:

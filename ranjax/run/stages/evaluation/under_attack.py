@@ -160,7 +160,8 @@ def _suspects(subject: EvaluatedEncoder, record: Record, split: str) -> list[str
         and row["value"] is not None
     }
     best = max((name for name in whole if name in standing), key=lambda name: standing[name], default="")
-    others = [name for name in whole if subject.methods[name].random or METHODS.source_of(name)]
+    asked = METHODS.names_of([name for name in subject.config.masking_methods if name], "evaluate.masking_methods")
+    others = [name for name in whole if subject.methods[name].random or METHODS.source_of(name) or name in asked]
     chosen = [REFERENCE] * (REFERENCE in whole) + [best] * bool(best) + others
     return list(dict.fromkeys(chosen or whole[-1:]))
 

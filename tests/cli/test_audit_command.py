@@ -1,0 +1,166 @@
+"""`ranjax audit` and `ranjax compare` through the real command line, on a tiny checkpoint and set."""
+
+import csv
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from ranjax import models
+from ranjax.cli import console, outcome
+from ranjax.data.text.tokenizer import Tokenizer
+from ranjax.run.audits import audit_config, repairs
+
+SIZE = 16
+TINY = dataclasses.replace(
+    audit_config.QUICK, limit=48, attacked=8, pairs=4, corrupted=0, masking=0, steps=2, queries=4, batch=8,
+    bootstrap=50, defence=(8, 8), grid=(10.0,),
+)  # fmt: skip
+
+
+def pictures(count, classes=("effusion", "nodule")):
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        kind = classes[i % len(classes)]
+        x = rng.integers(90, 110, (SIZE, SIZE))
+        x[(8 if kind == "effusion" else 0) : (16 if kind == "effusion" else 8)] += 70
+        text = f"There is {('small', 'large', 'mild')[i % 3]} {kind} in zone {i % 13}."
+        yield f"{i}.png", kind, text, x.astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    out = tmp_path_factory.mktemp("audited")
+    (out / "films" / "images").mkdir(parents=True)
+    rows = []
+    for name, kind, text, x in pictures(96):
+        Image.fromarray(x).save(out / "films" / "images" / name)
+        rows.append((name, kind, text))
+    with (out / "films" / "index.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "label", "report"), *rows])
+    tokenizer = Tokenizer.build([text for _, _, text in rows], max_size=100)
+    special = {name: getattr(tokenizer, name) for name in ("eos_id", "bos_id", "pad_id")}
+    shape = models.clip(
+        vocab_size=tokenizer.vocab_size, max_length=16, text_width=16, text_layers=1, text_heads=2, image_size=SIZE,
+        patch_size=8, vision_width=16, vision_layers=1, vision_heads=2, embed_dim=8, **special,
+    )  # fmt: skip
+    functions, params = models.split(models.DualEncoder(shape, nnx.Rngs(0)))
+    models.save(out / "clip", functions, params, layout="clip")
+    tokenizer.save(out / "clip" / "tokenizer.json")
+    return out
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(audit_config, "QUICK", TINY)
+    monkeypatch.setattr(audit_config, "REPAIRS", ("lp", "ridge"))
+    monkeypatch.setattr(audit_config, "CONTROLS", ("pixels",))
+    monkeypatch.setattr(audit_config, "PAIR_ATTACKS", ("text_only",))
+
+
+def audit(place, data, out, *more, checkpoint="clip"):
+    words = ["audit", f"--checkpoint={place / checkpoint}", f"--data={place / data}", f"--out={place / out}"]
+    return console.call([*words, "--quick", *more])
+
+
+def test_a_checkpoint_is_audited_repaired_loaded_and_compared(place, tiny, capsys, monkeypatch):
+    assert audit(place, "films", "audit") == outcome.DONE
+    said = capsys.readouterr().out
+    assert "Recommendation" in said
+    results = json.loads((place / "audit" / "results.json").read_text())
+    assert results["schema"] == "ranjax audit 1"
+    assert [item["method"] for item in results["repairs"]] == ["lp", "ridge", "zero_shot"]
+    ridge = results["repairs"][1]
+    accuracy = [ridge["robust"][radius] for radius in results["protocol"]["radii"]]
+    assert accuracy == sorted(accuracy, reverse=True)
+    assert ridge["score"]["value"] == pytest.approx(np.mean(accuracy))
+    assert min(item["milliseconds"] for item in results["repairs"][:2]) > 0
+    kinds = {(row["task"], row["attack"]) for row in results["rows"]}
+    assert {("retrieval", "none"), ("retrieval_attacked", "text_only")} <= kinds
+    assert {row["condition"] for row in results["rows"]} == {"clean", "pixels"}
+    assert len(results["examples"]) == 8
+    page = (place / "audit" / "index.html").read_text()
+    assert "What to do" in page
+    assert "://" not in page.replace("http://www.w3.org", "")
+    # What was repaired answers as it was judged, and its encoder is the one that came.
+    model = repairs.load(place / "audit" / "repaired")
+    films = np.stack([x for *_, x in pictures(96)])[..., None]
+    method = results["recommendation"]["method"]
+    parameters = next(item["parameters"] for item in results["repairs"] if item["method"] == method)
+    assert parameters == sum(leaf.size for leaf in _leaves(place / "audit" / "repaired" / "head.safetensors"))
+    assert model.predict(films).shape == (96,)
+    before, after = (models.load(place / name)[1] for name in ("clip", "audit/repaired"))
+    np.testing.assert_array_equal(*(tree["visual_projection"]["kernel"] for tree in (before, after)))
+    assert "import ranjax as rx" in (place / "audit" / "repaired" / "README.md").read_text()
+    # The same command again does nothing anew; another one is refused in its folder.
+    assert audit(place, "films", "audit") == outcome.DONE
+    assert "done before, skipped" in capsys.readouterr().out
+    assert audit(place, "films", "audit", "--seed=1") == outcome.REFUSED
+    assert "--out" in capsys.readouterr().err
+    # Side by side with another model, and not with another protocol.
+    other = place / "other.json"
+    changed = {**results, "model": {**results["model"], "name": "other", "hash": "another"}}
+    other.write_text(json.dumps(changed))
+    words = ["compare", str(place / "audit"), str(other), f"--out={place / 'compared'}"]
+    assert console.call(words) == outcome.DONE
+    assert "other" in (place / "compared" / "index.html").read_text()
+    capsys.readouterr()
+    other.write_text(json.dumps({**changed, "protocol": {**results["protocol"], "name": "0 full"}}))
+    assert console.call(words) == outcome.REFUSED
+    assert "different protocols do not compare" in capsys.readouterr().err
+
+
+def _leaves(path):
+    from safetensors.numpy import load_file
+
+    return load_file(path).values()
+
+
+def test_data_that_cannot_be_audited_are_refused_in_one_line(place, tiny, capsys):
+    one = place / "one"
+    (one / "effusion").mkdir(parents=True)
+    for name, _, _, x in pictures(40):
+        Image.fromarray(x).save(one / "effusion" / name)
+    assert audit(place, "one", "audit_one") == outcome.REFUSED
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "nothing to tell apart" in said
+    few = place / "few"
+    for name, kind, _, x in pictures(2):
+        (few / kind).mkdir(parents=True)
+        Image.fromarray(x).save(few / kind / name)
+    assert audit(place, "few", "audit_few") == outcome.REFUSED
+    assert "error: " in capsys.readouterr().err
+    assert audit(place, "absent", "audit_absent") == outcome.REFUSED
+    assert "--data" in capsys.readouterr().err
+    assert audit(place, "films", "audit_hub", checkpoint="../../openai/clip-vit") == outcome.REFUSED
+    assert console.call(["audit", "--checkpoint=openai/clip", "--data=x", f"--out={place / 'x'}"]) == outcome.REFUSED
+    assert "huggingface-cli download openai/clip" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_audit_killed_at_any_moment_goes_on_and_ends_with_the_same_figures(place):
+    def start(out):
+        words = ["--checkpoint", "clip", "--data", "films", "--out", out, "--quick"]
+        return subprocess.Popen([sys.executable, "-m", "ranjax", "audit", *words], cwd=place, stdout=subprocess.DEVNULL)
+
+    assert start("whole").wait() == outcome.DONE
+    for seconds in (8, 20, 45):
+        process = start("killed")
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    assert start("killed").wait() == outcome.DONE
+    whole, killed = (json.loads((place / name / "results.json").read_text()) for name in ("whole", "killed"))
+    for results in (whole, killed):
+        for item in results["repairs"]:
+            item.pop("seconds", None)
+            item.pop("milliseconds", None)
+    assert whole == killed
