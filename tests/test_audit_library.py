@@ -27,7 +27,7 @@ def linear(seed=0):
 
 
 def logits_of(weights):
-    return lambda x: 50 * ((x - 0.5).reshape(len(x), -1) @ jnp.asarray(weights))
+    return lambda x: 5 * ((x - 0.5).reshape(len(x), -1) @ jnp.asarray(weights))
 
 
 def test_a_linear_model_withstands_exactly_the_radii_that_its_margin_allows():
@@ -42,7 +42,7 @@ def test_a_linear_model_withstands_exactly_the_radii_that_its_margin_allows():
     assert "on average over radii" in report.headline
     # The same model as a module, and its document in the schema of `ranjax compare`.
     module = nnx.Linear(SIZE * SIZE, 2, use_bias=False, rngs=nnx.Rngs(0))
-    module.kernel[...] = 50 * weights
+    module.kernel[...] = 5 * weights
 
     class Classifier(nnx.Module):
         def __init__(self):
@@ -100,7 +100,7 @@ def test_memory_that_runs_out_halves_the_batch_and_is_said():
 
 def test_a_repair_fits_attacks_and_chooses_and_answers_as_an_estimator(tmp_path):
     shape = models.clip(
-        vocab_size=8, eos_id=2, bos_id=1, pad_id=0, max_length=8, text_width=8, text_layers=1, text_heads=1,
+        vocab_size=8, eos_id=3, bos_id=1, pad_id=0, max_length=8, text_width=8, text_layers=1, text_heads=1,
         image_size=16, patch_size=8, vision_width=16, vision_layers=1, vision_heads=2, embed_dim=8,
     )  # fmt: skip
     functions, params = models.split(models.DualEncoder(shape, nnx.Rngs(0)))

@@ -121,7 +121,8 @@ class HeadEstimator:
     ) -> dict[str, Any]:
         entry = METHODS[self.method]
         train, validation = (Examples(x[rows], codes[rows]) for rows in (~held, held if held.any() else ~held))
-        shared = Fit(epochs=self.epochs, batch_size=min(64, max(2, len(train.labels))))
+        # Eight steps an epoch at least: few examples are too few steps otherwise.
+        shared = Fit(epochs=self.epochs, batch_size=min(64, max(2, len(train.labels) // 8)))
         classes = len(self.classes_)
         fitted = fit_method(entry, entry.settings, train, validation, classes=classes, seeds=[self.seed], shared=shared)
         self.head_, self.variables_ = fitted.head, fitted.select(0, 0)
