@@ -241,7 +241,7 @@ def _validation(count: int, seed: int) -> Shaped[np.ndarray, " examples"]:
     return found
 
 
-def _with_copies(images: Images, labels: np.ndarray, copies: int, seed: int, batch_size: int) -> tuple[Images, Any]:
+def _with_copies(images: Images, labels: np.ndarray, copies: int, seed: int, batch_size: int) -> tuple[np.ndarray, Any]:
     parts = [images]
     run = RowMap(lambda _, rows: vary(as_float(rows[0]), rows[1], Variation()), None, batch_size)
     for number in range(1, copies + 1):

@@ -14,10 +14,6 @@ from ranjax.run.schema.entry_keys import Config
 class Pretrain(Group):
     """Settings of the upstream runs."""
 
-    skip: bool = setting(
-        False,
-        "No pre-training: the checkpoint of model.weights as it is, or of model.image_weights alone, without texts.",
-    )
     steps: int = setting(260, "Steps of each upstream run.", "steps", at_least(1))
     batch_size: int = setting(64, "Global batch; its pairs are each other's negatives.", "pairs", at_least(2))
     objective: str = setting(
@@ -56,6 +52,10 @@ class Pretrain(Group):
     )
     choose: str = setting("last", "Encoder that a condition goes on with.", check=one_of("last", "best"))
     log_every: int = setting(50, "Steps between lines of figures.", "steps", at_least(1))
+    skip: bool = setting(
+        False,
+        "No pre-training: the checkpoint of model.weights as it is, or of model.image_weights alone, without texts.",
+    )
 
 
 KEYS = keys_of("pretrain", Pretrain)
