@@ -16,7 +16,7 @@ second Ctrl-C or SIGTERM (the last checkpoint and all finished shards remain).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from ranjax.cli import outcome
 from ranjax.core import extras, files
 from ranjax.run import config as configs
+from ranjax.training import trackers
 
 OVERRIDES = ("--config.",)
 NEEDED = (
@@ -52,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser, until: str = "") -> None:
     )
     parser.add_argument(
         "--redo", action="store_true", help="set aside stages made with another config, and run them again"
+    )
+    parser.add_argument(
+        "--track",
+        default="tensorboard",
+        metavar="NAMES",
+        help="where figures, config and page go: tensorboard, mlflow, wandb (several by commas), none",
     )
     if until:
         parser.set_defaults(until=until)
@@ -87,6 +94,7 @@ def config_of(arguments: argparse.Namespace) -> ConfigDict:
 def run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     extras.require(*NEEDED)
+    track = trackers.named(arguments.track)
     name, _, argument = named(arguments).partition(":")
     default = Path("runs") / "_".join(filter(None, (Path(name).stem, argument)))
     workdir = Path(arguments.workdir or default).absolute()
@@ -94,10 +102,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Before anything heavy is imported: a machine may be taken away at any moment.
     with signals.StopFlag(at_once=outcome.INTERRUPTED) as stop:
-        return _run(config, workdir, arguments.redo, arguments.until, stop)
+        return _run(config, workdir, arguments.redo, arguments.until, track, stop)
 
 
-def _run(config: ConfigDict, workdir: Path, redo: bool, until: str, stop: Callable[[], bool]) -> int:
+def _run(
+    config: ConfigDict, workdir: Path, redo: bool, until: str, track: Sequence[str], stop: Callable[[], bool]
+) -> int:
     from ranjax.run import pipeline
     from ranjax.run.context import Stopped
     from ranjax.training import compile_cache, cpu, devices, hosts
@@ -123,7 +133,7 @@ def _run(config: ConfigDict, workdir: Path, redo: bool, until: str, stop: Callab
     # The stages, and what came out.
     everyone = hosts.stopping(stop)
     try:
-        page = pipeline.execute(config, workdir, mesh=mesh, stop=everyone, say=say, redo=redo, until=until)
+        page = pipeline.execute(config, workdir, mesh=mesh, stop=everyone, say=say, redo=redo, until=until, track=track)
     except Stopped as stopped:
         say(f"stopped in {stopped}. Everything is saved; the same command goes on from here.")
         return outcome.STOPPED

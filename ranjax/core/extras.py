@@ -10,6 +10,8 @@ _MODULES = {
     "dicom": ("pydicom",),
     "report": ("matplotlib", "jinja2", "pandas"),
     "log": ("tqdm", "tensorboardX"),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+    "wandb": ("wandb",),
 }
 EXTRAS = {module: extra for extra, modules in _MODULES.items() for module in modules}
 """By top-level module, the extra that installs it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ranjax.run.heartbeat import Heartbeat
 from ranjax.run.plan import StageRun, config_of, conflicts, decided_by, fingerprints, plan
 from ranjax.run.schema import RunConfig
 from ranjax.run.stages import memory
-from ranjax.training import hosts, profiling, progress
+from ranjax.training import hosts, profiling, progress, trackers
 
 NOT_LISTED = (
     PARTS,
@@ -81,6 +81,7 @@ def execute(
     say: Callable[[str], None],
     redo: bool = False,
     until: str = "",
+    track: Sequence[str] = ("tensorboard",),
 ) -> Path:
     """Carry out the stage runs that are not done yet, in order, and return the path of the report's page.
 
@@ -96,6 +97,7 @@ def execute(
       say: receives one line of text at a time.
       redo: set stages of another config aside instead of refusing the workdir.
       until: end after the last run of this stage (empty: run all).
+      track: trackers that get figures, config and page, see `training.trackers`.
 
     Raises:
       ConfigError: the workdir is of another config, in use, or not writable.
@@ -124,6 +126,8 @@ def execute(
         if beat:
             held.enter_context(progress.listening(beat.work))
             say = beat.wrap(say)
+            mark = files.digest(fingerprints(whole, runs))
+            held.enter_context(trackers.tracking(track, workdir, configs.flatten(whole), mark, say))
         _carry_out(whole, workdir, runs, last + 1, mesh, stop, say, beat)
     return workdir / "report" / "index.html"
 

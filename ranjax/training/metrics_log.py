@@ -1,4 +1,4 @@
-"""Log a training: metrics in ``metrics.jsonl``, speed and memory in ``speed.jsonl``, both as TensorBoard events.
+"""Log a training: metrics in ``metrics.jsonl``, speed and memory in ``speed.jsonl``, both to the trackers.
 
 ``metrics.jsonl`` holds no times: an interrupted and resumed run leaves the same file as an uninterrupted one. A line of
 ``speed.jsonl`` is
@@ -25,6 +25,7 @@ from typing import Any, TextIO
 import jax
 
 from ranjax.core import files
+from ranjax.training import trackers
 
 FILE, SPEED_FILE = "metrics.jsonl", "speed.jsonl"
 
@@ -40,14 +41,16 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         self,
         folder: str | os.PathLike[str],
         resume_step: int = 0,
-        tensorboard: bool = True,
+        tensorboard: bool | None = None,
         examples: int | None = None,
+        stage: str = "",
     ):
         """Args:
         folder: made where absent.
         resume_step: updates done when the run starts; 0: a fresh run.
-        tensorboard: also write event files into ``folder/tensorboard``.
+        tensorboard: also write event files into ``folder/tensorboard``; None: as `trackers.boards` says.
         examples: of the global batch; where given, speed and memory are logged too.
+        stage: the stage run's name, under which `trackers` get the figures; empty: they get none.
         """
         folder = Path(folder)
         rows = [row for row in read_rows(folder) if row["step"] <= resume_step and resume_step > 0]
@@ -59,7 +62,9 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
             self._speed = self._open.enter_context((folder / SPEED_FILE).open("a", encoding="utf-8"))
         self._examples = examples or 0
         self._last_call: tuple[float, int] | None = None
-        self._board = _board(folder / "tensorboard", resume_step) if tensorboard else None
+        wanted = trackers.boards() if tensorboard is None else tensorboard
+        self._board = _board(folder / "tensorboard", resume_step) if wanted else None
+        self._stage = stage
         if self._board is not None:
             self._open.callback(self._board.close)
 
@@ -75,6 +80,8 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         if self._board is not None:
             for name, value in shown.items():
                 self._board.add_scalar(name, value, step)
+        if self._stage:
+            trackers.send(self._stage, step, shown)
 
     def _measure(self, step: int) -> dict[str, float | None]:
         now, seconds = time.monotonic(), None

@@ -99,7 +99,9 @@ def run(context: Context) -> dict[str, Any]:
         state = made.start(params) if found is None else found
         del params
         with (
-            MetricsLog(context.folder, start, examples=settings.batch_size) if hosts.first() else nullcontext() as log,
+            MetricsLog(context.folder, start, examples=settings.batch_size, stage=context.stage_run.id)
+            if hosts.first()
+            else nullcontext() as log,
             Progress(f"pretrain {context.stage_run.condition}", settings.steps, start) as progress,
             profiling.of_steps(
                 config.profile if hosts.first() else "", context.stage_run.id, context.folder, start, settings.steps
