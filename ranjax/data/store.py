@@ -109,6 +109,10 @@ class StoreWriter:
         """Noisy pairs in finished shards."""
         return sum(len(self.positions(n)) for n in range(self.shards) if _finished(self.folder, n))
 
+    def bytes_of(self, number: int) -> int:
+        """Return the bytes of a finished shard."""
+        return _shard(self.folder, number).stat().st_size
+
     def damaged(self) -> list[Fault]:
         """Return the finished shards whose file is not the one that was written, by SHA-256."""
         finished = (n for n in range(self.shards) if _finished(self.folder, n))

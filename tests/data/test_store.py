@@ -1,6 +1,7 @@
 """The noisy store: what comes back is what went in, whole shards or none, and damage does not pass."""
 
 import json
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -8,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_data import source
 
+from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.pixels import to_float
 from ranjax.data.batches import Batches
 from ranjax.data.noisy_pairs import mix, select
 from ranjax.data.store import NoisyStore, StoreWriter, faults, quantise, realised_norm
 from ranjax.data.text.tokenizer import Tokenizer
+from ranjax.run.stages import craft
 
 EPSILON = 8 / 255
 SHARED = {"attack": "pgd", "settings": {"steps": 10}, "surrogate": "abc"}
@@ -229,3 +232,28 @@ def test_missing_or_foreign_noisy_pairs_are_refused(folder, pairs, tokenizer):
         other[0]
     with pytest.raises(DataError, match="holds no noisy store"):
         NoisyStore.open(folder / "nowhere")
+
+
+def test_what_the_rest_costs_is_said_after_the_first_shards_and_must_fit(tmp_path, pairs, tokenizer, monkeypatch):
+    def make():
+        return lambda positions: iter([noisy_pair(pairs, tokenizer, i) for i in positions])
+
+    def craft_into(name, said):
+        return craft.fill(writer_of(tmp_path / name, pairs), "craft", make, lambda where: None, said.append)
+
+    said = []
+    store = craft_into("a", said)
+    assert [line.partition("pairs/s")[2].split(" take")[0] for line in said] == [
+        ", compilation included: 6 pairs left",
+        ": 2 pairs left",
+    ]
+    size = (store.folder / "shard-00000.array_record").stat().st_size
+    assert said[0].endswith(f"{size / 4 * 6 / 1e6:.1f} MB")
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(0, 0, (1 << 20) + int(1.2 * size)))
+    with pytest.raises(files.DiskFullError, match="no space left below"):
+        craft_into("b", [])
+    monkeypatch.undo()
+    # What is done stays.
+    assert len(writer_of(tmp_path / "b", pairs).missing()) == 2
+    assert len(craft_into("b", [])) == 10

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import operator
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from ranjax.data.captions.comparison import caption_record
 from ranjax.data.captions.keyword_rewrites import Found
 from ranjax.data.noisy_pairs import select
 from ranjax.data.recipe_table import RECIPES, Recipe
+from ranjax.data.space import require_space
 from ranjax.data.store import NoisyStore, StoreWriter, set_aside
 from ranjax.data.text.tokenizer import Tokens
 from ranjax.evaluation.retrieval import unit
@@ -63,7 +65,7 @@ def run(context: Context) -> dict[str, Any]:
 
     hosts.first_does(begin)  # the plan is written, and lies there when the others read it
     make = functools.partial(_control if recipe.kind == "control" else _attack, context, recipe, chosen)
-    store = fill(open_store(), f"craft {recipe.name}", make, context.check_stop)
+    store = fill(open_store(), f"craft {recipe.name}", make, context.check_stop, context.say)
     captions = plausibility.measure(context, store, dict(zip(chosen.ids, chosen.reports)))
     return _summary(context, recipe.name, store, [store.provenance(i) for i in chosen.ids], captions)
 
@@ -95,11 +97,19 @@ def writer_of(
 
 
 def fill(
-    writer: StoreWriter, title: str, make: Callable[[], NoisyPairs], check_stop: Callable[[str], None]
+    writer: StoreWriter,
+    title: str,
+    make: Callable[[], NoisyPairs],
+    check_stop: Callable[[str], None],
+    say: Callable[[str], None] = lambda line: None,
 ) -> NoisyStore:
     """Write the shards that are missing, each process its own, and return the store.
 
-    `make` is called where there is one; `check_stop` before each shard, as often in every process.
+    `make` is called where there is one; `check_stop` before each shard, as often in every process. What the rest costs
+    is said after the first two shards, of which the first compiles the program.
+
+    Raises:
+      files.DiskFullError: the disk has no space for the shards that are left, as far as the first one tells.
     """
     own = writer.missing(jax.process_index(), jax.process_count())
     rounds = max(hosts.gather(len(own)))
@@ -109,10 +119,24 @@ def fill(
             check_stop(f"{writer.done} of {len(writer.ids)} pairs crafted")
             if noisy_pairs is None or number is None:
                 continue
+            begin = time.monotonic()
             writer.write(number, list(noisy_pairs(writer.positions(number))))
             progress.update(writer.done)
+            if number in own[:2] and number != own[-1]:
+                say(_rest(writer, number, time.monotonic() - begin, compiled=number == own[0]))
     hosts.barrier()
     return NoisyStore.open(writer.folder)
+
+
+def _rest(writer: StoreWriter, number: int, seconds: float, compiled: bool) -> str:
+    """Return what the shards that are left cost, from one that is written; DiskFullError where they do not fit."""
+    made, left = len(writer.positions(number)), len(writer.ids) - writer.done
+    each, rate = writer.bytes_of(number) / made, made / seconds
+    require_space(writer.folder, int(each * left))
+    hours = left / (rate * jax.process_count()) / 3600
+    told = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+    slow = ", compilation included" if compiled else ""
+    return f"  {rate:.3g} pairs/s{slow}: {left} pairs left take about {told} and {each * left / 1e6:.1f} MB"
 
 
 def _summary(
