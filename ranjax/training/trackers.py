@@ -49,6 +49,8 @@ class _MLflow:
     """MLflow by its client alone: nothing of the machine, the user or the command line is sent of itself."""
 
     def __init__(self, workdir: Path, identity: str):
+        # Read when the package is imported: it would report its use to its makers.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workdir / 'mlflow.db'}"
@@ -101,6 +103,8 @@ class _Wandb:
     """Weights & Biases, of whose own collecting (command line, code, machine, console) all is off."""
 
     def __init__(self, workdir: Path, identity: str):
+        # Likewise: errors would be reported to its makers.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
         settings = wandb.Settings(
