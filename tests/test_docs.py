@@ -89,7 +89,10 @@ def test_the_glossary_holds_every_abbreviation_of_the_report_page():
 
 PLAIN = [
     *("README.md", "CONTRIBUTING.md", "SECURITY.md"),
-    *(f"docs/{name}.md" for name in ("architecture", "checkpoints", "experiments", "glossary", "methods", "style")),
+    *(
+        f"docs/{name}.md"
+        for name in ("architecture", "checkpoints", "experiments", "glossary", "methods", "reliability", "style")
+    ),
     *(str(page.relative_to(ROOT)) for page in PAGES if page.parent.name == "guides"),
 ]
 """Pages whose every sentence is short; all others are on average."""
