@@ -12,9 +12,8 @@ are decoded.
 from __future__ import annotations
 
 import io
-import struct
+import re
 import warnings
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +60,10 @@ def read_dicom(file: Path | bytes) -> tuple[Image.Image, dict[str, str]]:
     """
     data = _parse(file, pixels=True)
     fields = _fields(data)
-    try:
-        frames = int(data.get("NumberOfFrames", 1) or 1)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"the DICOM header states {str(data.NumberOfFrames)[:20]!r} frames") from error
-    if frames != 1:
+    stated = _text(data, "NumberOfFrames") or "1"
+    if not re.fullmatch(r"\d+", stated):
+        raise DataError(f"the DICOM header states {stated[:20]!r} frames")
+    if (frames := int(stated)) != 1:
         raise DataError(f"the DICOM file has {frames} frames, not one radiograph")
     if "PixelData" not in data:
         raise DataError("the DICOM file has no pixel data")
@@ -73,12 +71,15 @@ def read_dicom(file: Path | bytes) -> tuple[Image.Image, dict[str, str]]:
         with warnings.catch_warnings():
             # pydicom warns of padding bytes and odd value representations, which are common and harmless here.
             warnings.simplefilter("ignore")
-            grey = _grey(data)
-    except (ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError, OSError, TypeError) as error:
+            grey = _upright(_grey(data), data)
+    # pydicom and its decoders raise errors of all kinds, also where an element is first looked at.
+    except Exception as error:
         syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
         name = getattr(syntax, "name", syntax)
         raise DataError(f"the DICOM pixels cannot be decoded ({name}: {said(error)})") from error
-    return Image.fromarray(_upright(grey, data)), fields
+    if grey.ndim != 2:
+        raise DataError(f"the DICOM pixels are {list(grey.shape)}, not rows and columns")
+    return Image.fromarray(grey), fields
 
 
 def window(
@@ -131,15 +132,21 @@ def _parse(file: Path | bytes, pixels: bool) -> Header:
             return pydicom.dcmread(stream)
     except DataError:
         raise
-    except (
-        pydicom.errors.InvalidDicomError, ValueError, KeyError, AttributeError, NotImplementedError, OSError, EOFError,
-        TypeError, struct.error, zlib.error, RecursionError, UnicodeError, MemoryError, OverflowError,
-    ) as error:  # fmt: skip
+    # As of pixels: pydicom raises errors of all kinds.
+    except Exception as error:
         raise DataError(f"the file is no readable DICOM ({type(error).__name__}: {said(error)})") from error
 
 
 def _fields(data: Header) -> dict[str, str]:
-    return {name: str(data.get(name, "") or "").strip() for name in _HEADER_TAGS}
+    return {name: _text(data, name) for name in _HEADER_TAGS}
+
+
+def _text(data: Header, name: str) -> str:
+    try:
+        return str(data.get(name, "") or "").strip()
+    # An element is parsed where it is first looked at.
+    except Exception as error:
+        raise DataError(f"the file is no readable DICOM ({type(error).__name__}: {said(error)})") from error
 
 
 def _grey(data: Header) -> np.ndarray:
@@ -169,6 +176,8 @@ def _grey(data: Header) -> np.ndarray:
         unit = np.clip((values - low) / (high - low), 0.0, 1.0) if high > low else np.zeros(values.shape)
     if kind == "MONOCHROME1":
         unit = 1.0 - unit
+    if not np.isfinite(unit).all():
+        raise ValueError("values that are not finite")
     unit = np.where(valid, unit, 0.0)
     return np.round(255.0 * np.clip(unit, 0.0, 1.0)).astype(np.uint8)
 

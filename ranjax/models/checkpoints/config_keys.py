@@ -75,7 +75,7 @@ def object_of(content: Mapping[str, Any], key: str, prefix: str) -> dict[str, An
     return dict(found or {})
 
 
-def refuse_statistics(content: Mapping[str, object], keys: tuple[str, str], prefix: str) -> None:
+def refuse_statistics(content: Mapping[str, Any], keys: tuple[str, str], prefix: str) -> None:
     """Raise ConfigError where a mean or a deviation of pixels, by the names in `keys`, is no list of numbers."""
     for key in keys:
         value = content.get(key)
