@@ -135,6 +135,14 @@ def test_what_carries_the_statement_is_protected_in_any_spelling(word):
     assert guard()(word)
 
 
+def test_every_word_that_names_a_side_is_protected():
+    assert [word for word in constraints.read_list("sides") if not guard()(word)] == []
+    assert all(
+        constraints.names_side(f"Polmoni {word}.") for word in ("destro", "destra", "destri", "destre", "sinistri")
+    )
+    assert not constraints.names_side("The vertebra is destroyed.")
+
+
 @pytest.mark.parametrize("word", FREE)
 def test_what_carries_none_is_free(word):
     assert not guard()(word)

@@ -26,7 +26,7 @@ _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 _JOINTS = re.compile(r"[-/–—'.+>&]")
 # "dextroscoliosis", "leftward", "linksseitig", "b/l"; left and right in Chinese.
 _SIDED_PARTS = re.compile(
-    r"\b(?:dextro|levo|laevo|sinistr|links|rechts|left|right|izquierd|derech|esquerd|direit|gauche|destr[ao]|beidseit|bilater|"
+    r"\b(?:dextro|levo|laevo|sinistr|links|rechts|left|right|izquierd|derech|esquerd|direit|gauche|destr[aeio]\b|beidseit|bilater|"
     r"unilater|contralater|ipsilater)|\bb/l\b|[左右]"
 )
 _ONE_LETTER = re.compile(r"[a-z]")  # "l", "r", and the "t" and "s" that contractions are cut into
