@@ -126,6 +126,25 @@ def test_a_run_ends_with_its_table_and_the_path_of_a_page(whole):
     assert results["masking"]
 
 
+BUDGET = {"prepare": 2, "pretrain": 8, "craft": 4, "adapt": 9, "evaluate": 24, "report": 0}
+"""Programs that a run of each stage may compile: those of its first condition, as later ones find them made."""
+
+
+def test_no_stage_compiles_more_programs_than_its_budget(whole):
+    """A number above its budget is most often an operation outside of `jax.jit`, or one function for many shapes."""
+    found = {
+        str(path.parent.relative_to(whole[0])): files.read_json(path)["compiled"]
+        for path in whole[0].rglob("manifest.json")
+    }
+    assert set(BUDGET) == {run.partition("/")[0] for run in found}
+    for run, compiled in found.items():
+        assert compiled["count"] <= BUDGET[run.partition("/")[0]], f"{run} compiled {compiled['programs']}"
+    again = [compiled for run, compiled in found.items() if run.endswith("coattack_30")]
+    assert len(again) == 3
+    assert not any(compiled["count"] for compiled in again), again
+    assert found["pretrain/clean"]["seconds"] > 0
+
+
 def test_every_encoder_carries_a_card_with_the_figures_of_its_evaluation(whole):
     workdir = whole[0]
     for condition, said in (

@@ -49,15 +49,17 @@ def test_a_run_at_work_says_where_it_is_how_fast_and_how_long_still(tmp_path, mo
         say("  step 150: loss 2.5")
         standing = {"name": "pretrain clean", "done": 150, "total": 260, "unit": "steps", "rate": 5.5}
         beat.content["work"] = standing | {"metrics": {"loss": 2.5}}
-        beat._write()
+        beat.began("step", 1.0)
         assert console.call(["status", str(tmp_path)]) == outcome.UNFINISHED
     shown = capsys.readouterr().out
     assert f"{tmp_path}: running, 1 of" in shown
     assert f"process {os.getpid()} on {socket.gethostname()}" in shown
     line = next(line for line in shown.splitlines() if line.strip().startswith("pretrain/clean"))
-    assert line.split(None, 1)[1] == (
+    said, _, compiling = line.split(None, 1)[1].rpartition(", ")
+    assert said == (
         "running, last checkpoint of step 130, pretrain clean 150/260 steps, 5.5 steps/s, 20 s left, loss 2.5"
     )
+    assert compiling.startswith("compiling step for ")
     assert "prepare                  done in 1 min 15 s" in shown
     assert "last word: step 150: loss 2.5" in shown
 

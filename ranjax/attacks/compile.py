@@ -53,6 +53,8 @@ def jitted(
         own_loss: Loss = KeyedLoss(bound) if isinstance(loss, KeyedLoss) else bound
         return attack(own_loss if transform is None else transform(own_loss), images, keys, settings, mask=mask)
 
+    # The name that logs and `ranjax status` say while it is compiled.
+    traced.__name__ = getattr(attack, "__name__", "attack")
     compiled = jax.jit(traced)
     default = settings
     # By the shapes of a call, the number of classes that the losses state for each of its rows.

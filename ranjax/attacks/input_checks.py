@@ -151,7 +151,7 @@ def validate_images(images: Images, rank: int | None = None) -> Pixels:
         if low < 0 or high > 1:
             hint = "Normalisation (mean, std) belongs to the model, so that epsilon keeps its unit."
             raise DataError(f"images lie in [{low:.4g}, {high:.4g}], expected [0, 1]. {hint}")
-    return jnp.asarray(images)
+    return images if isinstance(images, jax.Array) else jax.device_put(np.asarray(images))
 
 
 def validate_keys(keys: ArrayLike, batch: int) -> Keys:

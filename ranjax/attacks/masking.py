@@ -211,15 +211,15 @@ def check(
     findings.append(Finding("accuracy is 0 at a huge epsilon", left == 0, seen))
 
     # Attacks without gradients of this model: they must not break what the gradient attack left right.
-    searched = np.asarray(search(params, images, labels, fold_in(keys, 1), settings.epsilon)[1])
+    searched = np.asarray(search(params, images, labels, keys, settings.epsilon)[1])
     findings.append(_beaten("a random search never beats the gradient", searched, standing))
     worst = standing & ~searched
     if transferred is not None:
         wrong = _transferred_wrong(logits_fn, params, images, labels, transferred, settings)
         findings.append(_beaten("transferred images never beat the gradient", wrong, standing))
         worst &= ~wrong
-    rounded = jnp.asarray(to_uint8(np.asarray(white.images)) / 255, images.dtype)
-    right_8bit = _right(logits_fn(params, rounded), labels)
+    rounded = (to_uint8(np.asarray(white.images)) / 255).astype(images.dtype)
+    right_8bit = _right(np.asarray(logits_fn(params, jax.device_put(rounded))), labels)
     return MaskingReport(
         clean_accuracy=float(right.mean()),
         robust_accuracy=float(worst.mean()),
@@ -242,30 +242,34 @@ def _programs(
         return losses.of_classifier(lambda x: logits_fn(params, x), labels, name)(images)
 
     def search(params: PyTree, images: Pixels, labels: Array, keys: Keys, epsilon: ArrayLike) -> tuple[Pixels, Flags]:
-        return random_search(lambda x: logits_fn(params, x), images, labels, keys, epsilon, queries, settings.norm)
+        own, norm = fold_in(keys, 1), settings.norm
+        return random_search(lambda x: logits_fn(params, x), images, labels, own, epsilon, queries, norm)
 
-    def unmasked(loss_fn: Loss, images: Pixels, keys: Keys, settings: PyTree, mask: None) -> ImageAttack:
+    def masking_check(loss_fn: Loss, images: Pixels, keys: Keys, settings: PyTree, mask: None) -> ImageAttack:
         del mask  # an attack need not take one
         return attack(loss_fn, images, keys, settings)
 
-    return jitted(loss, settings, attack=unmasked), jax.jit(search)
+    return jitted(loss, settings, attack=masking_check), jax.jit(search)
 
 
-def _labels(labels: Shaped[Array | np.ndarray, "..."], count: int) -> Array:
+def _labels(labels: Shaped[Array | np.ndarray, "..."], count: int) -> np.ndarray:
     """Return labels i32[B], or f32[B, C] of 0 and 1."""
     array = np.asarray(labels)
     if array.ndim not in (1, 2) or len(array) != count:
         expected = f"{(count,)}, one per image, or multi-hot ({count}, C)"
         raise DataError(f"labels have shape {array.shape}, expected {expected}.")
     if array.ndim == 1:
-        return jnp.asarray(array, jnp.int32)
+        return array.astype(np.int32)
     if not np.isin(array, (0, 1)).all():
         raise DataError(f"labels hold {array[~np.isin(array, (0, 1))][0]:g}, expected 0 or 1 in multi-hot ones.")
-    return jnp.asarray(array, jnp.float32)
+    return array.astype(np.float32)
 
 
-def _right(outputs: Float[Array | np.ndarray, "batch classes"], labels: Array | np.ndarray) -> Right:
-    return ~np.asarray(losses.is_wrong(jnp.asarray(outputs), labels))
+def _right(outputs: Float[np.ndarray, "batch classes"], labels: np.ndarray) -> Right:
+    if labels.ndim == 2:
+        return ((outputs > 0) == (labels > 0.5)).all(axis=-1)
+    input_checks.validate_labels(labels, outputs.shape[1])
+    return outputs.argmax(axis=-1) == labels
 
 
 def _are_logits(outputs: Float[np.ndarray, "batch classes"], multi_hot: bool) -> Finding:
@@ -281,7 +285,7 @@ def _are_logits(outputs: Float[np.ndarray, "batch classes"], multi_hot: bool) ->
 def _zero_gradients(white: ImageAttack, right: Right) -> Finding:
     if white.gradient_norm.shape[0] == 0:
         return Finding("no gradient is exactly 0", False, "no step was taken")
-    zero = (np.asarray(white.gradient_norm[0]) == 0) & right
+    zero = (np.asarray(white.gradient_norm)[0] == 0) & right
     return Finding("no gradient is exactly 0", not zero.any(), f"{int(zero.sum())} of {int(right.sum())} right images")
 
 
@@ -292,7 +296,7 @@ def _rises_with_steps(white: ImageAttack) -> Finding:
 
 
 def _rises_with_epsilon(results: list[ImageAttack], right: Right) -> Finding:
-    loss = [float(result.loss.mean()) for result in results]
+    loss = [float(np.asarray(result.loss).mean()) for result in results]
     accuracy = [float((right & ~np.asarray(result.success)).mean()) for result in results]
     passed = loss[0] <= loss[1] <= loss[2] and loss[0] < loss[2] and accuracy[0] >= accuracy[1] >= accuracy[2]
     seen = "half, once, twice: loss {:.4g}, {:.4g}, {:.4g}, accuracy {:.3f}, {:.3f}, {:.3f}".format(*loss, *accuracy)
@@ -305,14 +309,14 @@ def _beaten(name: str, wrong: Right, standing: Right) -> Finding:
 
 
 def _transferred_wrong(
-    logits_fn: Logits, params: PyTree, images: Pixels, labels: Array | np.ndarray, transferred: Images, settings: PyTree
+    logits_fn: Logits, params: PyTree, images: Pixels, labels: np.ndarray, transferred: Images, settings: PyTree
 ) -> Right:
     attacked = input_checks.validate_images(transferred)
     if attacked.shape != images.shape:
         raise DataError(f"transferred images have shape {attacked.shape}, expected {images.shape}.")
     measure = projections.linf_norm if settings.norm == "linf" else projections.l2_norm
-    furthest = float(measure(attacked - images).max())
+    furthest = float(np.asarray(jax.jit(measure)(np.asarray(attacked) - np.asarray(images))).max())
     if furthest > settings.epsilon * (1 + 1e-4) + 1e-6:
         expected = f"epsilon = {settings.epsilon:.4g}"
         raise DataError(f"transferred images are off by up to {furthest:.4g}, expected {expected}.")
-    return ~_right(logits_fn(params, attacked), labels)
+    return ~_right(np.asarray(logits_fn(params, attacked)), labels)

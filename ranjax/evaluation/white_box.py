@@ -22,7 +22,9 @@ from ranjax.attacks import losses, transforms
 from ranjax.attacks.ascent import ImageAttack, KeyedLoss
 from ranjax.attacks.attack_table import AtRadius
 from ranjax.attacks.pgd import pgd
+from ranjax.core import precision
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.keys import take
 from ranjax.training.row_map import RowFunction, RowMap
 
 Logits = Callable[..., Float[Array, "batch classes"]]
@@ -87,11 +89,12 @@ class WhiteBox:
             raise ConfigError("draws", draws, "0 or more")
         self.settings, self.batch_size, self.multi_label = settings, batch_size, loss == "binary_cross_entropy"
 
-        def run(shared: PyTree, rows: PyTree) -> tuple[jax.Array, ...]:
+        def white_box(shared: PyTree, rows: PyTree) -> tuple[jax.Array, ...]:
             (params, settings), (images, labels, keys, side_inputs) = shared, rows
             params = params if side_inputs is None else (params, side_inputs)
             judged = (jax.vmap(lambda key: jax.random.fold_in(key, _JUDGE))(keys),) if draws else ()
 
+            @precision.exact
             def deployed(x: jax.Array) -> jax.Array:
                 return logits_fn(params, x, *judged)
 
@@ -106,7 +109,7 @@ class WhiteBox:
             correct = before & ~losses.is_wrong(attacked, labels)
             return before, correct, clean, attacked, result.loss, result.finite, result.images
 
-        self._mapped = RowMap(run, None, batch_size) if map_rows is None else map_rows(run, batch_size)
+        self._mapped = RowMap(white_box, None, batch_size) if map_rows is None else map_rows(white_box, batch_size)
 
     def __call__(
         self,
@@ -187,7 +190,7 @@ def survivors(
                 break
             settings = attack.settings.with_epsilon(epsilon)
             own = jax.tree.map(lambda x: x[rows], side_inputs)  # noqa: B023
-            result = attack(params, images[rows], labels[rows], keys[rows], side_inputs=own, settings=settings)
+            result = attack(params, images[rows], labels[rows], take(keys, rows), side_inputs=own, settings=settings)
             left[rows] &= result.correct
         found[epsilon] = left.copy()
     return found

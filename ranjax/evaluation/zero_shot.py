@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ranjax.core import precision
 from ranjax.core.errors import DataError
 from ranjax.core.math import unit
 
 
 def class_embeddings(
-    prompts: Float[Array, "prompts dim"], classes: Int[Array, "..."], count: int
+    prompts: Float[Array | np.ndarray, "prompts dim"], classes: Int[Array | np.ndarray, "..."], count: int
 ) -> Float[Array, "{count} dim"]:
     """Return one embedding a class: the mean of its prompts' normalised embeddings, normalised again.
 
@@ -26,16 +30,29 @@ def class_embeddings(
     if classes.shape != prompts.shape[:1]:
         raise DataError(f"expected prompts [P, D] and classes [P], got {prompts.shape} and {classes.shape}")
     if not isinstance(classes, jax.core.Tracer):
-        present = {int(c) for c in classes}
+        present = {int(c) for c in np.asarray(classes)}
         absent = sorted(set(range(count)) - present)
         if absent or not present <= set(range(count)):
             raise DataError(f"classes 0..{count - 1} need a prompt each; without: {absent}, found: {sorted(present)}")
+    return _ensembles(prompts, classes, count)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+@precision.exact
+def _ensembles(prompts: Array, classes: Array, count: int) -> Array:
     members = jax.nn.one_hot(classes, count, dtype=prompts.dtype).T
     return unit(members @ unit(prompts) / jnp.sum(members, axis=1, keepdims=True))
 
 
 def logits(
-    images: Float[Array, "batch dim"], classes: Float[Array, "classes dim"], scale: Float[Array, ""] | float
+    images: Float[Array | np.ndarray, "batch dim"],
+    classes: Float[Array | np.ndarray, "classes dim"],
+    scale: Float[Array, ""] | float,
 ) -> Float[Array, "batch classes"]:
     """Return ``scale * cos(image, class)``."""
+    return _logits(images, classes, scale)
+
+
+@jax.jit
+def _logits(images: Array, classes: Array, scale: Array) -> Array:
     return scale * (unit(images) @ unit(classes).T)

@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ranjax.attacks import losses, pgd
+from ranjax.core import precision
 from ranjax.core.errors import ConfigError, DataError, nearest
-from ranjax.core.keys import example_keys, stream
+from ranjax.core.keys import example_keys, stream, take
 from ranjax.core.pixels import as_float
 from ranjax.core.types import Params
 from ranjax.training.row_map import RowFunction, RowMap
@@ -98,11 +99,16 @@ class EncoderAttack:
                 return predict(variables, self.encode(params, images, sides))
 
             found = pgd.pgd(losses.of_classifier(logits, labels, loss), as_float(raw), keys, self.settings)
-            return self.encode(params, found.images, sides)
+            return precision.exact(self.encode)(params, found.images, sides)
 
         run = self._map_rows(("head attack", self._key, predict, loss, self.settings), attacked)
         chosen = np.arange(len(target.labels)) if rows is None else np.asarray(rows)
-        given = tuple(None if part is None else part[chosen] for part in target)
+        given = Target(
+            target.images[chosen],
+            target.labels[chosen],
+            take(target.keys, chosen),
+            None if target.side_inputs is None else target.side_inputs[chosen],
+        )
         return np.asarray(run((self.params, variables), given))
 
     def _on_one_device(self, key: Hashable, fn: RowFunction) -> RowFunction:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import ArrayLike, Float
 
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.settings import DataclassInstance
@@ -157,7 +157,7 @@ def _as_arrays(split: str, examples: Examples, classes: int, multi_label: bool) 
         if attacked.shape != features.shape:
             raise DataError(f"attacked {split} features have shape {attacked.shape}, the clean ones {features.shape}")
     labels = check_labels(split, examples.labels, features.shape[1], classes, multi_label)
-    return Examples(features, jnp.asarray(labels, jnp.float32 if multi_label else jnp.int32), attacked)
+    return Examples(features, np.asarray(labels, np.float32 if multi_label else np.int32), attacked)
 
 
 def check_labels(split: str, labels: ArrayLike, count: int, classes: int, multi_label: bool) -> np.ndarray:
@@ -185,7 +185,7 @@ def check_labels(split: str, labels: ArrayLike, count: int, classes: int, multi_
     return labels
 
 
-def _features(name: str, values: ArrayLike) -> Float[Array, "encoders batch width"]:
+def _features(name: str, values: ArrayLike) -> Float[np.ndarray, "encoders batch width"]:
     array = np.asarray(values)
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise DataError(f"{name} have shape {array.shape}, [N, D] or [encoders, N, D] is needed, none of them 0")
@@ -197,7 +197,7 @@ def _features(name: str, values: ArrayLike) -> Float[Array, "encoders batch widt
         raise DataError(f"{name} hold {array[tuple(bad[0])]} (row {bad[0][-2]}; {rows.size} rows in all)")
     if array.dtype == np.float64 and np.abs(array).max() > np.finfo(np.float32).max:
         raise DataError(f"{name} hold {np.abs(array).max():g}, more than float32 can hold")
-    return jnp.asarray(array.reshape((-1, *array.shape[-2:])), jnp.float32)
+    return np.asarray(array.reshape((-1, *array.shape[-2:])), np.float32)
 
 
 def check_classes(train: ArrayLike, validation: ArrayLike, classes: int, multi_label: bool) -> tuple[str, ...]:

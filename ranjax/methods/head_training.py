@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -22,10 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.stages import Traced
 from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
 
+from ranjax.core import precision
 from ranjax.core.errors import ConfigError, ConvergenceWarning, DataError
-from ranjax.core.keys import stream
+from ranjax.core.keys import streams, take
 from ranjax.core.types import Params
 from ranjax.methods import head_inputs, selection
 from ranjax.methods.epochs import adamw, unfinished, until_worse
@@ -172,41 +174,24 @@ def fit_heads(
     validation = head_inputs.as_named("validation", Examples, validation)
     one_encoder = np.ndim(train.features) == 2
     train, validation, notes = head_inputs.prepare(methods, train, validation, classes, settings.multi_label)
-    encoders, examples, width = train.features.shape
-
-    shape = (encoders, len(methods), len(seeds))
-    count = int(np.prod(shape))
-    terms = frozenset(term for term in Weights._fields if any(getattr(method, term) for method in methods))
-    plan = _Plan(
-        head=head_of_training(methods[0], width, classes),
-        settings=replace(settings, attack=None, epochs=max(1, round(methods[0].epochs_share * settings.epochs))),
-        batch=min(settings.batch_size, examples),
-        terms=terms,
-        top_k=methods[0].top_k,
-        svd_every=methods[0].svd_every,
-        patience=methods[0].patience,
-        use_attacked=any(term in terms for term in rectification.DEFENCE),
-        parallel=min(count, settings.parallel or (1 if jax.default_backend() == "cpu" else count)),
-        mesh=None if mesh is None or mesh.size == 1 else mesh,
-    )
-    if not plan.use_attacked:
-        train = train._replace(attacked=None)
-    if not any(method.attacked_share for method in methods):
-        validation = validation._replace(attacked=None)
+    shape = (train.features.shape[0], len(methods), len(seeds))
+    plan = _plan(methods, train, classes, settings, int(np.prod(shape)), mesh)
+    train, validation = _needed(plan, methods, train, validation)
     weights = class_weights_of(train.labels, classes, settings.class_weights, settings.multi_label)
     runs, head = _make_runs(methods, seeds, shape), plan.head
     moments = None
     if methods[0].standardised:
         # Once an encoder, before training; the heads are given them again, to be used on features as they are.
         standard = standard_of(np.asarray(train.features))
-        moments = (jnp.asarray(standard.mean, jnp.float32), jnp.asarray(standard.inverse, jnp.float32))
+        moments = (np.asarray(standard.mean, np.float32), np.asarray(standard.inverse, np.float32))
         train, validation = (_standardised(split, moments) for split in (train, validation))
         head = StandardisedHead(plan.head)
-    variables, facts = _shared_out(plan, runs, train, validation, weights)
+    # On the host, where runs are picked and renamed without a program for each shape.
+    variables, facts = jax.device_get(_shared_out(plan, runs, train, validation, weights))
     if moments is not None:
         variables = {**variables, "stats": with_input(variables["stats"], *(x[runs.encoder] for x in moments))}
     variables, facts = jax.tree.map(lambda x: x.reshape(shape[one_encoder:] + x.shape[1:]), (variables, facts))
-    fitted = FittedHeads(head, variables, **jax.tree.map(np.asarray, facts), notes=notes)
+    fitted = FittedHeads(head, variables, **facts, notes=notes)
     if not keep_diverged and (fitted.chosen < 0).any():
         method = int(np.argwhere(fitted.chosen < 0)[0][-2])
         raise ConfigError(
@@ -222,6 +207,60 @@ def fit_heads(
     return fitted
 
 
+def _plan(
+    methods: Sequence[HeadTraining], train: Examples, classes: int, settings: Fit, count: int, mesh: Mesh | None
+) -> _Plan:
+    """What the program of `count` runs is compiled for."""
+    _, examples, width = train.features.shape
+    terms = frozenset(term for term in Weights._fields if any(getattr(method, term) for method in methods))
+    return _Plan(
+        head=head_of_training(methods[0], width, classes),
+        settings=replace(settings, attack=None, epochs=max(1, round(methods[0].epochs_share * settings.epochs))),
+        batch=min(settings.batch_size, examples),
+        terms=terms,
+        top_k=methods[0].top_k,
+        svd_every=methods[0].svd_every,
+        patience=methods[0].patience,
+        use_attacked=any(term in terms for term in rectification.DEFENCE),
+        parallel=min(count, settings.parallel or (1 if jax.default_backend() == "cpu" else count)),
+        mesh=None if mesh is None or mesh.size == 1 else mesh,
+    )
+
+
+def _needed(
+    plan: _Plan, methods: Sequence[HeadTraining], train: Examples, validation: Examples
+) -> tuple[Examples, Examples]:
+    """Both splits without the attacked features that no method of the call reads."""
+    if not plan.use_attacked:
+        train = train._replace(attacked=None)
+    if not any(method.attacked_share for method in methods):
+        validation = validation._replace(attacked=None)
+    return train, validation
+
+
+def trace_fit(
+    method: HeadTraining,
+    train: Examples,
+    validation: Examples,
+    *,
+    classes: int,
+    seeds: Sequence[int],
+    settings: Fit,
+    place: Callable[[PyTree], PyTree],
+) -> Traced:
+    """Trace the program of `fit_heads` for shapes of examples, to be lowered and measured.
+
+    Args:
+      method, classes, seeds, settings: as `fit_heads`.
+      train, validation: shapes, f32[1, N, D] and labels.
+      place: turns arrays and shapes into shapes with their sharding.
+    """
+    plan = _plan([method], train, classes, settings, len(seeds), None)
+    train, validation = _needed(plan, [method], train, validation)
+    runs = _make_runs([method], seeds, (1, 1, len(seeds)))
+    return _fit.trace(plan, place(runs), place(train), place(validation), None)
+
+
 def head_of_training(method: HeadTraining, width: int, classes: int) -> LinearHead | ResidualHead:
     """Return the head that a method trains on features of that width, less its standardisation."""
     head = HEADS[method.head](width, classes)
@@ -230,7 +269,7 @@ def head_of_training(method: HeadTraining, width: int, classes: int) -> LinearHe
     return head
 
 
-def _standardised(split: Examples, moments: tuple[Array, Array]) -> Examples:
+def _standardised(split: Examples, moments: tuple[np.ndarray, np.ndarray]) -> Examples:
     mean, inverse = (x[:, None] for x in moments)
     attacked = None if split.attacked is None else (split.attacked - mean) * inverse
     return split._replace(features=(split.features - mean) * inverse, attacked=attacked)
@@ -261,6 +300,7 @@ def predict(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
+@precision.exact
 def _predict(head: Head, leading: int, variables: Params, features: Array) -> tuple[Array, Array]:
     def apply(variables: Params) -> tuple[Array, Array]:
         return head.apply(variables["params"], variables["stats"], features, False)[:2]
@@ -275,12 +315,17 @@ def _shared_out(plan: _Plan, runs: _Runs, *data: PyTree) -> _Outcome:
     if plan.mesh is None:
         return _fit(plan, runs, *data)
     count = runs.encoder.shape[0]
-    places = jnp.arange(-(-count // plan.mesh.size) * plan.mesh.size, dtype=jnp.int32) % count
+    places = np.arange(-(-count // plan.mesh.size) * plan.mesh.size) % count
     split = NamedSharding(plan.mesh, PartitionSpec(devices.batch_axes(plan.mesh)))
-    runs = jax.device_put(jax.tree.map(lambda x: x[places], runs), split)
+    runs = jax.device_put(runs._replace(**{name: _taken(x, places) for name, x in runs._asdict().items()}), split)
     outcome = _fit(plan, runs, *jax.device_put(data, NamedSharding(plan.mesh, PartitionSpec())))
     # Off the mesh again, so that the heads can be used together with arrays of any device.
-    return jax.tree.map(lambda x: jnp.asarray(x[:count]), jax.device_get(outcome))
+    return jax.tree.map(lambda x: x[:count], jax.device_get(outcome))
+
+
+def _taken(part: PyTree, places: np.ndarray) -> PyTree:
+    is_keys = isinstance(part, Array) and jax.dtypes.issubdtype(part.dtype, jax.dtypes.prng_key)
+    return take(part, places) if is_keys else jax.tree.map(lambda x: x[places], part)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -398,14 +443,14 @@ def _chunked_logits(head: Head, variables: Params, features: Array, chunk: int =
 def _make_runs(methods: Sequence[HeadTraining], seeds: Sequence[int], shape: tuple[int, int, int]) -> _Runs:
     encoder, method, seed = (index.ravel() for index in np.indices(shape))
 
-    def of_method(values: Sequence[float]) -> Array:
-        return jnp.asarray(np.asarray(values, np.float32)[method])
+    def of_method(values: Sequence[float]) -> Any:
+        return np.asarray(values, np.float32)[method]
 
     def keys(name: str) -> Array:
-        return jnp.stack([stream(s, name) for s in seeds])[seed]
+        return take(streams(seeds, name), seed)
 
     return _Runs(
-        encoder=jnp.asarray(encoder, jnp.int32),
+        encoder=encoder.astype(np.int32),
         weights=Weights(*(of_method([getattr(m, term) for m in methods]) for term in Weights._fields)),
         learning_rate=of_method([m.learning_rate for m in methods]),
         weight_decay=of_method([m.weight_decay for m in methods]),
@@ -424,9 +469,10 @@ def class_weights_of(
     if chosen == "none":
         return None
     if chosen != "balanced":
-        return jnp.asarray(chosen, jnp.float32)
+        return jax.device_put(np.asarray(chosen, np.float32))
     labels = np.asarray(labels)
     if multi_label:
         present = labels.sum(0)
-        return jnp.asarray((len(labels) - present) / present, jnp.float32)
-    return jnp.asarray(len(labels) / (classes * np.bincount(labels, minlength=classes)), jnp.float32)
+        return jax.device_put(((len(labels) - present) / present).astype(np.float32))
+    shares = len(labels) / (classes * np.bincount(labels, minlength=classes))
+    return jax.device_put(shares.astype(np.float32))

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
@@ -116,9 +115,9 @@ def scores(
 ) -> Float[np.ndarray, " points"]:
     """Return the validation metric of each point's logits."""
     multi_label = np.ndim(labels) == 2
-    labels = jnp.asarray(labels, jnp.float32 if multi_label else jnp.int32)
-    found = [selection.score(metric, jnp.asarray(one, jnp.float32), labels, multi_label) for one in logits]
-    return np.asarray(jnp.stack(found), np.float64)
+    labels = np.asarray(labels, np.float32 if multi_label else np.int32)
+    found = [selection.score(metric, np.asarray(one, np.float32), labels, multi_label) for one in logits]
+    return np.asarray(jax.device_get(found), np.float64)
 
 
 def at_the_end(name: str, grid: Sequence[float], taken: int) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ checked.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from ranjax.core.errors import ConfigError, ConvergenceWarning, DataError
 from ranjax.core.types import Params
@@ -97,15 +98,12 @@ def _fit(
     found = fitter(train, validation, settings, classes=classes, seeds=list(seeds), shared=shared)
     found = found if isinstance(found, HeadFit) else HeadFit(found)
     _check_tree(method.name, found.variables, len(seeds))
-    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), found.variables)
+    variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), found.variables)
     head = OwnHead(predict, int(np.shape(train.features)[-1]), classes)
     check_predict(method.name, head, jax.tree.map(lambda leaf: leaf[0], variables))
     sides = [validation.features, *([validation.attacked] if "attacked" in method.needs else [])]
-    labels = jnp.asarray(validation.labels)
-    scores = []
-    for side in sides:
-        logits = jax.vmap(predict, in_axes=(0, None))(variables, jnp.asarray(side))
-        scores.append([selection.score(shared.metric, one, labels, shared.multi_label) for one in logits])
+    judge = functools.partial(_scores, predict, shared.metric, shared.multi_label)
+    scores = [judge(variables, side, validation.labels) for side in sides]
     history = np.mean(np.asarray(scores, np.float32), axis=0)[None, :, None]
     clean = np.asarray(scores[0], np.float32)[None, :, None]
     if found.validation is not None:
@@ -145,8 +143,21 @@ def fit_method(
 
 
 def _of_one_encoder(split: Examples) -> Examples:
-    attacked = None if split.attacked is None else np.asarray(split.attacked[0])
-    return Examples(np.asarray(split.features[0]), np.asarray(split.labels), attacked)
+    attacked = None if split.attacked is None else np.asarray(split.attacked)[0]
+    return Examples(np.asarray(split.features)[0], np.asarray(split.labels), attacked)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _scores(
+    predict: Callable[[Params, Array], Array],
+    metric: str,
+    multi_label: bool,
+    variables: Params,
+    features: Float[Array, "examples width"],
+    labels: Shaped[Array, "..."],
+) -> Float[Array, " seeds"]:
+    logits = jax.vmap(predict, in_axes=(0, None))(variables, features)
+    return jnp.stack([selection.score(metric, one, labels, multi_label) for one in logits])
 
 
 def check_predict(name: str, head: OwnHead, variables: Params) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -58,6 +60,7 @@ def auroc(logits: jax.Array, labels: jax.Array, multi_label: bool = False) -> ja
     return _over_defined(area, (positive > 0) & (negative > 0))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3))
 def score(metric: str, logits: jax.Array, labels: jax.Array, multi_label: bool) -> jax.Array:
     """The metric named (one of `method_settings.METRICS`), f32[]; -inf where a logit is not finite: such an epoch is
     not chosen.

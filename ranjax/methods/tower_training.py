@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from ranjax.core.errors import DataError
-from ranjax.core.keys import stream
+from ranjax.core.keys import fold_in, stream
 from ranjax.core.types import Params
 from ranjax.methods import selection, tower_inputs, tower_step
 from ranjax.methods.method_settings import TowerTraining
@@ -114,7 +114,7 @@ def tune(
         for step, start in enumerate(range(0, len(order) - settings.batch_size + 1, settings.batch_size)):
             rows = order[start : start + settings.batch_size]
             batch = shard_batch(Images(*(x[rows] for x in train)), mesh)
-            drawn = jax.random.fold_in(jax.random.fold_in(key, epoch), step)
+            drawn = fold_in(fold_in(key, epoch), step)
             state, loss = program.step(state, batch, drawn)
             summed.append(loss)
             if step % MAX_IN_FLIGHT == 0:
@@ -123,7 +123,7 @@ def tune(
         if not np.isfinite(means[-1]):
             where = f"the loss is {means[-1]} in epoch {epoch + 1}"
             raise Diverged(_diverged(method, where))
-        figure, loss = _judged(program, state, validation, jax.random.fold_in(key, 2**20), settings, mesh)
+        figure, loss = _judged(program, state, validation, fold_in(key, 2**20), settings, mesh)
         history.append(figure)
         if (figure, -loss) > best[:2]:
             best = (figure, -loss, epoch, jax.device_get(state.trained))

@@ -16,7 +16,7 @@ from ranjax.core.errors import ConfigError, nearest
 from ranjax.core.types import Params
 from ranjax.models import input_filter, tower_states
 from ranjax.models.encoder_config import DualEncoderConfig
-from ranjax.models.layers import Tokens, at_least_float32
+from ranjax.models.layers import Tokens, at_least_float32, constant
 from ranjax.models.towers.contract import FEATURES, TowerConfig, check_tokens
 from ranjax.models.towers.projection_head import build
 from ranjax.models.towers.tower_table import tower_of
@@ -36,12 +36,12 @@ class DualEncoder(nnx.Module):
         self.text = tower_of(text).build(text, rngs, config.remat, config.scan)
         self.visual_projection = build(config.image_projection, image.outputs, config.embed_dim, rngs)
         self.text_projection = build(config.text_projection, text.outputs, config.embed_dim, rngs)
-        start = nnx.Param(jnp.asarray(config.logit_scale_init, jnp.float32))
+        start = constant(config.logit_scale_init)
         # Two names, because what holds one of them at 100 at most (`training.optimizer`) must leave the other alone.
         self.log_scale: nnx.Param | None = start if config.scale_limited else None
         self.free_log_scale: nnx.Param | None = None if config.scale_limited else start
         bias = config.logit_bias_init
-        self.bias = None if bias is None else nnx.Param(jnp.asarray(bias, jnp.float32))
+        self.bias = None if bias is None else constant(bias)
 
     def image_features(self, images: Shaped[Array, "batch height width channels"]) -> Float[Array, "batch features"]:
         """See `DualEncoderFunctions.image_features`."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ranjax.core.errors import ConfigError
@@ -148,7 +149,7 @@ class StandardisedHead:
         return found._replace(stats={**found.stats, INPUT: own})
 
 
-def with_input(stats: Params, mean: Array, inverse: Array) -> Params:
+def with_input(stats: Params, mean: Array | np.ndarray, inverse: Array | np.ndarray) -> Params:
     """Return the statistics of a `StandardisedHead` out of those of its inner head, and its input's, [..., D]."""
     return {**stats, INPUT: {"mean": mean, "inverse": inverse}}
 

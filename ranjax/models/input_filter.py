@@ -34,7 +34,7 @@ def gaussian(sigma: float) -> Filter:
         raise ConfigError("input_filter.sigma", sigma, "a finite number of pixels above 0")
     reach = math.ceil(3 * sigma)
     taps = np.exp(-np.square(np.arange(-reach, reach + 1)) / (2 * sigma**2))
-    found = jnp.asarray(taps / taps.sum(), jnp.float32)
+    found = jax.device_put((taps / taps.sum()).astype(np.float32))
     return {"rows": found, "columns": found}
 
 

@@ -11,8 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
+
+from ranjax.core import keys
 
 ACTIVATION_FUNCTIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -38,7 +41,12 @@ def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
 
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
     """Draw a float32 parameter from N(0, std^2)."""
-    return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32))
+    return nnx.Param(keys.normal(rngs.params(), shape, std))
+
+
+def constant(value: float, shape: tuple[int, ...] = ()) -> nnx.Param:
+    """Return a float32 parameter of one value, made on the host: no program is compiled for it."""
+    return nnx.Param(jax.device_put(np.full(shape, value, np.float32)))
 
 
 def dot_product_attention(
@@ -74,7 +82,7 @@ class Linear(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, std: float, rngs: nnx.Rngs, use_bias: bool = True):
         self.kernel = normal(rngs, (inputs, outputs), std)
-        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if use_bias else None
+        self.bias = constant(0.0, (outputs,)) if use_bias else None
 
     def __call__(self, x: Float[Array, "*rows inputs"]) -> Float[Array, "*rows outputs"]:
         # As one matrix of rows: the gradient by the kernel is then one product, without a copy of a wider array.
@@ -90,8 +98,8 @@ class LayerNorm(nnx.Module):
 
     def __init__(self, width: int, eps: float):
         self.eps = eps
-        self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
+        self.scale = constant(1.0, (width,))
+        self.bias = constant(0.0, (width,))
 
     def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
         rows = x.reshape(-1, x.shape[-1]).astype(at_least_float32(x.dtype))

@@ -1,7 +1,8 @@
 """The file ``status.json`` that a run writes into its workdir while it works, for ``ranjax status`` and schedulers.
 
     {"state": "running", "process": 4711, "host": "...", "started": "...", "updated": "...", "run": "pretrain/clean",
-     "place": [2, 9], "work": {"name", "done", "total", "unit", "rate", "metrics"}, "said": "..."}
+     "place": [2, 9], "work": {"name", "done", "total", "unit", "rate", "metrics"}, "compiling": {"name", "since"},
+     "said": "..."}
 
 ``state`` is "running", "done", "stopped", "refused" or "failed"; a run that was killed leaves "running" with a process
 that is gone. Times are UTC and of this machine's clock; nothing else reads them.
@@ -25,6 +26,8 @@ from ranjax.run.context import Stopped
 from ranjax.training.progress import ProgressUpdate
 
 FILE = "status.json"
+LARGE = 0.3
+"""Seconds of lowering beyond which a program takes seconds to compile."""
 INTERVAL = 5.0
 """Seconds between two writings; a run on another host counts as alive while its status is recent."""
 
@@ -41,6 +44,7 @@ class Heartbeat:
         self._ended = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._writing = threading.Lock()
+        self._say: Callable[[str], None] = lambda line: None
         self.content: dict[str, object] = {
             "state": "running",
             "process": os.getpid(),
@@ -70,7 +74,7 @@ class Heartbeat:
             said = str(error).strip() or type(error).__name__
         self._ended.set()
         self._beats.join()
-        self.content |= {"state": state, "said": said}
+        self.content |= {"state": state, "said": said, "compiling": None}
         self._write()
 
     def at(self, run_id: str, number: int, count: int) -> None:
@@ -84,8 +88,23 @@ class Heartbeat:
         metrics = {name: value for name, value in standing.metrics.items() if math.isfinite(value)}
         self.content["work"] = standing._asdict() | {"metrics": metrics}
 
+    def began(self, name: str, preparing: float) -> None:
+        """Record that a program is being compiled; say it where it is a large one, as the terminal is silent then."""
+        self.content["compiling"] = {"name": name, "since": _now()}
+        if preparing > LARGE:
+            self._say(f"  compiling {name}")
+        self._write()
+
+    def ended(self, name: str, seconds: float) -> None:
+        """Record that it is compiled; say it where that took long."""
+        self.content["compiling"] = None
+        if seconds > INTERVAL:
+            self._say(f"  compiled {name} in {seconds:.0f} s")
+
     def wrap(self, say: Callable[[str], None]) -> Callable[[str], None]:
         """Return `say`, made to remember the last line."""
+
+        self._say = say
 
         def both(line: str) -> None:
             say(line)

@@ -27,7 +27,7 @@ from ranjax.run.heartbeat import Heartbeat
 from ranjax.run.plan import StageRun, config_of, conflicts, decided_by, fingerprints, plan
 from ranjax.run.schema import RunConfig
 from ranjax.run.stages import memory
-from ranjax.training import hosts, profiling, progress, trackers
+from ranjax.training import compilations, hosts, profiling, progress, trackers
 
 NOT_LISTED = (
     PARTS,
@@ -164,7 +164,10 @@ def _carry_out(
         shared["running"] = run.id
         started = time.monotonic()
         try:
-            with profiling.of_stage(config.profile if hosts.first() else "", run.id, folder):
+            with (
+                profiling.of_stage(config.profile if hosts.first() else "", run.id, folder),
+                compilations.counting(beat) as compiled,
+            ):
                 work = functools.partial(run.run, context)
                 outcome = hosts.first_does(work) if run.stage in ALONE else work()
         except (MemoryError, RuntimeError) as error:
@@ -172,10 +175,18 @@ def _carry_out(
                 raise
             raise RunError(memory.explain(error, run.stage, run.id, config)) from error
         seconds = round(time.monotonic() - started, 2)
-        hosts.first_does(functools.partial(_finish, folder, record, outcome, seconds))
-        say(f"{title}: done in {seconds:.1f} s")
+        hosts.first_does(functools.partial(_finish, folder, record, outcome, seconds, compiled.record()))
+        spent = compiled.seconds + compiled.preparing
+        made = f", of which {spent:.1f} s for {compiled.count} compiled programs" if compiled.count else ""
+        say(f"{title}: done in {seconds:.1f} s{made}")
 
 
-def _finish(folder: Path, record: Mapping[str, object], outcome: Mapping[str, object] | None, seconds: float) -> None:
-    content = {"files": files.hashes(folder, skip=NOT_LISTED), "seconds": seconds}
+def _finish(
+    folder: Path,
+    record: Mapping[str, object],
+    outcome: Mapping[str, object] | None,
+    seconds: float,
+    compiled: Mapping[str, object],
+) -> None:
+    content = {"files": files.hashes(folder, skip=NOT_LISTED), "seconds": seconds, "compiled": compiled}
     files.write_json(folder / "manifest.json", {**record, **(outcome or {}), **content})

@@ -129,6 +129,8 @@ def _stage_line(stage: Status, found: Status) -> str:
             left = duration((work["total"] - work["done"]) / work["rate"])
             text += f", {work['rate']:.3g} {work['unit']}/s, {left} left"
         text += "".join(f", {name} {value:.4g}" for name, value in work["metrics"].items() if name == "loss")
+    if here and (compiling := found.get("compiling")):
+        text += f", compiling {compiling['name']} for {duration(max(_age(compiling['since']), 0.0))}"
     return text
 
 

@@ -156,18 +156,19 @@ class Program:
       mesh: from `devices.make_mesh`.
       optimizer: its transformation.
       specs: how a `TrainState` is split over the mesh, as a `TrainState`; all whole without an axis "model".
+      create: jitted ``params -> state`` before the first update; the parameters are donated.
     """
 
     step: Wrapped
     mesh: Mesh
     optimizer: optax.GradientTransformation
     specs: TrainState
+    create: Wrapped
 
     def start(self, params: Params) -> TrainState:
         """Return the state before the first update; no device ever holds more of the moments than its part."""
-        placed = fsdp.place(params, self.mesh, self.specs.params)
-        create = functools.partial(TrainState.create, optimizer=self.optimizer)
-        return jax.jit(create, out_shardings=fsdp.shardings(self.mesh, self.specs), donate_argnums=0)(placed)
+        state: TrainState = self.create(fsdp.place(params, self.mesh, self.specs.params))
+        return state
 
     def abstract(self, params: Params) -> TrainState:
         """Return shapes, dtypes and shardings of the state, for a checkpoint to be restored into."""
@@ -222,8 +223,10 @@ def program(
         trainable=trainable,
         param_specs=split if sharded else None,
     )
-    specs = fsdp.specs(jax.eval_shape(functools.partial(TrainState.create, optimizer=optimizer), params), mesh)
-    return Program(data_parallel(step, mesh, state_specs=specs), mesh, optimizer, specs)
+    first = functools.partial(TrainState.create, optimizer=optimizer)
+    specs = fsdp.specs(jax.eval_shape(first, params), mesh)
+    create = jax.jit(first, out_shardings=fsdp.shardings(mesh, specs), donate_argnums=0)
+    return Program(data_parallel(step, mesh, state_specs=specs), mesh, optimizer, specs, create)
 
 
 def _in_parts(

@@ -16,6 +16,7 @@ Averaging only the gradients of a local loss is wrong by a factor of the number 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -150,6 +151,7 @@ def data_parallel(
         step, mesh=mesh, in_specs=(state, split, everywhere), out_specs=(state, everywhere), check_vma=check_vma
     )
 
+    @functools.wraps(step)
     def run(state: PyTree, batch: PyTree, key: Key[Array, ""]) -> tuple[PyTree, PyTree]:
         check_batch_size(_rows(batch), mesh)
         return mapped(state, batch, key)

@@ -60,6 +60,8 @@ def shardings(mesh: Mesh, split: PyTree) -> PyTree:
 
 def whole(tree: T, mesh: Mesh) -> T:
     """Put every array on every device of `mesh`, whatever its split."""
+    if all(getattr(leaf, "is_fully_replicated", False) for leaf in jax.tree.leaves(tree)):
+        return tree
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(lambda x: x, out_shardings=jax.tree.map(lambda _: everywhere, tree))(tree)
 

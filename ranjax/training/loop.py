@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from ranjax.core import files
+from ranjax.core import files, keys
 from ranjax.core.errors import RunError
 from ranjax.core.types import Metrics, Params, StateT, Step
 from ranjax.training.checkpoints import Checkpoints, Json
@@ -127,7 +127,6 @@ def train(
     place_of_failures = failures or (checkpoints.folder if checkpoints is not None else None)
     folder = None if place_of_failures is None else Path(place_of_failures)
     watch = _Watch(start, steps, names, log, progress, log_every, checkpoints, folder, batch_at)
-    fold_in = jax.jit(jax.random.fold_in)
 
     saved = -1
 
@@ -152,7 +151,7 @@ def train(
                 before_step(step, state)
             # The step itself is only dispatched; `watch` waits for it later.
             batch, ids = next(batches)
-            state, metrics = step_fn(state, batch, fold_in(key, np.uint32(step)))
+            state, metrics = step_fn(state, batch, keys.fold_in(key, step))
             watch.add(step, metrics, ids)
             if save_every is not None and (step + 1) % save_every == 0 and step + 1 < steps:
                 watch.catch_up()
@@ -222,7 +221,12 @@ class _Watch:
 
     def check_params(self, done: int, params: Params) -> None:
         """Raise NonFiniteError, so that no checkpoint ever holds a non-finite tensor."""
-        fine = jax.device_get(_all_finite(jax.tree.leaves(params)))
+        leaves = jax.tree.leaves(params)
+        if all(getattr(leaf, "is_fully_addressable", True) for leaf in leaves):
+            # The checkpoint is copied to the host anyway; a program of one reduction a tensor is slow to compile.
+            fine = [bool(np.isfinite(leaf).all()) for leaf in jax.device_get(leaves)]
+        else:
+            fine = jax.device_get(_all_finite(leaves))
         path = next((path for path, ok in zip(tensor_paths(params), fine, strict=True) if not ok), None)
         if path is not None:
             self._fail(done - 1, f"the parameter {path}, after the update,", {}, self.last_ids)

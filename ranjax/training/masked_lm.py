@@ -95,7 +95,7 @@ def train(
         masked_lm=True,
     )
     key = keys.stream(seed, "masked_lm")
-    functions, params = split_bert(Bert(config, nnx.Rngs(jax.random.fold_in(key, 0))))
+    functions, params = split_bert(Bert(config, nnx.Rngs(keys.fold_in(key, 0))))
     warm = max(1, settings.steps // 10)
     schedule = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warm, max(settings.steps, warm + 1))
     optimizer = plain_promotion(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.01)))
@@ -120,12 +120,12 @@ def train(
         return optax.apply_updates(params, updates), opt_state, loss
 
     # One compiled step at a time.
-    opt_state, losses = optimizer.init(params), []
+    opt_state, losses = jax.jit(optimizer.init)(params), []
     order = np.random.Generator(np.random.Philox(key=seed))
     for number in range(settings.steps):
         rows = with_words[order.integers(0, len(with_words), settings.batch_size)]
         batch = (tokens[rows], mask[rows], words[rows])
-        params, opt_state, loss = step(params, opt_state, batch, jax.random.fold_in(key, number + 1))
+        params, opt_state, loss = step(params, opt_state, batch, keys.fold_in(key, number + 1))
         losses.append(float(loss))
         if not np.isfinite(losses[-1]):
             raise DataError(f"the masked language model's loss is {losses[-1]} at step {number + 1}")

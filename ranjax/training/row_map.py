@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypeGuard
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Traced
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
+from ranjax.core import keys
 from ranjax.training.devices import batch_axes, make_mesh, replicate, shard_batch
 
 RowFunction = Callable[[PyTree, PyTree], PyTree]
@@ -59,12 +61,17 @@ class RowMap:
 
     def batches(self, shared: PyTree, rows: PyTree) -> Iterator[tuple[int, PyTree]]:
         """Yield (rows done so far, results of this batch as NumPy arrays)."""
-        count = len(jax.tree.leaves(rows)[0])
+        leaves, structure = jax.tree.flatten(rows)
+        count = len(leaves[0])
+        if jax.process_count() == 1:
+            # Rows are picked on the host: on a device each kind of array and number of rows would be a program.
+            leaves = [x if _is_keys(x) else np.asarray(x) for x in leaves]
         for start in range(0, count, self.step):
             self._poll()
             real = min(self.step, count - start)
             index = np.minimum(np.arange(start, start + self.step), count - 1)[self._own]
-            batch = shard_batch(jax.tree.map(lambda x: x[index], rows), self._mesh)  # noqa: B023
+            taken = [keys.take(x, index) if _is_keys(x) else x[index] for x in leaves]
+            batch = shard_batch(jax.tree.unflatten(structure, taken), self._mesh)
             result = self._compiled(shared, batch)
             yield start + real, jax.tree.map(lambda x: x[:real], _to_host(result))  # noqa: B023
 
@@ -75,6 +82,10 @@ class RowMap:
             parts.append(part)
             progress(done)
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def _is_keys(x: object) -> TypeGuard[Array]:
+    return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _to_host(tree: PyTree) -> PyTree:

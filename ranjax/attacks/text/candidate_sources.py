@@ -43,7 +43,7 @@ def from_groups(lexicon: Lexicon, groups: Iterable[Sequence[str]]) -> Lists:
         members = [i for word in group for i in index.get(word.lower(), ())]
         for i in members:
             found[i].update(dict.fromkeys(j for j in members if j != i))
-    return jnp.asarray(filled([list(listed) for listed in found], -1))
+    return jax.device_put(filled([list(listed) for listed in found], -1))
 
 
 def same_class(lexicon: Lexicon, lists: Lists, groups: Iterable[Sequence[str]]) -> Lists:
@@ -62,7 +62,7 @@ def same_class(lexicon: Lexicon, lists: Lists, groups: Iterable[Sequence[str]]) 
     shared = (member[:, None, :] & member[held]).any(-1)
     known = np.asarray(member.any(1))
     clash = known[:, None] & known[held] & ~shared
-    return jnp.asarray(np.where(clash, -1, held))
+    return jax.device_put(np.where(clash, -1, held))
 
 
 def class_bits(lexicon: Lexicon, groups: Iterable[Sequence[str]]) -> Shaped[Array, "entries"]:
@@ -81,7 +81,7 @@ def class_bits(lexicon: Lexicon, groups: Iterable[Sequence[str]]) -> Shaped[Arra
     bits = np.zeros(len(lexicon.words), np.uint32)
     for number, group in enumerate(groups):
         bits[[i for word in group for i in index.get(word.lower(), ())]] |= np.uint32(1 << number)
-    return jnp.asarray(bits)
+    return jax.device_put(bits)
 
 
 def _places(lexicon: Lexicon) -> dict[str, list[int]]:
@@ -124,7 +124,7 @@ def neighbours(
         best = np.argsort(-cosine, axis=1, kind="stable")[:, : out.shape[1]]
         value = np.take_along_axis(cosine, best, axis=1)
         out[rows] = np.where((value >= min_similarity) & np.isfinite(value), best, -1)
-    return jnp.asarray(out)
+    return jax.device_put(out)
 
 
 def masked_lm_lists(

@@ -127,7 +127,7 @@ def build(
     multiplier, hashes = _distinct_hashes(pieces, lengths)
     order = np.argsort(hashes).astype(np.int32)
     arrays = (pieces, lengths, free, free, None, hashes[order], order, multiplier, np.int32(pad_id))
-    return Lexicon(tuple(kept.values()), Table(*jax.tree.map(jnp.asarray, arrays)))
+    return Lexicon(tuple(kept.values()), Table(*jax.tree.map(jax.device_put, arrays)))
 
 
 def in_tokens_of(
@@ -140,7 +140,7 @@ def in_tokens_of(
     found = [[int(piece) for piece in encode(word)] for word in lexicon.words]
     fitting = [piece if len(piece) <= max_pieces else [] for piece in found]
     lengths = jnp.asarray([len(piece) for piece in fitting], jnp.int32)
-    return lexicon.table._replace(pieces=jnp.asarray(filled(fitting, pad_id)), lengths=lengths, lists=None)
+    return lexicon.table._replace(pieces=jax.device_put(filled(fitting, pad_id)), lengths=lengths, lists=None)
 
 
 def filled(rows: Sequence[Sequence[int]], fill: int) -> Int[np.ndarray, "rows columns"]:

@@ -26,7 +26,7 @@ _CHUNK = 16
 def grid_fields(fine: bool) -> tuple[Grid, dict[str, jax.Array]]:
     """Return the coarse or the fine grid, and its fields on the default device."""
     grid = load_grid(fine)
-    return grid, {name: jnp.asarray(field) for name, field in grid.fields.items()}
+    return grid, {name: jax.device_put(field) for name, field in grid.fields.items()}
 
 
 def _pixels(size: int) -> int:

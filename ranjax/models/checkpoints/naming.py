@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -194,7 +193,7 @@ def read_tree(
         key, arrangement = keys[path]
         tensor = weights.pop(key) if last[key] == path else weights[key]
         tensor = np.split(tensor, arrangement.parts)[arrangement.part] if arrangement.parts > 1 else tensor
-        filled[path] = jnp.asarray(np.asarray(from_file(tensor, arrangement), np.dtype(dtype), order="C"))
+        filled[path] = jax.device_put(np.asarray(from_file(tensor, arrangement), np.dtype(dtype), order="C"))
     if fresh is not None and missing:
         absent = [path for path in leaves if path not in filled]
         filled |= dict(zip(absent, jax.jit(lambda: [paths(fresh())[path] for path in absent])()))

@@ -23,6 +23,7 @@ from ranjax.models.layers import (
     Stack,
     States,
     Tokens,
+    constant,
     normal,
     take_position,
 )
@@ -127,7 +128,7 @@ class _MaskedLMHead(nnx.Module):
         self.activation = config.activation
         self.transform = Linear(config.width, config.width, _STD, rngs)
         self.norm = LayerNorm(config.width, config.layer_norm_eps)
-        self.bias = nnx.Param(jnp.zeros((config.vocab_size,), jnp.float32))
+        self.bias = constant(0.0, (config.vocab_size,))
 
     def __call__(
         self, hidden: States, table: Float[Array, "vocabulary width"]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ranjax.models.layers import at_least_float32, normal
+from ranjax.models.layers import at_least_float32, constant, normal
 
 BATCH_NORM_EPS = 1e-5
 Sides = tuple[tuple[int, int], tuple[int, int]]
@@ -27,10 +27,10 @@ class BatchNorm(nnx.Module):
 
     def __init__(self, channels: int, eps: float = BATCH_NORM_EPS):
         self.eps = eps
-        self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
-        self.mean = nnx.Param(jnp.zeros((channels,), jnp.float32))
-        self.var = nnx.Param(jnp.ones((channels,), jnp.float32))
+        self.scale = constant(1.0, (channels,))
+        self.bias = constant(0.0, (channels,))
+        self.mean = constant(0.0, (channels,))
+        self.var = constant(1.0, (channels,))
 
     def factor_and_shift(self) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
         """Return the norm as ``x * factor + shift``, one number a channel each."""

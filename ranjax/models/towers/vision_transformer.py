@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ranjax.models.layers import MLP, Attention, Block, LayerNorm, Stack, normal
+from ranjax.models.layers import MLP, Attention, Block, LayerNorm, Stack, constant, normal
 from ranjax.models.tower_states import State
 from ranjax.models.towers.tower_configs import ViTConfig
 
@@ -46,7 +46,7 @@ class VisionTransformer(nnx.Module):
         first = config.pooling == "class"
         self.patch_size = config.patch_size
         self.patch_embedding = normal(rngs, (inputs, width), inputs**-0.5)
-        self.patch_bias = nnx.Param(jnp.zeros((width,), jnp.float32)) if config.patch_bias else None
+        self.patch_bias = constant(0.0, (width,)) if config.patch_bias else None
         self.class_embedding = normal(rngs, (width,), width**-0.5) if first else None
         self.positions = normal(rngs, (config.grid**2 + first, width), width**-0.5)
         self.norm_before = LayerNorm(width, eps) if config.norm_before else None

@@ -299,7 +299,7 @@ def _tune(
 
 def task_of(context: Context, functions: DualEncoderFunctions, params: Params) -> Task:
     """Return the classes' prompt ensembles and the logit scale of an encoder."""
-    return Task(common.class_embeddings(context, functions, params), functions.logit_scale(params))
+    return Task(common.class_embeddings(context, functions, params), common.logit_scale(functions, params))
 
 
 def _of_one_program(heads: Mapping[str, object], wanted: Mapping[str, Features]) -> list[list[str]]:

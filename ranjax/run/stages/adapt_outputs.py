@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from safetensors.numpy import load_file
 
@@ -32,6 +32,6 @@ def load_tower(folder: Path, name: str) -> dict[str, Params]:
 
 def _load(file: Path) -> dict[str, Params]:
     tree: dict[str, Params] = nest(
-        {tuple(path.split("/")): jnp.asarray(leaf) for path, leaf in load_file(file).items()}
+        {tuple(path.split("/")): jax.device_put(leaf) for path, leaf in load_file(file).items()}
     )
     return tree

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ranjax.attacks import losses, pgd
+from ranjax.core import precision
 from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import as_float
 from ranjax.core.types import Params
@@ -198,7 +199,7 @@ class CachedFeatures:
                 return each(found @ probe["kernel"] + probe["bias"][None], labels)
 
             attacked = pgd.pgd(away, images, keys, settings).images
-            return _head_features(functions, params, attacked, given, questions)
+            return precision.exact(_head_features)(functions, params, attacked, given, questions)
 
         key = ("attacked_features", functions, probe is None, given.modality, given.kind)
         run_rows = common.row_map(context, key, attacked_features)

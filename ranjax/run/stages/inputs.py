@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int32, Key, PyTree, Shaped
 
 from ranjax.attacks import pairs
 from ranjax.attacks.text.substitution import Substitution
-from ranjax.core import keys
+from ranjax.core import keys, precision
 from ranjax.core.errors import DataError
 from ranjax.core.pixels import as_float
 from ranjax.core.settings import read
@@ -206,21 +206,35 @@ def image_features(
     kind: str = "embedding",
 ) -> Features:
     """Return what heads read of images, u8 or f32 in [0, 1]: embeddings, or another `kind` of features."""
-    run = row_map(context, ("image_features", functions, kind), lambda p, x: functions.features(p, as_float(x), kind))
-    return run(params, images)
+
+    @precision.exact
+    def image_features(params: PyTree, images: Array) -> Array:
+        return functions.features(params, as_float(images), kind)
+
+    return row_map(context, ("image_features", functions, kind), image_features)(params, images)
 
 
 def text_features(context: Context, functions: DualEncoderFunctions, params: Params, tokens: Tokens) -> Features:
     """Return embeddings of token rows."""
-    run = row_map(context, ("text_features", functions), lambda p, rows: functions.text_features(p, *rows))
-    return run(params, (tokens.ids, tokens.mask))
+
+    @precision.exact
+    def text_features(params: PyTree, rows: PyTree) -> Array:
+        return functions.text_features(params, *rows)
+
+    return row_map(context, ("text_features", functions), text_features)(params, (tokens.ids, tokens.mask))
 
 
 def class_embeddings(context: Context, functions: DualEncoderFunctions, params: Params) -> Float[Array, "classes dim"]:
     """Return the prompt ensemble of each class."""
     texts, owner = data(context).prompts()
-    features = jnp.asarray(text_features(context, functions, params, data(context).encode(texts)))
-    return zero_shot.class_embeddings(features, jnp.asarray(owner), len(data(context).classes))
+    features = text_features(context, functions, params, data(context).encode(texts))
+    return zero_shot.class_embeddings(features, owner, len(data(context).classes))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logit_scale(functions: DualEncoderFunctions, params: Params) -> Float[Array, ""]:
+    """Return the factor of the cosine logits of an encoder."""
+    return functions.logit_scale(params)
 
 
 def question_features(

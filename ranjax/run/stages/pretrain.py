@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -156,7 +155,7 @@ def run(context: Context) -> dict[str, Any]:
         "steps": settings.steps,
         "chosen_step": chosen,
         "pairs": len(batches.loader),
-        "logit_scale": float(functions.logit_scale(params)),
+        "logit_scale": float(common.logit_scale(functions, params)),
     }
 
 
@@ -192,13 +191,14 @@ def _validation(context: Context, functions: DualEncoderFunctions) -> Callable[[
         with context.uninterrupted():
             image = common.image_features(context, functions, params, held.images)
             text = common.text_features(context, functions, params, tokens)
-        figure = held_out_loss(functions, params, jnp.asarray(image), jnp.asarray(text), objective)
+        figure = _held_out_loss(functions, params, image, text, objective)
         context.say(f"  validation loss {float(figure):.4f}")
         return float(figure)
 
     return loss
 
 
+_held_out_loss = jax.jit(held_out_loss, static_argnums=(0, 4))
 VALIDATED = 512
 """Validation pairs behind a checkpoint's figure."""
 

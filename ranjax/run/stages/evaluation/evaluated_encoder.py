@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32, PyTree, Shaped
 
+from ranjax.core import precision
 from ranjax.core.errors import DataError
 from ranjax.core.keys import stream
 from ranjax.core.pixels import as_float
@@ -81,14 +82,14 @@ class Deployed:
 
     def one(self, seed: int) -> Params:
         """Return the head's variables of one seed."""
-        return jax.tree.map(lambda x: x[seed], self.variables)
+        return jax.tree.map(lambda x: np.asarray(x)[seed], self.variables)
 
     def encoder(self, params: Params, seed: int) -> Params:
         """Return the encoder's parameters of one seed."""
         if self.encoders is None:
             return params
         scope = self.settings if isinstance(self.settings, TowerTraining) else FROZEN
-        return encoder_of(scope, params, {"encoder": jax.tree.map(lambda x: x[seed], self.encoders)})
+        return encoder_of(scope, params, {"encoder": jax.tree.map(lambda x: np.asarray(x)[seed], self.encoders)})
 
 
 def _deploy_head(
@@ -121,7 +122,7 @@ def _deploy_head(
         head = head_of_variables(settings, variables, width, classes)
     else:
         head = brought = OwnHead(own_functions[1], width, classes)
-        check_predict(name, brought, jax.tree.map(lambda leaf: leaf[0], variables["params"]))
+        check_predict(name, brought, jax.tree.map(lambda leaf: np.asarray(leaf)[0], variables["params"]))
     return Deployed(settings, head, variables, filters, modality, kind)
 
 
@@ -245,7 +246,8 @@ class EvaluatedEncoder:
     ) -> Float[np.ndarray, "examples classes"]:
         """Return the logits of image features by the class embeddings, or by `classes`."""
         chosen = self.class_embeddings if classes is None else classes
-        return np.asarray(zero_shot.logits(jnp.asarray(features), chosen, self.functions.logit_scale(self.params)))
+        scale = inputs.logit_scale(self.functions, self.params)
+        return np.asarray(precision.exact(zero_shot.logits)(features, chosen, scale))
 
     def some(self, split: str, count: int) -> inputs.Split:
         """Return the first `count` examples of the task (0: all)."""

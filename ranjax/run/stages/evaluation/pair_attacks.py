@@ -130,7 +130,7 @@ def attack_prompts(subject: EvaluatedEncoder, record: Record, split: str) -> Non
     ids, mask, edits = run((subject.params, table), (tokens.ids, tokens.mask, tokens.words, guide))
     attacked = Tokens(ids, mask, tokens.words)
     features = common.text_features(subject.context, functions, subject.params, attacked)
-    classes = zero_shot.class_embeddings(jnp.asarray(features), jnp.asarray(owner), len(subject.classes))
+    classes = zero_shot.class_embeddings(features, owner, len(subject.classes))
     labels = subject.data.task_split(split).labels
     logits = subject.zero_shot_logits(subject.task_features(split), classes)
     record.share("zero_shot", TASK, split, "words", "accuracy", logits.argmax(-1) == labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -133,7 +133,7 @@ def check_masking(subject: EvaluatedEncoder, record: Record, split: str) -> None
             continue
         side_inputs, params = subject.extra_input(method, questions), subject.parameters(method)
         found = masking.check(
-            subject.deployed(method),
+            _compiled(subject, method),
             params if side_inputs is None else (params, side_inputs),
             to_float(examples.images),
             examples.labels,
@@ -146,6 +146,12 @@ def check_masking(subject: EvaluatedEncoder, record: Record, split: str) -> None
         checks = [{"name": f.name, "passed": f.passed, "detail": f.seen} for f in found.findings]
         record.lists["masking"].append({**where, "verdict": found.verdict, "checks": checks})
         subject.context.say(f"  {method}: {found.verdict}")
+
+
+def _compiled(subject: EvaluatedEncoder, method: str) -> Callable[..., jax.Array]:
+    """Return `deployed` as one program: these methods are functions of their arguments alone."""
+    logits = subject.deployed(method)
+    return subject.context.memoize(("compiled", logits), lambda: jax.jit(logits))
 
 
 def _suspects(subject: EvaluatedEncoder, record: Record, split: str) -> list[str]:
