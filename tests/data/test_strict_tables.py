@@ -219,3 +219,8 @@ def test_no_bytes_end_in_anything_but_rows_or_one_clear_line(tmp_path, content):
                 assert line.fault or line.cells
         except DataError as error:
             assert "\n" not in str(error)  # noqa: PT017
+
+
+@given(st.text(st.sampled_from(["a", '"', ",", "\r", "\n", "\x0b", "\x85", "\u2028", "é"]), max_size=40))
+def test_lines_are_those_of_a_file_that_is_opened_for_csv(content):
+    assert list(strict_tables._lines_of(content)) == list(io.StringIO(content, newline=""))
