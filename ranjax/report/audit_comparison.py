@@ -30,7 +30,11 @@ def load_audit(path: Path) -> Audit:
     found = stored_results.load(path)
     if found.get("schema") != SCHEMA:
         raise DataError(f"{path} has schema {found.get('schema')!r}, {SCHEMA!r} of `ranjax audit` is needed.")
-    missing = [name for name in ("protocol", "model", "data", "repairs", "withheld") if name not in found]
+    missing = [
+        name
+        for name in ("protocol", "model", "data", "repairs", "recommendation", "rows", "withheld")
+        if name not in found
+    ]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}.")
     return {**found, "file": str(path)}

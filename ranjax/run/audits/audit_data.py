@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +13,17 @@ from ranjax.core.errors import ConfigError, DataError
 from ranjax.data import set_settings, table_cells
 from ranjax.data.prepared import MANIFEST, PreparedSet, open_prepared
 from ranjax.data.publisher_tables import inside
+from ranjax.data.row_filters import select
 from ranjax.data.set_writing import prepare_set
 from ranjax.data.sets.column_roles import plain
 from ranjax.data.sets.table_sets import ENDINGS
-from ranjax.data.strict_tables import read
+from ranjax.data.strict_tables import Table, read
 
 IMAGE_COLUMNS = ("file", "image", "path", "filename", "filepath", "imagepath", "imagefile", "imageid", "img", "name")
 LABEL_COLUMNS = ("label", "labels", "class", "classname", "category", "target", "finding", "findinglabels", "diagnosis")
 """Names of columns that hold the image and the label, in lower case without marks; the first that is there counts."""
+FEWEST = {"train": 4, "adapt": 4, "validation": 2, "test": 2}
+"""Images of a class that each split needs; a class with fewer is left out."""
 SHARES = {"adapt": 0.0, "validation": 0.15, "test": 0.35}
 """How a set without splits is cut: half of its patients are labelled for the repairs (its split "train")."""
 
@@ -54,12 +59,12 @@ def open_audit_data(
         if options:
             raise ConfigError("--option", ", ".join(options), "none with a prepared set: its columns are read already")
         return open_prepared(path)
-    settings = _settings(path, image_size, options, limit)
+    settings = _without_rare(_settings(path, image_size, options, limit), say)
     return prepare_set(settings, folder, say=say, stop=stop)
 
 
 def _settings(path: Path, image_size: int, options: Sequence[str], limit: int) -> set_settings.SetSettings:
-    common = {**SHARES, "image_size": image_size, "limit": limit, "sections": ("",)}
+    common: dict[str, Any] = {**SHARES, "image_size": image_size, "limit": limit, "sections": ("",)}
     table = path if path.is_file() else _only_table(path)
     if table is None:
         if options:
@@ -73,12 +78,30 @@ def _settings(path: Path, image_size: int, options: Sequence[str], limit: int) -
     return set_settings.SetSettings(name="table", data_dir=str(table.parent), options=texts, **common)
 
 
+def _without_rare(settings: set_settings.SetSettings, say: Callable[[str], None]) -> set_settings.SetSettings:
+    """Return settings whose classes occur in each split often enough to be fitted, chosen and judged by."""
+    selection = select(settings)
+    marks: dict[str, np.ndarray] = {}
+    for row in selection.rows:
+        marks[row.split] = marks.get(row.split, np.zeros(len(selection.classes))) + (row.labels > 0.5)
+    enough = [
+        all(marks[split][number] >= least for split, least in FEWEST.items() if split in marks)
+        for number in range(len(selection.classes))
+    ]
+    kept = tuple(name for name, there in zip(selection.classes, enough) if there)
+    if len(kept) in (len(selection.classes), 0, 1):
+        return settings
+    rare = [name for name in selection.classes if name not in kept]
+    say(f"note: classes with too few images are left out, with their images: {', '.join(rare)}")
+    return dataclasses.replace(settings, classes=kept, unknown_labels="ignore")
+
+
 def _only_table(folder: Path) -> Path | None:
     found = sorted(path for path in folder.iterdir() if path.is_file() and path.name.lower().endswith(ENDINGS))
     index = [path for path in found if path.name.lower().startswith("index.")]
     if len(found) > 1 and not index:
         raise ConfigError("--data", str(folder), f"one of its tables: {', '.join(path.name for path in found)}")
-    return (index or found or [None])[0]
+    return next(iter(index or found), None)
 
 
 def _columns(table: Path, given: dict[str, str]) -> dict[str, str]:
@@ -101,9 +124,9 @@ def _columns(table: Path, given: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def _by_files(table: Path, stored: object) -> str:
+def _by_files(table: Path, stored: Table) -> str:
     """Return the first column whose first cell names a file beside the table; "": there is none."""
-    line = next(iter(stored.rows), None)  # type: ignore[attr-defined]
+    line = next(iter(stored.rows), None)
     for name, cell in (line.cells if line else {}).items():
         try:
             text = table_cells.name(cell)
@@ -137,8 +160,8 @@ def task_of(prepared: PreparedSet) -> str:
       DataError: fewer than two classes occur.
     """
     source = prepared.splits[splits_of(prepared)[1]]
-    marks = np.stack(source.column("labels")) > 0.5
-    occurring = [name for name, there in zip(prepared.classes, marks.any(0)) if there]
+    marks = np.asarray(np.stack(source.column("labels")) > 0.5)
+    occurring = [name for name, there in zip(prepared.classes, np.atleast_1d(marks.any(0))) if there]
     if len(occurring) < 2:
         raise DataError(
             f"{len(occurring)} class occurs among the {len(marks)} labelled images ({', '.join(occurring) or 'none'}): "
