@@ -12,7 +12,7 @@ from ranjax.data.set_settings import SetSettings
 def draw(place, count):
     place.mkdir(parents=True)
     for i in range(count):
-        Image.fromarray(np.full((8, 8), 10 * i, np.uint8)).save(place / f"{i}.png")
+        Image.fromarray(np.full((8, 8), 8 * i, np.uint8)).save(place / f"{i}.png")
 
 
 def settings(root, **more):
