@@ -186,8 +186,9 @@ def test_what_does_not_fit_into_memory_is_said_with_sizes_and_three_keys(tmp_pat
     text = str(caught.value)
     assert "out of memory in pretrain/clean with pretrain.batch_size = 64, images of 64 x 64, reports of" in text
     assert "Out of memory allocating 17592186044416 bytes" in text
-    keys = "pretrain.accumulate (above 1), model.remat (True), pretrain.batch_size (below 64), model.compute_dtype"
-    assert text.endswith(f"What lowers it: {keys} (bfloat16).")
+    keys = "model.remat (True), model.scan (True with model.remat), pretrain.accumulate (above 1), pretrain.loss_chunk"
+    more = "(above 0), model_axis (above 1), model.compute_dtype (bfloat16), pretrain.batch_size (below 64)"
+    assert text.endswith(f"What lowers it: {keys} {more}.")
     assert files.read_json(tmp_path / "status.json")["state"] == "failed"
     assert not (tmp_path / "pretrain" / "clean" / "manifest.json").exists()
 

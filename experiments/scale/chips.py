@@ -38,6 +38,8 @@ CHIPS = {
     # 1,600 and 4,800 Gbit/s of interconnect a chip, both directions together; data-centre network beyond a pod.
     "v5e": Chip(197e12, 16e9, 100e9, 256, 6.25e9, 1.20),
     "v5p": Chip(459e12, 95e9, 300e9, 8960, 6.25e9, 4.20),
+    # 3,584 Gbit/s of interconnect a chip, both directions together.
+    "v6e": Chip(918e12, 32e9, 224e9, 256, 6.25e9, 2.70),
     # SXM: NVLink 900 GB/s both directions together; one 400 Gbit/s network card a GPU beyond the node.
     "h100": Chip(989e12, 80e9, 450e9, 8, 50e9, 3.00),
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +22,14 @@ from ranjax.attacks.text.candidates import Table
 from ranjax.core.errors import ConfigError
 from ranjax.data.recipe_table import RECIPES, Recipe
 from ranjax.models import DualEncoder, split
+from ranjax.run.stages import memory
 from ranjax.run.stages.pair_program import pair_rows
 from ranjax.run.stages.pretrain import make_program
 from ranjax.training import devices
 from ranjax.training.row_map import RowMap
+
+Devices = int | Sequence[Any]
+"""How many of the visible devices, or devices of a topology."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +42,11 @@ class Program:
       rows: rows of each device.
       parameters: number of parameters.
       state: bytes of what stays between steps (parameters and the optimizer's moments), a device's part.
-      temporary: bytes that XLA's CPU compiler sets aside while the step runs, gradients and activations; the compilers
-        for accelerators fuse more, so theirs is rather less.
+      temporary: bytes that the compiler sets aside while the step runs, gradients and activations. XLA's CPU compiler
+        says far more than a TPU's.
       flops: of the matrix products.
       collectives: of the compiled step.
+      seconds: of compiling it.
     """
 
     name: str
@@ -49,6 +57,7 @@ class Program:
     temporary: int
     flops: int
     collectives: tuple[collectives.Collective, ...]
+    seconds: float = 0.0
 
     @property
     def moved(self) -> float:
@@ -60,32 +69,42 @@ class Program:
         return collectives.totals(self.collectives)
 
 
-def pretrain_program(config: Any, count: int, vocab_size: int) -> Program:
-    """Compiles the pre-training step of `config` for `count` devices, without their memory being touched.
+def pretrain_program(config: Any, where: Devices, vocab_size: int) -> Program:
+    """Compiles the pre-training step of `config` for some devices, without their memory being touched.
 
-    The global batch is ``pretrain.batch_size``. `count` devices must be visible (forced CPU devices do).
+    The global batch is ``pretrain.batch_size``.
+
+    Args:
+      config: resolved.
+      where: how many of the visible devices (forced CPU devices do), or devices of `topology.devices`.
+      vocab_size: of the tokenizer.
 
     Raises:
       ConfigError: the batch cannot be split over the devices.
     """
-    mesh = devices.make_mesh(count, config.model_axis)
+    mesh = devices.make_mesh(where, config.model_axis)
     shape = shape_of(config, vocab_size)
     functions, params = abstract_encoder(shape)
     made = make_program(functions, params, config, mesh)
     state = made.abstract(params)
-    rows, length, side = config.pretrain.batch_size, config.text.max_length, shape.image_size
-    batch = {
+    rows = config.pretrain.batch_size
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    traced = made.step.trace(state, batch_of(shape, config, rows), key)
+    return measured("pretrain", traced, mesh, rows // mesh.size, params, state)
+
+
+def batch_of(shape: Any, config: Any, rows: int) -> dict[str, Any]:
+    """Shapes of a batch of pairs as the loader brings it."""
+    side, length = shape.image_size, config.text.max_length
+    return {
         "image": jax.ShapeDtypeStruct((rows, side, side, _channels(shape)), jnp.uint8),
         "tokens": jax.ShapeDtypeStruct((rows, length), jnp.int32),
         "mask": jax.ShapeDtypeStruct((rows, length), jnp.bool_),
     }
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    traced = made.step.trace(state, batch, key)
-    return _measured("pretrain", traced, mesh, rows // count, params, state)
 
 
-def craft_program(config: Any, count: int, vocab_size: int) -> Program:
-    """Compiles one batch of the crafting attack (``noise.batch_size`` pairs a device) for `count` devices.
+def craft_program(config: Any, where: Devices, vocab_size: int) -> Program:
+    """Compiles one batch of the crafting attack (``noise.batch_size`` pairs a device) for some devices.
 
     Candidates are the whole vocabulary, each of one token; a masked language model that narrows them down is left out.
     The rounds of the word search are counted as ``noise.max_words``, their largest number.
@@ -97,7 +116,7 @@ def craft_program(config: Any, count: int, vocab_size: int) -> Program:
     recipe = RECIPES.resolve(noise.recipe)
     if recipe.kind == "control":
         raise ConfigError("noise.recipe", noise.recipe, "an attack: controls cost no products")
-    mesh = devices.make_mesh(count)
+    mesh = devices.make_mesh(where)
     shape = shape_of(config, vocab_size)
     functions, params = abstract_encoder(shape)
     mapped = RowMap(pair_rows(functions, config, recipe, unk_id=3), mesh, noise.batch_size)
@@ -114,9 +133,9 @@ def craft_program(config: Any, count: int, vocab_size: int) -> Program:
         (),
         _target(recipe, rows, shape),
     )
-    shared = _on((params, _vocabulary(vocab_size), ()), whole)
-    traced = mapped.trace(shared, _on(batch, split))
-    return _measured("craft", traced, mesh, noise.batch_size, params, shared, noise.max_words)
+    shared = on((params, _vocabulary(vocab_size), ()), whole)
+    traced = mapped.trace(shared, on(batch, split))
+    return measured("craft", traced, mesh, noise.batch_size, params, shared, noise.max_words)
 
 
 def _target(recipe: Recipe, rows: int, shape: Any) -> Target | tuple[()]:
@@ -148,12 +167,24 @@ def _vocabulary(words: int) -> Table:
     )  # type: ignore[arg-type]
 
 
-def _on(tree: Any, sharding: Any) -> Any:
+def on(tree: Any, sharding: Any) -> Any:
+    """Shapes of a tree, all with one sharding."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
-def _measured(name: str, traced: Any, mesh: Any, rows: int, params: Any, kept: Any, turns: int = 1) -> Program:
-    compiled = traced.lower().compile()
+def measured(name: str, traced: Any, mesh: Any, rows: int, params: Any, kept: Any, turns: int = 1) -> Program:
+    """Compile a traced program and read what it costs.
+
+    Raises:
+      OutOfMemory: the compiler cannot place it in the devices' memory.
+    """
+    begun = time.monotonic()
+    try:
+        compiled = traced.lower(lowering_platforms=_platforms(mesh)).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if not memory.is_exhausted(error):
+            raise
+        raise OutOfMemory(name, str(error)) from error
     return Program(
         name=name,
         devices=mesh.size,
@@ -163,10 +194,30 @@ def _measured(name: str, traced: Any, mesh: Any, rows: int, params: Any, kept: A
         temporary=int(compiled.memory_analysis().temp_size_in_bytes),
         flops=flops.products(traced.jaxpr, turns),
         collectives=tuple(collectives.read(compiled.as_text())),
+        seconds=time.monotonic() - begun,
     )
 
 
+class OutOfMemory(Exception):
+    """The compiler cannot place a program in the devices' memory; `needed` and `there` in bytes, 0: it did not say."""
+
+    def __init__(self, name: str, said: str):
+        self.name = name
+        found = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT])", said)
+        units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+        self.needed, self.there = (
+            (float(found[1]) * units[found[2]], float(found[3]) * units[found[4]]) if found else (0.0, 0.0)
+        )
+        super().__init__(f"{name}: {said.splitlines()[0][:200]}")
+
+
+def _platforms(mesh: Any) -> tuple[str, ...]:
+    return (mesh.devices.flat[0].platform,)
+
+
 def _bytes_of_a_part(leaf: Any) -> int:
+    if leaf.sharding is None:
+        return leaf.dtype.itemsize * int(np.prod(leaf.shape))
     return leaf.dtype.itemsize * int(np.prod(leaf.sharding.shard_shape(leaf.shape)))
 
 
