@@ -24,9 +24,9 @@ from jaxtyping import ArrayLike, Float, Shaped
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.methods import linear_solution, ridge
 from ranjax.methods.head_inputs import Examples
-from ranjax.methods.head_training import predict
+from ranjax.methods.head_training import Head, predict
 from ranjax.methods.method_settings import Fit
-from ranjax.methods.own_head import fit_method
+from ranjax.methods.own_head import OwnHead, fit_method
 from ranjax.methods.standardisation import standard_of
 from ranjax.methods.table import METHODS
 
@@ -125,7 +125,8 @@ class HeadEstimator:
         shared = Fit(epochs=self.epochs, batch_size=min(64, max(2, len(train.labels) // 8)))
         classes = len(self.classes_)
         fitted = fit_method(entry, entry.settings, train, validation, classes=classes, seeds=[self.seed], shared=shared)
-        self.head_, self.variables_ = fitted.head, fitted.select(0, 0)
+        self.head_: Head = fitted.head
+        self.variables_ = fitted.select(0, 0)
         return {**fitted.facts, "validation": float(fitted.history.max()), "notes": fitted.notes}
 
     def _checked(
@@ -255,7 +256,7 @@ class RAN(HeadEstimator):
         z, classes = standard(x), len(self.classes_)
         targets = linear_solution.targets_of(codes[~held], classes, False)
         pushed = np.zeros_like(z) if moved is None else standard(moved) - z
-        best: tuple[float, float, float, Any] | None = None
+        best: tuple[float, float, float, tuple[Any, Any]] | None = None
         for mu in sorted((0.0,) if moved is None else self.mus, reverse=True):
             for penalty in sorted(self.penalties, reverse=True):
                 weights, bias = ridge.robust_solution(z[~held], targets, pushed[~held], penalty, mu)
@@ -264,18 +265,12 @@ class RAN(HeadEstimator):
                 if best is None or figure > best[0]:
                     best = figure, penalty, mu, (weights, bias)
         assert best is not None
-        figure, penalty, mu, solved = best
-        folded = linear_solution.folded(*solved, standard)
+        figure, penalty, mu, (weights, bias) = best
+        folded = linear_solution.folded(weights, bias, standard)
         self.variables_ = {"params": jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), folded), "stats": {}}
-        self.head_ = None
+        self.head_ = OwnHead(linear_solution.predict, x.shape[1], classes)
         notes = () if moved is not None else ("without attacked features: a plain ridge",)
         return {"penalty": penalty, "mu": mu, "validation": figure, "notes": notes}
-
-    def _logits(self, X: ArrayLike) -> Float[np.ndarray, "examples classes"]:
-        if not hasattr(self, "variables_"):
-            raise _not_fitted(type(self).__name__)
-        x = jnp.asarray(_features(X, self.n_features_in_, type(self).__name__), jnp.float32)
-        return np.asarray(linear_solution.predict(self.variables_["params"], x))
 
 
 def _features(
