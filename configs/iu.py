@@ -16,6 +16,7 @@ def get_config(mode=""):
     config.data.radiographs.reports = "torchxrayvision-1.5.7-py3-none-any.whl"
     config.text.max_vocabulary = 4096
     config.text.max_length = 77
+    config.evaluate.attacks, config.evaluate.masking_queries = ("pgd",), 30
     if mode == "smoke":
         config.quick_compile = True
         for split in ("train", "adapt", "validation", "test", "ood_test"):

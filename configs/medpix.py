@@ -59,6 +59,7 @@ def get_config(mode=""):
     config.evaluate.epsilon = config.adapt.epsilon = "1/255"
     config.evaluate.radii = ("0.5/255",)
     config.evaluate.attacked_examples = 256
+    config.evaluate.attacks, config.evaluate.masking_queries = ("pgd",), 30
     if smoke:
         config.quick_compile = True
         data.limit, config.data.image_size, config.text.max_length = 160, 32, 16
@@ -66,7 +67,7 @@ def get_config(mode=""):
         config.noise.pgd.steps = config.adapt.attack_steps = config.evaluate.pgd.steps = 2
         config.noise.masked_lm_steps = 4
         config.adapt.methods, config.adapt.seeds, config.adapt.epochs = ("lp", "ran"), 1, 3
-        config.evaluate.attacks, config.evaluate.radii = ("pgd",), ("",)
+        config.evaluate.radii = ("",)
         config.evaluate.attacked_examples, config.evaluate.bootstrap = 16, 100
         config.report.examples = 2
     return config

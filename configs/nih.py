@@ -51,6 +51,7 @@ def get_config(mode=""):
     config.pretrain.steps = 300
     config.pretrain.batch_size = 32
     config.evaluate.attacks, config.evaluate.radii = ("pgd", "apgd_ce"), ("1/255", "2/255")
+    config.evaluate.masking_queries = 30
     if mode == "findings":
         data.classes = ("normal", "pneumonia", "infiltration", "atelectasis", "oedema", "effusion")
         data.prompts = (

@@ -35,7 +35,7 @@ def get_config(mode=""):
     )
     adapt.search_rates, adapt.search_strengths = (0.3, 1.0, 3.0), (0.3, 1.0, 3.0)
     evaluate.restarts = 2
-    evaluate.attacks = ("pgd", "apgd_ce", "apgd_dlr")
+    evaluate.attacks, evaluate.masking_queries = ("pgd", "apgd_ce", "apgd_dlr"), 30
     evaluate.radii = ("1/255", "2/255", "8/255")
     evaluate.attacked_splits = ("test", "ood_test")
     evaluate.attacked_seeds = 3

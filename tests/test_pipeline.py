@@ -60,7 +60,7 @@ def test_a_clean_grid_crafts_nothing(config):
         ("noise.max_words", "1", "pretrain/coattack_10", "pretrain/clean"),
         ("pretrain.steps", "9", "craft", "prepare"),
         ("data.radiographs.test", "64", "prepare", None),
-        ("evaluate.pgd.steps", "3", "report", "adapt/coattack_10"),
+        ("evaluate.apgd_ce.steps", "3", "report", "adapt/coattack_10"),
     ],
 )
 def test_a_key_moves_the_fingerprints_of_what_it_decides_and_of_what_stands_on_that(config, key, text, moved, kept):

@@ -36,6 +36,7 @@ def get_config():
     config.noise.shard_size, config.noise.batch_size = 8, 4
     config.adapt.methods = ("lp", "ran")
     config.adapt.seeds, config.adapt.epochs, config.adapt.attack_steps = 1, 1, 1
+    config.evaluate.attacks = ("pgd",)
     config.evaluate.pgd.steps, config.evaluate.attacked_examples, config.evaluate.batch_size = 2, 16, 8
     config.evaluate.masking_examples, config.evaluate.bootstrap, config.evaluate.projected = 0, 20, 8
     config.report.examples = 1

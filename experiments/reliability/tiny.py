@@ -20,6 +20,7 @@ def get_config():
     config.noise.shard_size = config.noise.batch_size = 4
     config.adapt.methods = ("lp", "ran")
     config.adapt.seeds, config.adapt.epochs, config.adapt.attack_steps = 2, 2, 1
+    config.evaluate.attacks = ("pgd",)
     config.evaluate.pgd.steps, config.evaluate.attacked_examples, config.evaluate.batch_size = 2, 8, 8
     config.evaluate.masking_examples, config.evaluate.masking_queries = 4, 4
     config.evaluate.bootstrap = 50

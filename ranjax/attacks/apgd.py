@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped
 
-from ranjax.attacks import input_checks, losses, projections, starts
+from ranjax.attacks import apgd_l1, input_checks, losses, projections, starts
+from ranjax.attacks.any_model import OnAnyModel
 from ranjax.attacks.ascent import (
     ImageAttack,
     Iterate,
@@ -39,6 +40,7 @@ from ranjax.attacks.ascent import (
     worst_index,
     worst_of,
 )
+from ranjax.attacks.classifier import Classifier
 from ranjax.attacks.input_checks import Flags, Images, Keys, Length, Number, PerExample, Pixels
 from ranjax.core.errors import ConfigError
 
@@ -47,34 +49,45 @@ MOMENTUM = 0.75
 
 @input_checks.traced_fields("epsilon")
 @dataclass(frozen=True)
-class APGD:
-    """Settings of `apgd`; a pytree whose only leaf is `epsilon`.
+class APGD(OnAnyModel):
+    """Settings of `apgd`, which can be called on a model; a pytree whose only leaf is `epsilon`.
 
     Attributes:
       epsilon: radius in pixel units: a number, "8/255", or an array per example [B, 1, 1, 1] or (linf) per pixel.
       steps: gradient evaluations per restart.
-      norm: "linf" or "l2".
-      start: "surface" of the ball (as the public code), "uniform" within it, or "none".
+      norm: "linf", "l2" or "l1" (see `ranjax.attacks.apgd_l1`).
+      start: "surface" of the ball (as the public code), "uniform" within it (not l1), or "none".
       restarts: independent starts, of which the worst case is kept per example.
       targeted: lower the loss (of the target) instead of raising it; success is where the target is reached.
-      rho: the share of rising steps in a window at or below which the step is halved.
+      rho: the share of rising steps in a window at or below which the step is halved (not l1).
+      shrinking: under l1, spend 60 % of the steps at three and two radii first, as AutoAttack does.
+      eps: another name of `epsilon`, in its place.
 
     Raises:
       ConfigError: a value that is refused, by its name.
     """
 
-    epsilon: Length
+    epsilon: Length = None
     steps: int = 100
     norm: str = "linf"
     start: str = "surface"
     restarts: int = 1
     targeted: bool = False
     rho: float | int = 0.75
+    shrinking: bool = False
+    eps: dataclasses.InitVar[Length] = None
 
-    def __post_init__(self) -> None:
-        input_checks.validate_search(self, ("surface", "uniform", "none"))
+    def __post_init__(self, eps: Length) -> None:
+        starting = ("surface", "none") if self.norm == "l1" else ("surface", "uniform", "none")
+        input_checks.validate_search(self, starting, eps, input_checks.ALL_NORMS)
+        if self.shrinking and self.norm != "l1":
+            raise ConfigError("shrinking", True, f"False under the norm {self.norm!r}")
         if isinstance(self.rho, str) or not 0 < self.rho < 1:
             raise ConfigError("rho", self.rho, "a share above 0 and below 1")
+
+    def on_classifier(self, model: Classifier, images: Pixels, keys: Keys, loss: str = "") -> ImageAttack:
+        """See `OnAnyModel`."""
+        return apgd(model.raising(loss, "cross_entropy", "binary_cross_entropy"), images, keys, self)
 
     def with_epsilon(self, epsilon: Length) -> APGD:
         """Return the same settings at another radius."""
@@ -221,18 +234,23 @@ def apgd(
     if settings.targeted:
         loss_fn = negate_success(loss_fn)
     epsilon = input_checks.broadcast_radius(settings.epsilon, settings.norm, images)
-    linf = settings.norm == "linf"
-    free, inside = mask_outside(images, projections.linf(epsilon) if linf else projections.l2(epsilon), mask)
-    surface = starts.surface_linf if linf else starts.surface_l2
-    uniform = starts.uniform_linf if linf else starts.uniform_l2
-    named = {"surface": surface(epsilon), "uniform": uniform(epsilon), "none": starts.clean}
+    free, inside = mask_outside(images, projections.ball(settings.norm, epsilon), mask)
+    surface = {"linf": starts.surface_linf(epsilon), "l2": starts.surface_l2(epsilon), "l1": starts.gaussian}
+    uniform = starts.uniform_linf if settings.norm == "linf" else starts.uniform_l2
+    named = {"surface": surface[settings.norm], "uniform": uniform(epsilon), "none": starts.clean}
+    direction = -1 if settings.targeted else 1
+
+    def within(radius: Float[Array, "..."]) -> Callable[[jax.Array], jax.Array]:
+        return mask_outside(images, projections.l1(radius), mask)[1]
 
     def run(start_keys: Keys, loss_keys: Keys) -> Run:
-        first = inside(named[settings.start](start_keys, images))
-        return _run(loss_fn, loss_keys, first, inside, epsilon, settings, free)
+        first = named[settings.start](start_keys, images)
+        if settings.norm == "l1":
+            ball = (epsilon, settings.steps, settings.shrinking, within)
+            return apgd_l1.run(loss_fn, loss_keys, images, first, *ball, direction, free)
+        return _run(loss_fn, loss_keys, inside(first), inside, epsilon, settings, free)
 
-    measure = projections.linf_norm if linf else projections.l2_norm
-    direction = -1 if settings.targeted else 1
+    measure = projections.norm_of(settings.norm)
     return finalize(loss_fn, images, keys, run, measure, settings.restarts, "best", direction)
 
 

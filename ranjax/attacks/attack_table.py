@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ranjax.core import lazy
-from ranjax.core.checks import at_least, length
+from ranjax.core.checks import at_least, length, share_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import pixel_units
 from ranjax.core.registry import Table, check_entry
@@ -19,12 +19,17 @@ from ranjax.core.settings import DataclassInstance, setting
 
 if TYPE_CHECKING:
     from ranjax.attacks.apgd import APGD
+    from ranjax.attacks.apgd_t import TargetedAPGD
     from ranjax.attacks.ascent import ImageAttack
+    from ranjax.attacks.fab import FAB
     from ranjax.attacks.pgd import PGD
+    from ranjax.attacks.square import Square
 else:  # a config names attacks before anything imports JAX
-    APGD = ImageAttack = PGD = object
+    APGD = FAB = ImageAttack = PGD = Square = TargetedAPGD = object
 
-FEATURES = ("restarts", "l2", "surrogate")
+FEATURES = ("restarts", "l2", "l1", "surrogate")
+CLASSIFIER = "classifier"
+"""The `loss` of an attack that makes losses of its own: `run` then takes a `classifier.Classifier` as its first."""
 
 
 @runtime_checkable
@@ -57,14 +62,16 @@ class Attack:
       run: `(loss_fn, images f32[B, H, W, C] in [0, 1], keys key[B], at) -> ascent.ImageAttack`, pure and traceable.
         `loss_fn(images)` gives the loss f32[B] to be raised, or `(loss, success bool[B])`. `at` holds the radius:
         an `OwnAttack` with the fields `epsilon`, `values` (of the settings), `norm` and `restarts`, or what
-        `configure` returns.
+        `configure` returns. With `loss=CLASSIFIER`, a `Classifier` stands in the place of `loss_fn`.
       settings: an instance of a dataclass of `core.settings.setting`s, or None. They are the keys
         `evaluate.NAME.SETTING` and `noise.NAME.SETTING`.
       configure: `(settings, epsilon, *, norm, restarts) -> at`; by default an `OwnAttack`.
-      loss: name in `ranjax.attacks.losses` of the loss of a classifier that it raises.
+      loss: name in `ranjax.attacks.losses` of the loss of a classifier that it raises, or `CLASSIFIER`: it makes losses
+        of its own, one for each class to reach. Such an attack crafts no pairs.
       loss_of_two: the same where there are two classes; empty: `loss`.
+      loss_of_many: the same where several labels an image may be right.
       needs: "single_label" where its loss takes one label an image. Such an attack crafts no pairs.
-      takes: which of `FEATURES` `run` has: "restarts" (`at.restarts`), "l2" (`at.norm`), and "surrogate" (the
+      takes: which of `FEATURES` `run` has: "restarts" (`at.restarts`), "l2" and "l1" (`at.norm`), and "surrogate" (the
         keyword `surrogate=loss_fn` whose gradient it follows). What an attack does not take is refused.
       source: the paper, and whether a radius of a curve scales the step.
     """
@@ -76,6 +83,7 @@ class Attack:
     configure: Callable[..., AtRadius] = _own_radius
     loss: str = "cross_entropy"
     loss_of_two: str = ""
+    loss_of_many: str = "binary_cross_entropy"
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     source: str = ""
@@ -127,14 +135,17 @@ class Attack:
         if multi_label and "single_label" in self.needs:
             expected = f"one without the loss {self.loss!r}, which takes one label an image"
             raise ConfigError("attack", self.name, expected)
+        if self.loss == CLASSIFIER:
+            return CLASSIFIER
         if multi_label:
-            return "binary_cross_entropy"
+            return self.loss_of_many
         return self.loss_of_two if self.loss_of_two and classes == 2 else self.loss
 
 
 def raises_any_loss(attack: Attack) -> str:
     """Return "" where an attack raises whichever loss it is given, as crafting pairs needs it, or what is expected."""
-    return "an attack on any loss; this one takes the loss of a classifier" if "single_label" in attack.needs else ""
+    of_classifier = "single_label" in attack.needs or attack.loss == CLASSIFIER
+    return "an attack on any loss; this one takes the loss of a classifier" if of_classifier else ""
 
 
 @dataclass(frozen=True)
@@ -158,6 +169,25 @@ def _at_pgd(settings: PGDSettings, epsilon: float | int | str, *, norm: str = "l
     return PGD(epsilon, settings.step, settings.steps, norm=norm, restarts=restarts)
 
 
+@dataclass(frozen=True)
+class TargetedSettings:
+    """Settings of an attack that goes towards one class after another."""
+
+    steps: int = setting(20, "Steps towards each class.", "steps", at_least(1))
+    targets: int = setting(9, "Classes to reach, the nearest first.", "classes", at_least(1))
+
+
+@dataclass(frozen=True)
+class SquareSettings:
+    """Settings of the Square attack."""
+
+    queries: int = setting(1000, "Forward passes of the Square attack.", "queries", at_least(1))
+    share: float = setting(0.8, "Share of the pixels that its first squares cover.", "share", share_of)
+    rescale: bool = setting(
+        True, "Run through the whole schedule of sizes within these queries; AutoAttack's 5,000 run through half of it."
+    )
+
+
 _apgd = lazy.function("ranjax.attacks.apgd", "apgd")
 
 
@@ -166,6 +196,31 @@ def _at_apgd(settings: APGDSettings, epsilon: float | int | str, *, norm: str = 
 
     return APGD(epsilon, settings.steps, norm=norm, restarts=restarts)
 
+
+def _at_apgd_t(
+    settings: TargetedSettings, epsilon: float | int | str, *, norm: str = "linf", restarts: int = 1
+) -> TargetedAPGD:
+    from ranjax.attacks.apgd_t import TargetedAPGD
+
+    return TargetedAPGD(epsilon, settings.steps, norm=norm, restarts=restarts, targets=settings.targets)
+
+
+def _at_fab(settings: TargetedSettings, epsilon: float | int | str, *, norm: str = "linf", restarts: int = 1) -> FAB:
+    from ranjax.attacks.fab import FAB
+
+    return FAB(epsilon, settings.steps, norm=norm, restarts=restarts, targets=settings.targets)
+
+
+def _at_square(
+    settings: SquareSettings, epsilon: float | int | str, *, norm: str = "linf", restarts: int = 1
+) -> Square:
+    from ranjax.attacks.square import Square
+
+    return Square(epsilon, settings.queries, norm, settings.share, settings.rescale, restarts)
+
+
+STANDARD = ("apgd_ce", "apgd_t", "square")
+"""The suite "standard": two attacks by gradients, whose worst case is the figure, and one without, to check it by."""
 
 ATTACKS: Table[Attack] = Table(
     "attack",
@@ -186,7 +241,7 @@ ATTACKS: Table[Attack] = Table(
             run=_apgd,
             settings=APGDSettings(),
             configure=_at_apgd,
-            takes=("restarts", "l2"),
+            takes=("restarts", "l2", "l1"),
             source="Croce and Hein 2020, arXiv 2003.01690, Algorithm 1. The first step is two radii.",
         ),
         Attack(
@@ -199,9 +254,41 @@ ATTACKS: Table[Attack] = Table(
             # The ratio needs a third logit; the margin is its numerator.
             loss_of_two="margin",
             needs=("single_label",),
-            takes=("restarts", "l2"),
+            takes=("restarts", "l2", "l1"),
             source="Croce and Hein 2020, arXiv 2003.01690, equation 6. The first step is two radii.",
+        ),
+        Attack(
+            name="apgd_t",
+            label="APGD-T",
+            run=lazy.function("ranjax.attacks.apgd_t", "apgd_t"),
+            settings=TargetedSettings(),
+            configure=_at_apgd_t,
+            loss=CLASSIFIER,
+            takes=("restarts", "l2", "l1"),
+            source="Croce and Hein 2020, arXiv 2003.01690, equation 7: targeted DLR; below 4 classes the margin.",
+        ),
+        Attack(
+            name="fab_t",
+            label="FAB-T",
+            run=lazy.function("ranjax.attacks.fab", "fab"),
+            settings=TargetedSettings(),
+            configure=_at_fab,
+            loss=CLASSIFIER,
+            takes=("restarts", "l2", "l1"),
+            source="Croce and Hein 2020, arXiv 1907.02044, Algorithm 1, towards the nearest classes.",
+        ),
+        Attack(
+            name="square",
+            label="Square",
+            run=lazy.function("ranjax.attacks.square", "square"),
+            settings=SquareSettings(),
+            configure=_at_square,
+            loss="margin",
+            loss_of_many="margin_of_any",
+            takes=("restarts", "l2", "l1"),
+            source="Andriushchenko et al. 2020, arXiv 1912.00049. It takes no gradient.",
         ),
     ),
     key="evaluate.attacks",
+    suites={"standard": STANDARD},
 )

@@ -21,6 +21,7 @@ from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.core.pixels import pixel_units
 
 NORMS = ("linf", "l2")
+ALL_NORMS = (*NORMS, "l1")
 
 Length = Any
 """A length in pixel units: a number, a fraction, text such as "8/255", or an array per example or per pixel."""
@@ -108,19 +109,33 @@ def validate_count(value: int, key: str, least: int) -> None:
         raise ConfigError(key, value, f"an integer, {least} or more")
 
 
-def validate_search(settings: PyTree, starts: tuple[str, ...]) -> None:
+def radius(epsilon: Length, eps: Length) -> Length:
+    """Return the radius that settings were given, under either of its names.
+
+    Raises:
+      ConfigError: none was given, or both.
+    """
+    if (epsilon is None) == (eps is None):
+        raise ConfigError("epsilon", epsilon, "a radius in pixel units, once: as epsilon or as eps")
+    return eps if epsilon is None else epsilon
+
+
+def validate_search(
+    settings: PyTree, starts: tuple[str, ...], eps: Length = None, norms: tuple[str, ...] = NORMS
+) -> None:
     """Check the fields that PGD and APGD share, and turn `epsilon` of the frozen dataclass into a float.
 
     Raises:
       ConfigError: a value that is refused, by its name.
     """
-    validate_choice(settings.norm, "norm", NORMS)
+    validate_choice(settings.norm, "norm", norms)
     validate_choice(settings.start, "start", starts)
     validate_count(settings.steps, "steps", 0)
     validate_count(settings.restarts, "restarts", 1)
     if settings.restarts > 1 and settings.start == "none":
         raise ConfigError("restarts", settings.restarts, "1 where start is 'none'", "Every restart would be the same.")
-    object.__setattr__(settings, "epsilon", validate_length(settings.epsilon, "epsilon", settings.norm))
+    chosen = radius(settings.epsilon, eps)
+    object.__setattr__(settings, "epsilon", validate_length(chosen, "epsilon", settings.norm))
 
 
 def validate_images(images: Images, rank: int | None = None) -> Pixels:
@@ -206,16 +221,20 @@ def broadcast_radius(value: ArrayLike, norm: str, images: Pixels) -> Array:
     """Return the radius of a ball as `broadcast_per_example` does.
 
     Raises:
-      ConfigError: a shape that does not broadcast; under l2 no one radius an image, or one that all of [0, 1] lies in.
+      ConfigError: a shape that does not broadcast; under l2 and l1 no one radius an image, or one that all of [0, 1]
+        lies in.
     """
     epsilon = broadcast_per_example(value, images, "epsilon")
-    if norm != "l2":
+    if norm == "linf":
         return epsilon
     if any(n != 1 for n in epsilon.shape[1:]):
-        raise ConfigError("epsilon.shape", epsilon.shape, "one radius per example under l2", "A mask exempts pixels.")
+        expected = f"one radius per example under {norm}"
+        raise ConfigError("epsilon.shape", epsilon.shape, expected, "A mask exempts pixels.")
     numbers = math.prod(images.shape[1:])
-    if not is_traced(value) and float(np.max(np.asarray(value))) > math.sqrt(numbers):
-        expected = f"at most {math.sqrt(numbers):.4g}, the root of an image's {numbers} numbers"
+    most = math.sqrt(numbers) if norm == "l2" else numbers
+    if not is_traced(value) and float(np.max(np.asarray(value))) > most:
+        what = f"the root of an image's {numbers} numbers" if norm == "l2" else "an image's numbers"
+        expected = f"at most {most:.4g}, {what}"
         raise ConfigError("epsilon", value, expected, "Written in 0-255? Divide by 255.")
     return epsilon
 

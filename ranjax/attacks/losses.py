@@ -139,6 +139,23 @@ def is_wrong(logits: Logits, labels: Labels) -> Flags:
     return jnp.argmax(logits, axis=-1).astype(labels.dtype) != labels
 
 
+SINGLE_LABEL: dict[str, Callable[..., jax.Array]] = {"cross_entropy": cross_entropy, "dlr": dlr, "margin": margin}
+MULTI_LABEL = {"binary_cross_entropy": binary_cross_entropy, "margin_of_any": margin_of_any}
+
+
+def named(loss: str, multi_label: bool = False) -> Callable[..., jax.Array]:
+    """Return the loss ``(logits, labels) -> f32[B]`` of a classifier by its name.
+
+    Raises:
+      ConfigError: a loss that is unknown or takes other labels.
+    """
+    known = MULTI_LABEL if multi_label else SINGLE_LABEL
+    if loss not in known:
+        hint = "Labels of two axes are multi-hot." if multi_label else nearest(loss, known)
+        raise ConfigError("loss", loss, f"one of {', '.join(known)}", hint)
+    return known[loss]
+
+
 def of_classifier(
     logits_fn: Callable[[jax.Array], jax.Array], labels: Labels, loss: str = "cross_entropy"
 ) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
@@ -149,23 +166,16 @@ def of_classifier(
     Args:
       logits_fn: ``images -> logits f32[B, C]``.
       labels: i32[B], or f32[B, C] multi-hot, where any number of classes may be right.
-      loss: "cross_entropy", "dlr" or "margin"; of multi-hot labels "binary_cross_entropy".
+      loss: "cross_entropy", "dlr" or "margin"; of multi-hot labels "binary_cross_entropy" or "margin_of_any".
 
     Raises:
       ConfigError: a loss that is unknown or takes other labels, or too few classes for it.
     """
-    known: dict[str, Callable[..., jax.Array]]
-    known = {"cross_entropy": cross_entropy, "dlr": dlr, "margin": margin}
-    multi_hot = jnp.ndim(labels) == 2
-    if multi_hot:
-        known = {"binary_cross_entropy": binary_cross_entropy}
-    if loss not in known:
-        hint = "Labels of two axes are multi-hot." if multi_hot else nearest(loss, known)
-        raise ConfigError("loss", loss, f"one of {', '.join(known)}", hint)
+    raised = named(loss, jnp.ndim(labels) == 2)
 
     def loss_fn(images: Pixels) -> tuple[PerExample, Flags]:
         logits = logits_fn(images)
-        return known[loss](logits, labels), is_wrong(logits, labels)
+        return raised(logits, labels), is_wrong(logits, labels)
 
     return loss_fn
 

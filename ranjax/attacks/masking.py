@@ -20,13 +20,15 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Shaped
 
-from ranjax.attacks import input_checks, losses, projections
-from ranjax.attacks.ascent import ImageAttack, Loss, expand_like, fold_in
-from ranjax.attacks.compile import jitted
-from ranjax.attacks.input_checks import Flags, Images, Keys, PerExample, Pixels
+from ranjax.attacks import input_checks, projections
+from ranjax.attacks.ascent import ImageAttack, fold_in, score_and_gradient
+from ranjax.attacks.attack_table import CLASSIFIER
+from ranjax.attacks.classifier import Classifier
+from ranjax.attacks.input_checks import Flags, Images, Keys, Pixels
 from ranjax.attacks.pgd import PGD, pgd
+from ranjax.attacks.square import Square, square
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.pixels import to_uint8
 
@@ -80,53 +82,18 @@ class MaskingReport:
         return "\n".join([*lines, f"robust accuracy {self.robust_accuracy:.3f}, {self.verdict}"])
 
 
-def random_search(
-    logits_fn: Callable[[jax.Array], jax.Array],
-    images: Pixels,
-    labels: Shaped[Array, "..."],
-    keys: Keys,
-    epsilon: ArrayLike,
-    queries: int = 200,
-    norm: str = "linf",
-) -> tuple[Pixels, Flags]:
-    """Attack without a gradient: random signs on a random share of the pixels, kept where the margin rises.
+def has_no_gradient(model: Classifier, images: Pixels, keys: Keys) -> Flags:
+    """Return where the margin has a gradient of exactly 0 at the image itself: nothing for an attack to follow."""
+    loss = model.named("margin_of_any" if model.multi_label else "margin")
+    _, _, gradient = score_and_gradient(loss, images, keys, 0)
+    return jnp.all(gradient == 0, axis=projections.pixel_axes(images))
 
-    The share falls from one half to one in fifty over the queries. Pure and traceable.
 
-    Args:
-      logits_fn: ``images -> logits f32[B, C]``.
-      images: f32[B, ...] in [0, 1].
-      labels: i32[B], or multi-hot f32[B, C], of which the worst class's margin counts (`losses.margin_of_any`).
-      keys: key[B].
-      epsilon: radius in pixel units, a number or an array as `pgd.PGD` takes it.
-      queries: forward passes.
-      norm: "linf" or "l2".
-
-    Returns:
-      The images of highest margin, and which are misclassified.
-    """
-    radius = input_checks.broadcast_per_example(epsilon, images, "epsilon")
-    project = projections.linf(radius) if norm == "linf" else projections.l2(radius)
-    size = radius if norm == "linf" else radius / images[0].size ** 0.5
-    margin_of = losses.margin_of_any if labels.ndim == 2 else losses.margin
-
-    def draw(key: Key[Array, ""], share: Float[Array, ""]) -> tuple[Array, Array]:
-        where, sign = jax.random.split(key)
-        changed = jax.random.uniform(where, images.shape[1:], images.dtype) < share
-        return changed, jax.random.rademacher(sign, images.shape[1:], images.dtype)
-
-    def query(carry: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
-        (best, highest), (number, share) = carry, now
-        changed, signs = jax.vmap(draw, in_axes=(0, None))(fold_in(keys, number), share)
-        candidate = project(jnp.where(changed, images + size * signs, best), images)
-        margin = margin_of(logits_fn(candidate), labels)
-        better = margin > highest
-        return (jnp.where(expand_like(better, best), candidate, best), jnp.where(better, margin, highest)), None
-
-    shares = jnp.asarray(np.geomspace(0.5, 0.02, queries), images.dtype)
-    start = (images, margin_of(logits_fn(images), labels))
-    (best, highest), _ = jax.lax.scan(query, start, (jnp.arange(queries, dtype=jnp.uint32), shares))
-    return best, highest > 0
+def are_probabilities(outputs: Float[np.ndarray, "batch classes"], multi_hot: bool) -> bool:
+    """Return whether outputs look like probabilities: within 0 and 1, and (one class right) rows that sum to 1."""
+    # Probabilities of classes that do not compete need not sum to 1, but none is ever below 0, where logits say "no".
+    bounded = outputs.min() >= 0 and outputs.max() <= 1
+    return bool(bounded and (multi_hot or np.all(np.abs(outputs.sum(-1) - 1) < 1e-3)))
 
 
 def check(
@@ -139,14 +106,15 @@ def check(
     *,
     attack: Callable[..., ImageAttack] = pgd,
     transferred: Images | None = None,
-    queries: int = 200,
+    queries: int = 1000,
+    loss: str = "",
 ) -> MaskingReport:
     """Attack a classifier in the ways that show masked gradients, and report what each showed.
 
     1. The outputs are logits, not probabilities (of multi-hot labels: not all within 0 and 1). 2. Two calls agree. 3.
     No right image has a gradient of exactly 0. 4. The loss rises with the steps, and 5. with epsilon (half, once,
-    twice), while accuracy falls. 6. Accuracy is 0 at a huge epsilon (1 under linf). 7. A random search never breaks
-    what the gradient attack does not; 8. nor do transferred images.
+    twice), while accuracy falls. 6. Accuracy is 0 at a huge epsilon (1 under linf). 7. A random search (Square)
+    never breaks what the gradient attack does not; 8. nor do transferred images.
 
     Not to be called inside ``jit``; it compiles two programs once per `logits_fn` and settings. A batch of some dozens
     of images is enough.
@@ -161,7 +129,9 @@ def check(
       attack: ``(loss_fn, images, keys, settings) -> ImageAttack``.
       transferred: f32[B, H, W, C], adversarial images made on another model within the same ball; None leaves check 8
         out.
-      queries: of the random search.
+      queries: of Square, which goes through its whole schedule of sizes within them.
+      loss: that `attack` raises, by its name, or "classifier" where it takes a `Classifier`; empty: the cross-entropy,
+        of multi-hot labels the binary one.
 
     Raises:
       DataError: images, labels or transferred images that do not fit each other or the ball.
@@ -179,7 +149,9 @@ def check(
 
     # The model as it stands: two calls on the clean images.
     outputs = np.asarray(logits_fn(params, images))
-    if labels.ndim == 2 and labels.shape != outputs.shape:
+    if labels.ndim == 1:
+        input_checks.validate_labels(labels, outputs.shape[1])
+    elif labels.shape != outputs.shape:
         raise DataError(f"labels have shape {labels.shape}, the logits {outputs.shape}.")
     again = np.asarray(logits_fn(params, images))
     right = _right(outputs, labels)
@@ -188,16 +160,14 @@ def check(
     seen = f"largest difference {difference:.3g}" + ("" if difference == 0 else "; use transforms.expectation")
     findings.append(Finding("two calls agree", difference == 0, seen))
 
-    # The attack at half, once and twice the radius, and at a huge one. There PGD's step is free of its radius, so it is
-    # not part of what is compiled.
-    general = replace(settings, epsilon=1.0, **({"step_size": 1.0} if isinstance(settings, PGD) else {}))
-    run, search = _programs(logits_fn, general, queries, attack)
+    # The attack at half, once and twice the radius, and at a huge one, where PGD's step is free of its radius.
+    run, search = _programs(logits_fn, queries, settings.norm, attack, loss)
 
     def at(radius: float, step_size: float | None = None) -> ImageAttack:
         chosen = settings.with_epsilon(radius)
         if step_size is not None and isinstance(chosen, PGD):
             chosen = replace(chosen, step_size=step_size)
-        return run(params, images, keys, labels, settings=chosen)
+        return run(params, images, keys, labels, chosen)
 
     whole = 1.0 if settings.norm == "linf" else float(images[0].size) ** 0.5
     results = [at(min(factor * settings.epsilon, whole)) for factor in (0.5, 1.0, 2.0)]
@@ -205,13 +175,14 @@ def check(
     white = results[1]
     standing = right & ~np.asarray(white.success)
 
-    findings += [_zero_gradients(white, right), _rises_with_steps(white), _rises_with_epsilon(results, right)]
+    budget = Square(settings.epsilon, queries, settings.norm, rescale=True)
+    searched, flat = map(np.asarray, search(params, images, keys, labels, budget))
+    findings += [_zero_gradients(white, flat, right), _rises_with_steps(white), _rises_with_epsilon(results, right)]
     left = int((right & ~np.asarray(huge.success)).sum())
     seen = f"{left} of {right.size} right at {whole:g}"
     findings.append(Finding("accuracy is 0 at a huge epsilon", left == 0, seen))
 
     # Attacks without gradients of this model: they must not break what the gradient attack left right.
-    searched = np.asarray(search(params, images, labels, keys, settings.epsilon)[1])
     findings.append(_beaten("a random search never beats the gradient", searched, standing))
     worst = standing & ~searched
     if transferred is not None:
@@ -231,25 +202,24 @@ def check(
 
 @functools.lru_cache(maxsize=16)
 def _programs(
-    logits_fn: Logits, settings: PyTree, queries: int, attack: Callable[..., ImageAttack] = pgd
-) -> tuple[Callable[..., ImageAttack], Callable[..., tuple[jax.Array, jax.Array]]]:
-    """Return the compiled gradient attack and random search; memoized, so that a second check does not
-    compile again.
-    """
+    logits_fn: Logits, queries: int, norm: str, attack: Callable[..., ImageAttack] = pgd, loss: str = ""
+) -> tuple[Callable[..., ImageAttack], Callable[..., jax.Array]]:
+    """Return the compiled gradient attack and Square; memoized, so that a second check does not compile again."""
 
-    def loss(params: PyTree, images: Pixels, labels: Array) -> tuple[PerExample, Flags]:
-        name = "binary_cross_entropy" if labels.ndim == 2 else "cross_entropy"
-        return losses.of_classifier(lambda x: logits_fn(params, x), labels, name)(images)
+    def attacked(params: PyTree, images: Pixels, keys: Keys, labels: Array, settings: PyTree) -> ImageAttack:
+        model = Classifier(lambda x: logits_fn(params, x), labels)
+        named = loss or ("binary_cross_entropy" if model.multi_label else "cross_entropy")
+        return attack(model if loss == CLASSIFIER else model.named(named), images, keys, settings)
 
-    def search(params: PyTree, images: Pixels, labels: Array, keys: Keys, epsilon: ArrayLike) -> tuple[Pixels, Flags]:
-        own, norm = fold_in(keys, 1), settings.norm
-        return random_search(lambda x: logits_fn(params, x), images, labels, own, epsilon, queries, norm)
+    def searched(
+        params: PyTree, images: Pixels, keys: Keys, labels: Array, settings: Square
+    ) -> tuple[jax.Array, jax.Array]:
+        model = Classifier(lambda x: logits_fn(params, x), labels)
+        loss_fn = model.named("margin_of_any" if model.multi_label else "margin")
+        own = fold_in(keys, 1)
+        return square(loss_fn, images, own, settings).success, has_no_gradient(model, images, own)
 
-    def masking_check(loss_fn: Loss, images: Pixels, keys: Keys, settings: PyTree, mask: None) -> ImageAttack:
-        del mask  # an attack need not take one
-        return attack(loss_fn, images, keys, settings)
-
-    return jitted(loss, settings, attack=masking_check), jax.jit(search)
+    return jax.jit(attacked), jax.jit(searched)
 
 
 def _labels(labels: Shaped[Array | np.ndarray, "..."], count: int) -> np.ndarray:
@@ -273,19 +243,15 @@ def _right(outputs: Float[np.ndarray, "batch classes"], labels: np.ndarray) -> R
 
 
 def _are_logits(outputs: Float[np.ndarray, "batch classes"], multi_hot: bool) -> Finding:
-    # Probabilities of classes that do not compete need not sum to 1, but none is ever below 0, where logits say "no".
-    sums = outputs.sum(-1)
-    bounded = outputs.min() >= 0 and outputs.max() <= 1
-    probabilities = bool(bounded and (multi_hot or np.all(np.abs(sums - 1) < 1e-3)))
+    probabilities = are_probabilities(outputs, multi_hot)
     why = ", all within 0 and 1" if multi_hot else ", rows sum to 1"
     seen = f"values in [{outputs.min():.3g}, {outputs.max():.3g}]" + (why if probabilities else "")
     return Finding("outputs are logits, not probabilities", not probabilities, seen)
 
 
-def _zero_gradients(white: ImageAttack, right: Right) -> Finding:
-    if white.gradient_norm.shape[0] == 0:
-        return Finding("no gradient is exactly 0", False, "no step was taken")
-    zero = (np.asarray(white.gradient_norm)[0] == 0) & right
+def _zero_gradients(white: ImageAttack, flat: Right, right: Right) -> Finding:
+    # An attack without gradients has none to look at: that of the margin stands in for them.
+    zero = (np.asarray(white.gradient_norm)[0] == 0 if white.gradient_norm.shape[0] else flat) & right
     return Finding("no gradient is exactly 0", not zero.any(), f"{int(zero.sum())} of {int(right.sum())} right images")
 
 

@@ -23,22 +23,24 @@ from jaxtyping import ArrayLike, PyTree
 
 from ranjax.attacks import input_checks, losses, projections, starts
 from ranjax.attacks import steps as step_rules
+from ranjax.attacks.any_model import OnAnyModel
 from ranjax.attacks.ascent import KEEP, ImageAttack, Loss, ascend
-from ranjax.attacks.input_checks import Images, Length
+from ranjax.attacks.classifier import Classifier
+from ranjax.attacks.input_checks import Images, Keys, Length, Pixels
 from ranjax.core.errors import ConfigError
 
 
 @input_checks.traced_fields("epsilon", "step_size", "momentum")
 @dataclass(frozen=True)
-class PGD:
-    """Settings of projected gradient ascent (Madry et al. 2018, arXiv 1706.06083).
+class PGD(OnAnyModel):
+    """Settings of projected gradient ascent (Madry et al. 2018, arXiv 1706.06083); call them on a model to run it.
 
     A pytree whose leaves are `epsilon`, `step_size` and `momentum`: pass it through ``jit`` to change these without
     compiling again. With plain numbers it is hashable, too.
 
     Attributes:
       epsilon: radius in pixel units: a number, "8/255", or an array per example [B, 1, 1, 1] or (linf) per pixel.
-      step_size: length of a step in pixel units, likewise.
+      step_size: length of a step in pixel units, likewise; None takes 2.5 radii over `steps`.
       steps: gradient evaluations per restart.
       norm: "linf" (sign steps) or "l2" (normalised steps).
       start: "uniform" in the ball, or "none": the clean image.
@@ -46,29 +48,40 @@ class PGD:
       targeted: lower the loss (of the target) instead of raising it; success is where the target is reached.
       keep: the iterate to return: "best" per example, "best_batch" (for losses that couple rows) or "last".
       momentum: decay mu of MI-FGSM's gradient accumulation; None for plain gradients.
+      eps: another name of `epsilon`, in its place.
 
     Raises:
       ConfigError: a value that is refused, by its name.
     """
 
-    epsilon: Length
-    step_size: Length
-    steps: int
+    epsilon: Length = None
+    step_size: Length = None
+    steps: int = 10
     norm: str = "linf"
     start: str = "uniform"
     restarts: int = 1
     targeted: bool = False
     keep: str = "best"
     momentum: Length = None
+    eps: dataclasses.InitVar[Length] = None
 
-    def __post_init__(self) -> None:
-        input_checks.validate_search(self, ("uniform", "none"))
+    def __post_init__(self, eps: Length) -> None:
+        input_checks.validate_search(self, ("uniform", "none"), eps)
         input_checks.validate_choice(self.keep, "keep", KEEP)
         decay = self.momentum
         if decay is not None and not input_checks.is_traced(decay) and (isinstance(decay, str) or not decay >= 0):
             raise ConfigError("momentum", decay, "None, or 0 or more")
-        step_size = input_checks.validate_length(self.step_size, "step_size", self.norm, positive=True)
+        step_size = self.step_size
+        if step_size is None:
+            step_size = 2.5 * self.epsilon / max(self.steps, 1)
+            if isinstance(step_size, float):  # at epsilon 0 any step is projected onto the point
+                step_size = min(step_size or 1.0, 1.0) if self.norm == "linf" else step_size or 1.0
+        step_size = input_checks.validate_length(step_size, "step_size", self.norm, positive=True)
         object.__setattr__(self, "step_size", step_size)
+
+    def on_classifier(self, model: Classifier, images: Pixels, keys: Keys, loss: str = "") -> ImageAttack:
+        """See `OnAnyModel`."""
+        return pgd(model.raising(loss, "cross_entropy", "binary_cross_entropy"), images, keys, self)
 
     def with_epsilon(self, epsilon: Length) -> PGD:
         """Return the same settings at another radius, with the step in proportion; this one's epsilon is above 0."""

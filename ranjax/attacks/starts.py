@@ -58,6 +58,11 @@ def surface_linf(epsilon: Float[Array, "..."]) -> Start:
     return start
 
 
+def gaussian(keys: Keys, images: Pixels) -> Pixels:
+    """Start at x + N(0, 1), to be projected onto an L1 ball (APGD's public code)."""
+    return images + _draw(jax.random.normal, keys, images)
+
+
 def surface_l2(epsilon: Float[Array, "..."]) -> Start:
     """Start at x + epsilon u / ||u||, u Gaussian: a uniform point of the sphere (APGD's public code)."""
 

@@ -40,10 +40,19 @@ class Table(Mapping[str, T], Generic[T]):
       type_: the entries' class.
       entries: the built-in ones.
       key: the configuration key that names entries, for errors, e.g. "adapt.methods".
+      suites: names that stand for several entries where a key takes several.
     """
 
-    def __init__(self, kind: str, type_: type, entries: Iterable[T] = (), *, key: str):
-        self.kind, self.key = kind, key
+    def __init__(
+        self,
+        kind: str,
+        type_: type,
+        entries: Iterable[T] = (),
+        *,
+        key: str,
+        suites: Mapping[str, tuple[str, ...]] | None = None,
+    ):
+        self.kind, self.key, self.suites = kind, key, dict(suites or {})
         self.type: type[Any] = type_
         self._entries: dict[str, T] = {}
         self._sources: dict[str, str] = {}
@@ -100,7 +109,11 @@ class Table(Mapping[str, T], Generic[T]):
 
     def names_of(self, names: Iterable[str], key: str = "") -> tuple[str, ...]:
         """Return the entries' own names: ("lp", "my_lab.ridge:RIDGE") -> ("lp", "ridge")."""
-        return tuple(self.resolve(name, key).name for name in names)
+        return tuple(self.resolve(name, key).name for name in self.expand(names))
+
+    def expand(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the names with those of suites written out, each once."""
+        return tuple(dict.fromkeys(one for name in names for one in self.suites.get(name, (name,))))
 
     def source_of(self, name: str) -> str | None:
         """Return the SHA-256 of the file that an entry from outside came from, or None for a built-in one."""
@@ -112,7 +125,8 @@ class Table(Mapping[str, T], Generic[T]):
 
     def expected(self) -> str:
         """Return words that name what the key takes."""
-        return f"{self._one} ({', '.join(self._entries)}), or your own as module:NAME"
+        suites = "".join(f", {name} ({' + '.join(of)})" for name, of in self.suites.items())
+        return f"{self._one} ({', '.join(self._entries)}{suites}), or your own as module:NAME"
 
     def _join(self, name: str, entry: object, key: str) -> T:
         if not isinstance(entry, self.type):

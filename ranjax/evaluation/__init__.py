@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy.exports(
     {
         "result_rows": ("Cell", "Row", "classification_rows"),
         "retrieval": ("Ranks", "ranks"),
+        "autoattack": ("autoattack", "AutoAttack", "AutoAttackResult"),
         "robust_accuracy": ("RobustAccuracy", "standard_attacks"),
         "spectrum": ("Spectrum",),
         "statistics": ("Difference", "Interval", "bootstrap", "holm", "paired_difference"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,18 +21,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float64, Int, PyTree, Shaped
 
-from ranjax.attacks import input_checks
+from ranjax.attacks import input_checks, masking
 from ranjax.attacks.attack_table import ATTACKS
+from ranjax.attacks.classifier import Classifier
 from ranjax.attacks.minimal import validate_radii
 from ranjax.core import files, keys
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.settings import read
 from ranjax.evaluation import statistics
 from ranjax.evaluation.white_box import Logits, WhiteBox, survivors
-from ranjax.training.row_map import RowMap
+from ranjax.training.row_map import RowFunction, RowMap
 
-STANDARD = ("pgd", "apgd_ce", "apgd_dlr")
-"""Attacks that `robust_accuracy` tries by default."""
+STANDARD = ("standard",)
+"""Attacks that `robust_accuracy` tries by default: the suite of APGD-CE, APGD-T and Square with 1000 queries."""
+GRADIENT_FREE = ("square",)
+ALONE = 0.02  # share of the images broken without gradients alone, from which on gradients count as masked
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class RobustAccuracy:
       predicted: the classes named without an attack.
       epsilons: E radii as they were given, rising.
       survived: {attack: bool[E, N]}, right without an attack and under this one.
+      notes: what speaks against believing the figure: gradients of exactly 0, probabilities, what only Square broke.
     """
 
     ids: tuple[str, ...]
@@ -51,6 +56,7 @@ class RobustAccuracy:
     predicted: Int[np.ndarray, " examples"]
     epsilons: tuple[float | int | str, ...]
     survived: Mapping[str, Bool[np.ndarray, "epsilons examples"]]
+    notes: tuple[str, ...] = ()
 
     @property
     def clean(self) -> Bool[np.ndarray, " examples"]:
@@ -101,7 +107,7 @@ class RobustAccuracy:
         for name, hits in (*self.survived.items(), ("worst", self.worst)):
             shares = [self.clean.mean(), *hits.mean(axis=1)]
             lines.append(f"{name:{width}} " + " ".join(f"{100 * share:8.1f}" for share in shares))
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"WARNING: {note}" for note in self.notes)])
 
 
 def standard_attacks(
@@ -119,7 +125,7 @@ def standard_attacks(
     Args:
       logits_fn: `(params, images) -> logits`.
       classes: number of classes; DLR needs three, and with two the margin stands in for it.
-      names: of the attacks, or `module:NAME` of your own.
+      names: of the attacks, "standard" for the suite, or `module:NAME` of your own.
       norm: "linf" or "l2".
       steps: of each attack that has steps; a step is 2.5 radii over `steps` (Madry et al. 2018), APGD chooses its own.
       restarts: of each attack.
@@ -129,7 +135,7 @@ def standard_attacks(
       ConfigError: an unknown attack, or one that does not take these restarts or this norm.
     """
     found = {}
-    for name in names:
+    for name in ATTACKS.expand(names):
         attack = ATTACKS.resolve(name, "attacks")
         schedule = {"steps": steps, "step": str(2.5 / steps)}  # the radius is set at each call, here it is 1
         settings: Any = read(attack.settings, schedule) if attack.settings else None
@@ -151,9 +157,10 @@ def robust_accuracy(
     seed: int = 0,
     batch_size: int = 96,
 ) -> RobustAccuracy:
-    """Attack every example at every radius, each attack by itself.
+    """Attack every example at every radius, each attack by itself, and say whether gradients may be masked.
 
-    An attack goes on at a radius with those that it has not broken at a smaller one.
+    An attack goes on at a radius with those that it has not broken at a smaller one. What speaks against the figure
+    is a warning, and stands in `notes`: it is looked for whichever attacks are given.
 
     Args:
       logits_fn: `(params, images) -> logits f32[B, C]`, batch norm in evaluation mode.
@@ -197,4 +204,46 @@ def robust_accuracy(
     for name, attack in attacks.items():
         found = survivors([attack], params, images, labels, drawn, radii, predicted == labels)
         survived[name] = np.stack([found[radius] for radius in radii])
-    return RobustAccuracy(names, labels, predicted, tuple(epsilons), survived)
+    flat: np.ndarray = RowMap(_has_no_gradient(logits_fn), None, batch_size)(
+        params, (images, labels.astype(np.int32), drawn)
+    )
+    notes = _notes(logits, predicted == labels, flat, survived, epsilons)
+    for note in notes:
+        warnings.warn(f"robust accuracy: {note}", stacklevel=2)
+    return RobustAccuracy(names, labels, predicted, tuple(epsilons), survived, notes)
+
+
+def _has_no_gradient(logits_fn: Logits) -> RowFunction:
+    def look(params: PyTree, rows: PyTree) -> Array:
+        images, labels, drawn = rows
+        return masking.has_no_gradient(Classifier(lambda x: logits_fn(params, x), labels), images, drawn)
+
+    return look
+
+
+def _notes(
+    logits: np.ndarray,
+    right: np.ndarray,
+    flat: np.ndarray,
+    survived: Mapping[str, np.ndarray],
+    epsilons: Sequence[float | int | str],
+) -> tuple[str, ...]:
+    """Return in words what speaks against believing the figure."""
+    notes = []
+    if masking.are_probabilities(logits, False):
+        notes.append("the model gives probabilities, not logits, whose gradients vanish")
+    if count := int((flat & right).sum()):
+        notes.append(
+            f"{count} of {int(right.sum())} right images have a gradient of exactly 0: attacks by gradients say "
+            "nothing there, and the figure is an upper bound"
+        )
+    gradients = [rows for name, rows in survived.items() if name not in GRADIENT_FREE]
+    searches = [rows for name, rows in survived.items() if name in GRADIENT_FREE]
+    if gradients and searches:
+        alone = (np.all(gradients, axis=0) & ~np.all(searches, axis=0)).mean(axis=1)
+        if alone.max() > ALONE:
+            notes.append(
+                f"Square alone broke {alone.max():.0%} of the images at {epsilons[int(alone.argmax())]}: gradients are "
+                "masked or followed too shortly, and the figure is an upper bound"
+            )
+    return tuple(notes)

@@ -18,9 +18,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree, Shaped
 
-from ranjax.attacks import losses, transforms
-from ranjax.attacks.ascent import ImageAttack, KeyedLoss
-from ranjax.attacks.attack_table import AtRadius
+from ranjax.attacks import losses
+from ranjax.attacks.ascent import ImageAttack
+from ranjax.attacks.attack_table import CLASSIFIER, AtRadius
+from ranjax.attacks.classifier import Classifier
 from ranjax.attacks.pgd import pgd
 from ranjax.core import precision
 from ranjax.core.errors import ConfigError, DataError
@@ -65,7 +66,8 @@ class WhiteBox:
       settings: of the attack, a pytree whose leaves (epsilon, step size) may change without compiling.
       attack: `(loss_fn, images, keys, settings) -> ImageAttack`; the loss function gives `(loss f32[B], success
         bool[B])`. E.g. the `run` of an entry of `attack_table.ATTACKS`.
-      loss: "cross_entropy", "dlr" or "margin"; multi-label tasks: "binary_cross_entropy".
+      loss: "cross_entropy", "dlr" or "margin"; multi-label tasks: "binary_cross_entropy" or "margin_of_any"; or
+        "classifier" for an attack that takes a `Classifier` in the place of a loss.
       batch_size: images at a time (on each device); the last micro-batch is filled up with copies that do not count.
       draws: above 0 for a model with a random or test-time part: the attack goes through it and raises the mean over
         this many draws at each step (expectation over transformations, Athalye et al. 2018, arXiv 1707.07397). The
@@ -87,7 +89,7 @@ class WhiteBox:
             raise ConfigError("batch_size", batch_size, "at least 1")
         if draws < 0:
             raise ConfigError("draws", draws, "0 or more")
-        self.settings, self.batch_size, self.multi_label = settings, batch_size, loss == "binary_cross_entropy"
+        self.settings, self.batch_size, self._loss = settings, batch_size, loss
 
         def white_box(shared: PyTree, rows: PyTree) -> tuple[jax.Array, ...]:
             (params, settings), (images, labels, keys, side_inputs) = shared, rows
@@ -98,11 +100,8 @@ class WhiteBox:
             def deployed(x: jax.Array) -> jax.Array:
                 return logits_fn(params, x, *judged)
 
-            def loss_of(x: jax.Array, *drawn: jax.Array) -> tuple[jax.Array, jax.Array]:
-                return losses.of_classifier(lambda x: logits_fn(params, x, *drawn), labels, loss)(x)
-
-            loss_fn = transforms.expectation(KeyedLoss(loss_of), draws) if draws else loss_of
-            result = attack(loss_fn, images, keys, settings)
+            model = Classifier(lambda x, *drawn: logits_fn(params, x, *drawn), labels, draws)
+            result = attack(model if loss == CLASSIFIER else model.named(loss), images, keys, settings)
             clean, attacked = deployed(images), deployed(result.images)
             before = ~losses.is_wrong(clean, labels)
             # The kept iterate is wrong wherever any was; the clean image is one the attacker may always choose.
@@ -139,11 +138,12 @@ class WhiteBox:
           DataError: lengths that differ, labels that are no classes.
         """
         images = np.asarray(images, np.float32)
-        labels = np.asarray(labels, np.float32 if self.multi_label else np.int32)
+        multi_label = self._loss in losses.MULTI_LABEL or (self._loss == CLASSIFIER and np.ndim(labels) == 2)
+        labels = np.asarray(labels, np.float32 if multi_label else np.int32)
         count = len(images)
-        if count == 0 or len(labels) != count or keys.shape != (count,) or labels.ndim != 1 + self.multi_label:
+        if count == 0 or len(labels) != count or keys.shape != (count,) or labels.ndim != 1 + multi_label:
             raise DataError(f"images {images.shape}, labels {labels.shape} and keys {keys.shape} do not fit each other")
-        if not self.multi_label and labels.min() < 0:
+        if not multi_label and labels.min() < 0:
             raise DataError(
                 f"label {labels.min()} in row {labels.argmin()}: leave out rows without a class of the task"
             )

@@ -11,7 +11,7 @@ import pytest
 import toy_images as toy
 from toy_images import quick_compile  # noqa: F401
 
-from ranjax.attacks import losses, masking, pgd
+from ranjax.attacks import ATTACKS, masking, pgd
 from ranjax.core.pixels import to_uint8
 
 IMAGES, KEYS = toy.make_images(24), toy.make_keys(24)
@@ -148,8 +148,8 @@ def test_random_models_are_flagged():
 # zero gradients counted; a quantised model is masked, not robust: gradients fail where transferred images and a random
 # search succeed
 def test_quantised_model_is_masked_not_robust():
-    run, _ = masking._programs(logits_fn, dataclasses.replace(SETTINGS, epsilon=1.0, step_size=1.0), 100, pgd.pgd)
-    moved = run(params_of("honest"), IMAGES, KEYS, jnp.asarray(LABELS), settings=SETTINGS).images
+    run, _ = masking._programs(logits_fn, 100, "linf", pgd.pgd)
+    moved = run(params_of("honest"), IMAGES, KEYS, jnp.asarray(LABELS), SETTINGS).images
     right = np.asarray(logits_fn(params_of("quantised"), jnp.asarray(IMAGES))).argmax(-1) == LABELS
     report = inspect("quantised", transferred=moved)
     assert report.masked
@@ -164,25 +164,22 @@ def test_quantised_model_is_masked_not_robust():
     assert report.verdict.startswith("not to be trusted as robustness")
 
 
-# a black-box search: raises the margin within the ball and the box, and uses no gradient
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_random_search(norm):
-    run = jax.jit(lambda p, x, k, y: masking.random_search(lambda a: toy.logits(p, a), x, y, k, 0.125, 100, norm))
-    params, labels = toy.make_params(), jnp.asarray(LABELS)
-    found, wrong = run(params, IMAGES, KEYS, labels)
-    delta = np.asarray(found) - IMAGES
-    length = np.abs(delta).max((1, 2, 3)) if norm == "linf" else np.sqrt(np.square(delta).sum((1, 2, 3)))
-    assert length.max() <= 0.125 + 1e-6
-    assert 0 <= float(found.min()) <= float(found.max()) <= 1
-    before, after = (losses.margin(toy.logits(params, jnp.asarray(x)), labels) for x in (IMAGES, found))
-    assert np.all(after >= before)
-    assert float(after.mean()) > float(before.mean())
-    np.testing.assert_array_equal(wrong, after > 0)
+@pytest.mark.parametrize(("name", "loss"), [("apgd_t", "classifier"), ("square", "")])
+def test_attacks_that_make_losses_of_their_own_and_those_without_gradients_are_checked_alike(name, loss):
+    entry = ATTACKS[name]
+    settings = entry.at(
+        dataclasses.replace(entry.settings, **{"apgd_t": {"steps": 8}, "square": {"queries": 90}}[name]), 32 / 255
+    )
+    more = {"attack": entry.run, "loss": loss, "queries": 90}
+    report = masking.check(logits_fn, params_of("quantised"), IMAGES, LABELS, KEYS, settings, **more)
+    assert "no gradient is exactly 0" in failed(report)
+    report = masking.check(logits_fn, params_of("honest"), IMAGES, LABELS, KEYS, settings, **more)
+    assert "no gradient is exactly 0" not in failed(report)
 
 
 # a second check of the same model does not compile again
 def test_programs_are_kept():
-    one, other = (masking._programs(logits_fn, pgd.PGD(1.0, 1.0, 10), 100, pgd.pgd) for _ in range(2))
+    one, other = (masking._programs(logits_fn, 100, "linf", pgd.pgd) for _ in range(2))
     assert one is other
 
 

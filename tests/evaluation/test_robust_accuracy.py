@@ -1,6 +1,7 @@
 """Robust accuracy by radius and attack: a linear model's closed form, the CSV read back, and what is refused."""
 
 import csv
+import warnings
 
 import jax.numpy as jnp
 import numpy as np
@@ -68,11 +69,50 @@ def test_each_attack_and_their_worst_are_the_closed_form_and_stand_in_the_csv(ca
 def test_the_standard_attacks_find_a_linear_models_worst_case(case):
     params, images, labels, lead = case
     found = robust_accuracy(logits_fn, params, images, labels, epsilons=RADII[1:2], batch_size=16)
-    assert set(found.survived) == {"pgd", "apgd_ce", "apgd_dlr"}
+    assert set(found.survived) == {"apgd_ce", "apgd_t", "square"}
+    assert found.notes == ()
     np.testing.assert_array_equal(found.worst[0], lead > 4 / 255)
     alone = robust_accuracy(logits_fn, params, images, labels, epsilons=RADII[1:2], attacks=("apgd_ce",), batch_size=16)
     assert set(alone.survived) == {"apgd_ce"}
     np.testing.assert_array_equal(alone.survived["apgd_ce"], found.survived["apgd_ce"])
+
+
+def rounded_inputs(params, images):
+    """Sees 33 grey levels, and has no gradient by its input."""
+    return logits_fn(params, jnp.round(32 * images) / 32)
+
+
+def rounded_outputs(params, images):
+    return jnp.round(8 * logits_fn(params, images)) / 8 + jnp.asarray([[0, 1e-3]])
+
+
+@pytest.fixture(scope="module")
+def coarse_case():
+    """A linear model, its weights of one sign a patch; images lean to their class, too far for a random start."""
+    rng = np.random.default_rng(0)
+    one = np.kron(rng.permutation([-1.0, 1.0] * 8).reshape(4, 4), np.ones((2, 2))).reshape(64)
+    head = np.stack([one, -one], axis=1)
+    labels = np.arange(12) % 2
+    lean = np.sign(head[:, labels] - head[:, 1 - labels]).T
+    images = 0.5 + 0.04 * lean + rng.uniform(-0.02, 0.02, (12, 64))
+    return jnp.asarray(head, jnp.float32), images.reshape(12, 8, 8, 1).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("model", [rounded_inputs, rounded_outputs])
+@pytest.mark.parametrize("attacks", [("standard",), ("pgd",)])
+def test_of_a_model_that_hides_its_gradients_no_figure_comes_without_a_warning(coarse_case, model, attacks):
+    """PGD, which follows nothing, leaves most right; Square breaks them, and says so. By PGD alone it is said, too."""
+    params, images, labels = coarse_case
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = robust_accuracy(model, params, images, labels, epsilons=(0.1,), attacks=attacks, batch_size=16)
+    said = [str(one.message).removeprefix("robust accuracy: ") for one in caught if one.category is UserWarning]
+    assert tuple(said) == found.notes
+    assert "right images have a gradient of exactly 0" in said[0]
+    assert f"WARNING: {said[0]}" in str(found)
+    if attacks == ("standard",):
+        assert said[1].startswith("Square alone broke")
+        assert found.survived["square"].mean() < 0.5 < found.survived["apgd_ce"].mean()
 
 
 @pytest.mark.parametrize(

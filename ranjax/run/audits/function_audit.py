@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, PyTree, Shaped
 
 import ranjax
 from ranjax.attacks import masking
-from ranjax.attacks.attack_table import ATTACKS
+from ranjax.attacks.attack_table import ATTACKS, CLASSIFIER
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.keys import example_keys, stream
@@ -290,6 +290,7 @@ def _audit(
         lead.at(lead.settings, audit_config.MAIN),
         attack=lead.run,
         queries=queries,
+        loss=CLASSIFIER if lead.loss == CLASSIFIER else "",
     )
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
     return AuditReport(

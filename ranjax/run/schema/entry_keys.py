@@ -34,7 +34,7 @@ class EntryNames:
 
     @property
     def stated(self) -> str:
-        names = ", ".join(map(repr, self.table))
+        names = ", ".join(map(repr, (*self.table, *self.table.suites)))
         return f"a tuple of different names out of {names}, or your own {self.table.kind}s as 'module:NAME'"
 
 
@@ -71,7 +71,7 @@ class EntryKeys(Generic[T]):
         found = {}
         for key in keys or self.named_by:
             value = value_at(config, key, ())
-            for name in (value,) if isinstance(value, str) else tuple(value):
+            for name in (value,) if isinstance(value, str) else self.table.expand(value):
                 if name:
                     entry = self.table.resolve(name, key)
                     if expected := self.accepts(entry):

@@ -23,9 +23,10 @@ class Evaluate(Group):
     """How adapted encoders are judged: clean, attacked, corrupted, by retrieval."""
 
     attacks: tuple[str, ...] = setting(
-        ("pgd",),
-        "Attacks on images, by name or module:NAME; their worst case is the robust accuracy, the first is the one that "
-        "rows and masking checks show by itself. Settings of each: evaluate.ATTACK.SETTING.",
+        ("standard",),
+        "Attacks on images, by name or module:NAME, or the suite 'standard' (apgd_ce, apgd_t, square); their worst "
+        "case is the robust accuracy, the first is the one that rows and masking checks show by itself. Settings of "
+        "each: evaluate.ATTACK.SETTING.",
         check=EntryNames(ATTACKS),
     )
     epsilon: str = setting("4/255", "Radius of the white-box attacks.", "pixel units", epsilon)
@@ -44,7 +45,7 @@ class Evaluate(Group):
         "Methods that are checked besides the reference, the most robust one and your own.",
         check=EntryNames(METHODS),
     )
-    masking_queries: int = setting(30, "Forward passes of their random search.", "queries", at_least(1))
+    masking_queries: int = setting(500, "Forward passes of their random search, Square.", "queries", at_least(1))
     prompt_words: int = setting(0, "Words of each zero-shot prompt that an attack may change.", "words", at_least(0))
     pair_attacks: tuple[str, ...] = setting(
         ("",),

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, PyTree
 from safetensors.numpy import load_file
 
 from ranjax.attacks import masking
-from ranjax.attacks.attack_table import ATTACKS, AtRadius, Attack
+from ranjax.attacks.attack_table import ATTACKS, CLASSIFIER, AtRadius, Attack
 from ranjax.core import files
 from ranjax.core.pixels import pixel_units, to_float
 from ranjax.evaluation.white_box import Robustness, WhiteBox, survivors
@@ -142,6 +142,7 @@ def check_masking(subject: EvaluatedEncoder, record: Record, split: str) -> None
             attack=attack.run,
             transferred=None if _is_surrogate(subject, method) else _adversaries(subject, split, len(examples.ids)),
             queries=config.masking_queries,
+            loss=CLASSIFIER if attack.loss == CLASSIFIER else "",
         )
         checks = [{"name": f.name, "passed": f.passed, "detail": f.seen} for f in found.findings]
         record.lists["masking"].append({**where, "verdict": found.verdict, "checks": checks})
