@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -276,9 +277,12 @@ def _audit(
     if len(images) < statistics.FEW:
         said.append(f"{len(images)} images are few: intervals over them are wide, and somewhat too narrow still")
     names = tuple(attacks) or audit_config.suite(False)
-    found = robust_accuracy(
-        logits_fn, params, images, labels, epsilons=epsilons, attacks=names, seed=seed, batch_size=batch_size
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what it warns of stands in the notes
+        found = robust_accuracy(
+            logits_fn, params, images, labels, epsilons=epsilons, attacks=names, seed=seed, batch_size=batch_size
+        )
+    said += found.notes
     lead = ATTACKS.resolve(names[0], "attacks")
     rows = np.arange(min(CHECKED, len(images)))
     checked = masking.check(
