@@ -206,12 +206,12 @@ def _programs(
 ) -> tuple[Callable[..., ImageAttack], Callable[..., jax.Array]]:
     """Return the compiled gradient attack and Square; memoized, so that a second check does not compile again."""
 
-    def attacked(params: PyTree, images: Pixels, keys: Keys, labels: Array, settings: PyTree) -> ImageAttack:
+    def masking_check(params: PyTree, images: Pixels, keys: Keys, labels: Array, settings: PyTree) -> ImageAttack:
         model = Classifier(lambda x: logits_fn(params, x), labels)
         named = loss or ("binary_cross_entropy" if model.multi_label else "cross_entropy")
         return attack(model if loss == CLASSIFIER else model.named(named), images, keys, settings)
 
-    def searched(
+    def masking_search(
         params: PyTree, images: Pixels, keys: Keys, labels: Array, settings: Square
     ) -> tuple[jax.Array, jax.Array]:
         model = Classifier(lambda x: logits_fn(params, x), labels)
@@ -219,7 +219,7 @@ def _programs(
         own = fold_in(keys, 1)
         return square(loss_fn, images, own, settings).success, has_no_gradient(model, images, own)
 
-    return jax.jit(attacked), jax.jit(searched)
+    return jax.jit(masking_check), jax.jit(masking_search)
 
 
 def _labels(labels: Shaped[Array | np.ndarray, "..."], count: int) -> np.ndarray:

@@ -235,7 +235,7 @@ class AutoAttack:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Run a part on the rows `index`, in batches of few sizes."""
 
-        def run(shared: PyTree, rows: PyTree) -> Found:
+        def autoattack(shared: PyTree, rows: PyTree) -> Found:
             (params, settings, number), (images, labels, keys, latest) = shared, rows
             model = self._classifier(logits_fn, params, labels)
             found, success = part.run(model, images, keys, settings, number, latest)
@@ -246,7 +246,7 @@ class AutoAttack:
         for piece, size in _buckets(index, batch_size):
             key = (part.name, size)
             if key not in self._maps:
-                self._maps[key] = RowMap(run, self._mesh, size)
+                self._maps[key] = RowMap(autoattack, self._mesh, size)
             pieces.append(self._maps[key](shared, jax.tree.map(lambda x: x[piece], rows)))  # noqa: B023
         found, broken = (np.concatenate(arrays) for arrays in zip(*pieces))
         return found, broken

@@ -214,11 +214,11 @@ def robust_accuracy(
 
 
 def _has_no_gradient(logits_fn: Logits) -> RowFunction:
-    def look(params: PyTree, rows: PyTree) -> Array:
+    def zero_gradients(params: PyTree, rows: PyTree) -> Array:
         images, labels, drawn = rows
         return masking.has_no_gradient(Classifier(lambda x: logits_fn(params, x), labels), images, drawn)
 
-    return look
+    return zero_gradients
 
 
 def _notes(
