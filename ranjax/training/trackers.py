@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ranjax.core import extras, files
 from ranjax.core.errors import ConfigError, nearest
@@ -112,9 +112,11 @@ class _Wandb:
             x_disable_stats=True, x_disable_machine_info=True, disable_job_creation=True,
         )  # fmt: skip
         self.id = identity or uuid.uuid4().hex[:12]
+        # Its own error names the modes that there are.
+        mode: Any = os.environ.get("WANDB_MODE") or "offline"
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or "ranjax", id=self.id, name=workdir.name, dir=os.fspath(workdir),
-            mode=os.environ.get("WANDB_MODE") or "offline", resume="allow", settings=settings,
+            mode=mode, resume="allow", settings=settings,
         )  # fmt: skip
         self._stages: set[str] = set()
 

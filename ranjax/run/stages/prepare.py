@@ -146,7 +146,8 @@ def chosen_splits(config: RunConfig) -> PreparedSet:
             raise ConfigError("data.prepared.splits", names.splits, held, nearest(name, list(prepared.splits)))
         if split in ("test", "validation") and names.splits.count(name) > 1:
             raise ConfigError("data.prepared.splits", names.splits, f"a split of its own for {split}")
-    splits, parts = {split: prepared.splits[name] for split, name in own.items()}, [prepared.fingerprint, own]
+    splits = {split: prepared.splits[name] for split, name in own.items()}
+    parts: list[object] = [prepared.fingerprint, own]
     if names.limit:
         splits = {split: FirstRecords.of(source, names.limit) for split, source in splits.items()}
         parts.append(names.limit)
