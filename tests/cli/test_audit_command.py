@@ -60,6 +60,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(audit_config, "QUICK", TINY)
     monkeypatch.setattr(audit_config, "REPAIRS", ("lp", "ridge"))
     monkeypatch.setattr(audit_config, "CONTROLS", ("pixels",))
+    monkeypatch.setattr(audit_config, "SUITE", ("apgd_ce", "apgd_dlr"))
     monkeypatch.setattr(audit_config, "PAIR_ATTACKS", ("text_only",))
 
 
