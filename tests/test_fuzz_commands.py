@@ -51,7 +51,7 @@ KEYS = st.one_of(
 
 
 @fuzzed(
-    40,
+    20,
     file=st.sampled_from(["ran.py", "ran.py:smoke", "nih.py", "ran.py:x", "absent.py", "", ":"]),
     overrides=st.lists(st.tuples(KEYS, TEXTS), max_size=3),
 )
@@ -110,10 +110,19 @@ def test_prepare_says_of_every_row_what_became_of_it_or_refuses(rows, options, d
         assert all(item["reason"] for item in left_out)
 
 
+KNOWN = (
+    "Large left EFFUSION; heart normal.",
+    "No consolidation. Small nodule seen, upper zone.",
+    "Heart size normal, lungs clear.",
+    "Dense opacity with air, zone dense.",
+)
+"""Reports whose words the checkpoint knows."""
+
+
 @functools.cache
 def checkpoint():
     folder = Path(tempfile.mkdtemp()) / "model"
-    tokenizer = Tokenizer.build(["Small left effusion, heart normal.", "No mass seen."], max_size=64)
+    tokenizer = Tokenizer.build(KNOWN, max_size=64)
     config = models.clip(
         vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, bos_id=tokenizer.bos_id, pad_id=tokenizer.pad_id,
         image_size=16, patch_size=8, vision_width=8, vision_layers=1, vision_heads=1, text_width=8, text_layers=1,
@@ -130,10 +139,13 @@ FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor
 
 
 @fuzzed(
-    8,
-    rows=st.lists(st.tuples(st.sampled_from(["0.png", "1.png", "./0.png", "2.png", ""]), CELLS), max_size=3),
+    5,
+    rows=st.one_of(
+        st.lists(st.tuples(st.sampled_from(["0.png", "1.png"]), st.sampled_from(KNOWN)), min_size=1, unique=True),
+        st.lists(st.tuples(st.sampled_from(["0.png", "1.png", "./0.png", "2.png", ""]), CELLS), max_size=3),
+    ),
     options=st.lists(st.tuples(st.sampled_from((*NAMED, *ATTACK)), TEXTS), max_size=2),
-    file=st.sampled_from((None, *FILES)),
+    file=st.sampled_from((None, None, None, *FILES)),
     changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=2),
     cut=st.sampled_from([1.0, 0.5, 0.0]),
 )

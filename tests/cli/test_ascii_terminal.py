@@ -24,10 +24,10 @@ def shown_by(*words):
     return code, *(stream.buffer.getvalue().decode("ascii") for stream in (out, err))
 
 
-def table(folder, name="index.csv", first="file"):
+def table(folder, name="index.csv", first="file", report="Kein Erguß — Herz groß"):
     folder.mkdir()
     with (folder / name).open("w", newline="", encoding="utf-8") as file:
-        rows = [(f"Röntgen {i}.png", f"Kein Erguß — Herz groß {i}.", f"Müller{i}") for i in range(4)]
+        rows = [(f"Röntgen {i}.png", f"{report} {i}.", f"Müller{i}") for i in range(4)]
         csv.writer(file).writerows([(first, "report", "Patient"), *rows])
     for i in range(4):
         grey = np.random.default_rng(i).integers(0, 256, (20, 20), dtype=np.uint8)
@@ -82,9 +82,9 @@ def test_names_that_are_no_unicode_are_left_out_with_a_reason(tmp_path):
 
 @pytest.mark.slow
 def test_attack_and_run_in_a_shell_of_the_c_locale(tmp_path):
-    from test_fuzz_commands import checkpoint
+    from test_fuzz_commands import KNOWN, checkpoint
 
-    root = table(tmp_path / "Füße", "befund.csv", "image")
+    root = table(tmp_path / "Füße", "befund.csv", "image", f"{KNOWN[1]} Größer —")
     given = {"checkpoint": checkpoint(), "images": root, "reports": root / "befund.csv", "out": tmp_path / "größer"}
     line = [f"--{name}={value}" for name, value in given.items()]
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}

@@ -78,7 +78,7 @@ def selected(chosen, rows=None):
     return found
 
 
-@fuzzed(60, kind=st.sampled_from(sorted(FILES)), changes=CHANGES, cut=st.floats(0.1, 1.0))
+@fuzzed(25, kind=st.sampled_from(sorted(FILES)), changes=CHANGES, cut=st.floats(0.1, 1.0))
 def test_a_damaged_picture_is_read_or_refused_in_one_line(kind, changes, cut):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"a.{kind}"
@@ -159,7 +159,7 @@ def write_film(path, elements, absent, syntax, pixels):
         path.write_bytes(b"\0" * 128 + b"DICM" + PLAIN.read_bytes()[132:600])
 
 
-@fuzzed(60, film=FILM, changes=CHANGES, cut=st.sampled_from([1.0, 1.0, 1.0, 0.5, 0.97]))
+@fuzzed(25, film=FILM, changes=CHANGES, cut=st.sampled_from([1.0, 1.0, 1.0, 0.5, 0.97]))
 def test_a_generated_film_is_read_or_refused_in_one_line(film, changes, cut):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.dcm"
@@ -177,7 +177,7 @@ CELLS = st.one_of(
 
 
 @fuzzed(
-    20,
+    15,
     films=st.lists(FILM, min_size=1, max_size=4),
     rows=st.one_of(
         st.none(), st.lists(st.tuples(st.sampled_from(["0.dcm", "1", "9.dcm", "", "1.2.3.1"]), CELLS), max_size=4)
@@ -198,7 +198,7 @@ def test_every_film_and_row_of_a_dicom_tree_is_kept_or_left_out_with_a_reason(fi
 
 
 @fuzzed(
-    60,
+    25,
     rows=st.lists(st.tuples(st.sampled_from(["a.png", "b.png", "", "c d.png"]), CELLS, CELLS), min_size=1, max_size=6),
 )
 def test_every_row_of_a_table_is_kept_or_left_out_with_a_reason(rows):
@@ -227,7 +227,7 @@ REPORTS = st.one_of(
 
 
 @fuzzed(
-    40,
+    15,
     texts=st.lists(REPORTS, min_size=1, max_size=4),
     changes=st.fixed_dictionaries(
         {},
@@ -266,7 +266,7 @@ def tree(name):
 
 
 @fuzzed(
-    60,
+    25,
     name=st.sampled_from(sorted(ALL)),
     which=st.floats(0, 1),
     changes=CHANGES,

@@ -174,9 +174,7 @@ def test_every_object_of_every_file_refuses_a_key_that_nobody_knows(name, tmp_pa
     assert tried
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in ("open_clip_siglip", "own") else pytest.mark.slow) for n in FOLDERS]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == "own" else pytest.mark.slow) for n in FOLDERS])
 def test_values_of_other_types_end_in_one_line_or_are_read(name, tmp_path):
     read_config = _checkpoint(name, tmp_path)
     for path in tmp_path.glob("*.json"):
