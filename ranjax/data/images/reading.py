@@ -23,7 +23,6 @@ _OWN_KEY, _OWN_TEXT = "Software", "ranjax: 16 bits from 0 (black) to 65535 (whit
 _SUBFILE, _PHOTOMETRIC, _WHITE_IS_ZERO = 254, 262, 0
 _COLOURED = 24
 """Levels between a pixel's channels from which it counts as coloured."""
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 @contextlib.contextmanager
@@ -31,9 +30,10 @@ def readable() -> Iterator[None]:
     """Raise DataError, with the reason, where Pillow cannot read an image inside the block."""
     try:
         yield
-    except DataError:
+    except (DataError, MemoryError):
         raise
-    except UNREADABLE as error:
+    # Pillow's readers raise errors of all kinds for bytes that are damaged.
+    except Exception as error:
         raise DataError(f"the image is unreadable ({type(error).__name__}: {said(error)})") from error
 
 
