@@ -2,11 +2,13 @@
 
 import csv
 import io
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from fuzzing import check_line, fuzzed
 from hypothesis import strategies as st
 from PIL import Image
@@ -84,6 +86,20 @@ def test_a_damaged_picture_is_read_or_refused_in_one_line(kind, changes, cut):
         path = Path(folder) / f"a.{kind}"
         path.write_bytes(damaged(FILES[kind], changes, cut) or b"x")
         read_or_refused(path)
+
+
+def test_what_the_fuzzers_found_stays_mended(tmp_path):
+    lost = re.sub(rb"\x00\x01([\x03\x04])\x00", rb"\xfe\x00\1\x00", FILES["tif"], count=1)  # the tag of its width
+    assert lost != FILES["tif"]
+    (tmp_path / "a.tif").write_bytes(lost)
+    several = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    film(tmp_path / "b.dcm", GREY.astype(np.uint16), **several, PixelData=bytes(3 * GREY.size))
+    odd = (tmp_path / "b.dcm").read_bytes().replace(b"\x28\x00\x04\x00CS", b"\x28\x00\x04\x00C\x00")
+    (tmp_path / "c.dcm").write_bytes(odd)
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(DataError) as error:
+            load(FileRef(str(path)))
+        check_line(error.value)
 
 
 NUMBERS = st.sampled_from([0, 1, -1, 8, 11, 12, 15, 16, 255, 4095, 65535])
