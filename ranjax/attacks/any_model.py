@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from ranjax.core.errors import DataError
 
 LogitsFn = Callable[[PyTree, jax.Array], jax.Array]
 """``(params, images f32[B, ...]) -> logits f32[B, C]``."""
-Model = PyTree
+Model = Any
 """A function of images, an nnx module, ``(linen module, variables)``, ``(function, params)``, or a torch module."""
 
 
@@ -134,7 +135,7 @@ class OnAnyModel:
             rows = np.minimum(np.arange(start, start + step), len(images) - 1)
             result = program(params, jnp.asarray(images[rows]), jnp.asarray(held[rows]), keys[rows], self)
             parts.append(_cut(result, min(step, len(images) - start)))
-        joined = (
+        joined: Any = (
             None if values[0] is None else np.concatenate(values, axis=batch_axis(name))
             for name, values in zip(ImageAttack._fields, zip(*parts))
         )

@@ -83,7 +83,9 @@ def run(
       within: radius -> the projection onto that ball.
       direction: 1 to raise the loss, -1 to lower it; free: the pixels that may change.
     """
-    current, traces, lengths, finite = start, [], [], jnp.ones(images.shape[0], bool)
+    traces: list[Array] = []
+    lengths: list[Array] = []
+    current, finite = start, jnp.ones(images.shape[0], bool)
     first_number = 0
     for factor, count in phases(steps, shrinking):
         inside = within(factor * epsilon)

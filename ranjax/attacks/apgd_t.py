@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, PyTree
 
 from ranjax.attacks import input_checks
 from ranjax.attacks.apgd import APGD, apgd
-from ranjax.attacks.ascent import ImageAttack, fold_in, worst_index, worst_of
+from ranjax.attacks.ascent import ImageAttack, fold_in, known, worst_index, worst_of
 from ranjax.attacks.classifier import Classifier
 from ranjax.attacks.input_checks import Images, Keys, Length, Number, Pixels
 from ranjax.core.errors import ConfigError
@@ -86,9 +86,9 @@ def apgd_t(classifier: Classifier, images: Images, keys: ArrayLike, settings: Py
             pair = jax.tree.map(lambda a, b: jnp.stack([a, b]), kept, one(number))
             # What was broken stays as it is, so that a result does not depend on what else is in the batch.
             better = worst_index(pair.loss, pair.success, pair.finite)
-            return worst_of(pair, jnp.where(kept.success, 0, better))
+            return worst_of(pair, jnp.where(known(kept.success, kept.loss), 0, better))
 
-        return jax.lax.cond(jnp.all(kept.success), lambda: kept, both), None
+        return jax.lax.cond(jnp.all(known(kept.success, kept.loss)), lambda: kept, both), None
 
     first = one(jnp.zeros((), jnp.uint32))
     return jax.lax.scan(further, first, jnp.arange(1, targets.shape[1], dtype=jnp.uint32))[0]

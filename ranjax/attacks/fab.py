@@ -143,7 +143,7 @@ def _run(
 
     far = jnp.full(batch, jnp.inf, images.dtype)
     record = jnp.zeros((settings.steps, batch), images.dtype)
-    start = (jnp.zeros((), jnp.int32), first, images, far, jnp.ones(batch, bool), record, record)
+    start: State = (jnp.zeros((), jnp.int32), first, images, far, jnp.ones(batch, bool), record, record)
     number, current, found, least, finite, trace, lengths = jax.lax.while_loop(unfinished, step, start)
     # Steps that were not taken repeat the last one.
     taken = jnp.minimum(jnp.arange(settings.steps + 1), jnp.maximum(number - 1, 0))

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Shaped
 
 from ranjax.attacks import input_checks, projections
-from ranjax.attacks.ascent import ImageAttack, fold_in, score_and_gradient
+from ranjax.attacks.ascent import ImageAttack, fold_in, known, score_and_gradient
 from ranjax.attacks.attack_table import CLASSIFIER
 from ranjax.attacks.classifier import Classifier
 from ranjax.attacks.input_checks import Flags, Images, Keys, Pixels
@@ -217,7 +217,8 @@ def _programs(
         model = Classifier(lambda x: logits_fn(params, x), labels)
         loss_fn = model.named("margin_of_any" if model.multi_label else "margin")
         own = fold_in(keys, 1)
-        return square(loss_fn, images, own, settings).success, has_no_gradient(model, images, own)
+        found = square(loss_fn, images, own, settings)
+        return known(found.success, found.loss), has_no_gradient(model, images, own)
 
     return jax.jit(masking_check), jax.jit(masking_search)
 

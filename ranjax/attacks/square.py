@@ -231,7 +231,7 @@ def _moved(
     corners = [_corner(place, side, *delta.shape[:2]) for place in jax.random.split(places)]
     here, there = (_inside(corner, side, *delta.shape[:2]) for corner in corners)
     pattern = jnp.where(jax.random.bernoulli(turn), _transposed(plan.bumps[size]), plan.bumps[size])
-    pattern = jnp.roll(pattern, (corners[0][0], corners[0][1]), (0, 1))[..., None]
+    pattern = jnp.roll(jnp.roll(pattern, corners[0][0], 0), corners[0][1], 1)[..., None]
     new = pattern * _signs(sign, (1, 1, channels), delta.dtype)
     inside = jnp.where(here, delta, 0)
     new = jnp.where(here, new + inside / (1e-12 + _lengths(inside, norm)), 0)
@@ -275,7 +275,7 @@ def query(
     Returns:
       The best iterate, and the highest loss after each query.
     """
-    plan = _plan(settings, *images.shape[1:3], images.dtype)
+    plan = _plan(settings, images.shape[1], images.shape[2], images.dtype)
     epsilon = input_checks.broadcast_radius(settings.epsilon, settings.norm, images)
     radius = jnp.broadcast_to(epsilon, (images.shape[0], 1, 1, 1))
     project = projections.linf(epsilon)
