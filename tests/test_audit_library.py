@@ -58,6 +58,7 @@ def test_a_linear_model_withstands_exactly_the_radii_that_its_margin_allows():
     assert found["repairs"][0]["clean"]["value"] == pytest.approx(39 / 40)
 
 
+@pytest.mark.slow
 def test_a_model_that_hides_its_gradients_is_masked_and_its_figure_withheld():
     weights, images, labels = linear()
     logits = logits_of(weights)
@@ -69,6 +70,7 @@ def test_a_model_that_hides_its_gradients_is_masked_and_its_figure_withheld():
     assert set(report.corrupted) == {"noise", "blur", "contrast", "exposure", "jpeg"}
 
 
+@pytest.mark.slow
 def test_probabilities_are_taken_by_their_logarithm_and_said():
     weights, images, labels = linear()
     logits = logits_of(weights)
@@ -83,6 +85,7 @@ def test_probabilities_are_taken_by_their_logarithm_and_said():
         rx.audit(type("Linen", (), {"apply": lambda *_: None})(), images, labels, **options)
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_halves_the_batch_and_is_said():
     weights, images, labels = linear()
     logits = logits_of(weights)

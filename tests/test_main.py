@@ -159,6 +159,7 @@ def test_every_encoder_carries_a_card_with_the_figures_of_its_evaluation(whole):
     assert "encoder/tokenizer.json" in files.read_json(workdir / "pretrain" / "clean" / "manifest.json")["files"]
 
 
+@pytest.mark.slow
 def test_an_encoder_is_taken_out_with_tokenizer_card_and_head(whole, tmp_path, capsys):
 
     source = whole[0] / "pretrain" / "coattack_30" / "encoder"

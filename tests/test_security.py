@@ -139,6 +139,7 @@ def test_no_artefact_of_a_users_folder_names_a_patient(tmp_path, monkeypatch):
     assert (len(record["patient"]), record["group"]["view"]) == (32, "PA")
 
 
+@pytest.mark.slow
 def test_splits_stay_by_patient_and_the_same_whatever_the_key(tmp_path, monkeypatch):
     sides = {}
     for name, secret in (("a", SECRET), ("b", SECRET), ("c", SECRET + " another")):

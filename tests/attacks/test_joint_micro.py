@@ -46,6 +46,7 @@ def inputs(folder, dtype):
     return weights, images, rows, keys, images + jnp.asarray(stored["noise"].astype(dtype))
 
 
+@pytest.mark.slow
 def test_text_then_image_agrees_in_float64(reference_cases, float64):
     stored = np.load(reference_cases / "joint_micro.npz")
     w, images, rows, keys, start = inputs(reference_cases, np.float64)

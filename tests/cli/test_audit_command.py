@@ -69,6 +69,7 @@ def audit(place, data, out, *more, checkpoint="clip"):
     return console.call([*words, "--quick", *more])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_audited_repaired_loaded_and_compared(place, tiny, capsys, monkeypatch):
     assert audit(place, "films", "audit") == outcome.DONE
     said = capsys.readouterr().out

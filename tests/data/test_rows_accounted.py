@@ -104,7 +104,23 @@ def _huggingface(root):
     return 4
 
 
-OWN = {"table": _table, "dicom": _dicom, "webdataset": _webdataset, "huggingface": _huggingface}
+def _class_folders(root):
+    for i in range(12):
+        place = root / ("ill", "well")[i % 2]
+        place.mkdir(exist_ok=True)
+        picture(place / f"{i}.png", i)
+    (root / "ill" / "notes.txt").write_text("no image")
+    return 13
+
+
+NO_OPTIONS = ("dicom", "class_folders")
+OWN = {
+    "class_folders": _class_folders,
+    "table": _table,
+    "dicom": _dicom,
+    "webdataset": _webdataset,
+    "huggingface": _huggingface,
+}
 
 
 def accounted(chosen, rows):
@@ -131,7 +147,7 @@ def test_every_row_of_a_publisher_s_files_is_accounted_for(name, tmp_path):
 @pytest.mark.parametrize("name", OWN)
 def test_every_row_of_a_user_s_files_is_accounted_for(name, tmp_path):
     rows = OWN[name](tmp_path)
-    accounted(public(name, tmp_path, options=() if name == "dicom" else ("patient=none",) * (name != "table")), rows)
+    accounted(public(name, tmp_path, options=("patient=none",) * (name not in ("table", *NO_OPTIONS))), rows)
 
 
 def test_every_record_of_a_prepared_set_is_accounted_for(tmp_path):

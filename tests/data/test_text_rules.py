@@ -10,7 +10,7 @@ from ranjax.data.text import deidentify, labeller, reports
 BODY = ("findings", "impression")
 
 
-@pytest.mark.parametrize("which", text_rules.SETS)
+@pytest.mark.parametrize("which", ["held_out", pytest.param("development", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["deidentify", "labeller"])
 def test_written_sentences_are_marked_and_labelled_as_documented(name, which):
     cases = getattr(text_rules, f"{name}_cases")(which)

@@ -104,6 +104,7 @@ def test_every_kind_of_head_answers_on_the_fused_vector(encoder, method):
         np.testing.assert_allclose(z, features["test"].features, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_attacks_go_through_the_fusion_and_lower_accuracy_on_either_side(encoder):
     found, _, fused = encoder
     answering = question_answering._fit(found, fused, "lp", range(1))[0][0]

@@ -69,7 +69,7 @@ def test_estimators_name_labels_give_probabilities_and_keep_parameters():
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("kind", ["Ridge", "RAN"])
+@pytest.mark.parametrize("kind", [pytest.param("Ridge", marks=pytest.mark.slow), "RAN"])
 def test_scikit_learn_checks_the_estimator(kind, unchecked):
     from sklearn.utils.estimator_checks import check_estimator
 

@@ -25,6 +25,7 @@ def asked(seed, count=96):
     return Asked(places, tokens, mask, image, wording, values[image, wording].astype(np.int32))
 
 
+@pytest.mark.slow
 def test_a_question_picks_its_place_and_equal_seeds_agree():
     train, validation = asked(0), asked(1, 48)
     fitted = fit_fusion(train, validation, 2, SETTINGS, seed=3)

@@ -195,6 +195,7 @@ def test_remat_and_scan_change_neither_outputs_nor_gradients():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), plain, other)
 
 
+@pytest.mark.slow
 def test_features_are_differentiated_forward_as_in_reverse(tiny, batch, encode):
     functions, params = tiny
     images = batch[0]

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.data.sets.spec import Said
-from ranjax.data.text.deidentify import names_a_person
 
 NOBODY = "none"
 """The value of the options `patient` and `split` that says: no column is read as such."""
@@ -93,6 +92,8 @@ def roles(columns: Sequence[str], values: Mapping[str, str], image: str, table: 
     lines = f"{table}: {read or 'no column is read'}"
     said.insert(0, Said("columns", lines + (f"; no column for {', '.join(absent)}" if absent else "")))
     # The names of columns that name a person tell what stood there, and are counted alone.
+    from ranjax.data.text.deidentify import names_a_person  # its expressions take a while, and help needs none
+
     kept = [str(column) for column in unread if not names_a_person(str(column))]
     if kept:
         said.append(Said("columns", f"{table}: kept beside the example and not read: {', '.join(kept)}"))
