@@ -57,6 +57,7 @@ def ours(bed, norm, **how):
     return int(attack.run(images, labels).robust.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", RADII)
 def test_the_ensemble_leaves_as_many_right_as_the_public_code(bed, norm):
     expected = theirs(bed, norm, "standard")
@@ -64,6 +65,7 @@ def test_the_ensemble_leaves_as_many_right_as_the_public_code(bed, norm):
     assert abs(ours(bed, norm) - expected) <= WITHIN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in THEIRS if name != "square"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_each_attack_alone_leaves_as_many_right_as_the_public_code(bed, norm, name):
@@ -73,6 +75,7 @@ def test_each_attack_alone_leaves_as_many_right_as_the_public_code(bed, norm, na
     assert abs(found - expected) <= WITHIN
 
 
+@pytest.mark.slow
 def test_square_alone_leaves_as_many_right_as_the_public_code_does_over_its_seeds(bed):
     """A random search: its count moves with the seed, on either side by as much."""
     expected = [theirs(bed, "linf", attacks=["square"], seed=seed) for seed in range(3)]
