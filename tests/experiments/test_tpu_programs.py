@@ -67,12 +67,3 @@ def test_the_programs_of_every_stage_compile_for_a_small_slice(compiler):
     assert {"image features", "text features", "attack pgd"} <= set(rows)
     assert any(row.startswith("craft") for row in rows)
     assert "does not fit" not in done.stdout
-
-
-@pytest.mark.slow
-def test_a_step_that_does_not_fit_is_answered_with_advice(compiler):
-    done = scale("--config", "configs/ran.py", "--tpu", "v5e:2x2x1", "--steps", "pretrain", "--vocabulary", "64",
-                 "--config.data.radiographs.train=65536", "--config.pretrain.batch_size=32768")  # fmt: skip
-    assert done.returncode == 3, done.stdout + done.stderr
-    assert "does not fit the chip's memory" in done.stderr
-    assert "model.remat (True)" in done.stderr

@@ -149,7 +149,9 @@ def _check_tokens(tokenizer: tokenizers.Tokenizer, folder: Path, settings: Mappi
 
 def _check_frame(tokenizer: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> None:
     """Refuse names of the first and the last token of a text that tokenizer.json does not put there."""
-    frame = [tokenizer.id_to_token(index) for index in tokenizer.encode("").ids]
+    empty = tokenizer.encode("")
+    # A tokenizer.json may fill texts up; what it fills them with frames nothing.
+    frame = [tokenizer.id_to_token(index) for index, real in zip(empty.ids, empty.attention_mask) if real]
     ends = {key: settings.get(key, "") for key in SPECIALS}
     first, last = {ends["bos_token"], ends["cls_token"]} - {""}, {ends["eos_token"], ends["sep_token"]} - {""}
     if len(frame) > 1 and first and frame[0] not in first:
