@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.data.images.reading import UNREADABLE, resize, to_grey
+from ranjax.data.images.reading import resize, to_grey
 from ranjax.data.sources import Record, Source
 
 
@@ -80,7 +80,7 @@ class FileSource(Source):
                 image.load()
                 grey = image if image.mode == "L" else to_grey(image)
                 pixels = self._square(grey, drafted[1] if drafted else None)
-        except UNREADABLE as error:
+        except Exception as error:  # Pillow raises errors of all kinds for bytes that are damaged
             raise DataError(f"{path} is unreadable ({type(error).__name__}: {error})") from error
         return {**self.meta(index), "image": pixels}
 
