@@ -256,16 +256,19 @@ class RAN(HeadEstimator):
         z, classes = standard(x), len(self.classes_)
         targets = linear_solution.targets_of(codes[~held], classes, False)
         pushed = np.zeros_like(z) if moved is None else standard(moved) - z
-        best: tuple[float, float, float, tuple[Any, Any]] | None = None
-        for mu in sorted((0.0,) if moved is None else self.mus, reverse=True):
+        mus = (0.0,) if moved is None else self.mus
+        for name, given in (("penalties", self.penalties), ("mus", mus)):
+            if len(given) == 0:
+                raise ConfigError(name, given, "at least one number")
+        # From strong to weak: of equal figures the first, which is the strongest, is taken.
+        tried = []
+        for mu in sorted(mus, reverse=True):
             for penalty in sorted(self.penalties, reverse=True):
                 weights, bias = ridge.robust_solution(z[~held], targets, pushed[~held], penalty, mu)
                 sides = [z[judged]] + ([] if moved is None else [z[judged] + pushed[judged]])
                 figure = float(np.mean([((side @ weights + bias).argmax(1) == codes[judged]).mean() for side in sides]))
-                if best is None or figure > best[0]:
-                    best = figure, penalty, mu, (weights, bias)
-        assert best is not None
-        figure, penalty, mu, (weights, bias) = best
+                tried.append((figure, penalty, mu, weights, bias))
+        figure, penalty, mu, weights, bias = max(tried, key=lambda one: one[0])
         folded = linear_solution.folded(weights, bias, standard)
         self.variables_ = {"params": jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), folded), "stats": {}}
         self.head_ = OwnHead(linear_solution.predict, x.shape[1], classes)

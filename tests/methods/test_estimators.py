@@ -49,6 +49,14 @@ def test_ran_is_the_solution_of_its_normal_equations():
     np.testing.assert_allclose(found, wanted[:, 1] - wanted[:, 0], atol=2e-5)
 
 
+def test_a_search_over_nothing_is_refused_by_its_name():
+    x, y, moved = features()
+    with pytest.raises(ConfigError, match=r"penalties = \(\): expected at least one number"):
+        rx.RAN(penalties=()).fit(x, y)
+    with pytest.raises(ConfigError, match=r"mus = \(\): expected at least one number"):
+        rx.RAN(mus=()).fit(x, y, attacked=moved)
+
+
 def test_estimators_name_labels_give_probabilities_and_keep_parameters():
     x, y, _ = features()
     for kind in (rx.LP, rx.Ridge, rx.NMTune, rx.RAN):
