@@ -10,7 +10,6 @@ import optax
 import pytest
 import toy_images as toy
 from hypothesis import strategies
-from toy_images import quick_compile  # noqa: F401
 
 from ranjax.attacks import ImageAttack, ascend, input_checks, jitted, losses, pgd, projections, starts, steps
 from ranjax.attacks.ascent import batch_axis

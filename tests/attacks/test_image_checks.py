@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_images as toy
-from toy_images import quick_compile  # noqa: F401
 
 from ranjax.attacks import apgd, input_checks, jitted, pgd, presets, transforms
 from ranjax.core.pixels import pixel_units

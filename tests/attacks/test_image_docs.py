@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from toy_images import quick_compile  # noqa: F401
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "attacks.md"
 

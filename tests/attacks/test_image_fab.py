@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import scipy.optimize
 import toy_images as toy
-from toy_images import quick_compile  # noqa: F401
 
 from ranjax.attacks import hyperplanes, projections
 from ranjax.attacks.classifier import Classifier

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_images import quick_compile  # noqa: F401
 
 from ranjax.attacks import losses
 

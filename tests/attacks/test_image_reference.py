@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import micro_clip
 import numpy as np
 import pytest
-from toy_images import quick_compile  # noqa: F401
 
 from ranjax.attacks import losses, pgd
 from ranjax.core.math import unit

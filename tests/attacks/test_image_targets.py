@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_images as toy
-from toy_images import quick_compile  # noqa: F401
 
 from ranjax.attacks import apgd, jitted, losses, minimal_norm, pgd, presets, transforms
 

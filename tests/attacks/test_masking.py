@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_images as toy
-from toy_images import quick_compile  # noqa: F401
 
 from ranjax.attacks import ATTACKS, masking, pgd
 from ranjax.core.pixels import to_uint8

@@ -5,20 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from ranjax.attacks import losses
 
 SHAPE, CLASSES, BATCH = (4, 4, 1), 5, 12
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compile():
-    """Import it into a module of many small programs: compiling them is all that they cost."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def make_params(seed=0, dtype=np.float32):

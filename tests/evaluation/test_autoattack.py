@@ -18,14 +18,6 @@ from ranjax.evaluation import autoattack as module
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compile():
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture(scope="module")
 def case():
     """A linear classifier on grey images, labels, and how far each boundary is in every norm; image 3 is wrong."""

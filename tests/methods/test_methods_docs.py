@@ -5,20 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
-
-
-@pytest.fixture(autouse=True)
-def quick_compile():
-    """Compiling is all that these programs cost."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.mark.slow

@@ -38,15 +38,6 @@ GIVEN = ("features", "filtered", "copies", "patience")
 PATTERNS = {"targets": ("^tower/last/",), "trainable": ("^tower/last/",)}
 
 
-@pytest.fixture(autouse=True)
-def quick_compile():
-    """Compiling is all that these programs cost."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def keys_of(method):
     return [field.name for field in dataclasses.fields(method.settings)] if method.keys is None else method.keys
 
