@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "core", "attacks", "objectives", "models", "training", "data", "evaluation", "methods", "report", "run", "cli",
 )  # fmt: skip
+# What the README's second command does not install; CI installs it after.
+NOT_OF_THE_TESTS = ("mlflow", "wandb")
 
 
 def _normal(name):
@@ -71,7 +73,7 @@ def test_a_package_can_be_imported_with_the_core_dependencies_alone(package):
     core = _with_what_they_bring(_requirements()[""])
     owners = importlib.metadata.packages_distributions()
     blocked = {module for module, names in owners.items() if not core & set(map(_normal, names))} - {"ranjax"}
-    assert set(EXTRAS) <= blocked
+    assert set(EXTRAS) & set(owners) <= blocked
     code = f"""
 import sys
 class Blocker:
@@ -98,8 +100,9 @@ def test_every_module_of_an_extra_is_installed_by_it_and_every_requirement_is_pi
     owners = importlib.metadata.packages_distributions()
     requirements = _requirements()
     requirements["data"] |= requirements["tfds"]
-    for module, extra in EXTRAS.items():
-        assert set(map(_normal, owners[module])) & requirements[extra], module
+    assert set(EXTRAS) - set(owners) <= {module for module, extra in EXTRAS.items() if extra in NOT_OF_THE_TESTS}
+    for module in set(EXTRAS) & set(owners):
+        assert set(map(_normal, owners[module])) & requirements[EXTRAS[module]], module
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {_normal(line.partition("==")[0]) for line in lines if "==" in line}
     asked = set().union(*(names for extra, names in requirements.items() if extra != "parity"))

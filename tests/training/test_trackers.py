@@ -95,6 +95,7 @@ def test_a_tracker_that_fails_is_said_and_the_run_goes_on(environment, tmp_path,
     assert (tmp_path / "a" / "results.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_mlflow_holds_one_run_of_a_start_and_its_resumption(environment, tmp_path):
     needed("mlflow")
@@ -125,6 +126,7 @@ def test_mlflow_holds_one_run_of_a_start_and_its_resumption(environment, tmp_pat
     assert len(client.search_runs([experiment.experiment_id])) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_writes_offline_files_of_one_run(environment, tmp_path):
     needed("wandb")
