@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ranjax.attacks import input_checks
+from ranjax.attacks import input_checks, probabilities
 from ranjax.attacks.ascent import ImageAttack, batch_axis
 from ranjax.attacks.classifier import Classifier
 from ranjax.attacks.input_checks import Images, Keys, Pixels
@@ -121,6 +121,7 @@ class OnAnyModel:
         logits_fn, params = as_logits(model, images)
         one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
         held = check_labels(labels, images, jax.eval_shape(logits_fn, params, one).shape[1])
+        probabilities.refuse_outputs(logits_fn, params, images[:batch_size])
 
         @jax.jit
         def program(

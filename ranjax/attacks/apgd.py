@@ -34,6 +34,7 @@ from ranjax.attacks.ascent import (
     known,
     mask_outside,
     negate_success,
+    refuse_probabilities_of,
     score,
     score_and_gradient,
     usable_gradient,
@@ -231,6 +232,7 @@ def apgd(
     images = input_checks.validate_images(images)
     keys = input_checks.validate_keys(keys, images.shape[0])
     input_checks.validate_settings(settings, ("epsilon", "rho"), "an apgd.APGD")
+    refuse_probabilities_of(loss_fn, images, keys)
     if settings.targeted:
         loss_fn = negate_success(loss_fn)
     epsilon = input_checks.broadcast_radius(settings.epsilon, settings.norm, images)

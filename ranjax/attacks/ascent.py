@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
-from ranjax.attacks import input_checks
+from ranjax.attacks import input_checks, probabilities
 from ranjax.attacks.input_checks import Flags, Images, Keys, Number, PerExample, Pixels
 from ranjax.attacks.projections import Projection, l2_norm, pixel_axes
 from ranjax.attacks.starts import Start
@@ -344,6 +344,11 @@ def finalize(
     return ImageAttack(adversarial, loss, clean_loss, result.trace, norm, *record, success, clean_success)
 
 
+def refuse_probabilities_of(loss_fn: Loss, images: Pixels, keys: Keys) -> None:
+    """Raise DataError where a loss takes probabilities for logits; inside `jit` it is taken on trust."""
+    probabilities.refuse_probabilities(loss_fn, images, *((keys,) if isinstance(loss_fn, KeyedLoss) else ()))
+
+
 def ascend(
     loss_fn: Loss,
     images: Images,
@@ -391,6 +396,7 @@ def ascend(
     """
     images = input_checks.validate_images(images)
     keys = input_checks.validate_keys(keys, images.shape[0])
+    refuse_probabilities_of(loss_fn, images, keys)
     input_checks.validate_count(steps, "steps", 0)
     input_checks.validate_count(restarts, "restarts", 1)
     input_checks.validate_choice(keep, "keep", KEEP)

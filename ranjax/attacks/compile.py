@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
-from ranjax.attacks import input_checks
+from ranjax.attacks import input_checks, probabilities
 from ranjax.attacks.ascent import KeyedLoss, Loss, Value
 from ranjax.attacks.input_checks import Images, Keys, Pixels
 from ranjax.attacks.pgd import pgd
@@ -39,8 +39,8 @@ def jitted(
 
     Raises:
       ConfigError: a preset in the place of its settings.
-      DataError (when called): images, keys or labels that `input_checks` refuse, or a model that is not in JAX; all
-        before anything compiles.
+      DataError (when called): images, keys or labels that `input_checks` refuse, a model that is not in JAX, or that
+        gives probabilities (asked of the first call); all before the attack compiles.
     """
     input_checks.validate_settings(settings, (), "a pgd.PGD or the settings of another attack")
 
@@ -59,6 +59,8 @@ def jitted(
     default = settings
     # By the shapes of a call, the number of classes that the losses state for each of its rows.
     known: dict[Hashable, dict[int, int]] = {}
+    # Whether the outputs of a first call were held against probabilities.
+    held: list[bool] = []
 
     def classes_of(*given: PyTree) -> dict[int, int]:
         shapes = jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), given[:4])
@@ -96,6 +98,10 @@ def jitted(
                 lambda: classes_of(params, images, keys, rows, chosen, mask), images.shape
             ).items():
                 input_checks.validate_labels(rows[i], classes)
+            if not held:
+                own = (keys,) if isinstance(loss, KeyedLoss) else ()
+                probabilities.refuse_probabilities(loss, params, images, *own, *rows)
+                held.append(True)
         return compiled(params, images, keys, rows, chosen, mask)
 
     return run

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from ranjax.attacks.input_checks import Flags, PerExample, Pixels, is_traced, note_labels, validate_labels
+from ranjax.attacks.probabilities import note_logits, refuse_values
 from ranjax.core.errors import ConfigError, DataError, nearest
 from ranjax.core.math import unit
 
@@ -53,18 +54,12 @@ def _checked(logits: Logits, labels: Labels) -> Array:
     return jnp.asarray(held)
 
 
-def _refuse_probabilities(logits: Logits) -> None:
-    """Raise DataError where known logits are probabilities: none below 0, and every row sums to 1."""
-    if is_traced(logits) or logits.ndim != 2 or logits.shape[1] < 2 or not logits.size:
-        return
-    held = np.asarray(logits, np.float64)
-    if held.min() >= 0 and np.all(np.abs(held.sum(axis=1) - 1) < 1e-4):
-        raise DataError("logits lie in [0, 1] and sum to 1: probabilities? Give the logits before the softmax.")
-
-
 def _at(logits: Logits, labels: Labels) -> PerExample:
     # A loss of probabilities is another loss; which class is on top, `is_wrong` may say of them as well.
-    _refuse_probabilities(logits)
+    if is_traced(logits):
+        note_logits(logits)
+    else:
+        refuse_values(logits)
     labels = _checked(logits, labels)
     # NaN, and so `finite` False, for a class that is not there: by itself -1 would read the last class.
     known = (labels >= 0) & (labels < logits.shape[-1])
@@ -79,6 +74,7 @@ def cross_entropy(logits: Logits, labels: Labels) -> PerExample:
 
 def binary_cross_entropy(logits: Logits, labels: Logits) -> PerExample:
     """Return the mean over the classes of the binary cross-entropy, for multi-hot labels f32[B, C]."""
+    note_logits(logits)
     return jnp.mean(jax.nn.softplus(logits) - logits * labels, axis=-1)
 
 
@@ -123,6 +119,7 @@ def margin_of_any(logits: Logits, labels: Logits) -> PerExample:
     The counterpart of `margin` where any number of classes may be right: above 0 where a class is predicted wrongly.
     """
     _require_classes(logits, 1, "margin_of_any")
+    note_logits(logits)
     return jnp.max(jnp.where(labels > 0.5, -logits, logits), axis=-1)
 
 

@@ -6,6 +6,7 @@
     ranjax prepare dicom --data_dir=/data/export --out=prepared/own --option report=Report --label_reports
     ranjax prepare table --data_dir=/data/own --out=prepared/own --dry_run
     ranjax prepare describe prepared/nih
+    ranjax prepare verify prepared/nih
     ranjax prepare iu_reports torchxrayvision-1.5.7-py3-none-any.whl
     ranjax run --config configs/ran.py --workdir=runs/nih --config.data.source=prepared \\
         --config.data.prepared.dir=prepared/nih --config.data.image_size=224
@@ -19,8 +20,10 @@ split and view, what is left out and why. --dry_run leaves that page alone, dry_
 Reports go through a pass of patterns and ids become keyed pseudonyms before anything is written, see --deidentify and
 --patient_key.
 
-Exit codes: 0 done; 2 refused (one line says why); 3 a process died or memory ran out; 75 stopped on request, what is
-decoded is kept.
+verify reads every record of a prepared set; array_record's checksums tell which is damaged.
+
+Exit codes: 0 done; 1 a record is damaged; 2 refused (one line says why); 3 a process died or memory ran out; 75 stopped
+on request, what is decoded is kept.
 """
 
 from __future__ import annotations
@@ -42,8 +45,12 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     """Add the arguments of the command; each field of `SetSettings` is an option."""
     from ranjax.data.set_settings import SetSettings
 
-    p.add_argument("name", metavar="NAME", help="a set, or: list, explain NAME, describe FOLDER, iu_reports PATH")
-    p.add_argument("what", nargs="?", default="", metavar="NAME|PATH", help="for explain, describe and iu_reports")
+    p.add_argument(
+        "name", metavar="NAME", help="a set, or: list, explain NAME, describe FOLDER, verify FOLDER, iu_reports PATH"
+    )
+    p.add_argument(
+        "what", nargs="?", default="", metavar="NAME|PATH", help="for explain, describe, verify and iu_reports"
+    )
     p.add_argument("--out", default="", metavar="FOLDER", help="where prepared sets are kept")
     p.add_argument("--workers", type=int, default=0, help="processes that decode images (default: one per core)")
     p.add_argument("--dry_run", action="store_true", help="only say how the files are understood, as a page in --out")
@@ -133,6 +140,20 @@ def describe(folder: str) -> str:
     return "\n".join([text, f"folder: {place}", *(f"{name}: {p}" for name, p in shown.items() if p.is_file())])
 
 
+def verify(folder: str) -> int:
+    """Read every record of a prepared set, print which are damaged, and return the exit code."""
+    from ranjax.data.prepared import damaged, open_prepared
+
+    prepared = open_prepared(folder)
+    wrong = 0
+    for line in damaged(prepared):
+        wrong += 1
+        print(line, flush=True)
+    count = sum(prepared.counts.values())
+    print(f"{prepared.folder}: {count} records, " + (f"{wrong} damaged" if wrong else "all sound"))
+    return outcome.WRONG if wrong else outcome.DONE
+
+
 def iu_reports(path: str) -> str:
     """Describe the Indiana University reports at `path`; they are read where they lie, and nothing is written.
 
@@ -211,6 +232,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(explain(arguments.what))
     elif arguments.name == "describe":
         print(describe(arguments.what or "."))
+    elif arguments.name == "verify":
+        return verify(arguments.what or ".")
     elif arguments.name == "iu_reports":
         print(iu_reports(arguments.what or arguments.data_dir))
     else:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ranjax.core import files
 from ranjax.core.errors import DataError
 from ranjax.data import prepared_files
@@ -113,6 +115,19 @@ def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None
         content=stored["content"],
         understood=stored.get("understood", {}),
     )
+
+
+def damaged(prepared: PreparedSet) -> Iterator[str]:
+    """Read every record of a set, and yield a line for each that is damaged or not the one that its columns tell of."""
+    for split, source in prepared.splits.items():
+        for index in range(len(source)):
+            try:
+                told, record = source.meta(index), source.record(index)
+            except DataError as error:
+                yield str(error)
+                continue
+            if not all(np.array_equal(record[name], value) for name, value in told.items()):
+                yield f"record {index} of {split} of {prepared.folder} is not the one that its columns tell of."
 
 
 def parts_of(folder: Path, mark: str) -> Path:

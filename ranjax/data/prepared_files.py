@@ -1,7 +1,8 @@
 """Whether the files of a prepared set are those that were written: its manifest, its tables of features, its shards.
 
 The manifest holds a mark of each file and a digest of itself. Shards are not read for it: their size and first mebibyte
-tell a missing, cut or exchanged one, and array_record's own checksums tell the rest where a record is read.
+tell a missing, cut or exchanged one, and array_record's own checksums tell the rest where a record is read. Arrow files
+have no checksums, and are hashed whole.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ranjax.core.errors import DataError
 
 MARKS, SEAL = "files", "seal"
 """Keys of the manifest: marks of the files beside it, and a digest of all its other keys."""
-_HEAD = 1 << 20
+_HEAD, _WHOLE = 1 << 20, ":whole"
 _NOT_MARKED = ("prepared.json", "page.html", "contact_sheet.png")
 _TYPES: Mapping[str, type] = {
     "fingerprint": str,
@@ -60,12 +61,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def check(folder: Path, stored: Mapping[str, Any]) -> None:
     """Raise DataError for a file of a set that is missing, cut, exchanged or changed."""
-    wanted: Mapping[str, object] = stored.get(MARKS) or {}
-    found = dict(_marks(folder))
+    wanted: Mapping[str, str] = stored.get(MARKS) or {}
     for name, mark in wanted.items():
-        if found.get(name) != mark:
-            what = "was changed, cut or exchanged after it was written" if name in found else "is missing"
-            raise DataError(f"{folder / name} {what}: {_AGAIN}.")
+        path = folder / name
+        if not path.is_file() or _mark(path, mark.endswith(_WHOLE)) != mark:
+            what = "was changed, cut or exchanged after it was written" if path.is_file() else "is missing"
+            raise DataError(f"{path} {what}: {_AGAIN}.")
 
 
 def check_splits(folder: Path, stored: Mapping[str, Any], splits: Mapping[str, int]) -> None:
@@ -97,9 +98,14 @@ def said(error: Exception) -> str:
 
 
 def _marks(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield each file of a set with its size and the SHA-256 of its first mebibyte."""
+    """Yield each file of a set with its mark."""
     for path in sorted(folder.iterdir()):
         if path.is_file() and not path.name.startswith(".") and path.name not in _NOT_MARKED:
-            with path.open("rb") as file:
-                head = hashlib.sha256(file.read(_HEAD)).hexdigest()[:32]
-            yield path.name, f"{path.stat().st_size}:{head}"
+            yield path.name, _mark(path, path.suffix == ".arrow")
+
+
+def _mark(path: Path, whole: bool) -> str:
+    """Return a file's size with the SHA-256 of all of it, or of its first mebibyte."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256") if whole else hashlib.sha256(file.read(_HEAD))
+    return f"{path.stat().st_size}:{found.hexdigest()[:32]}{_WHOLE if whole else ''}"

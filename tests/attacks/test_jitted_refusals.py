@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ranjax.attacks import losses
+from ranjax.attacks.apgd import APGD, apgd
 from ranjax.attacks.compile import jitted
-from ranjax.attacks.pgd import PGD
+from ranjax.attacks.pgd import PGD, pgd
 from ranjax.core.errors import DataError
 
 IMAGES = np.random.default_rng(0).random((5, 4, 4, 1)).astype(np.float32)
@@ -54,6 +55,60 @@ def test_one_hot_labels_are_named():
 def test_probabilities_in_the_place_of_logits_are_named():
     with pytest.raises(DataError, match=r"probabilities\? Give the logits"):
         losses.cross_entropy(jax.nn.softmax(jnp.asarray(WEIGHTS)), np.zeros(16, np.int32))
+
+
+def softmax(w, x):
+    return jax.nn.softmax(logits(w, x))
+
+
+OUTPUTS = {
+    "softmax": softmax,
+    "jitted": jax.jit(softmax),
+    "mean": lambda w, x: jnp.mean(jnp.stack([softmax(w, x), softmax(2 * w, x)]), axis=0),
+    "exp": lambda w, x: jnp.exp(jax.nn.log_softmax(logits(w, x))),
+    "smoothed": lambda w, x: 0.9 * softmax(w, x) + 0.1 / 3,
+    "scanned": lambda w, x: jax.lax.scan(lambda c, _: (c, softmax(w, x)), 0, None, length=2)[1][0],
+    "sigmoid": lambda w, x: jax.nn.sigmoid(logits(w, x)),
+}
+LABELS = np.array([0, 1, 2, 0, 1], np.int32)
+
+
+@pytest.mark.parametrize("outputs", OUTPUTS)
+def test_probabilities_are_named_through_every_way_to_call_an_attack(outputs):
+    function = OUTPUTS[outputs]
+    for call in (
+        lambda: attack(lambda w, x, y: losses.cross_entropy(function(w, x), y), LABELS),
+        lambda: SETTINGS(lambda x: function(jnp.asarray(WEIGHTS), x), IMAGES, LABELS),
+        lambda: pgd(lambda x: losses.margin(function(WEIGHTS, x), LABELS), IMAGES, KEYS, SETTINGS),
+        lambda: apgd(lambda x: losses.margin(function(WEIGHTS, x), LABELS), IMAGES, KEYS, APGD("8/255", steps=2)),
+    ):
+        with pytest.raises(DataError, match=r"probabilities\? Give the logits"):
+            call()
+
+
+def test_a_sigmoid_in_the_place_of_logits_of_several_labels_is_named():
+    loss = lambda w, x, y: losses.binary_cross_entropy(jax.nn.sigmoid(logits(w, x)), y)  # noqa: E731
+    with pytest.raises(DataError, match="what a sigmoid gives"):
+        attack(loss, np.eye(3, dtype=np.float32)[LABELS])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        logits,
+        lambda w, x: logits(w, x) / 0.5,
+        lambda w, x: jax.nn.relu(logits(w, x)),
+        lambda w, x: 2 * jnp.tanh(logits(w, x)),
+    ],
+)
+def test_logits_of_any_kind_run(function):
+    found = attack(lambda w, x, y: (losses.margin(function(w, x), y), losses.is_wrong(function(w, x), y)), LABELS)
+    assert found.images.shape == IMAGES.shape
+
+
+def test_the_top_class_may_be_told_of_probabilities():
+    found = attack(lambda w, x, y: (-logits(w, x)[:, 0], losses.is_wrong(softmax(w, x), y)), LABELS)
+    assert found.images.shape == IMAGES.shape
 
 
 @pytest.mark.parametrize(

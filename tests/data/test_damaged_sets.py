@@ -10,6 +10,7 @@ from publishers import picture
 from small_data import public
 from test_prepare_set import settings, tree
 
+from ranjax.cli import console
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data.images.loading import load
 from ranjax.data.images.locations import open_records
@@ -32,6 +33,12 @@ def copy(whole, tmp_path):
 def read(folder):
     found = open_prepared(folder)
     return {name: [record["id"] for record in source] for name, source in found.splits.items()}
+
+
+def read_all(folder):
+    fields = ("id", "report", "label", "patient")
+    splits = open_prepared(folder).splits.items()
+    return {name: [(*map(r.get, fields), r["image"].tobytes(), r["labels"].tobytes()) for r in s] for name, s in splits}
 
 
 def refused(folder, words):
@@ -62,6 +69,40 @@ def test_a_shard_that_is_missing_or_another_s_is_named(copy):
     refused(copy, f"{path.name} was changed, cut or exchanged")
     path.unlink()
     refused(copy, f"{path.name} is missing")
+
+
+def test_a_shard_that_is_damaged_in_its_middle_is_refused_where_it_is_read(copy, capsys):
+    """As of a shard of many mebibytes, of which the manifest marks the first alone."""
+    stored = json.loads((copy / MANIFEST).read_text())
+    marks = {name: mark for name, mark in stored["files"].items() if name.endswith(".arrow")}
+    unmarked(copy, files=marks)
+    path, good = shard(copy), read_all(copy)
+    data = path.read_bytes()
+    held = np.flatnonzero(np.frombuffer(data, np.uint8))
+    refusals = []
+    for place in np.random.default_rng(0).choice(held, 40):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        try:
+            assert read_all(copy) == good
+        except DataError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 20
+    assert all("damaged" in said and "\n" not in said for said in refusals)
+    assert console.call(["prepare", "verify", str(copy)]) == 1
+    assert " damaged" in capsys.readouterr().out.splitlines()[-1]
+    path.write_bytes(data)
+    assert console.call(["prepare", "verify", str(copy)]) == 0
+    assert "40 records, all sound" in capsys.readouterr().out
+
+
+def test_columns_that_are_damaged_anywhere_are_refused_before_they_are_read(copy):
+    """They have no checksums, so that their marks are of the whole file."""
+    path = next(copy.glob("*-train.columns-*"))
+    assert json.loads((copy / MANIFEST).read_text())["files"][path.name].endswith(":whole")
+    data = path.read_bytes()
+    for place in range(0, len(data), 97):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        refused(copy, f"{path.name} was changed, cut or exchanged")
 
 
 def unmarked(folder, **changes):

@@ -78,6 +78,7 @@ def test_a_dual_encoder_with_this_text_tower_goes_through_pretrain_and_attack(fo
     data.train, data.adapt, data.validation, data.test, data.ood_test = 32, 16, 16, 16, 16
     config.model.vit.layers, config.model.vit.width, config.model.embed_dim = 1, 24, 24
     config.model.text_weights, config.text.max_length = str(folder), 24
+    config.model.bert.pooling = "mean"
     config.pretrain.steps, config.pretrain.batch_size = 2, 16
     config.noise.ratios, config.noise.pgd.steps, config.noise.max_words, config.noise.top_k = (0.0, 0.1), 2, 1, 2
     config.noise.plausible_pairs, config.noise.candidates, config.noise.similarity = 0, ("vocabulary",), -1.0

@@ -21,9 +21,10 @@ from ranjax.models.checkpoints.config_keys import object_of
 from ranjax.models.checkpoints.layouts import writable_layout
 from ranjax.models.checkpoints.naming import Content, Json, Weights, read_tree
 from ranjax.models.checkpoints.own_layout import OWN_LAYOUT
+from ranjax.models.checkpoints.sentence_pooling import stated_pooling
 from ranjax.models.checkpoints.transformers_layouts import vision_files
 from ranjax.models.checkpoints.transformers_towers import CLIP_VISION, read_pixels
-from ranjax.models.checkpoints.weight_files import CONFIG, WEIGHTS, read_config, read_weights
+from ranjax.models.checkpoints.weight_files import CONFIG, WEIGHTS, folder_of, read_config, read_weights
 from ranjax.models.dual_encoder import DualEncoder, DualEncoderFunctions, split
 from ranjax.models.encoder_config import DualEncoderConfig
 from ranjax.models.towers.contract import ImageTowerConfig, TextTowerConfig, TowerFiles
@@ -95,7 +96,8 @@ def beside_bert(
       image: see `load_image_tower`; or the config of a tower to be initialised.
       embed_dim: D, width of the shared space.
       rngs: for what is fresh.
-      pooling: as in `BertConfig`; "pooler" where the files hold BERT's pooler.
+      pooling: as in `BertConfig`; "pooler" where the files hold BERT's pooler. What a folder of sentence-transformers
+        states must be that.
       projection: "linear" or "mlp" behind the text tower, and behind the image tower unless it is CLIP's.
       **overrides: as for `load`.
 
@@ -104,6 +106,9 @@ def beside_bert(
     """
     tower = ImageTower(image, {}, {}) if isinstance(image, ImageTowerConfig) else load_image_tower(image)
     _, text_params, bert = load_bert(text)
+    stated = stated_pooling(folder_of(text), bert.width)
+    if stated and pooling != stated:
+        raise ConfigError("model.bert.pooling", pooling, f"{stated}, which the checkpoint's own pooling states")
     if pooling == "pooler" and bert.pooling != "pooler":
         raise ConfigError("model.bert.pooling", pooling, f"cls or mean: {text} holds no pooler")
     if pooling != "pooler":

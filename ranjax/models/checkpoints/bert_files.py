@@ -13,8 +13,9 @@ from flax import nnx
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.types import Params
 from ranjax.models.checkpoints.naming import Content, Keys, Weights, blocks, named, read_tree, write_tree
+from ranjax.models.checkpoints.sentence_pooling import stated_pooling
 from ranjax.models.checkpoints.transformers_towers import Fields
-from ranjax.models.checkpoints.weight_files import CONFIG, read_config, read_weights, write_weights
+from ranjax.models.checkpoints.weight_files import CONFIG, folder_of, read_config, read_weights, write_weights
 from ranjax.models.towers.bert import Bert, BertFunctions, split_bert
 from ranjax.models.towers.contract import TowerFiles
 from ranjax.models.towers.tower_configs import BertConfig
@@ -82,11 +83,13 @@ def load_bert_mlm(folder: str | Path, dtype: str = "float32") -> tuple[BertFunct
 def load_bert(folder: str | Path, dtype: str = "float32") -> tuple[BertFunctions, Params, BertConfig]:
     """Read a text encoder (BertModel, or any BERT with a head, which is left out); raises as `load_bert_mlm`.
 
-    Its pooling is BERT's pooler where the files hold one, else the first token's state.
+    Its pooling is what a folder of sentence-transformers states; else BERT's pooler where the files hold one, else the
+    first token's state.
     """
     weights = {key: value for key, value in _read(folder).items() if not key.startswith("cls.")}
-    pooling = "pooler" if "pooler.dense.weight" in weights else "cls"
-    return _load(folder, read_bert_config(read_config(folder), pooling), dtype, weights)
+    config = read_bert_config(read_config(folder), "pooler" if "pooler.dense.weight" in weights else "cls")
+    stated = stated_pooling(folder_of(folder), config.width)
+    return _load(folder, dataclasses.replace(config, pooling=stated or config.pooling), dtype, weights)
 
 
 def save_bert(folder: str | Path, functions: BertFunctions, params: Params) -> None:
