@@ -62,7 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={arguments.devices}"
         from experiments.scale import estimate, programs_table
+        from ranjax.models import attention
         from ranjax.run import config as configs
+
+        # Traced beside a CPU: what a TPU would choose is said.
+        attention.switch.set_global("splash" if slice_ else "auto")
 
         config = configs.resolve(
             arguments.config, [(option.removeprefix("--config."), text) for option, text in overrides]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ranjax.core.lazy import exports
 
 _HOMES = {
+    "attention": (),
     "checkpoints.assemble": ("beside_bert", "load_image_tower"),
     "checkpoints.bert_files": ("load_bert", "load_bert_mlm", "save_bert"),
     "checkpoints.layout": ("Layout",),

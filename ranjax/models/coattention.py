@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from ranjax.core.errors import ConfigError
 from ranjax.core.types import Params
-from ranjax.models.layers import dot_product_attention
+from ranjax.models.attention import dot_product_attention
 
 SIDES = ("image", "question")
 _EPS = 1e-5

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +15,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Shaped
 
 from ranjax.core.errors import ConfigError, nearest
+from ranjax.core.math import at_least_float32
 from ranjax.core.types import Params
-from ranjax.models import input_filter, tower_states
+from ranjax.models import attention, input_filter, tower_states
 from ranjax.models.encoder_config import DualEncoderConfig
-from ranjax.models.layers import Tokens, at_least_float32, constant
+from ranjax.models.layers import Tokens, constant
 from ranjax.models.towers.contract import FEATURES, TowerConfig, check_tokens
 from ranjax.models.towers.projection_head import build
 from ranjax.models.towers.tower_table import tower_of
@@ -24,6 +27,22 @@ from ranjax.models.towers.tower_table import tower_of
 MAX_LOGIT_SCALE = 100.0
 _ROUNDING = 1e-3
 """By how much pixels may lie outside [0, 1]."""
+
+
+P = ParamSpec("P")
+
+
+def _attending(method: Callable[Concatenate[DualEncoder, P], Array]) -> Callable[Concatenate[DualEncoder, P], Array]:
+    """Return a method of a dual encoder whose towers attend as its config says."""
+
+    @functools.wraps(method)
+    def attending(self: DualEncoder, *args: P.args, **kwargs: P.kwargs) -> Array:
+        if self.config.attention == "auto":  # what stands around the call decides
+            return method(self, *args, **kwargs)
+        with attention.switch(self.config.attention):
+            return method(self, *args, **kwargs)
+
+    return attending
 
 
 class DualEncoder(nnx.Module):
@@ -43,12 +62,14 @@ class DualEncoder(nnx.Module):
         bias = config.logit_bias_init
         self.bias = None if bias is None else constant(bias)
 
+    @_attending
     def image_features(self, images: Shaped[Array, "batch height width channels"]) -> Float[Array, "batch features"]:
         """See `DualEncoderFunctions.image_features`."""
         x = self.vision(self.normalise(images))
         _check_output(x, images.shape[0], self.config.image)
         return (x if self.visual_projection is None else self.visual_projection(x)).astype(self._stored)
 
+    @_attending
     def tower_features(
         self, images: Shaped[Array, "batch height width channels"], kind: str
     ) -> Float[Array, "batch features"]:
@@ -56,6 +77,7 @@ class DualEncoder(nnx.Module):
         states = tower_of(self.config.image).states_of(self.vision, self.normalise(images))
         return {"tokens": tower_states.tokens, "blocks": tower_states.blocks}[kind](states).astype(self._stored)
 
+    @_attending
     def image_tokens(self, images: Shaped[Array, "batch height width channels"]) -> Float[Array, "batch places states"]:
         """See `DualEncoderFunctions.image_tokens`."""
         states = tower_of(self.config.image).states_of(self.vision, self.normalise(images))
@@ -74,6 +96,7 @@ class DualEncoder(nnx.Module):
         mean, std = (jnp.asarray(v, wide)[None, None, None] for v in (config.pixel_mean, config.pixel_std))
         return ((x.astype(wide) - mean) / std).astype(x.dtype)
 
+    @_attending
     def text_features(
         self, tokens: Tokens, mask: jax.Array, embeddings: jax.Array | None = None
     ) -> Float[Array, "batch features"]:
@@ -82,6 +105,7 @@ class DualEncoder(nnx.Module):
         _check_output(x, tokens.shape[0], self.config.text)
         return (x if self.text_projection is None else self.text_projection(x)).astype(self._stored)
 
+    @_attending
     def text_tokens(
         self, tokens: Tokens, mask: jax.Array, embeddings: jax.Array | None = None
     ) -> Float[Array, "batch length states"]:

@@ -11,6 +11,7 @@ from ranjax.models.towers.tower_configs import TextTransformerConfig, ViTConfig
 from ranjax.models.towers.tower_table import tower_of
 
 COMPUTE_DTYPES = ("params", "float32", "bfloat16")
+ATTENTIONS = ("auto", "plain")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class DualEncoderConfig:
         softmax and outputs at higher precision.
       remat: recompute each block in the backward pass instead of keeping its activations.
       scan: run the blocks as one scanned block, which compiles faster and runs slower on a CPU.
+      attention: "auto" takes the platform's fused kernel where it has one, "plain" is written out everywhere
+        (`models.attention`).
       layout: the layout of files that it is written in (`checkpoints.layouts`); "": the first that can hold it.
     """
 
@@ -47,6 +50,7 @@ class DualEncoderConfig:
     compute_dtype: str = "params"
     remat: bool = False
     scan: bool = False
+    attention: str = "auto"
     layout: str = ""
 
     def __post_init__(self) -> None:
@@ -54,6 +58,8 @@ class DualEncoderConfig:
             raise ConfigError("model.embed_dim", self.embed_dim, "a whole number of at least 1")
         if self.compute_dtype not in COMPUTE_DTYPES:
             raise ConfigError("model.compute_dtype", self.compute_dtype, f"one of {', '.join(COMPUTE_DTYPES)}")
+        if self.attention not in ATTENTIONS:
+            raise ConfigError("model.attention", self.attention, f"one of {', '.join(ATTENTIONS)}")
         self._fill_pixels()
         joins = ((self.image, self.image_projection), (self.text, self.text_projection))
         for config, projection in joins:

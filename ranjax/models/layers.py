@@ -16,6 +16,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from ranjax.core import keys
+from ranjax.core.math import at_least_float32
+from ranjax.models.attention import Allowed, Visible, dot_product_attention
 
 ACTIVATION_FUNCTIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -34,11 +36,6 @@ Position = int | Int[Array, " batch"]
 """A position in a sequence: the same in every row, or one for each row."""
 
 
-def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
-    """Return float32 for half precision, else `dtype` itself: the dtype of moments, softmax and pixel arithmetic."""
-    return jnp.dtype(dtype) if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
-
-
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
     """Draw a float32 parameter from N(0, std^2)."""
     return nnx.Param(keys.normal(rngs.params(), shape, std))
@@ -47,34 +44,6 @@ def normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
 def constant(value: float, shape: tuple[int, ...] = ()) -> nnx.Param:
     """Return a float32 parameter of one value, made on the host: no program is compiled for it."""
     return nnx.Param(jax.device_put(np.full(shape, value, np.float32)))
-
-
-def dot_product_attention(
-    query: Float[Array, "batch queries width"],
-    key: Float[Array, "batch tokens width"],
-    value: Float[Array, "batch tokens width"],
-    allowed: Bool[Array, "#batch 1 #queries tokens"] | None,
-    heads: int,
-) -> Float[Array, "batch queries width"]:
-    """Return softmax(q k' / sqrt(d)) v for each head; the softmax is taken in float32 at least.
-
-    Written out, because `jax.nn.dot_product_attention` takes the softmax in float32 even where all else is float64.
-
-    Args:
-      query, key, value: heads lie side by side in the width.
-      allowed: True where a query may look at a key; None: everywhere.
-      heads: a divisor of the width.
-    """
-    depth = query.shape[2] // heads
-    # [B, H, T, D]: heads lie before tokens, without which gradients by keys and values are slow products on a CPU.
-    q, k, v = (x.reshape(*x.shape[:2], heads, depth).transpose(0, 2, 1, 3) for x in (query, key, value))
-    scores = jnp.einsum("bhqd,bhtd->bhqt", q * depth**-0.5, k)
-    scores = scores.astype(at_least_float32(query.dtype))
-    if allowed is not None:
-        # The lowest finite number, not -inf: a row without any allowed key stays finite, as do its gradients.
-        scores = jnp.where(allowed, scores, jnp.finfo(scores.dtype).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
-    return jnp.matmul(weights, v).transpose(0, 2, 1, 3).reshape(query.shape)
 
 
 class Linear(nnx.Module):
@@ -124,7 +93,7 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "batch tokens width"],
-        allowed: Bool[Array, "#batch 1 #queries tokens"] | None = None,
+        allowed: Allowed = None,
         queries: Float[Array, "batch queries width"] | None = None,
     ) -> Float[Array, "batch queries outputs"]:
         """Attend to `x`, from every token of `x` or from `queries`; `allowed`: where a query may look at a key."""
@@ -162,7 +131,7 @@ class Block(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "batch tokens width"],
-        allowed: Bool[Array, "#batch 1 #tokens tokens"] | None = None,
+        allowed: Allowed = None,
         at: Position | None = None,
     ) -> Float[Array, "batch outputs width"]:
         """Return [B, T, width]; with `at` only that position, [B, 1, width]."""
@@ -170,9 +139,10 @@ class Block(nnx.Module):
         if at is None:
             x = x + self.attention(normed, allowed)
         else:
-            if allowed is not None and allowed.shape[2] > 1:
-                allowed = take_position(allowed, at, axis=2)
-            x = take_position(x, at) + self.attention(normed, allowed, take_position(normed, at))
+            mask = allowed.mask if isinstance(allowed, Visible) else allowed
+            if mask is not None and mask.shape[2] > 1:
+                mask = take_position(mask, at, axis=2)
+            x = take_position(x, at) + self.attention(normed, mask, take_position(normed, at))
         return x + self.mlp(self.norm2(x))
 
 
@@ -198,7 +168,7 @@ class Stack(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "batch ..."],
-        allowed: jax.Array | None = None,
+        allowed: Visible | jax.Array | None = None,
         at: Position | None = None,
         start: int = 0,
         stop: int | None = None,

@@ -125,8 +125,9 @@ _PLACES = (
     "pretrain.checkpoint_every",
     "pretrain.log_every",
     "evaluate.batch_size",
+    "model.attention",
 )
-"""Keys of places, intervals and parts, which decide no result (parts: up to rounding)."""
+"""Keys of places, intervals, parts and forms, which decide no result (parts and forms: up to rounding)."""
 
 
 CONDITIONS = ("noise.ratios", "noise.controls", "noise.control_ratios", "adapt.controls")

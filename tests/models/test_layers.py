@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from ranjax.models.layers import LayerNorm, Linear, dot_product_attention
+from ranjax.models.attention import dot_product_attention
+from ranjax.models.layers import LayerNorm, Linear
 from ranjax.training import devices
 
 RNG = np.random.default_rng(0)

@@ -24,7 +24,7 @@ from ranjax.models.towers.tower_table import TOWERS, tower_of
 
 NAME, _KEY = "ranjax", "config.json: "
 # How to run an encoder is no part of its files.
-_NOT_WRITTEN = ("image", "text", "grey_to_rgb", "compute_dtype", "remat", "scan", "layout")
+_NOT_WRITTEN = ("image", "text", "grey_to_rgb", "compute_dtype", "remat", "scan", "attention", "layout")
 _FIELDS = tuple(field.name for field in dataclasses.fields(DualEncoderConfig) if field.name not in _NOT_WRITTEN)
 
 

@@ -8,10 +8,11 @@ import functools
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from ranjax.core.errors import ConfigError
 from ranjax.core.types import Params
+from ranjax.models.attention import Allowed, visible
 from ranjax.models.layers import (
     ACTIVATION_FUNCTIONS,
     MLP,
@@ -45,7 +46,7 @@ class PostNormBlock(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "batch tokens width"],
-        allowed: Bool[Array, "#batch 1 1 tokens"] | None = None,
+        allowed: Allowed = None,
         at: Position | None = None,
     ) -> Float[Array, "batch outputs width"]:
         """Return [B, T, width]; with `at` only that position, as `layers.Block`."""
@@ -75,7 +76,7 @@ class Bert(nnx.Module):
     ) -> Float[Array, "batch width"]:
         """Return one vector a text, pooled as the config says, or by another `pooling`; see `BertFunctions.hidden`."""
         pooling = self.config.pooling if pooling is None else pooling
-        x, allowed = self._embedded(tokens, mask, embeddings), mask[:, None, None, :]
+        x, allowed = self._embedded(tokens, mask, embeddings), visible(mask, False, mask.shape[1])
         if pooling in ("cls", "pooler"):
             # The last block is computed for the first token alone.
             first = self.blocks(x, allowed, at=0)[:, 0]
@@ -94,7 +95,7 @@ class Bert(nnx.Module):
 
     def hidden(self, tokens: Tokens, mask: Mask, embeddings: States | None = None) -> States:
         """See `BertFunctions.hidden`."""
-        return self.blocks(self._embedded(tokens, mask, embeddings), mask[:, None, None, :])
+        return self.blocks(self._embedded(tokens, mask, embeddings), visible(mask, False, mask.shape[1]))
 
     def _embedded(self, tokens: Tokens, mask: Mask, embeddings: States | None) -> States:
         check_tokens(tokens, mask, embeddings, self.config)

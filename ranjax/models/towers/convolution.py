@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ranjax.models.layers import at_least_float32, constant, normal
+from ranjax.core.math import at_least_float32
+from ranjax.models.layers import constant, normal
 
 BATCH_NORM_EPS = 1e-5
 Sides = tuple[tuple[int, int], tuple[int, int]]

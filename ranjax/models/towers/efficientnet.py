@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ranjax.models.layers import at_least_float32, run_block
+from ranjax.core.math import at_least_float32
+from ranjax.models.layers import run_block
 from ranjax.models.tower_states import State
 from ranjax.models.towers.convolution import ConvNorm, DepthwiseNorm
 from ranjax.models.towers.tower_configs import EfficientNetConfig

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ranjax.models.layers import Attention, at_least_float32, normal, run_block
+from ranjax.core.math import at_least_float32
+from ranjax.models.layers import Attention, normal, run_block
 from ranjax.models.tower_states import State
 from ranjax.models.towers.convolution import ConvNorm, average_pool, max_pool
 from ranjax.models.towers.tower_configs import ModifiedResNetConfig, ResNetConfig

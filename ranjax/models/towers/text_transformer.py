@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
+from ranjax.models.attention import Visible, visible
 from ranjax.models.layers import Block, LayerNorm, Mask, Position, Stack, States, Tokens, normal
 from ranjax.models.towers.tower_configs import TextTransformerConfig
 
@@ -52,29 +53,21 @@ class TextTransformer(nnx.Module):
         """Return the layer-normed state of every token; those of padding mean nothing."""
         return self.norm_after(self.blocks(*self._inputs(mask, embeddings)))[:, : mask.shape[1]]
 
-    def _inputs(
-        self, mask: Mask, embeddings: States
-    ) -> tuple[Float[Array, "batch places width"], Bool[Array, "#batch 1 #places places"] | None]:
+    def _inputs(self, mask: Mask, embeddings: States) -> tuple[Float[Array, "batch places width"], Visible | None]:
         """Return the states before the first block, and where a token may look."""
         if self.config.pooling == "last":
             return self._filled_up(mask, embeddings)
         length = mask.shape[1]
-        allowed = mask[:, None, None, :]
-        if self.config.causal:
-            allowed = jnp.tril(jnp.ones((length, length), bool))[None, None] & allowed
-        return embeddings + self._places(length, embeddings.dtype), allowed
+        return embeddings + self._places(length, embeddings.dtype), visible(mask, self.config.causal, length)
 
-    def _filled_up(
-        self, mask: Mask, embeddings: States
-    ) -> tuple[Float[Array, "batch places width"], Bool[Array, "1 1 places places"] | None]:
+    def _filled_up(self, mask: Mask, embeddings: States) -> tuple[Float[Array, "batch places width"], Visible | None]:
         """As `_inputs`: padding is a token like others, and every text as long as the longest."""
         batch, length, width = embeddings.shape
         total, dtype = self.config.max_length, embeddings.dtype
         pad = self.token_embedding[...][self.config.pad_id].astype(dtype)[None, None]
         x = jnp.where(mask[:, :, None], embeddings, jnp.broadcast_to(pad, embeddings.shape))
         x = jnp.concatenate([x, jnp.broadcast_to(pad, (batch, total - length, width))], axis=1)
-        allowed = jnp.tril(jnp.ones((total, total), bool))[None, None] if self.config.causal else None
-        return x + self._places(total, dtype), allowed
+        return x + self._places(total, dtype), visible(None, self.config.causal, total)
 
     def _places(self, length: int, dtype: jnp.dtype) -> Float[Array, "1 length width"]:
         return self.positions[...][:length].astype(dtype)[None]

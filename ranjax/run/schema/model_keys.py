@@ -50,6 +50,12 @@ class Model(Group):
     )
     remat: bool = setting(False, "Compute blocks again in the backward pass rather than keep their activations.")
     scan: bool = setting(False, "Run the blocks as one scanned block: compiles faster; slower steps on a CPU.")
+    attention: str = setting(
+        "auto",
+        "By the platform: cuDNN's on a GPU, splash attention on a TPU, written out on a CPU; or plain, written out "
+        "everywhere, as forward-mode derivatives need it.",
+        check=one_of("auto", "plain"),
+    )
 
 
 def _of(kind: str) -> Callable[[Tower], str]:

@@ -160,7 +160,7 @@ def encoder(context: Context, condition: str) -> tuple[DualEncoderFunctions, Par
 def run_options(config: RunConfig) -> dict[str, Any]:
     """Return the fields of an encoder's config that say how to run it; its files do not hold them."""
     model = config.model
-    how = {name: model[name] for name in ("compute_dtype", "remat", "scan")}
+    how = {name: model[name] for name in ("compute_dtype", "remat", "scan", "attention")}
     return {"grey_to_rgb": True, **how}
 
 

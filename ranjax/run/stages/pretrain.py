@@ -298,6 +298,7 @@ def encoder_shape(config: Config, vocab_size: int, *, eos_id: int, bos_id: int, 
         compute_dtype=model.compute_dtype,
         remat=model.remat,
         scan=model.scan,
+        attention=model.attention,
     )
 
 
