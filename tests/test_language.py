@@ -17,7 +17,7 @@ PLAIN = [
         f"docs/{name}.md"
         for name in (
             *("architecture", "benchmarks", "checkpoints", "experiments", "first_hour", "glossary", "methods"),
-            *("data", "ran_v1", "reliability", "style", "attacks_text", "attacks_tools"),
+            *("data", "scale", "ran_v1", "reliability", "style", "attacks_text", "attacks_tools"),
         )
     ),
     *(str(page.relative_to(ROOT)) for page in PAGES if page.parent.name == "guides"),
