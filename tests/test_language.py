@@ -17,7 +17,20 @@ PLAIN = [
         f"docs/{name}.md"
         for name in (
             *("architecture", "benchmarks", "checkpoints", "experiments", "first_hour", "glossary", "methods"),
-            *("data", "scale", "ran_v1", "reliability", "style", "attacks_text", "attacks_tools"),
+            *(
+                "attacks",
+                "audit",
+                "data",
+                "models",
+                "ran",
+                "results",
+                "scale",
+                "ran_v1",
+                "reliability",
+                "style",
+                "attacks_text",
+                "attacks_tools",
+            ),
         )
     ),
     *(str(page.relative_to(ROOT)) for page in PAGES if page.parent.name == "guides"),
