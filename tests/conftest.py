@@ -1,5 +1,6 @@
 """Strict settings for every test: 8 forced CPU devices, strict dtypes, ranks that must match, warnings as errors."""
 
+import collections
 import os
 
 os.environ["XLA_FLAGS"] = " ".join(
@@ -24,6 +25,32 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests compile much and compute little: half the time goes without LLVM's expensive passes.
 jax.config.update("jax_disable_most_optimizations", True)
+
+_CHECKED = collections.Counter()
+
+
+def _checked_at_first(jaxtyped):
+    """`jaxtyped`, but of a function inside another only the first three made are checked: one check takes 1 ms to make."""
+
+    def of(*args, **options):
+        if args:
+            return jaxtyped(*args, **options)
+
+        def decorated(function):
+            if "<locals>" in getattr(function, "__qualname__", ""):
+                place = (function.__code__.co_filename, function.__code__.co_firstlineno)
+                _CHECKED[place] += 1
+                if _CHECKED[place] > 3:
+                    return function
+            return jaxtyped(function, **options)
+
+        return decorated
+
+    return of
+
+
+# Before anything of ranjax is imported: the import hook looks the decorator up by this name.
+jaxtyping.jaxtyped = _checked_at_first(jaxtyping.jaxtyped)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

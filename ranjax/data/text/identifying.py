@@ -262,15 +262,12 @@ PATTERNS: tuple[Pattern, ...] = tuple(_patterns())
 def mark(text: str) -> tuple[str, int]:
     """Return the text with marks such as [DATE] in place of what the patterns find, and how many were set."""
     count = 0
-
     for pattern in PATTERNS:
-
-        def replaced(match: re.Match[str], pattern: Pattern = pattern) -> str:
-            nonlocal count
-            if not pattern.accepts(match):
-                return match[0]
+        parts, end = [], 0
+        for match in filter(pattern.accepts, pattern.expression.finditer(text)):
+            kept = match["kept"] if "kept" in pattern.expression.groupindex else ""
+            parts += [text[end : match.start()], kept, pattern.mark]
+            end = match.end()
             count += 1
-            return (match["kept"] if "kept" in pattern.expression.groupindex else "") + pattern.mark
-
-        text = pattern.expression.sub(replaced, text)
+        text = "".join(parts) + text[end:]
     return text, count
