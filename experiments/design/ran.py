@@ -10,13 +10,15 @@ radius. The test split is never opened. Groups: "filter" (its width, with and wi
 features, its terms, heads and sources of attacked features), "schedule" (its epochs, and how often it takes the
 singular-value term), "scopes" (LoRA and live heads, their terms and schedule),
 "objectives" (what RAN minimises in LoRA's scope, against adversarial training behind the same filter), "parts" (RAN's
-features, copies, filter and defence term, of which RAN was put together).
+features, copies, filter and defence term, of which RAN was put together), "candidates" (for its defence term, in closed
+form: `experiments.design.candidates`).
 Prints a table and writes it as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import itertools
 import sys
@@ -28,14 +30,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.design.candidates import Candidates
 from ranjax.attacks.pgd import PGD
 from ranjax.core import files
 from ranjax.core.pixels import pixel_units, to_float
 from ranjax.evaluation import statistics
 from ranjax.evaluation.white_box import WhiteBox
+from ranjax.methods import linear_solution
 from ranjax.methods.head_training import predict
 from ranjax.methods.method_settings import TERMS, Fit, HeadInput, HeadTraining, TowerTraining
-from ranjax.methods.own_head import fit_method
+from ranjax.methods.own_head import OwnHead, fit_method
 from ranjax.methods.table import METHODS, settings_of
 from ranjax.methods.tower_methods import Images, TowerFit, encoder_of, head_of, tower_fit
 from ranjax.methods.tower_training import tune
@@ -50,13 +54,14 @@ from ranjax.training.devices import make_mesh
 from ranjax.training.row_map import RowMap
 
 OPTIONAL = TERMS[1:]
+GROUPS = ("filter", "heads", "schedule", "scopes", "objectives", "parts", "candidates")
 
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("workdir", type=Path)
     p.add_argument("--condition", default="coattack_30")
-    p.add_argument("--group", default="heads", choices=("filter", "heads", "schedule", "scopes", "objectives", "parts"))
+    p.add_argument("--group", default="heads", choices=GROUPS)
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--attacked-seeds", type=int, default=1, help="how many of them are attacked")
     p.add_argument("--examples", type=int, default=128)
@@ -197,13 +202,42 @@ class Bench:
                     )
                     yield self.solved(title, base, settings, sigma)
 
+    def candidates(self) -> Iterator[Line]:
+        """What else might have been RAN's defence term; RAN, as it chooses for itself, comes last."""
+        sigma, ran = float(self.config.adapt.filter), settings_of(self.config.adapt, "ran")
+        given, encoder = Features(True, kind=ran.features, copies=ran.copies), self.behind(sigma)
+        examples, handle = self.read(given, sigma)
+
+        def attack(variables: Any, rows: Any, epsilon: float, steps: int) -> Any:
+            other = copy.copy(handle)
+            other.settings = PGD(epsilon, epsilon / min(steps, 3), steps)
+            return other(linear_solution.predict, variables, "train", rows, "margin")
+
+        made = Candidates(examples["adapt"], examples["validation"], attack, self.classes)
+        held = examples["validation"]
+        linear = OwnHead(linear_solution.predict, held.features.shape[1], self.classes)
+        for name, head, seconds in made.named():
+            if self.wanted(name):
+                variables = made.folded(head)
+                logits = np.asarray(linear_solution.predict(variables, held.features))
+                clean = (logits.argmax(-1) == self.splits["validation"].labels)[None]
+                hit = [self.attacked(linear, encoder, {"params": variables, "stats": {}}, kind=ran.features)]
+                share = sum(np.size(leaf) for leaf in jax.tree.leaves(variables)) / self.numbers
+                yield Line(name, clean, _stacked(hit), seconds, share)
+        if self.wanted("RAN"):
+            yield self.solved("RAN", "ran", ran, sigma)
+
+    def read(self, given: Features, sigma: float) -> Any:
+        """Cached features of a kind, and the handle that attacks them; made once."""
+        if (given, sigma) not in self.sources:
+            cached = CachedFeatures(self.context, self.functions, self.params, self.splits)
+            self.sources[given, sigma] = (cached.clean(given), cached.handle(given))
+        return self.sources[given, sigma]
+
     def solved(self, name: str, entry: str, settings: Any, sigma: float) -> Line:
         """A head in closed form on features of its own choice."""
         encoder = self.behind(sigma)
-        if (given := Features(True, kind=settings.features, copies=settings.copies), sigma) not in self.sources:
-            cached = CachedFeatures(self.context, self.functions, self.params, self.splits)
-            self.sources[given, sigma] = (cached.clean(given), cached.handle(given))
-        examples, handle = self.sources[given, sigma]
+        examples, handle = self.read(Features(True, kind=settings.features, copies=settings.copies), sigma)
         both, shared = (examples["adapt"], examples["validation"]), Fit(attack=handle)
         started = time.perf_counter()
         found = fit_method(METHODS[entry], settings, *both, classes=self.classes, seeds=[0], shared=shared)
