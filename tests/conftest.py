@@ -30,7 +30,7 @@ _CHECKED = collections.Counter()
 
 
 def _checked_at_first(jaxtyped):
-    """`jaxtyped`, but of a function inside another only the first three made are checked: one check takes 1 ms to make."""
+    """`jaxtyped`, but of a function in another only the first three made are checked: a check takes 1 ms to make."""
 
     def of(*args, **options):
         if args:

@@ -5,9 +5,13 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
+from experiments.design import over_runs
 from experiments.design import ran as design
+from experiments.design.candidates import SHRINKAGE, Candidates
+from ranjax.methods.head_inputs import Examples
 from ranjax.run import config as configs
 from ranjax.run import pipeline
 from ranjax.training.devices import make_mesh
@@ -70,9 +74,50 @@ def test_the_design_runs_with_a_filter_a_scope_and_an_objective(tmp_path, monkey
         ("scopes", "=TeCoA"),
         ("objectives", "=RAN, all terms"),
         ("parts", "=robust ridge on tokens, 7 copies, filter 2.0"),
+        ("candidates", "=displacement, mu 1;=displacement projection, k 8;=shrinkage LDA;=attacked copies, 2/255"),
     ):
         arguments = f"{tmp_path} --condition clean --group {group} --radii 4/255 --seeds 1 --examples 8 --only".split()
         monkeypatch.setattr("sys.argv", ["ran", *arguments, only])
         assert design.main() == 0
         said = capsys.readouterr().out
         assert [name for name in only.replace("=", "").split(";") if f"\n{name} " not in f"\n{said}"] == []
+
+
+def test_the_mean_over_runs_has_students_interval():
+    scipy_stats = pytest.importorskip("scipy.stats")
+    values = [3.5, 3.8, 5.0, -1.7]
+    low, high = scipy_stats.t.interval(0.95, 3, np.mean(values), scipy_stats.sem(values))
+    assert over_runs.over_runs(values) == f"{np.mean(values):.1f} [{low:.1f}, {high:.1f}]"
+    assert over_runs.over_runs([2.0]) == "2.0"
+    runs = [
+        {"contrasts": [{"endpoint": name, "difference": 0.01 * k} for name, *_ in over_runs.ENDPOINTS]} for k in (1, 3)
+    ]
+    assert over_runs.points(runs, ["a", "b"])[2].endswith("| 1.0 | 3.0 | 2.0 [-10.7, 14.7] | at least 10 |")
+
+
+def test_candidates_are_what_their_names_say():
+    discriminant_analysis = pytest.importorskip("sklearn.discriminant_analysis", reason="of the extra 'test'")
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    features = (rng.normal(size=(120, 6)) + 2 * np.eye(3, 6)[labels]).astype(np.float32)
+    train = Examples(features, labels.astype(np.int32))
+    pushed = features.copy()
+    pushed[:, 0] += 5
+
+    made = Candidates(train, train, lambda variables, rows, epsilon, steps: pushed[rows], 3)
+    found = {name: head for name, head, _ in made.named()}
+    # What an attack moves alone is projected out; it weighs less where it is penalised.
+    away = np.concatenate([[1.0], np.zeros(5)])
+    ridge = np.linalg.norm(away @ found["ridge"][0])
+    assert np.linalg.norm(away @ found["displacement projection, k 8"][0]) < 1e-6 * ridge
+    assert np.linalg.norm(away @ found["displacement, mu 10"][0]) < 0.2 * ridge
+    # Shrinkage LDA answers as scikit-learn's of the same shrinkage, whichever validation chose.
+    weights, bias = found["shrinkage LDA"]
+    own = (made.z @ weights + bias).argmax(-1)
+    theirs = [
+        discriminant_analysis.LinearDiscriminantAnalysis(solver="lsqr", shrinkage=share, priors=[1 / 3] * 3)
+        .fit(made.z, labels)
+        .predict(made.z)
+        for share in SHRINKAGE
+    ]
+    assert any(np.array_equal(own, one) for one in theirs)
