@@ -15,11 +15,12 @@ import argparse
 from pathlib import Path
 
 from ranjax.cli import outcome
+from ranjax.core.buckets import workdirs
 from ranjax.run import config as configs
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("workdir", type=Path, metavar="WORKDIR", help="folder of a run")
+    p.add_argument("workdir", metavar="WORKDIR", help="folder of a run, or its URL")
     p.add_argument("--condition", default="clean", help="upstream condition, e.g. coattack_10 (default: clean)")
     p.add_argument("--method", default="", help="method of the adapt stage (default: none, the upstream encoder)")
     p.add_argument("--seed", type=int, default=0, help="which of the method's seeds (default 0)")
@@ -27,7 +28,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    workdir = arguments.workdir.absolute()
+    workdir = workdirs.fetched(arguments.workdir, "WORKDIR").absolute()
     config = configs.of_run(workdir)
     from ranjax.core import files
     from ranjax.run import plan as planning

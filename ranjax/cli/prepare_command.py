@@ -30,9 +30,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ranjax.cli import outcome
+from ranjax.core.buckets import workdirs
 from ranjax.core.checks import maps
 from ranjax.core.errors import ConfigError
 from ranjax.core.settings import keys_of, read
@@ -51,7 +53,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "what", nargs="?", default="", metavar="NAME|PATH", help="for explain, describe, verify and iu_reports"
     )
-    p.add_argument("--out", default="", metavar="FOLDER", help="where prepared sets are kept")
+    p.add_argument("--out", default="", metavar="FOLDER", help="where prepared sets are kept, or s3://, gs://, az://")
     p.add_argument("--workers", type=int, default=0, help="processes that decode images (default: one per core)")
     p.add_argument("--dry_run", action="store_true", help="only say how the files are understood, as a page in --out")
     for key in keys_of("", SetSettings):
@@ -189,16 +191,21 @@ def _say(line: str) -> None:
 
 def prepare(arguments: argparse.Namespace) -> int:
     """Prepare the set that the command line names, and return the exit code."""
+    settings = settings_of(arguments)
+    with workdirs.opened(arguments.out, "--out") as (folder, mirror):
+        return _prepare(settings, arguments, folder.expanduser(), mirror is not None)
+
+
+def _prepare(settings: SetSettings, arguments: argparse.Namespace, out: Path, in_store: bool) -> int:
     from ranjax.data.images import decode
     from ranjax.data.set_writing import dry_run, prepare_set
     from ranjax.data.sets import SETS
     from ranjax.training.progress import Progress
     from ranjax.training.signals import StopFlag
 
-    settings = settings_of(arguments)
     shown: list[Progress] = []
     if arguments.dry_run:
-        page = dry_run(settings, arguments.out, _say)
+        page = dry_run(settings, out, _say)
         print(f"nothing was prepared; the page is {page}")
         return outcome.DONE
 
@@ -209,7 +216,7 @@ def prepare(arguments: argparse.Namespace) -> int:
 
     with StopFlag() as stop:
         try:
-            prepared = prepare_set(settings, arguments.out, arguments.workers, update, stop, _say)
+            prepared = prepare_set(settings, out, arguments.workers, update, stop, _say)
         except decode.Interrupted:
             print("stopped. What is decoded is kept; the same command goes on from here.")
             return outcome.STOPPED
@@ -217,9 +224,10 @@ def prepare(arguments: argparse.Namespace) -> int:
             for progress in shown:
                 progress.close()
     print(describe(str(prepared.folder)))
+    place = f"{arguments.out.rstrip('/')}/{prepared.folder.relative_to(out)}" if in_store else prepared.folder
     print(
         f"to use it: ranjax run --config configs/ran.py --workdir=runs/{SETS.resolve(settings.name).name} "
-        f"--config.data.source=prepared --config.data.prepared.dir={prepared.folder} "
+        f"--config.data.source=prepared --config.data.prepared.dir={place} "
         f"--config.data.image_size={settings.image_size}"
     )
     return outcome.DONE

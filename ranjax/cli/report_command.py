@@ -13,14 +13,18 @@ made counts as its default there, and the page says so.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from ranjax.cli import outcome
+from ranjax.core.buckets import workdirs
 from ranjax.core.errors import DataError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run, or its URL")
     parser.add_argument(
         "--out",
         type=Path,
@@ -35,10 +39,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ranjax import report
     from ranjax.run import config
 
-    runs, defaults = arguments.runs, config.defaults()
+    defaults = config.defaults()
+    with ExitStack() as held:
+        if len(arguments.runs) == 1 and not (arguments.markdown or arguments.out):
+            # Its page is written there.
+            runs = [held.enter_context(workdirs.opened(arguments.runs[0], "RUN"))[0]]
+        else:
+            runs = [workdirs.fetched(run, "RUN", _is_read) for run in arguments.runs]
+        return _write(arguments, runs, defaults)
+
+
+def _is_read(name: str) -> bool:
+    return name in ("results.json", "run.json")
+
+
+def _write(arguments: argparse.Namespace, runs: list[Path], defaults: Mapping[str, Any]) -> int:
+    from ranjax import report
+
     try:
         if arguments.markdown:
             written: object = report.markdown(runs, defaults)

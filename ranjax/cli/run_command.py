@@ -16,13 +16,18 @@ second Ctrl-C or SIGTERM (the last checkpoint and all finished shards remain).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from ranjax.cli import outcome
 from ranjax.core import extras, files
+from ranjax.core.buckets import object_store, workdirs
+from ranjax.core.buckets.mirror import STATE, Mirror
+from ranjax.core.errors import ConfigError
 from ranjax.run import config as configs
 from ranjax.training import trackers
 
@@ -49,7 +54,10 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser, until: str = "") -> None:
     add_config(parser)
     parser.add_argument(
-        "--workdir", default="", metavar="FOLDER", help="folder of the run (default: runs/<config name>)"
+        "--workdir",
+        default="",
+        metavar="FOLDER",
+        help="folder or URL of the run (default: runs/<config name>)",
     )
     parser.add_argument(
         "--redo", action="store_true", help="set aside stages made with another config, and run them again"
@@ -97,7 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
     track = trackers.named(arguments.track)
     name, _, argument = named(arguments).partition(":")
     default = Path("runs") / "_".join(filter(None, (Path(name).stem, argument)))
-    workdir = Path(arguments.workdir or default).absolute()
+    workdir = arguments.workdir or str(default)
+    object_store.local_path(workdir, "--workdir")  # refused before anything heavy is imported
     from ranjax.training import signals
 
     # Before anything heavy is imported: a machine may be taken away at any moment.
@@ -106,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(
-    config: ConfigDict, workdir: Path, redo: bool, until: str, track: Sequence[str], stop: Callable[[], bool]
+    config: ConfigDict, workdir: str, redo: bool, until: str, track: Sequence[str], stop: Callable[[], bool]
 ) -> int:
     from ranjax.run import pipeline
     from ranjax.run.context import Stopped
@@ -128,18 +137,46 @@ def _run(
     if config.compile_cache != "off":
         compile_cache.enable(config.compile_cache or None)
     mesh = devices.make_mesh(config.devices or None, config.model_axis)
-    say(f"workdir {workdir}; {devices.describe(mesh)}")
 
     # The stages, and what came out.
-    everyone = hosts.stopping(stop)
-    try:
-        page = pipeline.execute(config, workdir, mesh=mesh, stop=everyone, say=say, redo=redo, until=until, track=track)
-    except Stopped as stopped:
-        say(f"stopped in {stopped}. Everything is saved; the same command goes on from here.")
-        return outcome.STOPPED
+    with _opened(workdir) as (folder, mirror):
+        lease = mirror.lease if mirror else None
+        say(f"workdir {workdir if lease else folder}; {devices.describe(mesh)}")
+        if lease:
+            say(f"works in {folder}")
+        everyone = hosts.stopping(lambda: stop() or (lease is not None and lease.lost()))
+        options = {"redo": redo, "until": until, "track": track, "mirror": mirror}
+        try:
+            page = pipeline.execute(config, folder, mesh=mesh, stop=everyone, say=say, **options)
+        except Stopped as stopped:
+            if lease:
+                lease.check()
+            say(f"stopped in {stopped}. Everything is saved; the same command goes on from here.")
+            return outcome.STOPPED
     if hosts.first() and until in ("", "report"):
-        _show_results(workdir, page)
+        _show_results(folder, page)
     return outcome.DONE
+
+
+@contextmanager
+def _opened(workdir: str) -> Iterator[tuple[Path, Mirror | None]]:
+    """Open the workdir in process 0, and find its local folder in the others.
+
+    Raises:
+      ConfigError: it is in an object store, and some process does not see the local folder of process 0.
+    """
+    from ranjax.training import hosts
+
+    with ExitStack() as held:
+        found = hosts.first_does(lambda: held.enter_context(workdirs.opened(workdir, "--workdir")))
+        folder, mirror = found or (None, None)
+        folder = Path(hosts.agree(str(folder))).absolute()
+        if object_store.local_path(workdir, "--workdir") is None:
+            mark = files.read_object(folder / STATE).get("session")
+            if hosts.anyone(mark != hosts.agree(mark)):
+                expected = f"a folder that all processes see for {workdir}; {folder} is another one in some"
+                raise ConfigError(workdirs.VARIABLE, os.environ.get(workdirs.VARIABLE, ""), expected)
+        yield folder, mirror
 
 
 def _show_results(workdir: Path, page: Path) -> None:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from pathlib import Path
 
 from ranjax.cli import outcome
+from ranjax.core.buckets import workdirs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="folder of a run")
+    parser.add_argument("workdir", metavar="WORKDIR", help="folder of a run, or its URL")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument(
         "--watch", type=float, default=0.0, metavar="SECONDS", help="print it again and again, until done"
@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ranjax.run import run_status
 
     while True:
-        found = run_status.status(arguments.workdir)
+        folder = workdirs.fetched(arguments.workdir, "WORKDIR", lambda name: name.endswith(".json"))
+        found = run_status.status(folder)
         print(json.dumps(found, indent=2) if arguments.json else run_status.describe(found), flush=True)
         if not arguments.watch or found["state"] != "running":
             return outcome.DONE if found["state"] == "done" else outcome.UNFINISHED

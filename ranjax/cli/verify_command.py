@@ -18,12 +18,13 @@ import argparse
 from pathlib import Path
 
 from ranjax.cli import outcome
+from ranjax.core.buckets import workdirs
 from ranjax.core.errors import ConfigError
 from ranjax.run import config as configs
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("workdir", type=Path, metavar="WORKDIR", help="folder of a run")
+    p.add_argument("workdir", metavar="WORKDIR", help="folder of a run, or its URL")
     p.add_argument(
         "--sample",
         type=int,
@@ -37,7 +38,11 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.sample < 0:
         raise ConfigError("--sample", arguments.sample, "0 or more")
-    workdir = arguments.workdir.absolute()
+    with workdirs.opened(arguments.workdir, "WORKDIR") as (folder, _):
+        return _verify(folder.absolute(), arguments)
+
+
+def _verify(workdir: Path, arguments: argparse.Namespace) -> int:
     config = configs.of_run(workdir)
     from ranjax.core.lock import locked
     from ranjax.run.stages import verification as verify

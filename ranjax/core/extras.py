@@ -12,6 +12,7 @@ _MODULES = {
     "log": ("tqdm", "tensorboardX"),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
     "wandb": ("wandb",),
+    "cloud": ("obstore",),
 }
 EXTRAS = {module: extra for extra, modules in _MODULES.items() for module in modules}
 """By top-level module, the extra that installs it."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ranjax.core import files
+from ranjax.core.buckets import workdirs
 from ranjax.core.errors import DataError
 from ranjax.data import prepared_files
 from ranjax.data.images import RESIZE_MODES
@@ -82,10 +83,13 @@ def open_or_write(folder: str | os.PathLike[str], mark: str, write: Callable[[Pa
 def open_prepared(folder: str | os.PathLike[str], fingerprint: str | None = None) -> PreparedSet:
     """Open a prepared set: the folder that holds it, or one above it if only one is there (or matches `fingerprint`).
 
+    One in an object store (``s3://``, ``gs://``, ``az://``) is brought to this machine first, as far as it is new.
+
     Raises:
+      ConfigError: no right to read the store.
       DataError: no such set, or several; a file of it that is missing or was changed.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = workdirs.fetched(folder, "folder").expanduser().absolute()
     found = _complete(folder)
     if fingerprint is not None:
         found = [path for path in found if files.read_object(path).get("fingerprint") == fingerprint]

@@ -19,6 +19,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ranjax.core import files, lazy
+from ranjax.core.buckets.mirror import Mirror
 from ranjax.core.errors import ConfigError, RunError
 from ranjax.core.lock import locked
 from ranjax.run import config as configs
@@ -51,7 +52,12 @@ ALONE = ("prepare", "report")
 
 
 def refuse_or_set_aside(
-    config: RunConfig, workdir: Path, runs: tuple[StageRun, ...], redo: bool, say: Callable[[str], None]
+    config: RunConfig,
+    workdir: Path,
+    runs: tuple[StageRun, ...],
+    redo: bool,
+    say: Callable[[str], None],
+    mirror: Mirror | None = None,
 ) -> None:
     """Refuse a workdir of another config; with `redo`, move the folders that differ to ``superseded/`` instead."""
     differing = conflicts(config, workdir, runs)
@@ -68,6 +74,8 @@ def refuse_or_set_aside(
     for conflict in differing:
         target = place / str(number) / conflict.run_id
         target.parent.mkdir(parents=True, exist_ok=True)
+        if mirror:
+            mirror.forget(conflict.run_id)
         os.replace(workdir / conflict.run_id, target)
         say(f"set aside {conflict.run_id} ({'; '.join(conflict.changed)}) -> {target.relative_to(workdir)}")
 
@@ -82,6 +90,7 @@ def execute(
     redo: bool = False,
     until: str = "",
     track: Sequence[str] = ("tensorboard",),
+    mirror: Mirror | None = None,
 ) -> Path:
     """Carry out the stage runs that are not done yet, in order, and return the path of the report's page.
 
@@ -98,6 +107,7 @@ def execute(
       redo: set stages of another config aside instead of refusing the workdir.
       until: end after the last run of this stage (empty: run all).
       track: trackers that get figures, config and page, see `training.trackers`.
+      mirror: of a workdir in an object store; a stage run is done once it is there.
 
     Raises:
       ConfigError: the workdir is of another config, in use, or not writable.
@@ -109,7 +119,7 @@ def execute(
 
     def take_over() -> None:
         held.enter_context(locked(workdir))
-        refuse_or_set_aside(whole, workdir, runs, redo, say)
+        refuse_or_set_aside(whole, workdir, runs, redo, say, mirror)
         crafts = [run for run in runs[: last + 1] if run.stage == "craft"]
         if any(not (workdir / run.id / "manifest.json").exists() for run in crafts):
             # The files that crafting reads, which would otherwise be refused hours later.
@@ -128,7 +138,7 @@ def execute(
             say = beat.wrap(say)
             mark = files.digest(fingerprints(whole, runs))
             held.enter_context(trackers.tracking(track, workdir, configs.flatten(whole), mark, say))
-        _carry_out(whole, workdir, runs, last + 1, mesh, stop, say, beat)
+        _carry_out(whole, workdir, runs, last + 1, mesh, stop, say, beat, mirror)
     return workdir / "report" / "index.html"
 
 
@@ -141,6 +151,7 @@ def _carry_out(
     stop: Callable[[], bool],
     say: Callable[[str], None],
     beat: Heartbeat | None,
+    mirror: Mirror | None,
 ) -> None:
     """Carry out those of the first `count` runs that are not done yet, each until its manifest is written."""
     expected = fingerprints(config, runs)
@@ -175,7 +186,7 @@ def _carry_out(
                 raise
             raise RunError(memory.explain(error, run.stage, run.id, config)) from error
         seconds = round(time.monotonic() - started, 2)
-        hosts.first_does(functools.partial(_finish, folder, record, outcome, seconds, compiled.record()))
+        hosts.first_does(functools.partial(_finish, folder, record, outcome, seconds, compiled.record(), mirror))
         spent = compiled.seconds + compiled.preparing
         made = f", of which {spent:.1f} s for {compiled.count} compiled programs" if compiled.count else ""
         say(f"{title}: done in {seconds:.1f} s{made}")
@@ -187,6 +198,9 @@ def _finish(
     outcome: Mapping[str, object] | None,
     seconds: float,
     compiled: Mapping[str, object],
+    mirror: Mirror | None,
 ) -> None:
     content = {"files": files.hashes(folder, skip=NOT_LISTED), "seconds": seconds, "compiled": compiled}
     files.write_json(folder / "manifest.json", {**record, **(outcome or {}), **content})
+    if mirror:
+        mirror.push()

@@ -9,6 +9,7 @@ import importlib.util
 from pathlib import Path
 from typing import NamedTuple
 
+from ranjax.core.buckets import workdirs
 from ranjax.core.errors import ConfigError, nearest
 
 PREFIX = "package:"
@@ -52,14 +53,14 @@ def weights_path(given: str, key: str = "weights") -> Path:
     """Return the path of weights that a text names: the path itself, or the place in an installed package.
 
     Args:
-      given: a path, or ``package:NAME`` with a name of `PACKAGES`.
+      given: a path, the URL of a folder in an object store (read first), or ``package:NAME`` with a name of `PACKAGES`.
       key: of the config, for messages.
 
     Raises:
       ConfigError: an unknown name, or a package that is not installed, with the command that installs it.
     """
     if not given.startswith(PREFIX):
-        return Path(given)
+        return workdirs.fetched(given, key)
     name = given.removeprefix(PREFIX)
     if name not in PACKAGES:
         raise ConfigError(key, given, f"a path, or {PREFIX} and one of {', '.join(PACKAGES)}", nearest(name, PACKAGES))

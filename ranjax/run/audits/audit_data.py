@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ranjax.core.buckets import workdirs
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.data import set_settings, table_cells
 from ranjax.data.prepared import MANIFEST, PreparedSet, open_prepared
@@ -52,7 +53,7 @@ def open_audit_data(
       ConfigError: nothing is there, or a table's columns are not recognised.
       DataError: as `prepare_set`.
     """
-    path = Path(given).expanduser().absolute()
+    path = workdirs.fetched(given, "--data").expanduser().absolute()
     if not path.exists():
         raise ConfigError("--data", given, "a prepared set, a table of images, or a folder with a class a folder")
     if path.is_dir() and any(True for depth in ("", "*/", "*/*/", "*/*/*/") for _ in path.glob(f"{depth}{MANIFEST}")):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ranjax.core.buckets.object_store import is_url
 from ranjax.core.checks import at_least, one_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.settings import Group, keys_of, read, setting, value_at
@@ -107,7 +108,8 @@ def check(config: Config) -> None:
         expected = "empty where model.weights names a whole checkpoint"
         raise ConfigError("model.text_weights", model.text_weights, expected)
     for name in ("weights", "text_weights", "image_weights"):
-        weights_path(model[name], f"model.{name}")
+        if not is_url(model[name]):  # read when the stage begins that needs it
+            weights_path(model[name], f"model.{name}")
     if model.image_weights and model.weights:
         raise ConfigError("model.image_weights", model.image_weights, "empty where model.weights names a checkpoint")
     if model.image_weights and not (model.text_weights or config.pretrain.skip):
