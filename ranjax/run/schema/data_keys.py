@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ranjax.core.buckets.object_store import is_url
 from ranjax.core.errors import ConfigError
 from ranjax.core.settings import keys_of, read
 from ranjax.data.set_settings import DataSettings, SetSettings
@@ -45,10 +46,13 @@ def check(config: Config) -> None:
     """Check that the keys of the data fit each other.
 
     Raises:
-      ConfigError: a set or a folder that its source needs is not named, or settings of a set that do not fit.
+      ConfigError: a set or a folder that its source needs is not named or not local, or settings that do not fit.
     """
     if config.data.source == "prepared" and not config.data.prepared.dir:
         raise ConfigError("data.prepared.dir", "", "the folder of a prepared set where data.source = 'prepared'")
+    if is_url(config.data.dir):
+        expected = "a local folder, or '' for the workdir's data/, which lies in an object store where the workdir does"
+        raise ConfigError("data.dir", config.data.dir, expected)
     if config.data.source != "set":
         return
     for name, expected in (("name", "a set of `ranjax prepare list`"), ("data_dir", "the folder of the set's files")):
