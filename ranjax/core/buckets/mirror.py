@@ -69,7 +69,7 @@ class Mirror:
           StoreError: the store does not answer.
         """
         there = {name: entry for name, entry in self.store.list().items() if _is_mirrored(name) and wanted(name)}
-        here = self._here()
+        here = {name: stat for name, stat in self._here().items() if wanted(name)}
         newest_here = bool(self._session) and self.lease is not None and self.lease.before == self._session
         if newest_here or not there:
             needed = [name for name in there if name not in here]
@@ -77,10 +77,13 @@ class Mirror:
         else:
             for name in here.keys() - there.keys():
                 (self.folder / name).unlink()
+                _remove_empty((self.folder / name).parent, self.folder)
             needed = [name for name, entry in there.items() if not self._is_same(name, here.get(name), entry)]
         # What the store lost since is new here.
         self._known = {
-            name: stat for name, stat in self._known.items() if name in there and there[name].size == stat[0]
+            name: stat
+            for name, stat in self._known.items()
+            if not wanted(name) or (name in there and there[name].size == stat[0])
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         self._save()
@@ -217,6 +220,13 @@ class Mirror:
         known: dict[str, Any] = {name: [*stat, self._tags.get(name, "")] for name, stat in self._known.items()}
         state = {"url": self.store.url, "session": self._session, "files": known}
         files.write_json(self.folder / STATE, state, indent=None)
+
+
+def _remove_empty(folder: Path, above: Path) -> None:
+    """Remove a folder that is empty, and those above it that become so, up to `above`: a store has no folders."""
+    while folder != above and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def _is_mirrored(name: str) -> bool:

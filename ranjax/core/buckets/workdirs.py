@@ -18,8 +18,8 @@ from pathlib import Path
 from ranjax.core import files
 from ranjax.core.buckets.lease import Lease
 from ranjax.core.buckets.mirror import Mirror
-from ranjax.core.buckets.object_store import ObjectStore, StoreError, local_path
-from ranjax.core.errors import ConfigError
+from ranjax.core.buckets.object_store import ObjectStore, local_path
+from ranjax.core.errors import ConfigError, RunError
 
 VARIABLE = "RANJAX_STAGING"
 
@@ -85,7 +85,8 @@ def opened(path: str | os.PathLike[str], key: str) -> Iterator[tuple[Path, Mirro
             yield folder, mirror
         except Exception:
             mirror.stop()
-            with suppress(StoreError):
+            # What went wrong is said, not what it kept from being sent.
+            with suppress(RunError, ConfigError):
                 mirror.push()
             raise
         finally:

@@ -47,7 +47,8 @@ def test_what_one_machine_wrote_another_goes_on_with(s3, tmp_path, monkeypatch):
         _stage(folder, "prepare", "1")
         mirror.push()
         files.write_text(folder / ".hidden", "stays here")
-        (folder / "prepare" / "a.txt").with_name("c.txt").write_text("late")
+        (folder / "prepare" / "c.txt").write_text("late")
+        files.write_text(folder / "empty" / "later.txt", "")
         before = _content(folder)
     _machine(monkeypatch, tmp_path, "two")
     with opened(url, "--workdir") as (second, mirror):
@@ -55,12 +56,19 @@ def test_what_one_machine_wrote_another_goes_on_with(s3, tmp_path, monkeypatch):
         assert second != folder
         _stage(second, "pretrain/clean", "2")
         (second / "prepare" / "c.txt").unlink()
+        shutil.rmtree(second / "empty")
         now = _content(second)
     _machine(monkeypatch, tmp_path, "one")
     with opened(url, "--workdir") as (third, _):
         assert third == folder
         assert _content(third) == now
+        assert not (third / "empty").exists()
+    read = fetched(url, "WORKDIR")
+    assert _content(read) == now
+    s3.proxy.seen.clear()
+    assert fetched(url, "WORKDIR", lambda name: name.endswith(".json")) == read
     assert _content(fetched(url, "WORKDIR")) == now
+    assert all("list-type" in line for line, _ in s3.proxy.seen)
 
 
 def test_a_manifest_is_written_after_all_that_it_lists(s3, tmp_path):
