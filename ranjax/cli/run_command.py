@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -145,7 +146,7 @@ def _run(
         if lease:
             say(f"works in {folder}")
         everyone = hosts.stopping(lambda: stop() or (lease is not None and lease.lost()))
-        options = {"redo": redo, "until": until, "track": track, "mirror": mirror}
+        options: dict[str, Any] = {"redo": redo, "until": until, "track": track, "mirror": mirror}
         try:
             page = pipeline.execute(config, folder, mesh=mesh, stop=everyone, say=say, **options)
         except Stopped as stopped:
