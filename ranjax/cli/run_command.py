@@ -147,13 +147,15 @@ def _run(
             say(f"works in {folder}")
         everyone = hosts.stopping(lambda: stop() or (lease is not None and lease.lost()))
         options: dict[str, Any] = {"redo": redo, "until": until, "track": track, "mirror": mirror}
+        place = ""
         try:
             page = pipeline.execute(config, folder, mesh=mesh, stop=everyone, say=say, **options)
         except Stopped as stopped:
-            if lease:
-                lease.check()
-            say(f"stopped in {stopped}. Everything is saved; the same command goes on from here.")
-            return outcome.STOPPED
+            place = str(stopped)
+    # Said once what was done is in the store.
+    if place:
+        say(f"stopped in {place}. Everything is saved; the same command goes on from here.")
+        return outcome.STOPPED
     if hosts.first() and until in ("", "report"):
         _show_results(folder, page)
     return outcome.DONE
