@@ -11,7 +11,8 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_cpu_collective_call_terminate_timeout_seconds=120",
     ]
 ).strip()
-os.environ["JAX_PLATFORMS"] = "cpu"
+# "gpu" where tests of the marker `gpu` find one, "rehearsal" where a second CPU device stands in its place.
+os.environ["JAX_PLATFORMS"] = "cuda,cpu" if os.environ.get("RANJAX_TESTS_GPU") == "gpu" else "cpu"
 # Otherwise the commands would make and use the tester's own key.
 os.environ.setdefault("RANJAX_PATIENT_KEY", "a secret of the tests, and of nothing else")
 
@@ -21,10 +22,17 @@ import jax
 import jaxtyping
 import pytest
 
+ON_GPU = os.environ.get("RANJAX_TESTS_GPU", "")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests compile much and compute little: half the time goes without LLVM's expensive passes.
-jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_disable_most_optimizations", ON_GPU != "gpu")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not ON_GPU:
+        pytest.skip("needs a GPU: RANJAX_TESTS_GPU=gpu python -m pytest -n 0 -m gpu tests/test_gpu.py")
+
 
 _CHECKED = collections.Counter()
 

@@ -201,6 +201,7 @@ def test_memory_advice_names_three_keys_that_there_are_for_every_stage():
         text = memory.explain(caught.value, stage, stage, config)
         assert sum(name in text.split("lowers it: ")[1] for name in configs.BY_NAME) >= 3
     assert memory.is_exhausted(caught.value)
+    assert memory.is_exhausted(RuntimeError("INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory"))
     assert not memory.is_exhausted(RuntimeError("INTERNAL: something else"))
 
 

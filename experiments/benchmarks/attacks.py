@@ -2,6 +2,7 @@
 
     python -m experiments.benchmarks.attacks --install peers/
     python -m experiments.benchmarks.attacks --install peers/ --workloads pgd_small sga --repeats 7 --out figures.json
+    python -m experiments.benchmarks.attacks --peers PYTHON --workloads pgd_b32 text --platform gpu
 
 --install makes (once) two environments in that folder, one with torch, transformers, torchattacks, foolbox and
 adversarial-robustness-toolbox, one with TextAttack; without it, name interpreters by --peers and --textattack. What
@@ -10,14 +11,17 @@ of each follows the other, and medians are compared. Workloads:
 
   pgd_small   PGD-10 on a CLIP image tower at 64 pixels (12 x 192), batch 16, cross-entropy over the batch's captions
   pgd_b32     the same on ViT-B/32 at 224 pixels, batch 4
+              (on an accelerator, batches of 128 in all of them)
   text        3 words in 16 captions by gradient-guided substitution, 8 re-scored a round: 24 queries a caption
+  text_b32    the same with a text tower of 12 x 512 beside ViT-B/32, batch 16 (256); for accelerators
   sga         SGA on 16 pairs of the small model: 10 image steps at 5 scales, 1 word before and after
 
 "ranjax" splits the CPU into a device a core, "unsplit" leaves it one device of all cores, and "bfloat16" follows
 gradients computed in bfloat16 and scores in float32. "matmul" is the ceiling: the product of two 4096 x 4096 float32
-matrices; the share of it is taken from the products that ranjax needs (its last block is computed at the pooled token
-alone). Also: the loss that each contestant reached (higher is a better attack), peak memory of its process, and
-seconds to its first result (imports and compilation; ranjax's with a cold and with a filled compilation cache).
+matrices (8192 x 8192 on an accelerator); the share of it is taken from the products that ranjax needs (its last block
+is computed at the pooled token alone). Also: the loss that each contestant reached (higher is a better attack), peak
+memory of its process or of the device, and seconds to its first result (imports and compilation; ranjax's with a cold
+and with a filled compilation cache).
 """
 
 from __future__ import annotations
@@ -35,14 +39,16 @@ from typing import Any
 
 import numpy as np
 
+from experiments.benchmarks import platforms
 from ranjax.core import files
 
 HERE = Path(__file__).resolve().parent
-WORKLOADS = ("pgd_small", "pgd_b32", "text", "sga")
+WORKLOADS = ("pgd_small", "pgd_b32", "text", "sga", "text_b32")
 PEERS = {
     "pgd_small": ("torch", "torchattacks", "foolbox", "art"),
     "pgd_b32": ("torch", "torchattacks", "foolbox", "art"),
     "text": ("torch", "textattack"),
+    "text_b32": ("torch",),
     "sga": ("torch",),
 }
 # A CPU build of torch by the pin; torchattacks wants torchvision and an old requests, but runs without them.
@@ -92,11 +98,13 @@ def main() -> int:
     p.add_argument("--install", type=Path, default=None, metavar="FOLDER", help="make the peers' environments here")
     p.add_argument("--peers", default="", metavar="PYTHON", help="an interpreter with torch and the image attacks")
     p.add_argument("--textattack", default="", metavar="PYTHON", help="an interpreter with TextAttack")
-    p.add_argument("--workloads", nargs="+", default=WORKLOADS, choices=WORKLOADS)
+    p.add_argument("--workloads", nargs="+", default=WORKLOADS[:4], choices=WORKLOADS)
     p.add_argument("--repeats", type=int, default=5)
+    platforms.add_option(p)
     p.add_argument("--devices", type=int, default=0, help="devices that the CPU is split into; 0: one a core")
     p.add_argument("--out", type=Path, default=None)
     arguments = p.parse_args()
+    platforms.choose(arguments.platform)
     if arguments.install:
         arguments.peers, arguments.textattack = (install(arguments.install, name) for name in INSTALL)
     found = {"python": platform.python_version(), "workloads": {}}
@@ -131,7 +139,7 @@ def contestants_of(folder: Path, workload: str, arguments: argparse.Namespace) -
     cold.close()
     found = [ours(FLOAT32), ours("matmul", "matmul", parts=1), ours(UNSPLIT, parts=1)]
     found[0].cold = cold.start
-    if workload != "text":
+    if not workload.startswith("text"):
         found.append(ours(BFLOAT16, dtype="bfloat16"))
     for name in PEERS[workload]:
         python = arguments.textattack if name == "textattack" else arguments.peers
@@ -176,7 +184,7 @@ def run(folder: Path, workload: str, arguments: argparse.Namespace) -> dict[str,
             line = f"{seconds:8.3f} {rows / seconds:8.2f} {cpu:8.2f} {one.loss:10.4f} {one.peak:8.0f} {one.start:8.1f}"
             print(f"{one.name:16s} {line}", flush=True)
     print(f"ranjax's start with a cold cache: {contestants[0].cold:.1f} s")
-    ceiling = 2 * 4096**3 / middle.pop("matmul") / 1e9
+    ceiling = 2 * side() ** 3 / middle.pop("matmul") / 1e9
     table["ceiling_gflops"] = ceiling
     for ours in (FLOAT32, UNSPLIT) if workload.startswith("pgd") else ():
         rate = rows * settings["gflop"] / middle[ours]
@@ -189,6 +197,11 @@ def run(folder: Path, workload: str, arguments: argparse.Namespace) -> dict[str,
             if ours in middle and not peer.startswith(FLOAT32):
                 print(f"{ours} is {middle[peer] / middle[ours]:.2f} times {peer}")
     return table
+
+
+def side() -> int:
+    """Of the square matrices whose product is the ceiling."""
+    return max(4096, platforms.ceiling_side())
 
 
 def products(config: Any, gradients: int, forwards: int) -> float:
@@ -213,17 +226,17 @@ def prepare(folder: Path, workload: str) -> None:
 
     from ranjax import models
 
-    small = workload != "pgd_b32"
+    small, layers = not workload.endswith("b32"), 12 if workload == "text_b32" else 1
     shape: dict[str, Any] = {
         "image_size": 64, "patch_size": 8, "vision_width": 192, "vision_layers": 12, "vision_heads": 3,
         "text_width": 192, "text_layers": 6, "text_heads": 3, "embed_dim": 128, "channels": 3,
     } if small else {
         "image_size": 224, "patch_size": 32, "vision_width": 768, "vision_layers": 12, "vision_heads": 12,
-        "text_width": 512, "text_layers": 1, "text_heads": 8, "embed_dim": 512, "channels": 3,
+        "text_width": 512, "text_layers": layers, "text_heads": 8, "embed_dim": 512, "channels": 3,
     }  # fmt: skip
     config = models.clip(vocab_size=400, eos_id=1, bos_id=2, pad_id=0, max_length=32, **shape)
     models.save(folder, *models.split(models.DualEncoder(config, nnx.Rngs(0))))
-    rows = 16 if small else 4
+    rows = platforms.rows(4 if workload == "pgd_b32" else 16, 256 if workload == "text_b32" else 128)
     rng = np.random.default_rng(0)
     lengths = rng.integers(10, 20, rows)
     tokens = np.zeros((rows, lengths.max() + 2), np.int32)  # padded to the longest, for all contestants

@@ -12,9 +12,14 @@ import sys
 import time
 from pathlib import Path
 
-from ranjax.training import compile_cache, cpu
+from experiments.benchmarks import platforms
 
-cpu.keep_freed_memory()
+platforms.for_jax(devices=0)
+
+from ranjax.training import compile_cache, cpu  # noqa: E402
+
+if platforms.chosen() == "cpu":
+    cpu.keep_freed_memory()
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -28,7 +33,7 @@ from ranjax.core.math import unit  # noqa: E402
 from ranjax.training import devices  # noqa: E402
 from ranjax.training.row_map import RowMap  # noqa: E402
 
-SIDE = 4096
+SIDE = max(4096, platforms.ceiling_side())
 
 
 def build(folder, workload, dtype):
@@ -114,7 +119,8 @@ def matmul(dtype):
 def main():
     folder, workload, dtype, parts = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
     compile_cache.enable(folder / "cache")
-    cpu.split_devices(parts)
+    if platforms.chosen() == "cpu":
+        cpu.split_devices(parts)
     run = None
     for line in sys.stdin:
         if line.strip() == "end":
@@ -124,7 +130,7 @@ def main():
         began, busy = time.perf_counter(), time.process_time()
         loss = run()
         seconds, busy = time.perf_counter() - began, time.process_time() - busy
-        peak = peak_mb()
+        peak = platforms.jax_peak_mb(peak_mb)
         print(json.dumps({"seconds": seconds, "cpu": busy, "loss": loss, "peak_mb": peak}), flush=True)
 
 

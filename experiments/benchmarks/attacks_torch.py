@@ -11,6 +11,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
+import platforms
 import torch
 import torch.nn.functional as F
 from peak import peak_mb
@@ -122,9 +123,11 @@ def scaled(images, scales, noise):
 def build(folder, workload, name):
     settings = json.loads((folder / "inputs.json").read_text())
     given = np.load(folder / "inputs.npz")
-    clip = CLIPModel.from_pretrained(folder).eval().requires_grad_(False)
-    images = torch.from_numpy(given["images"]).permute(0, 3, 1, 2).contiguous()
-    tokens, mask = torch.from_numpy(given["tokens"]).long(), torch.from_numpy(given["mask"])
+    device = platforms.torch_device()
+    torch.set_default_device(device)  # what is made below is made there
+    clip = CLIPModel.from_pretrained(folder).eval().requires_grad_(False).to(device)
+    images = torch.tensor(given["images"]).permute(0, 3, 1, 2).contiguous()
+    tokens, mask = torch.tensor(given["tokens"]).long(), torch.tensor(given["mask"])
     text = Text(clip)
     with torch.no_grad():
         captions = text.embed(tokens)
@@ -135,9 +138,9 @@ def build(folder, workload, name):
         with torch.no_grad():
             return float(F.cross_entropy(model(attacked), labels))
 
-    if workload in ("text", "sga"):
+    if workload.startswith(("text", "sga")):
         free = mask & (tokens > 2)
-        if workload == "text":
+        if workload.startswith("text"):
             with torch.no_grad():
                 target = model.embed(images)
             if name == "textattack":
@@ -197,7 +200,7 @@ def build(folder, workload, name):
     attack = ProjectedGradientDescentPyTorch(
         classifier, eps=epsilon, eps_step=step, max_iter=steps, num_random_init=1, batch_size=len(images), verbose=False
     )
-    return lambda: reached(torch.from_numpy(attack.generate(images.numpy(), labels.numpy())))
+    return lambda: reached(torch.tensor(attack.generate(images.cpu().numpy(), labels.cpu().numpy())))
 
 
 def main():
@@ -214,8 +217,9 @@ def main():
                 continue
         began, cpu = time.perf_counter(), time.process_time()
         loss = run()
+        platforms.wait(platforms.torch_device())
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-        peak = peak_mb()
+        peak = platforms.torch_peak_mb(peak_mb)
         print(json.dumps({"seconds": seconds, "cpu": cpu, "loss": loss, "peak_mb": peak}), flush=True)
 
 

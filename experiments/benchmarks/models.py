@@ -2,19 +2,22 @@
 
     python -m experiments.benchmarks.models --peers PYTHON
     python -m experiments.benchmarks.models --peers PYTHON --shapes small --repeats 7 --out figures.json
+    python -m experiments.benchmarks.models --peers PYTHON --platform gpu --ours bf16 --torch sdpa_bf16
     python -m experiments.benchmarks.models --shapes small --ours "" scan "devices=2" --peers PYTHON --torch sdpa
 
 PYTHON is that of an environment with torch and transformers, and open_clip for its line (what is absent there is left
 out, and said). Every contestant is a process of its own that stays up; one repetition of each follows the other, and
 medians are compared. Shapes and their workloads:
 
-  small   a CLIP of 64 pixels, 12 x 192 and 6 x 192, batch 64: forward; gradient by the image; by the image tower's
-          parameters; the whole pre-training step (both towers, InfoNCE, AdamW)
-  b32     ViT-B/32's image tower at 224 pixels, batch 16: forward and both gradients
+  small   a CLIP of 64 pixels, 12 x 192 and 6 x 192, batch 64 (on an accelerator 256): forward; gradient by the image;
+          by the image tower's parameters; the whole pre-training step (both towers, InfoNCE, AdamW)
+  b32     ViT-B/32's image tower at 224 pixels, batch 16 (128): forward and both gradients
+  b16     ViT-B/16 at 224 pixels beside 12 x 512 over 77 tokens, batch 4 (256): as small; for accelerators
 
-Also, in the same turns, a product of two 2048 x 2048 matrices as the ceiling, and the share of it that each line
-reaches (of the plain architecture's products); the difference of every result to that of transformers; peak memory of
-each process so far; seconds of the first call; with --starts, those with a cold and with a filled compilation cache.
+Every call ends when the device has done its work. Also, in the same turns, a product of two 2048 x 2048 matrices (8192
+x 8192) as the ceiling, and the share of it that each line reaches (of the plain architecture's products); the
+difference of every result to that of transformers; peak memory so far, of each process or of the device's own memory;
+seconds of the first call; with --starts, those with a cold and with a filled compilation cache.
 
 A fair baseline: torch freezes what needs no gradient, calls autograd.grad, and has its fused AdamW.
 """
@@ -31,15 +34,15 @@ from typing import Any
 
 import numpy as np
 
+from experiments.benchmarks import platforms
 from experiments.benchmarks.contestant import Contestant
 from ranjax.core import files
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-SHAPES = ("small", "b32")
+SHAPES = ("small", "b32", "b16")
 TORCH = ("eager", "sdpa", "compiled", "open_clip")
 IMAGE = ("forward", "image_gradient", "parameter_gradient")
-CEILING_FLOPS = 2 * 2048**3
 # Products per forward pass: activations' gradients cost as much again, parameters' as much once more.
 PASSES = {"forward": 1, "image_gradient": 2, "parameter_gradient": 3, "step": 3}
 
@@ -47,15 +50,19 @@ PASSES = {"forward": 1, "image_gradient": 2, "parameter_gradient": 3, "step": 3}
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--peers", default="", metavar="PYTHON", help="an interpreter with torch; empty: ranjax alone")
-    p.add_argument("--shapes", nargs="+", default=SHAPES, choices=SHAPES)
-    p.add_argument("--ours", nargs="+", default=("",), metavar="OPTIONS", help="'', bf16, scan, devices=2, or several")
+    p.add_argument("--shapes", nargs="+", default=SHAPES[:2], choices=SHAPES)
+    p.add_argument(
+        "--ours", nargs="+", default=("",), metavar="OPTIONS", help="'', bf16, scan, plain, devices=2, or several"
+    )
     p.add_argument("--torch", nargs="+", default=TORCH, metavar="NAME", help=f"{', '.join(TORCH)}, sdpa_bf16")
     p.add_argument("--workloads", nargs="+", default=(), help="some of the workloads (default: all)")
     p.add_argument("--starts", action="store_true", help="also time starts, cold and cached, unrolled and scanned")
     p.add_argument("--repeats", type=int, default=5)
+    platforms.add_option(p)
     p.add_argument("--out", type=Path, default=None)
     arguments = p.parse_args()
-    found: dict[str, Any] = {"python": platform.python_version(), "shapes": {}}
+    platforms.choose(arguments.platform)
+    found: dict[str, Any] = {"python": platform.python_version(), "platform": arguments.platform, "shapes": {}}
     for shape in arguments.shapes:
         with tempfile.TemporaryDirectory() as folder:
             flops = prepare(Path(folder), shape)
@@ -86,7 +93,7 @@ def run(folder: Path, shape: str, flops: dict[str, float], arguments: argparse.N
     for one in contestants:
         one.close()
     reference = next((c for c in contestants if c.name == "torch sdpa"), contestants[0])
-    rows = 16 if shape == "b32" else 64
+    rows = rows_of(shape)
     table: dict[str, Any] = {}
     for workload in workloads:
         print(f"\n{shape} {workload}: {rows} rows, {arguments.repeats} repeats in turns, medians")
@@ -97,7 +104,7 @@ def run(folder: Path, shape: str, flops: dict[str, float], arguments: argparse.N
             table.setdefault(workload, {})[one.name] = line(one, workload, rows, flops[workload], reference)
         print(versus(contestants, workload), flush=True)
     for one in ceilings:
-        table.setdefault("ceiling", {})[one.name] = CEILING_FLOPS / one.median("ceiling") / 1e9
+        table.setdefault("ceiling", {})[one.name] = ceiling_flops() / one.median("ceiling") / 1e9
     print("\nceiling, GFLOP/s: " + ", ".join(f"{name} {value:.0f}" for name, value in table["ceiling"].items()))
     table["starts"] = starts(folder, shape, arguments) if arguments.starts else {}
     return table
@@ -133,7 +140,7 @@ def line(one: Contestant, workload: str, rows: int, flops: float, reference: Con
     seconds, told = one.median(workload), one.told[workload]
     share = None
     if "ceiling" in one.seconds:
-        share = flops / seconds / (CEILING_FLOPS / one.median("ceiling"))
+        share = flops / seconds / (ceiling_flops() / one.median("ceiling"))
     expected = reference.told[workload]["value"]
     differs = abs(told["value"] - expected) / max(abs(expected), 1e-12)
     shown = f"{100 * share:7.0f}%" if share is not None else f"{'':>8s}"
@@ -172,31 +179,45 @@ def prepare(folder: Path, shape: str) -> dict[str, float]:
         "image_size": 64, "patch_size": 8, "vision_width": 192, "vision_layers": 12, "vision_heads": 3,
         "text_width": 192, "text_layers": 6, "text_heads": 3, "embed_dim": 128, "channels": 3,
     } if small else {
+        "image_size": 224, "patch_size": 16, "vision_width": 768, "vision_layers": 12, "vision_heads": 12,
+        "text_width": 512, "text_layers": 12, "text_heads": 8, "embed_dim": 512, "channels": 3, "max_length": 77,
+    } if shape == "b16" else {
         "image_size": 224, "patch_size": 32, "vision_width": 768, "vision_layers": 12, "vision_heads": 12,
         "text_width": 64, "text_layers": 1, "text_heads": 1, "embed_dim": 512, "channels": 3,
     }  # fmt: skip
-    config = models.clip(vocab_size=400, eos_id=1, bos_id=2, pad_id=0, max_length=32, **fields)
+    config = models.clip(**{"vocab_size": 400, "eos_id": 1, "bos_id": 2, "pad_id": 0, "max_length": 32, **fields})
     models.save(folder, *models.split(models.DualEncoder(config, nnx.Rngs(0))))
-    rows = 64 if small else 16
+    rows = rows_of(shape)
     rng = np.random.default_rng(0)
     images = rng.uniform(size=(rows, config.image_size, config.image_size, 3)).astype(np.float32)
     arrays = {"images": images, "weights": rng.normal(size=(rows, config.embed_dim)).astype(np.float32)}
     arrays |= {"mean": np.float32(config.pixel_mean), "std": np.float32(config.pixel_std)}
-    if small:
-        lengths = rng.integers(10, 20, rows)
-        tokens = np.zeros((rows, 32), np.int32)
-        for row, length in zip(tokens, lengths):
-            row[0], row[length + 1] = 2, 1
-            row[1 : length + 1] = rng.integers(3, 400, length)
-        arrays |= {"tokens": tokens, "mask": np.arange(32)[None] < lengths[:, None] + 2}
+    length = config.max_length
+    if shape != "b32":
+        lengths = rng.integers(10, length - 12, rows)
+        tokens = np.zeros((rows, length), np.int32)
+        for row, words in zip(tokens, lengths):
+            row[0], row[words + 1] = 2, 1
+            row[1 : words + 1] = rng.integers(3, 400, words)
+        arrays |= {"tokens": tokens, "mask": np.arange(length)[None] < lengths[:, None] + 2}
     np.savez(folder / "inputs.npz", **arrays)
     vit, text = config.image, config.text
     patches = rows * 2 * vit.grid**2 * vit.patch_size**2 * 3 * vit.width
     image = patches + blocks(rows, vit.grid**2 + 1, vit.width, vit.layers)
     flops = {name: float(PASSES[name] * image) for name in IMAGE}
-    if small:
-        flops["step"] = float(PASSES["step"] * (image + blocks(rows, 32, text.width, text.layers)))
+    if shape != "b32":
+        flops["step"] = float(PASSES["step"] * (image + blocks(rows, length, text.width, text.layers)))
     return flops
+
+
+def rows_of(shape: str) -> int:
+    """Rows of a batch."""
+    return platforms.rows(*{"small": (64, 256), "b32": (16, 128), "b16": (4, 256)}[shape])
+
+
+def ceiling_flops() -> int:
+    """Floating-point operations of the product that is the ceiling."""
+    return 2 * platforms.ceiling_side() ** 3
 
 
 def blocks(rows: int, time: int, width: int, layers: int) -> int:

@@ -1,4 +1,4 @@
-"""ranjax's contestants of `experiments.benchmarks.models`: FOLDER SHAPE [bf16] [scan] [devices=N]."""
+"""ranjax's contestants of `experiments.benchmarks.models`: FOLDER SHAPE [bf16] [scan] [plain] [devices=N]."""
 
 # The environment and the allocator must be set before jax is imported.
 # ruff: noqa: E402
@@ -11,12 +11,15 @@ from pathlib import Path
 
 FOLDER, SHAPE, OPTIONS = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
 _DEVICES = next((int(o.split("=")[1]) for o in OPTIONS if o.startswith("devices=")), 1)
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={_DEVICES}"
+
+from experiments.benchmarks import platforms
+
+platforms.for_jax(_DEVICES)
 
 from ranjax.training import cpu
 
-cpu.keep_freed_memory()
+if platforms.chosen() == "cpu":
+    cpu.keep_freed_memory()
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +37,8 @@ def build():
     """The workloads of this shape, each a function without arguments that returns a number."""
     compile_cache.enable(os.environ["RANJAX_BENCHMARK_CACHE"])
     dtype = "bfloat16" if "bf16" in OPTIONS else "float32"
-    functions, params, _ = models.load(FOLDER, compute_dtype=dtype, scan="scan" in OPTIONS)
+    attention = "plain" if "plain" in OPTIONS else "auto"
+    functions, params, _ = models.load(FOLDER, compute_dtype=dtype, scan="scan" in OPTIONS, attention=attention)
     given = np.load(FOLDER / "inputs.npz")
     images, weights = jnp.asarray(given["images"]), jnp.asarray(given["weights"])
 
@@ -53,7 +57,8 @@ def build():
     if "tokens" in given:
         calls["step"] = step(functions, params, given)
     if _DEVICES == 1:
-        square = jnp.asarray(np.random.default_rng(0).normal(size=(2048, 2048)), jnp.dtype(dtype))
+        side = platforms.ceiling_side()
+        square = jnp.asarray(np.random.default_rng(0).normal(size=(side, side)), jnp.dtype(dtype))
         calls["ceiling"] = functools.partial(timed, jax.jit(jnp.matmul), square, square)
     return calls
 
@@ -88,4 +93,4 @@ def summed(found):
 
 
 if __name__ == "__main__":
-    serve(build(), peak_mb)
+    serve(build(), functools.partial(platforms.jax_peak_mb, peak_mb))

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import platforms
 from peak import peak_mb
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -21,17 +22,20 @@ def build():
     import numpy as np
     import torch
 
+    device = platforms.torch_device()
+    torch.set_default_device(device)  # what is made below is made there
     given = np.load(FOLDER / "inputs.npz")
     pixels = torch.tensor(given["images"]).permute(0, 3, 1, 2).contiguous()
     mean, std = (torch.tensor(given[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
     small = "tokens" in given
     texts = (torch.tensor(given["tokens"]).long(), torch.tensor(given["mask"]).long()) if small else None
     model, image_features, contrast = (open_clip_model if NAME == "open_clip" else transformers_model)(texts)
+    model.to(device)
     tower = [p for name, p in model.named_parameters() if name.startswith(("vision_model", "visual."))]
     weights = torch.tensor(given["weights"])
 
     def features(x):
-        with torch.autocast("cpu", torch.bfloat16, enabled=BF16):
+        with torch.autocast(device, torch.bfloat16, enabled=BF16):
             return image_features((x - mean) / std).float()
 
     def loss(x):
@@ -58,7 +62,8 @@ def build():
         found = torch.autograd.grad(loss(pixels), tower, allow_unused=True)
         return lambda: float(sum(g.double().abs().sum() for g in found if g is not None))
 
-    square = torch.tensor(np.random.default_rng(0).normal(size=(2048, 2048)), dtype=torch.float32)
+    side = platforms.ceiling_side()
+    square = torch.tensor(np.random.default_rng(0).normal(size=(side, side)), dtype=torch.float32)
     square = square.bfloat16() if BF16 else square
     calls = {"forward": forward, "image_gradient": image_gradient, "parameter_gradient": parameter_gradient}
 
@@ -87,7 +92,7 @@ def step(model, pixels, contrast):
             held["loss"] = torch.compile(contrast) if NAME == "compiled" else contrast
         model.requires_grad_(True)
         held["optimizer"].zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=BF16):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=BF16):
             loss = held["loss"](pixels)
         loss.backward()
         held["optimizer"].step()
@@ -161,8 +166,9 @@ def main():
             continue
         began = time.perf_counter()
         told = calls[word]()
+        platforms.wait(platforms.torch_device())
         seconds = time.perf_counter() - began
-        peak = peak_mb()
+        peak = platforms.torch_peak_mb(peak_mb)
         print(json.dumps({"seconds": seconds, "value": told(), "peak_mb": peak}), flush=True)
 
 

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ranjax.run import config as configs
 
         # Traced beside a CPU: what a TPU would choose is said.
-        attention.switch.set_global("splash" if slice_ else "auto")
+        attention.switch.set_global("tpu" if slice_ else "auto")
 
         config = configs.resolve(
             arguments.config, [(option.removeprefix("--config."), text) for option, text in overrides]

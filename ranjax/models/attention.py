@@ -3,8 +3,8 @@
 | form | where | operands | is taken for |
 |---|---|---|---|
 | plain | everywhere | all | a CPU, one query, a mask given as an array, exact products (`core.precision`), and all below |
-| cudnn | GPU | bfloat16, float16 | at least `LEAST` tokens, heads of a multiple of 8 channels, at most 128 |
-| splash | TPU | bfloat16, float32 | at least `LEAST` tokens |
+| cudnn | GPU | bfloat16, float16 | heads of a multiple of 8 channels, at most 128; by itself from 64 tokens on |
+| splash | TPU | bfloat16, float32 | by itself from 512 tokens on |
 
 All give softmax(q k' / sqrt(d)) v, with the softmax in float32; the fused ones never hold the matrix of weights. They
 agree within the rounding of the operands (`tests/models/test_attention.py`: float32 2e-5, of gradients 2e-4).
@@ -29,11 +29,13 @@ from ranjax.core.errors import ConfigError
 from ranjax.core.math import at_least_float32
 
 switch = jax.make_user_context("auto")
-"""A context of ``"auto"``, or of a form's name, which is then taken wherever it can compute what is asked for. Part of
-the key of compiled functions."""
-LEAST = 64
-"""Tokens below which the matrix of weights is too small to be worth a kernel. Chosen without a device at hand."""
-FORMS = ("auto", "plain", "cudnn", "splash", "splash_interpreted")
+"""A context of ``"auto"``; of ``"tpu"``, as auto on a TPU, for programs that are compiled for one elsewhere; or of a
+form's name, which is then taken wherever it can compute what is asked for. Part of the key of compiled functions."""
+LEAST = {"cudnn": 64, "splash": 512}
+"""Tokens from which a platform takes its kernel by itself. By the TPU's compiler, 197 tokens in heads of 64 channels
+take 1.57 GB by splash attention, filled up to 256 and to 128 lanes, and 0.93 GB written out (docs/scale.md). cuDNN's
+has not been measured."""
+FORMS = ("auto", "tpu", "plain", "cudnn", "splash", "splash_interpreted")
 """What `switch` may be; the last is splash attention step by step on any device, for tests."""
 _LANES, _LARGEST_BLOCK = 128, 512
 _PLATFORMS = {"gpu": "cudnn", "cuda": "cudnn", "tpu": "splash"}
@@ -101,7 +103,8 @@ def form_of(query: Array, key: Array, allowed: Allowed, heads: int) -> str:
     wanted = switch.value
     if wanted not in FORMS:
         raise ConfigError("attention.switch", wanted, f"one of {', '.join(FORMS)}")
-    form = _PLATFORMS.get(jax.default_backend(), "plain") if wanted == "auto" else wanted
+    platform = jax.default_backend() if wanted == "auto" else wanted
+    form = _PLATFORMS.get(platform, "plain" if wanted == "auto" else wanted)
     if form == "plain" or isinstance(allowed, jax.Array) or query.shape[1] != key.shape[1]:
         return "plain"
     depth, half = query.shape[2] // heads, query.dtype in (jnp.bfloat16, jnp.float16)
@@ -110,7 +113,8 @@ def form_of(query: Array, key: Array, allowed: Allowed, heads: int) -> str:
     else:
         fits = query.dtype in (jnp.bfloat16, jnp.float32)
     exact = jax.default_matmul_precision.value in ("highest", "float32")
-    return form if fits and not exact and query.shape[1] >= LEAST else "plain"
+    short = wanted in ("auto", "tpu") and query.shape[1] < LEAST[form]
+    return form if fits and not exact and not short else "plain"
 
 
 def _heads(x: Array, heads: int) -> Array:

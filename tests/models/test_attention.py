@@ -79,11 +79,17 @@ def test_the_switch_the_operands_and_the_precision_choose_the_form():
         assert form_of(q[:, :1], k, None, HEADS) == "plain"
         assert form_of(q, k, jnp.ones((1, 1, 1, LENGTH), bool), HEADS) == "plain"
         assert exact(form_of)(q, k, None, HEADS) == "plain"
-        assert form_of(q[:, :9], k[:, :9], None, HEADS) == "plain"
+    with switch("tpu"):
+        long = jnp.zeros((1, 512, 16), jnp.bfloat16)
+        assert form_of(q, k, None, HEADS) == "plain"  # too short to be worth a kernel
+        assert form_of(long, long, None, HEADS) == "splash"
     with switch("cudnn"):
         assert form_of(narrow, narrow, None, HEADS) == "cudnn"
         assert form_of(q, k, None, HEADS) == "plain"  # it takes half precision alone
-    with switch("flash"), pytest.raises(ConfigError, match=r"attention.switch = 'flash': expected one of auto, plain"):
+    with (
+        switch("flash"),
+        pytest.raises(ConfigError, match=r"attention.switch = 'flash': expected one of auto, tpu, plain"),
+    ):
         form_of(q, k, None, HEADS)
 
 

@@ -27,9 +27,14 @@ _PARTS = ("pretrain.accumulate", "pretrain.loss_chunk", "model_axis")
 """More parts are smaller ones."""
 
 
+_SAID = ("RESOURCE_EXHAUSTED", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""How XLA, and the libraries that it calls on a GPU, say that a device's memory ran out."""
+
+
 def is_exhausted(error: BaseException) -> bool:
-    """Return whether memory ran out, on a device (XLA's RESOURCE_EXHAUSTED) or on the host."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error))
+    """Return whether memory ran out, on a device or on the host."""
+    of_device = isinstance(error, RuntimeError) and any(word in str(error) for word in _SAID)
+    return isinstance(error, MemoryError) or of_device
 
 
 def explain(error: BaseException, stage: str, run_id: str, config: Config) -> str:
