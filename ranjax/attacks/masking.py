@@ -35,6 +35,8 @@ from ranjax.core.pixels import to_uint8
 # (params, images f32[B, H, W, C]) -> logits f32[B, C]
 Logits = Callable[[PyTree, jax.Array], jax.Array]
 Right = Bool[np.ndarray, "batch"]
+MARGINS = ("margin", "margin_of_any")
+"""Losses of labels of one class, and of several, that never saturate."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class MaskingReport:
       robust_accuracy_8bit: share that is right on the gradient attack's images rounded to 8 bits.
       broken: how many images were right before and wrong under the gradient attack; those wrong before do not count.
       findings: one per check.
+      saturated: right images on which the attack's own loss has no gradient while the margin has one, as of a
+        cross-entropy of large logits. Where there are any, all of this is of the same attack on the margin.
     """
 
     clean_accuracy: float
@@ -63,6 +67,7 @@ class MaskingReport:
     robust_accuracy_8bit: float
     broken: int
     findings: tuple[Finding, ...]
+    saturated: int = 0
 
     @property
     def masked(self) -> bool:
@@ -73,6 +78,11 @@ class MaskingReport:
     def verdict(self) -> str:
         """One sentence to print beside the robust accuracy."""
         failed = [f"{finding.name} ({finding.seen})" for finding in self.findings if not finding.passed]
+        if not failed and self.saturated:
+            return (
+                f"no sign of gradient masking in {len(self.findings)} checks of an attack on the margin: the attack's "
+                f"own loss is saturated on {self.saturated} images, so trust no figure of that loss alone"
+            )
         if not failed:
             return f"no sign of gradient masking in {len(self.findings)} checks"
         return f"not to be trusted as robustness: failed {'; '.join(failed)}"
@@ -108,6 +118,7 @@ def check(
     transferred: Images | None = None,
     queries: int = 1000,
     loss: str = "",
+    other_losses: bool = False,
 ) -> MaskingReport:
     """Attack a classifier in the ways that show masked gradients, and report what each showed.
 
@@ -115,6 +126,10 @@ def check(
     No right image has a gradient of exactly 0. 4. The loss rises with the steps, and 5. with epsilon (half, once,
     twice), while accuracy falls. 6. Accuracy is 0 at a huge epsilon (1 under linf). 7. A random search (Square)
     never breaks what the gradient attack does not; 8. nor do transferred images.
+
+    A loss may be saturated, as a cross-entropy of large logits, with a model that hides nothing. A figure of that loss
+    alone is not to be believed, and check 3 fails. With `other_losses` the attack is judged on the margin in its place,
+    which the verdict says; check 6 always tries the margin, too.
 
     Not to be called inside ``jit``; it compiles two programs once per `logits_fn` and settings. A batch of some dozens
     of images is enough.
@@ -132,6 +147,8 @@ def check(
       queries: of Square, which goes through its whole schedule of sizes within them.
       loss: that `attack` raises, by its name, or "classifier" where it takes a `Classifier`; empty: the cross-entropy,
         of multi-hot labels the binary one.
+      other_losses: whether the robust accuracy to be believed is the worst of this attack and of one that raises a
+        margin or a ratio of logits, too.
 
     Raises:
       DataError: images, labels or transferred images that do not fit each other or the ball.
@@ -162,8 +179,17 @@ def check(
 
     # The attack at half, once and twice the radius, and at a huge one, where PGD's step is free of its radius.
     run, search = _programs(logits_fn, queries, settings.norm, attack, loss)
+    budget = Square(settings.epsilon, queries, settings.norm, rescale=True)
+    searched, flat = map(np.asarray, search(params, images, keys, labels, budget))
+    saturated, margin = 0, MARGINS[labels.ndim - 1]
+    if other_losses and loss not in (CLASSIFIER, *MARGINS):
+        dead = _no_gradient(run(params, images, keys, labels, settings), flat)
+        saturated = int((dead & ~flat & right).sum())
+    if saturated:
+        loss = margin
+        run, _ = _programs(logits_fn, queries, settings.norm, attack, loss)
 
-    def at(radius: float, step_size: float | None = None) -> ImageAttack:
+    def at(radius: float, step_size: float | None = None, run: Callable[..., ImageAttack] = run) -> ImageAttack:
         chosen = settings.with_epsilon(radius)
         if step_size is not None and isinstance(chosen, PGD):
             chosen = replace(chosen, step_size=step_size)
@@ -171,14 +197,16 @@ def check(
 
     whole = 1.0 if settings.norm == "linf" else float(images[0].size) ** 0.5
     results = [at(min(factor * settings.epsilon, whole)) for factor in (0.5, 1.0, 2.0)]
-    huge = at(whole, min(whole, 2.5 * whole / max(getattr(settings, "steps", 1), 1)))
+    step = min(whole, 2.5 * whole / max(getattr(settings, "steps", 1), 1))
+    far = right & ~np.asarray(at(whole, step).success)
+    if far.any() and loss not in (CLASSIFIER, *MARGINS):
+        # Steps as long as the image lead where a cross-entropy is saturated; a margin never is.
+        by_margin, _ = _programs(logits_fn, queries, settings.norm, attack, margin)
+        far &= ~np.asarray(at(whole, step, by_margin).success)
     white = results[1]
     standing = right & ~np.asarray(white.success)
-
-    budget = Square(settings.epsilon, queries, settings.norm, rescale=True)
-    searched, flat = map(np.asarray, search(params, images, keys, labels, budget))
     findings += [_zero_gradients(white, flat, right), _rises_with_steps(white), _rises_with_epsilon(results, right)]
-    left = int((right & ~np.asarray(huge.success)).sum())
+    left = int(far.sum())
     seen = f"{left} of {right.size} right at {whole:g}"
     findings.append(Finding("accuracy is 0 at a huge epsilon", left == 0, seen))
 
@@ -197,6 +225,7 @@ def check(
         robust_accuracy_8bit=float((right & right_8bit).mean()),
         broken=int((right & ~standing).sum()),
         findings=tuple(findings),
+        saturated=saturated,
     )
 
 
@@ -250,9 +279,13 @@ def _are_logits(outputs: Float[np.ndarray, "batch classes"], multi_hot: bool) ->
     return Finding("outputs are logits, not probabilities", not probabilities, seen)
 
 
-def _zero_gradients(white: ImageAttack, flat: Right, right: Right) -> Finding:
+def _no_gradient(white: ImageAttack, flat: Right) -> Right:
     # An attack without gradients has none to look at: that of the margin stands in for them.
-    zero = (np.asarray(white.gradient_norm)[0] == 0 if white.gradient_norm.shape[0] else flat) & right
+    return np.asarray(white.gradient_norm)[0] == 0 if white.gradient_norm.shape[0] else flat
+
+
+def _zero_gradients(white: ImageAttack, flat: Right, right: Right) -> Finding:
+    zero = _no_gradient(white, flat) & right
     return Finding("no gradient is exactly 0", not zero.any(), f"{int(zero.sum())} of {int(right.sum())} right images")
 
 

@@ -40,6 +40,8 @@ VERSIONS: dict[str, tuple[str, ...]] = {
 }
 DRAWS = 20  # of "rand"
 SQUARE_ALONE = 0.002  # share broken by Square after the gradients gave up, at which the public code warns
+PADDING = 1.25
+"""Rows that a larger batch may cost beside the smallest ones: a step of a small batch takes nearly as long."""
 _JUDGE = 0x4A554447
 
 
@@ -285,11 +287,12 @@ class AutoAttack:
 
 
 def _buckets(index: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Cut rows into whole batches, and the rest into one of the least size that holds it: of all, 1/4, 1/16."""
+    """Cut rows into whole batches, and the rest into batches of 1, 1/4 or 1/16 of that: the largest that hardly pad."""
     whole = len(index) // batch_size * batch_size
     if whole:
         yield index[:whole], batch_size
     rest = index[whole:]
     if rest.size:
-        sizes = sorted({max(batch_size // 16, 1), max(batch_size // 4, 1), batch_size})
-        yield rest, next(size for size in sizes if size >= rest.size)
+        sizes = sorted({max(batch_size // 16, 1), max(batch_size // 4, 1), batch_size}, reverse=True)
+        padded = {size: -(-rest.size // size) * size for size in sizes}
+        yield rest, next(size for size in sizes if padded[size] <= PADDING * min(padded.values()))

@@ -121,6 +121,31 @@ def test_several_labels_behind_hidden_gradients_fail(kind, wanted):
     assert report.verdict.startswith("not to be trusted as robustness")
 
 
+def loud(scale, images):
+    """A linear classifier of 4 classes, which hides nothing however large its logits are."""
+    weights = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+    return scale * ((images.reshape(len(images), -1) - 0.5) @ weights)
+
+
+# So large that the cross-entropy is 0 to the last bit: a figure of it alone says nothing, and one that stands on the
+# margin, too, is sound.
+def test_a_linear_model_of_large_logits_hides_nothing():
+    labels = np.asarray(loud(jnp.float32(1), jnp.asarray(IMAGES))).argmax(-1)
+    settings = SETTINGS.with_epsilon("4/255")
+    alone, more = (
+        masking.check(
+            loud, jnp.float32(1000), IMAGES, labels, KEYS, settings, queries=100, other_losses=other_losses
+        )
+        for other_losses in (False, True)
+    )
+    assert "no gradient is exactly 0" in failed(alone)
+    assert "accuracy is 0 at a huge epsilon" not in failed(alone)
+    assert failed(more) == set()
+    assert more.saturated
+    assert more.robust_accuracy < alone.robust_accuracy + 1e-9
+    assert f"saturated on {more.saturated} images" in more.verdict
+
+
 # images moved on an honest model break the coarse one, every label counting
 def test_transferred_images_count_every_label():
     moved = np.clip(IMAGES + 32 / 255 * np.sign(np.random.default_rng(0).normal(size=IMAGES.shape)), 0, 1)

@@ -283,7 +283,7 @@ def _audit(
             logits_fn, params, images, labels, epsilons=epsilons, attacks=names, seed=seed, batch_size=batch_size
         )
     said += found.notes
-    lead = ATTACKS.resolve(names[0], "attacks")
+    lead, *others = (ATTACKS.resolve(one, "attacks") for one in ATTACKS.expand(names))
     rows = np.arange(min(CHECKED, len(images)))
     checked = masking.check(
         logits_fn,
@@ -295,6 +295,7 @@ def _audit(
         attack=lead.run,
         queries=queries,
         loss=CLASSIFIER if lead.loss == CLASSIFIER else "",
+        other_losses=any(one.loss != lead.loss for one in others),
     )
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
     return AuditReport(

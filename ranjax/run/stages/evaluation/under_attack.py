@@ -123,7 +123,7 @@ def check_masking(subject: EvaluatedEncoder, record: Record, split: str) -> None
         return
     examples = subject.some(split, config.masking_examples)
     questions = subject.question_features(split, examples)
-    attack = ATTACKS[_reference_attack(subject)]
+    attack, *others = (ATTACKS[name] for name in _attack_names(subject))
     for method in _suspects(subject, record, split):
         subject.context.check_stop("before the masking checks")
         where = {"condition": record.condition, "ratio": record.ratio, "method": method}
@@ -143,6 +143,7 @@ def check_masking(subject: EvaluatedEncoder, record: Record, split: str) -> None
             transferred=None if _is_surrogate(subject, method) else _adversaries(subject, split, len(examples.ids)),
             queries=config.masking_queries,
             loss=CLASSIFIER if attack.loss == CLASSIFIER else "",
+            other_losses=any(one.loss != attack.loss for one in others),
         )
         checks = [{"name": f.name, "passed": f.passed, "detail": f.seen} for f in found.findings]
         record.lists["masking"].append({**where, "verdict": found.verdict, "checks": checks})
