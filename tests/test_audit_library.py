@@ -40,6 +40,9 @@ def test_a_linear_model_withstands_exactly_the_radii_that_its_margin_allows():
     np.testing.assert_allclose(report.robust.accuracy, wanted, atol=1 / 40)
     assert not report.masked
     assert "on average over radii" in report.headline
+    # The boundary of a linear model is gap / reach away, and FAB goes there.
+    np.testing.assert_allclose(255 * report.least_norms, 255 * np.maximum(gap / reach, 0), rtol=0.01, atol=0.01)
+    assert report.document()["minimal_norms"]["model"]["wrong_already"] == 1
     # The same model as a module, and its document in the schema of `ranjax compare`.
     module = nnx.Linear(SIZE * SIZE, 2, use_bias=False, rngs=nnx.Rngs(0))
     module.kernel[...] = 5 * weights

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from ranjax.cli import outcome
 from ranjax.core import extras
+from ranjax.evaluation.modalities import MODALITIES
 
 NEEDED = ("safetensors", "tokenizers", "tensorflow_datasets", "array_record", "grain", "PIL", "tqdm", "matplotlib",
           "jinja2", "pandas")  # fmt: skip
@@ -38,6 +39,20 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where everything goes; made where absent")
     p.add_argument("--quick", action="store_true", help="at most 500 images and small budgets")
     p.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: 0)")
+    p.add_argument(
+        "--modality",
+        action="append",
+        default=[],
+        choices=tuple(MODALITIES),
+        help="what made the images, for their corruptions; by default as classes, title or reports say",
+    )
+    p.add_argument(
+        "--repair",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a repair to try beside LP, of those in docs/audit.md; by default those of the form",
+    )
     p.add_argument(
         "--option", action="append", default=[], metavar="NAME=TEXT", help="of a table: image=COLUMN, label=COLUMN, ..."
     )
@@ -64,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
                 quick=arguments.quick,
                 seed=arguments.seed,
                 options=tuple(arguments.option),
+                repairs=tuple(dict.fromkeys(arguments.repair)),
+                modalities=tuple(dict.fromkeys(arguments.modality)),
                 stop=stop,
                 say=lambda line: print(line, flush=True),
             )

@@ -1,7 +1,8 @@
-"""Common corruptions of radiographs at five severities, as pure functions on images f32[B, H, W, C] in [0, 1].
+"""Common corruptions at five severities, as pure functions on images f32[B, H, W, C] in [0, 1], by modality.
 
-After Hendrycks & Dietterich 2019 (arXiv 1903.12261), with kinds and levels chosen here for grey radiographs.
-Severity 0 gives the images back. Results are clipped to [0, 1] and do not depend on the batch.
+After Hendrycks & Dietterich 2019 (arXiv 1903.12261), with kinds and levels chosen here for grey radiographs; what other
+modalities have besides stands in `artefacts`. Severity 0 gives images back. Results are clipped to [0, 1] and do not
+depend on the batch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ranjax.core.errors import ConfigError, DataError, nearest
+from ranjax.evaluation import artefacts
+from ranjax.evaluation.modalities import MODALITIES
 
 LEVELS: dict[str, tuple[float, ...]] = {
     "noise": (0.02, 0.04, 0.08, 0.12, 0.18),
@@ -21,9 +24,20 @@ LEVELS: dict[str, tuple[float, ...]] = {
     "contrast": (0.75, 0.6, 0.45, 0.3, 0.2),
     "exposure": (1.25, 1.5, 1.9, 2.4, 3.0),
     "jpeg": (60.0, 40.0, 25.0, 15.0, 8.0),
+    "shot": (100.0, 50.0, 25.0, 12.0, 6.0),
+    "speckle": (0.1, 0.2, 0.3, 0.45, 0.6),
+    "impulse": (0.01, 0.02, 0.04, 0.08, 0.15),
+    "pixelate": (0.75, 0.6, 0.45, 0.3, 0.2),
+    "brightness": (0.08, 0.14, 0.2, 0.28, 0.36),
+    "motion": (0.06, 0.12, 0.18, 0.24, 0.32),
+    "rician": (0.03, 0.06, 0.1, 0.15, 0.22),
+    "bias_field": (0.2, 0.35, 0.5, 0.7, 0.9),
+    "ghosting": (0.06, 0.12, 0.2, 0.28, 0.36),
+    "rings": (0.02, 0.035, 0.055, 0.08, 0.12),
+    "stain": (0.1, 0.2, 0.3, 0.45, 0.6),
 }
 """The level of each kind at severities 1 to 5, as the function of that name takes it."""
-NAMES = tuple(LEVELS)
+NAMES = MODALITIES["general"]
 
 Images = Float[Array, "batch height width channels"]
 Keys = Key[Array, "batch"]
@@ -51,7 +65,7 @@ def corrupt(name: str, severity: int, images: Array | np.ndarray, keys: Keys) ->
       DataError: images that are not [B, H, W, C].
     """
     if name not in LEVELS:
-        raise ConfigError("corruption", name, f"one of {', '.join(NAMES)}", nearest(name, NAMES))
+        raise ConfigError("corruption", name, f"one of {', '.join(LEVELS)}", nearest(name, LEVELS))
     if severity not in range(6):
         raise ConfigError("severity", severity, "a number from 0 (none) to 5")
     if images.ndim != 4:
@@ -59,7 +73,8 @@ def corrupt(name: str, severity: int, images: Array | np.ndarray, keys: Keys) ->
     if severity == 0:
         return jnp.asarray(images)
     functions = {"noise": noise, "blur": blur, "contrast": contrast, "exposure": exposure, "jpeg": jpeg}
-    return jnp.clip(functions[name](jnp.asarray(images), keys, LEVELS[name][severity - 1]), 0, 1)
+    function = functions.get(name) or getattr(artefacts, name)
+    return jnp.clip(function(jnp.asarray(images), keys, LEVELS[name][severity - 1]), 0, 1)
 
 
 def noise(images: Images, keys: Keys, level: float) -> Images:

@@ -72,6 +72,77 @@ def radius(book: Book) -> Blocks:
     yield book.csv("accuracy_against_radius", frame, (*FIELDS, "radius"))
 
 
+def minimal(book: Book) -> Blocks:
+    """Yield how far images are from being told wrongly: quantiles of the least norm found, and every value."""
+    found = book.results.get("minimal_norms") or {}
+    shown = {name: item for name, item in found.items() if name not in book.results["withheld"]}
+    lines = [
+        [
+            item["label"],
+            *("none found" if value is None else f"{value:.2f}" for value in item["quantiles"].values()),
+            str(item["wrong_already"]),
+            str(item["unbroken"]),
+        ]
+        for item in shown.values()
+    ]
+    if not lines:
+        return
+    shares = [f"{100 * float(q):g} % within (1/255)" for q in next(iter(shown.values()))["quantiles"]]
+    yield Text(
+        "The least change of any pixel that turns an image wrong, as far as FAB and the attacks of the curve found it; "
+        "quantiles of the images that are right unattacked. A true minimum may be smaller.",
+        "caption",
+    )
+    yield Table(["Head", *shares, "Wrong already", "Never broken"], lines, heads=1)
+    ids = [{"method": n, "least_norm": v} for n, item in shown.items() for v in item["values"]]
+    yield book.csv("minimal_norms", ids, ("method", "least_norm"))
+
+
+def words(book: Book) -> Blocks:
+    """Yield retrieval and zero-shot by how many words of the texts were changed, and whether labels stayed."""
+    frame = book.rows[book.rows["task"].isin(("retrieval_words", "zero_shot_words"))]
+    if frame.empty:
+        return
+    clean = {
+        "image_to_text": frames.where(book.rows, task="retrieval_attacked", attack="none", method="image_to_text"),
+        "text_to_image": frames.where(book.rows, task="retrieval_attacked", attack="none", method="text_to_image"),
+        "zero_shot": frames.where(book.rows, task="finding", attack="none", method="zero_shot", split="test"),
+    }
+
+    def share(rows: Any, method: str, metric: str) -> str:
+        found = frames.records(frames.where(rows, method=method, metric=metric)) if len(rows) else []
+        return f"{100 * found[0]['value']:.1f}" if found else "–"
+
+    ways = ("image_to_text", "text_to_image")
+    metrics = [(way, f"recall@{k}") for way in ways for k in (1, 5)]
+    unchanged = [share(clean[way], way, metric) for way, metric in metrics]
+    none = ["none", "0", *unchanged, share(clean["zero_shot"], "zero_shot", "accuracy"), "–", "–"]
+    lines = [none]
+    for attack in frames.values(frame, "attack"):
+        kind, _, count = attack.rpartition("-")
+        own = frames.where(frame, attack=attack)
+        cells = [share(own, way, metric) for way, metric in metrics]
+        others = (("zero_shot", "accuracy"), ("reports", "changed"), ("reports", "label_kept"))
+        lines.append([_KINDS.get(kind, kind), count, *cells, *(share(own, *one) for one in others)])
+    yield Text(
+        "Words of the reports changed by a search against the image that each belongs to; words that carry the medical "
+        "statement stay. The gallery is that of the attacked pairs. Labels kept: by rules, before and after, which no "
+        "search sees.",
+        "caption",
+    )
+    titles = [f"{'Report of image' if way == ways[0] else 'Image of report'} R@{k}" for way in ways for k in (1, 5)]
+    yield Table(["Search", "Words at most", *titles, "Zero-shot", "Reports changed", "Labels kept"], lines, heads=2)
+    yield book.csv("words_changed", frame)
+
+
+_KINDS = {
+    "gradient": "By gradient",
+    "importance": "By importance, near words",
+    "masked_lm": "By importance, masked language model",
+    "typos": "Misspelt",
+}
+
+
 def encoders(book: Book) -> Blocks:
     """Yield every head on this checkpoint, on raw pixels and on the encoder with random weights."""
     frame = claim_sections.encoders(book)
@@ -142,11 +213,13 @@ def _estimate(figure: Mapping[str, Any], sign: str = "") -> str:
 SECTIONS = (
     Section("advice", "What to do", advice, True),
     Section("radius", "How fragile it is", radius, True),
+    Section("minimal", "How little is enough", minimal, True),
     Section("repairs", "Repairs and their cost", repairs, True),
     Section("masking", "Is the attack to be trusted?", encoder_sections.masking),
     Section("encoders", "What the encoder is worth", encoders),
     Section("zero-shot", "Zero-shot and retrieval", accuracy_sections.without_head),
     Section("attacked-pairs", "Retrieval under attack", accuracy_sections.attacked_pairs),
+    Section("words", "Words changed", words),
     Section("corruptions", "Corruptions", accuracy_sections.corruptions),
     Section("pairs", "Attacked images", record_sections.pairs),
     Section("confusions", "Which class for which", encoder_sections.confusions),

@@ -133,9 +133,7 @@ def test_a_linear_model_of_large_logits_hides_nothing():
     labels = np.asarray(loud(jnp.float32(1), jnp.asarray(IMAGES))).argmax(-1)
     settings = SETTINGS.with_epsilon("4/255")
     alone, more = (
-        masking.check(
-            loud, jnp.float32(1000), IMAGES, labels, KEYS, settings, queries=100, other_losses=other_losses
-        )
+        masking.check(loud, jnp.float32(1000), IMAGES, labels, KEYS, settings, queries=100, other_losses=other_losses)
         for other_losses in (False, True)
     )
     assert "no gradient is exactly 0" in failed(alone)

@@ -10,7 +10,7 @@ import scipy.fft
 import scipy.ndimage
 
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.evaluation import corruptions
+from ranjax.evaluation import artefacts, corruptions, modalities
 from ranjax.methods.method_settings import TTC
 from ranjax.methods.test_time import counterattack
 
@@ -43,6 +43,44 @@ def test_severity_rises_from_nothing_within_the_range(corrupted, images, name):
         assert x.dtype == np.float32
         assert x.min() >= 0
         assert x.max() <= 1
+
+
+@pytest.fixture(scope="module")
+def artefacts_of(images, keys):
+    kinds = [name for name in corruptions.LEVELS if name not in corruptions.NAMES]
+    run = jax.jit(lambda x, k: {n: [corruptions.corrupt(n, s, x, k) for s in (1, 3, 5)] for n in kinds})
+    return jax.tree.map(np.asarray, run(images, keys))
+
+
+@pytest.mark.slow  # some 30 small kernels to compile
+def test_artefacts_of_modalities_rise_within_the_range_and_are_what_they_say(artefacts_of, images, keys):
+    for name, changed in artefacts_of.items():
+        distance = [np.abs(x - images).mean() for x in changed]
+        assert (np.diff([0, *distance]) > 0).all(), name
+        assert all(x.shape == images.shape and x.min() >= 0 and x.max() <= 1 for x in changed), name
+    share = (np.abs(artefacts_of["impulse"][2] - images) > 0).mean()
+    assert share == pytest.approx(corruptions.LEVELS["impulse"][4], abs=0.02)
+    # A smooth field: the ratio to the image is log-quadratic in both places.
+    ratio = np.log(np.asarray(artefacts.bias_field(jnp.full((4, 28, 36, 1), 0.5), keys, 0.3))[0, :, :, 0] / 0.5)
+    assert np.abs(ratio).max() == pytest.approx(0.3, rel=1e-4)
+    assert np.abs(np.diff(ratio, n=3, axis=0)).max() < 1e-4
+    ghost = artefacts_of["ghosting"][1][0]
+    level = corruptions.LEVELS["ghosting"][2]
+    moved = [sum(np.roll(images[0], k * (images.shape[a + 1] // 3), a) for k in (1, 2)) / 2 for a in (0, 1)]
+    wanted = [(1 - level) * images[0] + level * one for one in moved]
+    assert min(np.abs(ghost - one).max() for one in wanted) < 1e-6
+    # Every pixel of a ring is moved by as much.
+    change = (artefacts_of["rings"][0] - images)[1, :, :, 0]
+    np.testing.assert_allclose(change, change[::-1, ::-1], atol=1e-6)
+    assert set(corruptions.LEVELS) == {kind for kinds in modalities.MODALITIES.values() for kind in kinds}
+
+
+def test_the_modality_is_read_from_classes_and_reports():
+    assert modalities.modalities_of(["CT Head", "MR Head", "CT Chest"]) == ("ct", "mr")
+    assert modalities.modalities_of(["Frontal radiograph of the chest."] * 9 + ["Compare with CT."]) == ("xray",)
+    assert modalities.modalities_of(["effusion", "direct"]) == ()
+    assert modalities.kinds_of(()) == corruptions.NAMES
+    assert modalities.kinds_of(("ct", "mr"))[:3] == ("noise", "shot", "rings")
 
 
 def test_each_kind_is_what_it_says(corrupted, images):

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from ranjax.attacks.attack_table import ATTACKS
+from ranjax.core.errors import ConfigError, nearest
+from ranjax.methods.table import METHODS
 from ranjax.run import config as configs
 from ranjax.run.audits.audited_checkpoint import AuditedCheckpoint
 
-VERSION = "1"
+VERSION = "2"
 """Of the protocol: figures of two audits compare where it is the same. Raise it with any change of what is measured."""
 REPAIRS = ("lp", "ridge", "mlp", "nmtune", "robust_ridge", "lp_filter", "ran")
 """Heads that are fitted on equal terms; the first is what others are held against."""
+TUNED = ("at_lora", "tecoa", "fare")
+"""Repairs that train in the image tower: by adapters with a head, and by the classes' prompts."""
 BASELINE = "lp"
 CONTROLS = ("pixels", "random_init")
 """Encoders without pre-training that every head is fitted on, too."""
 PAIR_ATTACKS = ("image_only", "text_only", "coattack")
 """Attacks on retrieval, where images have reports of their own."""
+TEXT_ATTACKS = ("gradient", "importance", "typos", "masked_lm")
+"""Searches that change words of reports; the quick form trains no masked language model for the last."""
 SUITE = ("apgd_ce", "apgd_t", "apgd_dlr", "fab_t", "square", "pgd")
 """Attacks of the suite, those of them that the table of attacks has; PGD where no other is for several labels."""
 RADII = ("0.25/255", "0.5/255", "1/255", "2/255", "8/255")
@@ -42,6 +49,8 @@ class Form:
       copies: of each labelled image in RAN.
       grid: penalties that robust repairs try.
       seeds: heads of each repair.
+      tuned: whether repairs that train in the image tower are tried, too, and for how many epochs at most.
+      tuned_epochs: the same of those that are asked for by name.
     """
 
     name: str
@@ -58,10 +67,13 @@ class Form:
     copies: int
     grid: tuple[float, ...]
     seeds: int
+    tuned: bool
+    tuned_epochs: int
 
 
-FULL = Form("full", 0, 256, 128, 256, 24, 20, 1000, 32, 1000, (512, 192), 7, (30.0, 100.0, 300.0, 1000.0, 3000.0), 3)
-QUICK = Form("quick", 200, 32, 24, 48, 16, 10, 100, 16, 500, (64, 32), 1, (100.0, 1000.0), 1)
+FULL = Form("full", 0, 256, 128, 256, 24, 20, 1000, 32, 1000, (512, 192), 7, (30.0, 100.0, 300.0, 1000.0, 3000.0), 3,
+            True, 20)  # fmt: skip
+QUICK = Form("quick", 200, 32, 24, 48, 16, 10, 100, 16, 500, (64, 32), 1, (100.0, 1000.0), 1, False, 4)
 """At most 500 images in all: 200 labelled ones, 100 for validation and 200 to judge by."""
 FORMS = {form.name: form for form in (FULL, QUICK)}
 
@@ -74,6 +86,35 @@ def suite(multi_label: bool) -> tuple[str, ...]:
     # DLR's targeted form takes the place of the untargeted one, and all of them that of PGD.
     found = [name for name in found if not (name == "apgd_dlr" and "apgd_t" in found)]
     return tuple(name for name in found if name != "pgd")
+
+
+def repairs(form: Form, checkpoint: AuditedCheckpoint, task: str, asked: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the repairs that are tried: those asked for, with the baseline first, or those of the form.
+
+    Raises:
+      ConfigError: a name that is no repair, or one that this checkpoint or task does not allow.
+    """
+    if not asked:
+        return REPAIRS + tuple(name for name in TUNED if form.tuned and not _forbidden(name, checkpoint, task))
+    for name in asked:
+        if name not in REPAIRS + TUNED:
+            names = REPAIRS + TUNED
+            raise ConfigError("--repair", name, f"one of {', '.join(names)}", nearest(name, names))
+        if why := _forbidden(name, checkpoint, task):
+            raise ConfigError("--repair", name, why)
+    return tuple(dict.fromkeys((BASELINE, *asked)))
+
+
+def _forbidden(name: str, checkpoint: AuditedCheckpoint, task: str) -> str:
+    """Return what a repair would need that is not there; "": nothing."""
+    settings = METHODS[name].settings
+    if getattr(settings, "scope", "") == "lora" and not checkpoint.blocks:
+        return "a repair without adapters: the image tower has no blocks that take them"
+    if getattr(settings, "head", "") == "prompts" and not checkpoint.texts:
+        return "a repair without prompts: the checkpoint has no text tower"
+    if "single_label" in METHODS[name].needs and task == "multi":
+        return "a repair for images of several labels: prompts compete for one"
+    return ""
 
 
 def protocol(form: Form, multi_label: bool) -> str:
@@ -89,6 +130,8 @@ def audit_config(
     *,
     task: str,
     reports: bool,
+    modalities: tuple[str, ...] = (),
+    methods: tuple[str, ...] = (),
     form: Form = FULL,
     seed: int = 0,
 ) -> ConfigDict:
@@ -101,6 +144,8 @@ def audit_config(
       image_size: of the prepared images.
       task: "single" or "multi".
       reports: whether images have reports of their own, which retrieval is attacked by.
+      modalities: what made the images, which decides how they are corrupted; (): any.
+      methods: `repairs` that are asked for; (): those of the form.
       form: how much is measured.
       seed: of everything that is drawn.
 
@@ -124,12 +169,13 @@ def audit_config(
         tower.width, tower.layers, tower.heads = 16, 1, 2
     # Repairs.
     adapt = config.adapt
-    adapt.task, adapt.methods, adapt.seeds = task, REPAIRS, form.seeds
-    for name in (name for name in ("robust_ridge", "ran") if name in REPAIRS):
+    adapt.task, adapt.methods, adapt.seeds = task, repairs(form, checkpoint, task, methods), form.seeds
+    adapt.tower.epochs = form.tuned_epochs
+    for name in (name for name in ("robust_ridge", "ran") if name in adapt.methods):
         adapt[name].penalties, adapt[name].displaced, adapt[name].examples = form.grid, *form.defence
         adapt[name].rounds = 3 if form is FULL else 1
         adapt[name].mus = adapt[name].mus if form is FULL else (1.0,)
-    if "ran" in REPAIRS:
+    if "ran" in adapt.methods:
         adapt.ran.copies = form.copies
     adapt.controls = CONTROLS
     # What is judged, and how.
@@ -138,10 +184,12 @@ def audit_config(
     evaluate.attacked_examples, evaluate.masking_examples = form.attacked, form.masking
     evaluate.masking_methods = (BASELINE,)
     evaluate.masking_queries, evaluate.corruption_examples = form.queries, form.corrupted
+    evaluate.modalities = modalities or ("",)
     evaluate.batch_size, evaluate.bootstrap = form.batch, form.bootstrap
     evaluate.projected = 0
     if checkpoint.texts and reports:
         evaluate.pair_attacks, evaluate.pairs = PAIR_ATTACKS, form.pairs
+        evaluate.text_attacks = TEXT_ATTACKS if form.tuned else TEXT_ATTACKS[:-1]
     configs.add_settings(config)
     for name in (*evaluate.attacks, "pgd"):
         settings = evaluate.get(name, {})

@@ -19,6 +19,7 @@ from ranjax.data.set_writing import prepare_set
 from ranjax.data.sets.column_roles import plain
 from ranjax.data.sets.table_sets import ENDINGS
 from ranjax.data.strict_tables import Table, read
+from ranjax.evaluation.modalities import modalities_of
 
 IMAGE_COLUMNS = ("file", "image", "path", "filename", "filepath", "imagepath", "imagefile", "imageid", "img", "name")
 LABEL_COLUMNS = ("label", "labels", "class", "classname", "category", "target", "finding", "findinglabels", "diagnosis")
@@ -175,6 +176,15 @@ def has_reports(prepared: PreparedSet) -> bool:
     """Return whether the test images have reports of their own: more wordings than labels would make."""
     texts = set(prepared.splits["test"].column("report"))
     return len(texts - {""}) > max(8, 2 * len(prepared.classes))
+
+
+def modalities(prepared: PreparedSet) -> tuple[str, ...]:
+    """Return what made the images, as their classes say, else the set's title, else their reports; () where nothing
+    does.
+    """
+    reports = prepared.splits["test"].column("report")
+    title = str(prepared.card.get("title", ""))
+    return next(filter(None, map(modalities_of, (prepared.classes, (title,), reports))), ())
 
 
 def described(prepared: PreparedSet, given: str) -> dict[str, object]:

@@ -15,20 +15,21 @@ from safetensors.numpy import load_file
 
 import ranjax
 from ranjax.core import files
-from ranjax.core.pixels import to_float, to_uint8
+from ranjax.core.pixels import pixel_units, to_float, to_uint8
 from ranjax.data.images.reading import encode_png
 from ranjax.data.prepared import PreparedSet
 from ranjax.evaluation import statistics
 from ranjax.methods.table import METHODS, settings_of
 from ranjax.models.controls import CONTROLS
 from ranjax.run import config as configs
-from ranjax.run.audits import advice, audit_config, audit_data, latency
+from ranjax.run.audits import advice, audit_config, audit_data, latency, minimal_norms
 from ranjax.run.audits.audited_checkpoint import AuditedCheckpoint
 from ranjax.run.context import Context, Mesh, context_of
 from ranjax.run.plan import plan
 from ranjax.run.stages import inputs
-from ranjax.run.stages.adapt_outputs import load_heads
+from ranjax.run.stages.adapt_outputs import load_heads, load_tower
 from ranjax.run.stages.evaluation import result_record as record
+from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.under_attack import ADVERSARIES, WORST
 
 SCHEMA = "ranjax audit 1"
@@ -84,6 +85,7 @@ class Audit:
                 "attacks": list(self.config.evaluate.attacks),
                 "radii": self.radii(),
                 "main_radius": self.config.evaluate.epsilon,
+                "modalities": [name for name in self.config.evaluate.modalities if name],
                 "images": min(self.form.attacked, len(context_images(context, self.form.attacked).ids)),
                 "seed": self.config.seed,
             },
@@ -99,6 +101,7 @@ class Audit:
             **kept,
             "withheld": sorted(masked),
             "repairs": repairs,
+            "minimal_norms": self.minimal_norms(context, advised["method"]),
             "recommendation": advised,
             "examples": self.examples(context),
             "notes": [*({"note": note} for note in notes), *run["notes"]],
@@ -113,7 +116,7 @@ class Audit:
         """Return each head with its figures and costs, and zero-shot, whose row has no cost of fitting."""
         folder = self.workdir / "evaluate/clean"
         answers, clusters = record.load(folder)
-        heads = load_heads(self.workdir / "adapt/clean")
+        heads = self._trained()
         fitted = files.read_json(self.workdir / "adapt/clean/manifest.json")["methods"]
         checked = {item["method"] for item in files.read_json(folder / record.FILE)["masking"] if item["checks"]}
         times = latency.milliseconds(context, [*heads])
@@ -146,12 +149,44 @@ class Audit:
                     loss = statistics.paired_difference(clean, clean_base, resamples, seed, clusters=all_units)
                     item |= {"gain": _difference(gain), "clean_change": _difference(loss)}
                 settings = settings_of(configs.typed(self.config).adapt, name)
-                item["reads"] = getattr(settings, "features", "embedding")
+                tuned = METHODS[name].family == "tower"
+                item["reads"] = "images" if tuned else getattr(settings, "features", "embedding")
                 item["filtered"] = bool(getattr(settings, "filtered", False))
                 item["parameters"] = _parameters(heads[name])
                 item["seconds"] = fitted[name].get("seconds")
                 item["milliseconds"] = times.get(name)
             found.append(item)
+        return found
+
+    def _trained(self) -> dict[str, Any]:
+        """Return what each repair trained, with a leading axis of seeds, in the order of the config."""
+        folder = self.workdir / "adapt/clean"
+        heads = load_heads(folder)
+        every = [name for name in self.config.adapt.methods if METHODS[name].family in ("head", "tower")]
+        return {name: load_tower(folder, name) if METHODS[name].family == "tower" else heads[name] for name in every}
+
+    def minimal_norms(self, context: Context, recommended: str | None) -> dict[str, dict[str, Any]]:
+        """Return the distribution of least norms of the baseline and of what is recommended; each is a program."""
+        subject, found = EvaluatedEncoder(context, "clean", "clean"), {}
+        answers, _ = record.load(self.workdir / "evaluate/clean")
+        split = context_images(context, self.form.attacked)
+        for name in dict.fromkeys((audit_config.BASELINE, recommended or audit_config.BASELINE)):
+            survival = self._survival(answers, name)
+            if survival is None or subject.methods[name].random:
+                continue
+            least = minimal_norms.least_norms(
+                subject.deployed(name),
+                subject.parameters(name),
+                to_float(split.images),
+                split.labels,
+                split.ids,
+                dict(zip(map(pixel_units, self.radii()), survival > 0.5)),
+                steps=self.form.steps,
+                batch_size=self.config.evaluate.batch_size,
+                seed=self.config.seed,
+                map_rows=subject.map_rows,
+            )
+            found[name] = {"label": METHODS[name].label, **minimal_norms.summary(least)}
         return found
 
     def _survival(self, answers: record.Answers, method: str) -> Float64[np.ndarray, "radii examples"] | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
+from ranjax.core.types import Params
+from ranjax.methods.method_settings import LORA_TARGETS
+from ranjax.models.checkpoints.naming import paths
 
 RUN_ENCODER = Path("pretrain", "clean", "encoder")
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
@@ -27,6 +31,7 @@ class AuditedCheckpoint:
       image_size: side of the images that it was made for, in pixels.
       max_length: tokens of a text at most.
       fingerprint: of names and contents of its files.
+      blocks: whether its image tower has blocks whose kernels take adapters, as a transformer's do.
     """
 
     given: str
@@ -36,6 +41,7 @@ class AuditedCheckpoint:
     image_size: int
     max_length: int
     fingerprint: str
+    blocks: bool = False
 
     @property
     def name(self) -> str:
@@ -78,7 +84,7 @@ def open_checkpoint(given: str) -> AuditedCheckpoint:
     Raises:
       ConfigError, DataError: as `find_checkpoint`, `models.load` and `models.load_image_tower`.
     """
-    from ranjax.models import load, load_image_tower
+    from ranjax.models import load
     from ranjax.models.checkpoints.layouts import LAYOUTS
 
     path = find_checkpoint(given)
@@ -87,17 +93,29 @@ def open_checkpoint(given: str) -> AuditedCheckpoint:
     file = path if path.is_file() else None
     met = [layout.name for layout in LAYOUTS.values() if layout.meets(folder, file)] if path.is_dir() else []
     if not met and path.suffix != ".safetensors":
-        tower = load_image_tower(path)
-        return AuditedCheckpoint(given, path, False, "", tower.config.image_size, 16, fingerprint)
+        return _tower_alone(given, path, fingerprint)
     try:
-        _, _, shape = load(path)
+        _, params, shape = load(path)
     except ConfigError as error:
         if error.key != "config.json: model_type":
             raise
-        tower = load_image_tower(path)
-        return AuditedCheckpoint(given, path, False, "", tower.config.image_size, 16, fingerprint)
+        return _tower_alone(given, path, fingerprint)
     length = min(shape.max_length, _LONGEST)
-    return AuditedCheckpoint(given, path, True, shape.layout, shape.image_size, length, fingerprint)
+    blocks = _takes_adapters(params)
+    return AuditedCheckpoint(given, path, True, shape.layout, shape.image_size, length, fingerprint, blocks)
+
+
+def _tower_alone(given: str, path: Path, fingerprint: str) -> AuditedCheckpoint:
+    from ranjax.models import load_image_tower
+
+    tower = load_image_tower(path)
+    blocks = _takes_adapters({"vision": tower.params})
+    return AuditedCheckpoint(given, path, False, "", tower.config.image_size, 16, fingerprint, blocks)
+
+
+def _takes_adapters(params: Params) -> bool:
+    names = ["/".join(place) for place in paths(dict(params))]
+    return any(re.search(pattern, name) for pattern in LORA_TARGETS for name in names)
 
 
 def fingerprint_of(path: Path) -> str:

@@ -36,6 +36,8 @@ def audit_checkpoint(
     quick: bool = False,
     seed: int = 0,
     options: tuple[str, ...] = (),
+    modalities: tuple[str, ...] = (),
+    repairs: tuple[str, ...] = (),
     mesh: Mesh | None = None,
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda line: None,
@@ -49,6 +51,8 @@ def audit_checkpoint(
       quick: few images and small budgets (`audit_config.QUICK`).
       seed: of everything that is drawn.
       options: of a table, NAME=VALUE.
+      modalities: what made the images (`evaluate.modalities`); (): as their classes, title or reports say.
+      repairs: to try beside the baseline (`audit_config.repairs`); (): those of the form.
       mesh: devices; None: the first one.
       stop: polled; what is done stays.
       say: receives a line of text at a time.
@@ -62,24 +66,29 @@ def audit_checkpoint(
     form = audit_config.QUICK if quick else audit_config.FULL
     found = open_checkpoint(checkpoint)
     asked = {"checkpoint": found.fingerprint, "data": str(Path(data).absolute()), "form": form.name, "seed": seed}
-    _claim(out, {**asked, "options": list(options), "version": audit_config.VERSION})
+    asked |= {"options": list(options), "modalities": list(modalities), "repairs": list(repairs)}
+    _claim(out, {**asked, "version": audit_config.VERSION})
     say(_introduced(found))
     limit = sum((form.limit, form.limit // 2, form.limit)) if form.limit else 0
     prepared = audit_data.open_audit_data(data, out / DATA, found.image_size, options, limit, say, stop)
     splits, task = audit_data.splits_of(prepared), audit_data.task_of(prepared)
     reports, size = audit_data.has_reports(prepared), prepared.splits["test"].image_shape[0]
-    for line in _notes(found, task, reports, size):
+    made_by = modalities or audit_data.modalities(prepared)
+    notes = _notes(found, task, reports, size, made_by)
+    if not form.tuned and not repairs:
+        tried = f"{', '.join(audit_config.TUNED)} train in the image tower"
+        notes.append(f"{tried}: the quick form leaves them out, --repair NAME tries one")
+    for line in notes:
         say(f"note: {line}")
-    config = audit_config.audit_config(
-        found, str(prepared.folder), splits, size, task=task, reports=reports, form=form, seed=seed
-    )
+    asked_for = {"task": task, "reports": reports, "modalities": made_by, "methods": repairs}
+    config = audit_config.audit_config(found, str(prepared.folder), splits, size, **asked_for, form=form, seed=seed)
     mesh = devices.make_mesh(1) if mesh is None else mesh
     clock = Clock(say)
     with progress.listening(clock.update):
         _execute(config, out / RUN, mesh, stop, clock.say)
     say("writing the repaired checkpoint, the page and results.json")
     chosen = audit_results.Audit(config, out / RUN, mesh, found, prepared, data, form)
-    results = chosen.results(_notes(found, task, reports, size))
+    results = chosen.results(notes)
     repaired_folder.write(chosen, results, out / REPAIRED)
     files.write_json(out / "results.json", results)
     from ranjax.report import audit_page
@@ -123,9 +132,15 @@ def _introduced(checkpoint: AuditedCheckpoint) -> str:
     return f"checkpoint {checkpoint.name}: {kind}, images of {checkpoint.image_size} px, {checkpoint.fingerprint}"
 
 
-def _notes(checkpoint: AuditedCheckpoint, task: str, reports: bool, size: int) -> list[str]:
+def _notes(
+    checkpoint: AuditedCheckpoint, task: str, reports: bool, size: int, modalities: tuple[str, ...]
+) -> list[str]:
     """Return what this audit leaves out or does otherwise, and why."""
-    found = []
+    found = [
+        f"corruptions are those of {' and '.join(modalities)}"
+        if modalities
+        else "what made the images is not known, so corruptions are the general ones: --modality says it"
+    ]
     if not checkpoint.texts:
         found.append("the checkpoint has no text tower: zero-shot, retrieval and attacks on reports are left out")
     elif not reports:

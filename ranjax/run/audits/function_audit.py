@@ -29,11 +29,12 @@ from ranjax.attacks.attack_table import ATTACKS, CLASSIFIER
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.keys import example_keys, stream
-from ranjax.core.pixels import to_float
+from ranjax.core.pixels import pixel_units, to_float
 from ranjax.evaluation import corruptions, statistics
+from ranjax.evaluation.modalities import MODALITIES, kinds_of
 from ranjax.evaluation.robust_accuracy import RobustAccuracy, robust_accuracy
 from ranjax.evaluation.white_box import Logits
-from ranjax.run.audits import audit_config
+from ranjax.run.audits import audit_config, minimal_norms
 from ranjax.run.audits.audited_checkpoint import find_checkpoint
 from ranjax.run.audits.repairs import Repaired, load, repair
 from ranjax.run.stages import memory
@@ -41,6 +42,8 @@ from ranjax.run.stages.encoder_export import HEAD_FACTS
 from ranjax.training.row_map import RowMap
 
 EPSILONS = (*audit_config.RADII[:-1], audit_config.MAIN, audit_config.RADII[-1])
+STEPS = 20
+"""Of FAB towards each class, for the least norms."""
 CHECKED = 24
 """Images of the masking checks."""
 HELD_OUT = 0.4
@@ -62,6 +65,8 @@ class AuditReport:
       content: hash of images and labels.
       notes: what was done otherwise, and why.
       repairs: reports of repaired models by method, of a checkpoint without a head.
+      least_norms: by image, the least L-infinity norm in pixels that was found to break it: 0 where it is wrong
+        already, infinite where none was found.
     """
 
     name: str
@@ -74,6 +79,7 @@ class AuditReport:
     content: str
     notes: tuple[str, ...] = ()
     repairs: Mapping[str, AuditReport] = dataclasses.field(default_factory=dict)
+    least_norms: Float[np.ndarray, " examples"] | None = None
 
     @property
     def masked(self) -> bool:
@@ -118,6 +124,11 @@ class AuditReport:
             "data": {"name": "images", "fingerprint": self.content, "content": self.content},
             "rows": [],
             "repairs": [_item(name, one, radii) for name, one in reports.items()],
+            "minimal_norms": {
+                name: {"label": one.name, **minimal_norms.summary(one.least_norms)}
+                for name, one in reports.items()
+                if one.least_norms is not None
+            },
             "withheld": [name for name, one in reports.items() if one.masked],
             "recommendation": {"method": None, "shown": False, "words": [self.headline]},
             "masking": [dataclasses.asdict(finding) for finding in self.masking.findings],
@@ -132,6 +143,9 @@ class AuditReport:
     def __str__(self) -> str:
         table = "attacked figures are withheld" if self.masked else str(self.robust)
         lines = [self.headline, table, str(self.masking)]
+        if self.least_norms is not None and not self.masked:
+            half = minimal_norms.summary(self.least_norms)["quantiles"]["0.5"]
+            lines.append(f"least norm found, median: {'none' if half is None else f'{half:.2f}/255'}")
         lines += [f"corrupted by {kind}: {100 * value:.1f} %" for kind, value in self.corrupted.items()]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, *(f"\n{one}" for one in self.repairs.values())])
@@ -163,6 +177,7 @@ def audit(
     epsilons: Sequence[str | float] = EPSILONS,
     attacks: Sequence[str] = (),
     corrupted: bool = True,
+    modalities: Sequence[str] = (),
     methods: Sequence[str] = ("lp", "ran"),
     seed: int = 0,
     batch_size: int = 32,
@@ -181,6 +196,7 @@ def audit(
       epsilons: rising radii, L-infinity, in pixel units.
       attacks: of the table, by name; by default the suite of ``ranjax audit``.
       corrupted: whether common corruptions are tried.
+      modalities: what made the images, e.g. ("ct",), which decides how they are corrupted; (): the general kinds.
       methods: repairs of a checkpoint without a head; the first one's report is returned, the others are its `repairs`.
       seed: of what is drawn.
       batch_size: images at a time; halved where memory runs out, which is noted.
@@ -193,7 +209,7 @@ def audit(
     images, labels = np.asarray(images), np.asarray(labels)
     pixels = to_float(images) if images.dtype.kind in "ui" else images
     options: dict[str, Any] = {"epsilons": epsilons, "attacks": attacks, "corrupted": corrupted, "seed": seed}
-    options |= {"batch_size": batch_size, "queries": queries}
+    options |= {"modalities": _known_modalities(modalities), "batch_size": batch_size, "queries": queries}
     if isinstance(model, (str, Path)):
         path = find_checkpoint(str(model))
         if (path / HEAD_FACTS).is_file():
@@ -261,6 +277,7 @@ def _audit(
     epsilons: Sequence[str | float],
     attacks: Sequence[str],
     corrupted: bool,
+    modalities: tuple[str, ...],
     seed: int,
     batch_size: int,
     queries: int,
@@ -297,17 +314,29 @@ def _audit(
         loss=CLASSIFIER if lead.loss == CLASSIFIER else "",
         other_losses=any(one.loss != lead.loss for one in others),
     )
+    least = minimal_norms.least_norms(
+        logits_fn,
+        params,
+        images,
+        labels,
+        found.ids,
+        dict(zip(map(pixel_units, epsilons), found.worst)),
+        steps=STEPS,
+        batch_size=batch_size,
+        seed=seed,
+    )
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
     return AuditReport(
         name,
         found,
         checked,
-        _corrupted(logits_fn, params, images, labels, seed, batch_size) if corrupted else {},
+        _corrupted(logits_fn, params, images, labels, kinds_of(modalities), seed, batch_size) if corrupted else {},
         names,
         int(sum(leaf.size for leaf in leaves)),
         files.digest([hashlib.sha256(leaf.tobytes()).hexdigest() for leaf in leaves] or name),
         files.digest([hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest() for part in (images, labels)]),
         tuple(said),
+        least_norms=least,
     )
 
 
@@ -315,13 +344,25 @@ def _of_probabilities(fn: Logits) -> Logits:
     return lambda params, images: jnp.log(jnp.maximum(fn(params, images), 1e-30))
 
 
+def _known_modalities(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not set(names) <= set(MODALITIES):
+        raise ConfigError("modalities", names, f"a list of some of {', '.join(MODALITIES)}")
+    return tuple(names)
+
+
 def _corrupted(
-    logits_fn: Logits, params: PyTree, images: np.ndarray, labels: np.ndarray, seed: int, batch_size: int
+    logits_fn: Logits,
+    params: PyTree,
+    images: np.ndarray,
+    labels: np.ndarray,
+    kinds: Sequence[str],
+    seed: int,
+    batch_size: int,
 ) -> dict[str, float]:
     keys = example_keys(stream(seed, "audit/corruptions"), [str(i) for i in range(len(images))])
     answer = RowMap(lambda p, x: logits_fn(p, x), None, batch_size)
     found = {}
-    for kind in corruptions.NAMES:
+    for kind in kinds:
         shares = []
         for severity in range(1, 6):
             changed = np.asarray(corruptions.corrupt(kind, severity, images, keys))

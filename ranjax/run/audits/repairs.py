@@ -37,6 +37,7 @@ from ranjax.models import DualEncoderFunctions, input_filter, resize_positions
 from ranjax.models.checkpoints.naming import nest
 from ranjax.models.heads import HEADS
 from ranjax.models.towers.tower_configs import TextTransformerConfig
+from ranjax.objectives.robust import class_logits
 from ranjax.run.audits.audited_checkpoint import find_checkpoint, open_checkpoint
 from ranjax.run.stages.encoder_export import HEAD, HEAD_FACTS
 from ranjax.run.stages.evaluation.evaluated_encoder import head_of_variables
@@ -114,11 +115,18 @@ def load(folder: str | Path) -> Repaired:
     width = functions.width_of(features)
     if kind == "linear":
         head: Head = OwnHead(linear_solution.predict, width, len(classes))
+    elif kind == "prompts":
+        head = OwnHead(by_prompts, width, len(classes))
     elif kind in HEADS:
         head = head_of_variables(HeadTraining(head=kind), tree, width, len(classes))
     else:
-        raise ConfigError("head.json: kind", kind, f"linear or one of {', '.join(HEADS)}: others need their module")
+        raise ConfigError("head.json: kind", kind, f"linear, prompts, {', '.join(HEADS)}: others need their module")
     return Repaired(functions, params, head, tree, features, classes, bool(said.get("multi_label")), dict(said))
+
+
+def by_prompts(variables: Params, features: Float[Array, "batch width"]) -> Float[Array, "batch classes"]:
+    """Return the logits of features by the embeddings of the classes' prompts."""
+    return class_logits(features, variables["prompts"], variables["scale"])
 
 
 def load_encoder(path: Path, image_size: int = 0) -> tuple[DualEncoderFunctions, Params]:

@@ -1,5 +1,6 @@
 """Keys of the evaluation."""
 
+import itertools
 from dataclasses import dataclass
 
 from ranjax.attacks.attack_table import ATTACKS, raises_any_loss
@@ -8,6 +9,7 @@ from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import pixel_units
 from ranjax.core.settings import Group, group, keys_of, setting
 from ranjax.data.recipe_table import RECIPES, searches_words
+from ranjax.evaluation.modalities import MODALITIES
 from ranjax.methods.fusion_settings import FusionTraining
 from ranjax.methods.table import METHODS
 from ranjax.run.schema.entry_keys import Config, EntryKeys, EntryNames
@@ -16,6 +18,11 @@ from ranjax.run.schema.entry_keys import Config, EntryKeys, EntryNames
 def _radii(value: tuple[str, ...]) -> str:
     good = all(v == "" or pixel_step(v) == "" for v in value) and len(set(value)) == len(value)
     return "" if good else "different radii above 0 in pixel units, e.g. ('1/255', '2/255', '8/255')"
+
+
+def _rising_words(value: tuple[int, ...]) -> str:
+    good = value and value[0] >= 1 and all(b > a for a, b in itertools.pairwise(value))
+    return "" if good else "rising numbers of words from 1, e.g. (1, 2, 4)"
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,15 @@ class Evaluate(Group):
     image_attack: str = setting("pgd", "Attack on the images of those pairs, with evaluate.epsilon.")
     pairs: int = setting(128, "Test pairs of those attacks, which are also the gallery.", "pairs", at_least(2))
     pair_words: int = setting(3, "Words of a report that they may change.", "words", at_least(0))
+    text_attacks: tuple[str, ...] = setting(
+        ("",),
+        "Searches that change words of those reports, and of the prompts: by 'gradient', by 'importance' with near "
+        "words, 'masked_lm' (BERT-Attack), 'typos'.",
+        check=some_of("", "gradient", "importance", "masked_lm", "typos"),
+    )
+    text_words: tuple[int, ...] = setting(
+        (1, 2, 4), "Words that they may change, for the curve.", "words", _rising_words
+    )
     captions: int = setting(1, "Captions an image in retrieval; above 1: its report's sentences.", check=at_least(1))
     groups: tuple[str, ...] = setting(
         ("",),
@@ -64,7 +80,12 @@ class Evaluate(Group):
     smallest_group: int = setting(
         10, "Images, or patients where several are of one, that a group needs to count.", check=at_least(1)
     )
-    corruption_examples: int = setting(0, "Test images corrupted in 5 ways and strengths; 0: none.", check=at_least(0))
+    corruption_examples: int = setting(
+        0, "Test images corrupted in several ways, each in 5 strengths; 0: none.", check=at_least(0)
+    )
+    modalities: tuple[str, ...] = setting(
+        ("",), "What made the images, which decides how they are corrupted.", check=some_of("", *MODALITIES)
+    )
     question_seeds: int = setting(0, "Heads that answer questions; 0: no questions.", check=at_least(0))
     question_methods: tuple[str, ...] = setting(
         ("lp", "mlp"),
@@ -114,7 +135,7 @@ def check(config: Config) -> None:
     if radii and pixel_units(evaluate.epsilon) == 0:
         raise ConfigError("evaluate.epsilon", evaluate.epsilon, "above 0 where evaluate.radii are given")
     if not evaluate.texts:
-        for name, off in (("prompt_words", 0), ("pair_attacks", ("",)), ("question_seeds", 0)):
+        for name, off in (("prompt_words", 0), ("pair_attacks", ("",)), ("text_attacks", ("",)), ("question_seeds", 0)):
             if evaluate[name] != off:
                 raise ConfigError(f"evaluate.{name}", evaluate[name], f"{off} where evaluate.texts = False")
     if not any(evaluate.attacks):

@@ -241,7 +241,7 @@ def _tune(
     place = context.folder / "tuned"
     if hosts.agree((place / f"{name}.json").exists()):
         return files.read_json(place / f"{name}.json")
-    config, settings = context.config.adapt, tower_fit(context.config.adapt)
+    config, settings, begun = context.config.adapt, tower_fit(context.config.adapt), time.monotonic()
     functions, params = common.encoder(context, context.stage_run.condition)
     train, validation = (
         Images(split.images, split.labels, np.asarray(examples[part].features)) for part, split in splits.items()
@@ -284,7 +284,7 @@ def _tune(
     taken, facts = _choose(context, name, method, np.asarray(figures), every, method.uses_attacked)
     fits = outcomes[taken]
     facts |= {"chosen_epochs": [one.chosen for one in fits], "losses": [one.losses for one in fits]}
-    facts |= {"share": fits[0].share, "images": images}
+    facts |= {"share": fits[0].share, "images": images, "seconds": round(time.monotonic() - begun, 2)}
     facts["notes"] += _unfinished(context, name, facts["chosen_epochs"], settings.epochs, settings.patience)
     context.say(f"  {name}: {100 * fits[0].share:.2f} % of the encoder's parameters trained")
     tensors = jax.tree.map(lambda *leaves: np.stack(leaves), *[one.trained for one in fits])

@@ -71,6 +71,10 @@ def export(
     source = common.encoder_folder(context, condition)
     models.save(out, functions, jax.device_get(adapted))
     common.data(context).tokenizer.save(out / "tokenizer.json")
+    if getattr(settings, "head", "") == "prompts":
+        # What classifies is the classes' prompts, which the text tower would have to be asked for again.
+        classes = common.class_embeddings(context, functions, params)
+        trained["head"] = {"params": {"prompts": classes, "scale": common.logit_scale(functions, params)}}
     if trained.get("head"):
         kind = _kind(method, settings)
         asks = asked and not isinstance(settings, TowerTraining)

@@ -15,6 +15,7 @@ from ranjax.run.stages.evaluation import (
     question_answering,
     under_attack,
     under_corruption,
+    word_attacks,
 )
 from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import FILE, Entry, Record
@@ -51,6 +52,7 @@ def run(context: Context) -> Entry:
     under_attack.check_masking(encoder, record, "test")
     pair_attacks.attack_prompts(encoder, record, "test")
     pair_attacks.attack_pairs(encoder, record, "test")
+    word_attacks.attack_words(encoder, record, "test")
     under_corruption.corrupt(encoder, record, "test")
     question_answering.answer(encoder, record, splits)
     written = hosts.first_does(lambda: record.write(context.folder)) or {}

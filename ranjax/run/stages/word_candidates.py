@@ -60,16 +60,17 @@ def of_run(
     data, noise = common.data(context), context.config.noise
     if not searching:
         return CandidateWords(vocabulary(data, noise), None)
-    folder = _masked_lm_folder(context) if "masked_lm" in noise.candidates else noise.masked_lm
+    folder = masked_lm_folder(context) if "masked_lm" in noise.candidates else noise.masked_lm
     return candidate_words(noise, vocabulary(data, noise), token_table, data.split("train").reports, folder)
 
 
 def masked_lm(context: Context) -> MaskedLM:
     """Return the masked language model of a run: that of `noise.masked_lm`, or one that is trained here on reports."""
-    return _loaded(_masked_lm_folder(context), common.data(context).split("train").reports)
+    return _loaded(masked_lm_folder(context), common.data(context).split("train").reports)
 
 
-def _masked_lm_folder(context: Context) -> str | Path:
+def masked_lm_folder(context: Context) -> str | Path:
+    """Return the folder of the masked language model that `noise.masked_lm` names, trained here where it says so."""
     given = context.config.noise.masked_lm
     return _trained_here(context) if given in ("corpus", "") else given
 

@@ -132,9 +132,10 @@ def _errors(answers: Answers) -> dict[tuple[str, str], Float64[np.ndarray, "kind
     """Return error rates over seeds by (split, method), where all kinds and severities are there."""
     found = {}
     for split, method in dict.fromkeys((s, m) for task, s, _, m in answers if task == CORRUPTED):
-        attacks = [f"{kind}-{severity}" for kind in corruptions.NAMES for severity in range(1, 6)]
+        kinds = [k for k in corruptions.LEVELS if (CORRUPTED, split, f"{k}-1", method) in answers]
+        attacks = [f"{kind}-{severity}" for kind in kinds for severity in range(1, 6)]
         hits = [answers.get((CORRUPTED, split, attack, method)) for attack in attacks]
         if all(one is not None for one in hits):
             errors = np.stack([1.0 - one.mean(0) for one in hits if one is not None])
-            found[split, method] = errors.reshape(len(corruptions.NAMES), 5, -1)
+            found[split, method] = errors.reshape(len(kinds), 5, -1)
     return found

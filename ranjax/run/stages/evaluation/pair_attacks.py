@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int, PyTree, Shaped
+from jaxtyping import Bool, Float, Int, PyTree, Shaped
 
 from ranjax.attacks import text
 from ranjax.attacks.attack_table import ATTACKS
@@ -104,13 +104,9 @@ def attack_prompts(subject: EvaluatedEncoder, record: Record, split: str) -> Non
     most = subject.config.prompt_words
     if not most:
         return
-    examples = subject.data.task_split("adapt")
-    features = unit(subject.task_features("adapt"))
-    means = np.stack([features[examples.labels == c].mean(0) for c in range(len(subject.classes))])
-    others = (means.sum(0, keepdims=True) - means) / max(len(means) - 1, 1)
     texts, owner = subject.data.prompts()
     tokens = subject.data.encode(texts)
-    guide = (means - others)[owner].astype(np.float32)
+    guide = prompt_guide(subject)
     table = _lexicon(subject)
     settings = text.Substitution(max_words=most, top_k=subject.context.config.noise.top_k)
     functions = subject.functions
@@ -135,6 +131,16 @@ def attack_prompts(subject: EvaluatedEncoder, record: Record, split: str) -> Non
     logits = subject.zero_shot_logits(subject.task_features(split), classes)
     record.share("zero_shot", TASK, split, "words", "accuracy", logits.argmax(-1) == labels)
     subject.context.say(f"  prompts: {float(np.mean(edits)):.2f} words changed each")
+
+
+def prompt_guide(subject: EvaluatedEncoder) -> Float[np.ndarray, "prompts dim"]:
+    """Return, by prompt, the mean image of its class in the adapt split less that of the others."""
+    examples = subject.data.task_split("adapt")
+    features = unit(subject.task_features("adapt"))
+    means = np.stack([features[examples.labels == c].mean(0) for c in range(len(subject.classes))])
+    others = (means.sum(0, keepdims=True) - means) / max(len(means) - 1, 1)
+    guide: np.ndarray = (means - others)[subject.data.prompts()[1]].astype(np.float32)
+    return guide
 
 
 def _pair_attack(subject: EvaluatedEncoder, recipe: Recipe) -> RowMap:

@@ -8,6 +8,7 @@ from jaxtyping import PyTree
 
 from ranjax.core.pixels import to_float
 from ranjax.evaluation import corruptions
+from ranjax.evaluation.modalities import kinds_of
 from ranjax.run.stages import inputs
 from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.result_record import CORRUPTED, Record
@@ -21,7 +22,7 @@ def corrupt(encoder: EvaluatedEncoder, record: Record, split: str) -> None:
     examples = encoder.some(split, count)
     keys = inputs.example_keys(encoder.context, "evaluate/corruptions", examples.ids)
     images, questions = to_float(examples.images), encoder.question_features(split, examples)
-    for kind in corruptions.NAMES:
+    for kind in kinds_of([name for name in encoder.config.modalities if name]):
         for severity in range(1, 6):
             encoder.context.check_stop(f"corrupting by {kind}")
             corrupted = _corrupted(encoder, kind, severity, images, keys)
