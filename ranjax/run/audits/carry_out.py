@@ -80,8 +80,18 @@ def audit_checkpoint(
         notes.append(f"{tried}: the quick form leaves them out, --repair NAME tries one")
     for line in notes:
         say(f"note: {line}")
-    asked_for = {"task": task, "reports": reports, "modalities": made_by, "methods": repairs}
-    config = audit_config.audit_config(found, str(prepared.folder), splits, size, **asked_for, form=form, seed=seed)
+    config = audit_config.audit_config(
+        found,
+        str(prepared.folder),
+        splits,
+        size,
+        task=task,
+        reports=reports,
+        modalities=made_by,
+        methods=repairs,
+        form=form,
+        seed=seed,
+    )
     mesh = devices.make_mesh(1) if mesh is None else mesh
     clock = Clock(say)
     with progress.listening(clock.update):
