@@ -18,7 +18,7 @@ from ranjax.report.stored_results import Row, pooled
 
 RETRIEVAL = "retrieval"
 SENTENCES = "retrieval_sentences"
-APART = ("retrieval", "groups", "corrupted", "questions")
+APART = ("retrieval", "groups", "corrupted", "questions", "zero_shot_words")
 """Prefixes of the tasks that are no classification of single, uncorrupted test images."""
 AT_RADIUS = "@"
 """In an attack's name, the sign before the radius of a point of a curve."""

@@ -3,6 +3,9 @@
 import csv
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 
 from ranjax import models
 from ranjax.cli import console, outcome
+from ranjax.core import files
 from ranjax.data.text.tokenizer import Tokenizer
 from ranjax.run.audits import audit_config, repairs
 
@@ -113,6 +117,61 @@ def test_a_checkpoint_is_audited_repaired_loaded_and_compared(place, tiny, capsy
     other.write_text(json.dumps({**changed, "protocol": {**results["protocol"], "name": "0 full"}}))
     assert console.call(words) == outcome.REFUSED
     assert "different protocols do not compare" in capsys.readouterr().err
+
+
+DRIVEN = """
+import dataclasses, sys
+from ranjax.run.audits import audit_config as made
+made.QUICK = dataclasses.replace(
+    made.QUICK, limit=24, attacked=6, pairs=4, corrupted=4, masking=0, steps=2, batch=8, bootstrap=50)
+made.REPAIRS, made.CONTROLS, made.SUITE, made.PAIR_ATTACKS = ("lp", "ridge"), (), ("apgd_ce",), ("",)
+made.TEXT_ATTACKS, made.RADII = ("typos", ""), ("8/255",)
+from ranjax.cli import console
+sys.exit(console.call(sys.argv[1:]))
+"""
+TIMES = ("seconds", "milliseconds")
+
+
+def untimed(value):
+    """What results.json holds but for times, which no two runs share."""
+    if isinstance(value, dict):
+        return {name: untimed(inner) for name, inner in value.items() if name not in TIMES}
+    return [untimed(inner) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.mark.slow  # three real processes: one whole, one killed and one stopped in mid-stage, each goes on
+def test_a_killed_audit_goes_on_to_the_same_bits(place, tmp_path):
+    def start(out):
+        words = ["audit", f"--checkpoint={place / 'clip'}", f"--data={place / 'films'}", f"--out={out}", "--quick"]
+        line = [sys.executable, "-u", "-c", DRIVEN, *words]
+        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def stopped(out, at, number):
+        """Send a signal when a line begins like `at`, and return the exit code."""
+        with start(out) as process:
+            for line in process.stdout:
+                if at in line:
+                    process.send_signal(number)
+                    break
+            process.stdout.read()
+        return process.returncode
+
+    def whole(out):
+        with start(out) as process:
+            said = process.stdout.read()
+        assert process.returncode == outcome.DONE, said[-3000:]
+        return untimed(json.loads((out / "results.json").read_text())), said
+
+    expected, _ = whole(tmp_path / "whole")
+    assert stopped(tmp_path / "cut", "adapt/clean", signal.SIGKILL) == -signal.SIGKILL
+    # The first head is attacked by then, and kept.
+    assert stopped(tmp_path / "cut", "compiled white_box", signal.SIGTERM) in (outcome.STOPPED, outcome.DONE)
+    found, said = whole(tmp_path / "cut")
+    assert "adapt/clean: done before, skipped" in said
+    assert found == expected
+    for name in ("head.safetensors", "model.safetensors"):
+        one, other = (files.sha256(tmp_path / run / "repaired" / name) for run in ("whole", "cut"))
+        assert one == other
 
 
 def _leaves(path):
