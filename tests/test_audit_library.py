@@ -61,6 +61,22 @@ def test_a_linear_model_withstands_exactly_the_radii_that_its_margin_allows():
     assert found["repairs"][0]["clean"]["value"] == pytest.approx(39 / 40)
 
 
+@pytest.mark.slow  # two audits
+def test_a_torch_module_and_a_pair_are_audited_as_the_function_is():
+    torch = pytest.importorskip("torch", reason="needs torch: the extra 'parity'")
+    weights, images, labels = linear()
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(SIZE * SIZE, 2))
+    with torch.no_grad():
+        module[1].weight.copy_(torch.from_numpy(5 * weights.T))
+        module[1].bias.copy_(torch.from_numpy(-2.5 * weights.sum(0)))
+    options = {"attacks": ("apgd_ce",), "corrupted": False, "epsilons": ("1/255", "2/255")}
+    pair = (lambda w, x: 5 * ((x - 0.5).reshape(len(x), -1) @ w), jnp.asarray(weights))
+    one, other = (rx.audit(model, images, labels, **options) for model in (module.eval(), pair))
+    np.testing.assert_array_equal(one.robust.worst, other.robust.worst)
+    np.testing.assert_allclose(one.least_norms, other.least_norms, rtol=1e-3, atol=1e-6)
+    assert other.parameters == weights.size
+
+
 @pytest.mark.slow
 def test_a_model_that_hides_its_gradients_is_masked_and_its_figure_withheld():
     weights, images, labels = linear()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree, Shaped
 
 import ranjax
-from ranjax.attacks import masking
+from ranjax.attacks import any_model, masking
 from ranjax.attacks.attack_table import ATTACKS, CLASSIFIER
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
@@ -187,8 +188,9 @@ def audit(
 
     Args:
       model: a function of images f32[N, H, W, C] in [0, 1] to logits f32[N, K] that JAX can trace; an nnx module; a
-        linen module with `params`; a `Repaired`; or the path of a checkpoint: with a head (``audit/repaired``) as it
-        is, without one `methods` are fitted on part of the images, and judged by the rest.
+        linen module with `params`; a pair ``(function of (params, images), params)``; a torch module; a `Repaired`; or
+        the path of a checkpoint: with a head (``audit/repaired``) as it is, without one `methods` are fitted on part of
+        the images, and judged by the rest.
       images: f32[N, H, W, C] in [0, 1], or uint8.
       labels: i[N] from 0.
       params: variables of a linen module.
@@ -215,7 +217,7 @@ def audit(
         if (path / HEAD_FACTS).is_file():
             return audit(load(path), pixels, labels, name=name or path.name, **options)
         return _of_checkpoint(path, pixels, labels, methods, name or path.name, options)
-    logits_fn, variables, own = _function_of(model, params)
+    logits_fn, variables, own = _function_of(model, params, pixels)
     notes: list[str] = []
     while True:
         try:
@@ -242,11 +244,15 @@ def _of_checkpoint(
     return dataclasses.replace(found[first], repairs={method: found[method] for method in others})
 
 
-def _function_of(model: Any, params: PyTree) -> tuple[Logits, PyTree, str]:
+def _function_of(model: Any, params: PyTree, images: Images) -> tuple[Logits, PyTree, str]:
     """Return ``(params, images) -> logits``, its parameters, and a name."""
     if isinstance(model, Repaired):
         return model.logits, model.parameters, str(model.facts.get("method", "repaired"))
-    own = getattr(model, "__name__", type(model).__name__)
+    named = model[0] if isinstance(model, tuple) and model else model
+    own = getattr(named, "__name__", type(named).__name__)
+    torch = sys.modules.get("torch")  # a module of it cannot be here unless it was imported
+    if isinstance(model, tuple) or (torch is not None and isinstance(model, torch.nn.Module)):
+        return (*any_model.as_logits(model, images), own)
     if isinstance(model, nnx.Module):
         graph, state = nnx.split(model)
 
