@@ -40,7 +40,7 @@ VERSIONS: dict[str, tuple[str, ...]] = {
 }
 DRAWS = 20  # of "rand"
 SQUARE_ALONE = 0.002  # share broken by Square after the gradients gave up, at which the public code warns
-PADDING = 1.25
+PADDING = 1.4
 """Rows that a larger batch may cost beside the smallest ones: a step of a small batch takes nearly as long."""
 _JUDGE = 0x4A554447
 
