@@ -24,7 +24,7 @@ def torch_logits(module: Callable[..., PyTree]) -> Callable[[PyTree, jax.Array],
     device, dtype = parameter.device, parameter.dtype
 
     def to_torch(images: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.asarray(images), -1, 1))).to(device, dtype)
+        return torch.from_numpy(np.array(np.moveaxis(np.asarray(images), -1, 1), order="C")).to(device, dtype)
 
     def forward(images: np.ndarray) -> np.ndarray:
         with torch.no_grad():
