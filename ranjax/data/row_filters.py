@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import hashlib
 import heapq
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,13 @@ from ranjax.data.table_cells import ABSENT, PRESENT, UNCERTAIN, UNMARKED
 from ranjax.data.text import deidentify, labeller, reports
 from ranjax.data.text.tokenizer import Tokenizer
 
+_TAGS = r"</?(?:br|p|b|i|u|div|span|li|ul|td|tr)\b[^<>]*>|&(?:[a-z]{2,6}|#\d+);"
+_MISREAD = "[\u00c3\u00c2][\u0080-\u00bf\u2030\u2019]|\u00e2\u20ac|\ufffd"
+_DAMAGE = {
+    "reports hold marks of HTML": re.compile(_TAGS, re.IGNORECASE),
+    "reports hold letters of a wrong encoding": re.compile(_MISREAD),
+}
+"""What should not stand in a report, which is kept as it is and counted."""
 # Columns that stay beside a pseudonym; those of a set of questions go through de-identification as its reports do.
 _KEPT_COLUMNS = ("view", "sex", "age", "uncertain", "unknown")
 _QUESTION_COLUMNS = ("question", "answer", "kind", "rule")
@@ -134,6 +142,9 @@ def select(settings: SetSettings) -> Selection:
     if notes["films whose view is not stated"] == len(entries):
         # A set without views says nothing about them.
         del notes["films whose view is not stated"]
+    said += [
+        Said("reports", f"{count} {what}: they are kept", True) for what in _DAMAGE if (count := notes.pop(what, 0))
+    ]
     said += _of_labels(settings, entries, classes, rules.outside, stated)
     # What is left out is listed in the manifest; a row without an image is named there by its number.
     rejected = [r if r.id.startswith("row ") else r._replace(id=privacy.identity(r.id)) for r in rejected]
@@ -202,6 +213,11 @@ def _of_labels(
     for text in settings.label_map:
         if (name := text.partition("=")[0]) not in stated:
             found.append(Said("labels", f"label_map names {name!r}, which no row has", True))
+    for name in classes:
+        parts = [part.strip() for part in re.split(r"[;,/|+&]", name)]
+        if len(parts) > 1 and all(part in classes for part in parts):
+            text = f"the class {name!r} looks like {len(parts)} labels: option separator says what stands between them"
+            found.append(Said("labels", text, True))
     alike: dict[str, str] = {}
     for name in classes:
         if (other := alike.setdefault(name.casefold(), name)) != name:
@@ -352,6 +368,8 @@ class _Rules:
             text = label_rules.written(entry.labels, order, self.spec.normal, settings.uncertain)
             return text, "" if text else "no label says what the film shows"
         text = entry.report or reports.of_sections(entry.sections, ())
+        for what, pattern in _DAMAGE.items():
+            self.notes[what] += bool(pattern.search(text))
         if not reports.normalized_words(text):
             return "", "the report is empty"
         if self.spec.kind == "image-text" and settings.sections:

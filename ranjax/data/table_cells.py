@@ -6,6 +6,7 @@ of its cell, never a guess.
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -33,14 +34,26 @@ _TRUTH: Mapping[str, float] = {
 } | {"\x00": ABSENT, "\x01": PRESENT}
 # "1", "1.0", "1.000", "1,0" of a decimal comma, and "1E+00"; "1,000" may be a thousand and is no mark.
 _NUMBER = re.compile(r"([+-]?)([01])(?:[.]0*|,0{1,2})?(?:e[+-]?0+)?", re.IGNORECASE)
-_ROUNDED = re.compile(r"\d[.,]\d+E\+\d{1,3}", re.IGNORECASE)
+_ROUNDED = re.compile(r"\d(?:[.,]\d+)?E\+\d{1,3}", re.IGNORECASE)
+_EXACT = 2.0**53
+"""Above it a float holds whole numbers no more one by one."""
+# "#SPILL!", "#WERT!", "#¡VALOR!", "#NV": a spreadsheet's word for a value that it could not work out.
+_ERROR = re.compile(r"#[\w/¡]{2,16}[!?]|#n/?[adv]|#getting_data", re.IGNORECASE)
+_FORMULA = re.compile(r"=\s*[A-Za-z_.]+\(.*\)")
+_CARRIAGE = re.compile(r"_x000[dD]_(?:\r?\n)?")
+_NOBODY = re.compile(
+    r"anon(?:ymous|ymized|ymised|ym|ymisiert|ymous patient)?|unknown(?: (?:patient|name|id))?|no (?:patient|name|id)|"
+    r"not (?:known|available)|removed|deleted|redacted|withheld|hidden|unbekannt|inconnu|desconocido|-1|-9+|[?]+|[*]+",
+    re.IGNORECASE,
+)
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:[,.' \u00a0\u202f]\d{3})+")
 
 
 def is_missing(value: object) -> bool:
-    """Return whether a cell is empty: None, NaN, or one of `MISSING` in any case."""
+    """Return whether a cell is empty: None, NaN, one of `MISSING` in any case, or a spreadsheet's error."""
     if isinstance(value, str):
-        return value.strip().casefold() in MISSING
+        text = value.strip().casefold()
+        return text in MISSING or text.rstrip(".") in MISSING or bool(_ERROR.fullmatch(text))
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -48,12 +61,15 @@ def words(value: object) -> str:
     """Return the text of a cell without surrounding blanks; whole numbers without a decimal point; "" where empty.
 
     Raises:
-      DataError: a list, a mapping or a truth value, which are no text.
+      DataError: a list, a mapping or a truth value, which are no text; a formula; a number that is not finite.
     """
     if is_missing(value):
         return ""
     if isinstance(value, str):
-        return value.strip()
+        if _FORMULA.fullmatch(value.strip()):
+            raise DataError(f"holds {value.strip()[:40]!r}, a formula and not its value")
+        # As spreadsheets' files write the end of a line.
+        return _CARRIAGE.sub("\n", value).strip()
     if isinstance(value, bytes):
         return value.decode(errors="replace").strip()
     if hasattr(value, "item") and not hasattr(value, "__len__"):
@@ -61,19 +77,53 @@ def words(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         kind = {bool: "a truth value", list: "a list", dict: "a mapping"}.get(type(value), f"a {type(value).__name__}")
         raise DataError(f"holds {kind}, not a text")
-    return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
+    if not math.isfinite(value):
+        raise DataError(f"holds {value}, no number")
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def name(value: object) -> str:
     """Return a text in one line, for ids, patients, splits and labels.
 
     Raises:
-      DataError: as `words`, or a number that a spreadsheet has rounded, as 1.23E+11: many ids become one so.
+      DataError: as `words`, or a number that was rounded, as 1.23E+11 or a float above 2^53: many ids become one so.
     """
+    if isinstance(value, float) and _EXACT <= abs(value) < math.inf:
+        raise DataError(f"holds {value!r}, a number that was rounded where it was stored as a float")
     text = " ".join(words(value).split())
     if _ROUNDED.fullmatch(text):
         raise DataError(f"holds {text!r}, a number that a spreadsheet has rounded")
     return text
+
+
+def patient(value: object) -> str:
+    """Return who a cell names, "" for nobody.
+
+    Raises:
+      DataError: as `name`, or a word that stands for everybody who is not named, as "unknown", "anonymous" or -999.
+    """
+    text = name(value)
+    if _NOBODY.fullmatch(text):
+        raise DataError(f"holds {text!r}, which names nobody")
+    return text
+
+
+def written_list(value: object) -> list[str] | None:
+    """Return the texts of a list that a data frame wrote as text, as "['edema', 'mass']"; None for any other text.
+
+    Raises:
+      DataError: a list without commas, as NumPy writes it, or of something else than texts.
+    """
+    text = words(value)
+    if not re.fullmatch(r"\[(?:\s*['\"].*|\s*)\]", text, re.DOTALL):
+        return None
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError) as error:
+        raise DataError(f"holds {text[:40]!r}, a list that cannot be read") from error
+    if re.search(r"['\"]\s+['\"]", text) or not all(isinstance(part, str) for part in found):
+        raise DataError(f"holds {text[:40]!r}, a list that cannot be read: its texts stand without commas")
+    return found
 
 
 def mark(value: object) -> float | None:
@@ -101,19 +151,20 @@ def mark(value: object) -> float | None:
     return known
 
 
-def check_spellings(found: Iterable[tuple[str, str]], what: str) -> None:
+def check_spellings(found: Iterable[tuple[str, str]], what: str, by_case: bool = True) -> None:
     """Refuse values that look like one value in several spellings: "7", "7.0", "007"; "1234" and "1,234".
 
     Args:
       found: values and where each stands first, as "row 3".
       what: names the values in the error, as "patients".
+      by_case: values may differ by case alone.
 
     Raises:
       DataError: two of them; both are named with their places.
     """
     first: dict[str, tuple[str, str]] = {}
     for value, place in found:
-        other, there = first.setdefault(_plain_number(value), (value, place))
+        other, there = first.setdefault(_plain_number(value if by_case else value.casefold()), (value, place))
         if other != value:
             both = f"{other!r} ({there}) and {value!r} ({place})"
             raise DataError(f"The {what} {both} look like one in two spellings: write it one way.")

@@ -1,5 +1,6 @@
 """Tables of a user's own: columns, patients, splits and labels are what they say, refused, or counted with a reason."""
 
+import csv
 import json
 from collections import Counter
 
@@ -386,3 +387,78 @@ def test_one_file_in_two_spellings_of_its_path_is_one_row(tmp_path):
 def test_a_list_that_names_a_class_twice_is_refused(tmp_path):
     with pytest.raises(DataError, match="names a class twice: are they marks of 0 and 1"):
         hugging_face(tmp_path, [[0, 1, 0]], {"feature": NAMES, "_type": "Sequence"})
+
+
+def with_cells(root, column, cells):
+    """A table of films whose lines differ from the usual ones in one column."""
+    films(root, len(cells))
+    with (root / "index.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEAD.split(","))
+        for i, cell in enumerate(cells):
+            usual = dict(zip(HEAD.split(","), plain(1, i)[0].split(",")))
+            writer.writerow((usual | {column: cell}).values())
+    return own(root, "label=finding")
+
+
+@pytest.mark.parametrize("cell", ["unknown", "Anonymous", "-999", "-1", "??", "withheld", "no name", "N/A."])
+def test_who_is_not_named_is_not_one_patient(tmp_path, cell):
+    selection = with_cells(tmp_path, "patient", [*"abcdef", cell, cell])
+    reasons = accounted(selection, 8)
+    assert len(selection.rows) == 6
+    assert all("names nobody" in reason or "is empty" in reason for reason in reasons)
+
+
+def test_patients_that_differ_by_case_alone_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"patients 'P1' \(row 1 .*\) and 'p1' \(row 3"):
+        with_cells(tmp_path, "patient", ["P1", "P2", "p1", "P3"])
+
+
+def test_ids_that_json_stored_as_floats_beyond_their_digits_are_left_out(tmp_path):
+    films(tmp_path, 6)
+    rows = [{"file": f"{i}.png", "report": f"Film {i} of the heart.", "patient": 10**17 + i} for i in range(6)]
+    rows = [row | {"patient": float(row["patient"])} if i > 3 else row for i, row in enumerate(rows)]
+    (tmp_path / "index.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    selection = own(tmp_path)
+    assert {row.patient for row in selection.rows} == {str(10**17 + i) for i in range(4)}
+    assert all("rounded" in reason for reason in accounted(selection, 6))
+
+
+def test_lists_of_labels_that_a_data_frame_wrote_are_lists(tmp_path):
+    cells = ["['effusion', 'mass']", '["mass"]', "['effusion']", "[]", "['mass' 'effusion']", "['mass', 3]"]
+    selection = with_cells(tmp_path, "finding", cells)
+    assert sorted(selection.classes) == ["effusion", "mass"]
+    hot = {row.id: row.labels.tolist() for row in selection.rows}
+    assert hot["0.png"] == [1, 1]
+    assert sorted(hot) == [f"{i}.png" for i in range(4)]
+    assert all("a list that cannot be read" in reason for reason in accounted(selection, 6))
+
+
+def test_classes_that_look_like_several_labels_are_said(tmp_path):
+    selection = with_cells(tmp_path, "finding", ["mass;edema", "mass", "edema", "mass;edema", "mass", "edema"])
+    assert said(selection, "labels") == [
+        "the class 'mass;edema' looks like 2 labels: option separator says what stands between them"
+    ]
+
+
+def test_formulas_and_errors_of_spreadsheets_are_no_reports(tmp_path):
+    cells = ["=CONCAT(A1)", "#SPILL!", "#WERT!", "#NV", "N/A.", "Heart normal._x000D_\nNo edema.", "=stable heart."]
+    selection = with_cells(tmp_path, "report", cells)
+    assert {row.id: row.report for row in selection.rows} == {
+        "5.png": "Heart normal. No edema.", "6.png": "=stable heart."
+    }  # fmt: skip
+    assert sum("a formula and not its value" in reason for reason in accounted(selection, 7).elements()) == 1
+
+
+def test_reports_with_html_or_a_wrong_encoding_are_said(tmp_path):
+    cells = [
+        "Heart<br>normal.",
+        "&Eacute;panchement.",
+        "Heart < 15 cm & lungs > 3.",
+        "Ã‰panchement.",
+        "d’œdème",
+        "a�b c",
+    ]
+    assert said(with_cells(tmp_path, "report", cells), "reports") == [
+        "2 reports hold marks of HTML: they are kept", "2 reports hold letters of a wrong encoding: they are kept"
+    ]  # fmt: skip

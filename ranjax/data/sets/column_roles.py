@@ -17,7 +17,8 @@ _PATIENT = """
 patient patientid patientnumber patientno patientnr patientkey patientcode patientidentifier patientuid patienthash
 anonpatientid deidpatientid anonymizedpatientid pseudonym pid ptid patid subject subjectid subjectno subjectnumber
 subjectkey participant participantid person personid mrn medicalrecordnumber empi empianon anonmrn paciente pacienteid
-idpaciente patienten patientenid patientennummer paziente idpaziente pazienteid idpatient
+idpaciente patienten patientenid patientennummer paziente idpaziente pazienteid idpatient usubjid subjid anonid
+hospitalnumber nhsnumber mrnumber mrno 患者id 病人id 患者编号
 """
 PATIENTS = frozenset(_PATIENT.split())
 """Names of columns that name the patient, in lower case without marks."""

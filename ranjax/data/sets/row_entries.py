@@ -39,9 +39,10 @@ def from_row(
             report = _written(template, row, values)
         else:
             report = _of(row, values.get("report", "report"), table_cells.words)
-        if "patient" in values and not _name(row, values, "patient"):
+        patient = _of(row, values["patient"], table_cells.patient) if "patient" in values else ""
+        if "patient" in values and not patient:
             raise DataError(f"column {values['patient']!r} is empty")
-        stated, patient = _name(row, values, "split").lower(), _name(row, values, "patient")
+        stated = _name(row, values, "split").lower()
         view = view_of(_name(row, values, "view"))
     except DataError as error:
         return Rejected(identity, split, str(error))
@@ -88,8 +89,8 @@ def check_options(values: Mapping[str, str], columns: tuple[str, ...]) -> None:
 
 
 def labels_of(row: Mapping[str, object], values: Mapping[str, str]) -> list[str]:
-    """Return the labels of a cell: those of a list, or of a text with a separator; -1 is no label. Or the one label
-    that is written from several columns.
+    """Return the labels of a cell: those of a list, or of a text with a separator; -1 and "?" are no label. Or the one
+    label that is written from several columns.
 
     Raises:
       DataError: a mapping, or a list of 0 and 1, which may be marks of classes.
@@ -102,10 +103,12 @@ def labels_of(row: Mapping[str, object], values: Mapping[str, str]) -> list[str]
         raise DataError(
             f"column {column!r} holds a list of 0 and 1, which may be marks or numbers of classes: write names"
         )
-    separator = values.get("separator", "|")
-    parts = given if isinstance(given, list) else given.split(separator) if isinstance(given, str) else [given]
+    if isinstance(given, str):
+        listed = _of({column: given}, column, table_cells.written_list)
+        given = listed if listed is not None else given.split(values.get("separator", "|"))
+    parts = given if isinstance(given, list) else [given]
     texts = [str(part) if isinstance(part, bool) else _of({column: part}, column, table_cells.name) for part in parts]
-    return [text for text in texts if text and text not in ("-1", "-1.0")]
+    return [text for text in texts if text and text not in ("-1", "-1.0", "?")]
 
 
 def _written(template: str, row: Mapping[str, object], values: Mapping[str, str]) -> str:
@@ -166,5 +169,5 @@ class Spellings:
 
     def check(self) -> None:
         """Raise DataError where two patients, or two labels, look like one, see `table_cells.check_spellings`."""
-        table_cells.check_spellings(self._patients.items(), "patients")
+        table_cells.check_spellings(self._patients.items(), "patients", by_case=False)
         table_cells.check_spellings(self._labels.items(), "labels")
