@@ -142,9 +142,7 @@ def select(settings: SetSettings) -> Selection:
     if notes["films whose view is not stated"] == len(entries):
         # A set without views says nothing about them.
         del notes["films whose view is not stated"]
-    said += [
-        Said("reports", f"{count} {what}: they are kept", True) for what in _DAMAGE if (count := notes.pop(what, 0))
-    ]
+    said += [Said("reports", f"{count} {what}: they are kept") for what in _DAMAGE if (count := notes.pop(what, 0))]
     said += _of_labels(settings, entries, classes, rules.outside, stated)
     # What is left out is listed in the manifest; a row without an image is named there by its number.
     rejected = [r if r.id.startswith("row ") else r._replace(id=privacy.identity(r.id)) for r in rejected]

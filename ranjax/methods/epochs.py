@@ -6,25 +6,39 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, PyTree
 
 from ranjax.core.types import Params
 
 
-def unfinished(name: str, chosen: Sequence[int], most: int, patience: int) -> list[str]:
-    """Return a note where fits that were to end by themselves were best in the last of at most `most` epochs.
+def unfinished(
+    name: str, chosen: Sequence[int], most: int, patience: int, history: np.ndarray | None = None
+) -> list[str]:
+    """Return a note where fits were best in the last of at most `most` epochs.
 
     Args:
       name: of the method.
       chosen: the best epoch of each seed, from 0.
       most: epochs at most.
-      patience: 0 for fits of a fixed number of epochs, of which the last says nothing.
+      patience: 0 for fits of a fixed number of epochs, whose last says something only where `history` is given.
+      history: f32[seeds, epochs], the figure that chose. Of a fixed number of epochs those count that were better in
+        the last than in all before; of equal figures the lower loss chooses, which falls for ever.
     """
-    late = sum(epoch == most - 1 for epoch in chosen)
-    if not (patience and late):
+    last = [epoch == most - 1 for epoch in chosen]
+    if not patience:
+        rose = np.zeros(len(chosen), bool) if history is None else _rose(history)
+        last = [late and bool(better) for late, better in zip(last, rose)]
+    if not any(last):
         return []
-    return [f"{name} was best in its last epoch of {most} with {late} of {len(chosen)} seeds: it has not converged"]
+    return [
+        f"{name} was best in its last epoch of {most} with {sum(last)} of {len(chosen)} seeds: it has not converged"
+    ]
+
+
+def _rose(history: np.ndarray) -> np.ndarray:
+    return history[:, -1] > np.max(history[:, :-1], axis=1, initial=-np.inf)
 
 
 def until_worse(

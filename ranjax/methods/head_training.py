@@ -164,8 +164,8 @@ def fit_heads(
         a validation split with one class only.
 
     Warns:
-      ConvergenceWarning: a method with `patience` was best in its last epoch (not with `keep_diverged`: a search says
-        so of what it chose).
+      ConvergenceWarning: a method was best in its last epoch; one of a fixed number of epochs where that was better
+        than all before (not with `keep_diverged`: a search says so of what it chose).
     """
     settings = settings or Fit()
     head_inputs.check_settings(methods, seeds, settings, classes)
@@ -202,7 +202,8 @@ def fit_heads(
     if not keep_diverged:
         for index, method in enumerate(methods):
             chosen = fitted.chosen[..., index, :].ravel().tolist()
-            for note in unfinished(f"methods[{index}]", chosen, plan.settings.epochs, method.patience):
+            figures = fitted.history[..., index, :, :].reshape(len(chosen), -1)
+            for note in unfinished(f"methods[{index}]", chosen, plan.settings.epochs, method.patience, figures):
                 warnings.warn(f"{note}; give it more epochs", ConvergenceWarning, stacklevel=2)
     return fitted
 

@@ -15,6 +15,7 @@ from ranjax.core.keys import stream
 from ranjax.methods import head_inputs as adapt_input
 from ranjax.methods import head_training as adapt
 from ranjax.methods import selection
+from ranjax.methods.epochs import unfinished
 from ranjax.methods.head_inputs import Examples, prepare
 from ranjax.methods.head_training import fit_heads, predict
 from ranjax.methods.method_settings import TERMS, Fit, HeadTraining
@@ -498,6 +499,17 @@ def test_a_head_that_was_best_in_its_last_epoch_warns_by_its_method():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit_heads([patient, patient], *splits, classes=CLASSES, seeds=range(2), settings=short, keep_diverged=True)
+
+
+def test_a_fixed_number_of_epochs_warns_where_the_last_is_better_than_all_before():
+    splits = make_split(0, TRAIN), make_split(1, VALIDATION)
+    slow, short = dataclasses.replace(LINEAR, learning_rate=1e-4), dataclasses.replace(FIT, epochs=1)
+    with pytest.warns(ConvergenceWarning, match=r"^methods\[0\] was best in its last epoch of 1 with 1 of 1 seeds"):
+        fit_heads([slow], *splits, classes=CLASSES, seeds=[0], settings=short)
+    history = np.array([[0.2, 0.5, 0.6], [0.5, 0.6, 0.6], [0.7, 0.6, 0.5]], np.float32)
+    assert "with 1 of 3 seeds" in unfinished("lp", [2, 2, 0], 3, 0, history)[0]
+    assert unfinished("lp", [2, 2, 0], 3, 0) == []
+    assert "with 2 of 3 seeds" in unfinished("lp", [2, 2, 0], 3, 5, history)[0]
 
 
 def test_a_hidden_layer_may_be_held_narrow():
