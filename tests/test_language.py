@@ -13,27 +13,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SENTENCE_WORDS, LONGEST, MEAN = 25, 40, 15
 PLAIN = [
     *("README.md", "CONTRIBUTING.md", "SECURITY.md"),
-    *(
-        f"docs/{name}.md"
-        for name in (
-            *("architecture", "benchmarks", "checkpoints", "experiments", "first_hour", "glossary", "methods"),
-            *(
-                "attacks",
-                "audit",
-                "data",
-                "models",
-                "ran",
-                "results",
-                "scale",
-                "ran_v1",
-                "reliability",
-                "style",
-                "attacks_text",
-                "attacks_tools",
-            ),
-        )
-    ),
-    *(str(page.relative_to(ROOT)) for page in PAGES if page.parent.name == "guides"),
+    *(str(page.relative_to(ROOT)) for page in PAGES if (ROOT / "docs") in page.parents and page.stem != "attacks"),
 ]
 """Pages whose every sentence is short; all others are on average."""
 
