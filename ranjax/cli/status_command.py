@@ -14,7 +14,7 @@ import json
 import time
 
 from ranjax.cli import outcome
-from ranjax.core.buckets import workdirs
+from ranjax.core.buckets import object_store, workdirs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     while True:
         folder = workdirs.fetched(arguments.workdir, "WORKDIR", lambda name: name.endswith(".json"))
         found = run_status.status(folder)
+        if object_store.is_url(arguments.workdir):
+            found = {**found, "workdir": arguments.workdir}
         print(json.dumps(found, indent=2) if arguments.json else run_status.describe(found), flush=True)
         if not arguments.watch or found["state"] != "running":
             return outcome.DONE if found["state"] == "done" else outcome.UNFINISHED

@@ -41,7 +41,9 @@ def test_killed_on_one_machine_a_run_ends_on_another_at_the_same_bits(s3, tmp_pa
         assert got["fingerprint"] == expected["fingerprint"]
     assert kills.records(again) == kills.records(tmp_path / "local")
     assert console.call(["status", f"{s3}/runs/tiny"]) == outcome.UNFINISHED
-    assert "pretrain/clean           done in" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"{s3}/runs/tiny: ")
+    assert "pretrain/clean           done in" in shown
     with Lease(f"{s3}/runs/tiny", "k"):
         with_lease = [sys.executable, "-m", "ranjax.main", "run", *map(str, there)]
         second = subprocess.run(with_lease, capture_output=True, text=True, cwd=kills.ROOT, check=False)
