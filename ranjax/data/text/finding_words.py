@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 # Between a finding's subject and its predicate: "is", "does not appear", "size was not significantly", ": not".
 _IS = (
-    r"(?:(?:is|are|was|were|do|does|did|has|have|had|remains?|appears?|seems?|looks?|been)\s+)"
+    r"(?:no longer\s+)?"
+    r"(?:(?:is|are|was|were|do|does|did|has|have|had|can|could|would|remains?|appears?|seems?|looks?|been)\s+)"
     r"(?:(?!and\b|with\b)[\w-]+\s+){0,4}?"
 )
 _WHERE = r"(?:,? (?:as before|again|(?:on|at|in|of) (?:the |this |both )?[\w-]+(?: \w+)?),?)?"

@@ -138,7 +138,12 @@ _NEGATES_AFTER = re.compile(
 _PART_OF_DEVICE = r"(?:tip|end|course|position|distal \w+|side ?port|side ?hole)s?"
 _PART_BEFORE = re.compile(rf"\b{_PART_OF_DEVICE} of (?:the |a )?(?:[\w-]+ )*$")
 _PART_AFTER = re.compile(rf"^(?: \w+)? {_PART_OF_DEVICE}\b")
-_NEGATES_INSIDE = re.compile(r"\b(?:not|neither|no longer|never|by no means)\b")
+_OF_HEART = r"(?:heart|cardiac)(?: (?:size|shadow|silhouette|contour))?"
+_NO_ENLARGEMENT = (
+    r"(?: (?:is|was|shows?|demonstrates?|has))? (?:no|without)(?: (?:any|evidence of|significant|definite|evident|"
+    r"appreciable|obvious|gross|overt))* enlargement\b"
+)
+_NEGATES_INSIDE = re.compile(r"\b(?:not|no|without|neither|never|hardly|scarcely)\b")
 _DOUBTS = re.compile(
     r"\b(?:may|might|could|possibl[ey]|possibility|probabl[ey]|likely|suspicious|suspected|suspicion|suspect|"
     r"suggest\w*|concern\w*|worrisome|question(?:ed|able|ably|s)?|equivocal|favou?r\w*|perhaps|presumed|presumably|"
@@ -249,6 +254,9 @@ def _plain(sentence: str) -> str:
     text = re.sub(
         r"\b((?:(?:heart|cardiac) size|size of the heart) (?:is|was) not (?:\w+ly )?)increased\b", r"\1enlarged", text
     )
+    text = re.sub(rf"\b({_OF_HEART} (?:is|was|has) not (?:\w+ly )?)increased in size\b", r"\1enlarged", text)
+    text = re.sub(rf"\b({_OF_HEART}){_NO_ENLARGEMENT}", r"\1 is not enlarged", text)
+    text = re.sub(r"\bnon-?(?=(?:enlarged|dilated|blunted|thickened|collapsed|consolidated|fractured)\b)", "not ", text)
     text = re.sub(
         r",\s+(?=not (?:\w+ly )?(?:enlarged|thickened|blunted|seen|present|identified|visible)\b)", " is ", text
     )
