@@ -2,6 +2,7 @@
 
     python -m experiments.data.text_rules                 # sentences that rules were written with, and every error
     python -m experiments.data.text_rules --of held_out   # sentences written after the rules: figures alone
+    python -m experiments.data.text_rules --of held_out_inside   # of the labeller's one kind whose rules changed since
 
 `*_sentences.txt` is for writing rules. `*_held_out.txt` was written when the rules were done, and no rule was changed
 for it. `tests/data/test_text_rules.py` keeps both above the documented figures.
@@ -19,7 +20,7 @@ from typing import NamedTuple
 from ranjax.data.text.deidentify import deidentify
 from ranjax.data.text.labeller import FINDINGS, label
 
-SETS = {"development": "sentences", "held_out": "held_out"}
+SETS = {"development": "sentences", "held_out": "held_out", "held_out_inside": "held_out_inside"}
 _EXPECTED = re.compile(r"\{([A-Z]+):([^}]*)\}")
 _FOUND = re.compile(r"\[([A-Z]+)\]")
 
@@ -172,7 +173,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--of", choices=SETS, default="development")
     which = parser.parse_args().of
-    for name, cases in (("De-identifier", deidentify_cases(which)), ("Labeller", labeller_cases(which))):
+    every = {"Labeller": labeller_cases(which)}
+    if which != "held_out_inside":
+        every = {"De-identifier": deidentify_cases(which), **every}
+    for name, cases in every.items():
         print(f"## {name}, {which.replace('_', ' ')}\n\n{table(cases)}\n")
         for case in cases if which == "development" else ():
             if case.count.wrong or case.count.missed:

@@ -23,6 +23,13 @@ def test_written_sentences_are_marked_and_labelled_as_documented(name, which):
         assert count.recall >= 0.85, kind
 
 
+def test_negations_inside_a_mention_are_read_as_documented():
+    count = text_rules.by_kind(text_rules.labeller_cases("held_out_inside"))["negation_inside"]
+    assert len(text_rules.labeller_cases("held_out_inside")) >= 60
+    assert count.precision >= 0.95
+    assert count.recall >= 0.95
+
+
 def test_a_mark_counts_at_its_place_alone_and_may_take_the_words_in_round_brackets_along():
     text, (name, date) = text_rules._read("Told {NAME:(Dr. )Lee(, MD)} on {DATE:3/4/2012}.")
     assert text == "Told Dr. Lee, MD on 3/4/2012."

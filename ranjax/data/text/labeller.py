@@ -143,7 +143,7 @@ _NO_ENLARGEMENT = (
     r"(?: (?:is|was|shows?|demonstrates?|has))? (?:no|without)(?: (?:any|evidence of|significant|definite|evident|"
     r"appreciable|obvious|gross|overt))* enlargement\b"
 )
-_NEGATES_INSIDE = re.compile(r"\b(?:not|no|without|neither|never|hardly|scarcely)\b")
+_NEGATES_INSIDE = re.compile(r"\b(?:not|neither|no longer|in no way|never|by no means|hardly|scarcely)\b")
 _DOUBTS = re.compile(
     r"\b(?:may|might|could|possibl[ey]|possibility|probabl[ey]|likely|suspicious|suspected|suspicion|suspect|"
     r"suggest\w*|concern\w*|worrisome|question(?:ed|able|ably|s)?|equivocal|favou?r\w*|perhaps|presumed|presumably|"
