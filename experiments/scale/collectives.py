@@ -12,6 +12,10 @@ _LINE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
 _HEAD = re.compile(r"^(?:ENTRY )?%?([\w.-]+) (?:\([^=]*\) -> .*)?\{$")
 _CALLED = re.compile(r"(?:body|condition|to_apply|calls)=%?([\w.-]+)")
 _TRIPS = re.compile(r"known_trip_count\W+n\W+(\d+)")
+_COMMENT = re.compile(r"/\*.*?\*/")
+_CONDITION = re.compile(r"condition=%?([\w.-]+)")
+_BOUND = re.compile(r"= s32\[\]\S* constant\((\d+)\)")
+_PARTS = re.compile(r"channel_id=(\d+).*chain_id=\"(\d+)\"")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
@@ -36,14 +40,21 @@ class Collective:
 def read(text: str) -> list[Collective]:
     """The collectives in the text of a compiled module (``compiled.as_text()``), in its order.
 
-    One in the body of a loop counts once for each turn, where the compiler knows their number.
+    One in the body of a loop counts once for each turn, where the compiler knows their number. A TPU carries one out in
+    several fusions, each of which names it; it counts once.
     """
-    parts = _computations(text)
+    parts = _computations(_COMMENT.sub("", text))
     times = _turns(parts)
     found: list[Collective] = []
+    seen: set[tuple[str, ...]] = set()
     for name, lines in parts.items():
-        for result, kind in _LINE.findall("\n".join(lines)):
-            found += [Collective(kind, _size(result))] * times.get(name, 1)
+        for line in lines:
+            for result, kind in _LINE.findall(line):
+                if (split := _PARTS.search(line)) and split.groups() in seen:
+                    continue
+                if split:
+                    seen.add(split.groups())
+                found += [Collective(kind, _size(result))] * times.get(name, 1)
     return found
 
 
@@ -67,9 +78,9 @@ def _turns(parts: dict[str, list[str]]) -> dict[str, int]:
     callers: dict[str, tuple[str, int]] = {}
     for name, lines in parts.items():
         for line in lines:
-            turns = _TRIPS.search(line)
+            turns = _turns_of(line, parts) if "body=" in line else 1
             for called in _CALLED.findall(line):
-                callers[called] = (name, int(turns[1]) if turns and "body=" in line else 1)
+                callers[called] = (name, turns)
 
     def times(name: str) -> int:
         if name not in callers:
@@ -78,6 +89,15 @@ def _turns(parts: dict[str, list[str]]) -> dict[str, int]:
         return turns * times(caller)
 
     return {name: times(name) for name in parts}
+
+
+def _turns_of(line: str, parts: dict[str, list[str]]) -> int:
+    """Of the loop in a line: as the compiler states it, or by the one number that its condition compares with."""
+    if stated := _TRIPS.search(line):
+        return int(stated[1])
+    condition = _CONDITION.search(line)
+    bounds = _BOUND.findall("\n".join(parts.get(condition[1], []))) if condition else []
+    return int(bounds[0]) if len(bounds) == 1 else 1
 
 
 def moved(found: Iterable[Collective], devices: int) -> float:

@@ -33,11 +33,11 @@ switch = jax.make_user_context("auto")
 form's name, which is then taken wherever it can compute what is asked for. Part of the key of compiled functions."""
 LEAST = {"cudnn": 64, "splash": 512}
 """Tokens from which a platform takes its kernel by itself. By the TPU's compiler, 197 tokens in heads of 64 channels
-take 1.57 GB by splash attention, filled up to 256 and to 128 lanes, and 0.93 GB written out (docs/scale.md). cuDNN's
+take 1.57 GB by splash attention, filled up to 256 and to 128 lanes, and 1.01 GB written out (docs/scale.md). cuDNN's
 has not been measured."""
 FORMS = ("auto", "tpu", "plain", "cudnn", "splash", "splash_interpreted")
 """What `switch` may be; the last is splash attention step by step on any device, for tests."""
-_LANES, _LARGEST_BLOCK = 128, 512
+_LANES, _LARGEST_BLOCK = 128, 1024
 _PLATFORMS = {"gpu": "cudnn", "cuda": "cudnn", "tpu": "splash"}
 
 
@@ -222,7 +222,7 @@ def _splash_kernel(heads: int, length: int, causal: bool, interpret: bool) -> An
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-    block = next(size for size in (_LARGEST_BLOCK, 256, _LANES) if length % size == 0)
+    block = max(size for size in range(_LANES, _LARGEST_BLOCK + 1, _LANES) if length % size == 0)
     mask = (masks.CausalMask if causal else masks.FullMask)((length, length))
     sizes = splash.BlockSizes(block, block, block, block, block, block, use_fused_bwd_kernel=True)
     with jax.ensure_compile_time_eval():

@@ -62,6 +62,34 @@ ENTRY %main (a: f32[4]) -> f32[4] {
     assert collectives.totals(collectives.read(text)) == {"all-gather": (1, 32), "all-reduce": (6, 96)}
 
 
+def test_collectives_are_read_as_a_tpu_s_compiler_writes_them():
+    """Heads with comments, loops whose turns stand in their condition, and one gather in two fusions."""
+    text = """
+%cond (p: (s32[], f32[4], /*index=5*/f32[4])) -> pred[] {
+  %bound = s32[]{:T(128)} constant(3), metadata={op_name="x"}
+  ROOT %lt = pred[]{:T(512)} compare(%i, %bound), direction=LT
+}
+
+%body (p: (s32[], f32[4], /*index=5*/f32[4])) -> (s32[], f32[4]) {
+  %in = f32[4]{0:T(128)} all-reduce(%x), channel_id=4, to_apply=%add
+}
+
+%first (p: bf16[8]) -> bf16[32] {
+  %ag1 = bf16[32]{0} all-gather(%p), channel_id=1, frontend_attributes={chain_id="0"}
+}
+
+%second (p: bf16[8]) -> bf16[32] {
+  %ag2 = bf16[32]{0} all-gather(%p), channel_id=1, frontend_attributes={chain_id="0"}
+  %ag3 = bf16[32]{0} all-gather(%q), channel_id=1, frontend_attributes={chain_id="1"}
+}
+
+ENTRY %main (a: f32[4], /*index=1*/b: f32[4]) -> f32[4] {
+  %w = (s32[], f32[4]{0}) while(%t), condition=%cond, body=%body, metadata={op_name="y"}
+}
+"""
+    assert collectives.totals(collectives.read(text)) == {"all-gather": (2, 128), "all-reduce": (3, 48)}
+
+
 @pytest.fixture(scope="module")
 def tiny():
     config = configs.default_config()
