@@ -109,6 +109,24 @@ def test_padding_has_the_sign_of_the_pixels_whichever_it_was_written_in(tmp_path
     assert picture.max() == 255
 
 
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        ({"PresentationLUTShape": "INVERSE"}, "PresentationLUTShape contradicts"),
+        ({"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "IDENTITY"}, "contradicts"),
+        ({"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"}, ""),
+        ({"PresentationLUTShape": "IDENTITY", "PixelAspectRatio": [1, 1]}, ""),
+        ({"PixelAspectRatio": [2, 1]}, "not square"),
+        ({"ImagerPixelSpacing": [0.1, 0.3]}, "not square"),
+        ({"PixelSpacing": [0.14, 0.14]}, ""),
+    ],
+)
+def test_what_a_header_says_against_its_pixels_is_noted(tmp_path, stated, words):
+    marks = load(FileRef(str(film(tmp_path / "a.dcm", RAMP, **stated)))).marks
+    assert len(marks) == bool(words)
+    assert words in "".join(marks)
+
+
 def test_a_burned_in_annotation_is_noted(tmp_path):
     film(tmp_path / "a.dcm", RAMP, BurnedInAnnotation="YES")
     film(tmp_path / "b.dcm", RAMP, BurnedInAnnotation="NO")

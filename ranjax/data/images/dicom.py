@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _HEADER_TAGS = (
     "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality", "ViewPosition", "PatientSex",
     "PatientAge", "PhotometricInterpretation", "Rows", "Columns", "BitsStored", "BodyPartExamined",
-    "BurnedInAnnotation",
+    "BurnedInAnnotation", "PresentationLUTShape", "PixelAspectRatio", "ImagerPixelSpacing", "PixelSpacing",
 )  # fmt: skip
 
 
@@ -135,6 +136,26 @@ def _parse(file: Path | bytes, pixels: bool) -> Header:
     # As of pixels: pydicom raises errors of all kinds.
     except Exception as error:
         raise DataError(f"the file is no readable DICOM ({type(error).__name__}: {said(error)})") from error
+
+
+def marks_of(header: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what a reader of a film should know that its pixels do not show, in words.
+
+    Args:
+      header: as of `read_header`.
+    """
+    found = []
+    if header["BurnedInAnnotation"].upper() == "YES":
+        found.append("annotation burned in, as the DICOM header says")
+    # The standard pairs MONOCHROME1 with INVERSE; viewers differ where a file pairs them otherwise.
+    shapes = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
+    wanted = shapes.get(header["PhotometricInterpretation"], "")
+    if wanted and header["PresentationLUTShape"].upper() in set(shapes.values()) - {wanted}:
+        found.append("PresentationLUTShape contradicts the photometric interpretation, which is followed")
+    sides = [re.findall(r"[\d.]+", header[name]) for name in ("PixelAspectRatio", "ImagerPixelSpacing", "PixelSpacing")]
+    if any(len(pair) == 2 and pair[0] != pair[1] for pair in sides):
+        found.append("pixels that are not square, which are shown as squares")
+    return tuple(found)
 
 
 def _fields(data: Header) -> dict[str, str]:

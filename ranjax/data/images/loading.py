@@ -58,9 +58,7 @@ def load(reference: Reference) -> Loaded:
         refuse_constant(picture)
         low, high = np.asarray(picture.getextrema(), np.float64)
         mode = f"DICOM {header['PhotometricInterpretation'] or 'without photometric interpretation'}"
-        burnt = header["BurnedInAnnotation"].upper() == "YES"
-        marks = ("annotation burned in, as the DICOM header says",) if burnt else ()
-        return Loaded(picture, mode, (picture.height, picture.width), float(low), float(high), marks)
+        return Loaded(picture, mode, (picture.height, picture.width), float(low), float(high), dicom.marks_of(header))
     with open_image(data) as image:
         return _described(image, invert=isinstance(reference, FileRef) and reference.invert)
 
