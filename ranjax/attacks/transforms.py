@@ -54,14 +54,8 @@ def diverse(loss_fn: Loss, probability: float | int = 0.5, smallest: float | int
         raise ConfigError("smallest", smallest, "above 0, at most 1")
 
     def shrink(image: Float[Array, "height width channels"], key: Key[Array, ""]) -> Array:
-        coin, side, place = (jax.random.fold_in(key, i) for i in range(3))
-        size = jnp.asarray(image.shape[:2], image.dtype)
-        scale = jax.random.uniform(side, (), image.dtype, minval=smallest, maxval=1)
-        shift = jax.random.uniform(place, (2,), image.dtype) * size * (1 - scale)
-        smaller = jax.image.scale_and_translate(
-            image, image.shape, (0, 1), jnp.stack([scale, scale]), shift, method="linear", antialias=False
-        )
-        return jnp.where(jax.random.uniform(coin, (), image.dtype) < probability, smaller, image)
+        coin = jax.random.uniform(jax.random.fold_in(key, 0), (), image.dtype)
+        return jnp.where(coin < probability, shrunk(image, key, smallest), image)
 
     def varied(images: Pixels, keys: Keys) -> Value:
         _require_pixels(images)
@@ -69,6 +63,19 @@ def diverse(loss_fn: Loss, probability: float | int = 0.5, smallest: float | int
         return loss if success is None else (loss, success)
 
     return KeyedLoss(varied)
+
+
+def shrunk(
+    image: Float[Array, "height width channels"], key: Key[Array, ""], smallest: float | int
+) -> Float[Array, "height width channels"]:
+    """Return an image resized by a factor drawn from [smallest, 1] and put at a random place among zeros."""
+    side, place = (jax.random.fold_in(key, i) for i in (1, 2))
+    size = jnp.asarray(image.shape[:2], image.dtype)
+    scale = jax.random.uniform(side, (), image.dtype, minval=smallest, maxval=1)
+    shift = jax.random.uniform(place, (2,), image.dtype) * size * (1 - scale)
+    return jax.image.scale_and_translate(
+        image, image.shape, (0, 1), jnp.stack([scale, scale]), shift, method="linear", antialias=False
+    )
 
 
 def scaled(loss_fn: Loss, scales: Sequence[float] = SGA_SCALES, noise: float | int = 0.05) -> SummedLoss:

@@ -12,7 +12,7 @@ may move more or less than 0.2 under the same noise, and then all images or none
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,25 +50,42 @@ def counterattack(
       ConfigError: a setting.
       DataError: keys that are not one per image.
     """
+    moved, tau, pushed = _pushed(features_fn, lax.stop_gradient(images), keys, settings)
+    return Counterattack(lax.stop_gradient(moved) + (images - lax.stop_gradient(images)), tau, pushed)
+
+
+def counterattacked(model: Any, images: jax.Array, keys: jax.Array, settings: TTC) -> jax.Array:
+    """Return the counterattacked images of a `ranjax.methods.defences.Undefended`, differentiable through the steps.
+
+    The values are those of `counterattack`. A derivative by the images passes the unrolled steps, where a sign counts
+    as the hyperbolic tangent of x over its mean length, as it has no slope of its own; the choice of the images that
+    are pushed has none.
+    """
+    return _pushed(model.features, images, keys, settings).images
+
+
+def _pushed(
+    features_fn: Callable[[jax.Array], jax.Array], images: jax.Array, keys: jax.Array, settings: TTC
+) -> Counterattack:
+    """Return what `counterattack` does, without stopping any gradient."""
     check_fields("settings", settings)
     epsilon, size = pixel_units(settings.epsilon), pixel_units(settings.step)
     if keys.shape != images.shape[:1]:
         raise DataError(f"keys have shape {keys.shape}, {images.shape[:1]} is needed, one per image")
-    fixed = lax.stop_gradient(images)
-    before = features_fn(fixed)
+    before = features_fn(images)
 
     def inside(delta: jax.Array) -> jax.Array:
-        return jnp.clip(fixed + jnp.clip(delta, -epsilon, epsilon), 0, 1) - fixed
+        return jnp.clip(images + jnp.clip(delta, -epsilon, epsilon), 0, 1) - images
 
     def draw(key: jax.Array) -> jax.Array:
         return jax.random.uniform(key, images.shape[1:], images.dtype, -epsilon, epsilon)
 
     def square_shift(delta: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.square(features_fn(fixed + delta) - before), axis=1)
+        return jnp.sum(jnp.square(features_fn(images + delta) - before), axis=1)
 
     def step(delta: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         gradient = jax.grad(lambda d: jnp.sum(square_shift(d)))(delta)
-        delta = inside(delta + size * jnp.sign(gradient))
+        delta = inside(delta + size * _sign(gradient))
         return delta, delta
 
     start = inside(jax.vmap(draw)(keys))
@@ -80,5 +97,16 @@ def counterattack(
     average = jnp.tensordot(weights, iterates, axes=1)
     pushed = tau < settings.threshold
     delta = jnp.where(pushed.reshape((-1,) + (1,) * (images.ndim - 1)), average, start)
-    moved = jnp.clip(fixed + delta, 0, 1)
-    return Counterattack(lax.stop_gradient(moved) + (images - fixed), tau, pushed)
+    return Counterattack(jnp.clip(images + delta, 0, 1), tau, pushed)
+
+
+@jax.custom_jvp
+def _sign(x: jax.Array) -> jax.Array:
+    return jnp.sign(x)
+
+
+@_sign.defjvp
+def _sign_slope(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (moved,) = primals, tangents
+    scale = jnp.mean(jnp.abs(x), axis=tuple(range(1, x.ndim)), keepdims=True) + jnp.finfo(x.dtype).tiny
+    return jnp.sign(x), moved * (1 - jnp.tanh(x / scale) ** 2) / scale
