@@ -31,9 +31,12 @@ from ranjax.training.row_map import RowFunction, RowMap
 Logits = Callable[..., Float[Array, "batch classes"]]
 MapRows = Callable[[RowFunction, int], RowFunction]
 """`(fn(shared, rows) -> rows, batch size) -> the same function of any number of rows`: where the work is done."""
-
-
 _JUDGE = 0x4A554447  # names the draw that a random model is judged by, apart from those of the attack's steps
+
+
+def judging(keys: Key[Array, " examples"]) -> Key[Array, " examples"]:
+    """Return the keys of the draw that a random model is judged by, which no attack sees."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, _JUDGE))(keys)
 
 
 class Robustness(NamedTuple):
@@ -94,7 +97,7 @@ class WhiteBox:
         def white_box(shared: PyTree, rows: PyTree) -> tuple[jax.Array, ...]:
             (params, settings), (images, labels, keys, side_inputs) = shared, rows
             params = params if side_inputs is None else (params, side_inputs)
-            judged = (jax.vmap(lambda key: jax.random.fold_in(key, _JUDGE))(keys),) if draws else ()
+            judged = (judging(keys),) if draws else ()
 
             @precision.exact
             def deployed(x: jax.Array) -> jax.Array:

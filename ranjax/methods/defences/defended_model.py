@@ -73,7 +73,9 @@ def defended(
             images = found
         logits = model.logits(images) if defence.answer is None else defence.answer(model, images, keys, used)
         if jnp.ndim(logits) != 2 or logits.shape[0] != images.shape[0]:
-            raise DataError(f"the defence {defence.name!r} gives {jnp.shape(logits)}, logits [images, classes] expected")
+            raise DataError(
+                f"the defence {defence.name!r} gives {jnp.shape(logits)}, logits [images, classes] expected"
+            )
         return logits
 
     return answered

@@ -75,7 +75,9 @@ def most_confident(logits: Float[Array, "views batch classes"], share: float) ->
     return jax.lax.top_k(-entropy(logits).T, kept)[1].T
 
 
-def pick(values: Float[Array, "views batch *rest"], chosen: Int[Array, "kept batch"]) -> Float[Array, "kept batch *rest"]:
+def pick(
+    values: Float[Array, "views batch *rest"], chosen: Int[Array, "kept batch"]
+) -> Float[Array, "kept batch *rest"]:
     """Return the values of the chosen views of each image."""
     return values[chosen, jnp.arange(values.shape[1])[None, :]]
 
