@@ -38,6 +38,26 @@ def expectation(loss_fn: Loss, samples: int) -> SummedLoss:
     return summed(draw, samples, lambda success: 2 * jnp.sum(success, axis=0) > samples)
 
 
+def without_success(loss_fn: Loss) -> Loss:
+    """Return the loss without its success: an attack then keeps the iterate of the highest loss.
+
+    Of a random loss, success at one step is that of its draws: an attack that keeps the first success keeps luck.
+    """
+    if isinstance(loss_fn, SummedLoss):
+        inner = loss_fn
+
+        def part(images: Pixels, keys: Keys, number: Number) -> Scored:
+            return inner.part(images, keys, number)[0], None
+
+        return summed(part, inner.count, lambda success: jnp.zeros(success.shape[1:], bool))
+
+    def loss(*given: Array) -> Value:
+        found = loss_fn(*given)
+        return found[0] if isinstance(found, tuple) else found
+
+    return KeyedLoss(loss) if isinstance(loss_fn, KeyedLoss) else loss
+
+
 def diverse(loss_fn: Loss, probability: float | int = 0.5, smallest: float | int = 0.9) -> KeyedLoss:
     """Return the loss under input diversity: with `probability`, the image is shrunk and padded by zeros.
 

@@ -54,6 +54,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         help="a repair to try beside LP, of those in docs/audit.md; by default those of the form",
     )
     p.add_argument(
+        "--defences", metavar="NAMES", help="defences at test time (ranjax list defences), with commas; none: '-'"
+    )
+    p.add_argument(
         "--option", action="append", default=[], metavar="NAME=TEXT", help="of a table: image=COLUMN, label=COLUMN, ..."
     )
 
@@ -70,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         cpu.keep_freed_memory()
         compile_cache.enable(None)
-        out = arguments.out.absolute()
+        out, given = arguments.out.absolute(), arguments.defences
         try:
             results = audit_checkpoint(
                 arguments.checkpoint,
@@ -81,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
                 options=tuple(arguments.option),
                 repairs=tuple(dict.fromkeys(arguments.repair)),
                 modalities=tuple(dict.fromkeys(arguments.modality)),
+                defences=None if given is None else tuple(name for name in given.split(",") if name not in ("", "-")),
                 stop=stop,
                 say=lambda line: print(line, flush=True),
             )

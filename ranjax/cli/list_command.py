@@ -19,6 +19,7 @@ from ranjax.cli import outcome
 TABLES = {
     "methods": "ranjax.methods.table:METHODS",
     "attacks": "ranjax.attacks.attack_table:ATTACKS",
+    "defences": "ranjax.methods.defences.defence_table:DEFENCES",
     "controls": "ranjax.models.controls:CONTROLS",
     "recipes": "ranjax.data.recipe_table:RECIPES",
     "towers": "ranjax.models.towers.tower_table:TOWERS",

@@ -19,8 +19,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
-from ranjax.attacks import input_checks, losses, masking
-from ranjax.attacks.attack_table import ATTACKS
+from ranjax.attacks import input_checks, losses, masking, transforms
+from ranjax.attacks.ascent import ImageAttack, Loss
+from ranjax.attacks.attack_table import ATTACKS, CLASSIFIER
 from ranjax.attacks.classifier import Classifier
 from ranjax.attacks.minimal import validate_radii
 from ranjax.core import keys as streams
@@ -151,7 +152,7 @@ def through_defence(
       name: of the defence.
       attacks: by gradients, names of `ATTACKS`.
       steps: of each.
-      draws: over which attacks raise the mean.
+      draws: over which attacks raise the mean; they keep the highest one. 0: keys decide nothing, what breaks is kept.
       queries: of Square, on what all others left right; 0: none.
       ids: N different names, which decide each image's draws; None: "0", "1", ...
       seed: of the draws.
@@ -169,8 +170,8 @@ def through_defence(
         raise DataError(f"{len(set(names))} different ids and {len(labels)} labels for {len(images)} images")
     radii = validate_radii(epsilons, "linf")
     ways: Mapping[str, Logits] = functions if isinstance(functions, Mapping) else {"through": functions}
-    if not ways or draws < 1:
-        raise ConfigError("functions" if not ways else "draws", len(ways) or draws, "at least 1")
+    if not ways or draws < 0:
+        raise ConfigError("functions" if not ways else "draws", draws if ways else 0, f"at least {0 if ways else 1}")
     labels = np.asarray(labels)
     labels = labels.astype(np.float32 if labels.ndim == 2 else np.int32)
     drawn = streams.example_keys(streams.stream(seed, "through defence"), names)
@@ -234,7 +235,7 @@ def published_images(
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     classes = jax.eval_shape(undefended, params, one).shape[1]
     boxes = [
-        _box(undefended, attack, classes, labels, steps, batch_size, 0, _polled(poll))
+        _box(undefended, attack, classes, labels, steps, batch_size, None, _polled(poll))
         for attack in _fitting(attacks, labels)
     ]
     found = {}
@@ -278,16 +279,23 @@ def _box(
     labels: np.ndarray,
     budget: int,
     batch_size: int,
-    draws: int,
+    draws: int | None,
     map_rows: MapRows,
 ) -> WhiteBox:
-    """Return one attack, compiled once for all radii; its budget is steps or queries."""
+    """Return one attack, compiled once for all radii; its budget is steps or queries; `draws` None: no keys at all."""
+    count = 0 if draws is None else max(draws, 1)
     attack = ATTACKS[name]
     values: Any = attack.settings
     if values is not None:
         values = read(values, {"steps": budget, "step": str(2.5 / budget), "queries": budget})
     loss = attack.loss_for(classes, labels.ndim == 2)
-    return WhiteBox(function, attack.at(values, 1.0), attack.run, loss, batch_size, draws, map_rows)
+    run: Callable[..., Any] = attack.run
+    if draws and loss != CLASSIFIER:
+
+        def run(loss_fn: Loss, *given: Any) -> ImageAttack:
+            return attack.run(transforms.without_success(loss_fn), *given)
+
+    return WhiteBox(function, attack.at(values, 1.0), run, loss, batch_size, count, map_rows)
 
 
 def _survivors(

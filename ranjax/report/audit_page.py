@@ -173,6 +173,7 @@ def repairs(book: Book) -> Blocks:
         lines.append([item["label"], _estimate(item["clean"]), *robust, score, gain, verdict])
     if lines:
         yield Table(columns, lines, heads=1)
+        yield from _defences([item for item in items if item.get("kind") == "defence"], radii)
         costs = [item for item in items if "parameters" in item]
         cost_lines = [
             [
@@ -185,6 +186,21 @@ def repairs(book: Book) -> Blocks:
             for item in costs
         ]
         yield Table(["Head", "Reads", "Parameters", "Seconds to fit", "Milliseconds an image"], cost_lines, heads=1)
+
+
+def _defences(items: list[Mapping[str, Any]], radii: list[str]) -> Blocks:
+    """Yield what defences at test time are worth as their papers count, and why one is masked."""
+    if not items:
+        return
+    yield Text(
+        "Attacked as published: on the images that attack the model without its defence. The table above is through it."
+    )
+    columns = ["Defence", *radii, "Milliseconds an image", "Verdict"]
+    lines = []
+    for item in items:
+        published = [f"{100 * item['published'][radius]:.1f}" for radius in radii]
+        lines.append([item["label"], *published, f"{item['milliseconds']:.1f}", item["verdict"]])
+    yield Table(columns, lines, heads=1)
 
 
 def notes(book: Book) -> Blocks:

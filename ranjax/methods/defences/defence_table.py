@@ -79,7 +79,7 @@ class ResizeSettings:
     """Settings of random resizing and padding."""
 
     views: int = setting(1, "Draws whose logits are averaged.", "views", at_least(1))
-    smallest: float = setting(0.8, "Least side, as a share of the image's.", "share", share_of)
+    smallest: float = setting(0.9, "Least side, as a share of the image's.", "share", share_of)
 
 
 @dataclass(frozen=True)

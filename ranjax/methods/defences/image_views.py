@@ -57,7 +57,9 @@ def border_of(images: Images, border: int) -> Float[Array, "1 height width 1"]:
     return jnp.pad(inside, border, constant_values=1)[None, :, :, None]
 
 
-def of_views(fn: Callable[[Array], Array], views: Float[Array, "views batch *rest"]) -> Float[Array, "views batch out"]:
+def of_views(
+    fn: Callable[[Array], Array], views: Float[Array, "views batch *rest"]
+) -> Float[Array, "views batch *out"]:
     """Return a function of batches at every view, as one batch."""
     found = fn(views.reshape(-1, *views.shape[2:]))
     return found.reshape(*views.shape[:2], *found.shape[1:])

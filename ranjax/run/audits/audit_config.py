@@ -51,6 +51,7 @@ class Form:
       seeds: heads of each repair.
       tuned: whether repairs that train in the image tower are tried, too, and for how many epochs at most.
       tuned_epochs: the same of those that are asked for by name.
+      defences: at test time, names of `DEFENCES`, each in front of the baseline's head and attacked through.
     """
 
     name: str
@@ -69,10 +70,13 @@ class Form:
     seeds: int
     tuned: bool
     tuned_epochs: int
+    defences: tuple[str, ...] = ()
 
 
-FULL = Form("full", 0, 256, 128, 256, 24, 20, 1000, 32, 1000, (512, 192), 7, (30.0, 100.0, 300.0, 1000.0, 3000.0), 3,
-            True, 20)  # fmt: skip
+DEFENCES = ("random_resize", "ttc", "r_tpt", "ttp", "dbd")
+"""Defences at test time of the full form; the quick one has those that are asked for by name."""
+GRID = (30.0, 100.0, 300.0, 1000.0, 3000.0)
+FULL = Form("full", 0, 256, 128, 256, 24, 20, 1000, 32, 1000, (512, 192), 7, GRID, 3, True, 20, DEFENCES)
 QUICK = Form("quick", 200, 32, 24, 48, 16, 10, 100, 16, 500, (64, 32), 1, (100.0, 1000.0), 1, False, 4)
 """At most 500 images in all: 200 labelled ones, 100 for validation and 200 to judge by."""
 FORMS = {form.name: form for form in (FULL, QUICK)}

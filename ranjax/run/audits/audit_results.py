@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ranjax.evaluation import statistics
 from ranjax.methods.table import METHODS, settings_of
 from ranjax.models.controls import CONTROLS
 from ranjax.run import config as configs
-from ranjax.run.audits import advice, audit_config, audit_data, latency, minimal_norms
+from ranjax.run.audits import advice, audit_config, audit_data, audited_defences, latency, minimal_norms
 from ranjax.run.audits.audited_checkpoint import AuditedCheckpoint
 from ranjax.run.context import Context, Mesh, context_of
 from ranjax.run.plan import plan
@@ -51,6 +52,7 @@ class Audit:
       mesh: devices.
       checkpoint, prepared: what was audited on what; `data` is how the user named the latter.
       form: how much was measured.
+      stop, say: of the audit.
     """
 
     config: ConfigDict
@@ -60,11 +62,14 @@ class Audit:
     prepared: PreparedSet
     data: str
     form: audit_config.Form
+    stop: Callable[[], bool] = lambda: False
+    say: Callable[[str], None] = lambda line: None
 
     def context(self) -> Context:
         """Return the context of the evaluation of the checkpoint."""
         run = next(run for run in plan(configs.typed(self.config)) if run.id == "evaluate/clean")
-        return context_of(self.config, self.workdir, run, self.mesh, {})
+        found = context_of(self.config, self.workdir, run, self.mesh, {})
+        return dataclasses.replace(found, stop=self.stop, say=self.say)
 
     def results(self, notes: list[str]) -> dict[str, Any]:
         """Return the content of results.json; `notes` are what was left out and why."""
@@ -75,6 +80,8 @@ class Audit:
         masked = masked_methods(run["masking"])
         repairs = self.repairs(context, masked)
         advised = advice.advise(repairs, audit_config.BASELINE, self._controls(run["rows"]), self.form.name)
+        defences = self.defences(context)
+        masked |= {item["method"] for item in defences if item["masked"]}
         return {
             "schema": SCHEMA,
             "ranjax": ranjax.__version__,
@@ -100,7 +107,7 @@ class Audit:
             "data": audit_data.described(self.prepared, self.data),
             **kept,
             "withheld": sorted(masked),
-            "repairs": repairs,
+            "repairs": [*repairs, *defences],
             "minimal_norms": self.minimal_norms(context, advised["method"]),
             "recommendation": advised,
             "examples": self.examples(context),
@@ -188,6 +195,22 @@ class Audit:
             )
             found[name] = {"label": METHODS[name].label, **minimal_norms.summary(least)}
         return found
+
+    def defences(self, context: Context) -> list[dict[str, Any]]:
+        """Return each defence at test time in front of the baseline's head, as an item of repairs without a gain."""
+        if not self.form.defences:
+            return []
+        return audited_defences.DefenceAudit(
+            subject=EvaluatedEncoder(context, "clean", "clean"),
+            baseline=audit_config.BASELINE,
+            radii=self.radii(),
+            folder=self.workdir / "defences",
+            steps=self.form.steps,
+            queries=self.form.queries,
+            images=self.form.attacked,
+            batch=self.config.evaluate.batch_size,
+            bootstrap=self.form.bootstrap,
+        ).rows(self.form.defences)
 
     def _survival(self, answers: record.Answers, method: str) -> Float64[np.ndarray, "radii examples"] | None:
         """Return, by radius, which images one head has right under all attacks; None: it was not attacked."""

@@ -22,6 +22,7 @@ from ranjax.evaluation import statistics, zero_shot
 from ranjax.evaluation.through_defence import ThroughDefence, published_images, through_defence
 from ranjax.methods.defences.defence_table import DEFENCES, Defence
 from ranjax.methods.defences.defended_model import Classify, Features, defended
+from ranjax.methods.table import METHODS
 from ranjax.run.stages import inputs
 from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 
@@ -47,9 +48,9 @@ def parts_of(subject: EvaluatedEncoder, method: str) -> tuple[Features, Classify
 
 
 def draws_of(defence: Defence, draws: int) -> int:
-    """Return over how many draws an attack raises the mean: one where the defence averages views by itself."""
+    """Return over how many draws an attack raises the mean: one where the defence averages views by itself, or none."""
     if not defence.random:
-        return 1
+        return 0
     return draws if getattr(defence.settings, "views", 1) == 1 else 1
 
 
@@ -136,7 +137,7 @@ class DefenceAudit:
         )
         return {
             "method": entry.name,
-            "label": f"{entry.label} before {self.baseline}",
+            "label": f"{entry.label}, then {METHODS[self.baseline].label}",
             "kind": "defence",
             "clean": {"value": clean.value, "low": clean.low, "high": clean.high, "n": clean.n},
             "robust": dict(zip(self.radii, found.worst.mean(1).tolist())),

@@ -5,6 +5,7 @@ What is done stands in the folder; the same command goes on after a stop or a ki
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, RunError
+from ranjax.methods.defences.defence_table import DEFENCES
 from ranjax.run import pipeline
 from ranjax.run.audits import audit_config, audit_data, audit_results, repaired_folder
 from ranjax.run.audits.audited_checkpoint import AuditedCheckpoint, open_checkpoint
@@ -38,6 +40,7 @@ def audit_checkpoint(
     options: tuple[str, ...] = (),
     modalities: tuple[str, ...] = (),
     repairs: tuple[str, ...] = (),
+    defences: tuple[str, ...] | None = None,
     mesh: Mesh | None = None,
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda line: None,
@@ -53,6 +56,7 @@ def audit_checkpoint(
       options: of a table, NAME=VALUE.
       modalities: what made the images (`evaluate.modalities`); (): as their classes, title or reports say.
       repairs: to try beside the baseline (`audit_config.repairs`); (): those of the form.
+      defences: at test time, names of `DEFENCES` or module:NAME; None: those of the form.
       mesh: devices; None: the first one.
       stop: polled; what is done stays.
       say: receives a line of text at a time.
@@ -64,10 +68,13 @@ def audit_checkpoint(
     from ranjax.training import devices
 
     form = audit_config.QUICK if quick else audit_config.FULL
+    if defences is not None:
+        form = dataclasses.replace(form, defences=defences)
+    DEFENCES.names_of(form.defences, "audit.defences")
     found = open_checkpoint(checkpoint)
     asked = {"checkpoint": found.fingerprint, "data": str(Path(data).absolute()), "form": form.name, "seed": seed}
     asked |= {"options": list(options), "modalities": list(modalities), "repairs": list(repairs)}
-    _claim(out, {**asked, "version": audit_config.VERSION})
+    _claim(out, {**asked, "defences": list(form.defences), "version": audit_config.VERSION})
     say(_introduced(found))
     limit = sum((form.limit, form.limit // 2, form.limit)) if form.limit else 0
     prepared = audit_data.open_audit_data(data, out / DATA, found.image_size, options, limit, say, stop)
@@ -97,7 +104,7 @@ def audit_checkpoint(
     with progress.listening(clock.update):
         _execute(config, out / RUN, mesh, stop, clock.say)
     say("writing the repaired checkpoint, the page and results.json")
-    chosen = audit_results.Audit(config, out / RUN, mesh, found, prepared, data, form)
+    chosen = audit_results.Audit(config, out / RUN, mesh, found, prepared, data, form, stop=stop, say=say)
     results = chosen.results(notes)
     repaired_folder.write(chosen, results, out / REPAIRED)
     files.write_json(out / "results.json", results)
