@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy.exports(
         "autoattack": ("autoattack", "AutoAttack", "AutoAttackResult"),
         "robust_accuracy": ("RobustAccuracy", "standard_attacks"),
         "spectrum": ("Spectrum",),
+        "through_defence": ("ThroughDefence", "published_images"),
         "statistics": ("Difference", "Interval", "bootstrap", "holm", "paired_difference"),
         "white_box": ("Robustness", "WhiteBox", "survivors"),
         "zero_shot": ("class_embeddings",),

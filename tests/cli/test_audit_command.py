@@ -73,12 +73,15 @@ def audit(place, data, out, *more, checkpoint="clip"):
 
 @pytest.mark.slow
 def test_a_checkpoint_is_audited_repaired_loaded_and_compared(place, tiny, capsys, monkeypatch):
-    assert audit(place, "films", "audit") == outcome.DONE
+    assert audit(place, "films", "audit", "--defences=low_pass") == outcome.DONE
     said = capsys.readouterr().out
     assert "Recommendation" in said
     results = json.loads((place / "audit" / "results.json").read_text())
     assert results["schema"] == "ranjax audit 1"
-    assert [item["method"] for item in results["repairs"]] == ["lp", "ridge", "zero_shot"]
+    assert [item["method"] for item in results["repairs"]] == ["lp", "ridge", "zero_shot", "low_pass"]
+    filtered = results["repairs"][3]
+    assert [*filtered["robust"]] == [*filtered["published"]] == results["protocol"]["radii"]
+    assert filtered["masked"] == (filtered["verdict"] != "not masked") == ("low_pass" in results["withheld"])
     ridge = results["repairs"][1]
     accuracy = [ridge["robust"][radius] for radius in results["protocol"]["radii"]]
     assert accuracy == sorted(accuracy, reverse=True)

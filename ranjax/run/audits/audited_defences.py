@@ -23,7 +23,6 @@ from ranjax.evaluation.through_defence import ThroughDefence, published_images, 
 from ranjax.methods.defences.defence_table import DEFENCES, Defence
 from ranjax.methods.defences.defended_model import Classify, Features, defended
 from ranjax.methods.table import METHODS
-from ranjax.run.stages import inputs
 from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 
 CALLS = 5
@@ -42,7 +41,7 @@ def parts_of(subject: EvaluatedEncoder, method: str) -> tuple[Features, Classify
         if head is None:
             return zero_shot.logits(read, params[1], functions.logit_scale(params[0]))
         own = params[1]
-        return head.apply(own["params"], own["stats"], inputs.head_input(read, None, ""), False)[1]
+        return head.apply(own["params"], own["stats"], jnp.asarray(read), False)[1]
 
     return features, classify, params
 
