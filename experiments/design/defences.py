@@ -71,11 +71,11 @@ def main() -> int:
             ways, undefended, params, images, examples.labels, ids=examples.ids, name=entry.label, transferred=moved,
             draws=draws_of(entry, arguments.draws), queries=arguments.queries, **budget,
         )  # fmt: skip
+        if len(found) == 1:
+            print(
+                f"undefended: clean {100 * one.undefended.mean():.1f}, {100 * one.undefended_attacked.mean():.1f} left"
+            )
         print(row(one), f"({time.monotonic() - begun:.0f} s)", flush=True)
-    first = next(iter(found.values()))
-    print(
-        f"undefended: clean {100 * first.undefended.mean():.1f}, attacked {100 * first.undefended_attacked.mean():.1f}"
-    )
     if arguments.out:
         files.write_json(arguments.out, {name: figures(one) for name, one in found.items()})
     return 0
