@@ -190,6 +190,7 @@ def rewritten(workdir, change, number=0):
     StoreWriter(folder, **{name: plan[name] for name in kept}).write(number, noisy_pairs)
 
 
+@pytest.mark.slow
 def test_a_finished_run_verifies_and_a_moved_pixel_word_or_byte_does_not(made, tmp_path):
     code, said = verdict(made)
     assert code == 0, said
@@ -219,6 +220,7 @@ def test_a_finished_run_verifies_and_a_moved_pixel_word_or_byte_does_not(made, t
     assert "2 faults" in said
 
 
+@pytest.mark.slow
 def test_what_was_written_anew_with_its_hash_is_found_by_its_content(made, tmp_path):
     def other_word(noisy_pair):
         place = int(np.flatnonzero(noisy_pair["tokens"] == tokenizer.pieces("no")[0])[0])
