@@ -2,31 +2,34 @@
 
 import contextlib
 import io
+import itertools
 import os
 import time
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
 SECONDS = float(os.environ.get("RANJAX_FUZZ_SECONDS", "15"))
 """Of each fuzzer in its long form; CI's ten of them take about two minutes."""
-
+SEED = int(os.environ.get("RANJAX_FUZZ_SEED", "0"))
+"""Of the first round of the long form; another one tries examples that no run has seen."""
 
 ROUND = 25
 """Examples of a round; in its long form a fuzzer goes on round after round until its seconds are over."""
 
 
 def fuzzed(quick, **strategies):
-    """Make two tests of a check of drawn values: "short" with `quick` fixed examples (0: none), "long" with new ones
-    (slow)."""
+    """Make two tests of a check of drawn values: "short" with `quick` fixed examples (0: none), "long" with rounds of
+    others (slow)."""
 
     def both(check):
-        def run(count, fixed):
+        def run(count, fixed, number=0):
             always = {"database": None, "deadline": None, "suppress_health_check": list(HealthCheck)}
             # A failure among slow tests is shown as it was drawn: making it smaller takes minutes.
             phases = tuple(phase for phase in Phase if fixed or phase not in (Phase.shrink, Phase.explain))
             chosen = settings(max_examples=count, derandomize=fixed, print_blob=True, phases=phases, **always)
-            chosen(given(**strategies)(check))()
+            test = chosen(given(**strategies)(check))
+            (test if fixed else seed(number)(test))()
 
         @pytest.mark.filterwarnings("ignore")
         @pytest.mark.parametrize("length", [*["short"] * (quick > 0), pytest.param("long", marks=pytest.mark.slow)])
@@ -35,8 +38,10 @@ def fuzzed(quick, **strategies):
                 run(quick, fixed=True)
                 return
             begun = time.monotonic()
-            while time.monotonic() - begun < SECONDS:
-                run(ROUND, fixed=False)
+            for number in itertools.count(SEED):
+                if time.monotonic() - begun > SECONDS:
+                    break
+                run(ROUND, fixed=False, number=number)
 
         test.__name__, test.__doc__ = check.__name__, check.__doc__
         return test

@@ -109,7 +109,7 @@ def test_missing_extra_and_misshaped_keys_are_all_listed(tiny, tmp_path, caplog)
     del weights["text_projection.weight"]
     weights["head.weight"] = np.zeros(3, np.float32)
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(WeightsError, match=r"1 missing: text_projection.weight\n1 extra: head.weight") as caught:
+    with pytest.raises(WeightsError, match=r"1 missing: text_projection.weight; 1 extra: head.weight") as caught:
         load(tmp_path)
     assert (caught.value.missing, caught.value.extra) == (["text_projection.weight"], ["head.weight"])
     with caplog.at_level("WARNING", "ranjax"):

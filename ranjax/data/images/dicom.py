@@ -76,7 +76,7 @@ def read_dicom(file: Path | bytes) -> tuple[Image.Image, dict[str, str]]:
     # pydicom and its decoders raise errors of all kinds, also where an element is first looked at.
     except Exception as error:
         syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
-        name = getattr(syntax, "name", syntax)
+        name = " ".join(str(getattr(syntax, "name", syntax)).split())
         raise DataError(f"the DICOM pixels cannot be decoded ({name}: {said(error)})") from error
     if grey.ndim != 2:
         raise DataError(f"the DICOM pixels are {list(grey.shape)}, not rows and columns")

@@ -37,14 +37,14 @@ class WeightsError(DataError):
         misshaped: list[tuple[str, tuple[int, ...], tuple[int, ...]]],
     ):
         self.missing, self.extra, self.misshaped = missing, extra, misshaped
-        lines = [f"the weights in {source} do not fit the model of its config."]
+        lines = []
         for title, items in (("missing", missing), ("extra", extra)):
             if items:
                 lines.append(f"{len(items)} {title}: {', '.join(items)}")
         if misshaped:
             shown = ", ".join(f"{name} is {list(got)}, not {list(want)}" for name, got, want in misshaped)
             lines.append(f"{len(misshaped)} of another shape: {shown}")
-        super().__init__("\n".join(lines))
+        super().__init__(f"the weights in {source} do not fit the model of its config: {'; '.join(lines)}")
 
 
 def read_config(folder: str | Path, name: str = CONFIG) -> dict[str, Any]:
