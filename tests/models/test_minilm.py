@@ -92,7 +92,7 @@ def test_a_dual_encoder_with_this_text_tower_goes_through_pretrain_and_attack(fo
     assert Tokenizer.load(out).fingerprint == Tokenizer.load(folder).fingerprint
     store = NoisyStore.open(workdir / "craft" / "store")
     assert len(store) == 3
-    assert shape.text.pooling == "pooler"
+    assert shape.text.pooling == "mean"
     assert "a new image tower beside the text tower `model` (licence: apache-2.0)" in (out / "README.md").read_text()
 
 
