@@ -72,7 +72,7 @@ def prepare(topology: Topology, environment: MutableMapping[str, str] = os.envir
       ConfigError: `libtpu` is not installed.
     """
     if not is_installed():
-        expected = "the TPU compiler, package libtpu: pip install -e '.[tpu_compile]'"
+        expected = "the TPU compiler, package libtpu: pip install -e '.[tpu-compile]'"
         raise ConfigError("--tpu", topology.name, expected, "Without --tpu, XLA's CPU compiler estimates.")
     environment["JAX_PLATFORMS"] = "cpu"
     environment["TPU_SKIP_MDS_QUERY"] = "1"

@@ -45,14 +45,14 @@ def test_other_slices_are_refused_by_name(text, allowed):
 
 def test_without_the_compiler_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr(topology, "is_installed", lambda: False)
-    with pytest.raises(ConfigError, match=r"--tpu = 'v5e:2x2x1': expected .*libtpu.*tpu_compile"):
+    with pytest.raises(ConfigError, match=r"--tpu = 'v5e:2x2x1': expected .*libtpu.*tpu-compile"):
         topology.prepare(topology.parse("v5e:2x2"), {})
 
 
 @pytest.fixture
 def compiler():
     if not topology.is_installed():
-        pytest.skip("needs the TPU compiler: pip install -e '.[tpu_compile]'")
+        pytest.skip("needs the TPU compiler: pip install -e '.[tpu-compile]'")
 
 
 @pytest.mark.slow
