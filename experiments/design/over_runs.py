@@ -10,15 +10,13 @@ interval takes the runs as a sample, and knows nothing of the images.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student
-
 from ranjax.core import files
+from ranjax.evaluation import statistics
 
 METHODS = {
     "lp": "LP", "mlp": "MLP", "lp_filter": "LP (filter)", "ridge_tokens": "ridge on tokens (filter)",
@@ -87,12 +85,10 @@ def _contrast(run: Any, endpoint: str) -> float:
 
 def over_runs(values: Sequence[float]) -> str:
     """Return "mean [low, high]" by Student's t over the runs; of one run its value alone."""
-    mean = sum(values) / len(values)
     if len(values) == 1:
-        return f"{mean:.1f}"
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    half = student.ppf(0.975, len(values) - 1) * deviation / math.sqrt(len(values))
-    return f"{mean:.1f} [{mean - half:.1f}, {mean + half:.1f}]"
+        return f"{values[0]:.1f}"
+    found = statistics.student(values)
+    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -136,6 +136,20 @@ def validate_search(
         raise ConfigError("restarts", settings.restarts, "1 where start is 'none'", "Every restart would be the same.")
     chosen = radius(settings.epsilon, eps)
     object.__setattr__(settings, "epsilon", validate_length(chosen, "epsilon", settings.norm))
+
+
+def example_names(ids: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """Return the different names of `count` examples; of None "0", "1", ...
+
+    Raises:
+      DataError: another number of them, or two alike.
+    """
+    names = tuple(map(str, range(count))) if ids is None else tuple(ids)
+    if len(names) != count or len(set(names)) != count:
+        raise DataError(
+            f"{len(names)} ids, {len(set(names))} of them different, for {count} images: different ids are needed"
+        )
+    return names
 
 
 def validate_images(images: Images, rank: int | None = None) -> Pixels:

@@ -126,11 +126,11 @@ def damaged(prepared: PreparedSet) -> Iterator[str]:
     for split, source in prepared.splits.items():
         for index in range(len(source)):
             try:
-                told, record = source.meta(index), source.record(index)
+                columns, record = source.meta(index), source.record(index)
             except DataError as error:
                 yield str(error)
                 continue
-            if not all(np.array_equal(record[name], value) for name, value in told.items()):
+            if not all(np.array_equal(record[name], value) for name, value in columns.items()):
                 yield f"record {index} of {split} of {prepared.folder} is not the one that its columns tell of."
 
 

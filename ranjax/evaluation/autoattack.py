@@ -150,9 +150,7 @@ class AutoAttack:
         """
         images = np.asarray(input_checks.validate_images(images, 4))
         input_checks.broadcast_radius(self.epsilon, self.norm, jnp.asarray(images))
-        names = tuple(map(str, range(len(images)))) if ids is None else tuple(ids)
-        if len(names) != len(images) or len(set(names)) != len(names):
-            raise DataError(f"{len(names)} ids, {len(set(names))} of them different, for {len(images)} images")
+        names = input_checks.example_names(ids, len(images))
         logits_fn, params = self._read(images)
         drawn = random_keys.example_keys(random_keys.stream(self.seed, "autoattack"), names)
         outputs, again, wrong, flat = self._first_look(logits_fn, params, images, labels, drawn)

@@ -179,9 +179,7 @@ def robust_accuracy(
       ConfigError: radii that do not rise from above 0, or are none; no attack.
     """
     images = np.asarray(input_checks.validate_images(images, 4))
-    names = tuple(str(i) for i in range(len(images))) if ids is None else tuple(ids)
-    if len(names) != len(images) or len(set(names)) != len(names):
-        raise DataError(f"{len(names)} ids, {len(set(names))} of them different, for {len(images)} images")
+    names = input_checks.example_names(ids, len(images))
     radii = validate_radii(epsilons, norm)
     input_checks.broadcast_radius(radii[-1], norm, jnp.asarray(images))
     logits: np.ndarray = RowMap(lambda params, x: logits_fn(params, x), None, batch_size)(params, images)

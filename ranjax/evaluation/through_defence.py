@@ -165,9 +165,9 @@ def through_defence(
       ConfigError: radii that do not rise, an unknown attack.
     """
     images = np.asarray(input_checks.validate_images(images, 4))
-    names = tuple(map(str, range(len(images)))) if ids is None else tuple(ids)
-    if len(set(names)) != len(images) or len(labels) != len(images):
-        raise DataError(f"{len(set(names))} different ids and {len(labels)} labels for {len(images)} images")
+    names = input_checks.example_names(ids, len(images))
+    if len(labels) != len(images):
+        raise DataError(f"{len(labels)} labels for {len(images)} images")
     radii = validate_radii(epsilons, "linf")
     ways: Mapping[str, Logits] = functions if isinstance(functions, Mapping) else {"through": functions}
     if not ways or draws < 0:
@@ -230,7 +230,7 @@ def published_images(
     Arguments as those of `through_defence`; its results serve all defences of one model.
     """
     images, labels = np.asarray(images, np.float32), np.asarray(labels)
-    names = tuple(map(str, range(len(images)))) if ids is None else tuple(ids)
+    names = input_checks.example_names(ids, len(images))
     drawn = streams.example_keys(streams.stream(seed, "published"), names)
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     classes = jax.eval_shape(undefended, params, one).shape[1]

@@ -73,7 +73,7 @@ def radius(book: Book) -> Blocks:
 
 
 def minimal(book: Book) -> Blocks:
-    """Yield how far images are from being told wrongly: quantiles of the least norm found, and every value."""
+    """Yield how far images are from being classified wrongly: quantiles of the least norm found, and every value."""
     found = book.results.get("minimal_norms") or {}
     shown = {name: item for name, item in found.items() if name not in book.results["withheld"]}
     lines = [

@@ -278,6 +278,7 @@ def test_a_set_of_more_than_two_gigabytes_in_flat_memory_and_after_a_kill(tmp_pa
         import hashlib, os, signal, sys
         from pathlib import Path
         import numpy as np
+        from experiments.benchmarks.peak import peak_mb
         from ranjax.data import array_records
         from ranjax.data.images import decode
         from ranjax.data.images.locations import FileRef
@@ -301,9 +302,7 @@ def test_a_set_of_more_than_two_gigabytes_in_flat_memory_and_after_a_kill(tmp_pa
                 os.kill(os.getpid(), signal.SIGKILL)
         made = array_records.write_records(folder / sys.argv[2], parts, rows, found, mark="m", class_count=3,
                                            description="noise", progress=progress)
-        # Of this process alone: getrusage would count what its parent held before exec.
-        peak = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
-        print(made.content, sum(made.counts.values()), int(peak) // 1024)
+        print(made.content, sum(made.counts.values()), int(peak_mb()))
     """
 
     def run(at, name):

@@ -11,7 +11,7 @@ import hashlib
 SHORTEST = 4
 """Letters of a word that is misspelt."""
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_BESIDE = {
+_ADJACENT = {
     letter: "".join(row[max(0, i - 1) : i] + row[i + 1 : i + 2]) for row in _ROWS for i, letter in enumerate(row)
 }
 
@@ -33,7 +33,7 @@ def typos(word: str, count: int = 8, seed: str = "") -> tuple[str, ...]:
             found[head + tail[0] + letter + tail[1:]] = None
         found[head + tail] = None
         found[head + 2 * letter + tail] = None
-        for near in _BESIDE.get(letter.lower(), ""):
+        for near in _ADJACENT.get(letter.lower(), ""):
             found[head + (near.upper() if letter.isupper() else near) + tail] = None
     found.pop(word, None)
     key = f"{seed}:{word}".encode()

@@ -101,7 +101,8 @@ class ObjectStore:
         extras.require("obstore")
         from obstore.store import from_url
 
-        assert local_path(url, key) is None, url
+        if local_path(url, key) is not None:
+            raise ConfigError(key, url, f"one of {', '.join(f'{name}://' for name in SCHEMES)}, and no local path")
         self.url, self.key, self._patience = url.rstrip("/"), key, patience
         retries: Any = {
             "max_retries": 12,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -23,9 +21,10 @@ from ranjax.evaluation.through_defence import ThroughDefence, published_images, 
 from ranjax.methods.defences.defence_table import DEFENCES, Defence
 from ranjax.methods.defences.defended_model import Classify, Features, defended
 from ranjax.methods.table import METHODS
+from ranjax.run.audits import latency
 from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 
-CALLS = 5
+_ROWS = ("clean", "undefended", "published", "undefended_attacked", "flat")
 
 
 def parts_of(subject: EvaluatedEncoder, method: str) -> tuple[Features, Classify, Params]:
@@ -123,7 +122,7 @@ class DefenceAudit:
         if f"mark {mark}" not in arrays:
             return None
         survived = {name.removeprefix("by "): rows for name, rows in arrays.items() if name.startswith("by ")}
-        own = {name: arrays[name] for name in ("clean", "undefended", "published", "undefended_attacked", "flat")}
+        own = {name: arrays[name] for name in _ROWS}
         return ThroughDefence(name=entry.label, epsilons=tuple(self.radii), survived=survived, **own)
 
     def _item(
@@ -144,26 +143,14 @@ class DefenceAudit:
             "score": {"value": score.value, "low": score.low, "high": score.high, "n": score.n},
             "masked": found.masked,
             "verdict": found.verdict,
-            "milliseconds": _milliseconds(function, params, image),
+            "milliseconds": latency.median(
+                function, params, jnp.asarray(image), example_keys(stream(0, "latency"), ["0"])
+            ),
         }
 
 
 def _keep(found: ThroughDefence, place: Path, mark: str) -> None:
-    own = ("clean", "undefended", "published", "undefended_attacked", "flat")
-    arrays = {name: np.asarray(getattr(found, name)) for name in own}
+    arrays = {name: np.asarray(getattr(found, name)) for name in _ROWS}
     arrays |= {f"by {name}": rows for name, rows in found.survived.items()}
     place.parent.mkdir(parents=True, exist_ok=True)
     files.write_tensors(place, arrays | {f"mark {mark}": np.zeros(1, bool)})
-
-
-def _milliseconds(function: Any, params: Params, image: np.ndarray) -> float:
-    """Return the median time of one image, compilation left out."""
-    run = jax.jit(function)
-    given = (params, jnp.asarray(image), example_keys(stream(0, "latency"), ["0"]))
-    run(*given).block_until_ready()
-    taken = []
-    for _ in range(CALLS):
-        begun = time.perf_counter()
-        run(*given).block_until_ready()
-        taken.append(time.perf_counter() - begun)
-    return round(1000 * sorted(taken)[CALLS // 2], 3)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +21,16 @@ def milliseconds(context: Context, methods: Sequence[str]) -> dict[str, float]:
     """Return the median time of one image by method, compilation left out; a figure of this machine as it was."""
     subject = EvaluatedEncoder(context, "clean", "clean")
     image = jnp.asarray(to_float(inputs.data(context).task_split("test").images[:1]))
-    found = {}
-    for name in methods:
-        run = jax.jit(subject.deployed(name))
-        params = subject.parameters(name)
-        run(params, image).block_until_ready()
-        taken = []
-        for _ in range(CALLS):
-            begun = time.perf_counter()
-            run(params, image).block_until_ready()
-            taken.append(time.perf_counter() - begun)
-        found[name] = round(1000 * sorted(taken)[CALLS // 2], 3)
-    return found
+    return {name: median(subject.deployed(name), subject.parameters(name), image) for name in methods}
+
+
+def median(function: Callable[..., jax.Array], *given: Any) -> float:
+    """Return the median milliseconds of a call, compiled and called once before."""
+    run = jax.jit(function)
+    run(*given).block_until_ready()
+    taken = []
+    for _ in range(CALLS):
+        begun = time.perf_counter()
+        run(*given).block_until_ready()
+        taken.append(time.perf_counter() - begun)
+    return round(1000 * sorted(taken)[CALLS // 2], 3)

@@ -1,4 +1,4 @@
-"""How far each image is from being told wrongly: the least L-infinity norm that any attack found, by method."""
+"""How far each image is from being classified wrongly: the least L-infinity norm that any attack found, by method."""
 
 from __future__ import annotations
 

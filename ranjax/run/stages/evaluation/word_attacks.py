@@ -68,9 +68,9 @@ def attack_words(subject: EvaluatedEncoder, record: Record, split: str) -> None:
             changed = [one != other for one, other in zip(texts, examples.reports)]
             record.share("reports", REPORTS, split, name, "changed", np.asarray(changed))
             if any(before):
-                told = np.flatnonzero([bool(labels) for labels in before])
-                kept = np.asarray([label(texts[i]) == before[i] for i in told])
-                record.share("reports", REPORTS, split, name, "label_kept", kept, clusters=np.arange(len(told)))
+                labelled = np.flatnonzero([bool(labels) for labels in before])
+                kept = np.asarray([label(texts[i]) == before[i] for i in labelled])
+                record.share("reports", REPORTS, split, name, "label_kept", kept, clusters=np.arange(len(labelled)))
     if subject.prompted:
         _attack_prompts(subject, record, split, kinds)
 
