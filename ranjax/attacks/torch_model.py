@@ -23,14 +23,14 @@ def torch_logits(module: Callable[..., PyTree]) -> Callable[[PyTree, jax.Array],
     parameter = next(iter(module.parameters()), torch.zeros(()))  # type: ignore[attr-defined]
     device, dtype = parameter.device, parameter.dtype
 
-    def to_torch(images: np.ndarray) -> torch.Tensor:
+    def to_torch(images: np.ndarray | jax.Array) -> torch.Tensor:
         return torch.from_numpy(np.array(np.moveaxis(np.asarray(images), -1, 1), order="C")).to(device, dtype)
 
-    def forward(images: np.ndarray) -> np.ndarray:
+    def forward(images: np.ndarray | jax.Array) -> np.ndarray:
         with torch.no_grad():
             return module(to_torch(images)).float().cpu().numpy()
 
-    def backward(images: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
+    def backward(images: np.ndarray | jax.Array, cotangent: np.ndarray | jax.Array) -> np.ndarray:
         with torch.enable_grad():
             given = to_torch(images).requires_grad_()
             out = module(given)
