@@ -190,10 +190,13 @@ def _tooltips() -> str:
 
 
 def _table(match: re.Match[str]) -> str:
-    """Return a table of docs/tables, folded, in the place of a line that is its link."""
+    """Return a table of docs/tables, folded, in the place of a line that is its link; a made one with its command."""
     words, file = match.groups()
     with open(ROOT / "docs" / file, newline="") as opened:
         header, *rows = ([cell.replace("|", "\\|") for cell in row] for row in csv.reader(opened))
     lines = (f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows))
     body = "\n".join(lines)
+    made = json.loads((ROOT / "docs" / "tables" / "results.json").read_text()).get(posixpath.basename(file))
+    if made is not None:
+        body += f"\n\n```bash\n{made['command']}\n```"
     return f"<details markdown><summary>{words} ({file})</summary>\n\n{body}\n\n</details>"

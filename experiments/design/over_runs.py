@@ -17,6 +17,7 @@ from typing import Any
 
 from ranjax.core import files
 from ranjax.evaluation import statistics
+from ranjax.report.report_tables import Table
 
 METHODS = {
     "lp": "LP", "mlp": "MLP", "lp_filter": "LP (filter)", "ridge_tokens": "ridge on tokens (filter)",
@@ -44,11 +45,12 @@ def main() -> int:
     p.add_argument("--noise", default="targeted_keywords", help="the noisy condition of the first table")
     arguments = p.parse_args()
     found = [files.read_json(run / "results.json") for run in arguments.runs]
-    print("\n".join((*accuracies(found, arguments.noise), "", *points(found, [run.name for run in arguments.runs]))))
+    tables = accuracies(found, arguments.noise), points(found, [run.name for run in arguments.runs])
+    print("\n\n".join(table.markdown() for table in tables))
     return 0
 
 
-def accuracies(runs: Sequence[Any], noise: str) -> list[str]:
+def accuracies(runs: Sequence[Any], noise: str) -> Table:
     """Return a table of means over the runs, in per cent, of the methods that every run has."""
     places = {
         "0 %, clean": ("clean", "test", "none"), "0 %, attacked": ("clean", "test", "worst"),
@@ -56,11 +58,11 @@ def accuracies(runs: Sequence[Any], noise: str) -> list[str]:
         "30 %, out of domain": (noise, "ood_test", "none"), "random encoder": ("random_init", "test", "none"),
         "raw pixels": ("pixels", "test", "none"),
     }  # fmt: skip
-    lines = [f"| accuracy in %, mean of {len(runs)} | {' | '.join(places)} |", f"|---|{'---|' * len(places)}"]
+    lines = []
     for method, name in METHODS.items():
         cells = [[_accuracy(run, method, *place) for run in runs] for place in places.values()]
-        lines.append(f"| {name} | {' | '.join(f'{100 * sum(of) / len(of):.1f}' for of in cells)} |")
-    return lines
+        lines.append([name, *(f"{100 * sum(of) / len(of):.1f}" for of in cells)])
+    return Table([f"accuracy in %, mean of {len(runs)}", *places], lines)
 
 
 def _accuracy(run: Any, method: str, condition: str, split: str, attack: str) -> float:
@@ -69,14 +71,13 @@ def _accuracy(run: Any, method: str, condition: str, split: str, attack: str) ->
     return next(row["value"] for row in run["rows"] if tuple(row[name] for name in names) == wanted)
 
 
-def points(runs: Sequence[Any], names: Sequence[str]) -> list[str]:
+def points(runs: Sequence[Any], names: Sequence[str]) -> Table:
     """Return a table of endpoints in points: a column a run, then mean and Student's 95 % interval, then the goal."""
-    lines = [f"| points | {' | '.join(names)} | mean [95 %] | goal |", f"|---|{'---|' * (len(names) + 2)}"]
+    lines = []
     for endpoint, words, goal in ENDPOINTS:
         values = [100 * _contrast(run, endpoint) for run in runs]
-        each = " | ".join(f"{value:.1f}" for value in values)
-        lines.append(f"| {words} | {each} | {over_runs(values)} | {goal} |")
-    return lines
+        lines.append([words, *(f"{value:.1f}" for value in values), over_runs(values), goal])
+    return Table(["points", *names, "mean [95 %]", "goal"], lines)
 
 
 def _contrast(run: Any, endpoint: str) -> float:

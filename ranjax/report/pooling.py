@@ -169,8 +169,30 @@ _OVER_RUNS = (
 )
 
 
+def named_tables(
+    runs: Sequence[Results], defaults: old_configs.Defaults | None = None, caller: str = "--markdown"
+) -> list[tuple[str, Table]]:
+    """Return the bed's verdict, the claims and the main tables of runs by their titles; of one run, its own intervals.
+
+    Args:
+      runs: contents of results.json, of runs that differ in their seed alone.
+      defaults: the configuration keys of this version with their defaults.
+      caller: what pools, named where it cannot.
+
+    Raises:
+      DataError: the runs differ in more than their seed.
+    """
+    if keys := differing([results.get("config") or {} for results in runs], defaults):
+        raise DataError(f"{caller} pools runs that differ in their seed alone; these differ in {keys[0]}.")
+    with labels.labels_of(runs):
+        verdict, judged = bed_verdict.judge(runs), paper_claims.claims(runs)
+        head = [] if verdict is None else [("What this bed can tell", claim_sections.figures_table(verdict))]
+        head += [("The claims", claim_sections.claims_table(judged))] if judged else []
+        return [*head, *_tables(runs)]
+
+
 def markdown(runs: Sequence[Results], names: Sequence[str], defaults: old_configs.Defaults | None = None) -> str:
-    """Return the claims and main tables of runs as Markdown; of one run, the same tables with the run's own intervals.
+    """Return the tables of `named_tables` as Markdown.
 
     Args:
       runs: contents of results.json, of runs that differ in their seed alone.
@@ -180,14 +202,8 @@ def markdown(runs: Sequence[Results], names: Sequence[str], defaults: old_config
     Raises:
       DataError: the runs differ in more than their seed.
     """
-    configs = [results.get("config") or {} for results in runs]
-    if keys := differing(configs, defaults):
-        raise DataError(f"--markdown pools runs that differ in their seed alone; these differ in {keys[0]}.")
+    shown = [f"**{title}**\n\n{table.markdown()}" for title, table in named_tables(runs, defaults)]
+    below = [old_configs.provenance(names, [results.get("config") or {} for results in runs], defaults or {})]
     with labels.labels_of(runs):
-        below = [old_configs.provenance(names, configs, defaults or {})]
         below += [interval_notes.few_labels(runs[0]), interval_notes.clusters(runs[0])] if len(runs) == 1 else []
-        verdict, judged = bed_verdict.judge(runs), paper_claims.claims(runs)
-        head = [] if verdict is None else [("What this bed can tell", claim_sections.figures_table(verdict))]
-        head += [("The claims", claim_sections.claims_table(judged))] if judged else []
-        shown = [f"**{title}**\n\n{table.markdown()}" for title, table in [*head, *_tables(runs)]]
-        return "\n\n".join([*shown, *(words for words in below if words)])
+    return "\n\n".join([*shown, *(words for words in below if words)])

@@ -4,6 +4,8 @@ text.
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,6 +60,12 @@ class Table:
         """Return the table as Markdown."""
         lines = [self.columns, ["---"] * len(self.columns), *self.lines]
         return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+    def csv(self) -> str:
+        """Return the table as CSV, each cell as it is shown."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.lines])
+        return text.getvalue()
 
     def aligned(self) -> list[list[str]]:
         """Return the lines with numbers padded by spaces as wide as a figure, so that points stand under points."""
