@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from experiments.design import over_runs
+from experiments.design import autoattack_heads, over_runs
 from experiments.design import ran as design
 from experiments.design.candidates import SHRINKAGE, Candidates
 from ranjax.methods.head_inputs import Examples
@@ -68,7 +68,8 @@ def test_the_design_runs_with_a_filter_a_scope_and_an_objective(tmp_path, monkey
     for key in ("pretrain.steps", "pretrain.checkpoint_every", "pretrain.log_every"):
         configs.override(config, key, "2")
     configs.override(config, "noise.ratios", "0.0")
-    pipeline.execute(config, tmp_path, mesh=make_mesh(1), stop=lambda: False, say=print, until="pretrain")
+    configs.override(config, "adapt.methods", "lp_filter,ran")
+    pipeline.execute(config, tmp_path, mesh=make_mesh(1), stop=lambda: False, say=print, until="adapt")
     for group, only in (
         ("filter", "=RAN, filter 1.5"),
         ("scopes", "=TeCoA"),
@@ -82,6 +83,19 @@ def test_the_design_runs_with_a_filter_a_scope_and_an_objective(tmp_path, monkey
         said = capsys.readouterr().out
         assert [name for name in only.replace("=", "").split(";") if f"\n{name} " not in f"\n{said}"] == []
 
+    few = ["--condition", "clean", "--methods", "lp_filter", "ran", "--images", "8", "--steps", "2", "--queries", "5"]
+    few += ["--attacks", "apgd_ce", "square", "--out", str(tmp_path / "autoattack.json")]
+    for words in ("ran: clean", "| RAN less LP (filter) | "):  # the second call attacks nothing again
+        monkeypatch.setattr("sys.argv", ["autoattack_heads", str(tmp_path), *few])
+        assert autoattack_heads.main() == 0
+        said = capsys.readouterr().out
+        assert words in said
+    assert "clean" not in said
+    monkeypatch.setattr("sys.argv", ["autoattack_heads", str(tmp_path), *few, "--epsilon", "1/255"])
+    with pytest.raises(SystemExit):
+        autoattack_heads.main()
+    assert "expected figures of the same settings" in capsys.readouterr().err
+
 
 def test_the_mean_over_runs_has_students_interval():
     scipy_stats = pytest.importorskip("scipy.stats")
@@ -93,6 +107,15 @@ def test_the_mean_over_runs_has_students_interval():
         {"contrasts": [{"endpoint": name, "difference": 0.01 * k} for name, *_ in over_runs.ENDPOINTS]} for k in (1, 3)
     ]
     assert over_runs.points(runs, ["a", "b"]).lines[0][1:] == ["1.0", "3.0", "2.0 [-10.7, 14.7]", "at least 10"]
+
+
+def test_the_table_of_autoattack_has_the_last_attack_and_differences():
+    shares = {"clean": 0.5, "apgd_ce": 0.3}
+    found = {run: {"lp_filter": shares | {"square": low}, "ran": shares} for run, low in (("a", 0.2), ("b", 0.1))}
+    lines = autoattack_heads.table(found, ["a", "b"], ["lp_filter", "ran"])
+    assert lines[2].startswith("| LP (filter) | 20.0 | 10.0 | 15.0 [")
+    assert lines[3].startswith("| **RAN** | 30.0 | 30.0 | 30.0 [30.0, 30.0] |")
+    assert lines[4].startswith("| RAN less LP (filter) | 10.0 | 20.0 | 15.0 [")
 
 
 def test_candidates_are_what_their_names_say():
