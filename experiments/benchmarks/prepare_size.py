@@ -78,6 +78,7 @@ def write(folder: Path, films: int, side: int) -> None:
 
 def reading(folder: str) -> dict[str, float]:
     """Return what the start of a run on a set costs: seconds and the peak of memory."""
+    from ranjax.core import host_memory
     from ranjax.data.batches import Batches
     from ranjax.data.prepared import open_prepared
 
@@ -96,7 +97,7 @@ def reading(folder: str) -> dict[str, float]:
     for step in range(1, 31):
         batches[step]
     found["pairs a second"] = 30 * 64 / (time.time() - begin)
-    found["peak GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    found["peak GB"] = host_memory.peak() / 1e9
     return {name: round(value, 3) for name, value in found.items()}
 
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -24,7 +22,7 @@ from typing import Any, TextIO
 
 import jax
 
-from ranjax.core import files
+from ranjax.core import files, host_memory
 from ranjax.training import trackers
 
 FILE, SPEED_FILE = "metrics.jsonl", "speed.jsonl"
@@ -92,7 +90,7 @@ class MetricsLog(AbstractContextManager["MetricsLog"]):
         return {
             "step_seconds": seconds,
             "examples_per_second": self._examples / seconds if seconds else None,
-            "host_memory": _host_memory(),
+            "host_memory": host_memory.current(),
             "device_memory": max((x["bytes_in_use"] for x in counted if "bytes_in_use" in x), default=None),
             "device_memory_peak": max(
                 (x["peak_bytes_in_use"] for x in counted if "peak_bytes_in_use" in x), default=None
@@ -137,14 +135,3 @@ def _board(folder: Path, resume_step: int) -> Any:
     purge = resume_step + 1 if folder.is_dir() else None
     # Files are named by the second: without a suffix a quick resume would write over the one before.
     return SummaryWriter(str(folder), purge_step=purge, filename_suffix=f".{resume_step}.{os.getpid()}")
-
-
-def _host_memory() -> int:
-    """Return the bytes of this process in memory now; its peak where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
-    except OSError:
-        # In kilobytes on Linux, in bytes on macOS.
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, cast
@@ -12,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from ranjax.core import keys
+from ranjax.core import host_memory, keys
 from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.types import Params
 from ranjax.data.batches import Batches
@@ -140,8 +139,8 @@ def run(context: Context) -> dict[str, Any]:
             # A step that is named is restored or refused, so that this is no None.
             state, chosen = cast(Any, checkpoints.restore(like, step=best)), best
             context.say(f"  goes on with the encoder of step {best}, the best of the checkpoints")
-    # Of the process since its start, in KiB on Linux: it must not grow with the steps.
-    context.say(f"  peak memory of the host {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
+    # Of the process since its start: it must not grow with the steps.
+    context.say(f"  peak memory of the host {host_memory.peak() >> 20} MiB")
     params = jax.device_get(fsdp.whole(state.params, context.mesh))
 
     def write() -> None:
