@@ -31,6 +31,7 @@ def pages() -> dict[str, str]:
     made = {page: moved(text, PROJECT[page], page) for page, text in made.items()}
     made["reference/config.md"] = config_page()
     made["reference/entries.md"] = entries_page()
+    made["reference/data_sets.md"] = data_sets_page()
     made |= {f"reference/api/{package}.md": api_page(package) for package in PACKAGES}
     return made | {f"tutorials/{path.stem}.md": notebook_page(path) for path in notebooks()}
 
@@ -114,6 +115,19 @@ def entries_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def data_sets_page() -> str:
+    """Return a page on every data set, as `ranjax prepare explain NAME` has it."""
+    from ranjax.cli import prepare_command
+    from ranjax.data.sets import SETS
+
+    parts = ["# Every data set", "`ranjax prepare explain NAME` prints this for one set. Nothing is downloaded."]
+    for name in SETS:
+        title, *facts = prepare_command.explain(name).splitlines()
+        lines = [_plain(fact) for fact in facts if not fact.startswith("checksum")]
+        parts += [f"## {_plain(title)}", "\n".join(f"* {line}" for line in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
 def api_page(package: str) -> str:
     """Return the page of a package: its public modules, whose docstrings mkdocstrings reads."""
     folder = ROOT / "ranjax" / package
@@ -179,7 +193,17 @@ def on_page_markdown(markdown, page, config, files):
     if page.file.generated_by is not None:
         return markdown + _tooltips()
     shown = _TABLE.sub(_table, moved(markdown, f"docs/{page.file.src_uri}", page.file.src_uri))
+    if page.file.src_uri == "glossary.md":
+        shown += abbreviation_table()
     return shown + _tooltips()
+
+
+def abbreviation_table() -> str:
+    """Return the end of the glossary: every abbreviation of the report page."""
+    from ranjax.report.abbreviations import ABBREVIATIONS
+
+    lines = [("short", "long"), ("---", "---"), *sorted(ABBREVIATIONS.items(), key=lambda item: item[0].lower())]
+    return "\n" + "\n".join(f"| {short} | {words} |" for short, words in lines) + "\n"
 
 
 def _tooltips() -> str:

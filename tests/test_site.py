@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ranjax.cli import list_command
+from ranjax.data.sets import SETS
 from ranjax.methods.table import METHODS
 from ranjax.run import config
 
@@ -35,6 +36,13 @@ def test_the_page_of_entries_holds_every_table_and_method(site_pages):
     page = site_pages.entries_page()
     assert all(f"\n## {kind}\n" in page for kind in list_command.TABLES)
     assert all(f"| `{name}` |" in page for name in METHODS)
+
+
+def test_the_page_of_data_sets_holds_each_with_its_licence_and_what_to_mind(site_pages):
+    page = site_pages.data_sets_page()
+    assert all(f"\n## {name.replace('_', chr(92) + '_')}: " in page for name in SETS)
+    assert page.count("* licence: ") == len(SETS)
+    assert "* note: The images are NIH ChestX-ray14's: no test of transfer from that set." in page
 
 
 def test_the_pages_of_the_api_name_modules_that_exist(site_pages):
