@@ -15,6 +15,8 @@ validation images, of equal ones the strongest. D holds the displacements of Z u
   arXiv 2307.11672, keeps them by a score a class).
 * shrinkage LDA: class means over the within-class covariance, shrunk to a multiple of the identity (Ledoit & Wolf 2004
   shrink so; here validation chooses how much). Whitening the features before a nearest-mean classifier is the same map.
+* text prior: min ||Z W - T||^2 + lambda ||W - s W0||^2, where W0 is the ridge on Z of what the classes' prompts answer
+  by the upstream text tower; s by validation. Zero-shot and the labels together, as in few-shot heads on CLIP.
 * attacked copies: ridge on Z and on attacked features with their labels, of equal weight in all.
 
 Random resizing is not among them: it needs several passes at use, and RAN may cost one filter.
@@ -32,6 +34,7 @@ from ranjax.methods import linear_solution, ridge
 from ranjax.methods.standardisation import standard_of
 
 PENALTIES = (3000.0, 1000.0, 300.0, 100.0, 30.0)
+PRIORS = (0.1, 0.3, 1.0, 3.0)
 SHRINKAGE = tuple(float(v) for v in np.geomspace(1e-3, 1.0, 10))
 Head = tuple[np.ndarray, np.ndarray]
 
@@ -39,8 +42,20 @@ Head = tuple[np.ndarray, np.ndarray]
 class Candidates:
     """Features of one condition, what an attack on the plain ridge displaces, and every candidate's heads."""
 
-    def __init__(self, train: Any, validation: Any, attack: Callable[..., Any], classes: int, displaced: int = 512):
-        """Take examples of both splits, and ``attack(variables, rows, epsilon, steps)``: features attacked, [n, D]."""
+    def __init__(
+        self,
+        train: Any,
+        validation: Any,
+        attack: Callable[..., Any],
+        classes: int,
+        scores: np.ndarray,
+        displaced: int = 512,
+    ):
+        """Take examples of both splits, and ``attack(variables, rows, epsilon, steps)``: features attacked, [n, D].
+
+        `scores` [N, C] are the cosines of the training images and the classes' prompts.
+        """
+        self.scores = (scores - scores.mean(1, keepdims=True)) / scores.std()
         self.classes, self.labels, self.attack = classes, np.asarray(train.labels), attack
         self.standard = standard_of(np.asarray(train.features))
         self.z = self.standard(np.asarray(train.features))
@@ -93,6 +108,7 @@ class Candidates:
             kept = axes[:, -count:]
             yield (f"spectral projection, k {count}", *timed(lambda q=kept: self.within(lambda x: (x @ q) @ q.T)))
         yield ("shrinkage LDA", *timed(self.discriminant))
+        yield ("text prior", *timed(self.towards_prompts))
         yield ("attacked copies, 2/255", *timed(lambda: self.with_attacked(self.moved(plain, 2 / 255, 5))))
 
     def penalised(self, displaced: np.ndarray, mu: float) -> Head:
@@ -111,6 +127,14 @@ class Candidates:
             shrunk = (1 - share) * np.maximum(squares, 0) + share * level
             weights = vectors @ ((vectors.T @ means.T) / shrunk[:, None])
             found.append((weights, -0.5 * np.einsum("cd,dc->c", means, weights)))
+        return self.best(found)
+
+    def towards_prompts(self) -> Head:
+        base, offset = (part[0] for part in ridge.solutions(self.z, self.scores, (PENALTIES[1],)))
+        found = []
+        for strength in PRIORS:
+            prior = strength * (self.z @ base + offset)
+            found += [(w + strength * base, b + strength * offset) for w, b in self.heads(self.z, self.targets - prior)]
         return self.best(found)
 
     def with_attacked(self, moved: np.ndarray) -> Head:

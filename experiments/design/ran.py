@@ -34,7 +34,7 @@ from experiments.design.candidates import Candidates
 from ranjax.attacks.pgd import PGD
 from ranjax.core import files
 from ranjax.core.pixels import pixel_units, to_float
-from ranjax.evaluation import statistics
+from ranjax.evaluation import statistics, zero_shot
 from ranjax.evaluation.white_box import WhiteBox
 from ranjax.methods import linear_solution
 from ranjax.methods.head_training import predict
@@ -213,7 +213,10 @@ class Bench:
             other.settings = PGD(epsilon, epsilon / min(steps, 3), steps)
             return other(linear_solution.predict, variables, "train", rows, "margin")
 
-        made = Candidates(examples["adapt"], examples["validation"], attack, self.classes)
+        embeddings = self.read(Features(True, copies=ran.copies), sigma)[0]["adapt"].features
+        prompts = common.class_embeddings(self.context, self.functions, self.params)
+        scores = np.asarray(zero_shot.logits(embeddings, prompts, 1.0))
+        made = Candidates(examples["adapt"], examples["validation"], attack, self.classes, scores)
         held = examples["validation"]
         linear = OwnHead(linear_solution.predict, held.features.shape[1], self.classes)
         for name, head, seconds in made.named():

@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from experiments.design import autoattack_heads, over_runs
+from experiments.design import autoattack_heads, candidates, over_runs
 from experiments.design import ran as design
 from experiments.design.candidates import SHRINKAGE, Candidates
 from ranjax.methods.head_inputs import Examples
@@ -75,7 +75,10 @@ def test_the_design_runs_with_a_filter_a_scope_and_an_objective(tmp_path, monkey
         ("scopes", "=TeCoA"),
         ("objectives", "=RAN, all terms"),
         ("parts", "=robust ridge on tokens, 7 copies, filter 2.0"),
-        ("candidates", "=displacement, mu 1;=displacement projection, k 8;=shrinkage LDA;=attacked copies, 2/255"),
+        (
+            "candidates",
+            "=displacement, mu 1;=displacement projection, k 8;=shrinkage LDA;=text prior;=attacked copies, 2/255",
+        ),
     ):
         arguments = f"{tmp_path} --condition clean --group {group} --radii 4/255 --seeds 1 --examples 8 --only".split()
         monkeypatch.setattr("sys.argv", ["ran", *arguments, only])
@@ -118,7 +121,7 @@ def test_the_table_of_autoattack_has_the_last_attack_and_differences():
     assert lines[4].startswith("| RAN less LP (filter) | 10.0 | 20.0 | 15.0 [")
 
 
-def test_candidates_are_what_their_names_say():
+def test_candidates_are_what_their_names_say(monkeypatch):
     discriminant_analysis = pytest.importorskip("sklearn.discriminant_analysis", reason="of the extra 'test'")
     rng = np.random.default_rng(0)
     labels = np.arange(120) % 3
@@ -127,13 +130,22 @@ def test_candidates_are_what_their_names_say():
     pushed = features.copy()
     pushed[:, 0] += 5
 
-    made = Candidates(train, train, lambda variables, rows, epsilon, steps: pushed[rows], 3)
+    prompted = features[:, :3]  # what a text tower would say: the class's own axis
+    made = Candidates(train, train, lambda variables, rows, epsilon, steps: pushed[rows], 3, prompted)
     found = {name: head for name, head, _ in made.named()}
     # What an attack moves alone is projected out; it weighs less where it is penalised.
     away = np.concatenate([[1.0], np.zeros(5)])
     ridge = np.linalg.norm(away @ found["ridge"][0])
     assert np.linalg.norm(away @ found["displacement projection, k 8"][0]) < 1e-6 * ridge
     assert np.linalg.norm(away @ found["displacement, mu 10"][0]) < 0.2 * ridge
+    # A prior of nothing changes nothing; under a strong penalty it answers as the prompts do, but for its bias.
+    monkeypatch.setattr(candidates, "PRIORS", (0.0,))
+    np.testing.assert_allclose(made.towards_prompts()[0], found["ridge"][0])
+    monkeypatch.setattr(candidates, "PRIORS", (1.0,))
+    monkeypatch.setattr(candidates, "PENALTIES", (1e12, 1e-6))
+    monkeypatch.setattr(made, "best", lambda heads: heads[0])
+    answers = made.z @ made.towards_prompts()[0]
+    np.testing.assert_allclose(answers - answers.mean(0), made.scores - made.scores.mean(0), atol=1e-3)
     # Shrinkage LDA answers as scikit-learn's of the same shrinkage, whichever validation chose.
     weights, bias = found["shrinkage LDA"]
     own = (made.z @ weights + bias).argmax(-1)
