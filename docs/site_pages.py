@@ -10,6 +10,7 @@ import csv
 import json
 import posixpath
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -213,6 +214,14 @@ def _tooltips() -> str:
     return "\n\n" + "\n".join(f"*[{short}]: {words}" for short, words in ABBREVIATIONS.items()) + "\n"
 
 
+def commands() -> dict[str, str]:
+    """Return the command behind a table by its file: of those that were made, and of the archive's."""
+    folder = ROOT / "docs" / "tables"
+    made = {file: one["command"] for file, one in json.loads((folder / "results.json").read_text()).items()}
+    archive = tomllib.loads((folder / "archive.toml").read_text("utf-8"))["tables"]
+    return made | {file: one["command"] for one in archive for file in one["files"]}
+
+
 def _table(match: re.Match[str]) -> str:
     """Return a table of docs/tables, folded, in the place of a line that is its link; a made one with its command."""
     words, file = match.groups()
@@ -220,7 +229,6 @@ def _table(match: re.Match[str]) -> str:
         header, *rows = ([cell.replace("|", "\\|") for cell in row] for row in csv.reader(opened))
     lines = (f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows))
     body = "\n".join(lines)
-    made = json.loads((ROOT / "docs" / "tables" / "results.json").read_text()).get(posixpath.basename(file))
-    if made is not None:
-        body += f"\n\n```bash\n{made['command']}\n```"
+    if command := commands().get(posixpath.basename(file)):
+        body += f"\n\n```bash\n{command.strip()}\n```"
     return f"<details markdown><summary>{words} ({file})</summary>\n\n{body}\n\n</details>"

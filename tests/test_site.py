@@ -45,6 +45,16 @@ def test_the_page_of_data_sets_holds_each_with_its_licence_and_what_to_mind(site
     assert "* note: The images are NIH ChestX-ray14's: no test of transfer from that set." in page
 
 
+def test_each_table_of_the_results_and_the_archive_has_its_command(site_pages):
+    tables = {
+        file
+        for page in ("results.md", "ran_v1.md")
+        for file in re.findall(r"\(tables/([\w.]+\.csv)\)", (ROOT / "docs" / page).read_text())
+    }
+    # A comparison of data sets, and what a throw-away script printed, as the page says.
+    assert tables - {*site_pages.commands()} == {"beds_before.csv", "ran_v1_validation_2.csv"}
+
+
 def test_the_pages_of_the_api_name_modules_that_exist(site_pages):
     for package in site_pages.PACKAGES:
         named = re.findall(r"(?m)^::: (.+)$", site_pages.api_page(package))
