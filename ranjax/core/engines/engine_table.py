@@ -90,6 +90,11 @@ class Engine:
     def __post_init__(self) -> None:
         check_entry(self, "open")
 
+    @property
+    def title(self) -> str:
+        """What ``--with`` sets."""
+        return ", ".join(f"{key.name}={key.default}" for key in keys_of("", self.settings))
+
 
 def _local(settings: LocalSettings, scratch: Path) -> AbstractContextManager[Pool]:
     return in_threads(settings.at_once)

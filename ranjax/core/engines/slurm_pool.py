@@ -102,10 +102,11 @@ def _pass_on(job: Any, future: Future[Any]) -> None:
     try:
         results = job.results()
     except Exception as error:
-        said = next((line for line in reversed(str(error).strip().splitlines()) if line.strip()), "no word")
-        future.set_exception(
-            RunError(f"job {job.job_id} ended without a result ({said.strip()}), see {job.paths.stderr}")
-        )
+        # submitit puts the trace between two lines of dashes.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no word"]
+        dashes = [at for at, line in enumerate(lines) if line.startswith("---")]
+        said = lines[dashes[-1] - 1] if dashes else lines[0]
+        future.set_exception(RunError(f"job {job.job_id} ended without a result ({said}), see {job.paths.stderr}"))
         return
     # Processes of one run end alike; one that failed is the one to tell of.
-    future.set_result(next((one for one in results if one and one[0]), results[0]))
+    future.set_result(max(results, key=lambda one: bool(getattr(one, "code", 0))))

@@ -15,6 +15,8 @@ def cluster():
     pytest.importorskip("ray", reason="a Ray cluster needs the extra ray")
     given = {
         "RAY_USAGE_STATS_ENABLED": "0",
+        # By default Ray's workers wait for all else that a busy machine does.
+        "RAY_worker_niceness": "0",
         "XLA_FLAGS": "",
         # As on machines of an installed ranjax; here it may lie in the source tree alone.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),

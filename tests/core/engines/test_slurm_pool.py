@@ -16,13 +16,9 @@ pytest.importorskip("submitit", reason="Slurm's engine needs the extra slurm")
 pytestmark = pytest.mark.slow
 
 
-def fails():
-    raise ValueError("a fault of the task")
-
-
 def test_jobs_give_results_and_their_errors(tmp_path):
     with engine_table.opened("slurm", ["cluster=local", "minutes=2"], tmp_path / "jobs") as pool:
-        tasks = {"sum": partial(sum, [1, 2]), "fails": fails}
+        tasks = {"sum": partial(sum, [1, 2]), "fails": partial(int, "a fault of the task")}
         ended = dict(work_through(pool, deque(tasks), lambda name: (name, tasks[name])))
         assert ended["sum"].result() == 3
         with pytest.raises(RunError, match="a fault of the task"):
