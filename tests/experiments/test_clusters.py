@@ -11,15 +11,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 def test_ray_takes_its_example_and_knows_the_tpu():
     pytest.importorskip("ray", reason="Ray's check needs the extra ray")
     import yaml
+    from ray._private.accelerators import TPUAcceleratorManager
     from ray.autoscaler._private import util
-    from ray.autoscaler._private.gcp import config
 
     stated = yaml.safe_load((CLUSTERS / "ray_tpu.yaml").read_text())
     util.validate_config(util.prepare_config(stated))
     tpu = stated["available_node_types"]["tpu"]
-    assert config.get_node_type(tpu["node_config"]) == config.GCPNodeType.TPU
-    assert config._is_single_host_tpu(tpu["node_config"])
-    assert config._get_num_tpu_chips(tpu["node_config"]) == tpu["resources"]["TPU"]
+    kind = tpu["node_config"]["acceleratorType"]
+    assert TPUAcceleratorManager.is_valid_tpu_accelerator_type(kind)
+    assert int(kind.rpartition("-")[2]) == tpu["resources"]["TPU"]
     assert all("RAY_USAGE_STATS_ENABLED=0" in stated[f"{kind}_start_ray_commands"][-1] for kind in ("head", "worker"))
 
 

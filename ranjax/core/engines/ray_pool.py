@@ -60,6 +60,7 @@ def _join(address: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), SECONDS).close()
         ray.init(named, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, RuntimeError, ValueError) as error:
+        ray.shutdown()  # it may be half joined
         said = str(error).strip()
         if "ersion mismatch" in said:
             raise ConfigError(

@@ -1,6 +1,7 @@
 """Slurm's engine through submitit's own executor for this machine, and the script that it would queue."""
 
 import os
+import signal
 import time
 from collections import deque
 from functools import partial
@@ -27,29 +28,32 @@ def test_jobs_give_results_and_their_errors(tmp_path):
 
 def test_a_job_whose_time_is_up_saves_is_queued_again_and_goes_on(tmp_path, monkeypatch):
     # Stands in for `ranjax`: it leaves with 75 when it is told to stop, and is done the second time.
-    package = tmp_path / "ranjax"
-    package.mkdir()
+    package = tmp_path / "lab" / "ranjax"
+    package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text(
-        "import pathlib, signal, sys, time\n"
+        "import os, pathlib, signal, sys, time\n"
         "mark = pathlib.Path('mark')\n"
         "if mark.exists(): print('done'); sys.exit(0)\n"
         "signal.signal(signal.SIGTERM, lambda *_: (mark.touch(), sys.exit(75)))\n"
-        "print('began', flush=True)\n"
+        "print('began under', os.getppid(), flush=True)\n"
         "time.sleep(60)\n"
     )
+    monkeypatch.chdir(package.parent)
+    task = RunTask(["run"], tmp_path / "run.log")
     monkeypatch.chdir(tmp_path)
     with engine_table.opened("slurm", ["cluster=local", "minutes=2"], tmp_path / "jobs") as pool:
-        future = pool.submit(RunTask(["run"], tmp_path / "run.log"), "run")
-        (job,) = pool._jobs.values()
+        future = pool.submit(task, "run")
         deadline = time.monotonic() + 60
-        while not ((tmp_path / "run.log").exists() and "began" in (tmp_path / "run.log").read_text()):
+        log = tmp_path / "run.log"
+        while not (log.exists() and log.read_text().endswith("\n")):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        job._interrupt()
+        # As Slurm does 90 seconds before the end.
+        os.kill(int(log.read_text().split()[-1]), signal.SIGUSR2)
         ended = future.result(timeout=60)
     assert (ended.code, ended.said) == (0, "done")
-    assert (tmp_path / "mark").exists()
+    assert (tmp_path / "lab" / "mark").exists()
 
 
 def test_a_machine_without_slurm_is_refused(tmp_path, monkeypatch):
