@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ranjax.cli import outcome
 from ranjax.core.buckets import object_store
 from ranjax.core.engines.engine_table import ENGINES, KEY, OPTION, opened
 from ranjax.core.errors import ConfigError
-from ranjax.run.sweep_runs import Tally, run_all
+
+if TYPE_CHECKING:
+    from ranjax.run.sweep_runs import Tally
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +44,7 @@ def carry_out(
     Outputs and the engine's own files lie in `folder`; where that is in an object store, in a folder of its name below
     ``runs``.
     """
+    from ranjax.run.sweep_runs import run_all
     from ranjax.training.signals import StopFlag
 
     local = object_store.local_path(folder, "--workdir")
