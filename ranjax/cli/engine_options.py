@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ranjax.cli import outcome
-from ranjax.core.buckets import object_store
-from ranjax.core.engines.engine_table import ENGINES, KEY, OPTION, opened
 from ranjax.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,10 +16,10 @@ if TYPE_CHECKING:
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """Add the options that name an engine and set it."""
-    names = ", ".join(ENGINES)
-    parser.add_argument(KEY, default="local", metavar="ENGINE", help=f"where: {names} (default: local)")
-    text = "a setting of the engine, see 'ranjax list engines'. May come again."
-    parser.add_argument(OPTION, dest="settings", action="append", default=[], metavar="NAME=VALUE", help=text)
+    text = "where: local (the default), ray or slurm, see 'ranjax list engines'"
+    parser.add_argument("--on", default="local", metavar="ENGINE", help=text)
+    text = "a setting of the engine, e.g. gpus=1. May come again."
+    parser.add_argument("--with", dest="settings", action="append", default=[], metavar="NAME=VALUE", help=text)
 
 
 def is_local(arguments: argparse.Namespace, instead: str) -> bool:
@@ -30,6 +28,8 @@ def is_local(arguments: argparse.Namespace, instead: str) -> bool:
     Raises:
       ConfigError: no such engine, or settings for this machine, of which `instead` says what there is in their place.
     """
+    from ranjax.core.engines.engine_table import ENGINES, OPTION
+
     ENGINES.resolve(arguments.on)
     if arguments.on == "local" and arguments.settings:
         raise ConfigError(OPTION, arguments.settings[0], f"no setting for this machine ({instead})")
@@ -44,6 +44,8 @@ def carry_out(
     Outputs and the engine's own files lie in `folder`; where that is in an object store, in a folder of its name below
     ``runs``.
     """
+    from ranjax.core.buckets import object_store
+    from ranjax.core.engines.engine_table import opened
     from ranjax.run.sweep_runs import run_all
     from ranjax.training.signals import StopFlag
 

@@ -39,12 +39,11 @@ from typing import TYPE_CHECKING
 from ranjax.cli import engine_options, outcome
 from ranjax.core.buckets import workdirs
 from ranjax.core.checks import maps
-from ranjax.core.engines.engine_table import opened
-from ranjax.core.engines.task_pool import Pool
 from ranjax.core.errors import ConfigError
 from ranjax.core.settings import keys_of, read
 
 if TYPE_CHECKING:
+    from ranjax.core.engines.task_pool import Pool
     from ranjax.data.set_settings import SetSettings
 
 
@@ -204,6 +203,8 @@ def prepare(arguments: argparse.Namespace) -> int:
 
 def _pool(arguments: argparse.Namespace, out: Path) -> AbstractContextManager[Pool | None]:
     """Return the pool of the engine that decodes the images; none for this machine, where ``--workers`` says it."""
+    from ranjax.core.engines.engine_table import opened
+
     if engine_options.is_local(arguments, "--workers says how many processes decode"):
         return nullcontext()
     if arguments.workers:

@@ -10,7 +10,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -65,6 +65,8 @@ class LocalPool:
 @contextmanager
 def in_threads(count: int) -> Iterator[Pool]:
     """Open a pool of threads, for tasks that start processes of their own."""
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(count) as executor:
         yield LocalPool(executor, count)
 
@@ -73,6 +75,7 @@ def in_threads(count: int) -> Iterator[Pool]:
 def in_processes(count: int) -> Iterator[Pool]:
     """Open a pool of processes. At most two tasks each are waiting, so that a stop takes effect soon."""
     import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
 
     # Spawned, not forked: the parent may hold threads (JAX, array_record) that do not survive a fork. Ctrl-C reaches
     # every process of the terminal, and the parent stops between tasks.
