@@ -135,6 +135,49 @@ def test_what_carries_the_statement_is_protected_in_any_spelling(word):
     assert guard()(word)
 
 
+IN_LANGUAGES = {
+    "negations": "isn′t isn＇t shan't mayn’t couldnt W.O. wo nonspecific unseen devoid non-displaced Ø "
+    "jamás ningunas nadie nada niegan negativos descartada excluir libres faltan "
+    "keinerlei nichts negativem fehlenden auszuschließen Ausschluß freier "
+    "aucune n’est négatifs absentes exclue éliminé "
+    "não ninguém negou excluída livres ausência "
+    "mai nulla nemmeno neppure esclusa liberi priva assenti",
+    "sides": "leftmost RLLs r.l.l. dextrocardia levoscoliosis left‐sided left‑sided left−sided LV RVH LIJ contralat "
+    "ltd dcho. izqdo bilateralmente unilaterales LII linkem beidseitiger linksventrikulär Rechtsherz einseitig "
+    "gche dte bilatérale controlatéral LSG esq. dir. bilaterais LSE bilaterali omolaterale sinistri destre",
+    "places": "both upper superieurs supérieurs basales superiores Unterlappens Oberfeld mittlere beide "
+    "inferiori ambos entrambi",
+    "numbers": "tres zwei fünf trois três quattro segunda III iv twenty zwölf",
+}
+
+
+@pytest.mark.parametrize("kind", IN_LANGUAGES)
+def test_inflected_and_shortened_words_of_every_language_are_protected(kind):
+    words = IN_LANGUAGES[kind].split()
+    assert [word for word in words if not guard()(word)] == []
+    assert [word for word in words if not guard()(word.upper()) and word != "Ausschluß"] == []
+    if kind == "sides":
+        assert [word for word in words if not constraints.names_side(f"dense {word} lung")] == []
+
+
+@pytest.mark.parametrize(
+    ("report", "named"),
+    [("lobe inférieur D", True), ("opacidade à E", True), ("心影左侧", True), ("le\u00adft lung", True),
+     ("LA wide", True), ("L'épanchement d’aspect banal", False), ("5 g, as seen, la silueta", False),
+     ("The vertebra is destroyed.", False)],
+)  # fmt: skip
+def test_letters_name_a_side_where_they_stand_for_one(report, named):
+    assert constraints.names_side(report) is named
+
+
+def test_a_language_model_never_proposes_words_that_it_does_not_know():
+    _, lexicon, _ = attacked_by()
+    other = Tokenizer.build(["small large"])
+    table = candidates.in_tokens_of(lexicon, other.pieces, pad_id=other.pad_id, unk_id=other.unk_id)
+    known = {word for word, count in zip(lexicon.words, np.asarray(table.lengths)) if count}
+    assert known == {"small", "large"}
+
+
 def test_every_word_that_names_a_side_is_protected():
     assert [word for word in constraints.read_list("sides") if not guard()(word)] == []
     assert all(

@@ -131,14 +131,20 @@ def build(
 
 
 def in_tokens_of(
-    lexicon: Lexicon, encode: Callable[[str], Sequence[int]], *, pad_id: int, max_pieces: int = 8
+    lexicon: Lexicon,
+    encode: Callable[[str], Sequence[int]],
+    *,
+    pad_id: int,
+    max_pieces: int = 8,
+    unk_id: int | None = None,
 ) -> Table:
     """Return the same words in the tokens of another model, entry for entry, for `sources.masked_lm_lists`.
 
-    A word that this model encodes to nothing or to more than `max_pieces` tokens has length 0 there: never proposed.
+    A word that this model encodes to nothing, to more than `max_pieces` tokens, or to its unknown token `unk_id`, which
+    all words share that it does not know, has length 0 there: never proposed.
     """
     found = [[int(piece) for piece in encode(word)] for word in lexicon.words]
-    fitting = [piece if len(piece) <= max_pieces else [] for piece in found]
+    fitting = [piece if len(piece) <= max_pieces and unk_id not in piece else [] for piece in found]
     lengths = jnp.asarray([len(piece) for piece in fitting], jnp.int32)
     return lexicon.table._replace(pieces=jax.device_put(filled(fitting, pad_id)), lengths=lengths, lists=None)
 

@@ -1,7 +1,9 @@
 """Protect words from an attack, so that an attacked report still states the same finding.
 
 The bundled lists (`ranjax/attacks/text/lists/*.txt`) are plain text, one entry a line, ``#`` starting a comment; any
-of them can be read (`read_list`), replaced by the path of one's own, or switched off.
+of them can be read (`read_list`), replaced by the path of one's own, or switched off. An entry that ends in ``*`` is
+the beginning of words. Negations, sides and numbers are those of English, Spanish, German, French, Portuguese and
+Italian.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
-from ranjax.attacks.text.seen_words import plain
+from ranjax.attacks.text.seen_words import APOSTROPHES, plain
 from ranjax.core.errors import DataError, nearest
 
 # Kinds of protected words with a list of their own, all on by default.
@@ -23,13 +25,13 @@ OFF = "off"  # in the place of a list: its words are not protected
 
 _SPECIAL = re.compile(r"\[.*\]|<.*>|x{3,}|_+")  # [CLS], <|endoftext|>, and de-identified "XXXX" and "___"
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
-_JOINTS = re.compile(r"[-/–—'.+>&]")
-# "dextroscoliosis", "leftward", "linksseitig", "b/l"; left and right in Chinese.
-_SIDED_PARTS = re.compile(
-    r"\b(?:dextro|levo|laevo|sinistr|links|rechts|left|right|izquierd|derech|esquerd|direit|gauche|destr[aeio]\b|beidseit|bilater|"
-    r"unilater|contralater|ipsilater)|\bb/l\b|[左右]"
-)
-_ONE_LETTER = re.compile(r"[a-z]")  # "l", "r", and the "t" and "s" that contractions are cut into
+_JOINTS = re.compile(r"[\W_]+")
+_POINTS = re.compile(r"[./]")
+# Gauche and droit, esquerdo and direito, and chambers of the heart, which are words of their own in small letters;
+# left and right in Chinese, which stand anywhere in a run of letters.
+_ANYWHERE = re.compile(rf"(?<!\w)(?:[DGE]|[LR]A)(?!\w|[{APOSTROPHES}])|[左右]")
+# "l", "r", the "t" and "s" that contractions are cut into, and the struck o that stands for none.
+_ONE_LETTER = re.compile(r"[a-zø]")
 
 
 def read_list(source: str | Path) -> tuple[str, ...]:
@@ -75,11 +77,11 @@ class Protection:
 
     Words of punctuation alone, of one Latin letter, and special or de-identified tokens ("[CLS]", "XXXX", "___") always
     are. A compound ("left-sided", "non-specific", "doesn't", "3-mm") is protected if one of its parts is, stop words
-    aside.
+    aside, and an abbreviation ("w.o.") if it is without its points.
 
     Attributes:
       whole: words that are protected as they stand.
-      parts: words that protect any compound they are part of, too.
+      parts: words that protect any compound they are part of, too; "beidseit*" is all that begins so.
       digits: protect every word with a digit.
     """
 
@@ -104,7 +106,18 @@ class Protection:
             or (self.digits and any(c.isdigit() for c in bare))
         ):
             return True
-        return bare in self.parts or any(part in self.parts for part in _JOINTS.split(bare))
+        return _names(self.parts, bare)
+
+
+def _names(listed: frozenset[str], bare: str) -> bool:
+    """Return whether a word, one of its parts, or what it is without points, is on a list."""
+    seen = {bare, _POINTS.sub("", bare), *_JOINTS.split(bare)} - {""}
+    return not seen.isdisjoint(listed) or any(word.startswith(_stems(listed)) for word in seen)
+
+
+@functools.lru_cache(maxsize=64)
+def _stems(listed: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(entry[:-1] for entry in listed if entry.endswith("*")))
 
 
 def protection(
@@ -134,6 +147,8 @@ def protection(
             raise DataError(f"unknown kind of protected words {kind!r}; {there_are}")
     kinds = tuple(kind for kind in kinds if lists.get(kind) != OFF)
     words = {kind: frozenset(read_list(lists.get(kind, kind))) for kind in kinds}
+    if "laterality" in words and "laterality" not in lists:
+        words["sides"] = frozenset(read_list("sides"))
     stop_words = words.pop("stop_words", frozenset())
     parts = {word for listed in words.values() for word in listed} | {word.strip().lower() for word in extra}
     common = frozenset(read_list("stop_words"))
@@ -149,11 +164,11 @@ def names_side(text: str) -> bool:
 
     The words are the bundled list "sides", whole or as parts of compounds and of abbreviations with points or strokes.
     """
-    sides = _sides()
-    seen = plain(text)
-    pointed = re.sub(r"(?<=\b[a-z])\.(?=[a-z]\b)", "", seen)
-    words = {*re.findall(r"[^\W_]+", seen), *re.findall(r"[^\W_]+", pointed)}
-    return not sides.isdisjoint(words) or bool(_SIDED_PARTS.search(seen))
+    sides, seen = _sides(), plain(text)
+    # Of French and Italian "l'", "d'" the letter is an article.
+    seen = re.sub(r"\b[ld]'(?=[^\W\d_])", "", seen)
+    words = re.findall(r"[^\W_](?:[./]?[^\W_])*", seen)
+    return bool(_ANYWHERE.search(text)) or any(_names(sides, word) for word in words)
 
 
 @functools.cache

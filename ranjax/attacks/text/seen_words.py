@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-APOSTROPHES = "'\u2019\u2018\u02bc`\u00b4"
+APOSTROPHES = "'\u2019\u2018\u201b\u02bc\u02b9\u2032\uff07`\u00b4"
 _LETTER = r"[^\W\d_]"
 JOINED = re.compile(
     rf"{_LETTER}+(?:[{APOSTROPHES}]{_LETTER}+)+"  # doesn't, patient's
@@ -22,9 +22,12 @@ JOINED = re.compile(
 
 
 def plain(word: str) -> str:
-    """Return a word as lists spell it: lower case, one kind of apostrophe, without accents."""
+    """Return a word as lists spell it: lower case, one kind of apostrophe, without accents and marks that are not
+    seen (soft hyphens, joiners).
+    """
     word = re.sub(f"[{APOSTROPHES}]", "'", word.strip().casefold())
-    return "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))
+    letters = unicodedata.normalize("NFKD", word).casefold()
+    return "".join(c for c in letters if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
 
 
 def join(text: str, places: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -> list[int | None]:

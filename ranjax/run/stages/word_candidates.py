@@ -116,7 +116,7 @@ def candidate_words(
     if "masked_lm" not in noise.candidates:
         return CandidateWords(lexicon, None)
     functions, params, tokenizer, mask_id = _loaded(masked_lm, reports)
-    own_table = candidates.in_tokens_of(lexicon, tokenizer.pieces, pad_id=tokenizer.pad_id)
+    own_table = candidates.in_tokens_of(lexicon, tokenizer.pieces, pad_id=tokenizer.pad_id, unk_id=tokenizer.unk_id)
     return CandidateWords(lexicon, Proposer(functions, params, tokenizer, own_table, mask_id))
 
 

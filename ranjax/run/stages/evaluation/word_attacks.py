@@ -109,10 +109,12 @@ def _attacked(
     def score(changed: Sequence[str], owner: Int[np.ndarray, " texts"]) -> np.ndarray:
         return np.sum(unit(_features(subject, changed)) * guide[owner], axis=-1)
 
+    def forms(number: int, place: int, word: str) -> Sequence[str]:
+        # A slip of the pen may be a word that carries the statement.
+        return [form for form in search.forms(number, place, word) if not guard(form)]
+
     words = sorted(subject.config.text_words)
-    held = greedy.attack(
-        texts, spans, lambda word: not guard(word), search.forms, score, words, order=search.order, visits=2
-    )
+    held = greedy.attack(texts, spans, lambda word: not guard(word), forms, score, words, order=search.order, visits=2)
     return dict(held)
 
 
