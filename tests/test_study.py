@@ -1,5 +1,6 @@
 """The study's smoke form through the real command line: a method of every kind, and every kind of figure."""
 
+import html
 import os
 import subprocess
 import sys
@@ -65,7 +66,10 @@ def test_every_kind_of_method_meets_every_kind_of_figure(tmp_path):
             assert search["chosen"] in [{k: t[k] for k in ("rate", "strength")} for t in search["tried"]]
         if facts["method"] == "ran_lora":
             assert 0 < facts["share"] < 1
+    left = {note for facts in results["methods"] for note in facts["notes"]}
+    assert left <= {item["note"] for item in results["notes"]}
     page = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert all(html.escape(note) in page or note in page for note in left)
     for section in (
         "The claims",
         "Ablation",

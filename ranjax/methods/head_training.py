@@ -30,7 +30,7 @@ from ranjax.core.errors import ConfigError, ConvergenceWarning, DataError
 from ranjax.core.keys import streams, take
 from ranjax.core.types import Params
 from ranjax.methods import head_inputs, selection
-from ranjax.methods.epochs import adamw, unfinished, until_worse
+from ranjax.methods.epochs import ADVICE, adamw, unfinished, until_worse
 from ranjax.methods.head_inputs import Examples
 from ranjax.methods.method_settings import Fit, HeadTraining
 from ranjax.methods.standardisation import standard_of
@@ -71,6 +71,8 @@ class FittedHeads:
       notes: what a reader should know, e.g. a class without validation examples.
       facts: of a method that brings its own `fit`, what it chose.
       epochs: i32[...], how many epochs were trained; None for a method that brings its own `fit`.
+      gradient: f32[...], the norm of the training loss's gradient after the last epoch or the one kept, whichever is
+        smaller, as a share of that of the first weights; None for a method that brings its own `fit`.
     """
 
     head: Head
@@ -83,6 +85,7 @@ class FittedHeads:
     notes: tuple[str, ...] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
     epochs: np.ndarray | None = None
+    gradient: np.ndarray | None = None
 
     def select(self, *index: int) -> Params:
         """Return the variables of one run, or a slice: ``select(method, seed)`` or ``select(encoder, method, seed)``.
@@ -94,6 +97,15 @@ class FittedHeads:
         if len(index) > len(axes) or not all(-size <= place < size for place, size in zip(index, axes)):
             raise ConfigError("select", index, f"at most {len(axes)} places within the axes {axes}")
         return jax.tree.map(lambda x: x[index], self.variables)
+
+    def unfinished(self, name: str, method: int, patience: int) -> list[str]:
+        """Return notes on fits of one method that were not at their end, see `epochs.unfinished`."""
+        if self.epochs is None:
+            return []
+        chosen = self.chosen[..., method, :].ravel().tolist()
+        figures = self.history[..., method, :, :].reshape(len(chosen), -1)
+        left = None if self.gradient is None else self.gradient[..., method, :].ravel().tolist()
+        return unfinished(name, chosen, figures.shape[1], patience, figures, left)
 
 
 class _Plan(NamedTuple):
@@ -164,8 +176,7 @@ def fit_heads(
         a validation split with one class only.
 
     Warns:
-      ConvergenceWarning: a method was best in its last epoch; one of a fixed number of epochs where that was better
-        than all before (not with `keep_diverged`: a search says so of what it chose).
+      ConvergenceWarning: see `epochs.unfinished` (not with `keep_diverged`: a search says so of what it chose).
     """
     settings = settings or Fit()
     head_inputs.check_settings(methods, seeds, settings, classes)
@@ -201,10 +212,8 @@ def fit_heads(
         )
     if not keep_diverged:
         for index, method in enumerate(methods):
-            chosen = fitted.chosen[..., index, :].ravel().tolist()
-            figures = fitted.history[..., index, :, :].reshape(len(chosen), -1)
-            for note in unfinished(f"methods[{index}]", chosen, plan.settings.epochs, method.patience, figures):
-                warnings.warn(f"{note}; give it more epochs", ConvergenceWarning, stacklevel=2)
+            for note in fitted.unfinished(f"methods[{index}]", index, method.patience):
+                warnings.warn(f"{note}; {ADVICE}", ConvergenceWarning, stacklevel=2)
     return fitted
 
 
@@ -406,6 +415,18 @@ def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, cla
         by_epoch = {"history": metric, "clean_history": clean, "attacked_history": attacked}
         return (state, best), {**by_epoch, "losses": jax.tree.map(jnp.mean, values)}
 
+    def steepness(point: tuple[Params, Params]) -> Array:
+        """The norm of the gradient of the whole training loss, the mean over batches in a fixed order."""
+
+        def add(sums: Params, batch: tuple[Array, Array]) -> tuple[Params, None]:
+            gradients = jax.grad(loss_fn, has_aux=True)(*point, *batch)[0]
+            return jax.tree.map(jnp.add, sums, gradients), None
+
+        counts = jnp.arange(per_epoch, dtype=jnp.float32)
+        rows = jnp.arange(per_epoch * plan.batch, dtype=jnp.int32).reshape(per_epoch, plan.batch)
+        sums, _ = lax.scan(add, jax.tree.map(jnp.zeros_like, point[0]), (rows, counts))
+        return jnp.sqrt(sum(jnp.sum(part * part) for part in jax.tree.leaves(sums)))
+
     params, stats = head.init(run.init_key)
     best = {
         "variables": {"params": params, "stats": stats},
@@ -417,10 +438,14 @@ def _fit_one(plan: _Plan, run: _Runs, train: Examples, validation: Examples, cla
     state = (params, stats, (zeros, zeros), jnp.float32(0))
     start, trained = (state, best), jnp.int32(settings.epochs)
     if plan.patience:
-        (_, best), facts, trained = until_worse(epoch, start, settings.epochs, plan.patience)
+        (last, best), facts, trained = until_worse(epoch, start, settings.epochs, plan.patience)
     else:
-        (_, best), facts = lax.scan(epoch, start, jnp.arange(settings.epochs, dtype=jnp.int32))
-    return best["variables"], {**facts, "chosen": best["epoch"], "epochs": trained}
+        (last, best), facts = lax.scan(epoch, start, jnp.arange(settings.epochs, dtype=jnp.int32))
+    kept = best["variables"]
+    points = jax.tree.map(lambda *three: jnp.stack(three), state[:2], last[:2], (kept["params"], kept["stats"]))
+    begun, after_last, after_kept = lax.map(steepness, points)
+    left = jnp.minimum(after_last, after_kept) / jnp.maximum(begun, jnp.finfo(jnp.float32).tiny)
+    return kept, {**facts, "chosen": best["epoch"], "epochs": trained, "gradient": left}
 
 
 def _mix(share: Array, clean: Array, attacked: Array) -> Array:

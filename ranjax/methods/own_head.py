@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Shaped
 from ranjax.core.errors import ConfigError, ConvergenceWarning, DataError
 from ranjax.core.types import Params
 from ranjax.methods import head_inputs, selection
+from ranjax.methods.epochs import ADVICE
 from ranjax.methods.head_fit import HeadFit
 from ranjax.methods.head_inputs import Examples
 from ranjax.methods.head_training import FittedHeads, fit_heads
@@ -131,11 +132,18 @@ def fit_method(
       ConfigError, DataError: as `fit_heads` and `fit`.
 
     Warns:
-      ConvergenceWarning: the best epoch was the last, or a solver stopped while its gradient was large.
+      ConvergenceWarning: the best epoch was the last, or a fit or solver ended while its gradient was large; the notes
+        of the result say so as well.
     """
     if isinstance(settings, HeadTraining):
         alone = replace(shared, attack=None)
-        return fit_heads([settings], train, validation, classes=classes, seeds=seeds, settings=alone, mesh=mesh)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # said below, by the method's name
+            fitted = fit_heads([settings], train, validation, classes=classes, seeds=seeds, settings=alone, mesh=mesh)
+        notes = fitted.unfinished(method.name, 0, settings.patience)
+        for note in notes:
+            warnings.warn(f"{note}; {ADVICE}", ConvergenceWarning, stacklevel=2)
+        return replace(fitted, notes=(*fitted.notes, *notes))
     fitted, left = _fit(method, settings, train, validation, classes=classes, seeds=seeds, shared=shared)
     if left:
         warnings.warn(f"{method.name}: {left}", ConvergenceWarning, stacklevel=2)

@@ -42,13 +42,14 @@ class State(NamedTuple):
 class Program(NamedTuple):
     """Compiled for a mesh.
 
-    ``start(params, key) -> (trained, opt_state)``; ``step(state, batch, key) -> (state, loss)``, the state donated;
+    ``start(params, key) -> (trained, opt_state)``; ``step(state, batch, key) -> (state, (loss, norm))``, the state
+    donated, with the norm of the mean gradient of the epoch's steps so far;
     ``judge(state, (batch, keys key[B]), key) -> (None, logits f32[B, sides, C])``, of clean images and,
     where the method trains on them, of attacked ones.
     """
 
     start: Callable[..., tuple[Params, PyTree]]
-    step: Callable[..., tuple[State, Array]]
+    step: Callable[..., tuple[State, tuple[Array, Array]]]
     judge: Callable[..., tuple[None, Array]]
 
 
@@ -129,7 +130,7 @@ def program(
         )
         return total, stats
 
-    def step(state: State, batch: Images, key: Array) -> tuple[State, Array]:
+    def step(state: State, batch: Images, key: Array) -> tuple[State, tuple[Array, Array]]:
         params, task, trained, opt_state = state
         # One key per row of the global batch, whatever the number of devices.
         rows = batch.labels.shape[0]
@@ -145,7 +146,7 @@ def program(
         trained = _with(trained, optax.apply_updates(moving, updates))
         if head is not None:
             trained = {**trained, "head": {**trained["head"], "stats": stats}}
-        return State(params, task, trained, opt_state), loss
+        return State(params, task, trained, opt_state), (loss, opt_state[0].norm())
 
     def judge(state: State, rows: tuple[Images, Array], key: Array) -> tuple[None, Array]:
         del key
@@ -192,7 +193,8 @@ def _with(trained: Mapping[str, Params], moving: Mapping[str, Params]) -> dict[s
 
 
 def _optimizer(method: TowerTraining, settings: TowerFit, examples: int) -> optax.GradientTransformation:
-    steps = max(1, examples // settings.batch_size * settings.epochs)
+    per_epoch = max(1, examples // settings.batch_size)
+    steps = per_epoch * settings.epochs
 
     def adamw(rate: float) -> optax.GradientTransformation:
         return optax.adamw(optax.cosine_decay_schedule(rate, steps), weight_decay=method.weight_decay)
@@ -202,4 +204,30 @@ def _optimizer(method: TowerTraining, settings: TowerFit, examples: int) -> opta
     def labels(tree: Mapping[str, Params]) -> dict[str, Params]:
         return {name: jax.tree.map(lambda _, name=name: name, part) for name, part in tree.items()}
 
-    return plain_promotion(optax.multi_transform(groups, labels))
+    return optax.chain(_recorded(per_epoch), plain_promotion(optax.multi_transform(groups, labels)))
+
+
+class _Recorded(NamedTuple):
+    """The sum of the gradients of an epoch, and how many steps were made."""
+
+    sums: Params
+    done: Array
+    since: Array
+
+    def norm(self) -> Array:
+        """Return the norm of the mean."""
+        return optax.tree.norm(self.sums) / self.since.astype(jnp.float32)
+
+
+def _recorded(per_epoch: int) -> optax.GradientTransformation:
+    """Pass gradients on, and keep the sum of those since the epoch began."""
+
+    def start(params: Params) -> _Recorded:
+        return _Recorded(jax.tree.map(jnp.zeros_like, params), jnp.int32(0), jnp.int32(0))
+
+    def update(gradients: Params, state: _Recorded, params: Params | None = None) -> tuple[Params, _Recorded]:
+        anew = state.done % per_epoch == 0
+        sums = jax.tree.map(lambda s, g: jnp.where(anew, jnp.zeros_like(s), s) + g, state.sums, gradients)
+        return gradients, _Recorded(sums, state.done + 1, jnp.where(anew, 0, state.since) + 1)
+
+    return optax.GradientTransformation(start, update)

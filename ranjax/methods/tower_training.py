@@ -47,6 +47,8 @@ class TowerOutcome(NamedTuple):
       history: validation figure (`TowerFit.metric`) by epoch: the mean of clean and attacked for methods with attacks.
       losses: mean training loss by epoch.
       share: trained numbers, those of the head included, as a share of the encoder's.
+      gradient: the norm of the mean gradient of the last epoch or the one kept, whichever is smaller, as a share of the
+        largest mean of 16 or more batches from the first on, or of the first epoch's.
     """
 
     trained: Params
@@ -54,6 +56,7 @@ class TowerOutcome(NamedTuple):
     history: list[float]
     losses: list[float]
     share: float
+    gradient: float
 
 
 @cpu.one_lapack_thread()
@@ -106,7 +109,8 @@ def tune(
     key = stream(seed, "adapt/tune")
     state = replicate(tower_step.State(params, task, *program.start(params, key)), mesh)
     best: tuple[float, float, int, Params] = (-np.inf, -np.inf, -1, None)
-    history, means = [], []
+    history, means, norms = [], [], []
+    begun = 0.0
     for epoch in range(settings.epochs):
         check_stop(f"tuning, epoch {epoch + 1} of {settings.epochs}")
         order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(len(train.labels))
@@ -115,11 +119,14 @@ def tune(
             rows = order[start : start + settings.batch_size]
             batch = shard_batch(Images(*(x[rows] for x in train)), mesh)
             drawn = fold_in(fold_in(key, epoch), step)
-            state, loss = program.step(state, batch, drawn)
-            summed.append(loss)
+            state, (loss, norm) = program.step(state, batch, drawn)
+            summed.append((loss, norm))
             if step % MAX_IN_FLIGHT == 0:
                 loss.block_until_ready()
-        means.append(float(np.mean(jax.device_get(summed))))
+        by_step = np.asarray(jax.device_get(summed))
+        means.append(float(np.mean(by_step[:, 0])))
+        norms.append(float(by_step[-1, 1]))
+        begun = begun or float(by_step[min(15, len(by_step) - 1) :, 1].max())
         if not np.isfinite(means[-1]):
             where = f"the loss is {means[-1]} in epoch {epoch + 1}"
             raise Diverged(_diverged(method, where))
@@ -133,7 +140,8 @@ def tune(
         raise Diverged(_diverged(method, "the outputs on the validation split are finite after no epoch"))
     total = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
     share = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tower_step.moving_of(best[3]))) / total
-    return TowerOutcome(best[3], best[2], history, means, share)
+    left = min(norms[-1], norms[best[2]]) / max(begun, float(np.finfo(np.float32).tiny))
+    return TowerOutcome(best[3], best[2], history, means, share, left)
 
 
 def _diverged(method: TowerTraining, what: str) -> str:

@@ -19,6 +19,7 @@ from ranjax.methods.epochs import unfinished
 from ranjax.methods.head_inputs import Examples, prepare
 from ranjax.methods.head_training import fit_heads, predict
 from ranjax.methods.method_settings import TERMS, Fit, HeadTraining
+from ranjax.methods.own_head import fit_method
 from ranjax.methods.table import METHODS
 from ranjax.objectives import rectification
 from ranjax.training.devices import make_mesh
@@ -510,6 +511,49 @@ def test_a_fixed_number_of_epochs_warns_where_the_last_is_better_than_all_before
     assert "with 1 of 3 seeds" in unfinished("lp", [2, 2, 0], 3, 0, history)[0]
     assert unfinished("lp", [2, 2, 0], 3, 0) == []
     assert "with 2 of 3 seeds" in unfinished("lp", [2, 2, 0], 3, 5, history)[0]
+
+
+def softmax_gradient(variables, split):
+    """Of the mean cross-entropy of a linear head by kernel and bias, in float64."""
+    classifier = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"]["classifier"])
+    logits = split.features.astype(np.float64) @ classifier["kernel"] + classifier["bias"]
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    error = shares / shares.sum(1, keepdims=True) - np.eye(CLASSES)[split.labels]
+    return np.concatenate([split.features.T @ error, error.sum(0, keepdims=True)]) / len(error)
+
+
+def test_the_gradient_left_is_that_of_the_training_loss(splits):
+    train, validation = make_split(0, 40), splits[1]
+    slow = dataclasses.replace(LINEAR, learning_rate=3e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = fit_heads([slow], train, validation, classes=CLASSES, seeds=[3], settings=FIT)
+    params, stats = found.head.init(stream(3, "adapt/init"))
+    begun, kept = (
+        np.linalg.norm(softmax_gradient(variables, train))
+        for variables in ({"params": params, "stats": stats}, found.select(0, 0))
+    )
+    assert found.chosen[0, 0] == EPOCHS - 1  # so that the last and the kept weights are the same
+    np.testing.assert_allclose(found.gradient[0, 0], kept / begun, rtol=1e-4)
+
+
+@pytest.mark.parametrize("patience", [0, 3])
+def test_a_head_whose_gradient_is_still_large_warns_and_a_finished_one_does_not(splits, patience):
+    idle = dataclasses.replace(MLP, learning_rate=1e-7, patience=patience)
+    with pytest.warns(ConvergenceWarning, match=r"^methods\[0\] ended while its gradient was large with 2 of 2 seeds"):
+        found = fit_heads([idle], *splits, classes=CLASSES, seeds=[0, 7], settings=FIT)
+    assert (found.gradient > 0.9).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method = dataclasses.replace(METHODS["mlp"], settings=dataclasses.replace(MLP, patience=3))
+        done = fit_method(
+            method, method.settings, *splits, classes=CLASSES, seeds=[0, 7], shared=dataclasses.replace(FIT, epochs=60)
+        )
+    assert (done.gradient < 0.8).all()
+    assert done.notes == ()
+    with pytest.warns(ConvergenceWarning, match="^mlp ended while its gradient was large"):
+        left = fit_method(METHODS["mlp"], idle, *splits, classes=CLASSES, seeds=[0, 7], shared=FIT)
+    assert any("its gradient was large" in note for note in left.notes)
 
 
 def test_a_hidden_layer_may_be_held_narrow():

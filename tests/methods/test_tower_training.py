@@ -15,6 +15,7 @@ from ranjax.evaluation import metrics
 from ranjax.methods import tower_inputs as tune_input
 from ranjax.methods import tower_methods as tuned
 from ranjax.methods import tower_step as tune_step
+from ranjax.methods.epochs import unfinished
 from ranjax.methods.method_settings import TERMS
 from ranjax.methods.table import METHODS
 from ranjax.methods.tower_training import Diverged, _dividing, tune
@@ -96,6 +97,16 @@ def test_lora_learns_the_task_and_moves_the_image_tower_alone(encoder, splits, l
     right = np.argmax(classify(merged, task(), lora.trained, images), 1) == splits[1].labels
     assert right.mean() == pytest.approx(lora.history[lora.chosen])
     assert lora.chosen == int(np.argmax(lora.history)) or lora.history[lora.chosen] == max(lora.history)
+
+
+@pytest.mark.slow  # two programs of their own
+def test_a_tower_that_hardly_moved_keeps_its_gradient_and_one_that_learns_does_not(encoder, splits):
+    idle = dataclasses.replace(TUNED["lora"], learning_rate=1e-7, head_learning_rate=1e-7)
+    still = tune(*encoder, idle, *splits, task(), seed=0, settings=SETTINGS)
+    assert unfinished("lora", [still.chosen], 4, 0, gradient=[still.gradient])
+    longer = fit(encoder, splits, "lora", dataclasses.replace(SETTINGS, epochs=16))
+    assert longer.gradient < 0.6 < still.gradient
+    assert not unfinished("lora", [longer.chosen], 16, 0, gradient=[longer.gradient])
 
 
 def test_an_epoch_is_chosen_by_the_metric_that_is_asked_for(encoder, splits, lora):

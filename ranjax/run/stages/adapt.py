@@ -206,8 +206,7 @@ def _fit(
             facts |= dict(one.facts)
         else:
             facts |= {"chosen_epochs": one.chosen[index].tolist(), "epochs": one.epochs[index].tolist()}
-            patience = getattr(settings, "patience", 0)
-            facts["notes"] += _unfinished(context, name, facts["chosen_epochs"], one.history.shape[-1], patience)
+            facts["notes"] += _said(context, one.unfinished(name, index, getattr(settings, "patience", 0)))
         yield name, one.select(index), facts, _curves(one, index)
 
 
@@ -222,9 +221,7 @@ def _curves(group: FittedHeads, index: int) -> list[dict[str, float]]:
     ]
 
 
-def _unfinished(context: Context, name: str, chosen: Sequence[int], most: int, patience: int) -> list[str]:
-    """Say and return a note where fits that were to end by themselves were best in their very last epoch."""
-    notes = unfinished(name, chosen, most, patience)
+def _said(context: Context, notes: list[str]) -> list[str]:
     for note in notes:
         context.say(f"  {note}")
     return notes
@@ -285,7 +282,10 @@ def _tune(
     fits = outcomes[taken]
     facts |= {"chosen_epochs": [one.chosen for one in fits], "losses": [one.losses for one in fits]}
     facts |= {"share": fits[0].share, "images": images, "seconds": round(time.monotonic() - begun, 2)}
-    facts["notes"] += _unfinished(context, name, facts["chosen_epochs"], settings.epochs, settings.patience)
+    figures = np.array([one.history + [-np.inf] * (settings.epochs - len(one.history)) for one in fits])
+    gradients = [one.gradient for one in fits]
+    left = unfinished(name, facts["chosen_epochs"], settings.epochs, settings.patience, figures, gradients)
+    facts["notes"] += _said(context, left)
     context.say(f"  {name}: {100 * fits[0].share:.2f} % of the encoder's parameters trained")
     tensors = jax.tree.map(lambda *leaves: np.stack(leaves), *[one.trained for one in fits])
 

@@ -52,6 +52,7 @@ def run(context: Context) -> dict[str, object]:
     rows += across.mean_corruption_errors(conditions, resamples, seed)
     chance = {name: level for part in reversed(parts) for name, level in part["chance"].items()}
     contrasts = claim_contrasts.contrasts(_roles(context, conditions), chance, resamples, seed)
+    methods = _methods(context)
     results: dict[str, Any] = {
         "schema": SCHEMA,
         "rows": rows,
@@ -67,8 +68,13 @@ def run(context: Context) -> dict[str, object]:
                 for condition, part in zip(conditions, parts)
                 for note in part["notes"]
             ),
+            *(
+                {"condition": fit["condition"], "ratio": fit["ratio"], "note": note}
+                for fit in methods
+                for note in fit.get("notes") or []
+            ),
         ],
-        "methods": _methods(context),
+        "methods": methods,
         "classes": list(data.classes),
         "examples": _examples(context),
         "captions": _captions(context),
@@ -111,7 +117,7 @@ def _labels(rows: Sequence[Row]) -> dict[str, object]:
     return {"labels": found} if any(found.values()) else {}
 
 
-def _methods(context: Context) -> list[dict[str, object]]:
+def _methods(context: Context) -> list[dict[str, Any]]:
     """Return what each adapt stage says of its methods (settings chosen, trained parameters, ...), without times."""
     return [
         {
