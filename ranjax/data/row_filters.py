@@ -23,7 +23,7 @@ from ranjax.data.sets import SETS
 from ranjax.data.sets.spec import WRITTEN, Entry, Options, Rejected, Said, Spec
 from ranjax.data.spilled import Spilled
 from ranjax.data.splits import SPLITS, hash_split
-from ranjax.data.table_cells import ABSENT, PRESENT, UNCERTAIN, UNMARKED
+from ranjax.data.table_cells import ABSENT, NAMES_NONE, PRESENT, UNCERTAIN, UNMARKED
 from ranjax.data.text import deidentify, labeller, reports
 from ranjax.data.text.tokenizer import Tokenizer
 
@@ -327,6 +327,9 @@ class _Rules:
             reason = "the view is lateral" if known else f"the view {entry.view} is not known to be frontal"
             return Rejected(entry.id, split, reason)
         self.notes["films whose view is not stated"] += not entry.view
+        if nameless := [name for name in entry.labels if _names_none(name) and name not in self.classes]:
+            reason = f"the label {nameless[0]!r} names no class, unless --classes names it"
+            return Rejected(entry.id, split, reason)
         labels = label_rules.read(entry.labels, self.classes, settings.uncertain)
         if labels.doubtful and settings.uncertain == "exclude":
             return Rejected(entry.id, split, f"the label {labels.doubtful[0]!r} is uncertain")
@@ -414,10 +417,15 @@ def _labelled(entry: Entry, settings: SetSettings, notes: collections.Counter[st
     return entry._replace(labels=labeller.label(text))
 
 
+def _names_none(label: str) -> bool:
+    return " ".join(label.casefold().split()).rstrip(".") in NAMES_NONE
+
+
 def _classes_of(entries: Iterable[Entry]) -> tuple[str, ...]:
     """Return the labels that occur, most frequent first, at least twice; two stand-ins where a set has none."""
     counts = collections.Counter(name for entry in entries for name, mark in entry.labels.items() if mark == PRESENT)
-    names = tuple(name for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if count > 1)
+    frequent = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    names = tuple(name for name, count in frequent if count > 1 and not _names_none(name))
     return names if len(names) > 1 else (*names, *("finding", "no finding")[: 2 - len(names)])
 
 

@@ -27,6 +27,11 @@ MISSING = frozenset(("", "#n/a n/a", *_MISSING.split()))
 _PRESENT = "true t yes y x on ja j wahr oui vrai si sí sì vero verdadero sim verdadeiro positive pos present ✓ ✔ ☑"
 _ABSENT = "false f no n off nein falsch non faux falso não nao negative neg absent ☐"
 _UNCERTAIN = "u uncertain unsure equivocal indeterminate possible possibly ?"
+NAMES_NONE = frozenset(
+    ("possible", "possibly", "uncertain", "unsure", "equivocal", "indeterminate", "maybe", "probable", "probably",
+     "doubtful", "unclear", "unknown", "undetermined", "unlabeled", "unlabelled", "not sure", "not known", "tbd")
+)  # fmt: skip
+"""Texts of a label's column, in lower case, that name no class: nobody says for certain what the film shows."""
 _TRUTH: Mapping[str, float] = {
     word: value
     for words, value in ((_PRESENT, PRESENT), (_ABSENT, ABSENT), (_UNCERTAIN, UNCERTAIN))

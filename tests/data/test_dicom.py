@@ -81,6 +81,51 @@ def test_the_patients_right_comes_to_the_left(tmp_path):
     np.testing.assert_array_equal(read(film(tmp_path / "d.dcm", RAMP)), upright)
 
 
+# As the film was taken, the patient's right on the left and the head on top; and how a file may hold it.
+SEEN = np.add.outer(100 * np.arange(24), np.arange(24)).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("stored", "orientation"),
+    [
+        (SEEN.T, ["F", "L"]), (SEEN.T[:, ::-1], ["H", "L"]), (SEEN.T[::-1], ["F", "R"]), (SEEN[::-1, ::-1], ["R", "H"]),
+        (SEEN[:, ::-1], ["RF", "FL"]), (SEEN[::-1], ["A", "H"]), (SEEN.T[:, ::-1], ["H", "P"]), (SEEN, ["P", "F"]),
+    ],
+)  # fmt: skip
+def test_the_head_is_above_and_the_right_is_on_the_left_of_a_turned_film_too(tmp_path, stored, orientation):
+    plain = read(film(tmp_path / "a.dcm", SEEN))
+    turned = film(tmp_path / "b.dcm", np.ascontiguousarray(stored), PatientOrientation=orientation)
+    np.testing.assert_array_equal(read(turned), plain)
+
+
+def test_what_a_device_did_before_it_stored_a_film_is_not_done_again(tmp_path):
+    done = {"FieldOfViewHorizontalFlip": "YES", "FieldOfViewRotation": 180, "FieldOfViewOrigin": [0, 0]}
+    given = film(tmp_path / "b.dcm", SEEN, **done)
+    np.testing.assert_array_equal(read(given), read(film(tmp_path / "a.dcm", SEEN)))
+    assert dicom.marks_of(dicom.read_header(given)) == ()
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        ({"ImageHorizontalFlip": "Y", "ImageRotation": 0}, "presentation state"),
+        ({"ImageRotation": 90, "ImageHorizontalFlip": "N"}, "presentation state"),
+        ({"ImageRotation": 0, "ImageHorizontalFlip": "N"}, ""),
+        ({"PatientOrientation": ["L", "R"]}, "names no two axes"),
+        ({"PatientOrientation": ["X", "F"]}, "names no two axes"),
+        ({"PatientOrientation": "L"}, "names no two axes"),
+        ({"PatientOrientation": ["F", "L"]}, ""),
+        ({"PatientOrientation": ""}, ""),
+    ],
+)
+def test_turns_that_are_not_followed_are_counted_by_their_reason(tmp_path, stated, words):
+    given = film(tmp_path / "a.dcm", SEEN, **stated)
+    marks = dicom.marks_of(dicom.read_header(given))
+    assert len(marks) == bool(words)
+    assert words in "".join(marks)
+    np.testing.assert_array_equal(read(given).shape, SEEN.shape)
+
+
 def test_headers_are_text(tmp_path):
     header = dicom.read_header(film(tmp_path / "a.dcm", RAMP, PatientID="p 1", ViewPosition="AP"))
     assert (header["PatientID"], header["ViewPosition"], header["PatientAge"]) == ("p 1", "AP", "")

@@ -56,6 +56,18 @@ def warned(selection):
     return [line.text for line in selection.said if line.topic == "patients" and line.warning]
 
 
+@pytest.mark.parametrize("word", ["uncertain", "Equivocal", "not sure", "unknown", "Indeterminate."])
+def test_a_doubt_in_the_column_of_a_label_is_no_class_unless_it_is_chosen(tmp_path, word):
+    films(tmp_path, 12)
+    lines = [*plain(8), *(f"{i}.png,Film {i} of the heart.,{word},p{i // 2}" for i in range(8, 12))]
+    found = own(write(tmp_path, HEAD, lines), "label=finding")
+    assert set(found.classes) == {"effusion", "normal"}
+    assert accounted(found, 12) == {f"the label {word!r} names no class, unless --classes names it": 4}
+    chosen = own(tmp_path, "label=finding", classes=("effusion", "normal", word))
+    assert accounted(chosen, 12) == {}
+    assert sum(row.label == 2 for row in chosen.rows) == 4
+
+
 def test_a_row_of_another_length_is_left_out_with_its_line(tmp_path):
     lines = ["0.png,Heart size is normal, lungs are clear,normal,p0", "1.png,Short.", *plain(6, 2)]
     selection = own(write(tmp_path, HEAD, lines), "label=finding")

@@ -4,9 +4,11 @@
 
 What is applied, in the standard's order (PS3.3, C.11.1 and C.11.2): the modality LUT or rescale slope and intercept;
 the VOI LUT or the first window (LINEAR, LINEAR_EXACT or SIGMOID), or, where the file states neither, the range of its
-own values; inversion of MONOCHROME1; then the patient's right is put on the left where PatientOrientation
-says that it is not. Nothing is executed and nothing is fetched; a file beyond the limits is refused before its pixels
-are decoded.
+own values; inversion of MONOCHROME1; then the head is put above and the patient's right on the left where
+PatientOrientation says that they are not, of a quarter turn too. FieldOfViewRotation and FieldOfViewHorizontalFlip
+tell what a device did before it stored the pixels (C.8.11.4), so nothing is left to do. ImageRotation and
+ImageHorizontalFlip belong to presentation states (C.10.6): where an image holds them they are counted, not applied.
+Nothing is executed and nothing is fetched; a file beyond the limits is refused before its pixels are decoded.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ _HEADER_TAGS = (
     "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Modality", "ViewPosition", "PatientSex",
     "PatientAge", "PhotometricInterpretation", "Rows", "Columns", "BitsStored", "BodyPartExamined",
     "BurnedInAnnotation", "PresentationLUTShape", "PixelAspectRatio", "ImagerPixelSpacing", "PixelSpacing",
+    "PatientOrientation", "ImageRotation", "ImageHorizontalFlip",
 )  # fmt: skip
 
 
@@ -155,6 +158,10 @@ def marks_of(header: Mapping[str, str]) -> tuple[str, ...]:
     sides = [re.findall(r"[\d.]+", header[name]) for name in ("PixelAspectRatio", "ImagerPixelSpacing", "PixelSpacing")]
     if any(len(pair) == 2 and pair[0] != pair[1] for pair in sides):
         found.append("pixels that are not square, which are shown as squares")
+    if "?" in _axes(re.findall(r"[A-Za-z]+", header["PatientOrientation"])):
+        found.append("a PatientOrientation that names no two axes, which is not followed")
+    if header["ImageRotation"] not in ("", "0") or header["ImageHorizontalFlip"].upper() == "Y":
+        found.append("a rotation or flip of a presentation state inside the image, which is not applied")
     return tuple(found)
 
 
@@ -267,11 +274,32 @@ def _first(value: Any) -> float:
     return float(value[0]) if isinstance(value, list | tuple) or hasattr(value, "append") else float(value)
 
 
+_AXES = {"L": "x", "R": "x", "H": "z", "F": "z", "A": "y", "P": "y"}
+
+
+def _axes(stated: Sequence[str]) -> str:
+    """Return the body's axes along rows and columns, by the first letters of PatientOrientation.
+
+    Two of x, y and z; "" where none is stated, "?" for what cannot be.
+    """
+    if not any(stated):
+        return ""
+    axes = "".join(_AXES.get(str(value)[:1].upper(), "?") for value in stated)
+    return axes if len(axes) == 2 and len(set(axes)) == 2 else "?"
+
+
 def _upright(grey: np.ndarray, data: Header) -> np.ndarray:
-    """Turn the patient's right to the left and the head to the top, where the file says otherwise (C.7.6.1.1.1)."""
-    across, down = (list(data.get("PatientOrientation", None) or []) + ["", ""])[:2]
-    if str(across).startswith("R"):
+    """Turn the head to the top and the patient's right to the left, where the file says otherwise (C.7.6.1.1.1)."""
+    given = data.get("PatientOrientation", None) or []
+    stated = [given] if isinstance(given, str) else [str(value) for value in given]
+    axes = _axes(stated)
+    if axes in ("", "?"):
+        return np.ascontiguousarray(grey)
+    across, down = (value[0].upper() for value in stated)
+    if axes[0] == "z":  # rows run along the body
+        grey, across, down = grey.T, down, across
+    if across == "R":
         grey = grey[:, ::-1]
-    if str(down).startswith("H"):
+    if down == "H":
         grey = grey[::-1]
     return np.ascontiguousarray(grey)
