@@ -17,6 +17,7 @@ from ranjax.report.report_tables import CONDITION, NOISE, Column
 from ranjax.report.stored_results import Results, Row
 from ranjax.report.worded_findings import ABOVE, BELOW, NONE, judged
 
+TITLE = "Which noise hurts or helps what"
 METHODS = ("zero_shot", "lp", "ran")
 """The methods whose differences are drawn, where a run has them; without any of them, its first one."""
 _SIGNS = {ABOVE: "▲", BELOW: "▼", NONE: "○"}
@@ -87,7 +88,7 @@ def dose_response(runs: Sequence[Results], book: Book, name: str, level: int = 3
         return
     looks = figures.series_styles(map(wording.condition_label, frames.conditions(frame)))
     yield legend(looks, name, str)
-    shown = [(panel, chosen) for panel in panels(frame) if len(chosen := frames.where(frame, **panel.fields))]
+    shown = _shown(frame)
     for metric in dict.fromkeys(panel.fields["metric"] for panel, _ in shown):
         of_metric = [(panel, _lines(chosen)) for panel, chosen in shown if panel.fields["metric"] == metric]
         shared = pd.concat([lines for _, lines in of_metric], ignore_index=True)
@@ -101,10 +102,26 @@ def dose_response(runs: Sequence[Results], book: Book, name: str, level: int = 3
                 for i, (panel, lines) in enumerate(of_metric)
             ]
         )
-    # p is corrected over what is shown.
-    every = frames.frame_of(judged(row for _, chosen in shown for row in frames.records(chosen)))
+    every = _judged(shown)
     yield _table(every, [panel for panel, _ in shown])
     yield book.csv(name, every, _FIELDS)
+
+
+def dose_table(runs: Sequence[Results]) -> tables.Table | None:
+    """Return every difference that `dose_response` draws, with its verdict; None where it draws nothing."""
+    frame = frames.frame_of(differences(runs))
+    if frame.empty or not (shown := _shown(frame)):
+        return None
+    return _table(_judged(shown), [panel for panel, _ in shown])
+
+
+def _shown(frame: pd.DataFrame) -> list[tuple[Panel, pd.DataFrame]]:
+    return [(panel, chosen) for panel in panels(frame) if len(chosen := frames.where(frame, **panel.fields))]
+
+
+def _judged(shown: Sequence[tuple[Panel, pd.DataFrame]]) -> pd.DataFrame:
+    """Return the differences of all panels with their verdicts; p is corrected over what is shown."""
+    return frames.frame_of(judged(row for _, chosen in shown for row in frames.records(chosen)))
 
 
 def _lines(frame: pd.DataFrame) -> pd.DataFrame:

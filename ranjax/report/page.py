@@ -62,7 +62,7 @@ SECTIONS = (
     Section("findings", "Findings", accuracy_sections.findings),
     Section("run", "What was run", record_sections.run),
     Section("noise", "Accuracy against noise", accuracy_sections.noise),
-    Section("doses", "Which noise hurts or helps what", dose_sections.doses),
+    Section("doses", dose_sections.TITLE, dose_sections.doses),
     Section("radius", "Accuracy against the radius", accuracy_sections.radius),
     Section("masking", "Is the attack to be trusted?", encoder_sections.masking),
     Section("comparisons", "Methods compared", accuracy_sections.comparisons),

@@ -151,7 +151,7 @@ def over_runs(runs: Sequence[Results], names: Sequence[str], book: Book) -> Bloc
             yield from part.head
             yield Panels(figures.curves(part.rows, "accuracy", level, f"{key}-{part.number}"))
     if doses := list(dose_sections.dose_response(runs, book, "doses_over_runs", level=4)):
-        yield Heading("Which noise hurts or helps what")
+        yield Heading(dose_sections.TITLE)
         yield from doses
     for title, table in _tables(runs):
         yield Details(title, [table])
@@ -188,7 +188,8 @@ def named_tables(
         verdict, judged = bed_verdict.judge(runs), paper_claims.claims(runs)
         head = [] if verdict is None else [("What this bed can tell", claim_sections.figures_table(verdict))]
         head += [("The claims", claim_sections.claims_table(judged))] if judged else []
-        return [*head, *_tables(runs)]
+        doses = dose_sections.dose_table(runs)
+        return [*head, *_tables(runs), *([] if doses is None else [(dose_sections.TITLE, doses)])]
 
 
 def markdown(runs: Sequence[Results], names: Sequence[str], defaults: old_configs.Defaults | None = None) -> str:
