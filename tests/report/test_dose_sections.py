@@ -91,7 +91,8 @@ def test_several_runs_are_one_with_the_interval_over_runs():
     assert [float(row[name]) for name in ("difference", "low", "high")] == pytest.approx([mean, low, high])
     assert row["runs"] == "3"
     table = doses.dose_table(runs)
-    assert table is not None and f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in table.markdown()
+    assert table is not None
+    assert f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in table.markdown()
     assert doses.dose_table([{"effects": effects({"joint": 0.1})}]) is None
     # What one run lacks is no figure over runs.
     runs[1]["effects"] = [item for item in runs[1]["effects"] if item["split"] == "test"]
