@@ -18,7 +18,7 @@ PACKAGES = (
     "core", "attacks", "objectives", "models", "training", "data", "evaluation", "methods", "report", "run", "cli",
 )  # fmt: skip
 # What the README's second command does not install; CI installs it after.
-NOT_OF_THE_TESTS = ("mlflow", "wandb", "cloud")
+NOT_OF_THE_TESTS = ("mlflow", "wandb", "cloud", "ray", "slurm")
 
 
 def _normal(name):

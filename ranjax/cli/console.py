@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "craft": Command("run until the noisy pairs are crafted", "run_command", {"until": "craft"}),
     "adapt": Command("run until the methods are fitted", "run_command", {"until": "adapt"}),
     "evaluate": Command("run until everything is evaluated", "run_command", {"until": "evaluate"}),
+    "sweep": Command("carry out many runs, here, on a Ray cluster or by Slurm", "sweep_command"),
     "describe": Command("print every key of a config: value, default, unit, meaning, choices", "describe_command"),
     "list": Command("list methods, attacks, recipes, towers, data sets or checkpoint layouts", "list_command"),
     "prepare": Command("prepare a data set, or your own files, for every run", "prepare_command"),

@@ -25,6 +25,7 @@ TABLES = {
     "towers": "ranjax.models.towers.tower_table:TOWERS",
     "datasets": "ranjax.data.sets:SETS",
     "layouts": "ranjax.models.checkpoints.layouts:LAYOUTS",
+    "engines": "ranjax.core.engines.engine_table:ENGINES",
 }
 """By the name of a kind of entry, the table that holds it."""
 _SHOWN = ("label", "title", "family", "kind", "source")

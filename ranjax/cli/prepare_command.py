@@ -20,6 +20,8 @@ split and view, what is left out and why. --dry_run leaves that page alone, dry_
 Reports go through a pass of patterns and ids become keyed pseudonyms before anything is written, see --deidentify and
 --patient_key.
 
+--on ray decodes the images on the machines of a Ray cluster, which must see --data_dir and --out: the same records.
+
 verify reads every record of a prepared set; array_record's checksums tell which is damaged.
 
 Exit codes: 0 done; 1 a record is damaged; 2 refused (one line says why); 3 a process died or memory ran out; 75 stopped
@@ -30,16 +32,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ranjax.cli import outcome
+from ranjax.cli import engine_options, outcome
 from ranjax.core.buckets import workdirs
 from ranjax.core.checks import maps
 from ranjax.core.errors import ConfigError
 from ranjax.core.settings import keys_of, read
 
 if TYPE_CHECKING:
+    from ranjax.core.engines.task_pool import Pool
     from ranjax.data.set_settings import SetSettings
 
 
@@ -55,6 +59,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--out", default="", metavar="FOLDER", help="where prepared sets are kept, or s3://, gs://, az://")
     p.add_argument("--workers", type=int, default=0, help="processes that decode images (default: one per core)")
+    engine_options.add_engine(p)
     p.add_argument("--dry_run", action="store_true", help="only say how the files are understood, as a page in --out")
     for key in keys_of("", SetSettings):
         # argparse reads a per cent sign as a format.
@@ -196,6 +201,19 @@ def prepare(arguments: argparse.Namespace) -> int:
         return _prepare(settings, arguments, folder.expanduser(), mirror is not None)
 
 
+def _pool(arguments: argparse.Namespace, out: Path) -> AbstractContextManager[Pool | None]:
+    """Return the pool of the engine that decodes the images; none for this machine, where ``--workers`` says it."""
+    from ranjax.core.engines.engine_table import opened
+
+    if engine_options.is_local(arguments, "--workers says how many processes decode"):
+        return nullcontext()
+    if arguments.workers:
+        raise ConfigError(
+            "--workers", arguments.workers, f"no number beside --on {arguments.on}, whose machines decode"
+        )
+    return opened(arguments.on, arguments.settings, out.absolute() / ".jobs")
+
+
 def _prepare(settings: SetSettings, arguments: argparse.Namespace, out: Path, in_store: bool) -> int:
     from ranjax.data.images import decode
     from ranjax.data.set_writing import dry_run, prepare_set
@@ -216,7 +234,8 @@ def _prepare(settings: SetSettings, arguments: argparse.Namespace, out: Path, in
 
     with StopFlag() as stop:
         try:
-            prepared = prepare_set(settings, out, arguments.workers, update, stop, _say)
+            with _pool(arguments, out) as pool:
+                prepared = prepare_set(settings, out, arguments.workers, update, stop, _say, pool)
         except decode.Interrupted:
             print("stopped. What is decoded is kept; the same command goes on from here.")
             return outcome.STOPPED

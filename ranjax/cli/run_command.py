@@ -4,6 +4,7 @@
     ranjax run ran        (a config that comes with ranjax, from any folder)
     ranjax run --config configs/ran.py:smoke --workdir=runs/smoke --config.pretrain.steps=50
     ranjax craft --config configs/ran.py        (the same, but it ends once the noisy pairs are crafted)
+    ranjax run ran --on ray --with gpus=1       (on a machine of a Ray cluster that sees the workdir)
     ranjax describe --config configs/ran.py     (runs nothing: prints every key)
 
 A run that is cut off, by Ctrl-C, a signal or a crash, goes on where it was when the same command is given again.
@@ -24,7 +25,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ranjax.cli import outcome
+from ranjax.cli import engine_options, outcome
 from ranjax.core import extras, files
 from ranjax.core.buckets import object_store, workdirs
 from ranjax.core.buckets.mirror import STATE, Mirror
@@ -69,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser, until: str = "") -> None:
         metavar="NAMES",
         help="where figures, config and page go: tensorboard, mlflow, wandb (several by commas), none",
     )
+    engine_options.add_engine(parser)
     if until:
         parser.set_defaults(until=until)
     else:
@@ -108,11 +110,28 @@ def run(arguments: argparse.Namespace) -> int:
     default = Path("runs") / "_".join(filter(None, (Path(name).stem, argument)))
     workdir = arguments.workdir or str(default)
     object_store.local_path(workdir, "--workdir")  # refused before anything heavy is imported
+    if not engine_options.is_local(arguments, "a run takes this machine as --config.devices says"):
+        return _elsewhere(arguments, workdir)
     from ranjax.training import signals
 
     # Before anything heavy is imported: a machine may be taken away at any moment.
     with signals.StopFlag(at_once=outcome.INTERRUPTED) as stop:
         return _run(config, workdir, arguments.redo, arguments.until, track, stop)
+
+
+def _elsewhere(arguments: argparse.Namespace, workdir: str) -> int:
+    """Carry out the command as one task of an engine, and return its exit code."""
+    words = ["run", "--config", named(arguments), "--workdir", workdir, "--track", arguments.track]
+    words += [f"--until={arguments.until}"] if arguments.until else []
+    words += ["--redo"] if arguments.redo else []
+    words += [f"{option}={value}" for option, value in arguments.overrides]
+    folder, _, name = workdir.rstrip("/").rpartition("/")
+    tally = engine_options.carry_out(arguments, [(name, workdir, words)], folder or ".")
+    if name in tally.last:
+        print(tally.last[name].said, flush=True)
+    if name in tally.failed:
+        return tally.last[name].code or outcome.WRONG
+    return outcome.STOPPED if tally.stopped else outcome.DONE
 
 
 def _run(

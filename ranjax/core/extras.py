@@ -13,6 +13,8 @@ _MODULES = {
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
     "wandb": ("wandb",),
     "cloud": ("obstore",),
+    "ray": ("ray",),
+    "slurm": ("submitit",),
 }
 EXTRAS = {module: extra for extra, modules in _MODULES.items() for module in modules}
 """By top-level module, the extra that installs it."""

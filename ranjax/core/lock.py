@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from ranjax.core.errors import ConfigError
+
+T = TypeVar("T")
+PATIENCE = "RANJAX_PATIENCE"
+"""Seconds for which a run waits for a workdir that another one holds: on a cluster, one whose machine was lost."""
+
+
+class InUseError(ConfigError):
+    """Another run holds the workdir."""
+
+
+def patiently(take: Callable[[], T]) -> T:
+    """Return what `take` gives, called again each second while it raises InUseError, as long as `PATIENCE` says."""
+    try:
+        until = time.monotonic() + float(os.environ.get(PATIENCE) or 0)
+    except ValueError:
+        raise ConfigError(PATIENCE, os.environ[PATIENCE], "a number of seconds") from None
+    while True:
+        try:
+            return take()
+        except InUseError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(1.0)
 
 
 @contextmanager
@@ -27,12 +52,17 @@ def locked(workdir: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigError("--workdir", str(workdir), f"a folder that can be written ({error.strerror})") from error
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.seek(0)
-            owner = handle.read().strip() or "another process"
-            raise ConfigError("--workdir", str(workdir), f"a folder that no other run uses; {owner} holds it") from None
+
+        def take() -> None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                handle.seek(0)
+                owner = handle.read().strip() or "another process"
+                expected = f"a folder that no other run uses; {owner} holds it"
+                raise InUseError("--workdir", str(workdir), expected) from None
+
+        patiently(take)
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()}")
         handle.flush()

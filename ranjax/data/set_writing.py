@@ -25,6 +25,7 @@ from jaxtyping import Int64
 
 from ranjax.core import files
 from ranjax.core.checks import texts_by_name
+from ranjax.core.engines.task_pool import Pool
 from ranjax.core.errors import DataError
 from ranjax.data import disk_need as disk
 from ranjax.data import set_account, set_html
@@ -52,6 +53,7 @@ def prepare_set(
     progress: Progress = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda line: None,
+    pool: Pool | None = None,
 ) -> PreparedSet:
     """Prepare a set below `folder`, or opens it if that is done.
 
@@ -62,6 +64,7 @@ def prepare_set(
       progress: called with (images done, images in all).
       stop: polled; what is decoded by then is kept for the next start.
       say: receives a line of text at a time.
+      pool: of an engine whose machines decode the images, see `decode.make_parts`.
 
     Raises:
       ConfigError, DataError: see `sets.select.select`; also DataError for copies across splits where they are refused.
@@ -78,7 +81,7 @@ def prepare_set(
         say(line)
     mark = settings.fingerprint(digest_of(selection))
     return open_or_write(
-        folder, mark, lambda place: _prepare(settings, selection, place, mark, workers, progress, stop, say)
+        folder, mark, lambda place: _prepare(settings, selection, place, mark, workers, progress, stop, say, pool)
     )
 
 
@@ -115,6 +118,7 @@ def _prepare(
     progress: Progress,
     stop: Callable[[], bool],
     say: Callable[[str], None],
+    pool: Pool | None,
 ) -> None:
     # Images are decoded in parts that survive an interruption.
     parts, rows = parts_of(folder, mark), selection.rows
@@ -125,7 +129,7 @@ def _prepare(
         return functools.partial(decode.decode_rows, [row.image for row in rows[first:last]], storage)
 
     with no_space(folder):
-        decode.make_parts(len(rows), job, parts, workers, progress, stop)
+        decode.make_parts(len(rows), job, parts, workers, progress, stop, pool)
     found = decode.facts(parts, len(rows))
     say(f"{len(rows) - len(found.reasons)} images decoded, {len(found.reasons)} cannot be used")
     # Copies across splits are looked for before any record is written.

@@ -18,6 +18,7 @@ from types import TracebackType
 
 from ranjax.core.buckets.object_store import ObjectStore, StoreError, Version
 from ranjax.core.errors import ConfigError, RunError
+from ranjax.core.lock import InUseError, patiently
 
 NAME = ".lease.json"
 SECONDS = 60.0
@@ -42,7 +43,7 @@ class Lease:
         self._count, self._lost = 0, False
         self._ended = threading.Event()
         self._renewing = threading.Lock()
-        self._version, self.before = self._take(key)
+        self._version, self.before = patiently(lambda: self._take(key))
         self._renewed = time.monotonic()
         self._thread = threading.Thread(target=self._renew_until_ended, name="lease", daemon=True)
 
@@ -96,10 +97,10 @@ class Lease:
                 raise ConfigError(key, self.url, f"a folder whose {NAME} is one of ranjax; remove that") from None
             if held:
                 ends = f"if that was killed, it is free in {lasts - age:.0f} s"
-                raise ConfigError(key, self.url, f"a folder that no other run uses; {who} holds it ({ends})")
+                raise InUseError(key, self.url, f"a folder that no other run uses; {who} holds it ({ends})")
             version = self._store.replace(NAME, self._content(), found.version)
         if version is None:
-            raise ConfigError(key, self.url, "a folder that no other run uses; another one took it just now")
+            raise InUseError(key, self.url, "a folder that no other run uses; another one took it just now")
         return version, str(before.get("id", ""))
 
     def _renew(self) -> None:

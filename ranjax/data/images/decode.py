@@ -7,14 +7,15 @@ of workers nor on where the first start was cut off. What is asked of a part is 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
-import multiprocessing
 import os
-import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +24,8 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from ranjax.core import files
-from ranjax.core.errors import DataError, RunError
+from ranjax.core.engines.task_pool import Pool, TaskStopped, in_processes, is_seen, work_through
+from ranjax.core.errors import ConfigError, DataError, RunError
 from ranjax.data.images import codecs
 from ranjax.data.images.duplicates import BITS, perceptual_hash
 from ranjax.data.images.loading import load
@@ -112,6 +114,7 @@ def make_parts(
     workers: int = 0,
     progress: Callable[[int, int], object] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
+    pool: Pool | None = None,
 ) -> None:
     """Leave one part file per `PART` rows in `folder`; those that exist are kept.
 
@@ -122,9 +125,11 @@ def make_parts(
       workers: processes; 0 takes one per usable core. Few rows are made in this process.
       progress: called with (rows done, rows in all).
       stop: polled between parts.
+      pool: of an engine on other machines; None: processes of this one.
 
     Raises:
       Interrupted: `stop` said so.
+      ConfigError: the engine refuses its tasks, or what other machines wrote is not seen here.
       RunError: a process died.
     """
     # Parts of an earlier start count as done.
@@ -135,49 +140,53 @@ def make_parts(
         progress(done, count)
     workers = min(workers or len(os.sched_getaffinity(0)), len(todo))
 
-    def finished(start: int) -> None:
-        nonlocal done
-        done += min(PART, count - start)
-        progress(done, count)
-
-    def job(start: int) -> Job:
-        return job_of(start, min(start + PART, count))
+    def job(start: int) -> tuple[Job, Path]:
+        return job_of(start, min(start + PART, count)), _part(folder, start)
 
     # Few rows: in this process, which starts no other.
-    if workers <= 1:
+    if workers <= 1 and pool is None:
         for start in todo:
             if stop():
                 raise Interrupted
-            _make_part(job(start), _part(folder, start))
-            finished(start)
+            _make_part(*job(start))
+            done += min(PART, count - start)
+            progress(done, count)
         return
-    # Spawned, not forked: the parent may hold threads (JAX, array_record) that do not survive a fork. Ctrl-C reaches
-    # every process of the terminal, and the parent stops between parts.
-    spawn, ignore = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
-    pool = ProcessPoolExecutor(workers, spawn, initializer=signal.signal, initargs=ignore)
-    running: dict[Future, int] = {}
-    waiting = iter(todo)
-    left = len(todo)
-    try:
-        while left or running:
-            while left and len(running) < 2 * workers and not stop():
-                start = next(waiting)
-                left -= 1
-                running[pool.submit(_make_part, job(start), _part(folder, start))] = start
-            if not running:
-                raise Interrupted
-            # At most two parts a worker are waiting, so that a stop takes effect soon.
-            ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            for made in ended:
-                start = running.pop(made)
+
+    def task(starts: list[int]) -> tuple[str, Callable[[], None]]:
+        return f"decode {starts[0]}", functools.partial(_make_missing, [job(start) for start in starts])
+
+    with nullcontext(pool) if pool else in_processes(workers) as chosen:
+        size = -(-len(todo) // chosen.at_once) if chosen.dear else 1
+        bundles = deque(todo[at : at + size] for at in range(0, len(todo), size))
+        try:
+            for starts, made in work_through(chosen, bundles, task, stop):
                 made.result()
-                finished(start)
-    except BrokenProcessPool as error:
-        # Which of the parts in work it was, the pool cannot tell; what is done is on the disk.
-        cure = "the same command goes on from what is decoded; fewer workers need less memory"
-        raise RunError(f"a process that decodes images died (killed, or out of memory): {cure}") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+                _check_seen(folder, starts)
+                done += sum(min(PART, count - start) for start in starts)
+                progress(done, count)
+        except BrokenProcessPool as error:
+            # Which of the parts in work it was, the pool cannot tell; what is done is on the disk.
+            cure = "the same command goes on from what is decoded; fewer workers need less memory"
+            raise RunError(f"a process that decodes images died (killed, or out of memory): {cure}") from error
+        except (TaskStopped, CancelledError):
+            raise Interrupted from None
+    if done < count:
+        raise Interrupted
+
+
+def _check_seen(folder: Path, starts: Sequence[int]) -> None:
+    """Raise ConfigError where a part that another machine made is not here."""
+    if lacking := [part for part in (_part(folder, start) for start in starts) if not is_seen(part)]:
+        expected = f"a folder that all machines of the engine see; {lacking[0].name} was written elsewhere"
+        raise ConfigError("--out", str(folder), expected)
+
+
+def _make_missing(parts: Sequence[tuple[Job, Path]]) -> None:
+    """Make parts; a start before this one may have left some."""
+    for job, path in parts:
+        if not path.exists():
+            _make_part(job, path)
 
 
 def outcomes(folder: Path, count: int) -> Iterator[Outcome]:

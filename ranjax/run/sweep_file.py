@@ -25,14 +25,18 @@ class Run:
     config: str
     overrides: tuple[tuple[str, str], ...]
 
-    def arguments(self, workdir: str) -> list[str]:
-        """What follows ``python -m``."""
+    def workdir(self, folder: str) -> str:
+        """Return the workdir below a folder or URL."""
+        return f"{folder.rstrip('/')}/{self.name}"
+
+    def words(self, folder: str) -> list[str]:
+        """Return what follows ``ranjax`` on the command line."""
         settings = [f"--config.{key}={value}" for key, value in self.overrides]
-        return ["ranjax.main", "--config", self.config, "--workdir", workdir, *settings]
+        return ["run", "--config", self.config, "--workdir", self.workdir(folder), *settings]
 
 
 def expand(path: str | Path) -> list[Run]:
-    """The runs of a sweep file, every one checked as the command line would check it.
+    """Return the runs of a sweep file, every one checked as the command line would check it.
 
     A sweep file is a Python program (run only those that you trust) that sets:
 
