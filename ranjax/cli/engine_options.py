@@ -51,8 +51,6 @@ def carry_out(
 
     local = object_store.local_path(folder, "--workdir")
     logs = Path("runs", Path(folder).name) if local is None else Path(local)
-    with (
-        StopFlag(at_once=outcome.INTERRUPTED) as stop,
-        opened(arguments.on, arguments.settings, logs / ".jobs") as pool,
-    ):
+    # The signals last: Ray takes them when it is joined.
+    with opened(arguments.on, arguments.settings, logs / ".jobs") as pool, StopFlag(outcome.INTERRUPTED) as stop:
         return run_all(runs, pool, logs, attempts=attempts, stop=stop)

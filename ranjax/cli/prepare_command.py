@@ -232,10 +232,10 @@ def _prepare(settings: SetSettings, arguments: argparse.Namespace, out: Path, in
             shown.append(Progress("decode", total, unit="images"))
         shown[0].update(done)
 
-    with StopFlag() as stop:
+    # The signals last: Ray takes them when it is joined.
+    with _pool(arguments, out) as pool, StopFlag() as stop:
         try:
-            with _pool(arguments, out) as pool:
-                prepared = prepare_set(settings, out, arguments.workers, update, stop, _say, pool)
+            prepared = prepare_set(settings, out, arguments.workers, update, stop, _say, pool)
         except decode.Interrupted:
             print("stopped. What is decoded is kept; the same command goes on from here.")
             return outcome.STOPPED

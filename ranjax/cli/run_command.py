@@ -131,7 +131,7 @@ def _elsewhere(arguments: argparse.Namespace, workdir: str) -> int:
         print(tally.last[name].said, flush=True)
     if name in tally.failed:
         return tally.last[name].code or outcome.WRONG
-    return outcome.STOPPED if tally.stopped else outcome.DONE
+    return outcome.DONE if name in tally.done else outcome.STOPPED
 
 
 def _run(

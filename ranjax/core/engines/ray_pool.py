@@ -12,6 +12,7 @@ import os
 import pickle
 import platform
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -94,26 +95,29 @@ class RayPool:
             num_cpus=settings.cpus, num_gpus=settings.gpus, resources=chips, max_retries=settings.restarts
         )(_carrier())
         self._wanted, self._refs = versions(), dict[Future[Any], Any]()
+        self._stopping = threading.Event()
 
     def submit(self, task: Task, name: str) -> Future[Any]:
         ref = self._remote.options(name=name).remote(self._wanted, pickle.dumps(task))
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         self._refs = {other: of for other, of in self._refs.items() if not other.done()} | {future: ref}
-        ref.future().add_done_callback(lambda ended: _pass_on(ended, future))
+        ref.future().add_done_callback(lambda ended: _pass_on(ended, future, self._stopping))
         return future
 
     def interrupt(self) -> None:
         import ray
 
+        self._stopping.set()
         for future, ref in self._refs.items():
             if not future.done():
                 with suppress(Exception):  # it has ended, or its machine has
-                    ray.cancel(ref)
+                    # The task's worker ends; a run, which is its child, is told so by the system, saves and stops.
+                    ray.cancel(ref, force=True)
 
 
-def _pass_on(ended: Future[Any], future: Future[Any]) -> None:
-    from ray.exceptions import RayTaskError, TaskCancelledError
+def _pass_on(ended: Future[Any], future: Future[Any], stopping: threading.Event) -> None:
+    from ray.exceptions import RayTaskError, TaskCancelledError, WorkerCrashedError
 
     error = ended.exception()
     if error is None:
@@ -124,7 +128,7 @@ def _pass_on(ended: Future[Any], future: Future[Any]) -> None:
             future.set_exception(ConfigError("--on", "ray", value))
         else:
             future.set_exception(value if isinstance(value, BaseException) else RunError(value))
-    elif isinstance(error, TaskCancelledError):
+    elif isinstance(error, TaskCancelledError) or (stopping.is_set() and isinstance(error, WorkerCrashedError)):
         future.set_exception(TaskStopped())
     elif isinstance(error, RayTaskError):
         # Before the task was read: the machine lacks ranjax, or a package that it needs.
