@@ -112,7 +112,8 @@ class RayPool:
         for future, ref in self._refs.items():
             if not future.done():
                 with suppress(Exception):  # it has ended, or its machine has
-                    # The task's worker ends; a run, which is its child, is told so by the system, saves and stops.
+                    # The task's worker ends with the run that is its child, which goes on from its last checkpoint.
+                    # Without force the worker was seen to work on to the end.
                     ray.cancel(ref, force=True)
 
 
