@@ -8,7 +8,8 @@
 
 Each run has a workdir of its own below --workdir, which all machines must see: a shared folder, or s3://, gs://, az://.
 What is done is skipped; what was cut off, anywhere, goes on when the same command is given again. Ctrl-C asks the runs
-to save and stop; on Ray they end at once, and go on from their last checkpoint. --show says which runs there are and how they stand. --collect writes a table of those that are done.
+to save and stop; on Ray they end at once, and go on from their last checkpoint. --show says which
+runs there are and how they stand. --collect writes a table of those that are done.
 
 Exit codes: 0 done; 1 some runs failed; 2 the input was refused; 75 stopped on request.
 """
