@@ -9,6 +9,7 @@ constants make it large, and slow to compile; so those that a function closes ov
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from ranjax.attacks import input_checks, probabilities
 from ranjax.attacks.ascent import ImageAttack, batch_axis
 from ranjax.attacks.classifier import Classifier
 from ranjax.attacks.input_checks import Images, Keys, Pixels
+from ranjax.attacks.tracing import in_jax
 from ranjax.core.errors import DataError
 
 LogitsFn = Callable[[PyTree, jax.Array], jax.Array]
@@ -39,11 +41,11 @@ def as_logits(model: Model, images: Images) -> tuple[LogitsFn, PyTree]:
       images: f32[N, ...], of whose shape the first is tried.
 
     Raises:
-      DataError: nothing of these, or outputs that are not [B, C].
+      DataError: nothing of these, a model that leaves JAX or takes channels elsewhere, or outputs that are not [B, C].
     """
-    logits_fn, params = _read(model, images)
     one = jax.ShapeDtypeStruct((1, *jnp.shape(images)[1:]), jnp.result_type(images))
-    found = jax.eval_shape(logits_fn, params, one)
+    logits_fn, params = in_jax(lambda: _read(model, images), one.shape, "model")
+    found = in_jax(lambda: jax.eval_shape(logits_fn, params, one), one.shape, "model")
     if not hasattr(found, "shape") or found.ndim != 2 or found.shape[0] != 1:
         shape = getattr(found, "shape", type(found).__name__)
         raise DataError(f"the model gives {shape} for images {one.shape}, expected logits [1, classes]")
@@ -151,7 +153,7 @@ def _cut(result: ImageAttack, count: int) -> list[np.ndarray | None]:
 
 
 def check_labels(labels: PyTree, images: Images, classes: int) -> np.ndarray:
-    """Return labels as i32[N] or multi-hot f32[N, C].
+    """Return labels as i32[N] or multi-hot f32[N, C]; of one-hot ones it warns that each class counts for itself.
 
     Raises:
       DataError: another shape, or values that are no classes.
@@ -161,6 +163,9 @@ def check_labels(labels: PyTree, images: Images, classes: int) -> np.ndarray:
     if held.shape == (count, classes) and held.ndim == 2:
         if not np.isin(held, (0, 1)).all():
             raise DataError(f"labels hold {held[~np.isin(held, (0, 1))][0]:g}, expected 0 or 1 in multi-hot ones.")
+        if classes > 1 and count > 1 and (held.sum(axis=1) == 1).all():
+            read = "each class is a yes or no of its own (multi-label)"
+            warnings.warn(f"labels are one-hot: {read}. One class of {classes}? labels.argmax(axis=1).", stacklevel=3)
         return held.astype(np.float32)
     if held.shape != (count,) or not (np.issubdtype(held.dtype, np.integer)):
         expected = f"integers ({count},), one class an image, or multi-hot ({count}, {classes})"

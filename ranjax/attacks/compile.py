@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +13,7 @@ from ranjax.attacks import input_checks, probabilities
 from ranjax.attacks.ascent import KeyedLoss, Loss, Value
 from ranjax.attacks.input_checks import Images, Keys, Pixels
 from ranjax.attacks.pgd import pgd
-from ranjax.core.errors import ConfigError, DataError
-
-T = TypeVar("T")
+from ranjax.attacks.tracing import in_jax
 
 
 def jitted(
@@ -94,7 +91,7 @@ def jitted(
         rows = tuple(np.asarray(row) if isinstance(row, list) else row for row in rows)
         chosen = default if settings is None else settings
         if not any(input_checks.is_traced(leaf) for leaf in jax.tree.leaves((params, images, rows))):
-            for i, classes in _in_jax(
+            for i, classes in in_jax(
                 lambda: classes_of(params, images, keys, rows, chosen, mask), images.shape
             ).items():
                 input_checks.validate_labels(rows[i], classes)
@@ -109,33 +106,3 @@ def jitted(
 
 def _is_shape(value: object) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], tuple)
-
-
-def _in_jax(trace: Callable[[], T], shape: tuple[int, ...]) -> T:
-    """Return what `trace` returns for images of that shape.
-
-    Raises:
-      DataError: the loss is no function of JAX arrays, or refuses images whose channels come first.
-    """
-    hint = "The loss and its model must be functions of JAX arrays: no torch, no NumPy, no .item()."
-    try:
-        return trace()
-    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
-        raise DataError(f"the loss turns JAX arrays into NumPy's or Python's. {hint}") from error
-    except (TypeError, AttributeError) as error:
-        if "Tracer" in str(error):
-            raise DataError(f"the loss cannot take JAX arrays ({str(error).splitlines()[0][:120]}). {hint}") from error
-        _name_channels_first(shape, error)
-        raise
-    except ValueError as error:
-        if not isinstance(error, (ConfigError, DataError)):
-            _name_channels_first(shape, error)
-        raise
-
-
-def _name_channels_first(shape: tuple[int, ...], error: Exception) -> None:
-    """Raise DataError where images that a model refuses look like [B, C, H, W]."""
-    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3, 4):
-        hint = "Channels first? Images are [B, H, W, C]: images.transpose(0, 2, 3, 1)."
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise DataError(f"the model refuses images of shape {shape} ({reason}). {hint}") from error

@@ -21,6 +21,10 @@ class ConfigError(ValueError):
         text = f"{key} = {value!r}: expected {expected}"
         super().__init__(f"{text} ({hint})" if hint.startswith("did you mean") else f"{text}. {hint}".rstrip())
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str, str]]:
+        """Say how it is made again: another process sends it as it is."""
+        return type(self), (self.key, self.value, self.expected, self.hint)
+
 
 class DataError(ValueError):
     """Input data that a run cannot use: a missing column, an empty split, a label outside the set."""

@@ -139,3 +139,13 @@ def test_images_with_their_channels_first_are_named(channels):
 def test_one_image_without_a_batch_is_named():
     with pytest.raises(DataError, match=r"One image without a batch axis\? It needs images\[None\]"):
         attack(scored, np.zeros(1, np.int32), images=IMAGES[0], keys=KEYS[:1])
+
+
+def test_settings_called_on_a_model_name_what_it_takes_wrongly():
+    model = lambda x: logits(WEIGHTS, x)  # noqa: E731
+    with pytest.warns(UserWarning, match=r"labels are one-hot: .* One class of 3\? labels\.argmax"):
+        SETTINGS(model, IMAGES, np.eye(3, dtype=np.float32)[LABELS])
+    with pytest.raises(DataError, match="the model turns JAX arrays into NumPy's"):
+        SETTINGS(lambda x: np.asarray(x).reshape(len(x), -1) @ WEIGHTS, IMAGES, LABELS)
+    with pytest.raises(DataError, match=r"the model refuses images of shape \(1, 3, 8, 8\) .* Channels first\?"):
+        SETTINGS(lambda x: jnp.einsum("bhwc,ck->bk", x, WEIGHTS[:3]), np.full((2, 3, 8, 8), 0.5, np.float32), [0, 1])

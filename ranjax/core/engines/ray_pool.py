@@ -9,11 +9,10 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
-import pickle
 import platform
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import ranjax
 from ranjax.core.engines.task_pool import Pool, Task, TaskStopped
-from ranjax.core.errors import ConfigError, RunError
+from ranjax.core.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from ranjax.core.engines.engine_table import RaySettings
@@ -98,7 +97,9 @@ class RayPool:
         self._stopping = threading.Event()
 
     def submit(self, task: Task, name: str) -> Future[Any]:
-        ref = self._remote.options(name=name).remote(self._wanted, pickle.dumps(task))
+        import ray
+
+        ref = self._remote.options(name=name).remote(self._wanted, [ray.put(task)])
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         self._refs = {other: of for other, of in self._refs.items() if not other.done()} | {future: ref}
@@ -140,7 +141,7 @@ def _pass_on(ended: Future[Any], future: Future[Any], stopping: threading.Event)
         future.set_exception(RunError(f"a machine of the Ray cluster died too often: {said}"))
 
 
-def _carrier() -> Callable[[dict[str, str], bytes], tuple[str, Any]]:
+def _carrier() -> Callable[[dict[str, str], Sequence[Any]], tuple[str, Any]]:
     """Return the function that Ray sends to its machines: it looks at their versions before it reads the task.
 
     It is sent by value, as one in another function, so that a machine with another ranjax can say so.
@@ -158,18 +159,21 @@ def _carrier() -> Callable[[dict[str, str], bytes], tuple[str, Any]]:
     return carry
 
 
-def carry_out(wanted: dict[str, str], task: bytes) -> tuple[str, Any]:
-    """Return ("done", result), ("refused", why) or ("failed", the error), on a machine of the cluster."""
+def carry_out(wanted: dict[str, str], task: Sequence[Any]) -> tuple[str, Any]:
+    """Return ("done", result), ("refused", why) or ("failed", the error), on a machine of the cluster.
+
+    `task` holds one reference: Ray reads what it leads to after the versions were looked at.
+    """
     found = versions()
     if differing := [
         f"{name} {wanted[name]}, not {found.get(name)}" for name in wanted if found.get(name) != wanted[name]
     ]:
         return "refused", f"a cluster of the same versions: {', '.join(differing)} as on {socket.gethostname()}"
+    import ray
+
     try:
-        return "done", pickle.loads(task)()
-    except Exception as error:
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:  # some errors cannot be sent
-            return "failed", f"{type(error).__name__}: {error}"
+        return "done", ray.get(task[0])()
+    except (ConfigError, DataError, RunError) as error:
         return "failed", error
+    except Exception as error:  # of which some cannot be sent
+        return "failed", f"{type(error).__name__}: {error}"
