@@ -188,3 +188,4 @@ def test_attack_carries_out_or_refuses_whatever_it_is_given(rows, **drawn):
 def teardown_module():
     if checkpoint.cache_info().currsize:
         shutil.rmtree(checkpoint().parent)
+        checkpoint.cache_clear()

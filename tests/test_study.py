@@ -66,7 +66,7 @@ def test_every_kind_of_method_meets_every_kind_of_figure(tmp_path):
             assert search["chosen"] in [{k: t[k] for k in ("rate", "strength")} for t in search["tried"]]
         if facts["method"] == "ran_lora":
             assert 0 < facts["share"] < 1
-    left = {note for facts in results["methods"] for note in facts["notes"]}
+    left = {note for facts in results["methods"] for note in facts.get("notes", ())}
     assert left <= {item["note"] for item in results["notes"]}
     page = (tmp_path / "run" / "report" / "index.html").read_text()
     assert all(html.escape(note) in page or note in page for note in left)
