@@ -22,6 +22,7 @@ from experiments.design.over_runs import METHODS, over_runs
 from ranjax.core import files
 from ranjax.core.pixels import to_float
 from ranjax.evaluation.autoattack import VERSIONS, AutoAttack
+from ranjax.methods.defences import undefended
 from ranjax.run.audits.audited_defences import parts_of
 
 
@@ -61,12 +62,8 @@ def attacked(run: Path, method: str, arguments: argparse.Namespace) -> dict[str,
     subject, begun = subject_of(run, arguments.condition), time.monotonic()
     examples = subject.some("test", arguments.images)
     features, classify, params = parts_of(subject, method)
-
-    def logits(params, images):
-        return classify(params, features(params, images))
-
     suite = AutoAttack(
-        (logits, params), arguments.epsilon, attacks=arguments.attacks, steps=arguments.steps,
+        (undefended(features, classify), params), arguments.epsilon, attacks=arguments.attacks, steps=arguments.steps,
         queries=arguments.queries, batch_size=64,
     )  # fmt: skip
     found = suite.run(to_float(examples.images), examples.labels, ids=examples.ids)

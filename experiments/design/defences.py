@@ -22,7 +22,7 @@ from ranjax.core.errors import ConfigError
 from ranjax.core.pixels import to_float
 from ranjax.evaluation import statistics
 from ranjax.evaluation.through_defence import ThroughDefence, published_images, through_defence
-from ranjax.methods.defences import DEFENCES, defended
+from ranjax.methods.defences import DEFENCES, defended, undefended
 from ranjax.run import config as configs
 from ranjax.run import plan as planning
 from ranjax.run.audits.audited_defences import draws_of, parts_of
@@ -49,13 +49,10 @@ def main() -> int:
     examples = subject.some("test", arguments.images)
     images = to_float(examples.images)
     features, classify, params = parts_of(subject, arguments.classifier)
-
-    def undefended(params, images):
-        return classify(params, features(params, images))
-
+    plain = undefended(features, classify)
     budget = {"epsilons": (arguments.epsilon,), "steps": arguments.steps, "batch_size": arguments.batch}
     begun = time.monotonic()
-    moved = published_images(undefended, params, images, examples.labels, ids=examples.ids, **budget)
+    moved = published_images(plain, params, images, examples.labels, ids=examples.ids, **budget)
     print(
         f"{len(images)} images, {arguments.classifier}, {arguments.epsilon}; {time.monotonic() - begun:.0f} s",
         flush=True,
@@ -68,7 +65,7 @@ def main() -> int:
         entry, begun = DEFENCES.resolve(name, "--defences"), time.monotonic()
         ways = {way: defended(entry, features, classify, gradient=way) for way in entry.gradients}
         found[entry.name] = one = through_defence(
-            ways, undefended, params, images, examples.labels, ids=examples.ids, name=entry.label, transferred=moved,
+            ways, plain, params, images, examples.labels, ids=examples.ids, name=entry.label, transferred=moved,
             draws=draws_of(entry, arguments.draws), queries=arguments.queries, **budget,
         )  # fmt: skip
         if len(found) == 1:

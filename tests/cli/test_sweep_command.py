@@ -145,27 +145,7 @@ def test_the_table_holds_finished_runs_with_their_settings(tmp_path, monkeypatch
     assert (table[0]["run"], table[0]["seed"], table[0]["method"], table[0]["value"]) == ("seed=0", "0", "ran", "0.5")
 
 
-TINY = """
-from ranjax.run.config import default_config
-
-
-def get_config():
-    config = default_config()
-    config.quick_compile = True
-    data = config.data.radiographs
-    config.data.image_size = 32
-    data.train, data.adapt, data.validation, data.test, data.ood_test = 48, 40, 24, 24, 16
-    config.pretrain.steps, config.pretrain.batch_size = 6, 8
-    config.pretrain.checkpoint_every = 2
-    config.model.vit.layers = config.model.text_transformer.layers = 1
-    config.model.vit.width = config.model.text_transformer.width = config.model.embed_dim = 24
-    config.noise.ratios = (0.0,)
-    config.adapt.methods = ("lp",)
-    config.adapt.seeds, config.adapt.epochs = 1, 1
-    config.evaluate.attacked_seeds = 0
-    config.evaluate.bootstrap = 20
-    return config
-"""
+TINY = ROOT / "experiments" / "reliability" / "tiny.py"
 
 
 @pytest.mark.parametrize(
@@ -189,8 +169,7 @@ def test_a_local_sweep_that_is_stopped_goes_on_and_ends_in_one_table(tmp_path, m
     monkeypatch.chdir(ROOT)
     for name, value in {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}.items():
         monkeypatch.setenv(name, value)
-    (tmp_path / "tiny.py").write_text(TINY)
-    path = sweep(tmp_path, f"CONFIG = {str(tmp_path / 'tiny.py')!r}\nGRID = {{'seed': [0, 1]}}\n")
+    path = sweep(tmp_path, f"CONFIG = {str(TINY)!r}\nGRID = {{'seed': [0, 1]}}\n")
     runs, folder = expand(path), tmp_path / "runs"
     tasks = [(run.name, run.workdir(str(folder)), run.words(str(folder))) for run in runs]
     threading.Timer(6, os.kill, (os.getpid(), signal.SIGTERM)).start()

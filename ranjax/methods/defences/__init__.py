@@ -7,5 +7,9 @@ from ranjax.core import lazy
 
 __getattr__, __dir__, __all__ = lazy.exports(
     __name__,
-    {"defence_table": ("DEFENCES", "Defence"), "defended_model": ("Undefended", "defended"), "image_views": ()},
+    {
+        "defence_table": ("DEFENCES", "Defence"),
+        "defended_model": ("Undefended", "defended", "undefended"),
+        "image_views": (),
+    },
 )

@@ -36,6 +36,11 @@ class Undefended(NamedTuple):
         return self.classify(self.features(images))
 
 
+def undefended(features: Features, classify: Classify) -> Callable[[PyTree, jax.Array], jax.Array]:
+    """Return the model without a defence as ``(params, images) -> logits``; arguments as those of `defended`."""
+    return lambda params, images: classify(params, features(params, images))
+
+
 def defended(
     defence: Defence, features: Features, classify: Classify, settings: Any = None, gradient: str = THROUGH
 ) -> DefendedFunction:

@@ -19,7 +19,7 @@ from ranjax.core.types import Params
 from ranjax.evaluation import statistics, zero_shot
 from ranjax.evaluation.through_defence import ThroughDefence, published_images, through_defence
 from ranjax.methods.defences.defence_table import DEFENCES, Defence
-from ranjax.methods.defences.defended_model import Classify, Features, defended
+from ranjax.methods.defences.defended_model import Classify, Features, defended, undefended
 from ranjax.methods.table import METHODS
 from ranjax.run.audits import latency
 from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
@@ -88,9 +88,7 @@ class DefenceAudit:
         budget: dict[str, Any] = {"epsilons": tuple(self.radii), "steps": self.steps, "batch_size": self.batch}
         budget |= {"ids": examples.ids, "seed": context.config.seed, "poll": context.poll}
 
-        def undefended(params: Params, images: Array) -> Array:
-            return classify(params, features(params, images))
-
+        plain = undefended(features, classify)
         moved: dict[str, np.ndarray] | None = None
         items = []
         for entry in entries:
@@ -104,9 +102,9 @@ class DefenceAudit:
                 context.check_stop(f"attacking {entry.name}")
                 context.say(f"  defence {entry.name}")
                 if moved is None:
-                    moved = published_images(undefended, params, images, examples.labels, **budget)
+                    moved = published_images(plain, params, images, examples.labels, **budget)
                 found = through_defence(
-                    ways, undefended, params, images, examples.labels, name=entry.label, transferred=moved,
+                    ways, plain, params, images, examples.labels, name=entry.label, transferred=moved,
                     draws=draws_of(entry, self.draws), queries=self.queries, **budget,
                 )  # fmt: skip
                 _keep(found, place, mark)
