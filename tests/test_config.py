@@ -165,6 +165,13 @@ def test_an_old_key_of_a_method_is_refused_with_its_new_name(config, old, new):
     assert all(name in configs.BY_NAME or name == "adapt.methods" for name in named)
 
 
+@pytest.mark.parametrize("key", ["model.image_tower", "model.text_tower", "noise.recipe"])
+def test_one_entry_has_to_be_named_where_a_run_needs_one(config, key):
+    configs.override(config, key, "")
+    with pytest.raises(ConfigError, match=rf"^{key} = '': expected an? \w+ \("):
+        configs.validate(config)
+
+
 def test_a_whole_checkpoint_and_a_text_tower_exclude_each_other(config):
     config.model.weights = config.model.text_weights = "somewhere"
     with pytest.raises(ConfigError, match=r"model\.text_weights = 'somewhere': expected empty where"):

@@ -79,6 +79,17 @@ class EntryKeys(Generic[T]):
                     found[entry.name] = entry
         return found
 
+    def one(self, config: Config, key: str = "") -> T:
+        """Return the entry that a config names under `key`, by default the only one of `named_by`.
+
+        Raises:
+          ConfigError: nothing is named there, or as `named` raises it.
+        """
+        key = key or self.named_by[0]
+        value = value_at(config, key)
+        # "" names nothing, which `named` allows.
+        return self.named(config, key)[self.table.resolve(value, key).name]
+
     def from_outside(self, config: Config) -> dict[str, str]:
         """Return {name: SHA-256 of its source} of the entries that a config names and that are not built in."""
         return {name: source for name in self.named(config) if (source := self.table.source_of(name))}

@@ -93,7 +93,7 @@ def new_tower(config: Config, keys: EntryKeys[Tower], **given: Any) -> Any:
     Raises:
       ConfigError: settings that do not fit each other.
     """
-    (tower,) = keys.named(config).values()
+    tower = keys.one(config)
     return tower.config(**keys.options_of(config, tower), **given)
 
 
@@ -121,7 +121,7 @@ def check(config: Config) -> None:
         if _given(config, keys):
             continue
         new_tower(config, keys, **fields)
-        (tower,) = keys.named(config).values()
+        tower = keys.one(config)
         for option in OPTIONS:
             if model[option] and option not in tower.options:
                 raise ConfigError(f"model.{option}", True, f"false for the tower {tower.name!r}, which has no such way")

@@ -142,6 +142,7 @@ NOT_IN_A_PAIR = ("ratios", "recipe", "controls", "control_ratios", "plausible_pa
 def check(config: Config) -> None:
     """Raise a ConfigError where keys do not fit each other."""
     noise = config.noise
+    RECIPE_KEYS.one(config, "noise.recipe")
     recipes = RECIPE_KEYS.named(config)
     if len(recipes) < 1 + sum(map(bool, noise.controls)):
         raise ConfigError("noise.controls", noise.controls, "different recipes, noise.recipe not among them")
@@ -220,7 +221,7 @@ def recorded(config: Config) -> dict[str, object]:
     names = [name for name in (key.name.removeprefix("noise.") for key in KEYS) if name not in NOT_IN_A_PAIR]
     found = {name: list(noise[name]) if isinstance(noise[name], tuple) else noise[name] for name in names}
     found |= IMAGE_ATTACKS.recorded(config) | RECIPE_KEYS.recorded(config, "noise.recipe")
-    (recipe,) = RECIPE_KEYS.named(config, "noise.recipe").values()
+    recipe = RECIPE_KEYS.one(config, "noise.recipe")
     text = text_of(config, recipe)
     more = RECIPE_KEYS.settings_of(config, RECIPES[text]) if text in ("keywords", "captions") else None
     return found if more is None else found | {text: dict(vars(more))}

@@ -58,7 +58,7 @@ def test_a_set_prepared_by_two_nodes_is_the_one_of_one_process(cluster, tmp_path
 
 
 def _run(workdir, *more):
-    words = ["run", "--config", str(TINY), f"--workdir={workdir}", "--until=craft", *more]
+    words = ["run", "--config", str(TINY), f"--workdir={workdir}", "--until=pretrain", *more]
     line = [sys.executable, "-m", "ranjax", *words]
     return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
