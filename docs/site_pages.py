@@ -23,6 +23,7 @@ PROJECT = {
 }
 PACKAGES = ("attacks", "evaluation", "methods", "models", "objectives", "training", "data", "report", "core")
 _TABLE = re.compile(r"(?m)^\[([^]]+)\]\((tables/[\w.]+\.csv)\)$")
+_EXAMPLE = re.compile(r"(?m)^\[([^]]+)\]\((examples/\w+\.py)\)$")
 _LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)\s]+)\)")
 
 
@@ -193,7 +194,8 @@ def on_page_markdown(markdown, page, config, files):
     """Turn links of the documentation that leave it into links that hold on the site."""
     if page.file.generated_by is not None:
         return markdown + _tooltips()
-    shown = _TABLE.sub(_table, moved(markdown, f"docs/{page.file.src_uri}", page.file.src_uri))
+    shown = moved(_EXAMPLE.sub(_example, markdown), f"docs/{page.file.src_uri}", page.file.src_uri)
+    shown = _TABLE.sub(_table, shown)
     if page.file.src_uri == "glossary.md":
         shown += abbreviation_table()
     return shown + _tooltips()
@@ -220,6 +222,12 @@ def commands() -> dict[str, str]:
     made = {file: one["command"] for file, one in json.loads((folder / "results.json").read_text()).items()}
     archive = tomllib.loads((folder / "archive.toml").read_text("utf-8"))["tables"]
     return made | {file: one["command"] for one in archive for file in one["files"]}
+
+
+def _example(match: re.Match[str]) -> str:
+    """Return a program of docs/examples in the place of a line that is its link."""
+    words, file = match.groups()
+    return f"{words}:\n\n```python\n{(ROOT / 'docs' / file).read_text()}```"
 
 
 def _table(match: re.Match[str]) -> str:
