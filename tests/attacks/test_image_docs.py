@@ -1,4 +1,4 @@
-"""The examples of docs/attacks.md run as they stand, in order, under the strict settings of the tests."""
+"""The examples of docs/attacks.md, and the one that it links, run as they stand under the strict settings of the tests."""
 
 from __future__ import annotations
 
@@ -20,4 +20,12 @@ def test_every_block_runs(capsys):
     printed = capsys.readouterr().out
     assert "robust accuracy" in printed
     assert float(names["result"].success.mean()) > 0
+
+
+@pytest.mark.slow
+def test_the_linked_example_runs():
+    (file,) = re.findall(r"\]\((examples/\w+\.py)\)", PAGE.read_text())
+    names: dict = {"__name__": "attack_parts"}
+    exec(compile((PAGE.parent / file).read_text(), file, "exec"), names)
     assert float(names["own"].norm.max()) <= 8 / 255 + 1e-6
+    assert (names["averaged"].loss > names["averaged"].clean_loss).mean() > 0.5
