@@ -1,4 +1,4 @@
-"""The examples of docs/attacks.md, and the one that it links, run as they stand under the strict settings of the tests."""
+"""The examples of docs/attacks.md, and the one that it links, run as they stand under the tests' strict settings."""
 
 from __future__ import annotations
 
