@@ -40,6 +40,16 @@ own = ascend(
 )
 
 
+# Towards the embedding of another image.
+def cosine_to(params, images, goal):
+    return 1 - losses.cosine(logits_fn(params, images), goal)
+
+
+goal = logits_fn(params, jnp.roll(jnp.asarray(images), 1, axis=0))
+nearer = jitted(cosine_to, settings)(params, images, keys, goal)
+assert (nearer.loss > nearer.clean_loss).all()
+
+
 # A random defence: its loss takes keys, and the attack follows the mean over draws.
 def noisy_loss(params, images, keys, labels):
     noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
