@@ -21,6 +21,8 @@ _HALF = 100
 """Half of the width of a small figure, in its own units."""
 _ROUND = (1, 2, 3, 5, 10, 15, 20, 30, 50, 100)
 _TOLD = {paper_claims.OPPOSITE: "the opposite holds", paper_claims.CANNOT_TELL: "this experiment cannot tell"}
+_REPAIRS = "repairs"
+"""The endpoint by which the headline's question is answered."""
 
 
 class Line(NamedTuple):
@@ -57,6 +59,7 @@ class Answer(NamedTuple):
     Attributes:
       kind: the look of the headline: "shown" or "unknown".
       headline: whether the experiment can tell, as a sentence.
+      reply: what it tells, as a sentence; empty where it cannot tell or measured no repair.
       grounds: the figures by which that is decided.
       least: the smallest repair that it can show, as a sentence.
       claims: the claims that were tested.
@@ -65,6 +68,7 @@ class Answer(NamedTuple):
 
     kind: str
     headline: str
+    reply: str
     grounds: Lines
     least: str
     claims: Lines
@@ -92,11 +96,31 @@ def answer(runs: Sequence[Results]) -> Answer | None:
     return Answer(
         "unknown" if failed else "shown",
         headline,
+        "" if failed else next((_reply(*one) for one in tested if one[0].endpoint.name == _REPAIRS), ""),
         Lines([_ground(one, item, bed_extent) for one, item in measured], bed_extent, True),
         _least(found),
         Lines([_claim(*one, extent) for one in tested], extent, any(one.endpoint.margin for one, _ in tested)),
         [one.claim.name for one in judged if one.item is None],
     )
+
+
+def _reply(one: paper_claims.Judged, item: Row) -> str:
+    """Return the answer to the headline's question; of what was repaired, its share of the damage."""
+    if one.verdict == one.claim.denied:
+        return "It does not."
+    if one.verdict != paper_claims.SHOWN:
+        return "The figures leave it open."
+    if not (share := _share(item)):
+        return "It does."
+    if item["difference"] > 0 and (item["share"] or {})["value"] >= 1:
+        return f"It does: the noise costs {filled('{ran}', item)} nothing."
+    return f"It does: the noise costs {filled('{ran}', item)} {share} less than {filled('{reference}', item)}."
+
+
+def _share(item: Row) -> str:
+    """Return the repaired share of the damage, as "63 %"; empty where it is not known."""
+    share = item.get("share") or {}
+    return f"{100 * share['value']:.0f} %" if wording.finite(share.get("value")) else ""
 
 
 def _ground(one: bed_verdict.Judged, item: Row, extent: int) -> Line:
@@ -110,9 +134,8 @@ def _claim(one: paper_claims.Judged, item: Row, extent: int) -> Line:
     sign, margin = sign_of(one.verdict), one.endpoint.margin
     said = f"{one.claim.name}: {_TOLD.get(one.verdict, one.verdict)}."
     measured = filled(one.claim.plain, item)
-    share = item.get("share") or {}
-    if wording.finite(share.get("value")):
-        measured += f", which is {100 * share['value']:.0f} % of that cost"
+    if share := _share(item):
+        measured += f", which is {share} of that cost"
     if margin:
         measured += f" (needed: above {wording.number(margin, 'accuracy')} {_points(abs(margin))})"
     return Line(KINDS[sign], sign, said, measured, interval_plot(item, extent, KINDS[sign], margin), _value(item))

@@ -204,7 +204,7 @@ CLAIMS = (
     ),
     Claim(
         "RAN defends against attacks",
-        "Accuracy on attacked images after {ratio} noise, {ran} minus {other}",
+        "Accuracy on attacked images after {ratio} noise, {ran} minus the best other head, {other}",
         Endpoint("defends", "{ran} less {other} at {ratio} noise", _less(MOST, RAN, MOST, OTHER), attack=ATTACKED),
         (
             Endpoint(
@@ -224,7 +224,7 @@ CLAIMS = (
     ),
     Claim(
         "RAN costs nothing on clean images",
-        "Accuracy on unaltered images after {ratio} noise, {ran} minus {plain}",
+        "Accuracy on unaltered images after {ratio} noise, {ran} minus the best head without a defence, {plain}",
         Endpoint("costs_nothing", "{ran} less {plain} at {ratio} noise", _less(MOST, RAN, MOST, PLAIN), margin=-0.01),
         (
             Endpoint(
@@ -237,7 +237,7 @@ CLAIMS = (
     ),
     Claim(
         "RAN is better out of domain",
-        "Accuracy on out-of-domain images after {ratio} noise, {ran} minus {plain}",
+        "Accuracy on images from elsewhere after {ratio} noise, {ran} minus the best head without a defence, {plain}",
         Endpoint("ood", "{ran} less {plain} at {ratio} noise", _less(MOST, RAN, MOST, PLAIN), split="ood_test"),
         (
             Endpoint(

@@ -28,10 +28,25 @@ def test_every_claim_that_was_tested_is_one_line_with_its_mark_figure_and_interv
     assert len(found.claims.lines) + len(found.untested) == len(claim_table.CLAIMS)
 
 
+@pytest.mark.parametrize(
+    ("repair", "expected"),
+    [
+        (contrast("repairs", 0.047, 0.03, share={"value": 0.63}), "It does: the noise costs RAN 63 % less than MLP."),
+        (contrast("repairs", 0.09, 0.03, share={"value": 1.2}), "It does: the noise costs RAN nothing."),
+        (contrast("repairs", 0.047, 0.03), "It does."),
+        (contrast("repairs", 0.0, 0.01), "It does not."),
+        (contrast("repairs", 0.01, 0.05), "The figures leave it open."),
+        (contrast("ood", 0.01), ""),
+    ],
+)
+def test_the_headlines_question_is_answered_beside_it(repair, expected):
+    assert answer.answer([results(repair)]).reply == expected
+
+
 def test_a_weak_experiment_says_why_and_names_what_it_needed():
     weak = [contrast("damage", 0.01, 0.02) if one["endpoint"] == "damage" else one for one in GOOD_BED]
     found = answer.answer([results(bed=weak)])
-    assert found.kind == "unknown"
+    assert (found.kind, found.reply) == ("unknown", "")
     assert "too weak for a firm answer on whether RAN repairs the noise: the noise costs too little" in found.headline
     harm = next(line for line in found.grounds.lines if "harm" in line.claim)
     assert harm.claim.endswith("Not enough.")
