@@ -157,8 +157,9 @@ def _is_above_chance(item: Row) -> bool:
 
 
 def _lacking(endpoint: Endpoint) -> str:
-    """Return why a contrast may be lacking: the heads and encoders that it needs."""
-    heads = dict.fromkeys(claim_table.HEADS.get(term.head, term.head.replace("_", " ")) for term in endpoint.terms)
-    encoders = dict.fromkeys(claim_table.ENCODERS[term.encoder] for term in endpoint.terms)
+    """Return why a contrast may be lacking: the heads and encoders that it needs, without their definitions."""
+    words = (claim_table.HEADS.get(term.head, term.head.replace("_", " ")) for term in endpoint.terms)
+    heads = dict.fromkeys(head.partition(";")[0].partition(":")[0] for head in words)
+    encoders = dict.fromkeys(claim_table.ENCODERS[term.encoder].partition(" (")[0] for term in endpoint.terms)
     attacked = ", under attack" if endpoint.attack != "none" else ""
     return f"it needs {', and '.join(heads)}, on {' and '.join(encoders)}{attacked}"
