@@ -59,7 +59,7 @@ class Answer(NamedTuple):
     Attributes:
       kind: the look of the headline: "shown" or "unknown".
       headline: whether the experiment can tell, as a sentence.
-      reply: what it tells, as a sentence; empty where it cannot tell or measured no repair.
+      reply: what it tells, or why it cannot tell, as a sentence; empty where it measured no repair.
       grounds: the figures by which that is decided.
       least: the smallest repair that it can show, as a sentence.
       claims: the claims that were tested.
@@ -87,16 +87,17 @@ def answer(runs: Sequence[Results]) -> Answer | None:
     tested = [(one, one.item) for one in judged if one.item is not None]
     failed = [one for one in found.figures.values() if not one.passes]
     headline = "This experiment can tell whether RAN repairs the noise."
+    reply = next((_reply(*one) for one in tested if one[0].endpoint.name == _REPAIRS), "")
     if failed:
-        reasons = "; ".join(bed_verdict.shortfall(one) for one in failed)
-        headline = f"This experiment is too weak for a firm answer on whether RAN repairs the noise: {reasons}."
+        headline = "This experiment is too weak for a firm answer on whether RAN repairs the noise."
+        reply = wording.capitalized("; ".join(bed_verdict.shortfall(one) for one in failed)) + "."
     measured = [(one, one.item) for one in found.figures.values() if one.item is not None]
     bed_extent = _extent(item for _, item in measured)
     extent = _extent(item for _, item in tested)
     return Answer(
         "unknown" if failed else "shown",
         headline,
-        "" if failed else next((_reply(*one) for one in tested if one[0].endpoint.name == _REPAIRS), ""),
+        reply,
         Lines([_ground(one, item, bed_extent) for one, item in measured], bed_extent, True),
         _least(found),
         Lines([_claim(*one, extent) for one in tested], extent, any(one.endpoint.margin for one, _ in tested)),
