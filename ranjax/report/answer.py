@@ -115,7 +115,7 @@ def _reply(one: paper_claims.Judged, item: Row) -> str:
         return "It does."
     if item["difference"] > 0 and (item["share"] or {})["value"] >= 1:
         return f"It does: the noise costs {filled('{ran}', item)} nothing."
-    return f"It does: the noise costs {filled('{ran}', item)} {share} less than {filled('{reference}', item)}."
+    return f"It does: the noise costs {filled('{ran}', item)} {share} less accuracy than {filled('{reference}', item)}."
 
 
 def _share(item: Row) -> str:
