@@ -31,7 +31,10 @@ def test_every_claim_that_was_tested_is_one_line_with_its_mark_figure_and_interv
 @pytest.mark.parametrize(
     ("repair", "expected"),
     [
-        (contrast("repairs", 0.047, 0.03, share={"value": 0.63}), "It does: the noise costs RAN 63 % less accuracy than MLP."),
+        (
+            contrast("repairs", 0.047, 0.03, share={"value": 0.63}),
+            "It does: the noise costs RAN 63 % less accuracy than MLP.",
+        ),
         (contrast("repairs", 0.09, 0.03, share={"value": 1.2}), "It does: the noise costs RAN nothing."),
         (contrast("repairs", 0.047, 0.03), "It does."),
         (contrast("repairs", 0.0, 0.01), "It does not."),
