@@ -58,6 +58,7 @@ def verdict_over_lines(found: bed_verdict.Verdict, book: Book, name: str) -> Blo
     yield Text(first, "strong")
     for line in others:
         yield Text(line)
+    yield Text("The bed is the data, the task and the training on which the claims are tested.")
     yield figures_table(found)
     items = [
         {"figure": one.figure.name, "measured": bed_verdict.heads_of(one), "passes": one.passes, **(one.item or {})}
