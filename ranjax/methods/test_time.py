@@ -85,7 +85,7 @@ def _pushed(
 
     def step(delta: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         gradient = jax.grad(lambda d: jnp.sum(square_shift(d)))(delta)
-        delta = inside(delta + size * _sign(gradient))
+        delta = inside(delta + size * sign(gradient))
         return delta, delta
 
     start = inside(jax.vmap(draw)(keys))
@@ -101,11 +101,12 @@ def _pushed(
 
 
 @jax.custom_jvp
-def _sign(x: jax.Array) -> jax.Array:
+def sign(x: jax.Array) -> jax.Array:
+    """Return the signs of [B, ...], with the slope of the hyperbolic tangent of x over its mean length in an image."""
     return jnp.sign(x)
 
 
-@_sign.defjvp
+@sign.defjvp
 def _sign_slope(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (x,), (moved,) = primals, tangents
     scale = jnp.mean(jnp.abs(x), axis=tuple(range(1, x.ndim)), keepdims=True) + jnp.finfo(x.dtype).tiny

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ranjax.core import lazy
+from ranjax.core import checks, lazy
 from ranjax.core.checks import above, at_least, between, share_of
 from ranjax.core.errors import ConfigError
 from ranjax.core.registry import Table, check_entry
@@ -123,6 +123,19 @@ class DirectionSettings:
     strength: float = setting(2.5, "How much more.", "", at_least(0))
 
 
+@dataclass(frozen=True)
+class ConsistencySettings:
+    """Settings of self-calibrated consistency (SCC)."""
+
+    epsilon: str | float = setting("4/255", "Radius of its ball.", "pixel units", checks.epsilon)
+    step: str | float = setting("1/255", "Step of its ascent.", "pixel units", checks.epsilon)
+    steps: int = setting(2, "Steps of the counterattack, and as many of the ascent.", "steps", at_least(0))
+    views: int = setting(4, "The image and its random crops.", "views", at_least(2))
+    smallest: float = setting(0.5, "Least area of a crop, as a share of the image's.", "share", share_of)
+    temperature: float = setting(0.5, "Below 1 the mean answer of the views is sharpened.", "", above(0))
+    weight: float = setting(1.0, "Of the views' agreement beside the margin.", "", at_least(0))
+
+
 DEFENCES: Table[Defence] = Table(
     "defence",
     Defence,
@@ -158,6 +171,15 @@ DEFENCES: Table[Defence] = Table(
             random=True,
             gradients=(THROUGH, IDENTITY),
             source="Xing et al. 2025, arXiv 2503.03613; its sign has a stand-in slope in the attacker's gradient.",
+        ),
+        Defence(
+            name="scc",
+            label="SCC",
+            preprocess=lazy.function("ranjax.methods.defences.self_calibration", "self_calibrated"),
+            settings=ConsistencySettings(),
+            random=True,
+            gradients=(THROUGH, IDENTITY),
+            source="Liu et al. 2025, arXiv 2510.22785, as described; no code was found, values are ours; sign as TTC.",
         ),
         Defence(
             name="r_tpt",

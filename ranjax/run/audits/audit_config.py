@@ -73,7 +73,7 @@ class Form:
     defences: tuple[str, ...] = ()
 
 
-DEFENCES = ("random_resize", "ttc", "r_tpt", "ttp", "dbd")
+DEFENCES = ("random_resize", "ttc", "scc", "r_tpt", "ttp", "dbd")
 """Defences at test time of the full form; the quick one has those that are asked for by name."""
 GRID = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 FULL = Form("full", 0, 256, 128, 256, 24, 20, 1000, 32, 1000, (512, 192), 7, GRID, 3, True, 20, DEFENCES)
