@@ -56,7 +56,7 @@ def encoder(tmp_path_factory):
     config = default_config()
     evaluate = config.evaluate
     evaluate.fusion, evaluate.question_seeds, evaluate.batch_size, evaluate.bootstrap = "coattention", 1, 64, 20
-    evaluate.question_attacks, evaluate.epsilon = ("image", "question", "both"), "40/255"
+    evaluate.question_attacks, evaluate.epsilon = ("image", "question", "both", "typos"), "40/255"
     evaluate.coattention.width, evaluate.coattention.heads, evaluate.coattention.outputs = 16, 2, 16
     evaluate.coattention.epochs, evaluate.coattention.batch_size = 25, 32
     evaluate.coattention.learning_rate, evaluate.coattention.dropout = 1e-2, 0.0
@@ -77,7 +77,7 @@ def encoder(tmp_path_factory):
         name: of_split(name, n, seed)
         for seed, (name, n) in enumerate((("adapt", 512), ("validation", 128), ("test", 128)))
     }
-    data.__dict__["_splits"] = {name: one for name, (one, _) in splits.items()}
+    data.__dict__["_splits"] = {name: one for name, (one, _) in splits.items()} | {"train": splits["adapt"][0]}
     found.context, found.config, found.data = context, context.config.evaluate, data
     found.functions, found.params, found.condition = functions, params, "clean"
     asked = {name: question_answering.questions.given(groups) for name, (_, groups) in splits.items()}
@@ -109,13 +109,16 @@ def test_attacks_go_through_the_fusion_and_lower_accuracy_on_either_side(encoder
     found, _, fused = encoder
     answering = question_answering._fit(found, fused, "lp", range(1))[0][0]
     part = fused.splits["test"].take(np.arange(64))
-    result = attack(fused, answering, part, ("image", "question", "both"))
+    result = attack(found, fused, answering, part, ("image", "question", "both", "typos", "importance"))
     right = {name: hits.mean() for name, hits in result.right.items()}
     assert right["none"] > 0.9
     assert right["image"] < right["none"] - 0.2
     assert right["question"] < right["none"] - 0.2
     assert right["both"] <= min(right["image"], right["question"]) + 0.02
     assert result.open.all()
+    # A slip of the pen makes an unknown word of a corner's name; a near word is one of five candidates.
+    assert right["typos"] < right["none"] - 0.2
+    assert right["importance"] <= right["none"]
 
 
 @pytest.mark.slow
@@ -133,6 +136,7 @@ def test_rows_are_by_kind_with_chance_and_attacks_and_controls_stay_at_the_prior
         assert abs(rows[control, "questions_closed", "none"] - record.chance["questions_closed/test"]) < 0.15
         assert (control, "questions_closed", "on image") not in rows
     assert rows["mlp", "questions_closed", "on both"] < rows["mlp", "questions_closed", "none"]
+    assert rows["mlp", "questions_closed", "on typos"] < rows["mlp", "questions_closed", "none"]
     assert any("0 % of the attacked questions have no word" in note for note in record.notes)
 
 

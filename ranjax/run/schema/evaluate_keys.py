@@ -102,8 +102,9 @@ class Evaluate(Group):
     question_attacks: tuple[str, ...] = setting(
         ("",),
         "What is attacked of questions about images, through the fusion end to end: 'image' (evaluate.image_attack), "
-        "'question' (words, as noise.protect allows) or 'both'.",
-        check=some_of("", "image", "question", "both"),
+        "'question' (words by their gradient, as noise.protect allows) or 'both'; or the question's words by the "
+        "searches of evaluate.text_attacks, 'importance', 'masked_lm' (BERT-Attack), 'typos'.",
+        check=some_of("", "image", "question", "both", "importance", "masked_lm", "typos"),
     )
     question_words: int = setting(1, "Words of a question that its attack may change.", "words", at_least(1))
     question_examples: int = setting(256, "Questions of a split that are attacked; 0: all.", check=at_least(0))

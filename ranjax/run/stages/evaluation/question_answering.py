@@ -158,7 +158,7 @@ def _attack(
     if not len(known):
         return
     seeds = range(max(1, min(encoder.config.attacked_seeds, len(heads))))
-    found = [question_attacks.attack(fused, heads[seed], every.take(known), wanted) for seed in seeds]
+    found = [question_attacks.attack(encoder, fused, heads[seed], every.take(known), wanted) for seed in seeds]
     asked = {key: one.asked for key, one in fused.splits.items()}
     for attack in wanted:
         hits = np.zeros((len(found), len(rows)), bool)
@@ -170,5 +170,5 @@ def _attack(
         )
     closed = 1 - found[0].open.mean()
     note = f"{split}: {100 * closed:.0f} % of the attacked questions have no word that the guards let be replaced"
-    if any(one != question_attacks.IMAGE for one in wanted) and note not in record.notes:
+    if {question_attacks.QUESTION, question_attacks.BOTH} & {*wanted} and note not in record.notes:
         record.notes.append(note)

@@ -1,4 +1,7 @@
-"""Attacks on questions about images, through fusion and head end to end: on the image, on the question, on both."""
+"""Attacks on questions about images, through fusion and head end to end: on the image, on the question, on both.
+
+The question's words are substituted by their gradient, or changed by one of the searches of `word_attacks`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from ranjax.attacks import losses
 from ranjax.attacks.attack_table import ATTACKS
@@ -18,9 +21,13 @@ from ranjax.core.types import Params
 from ranjax.methods.head_training import Head
 from ranjax.run.schema import evaluate_keys
 from ranjax.run.stages import inputs
+from ranjax.run.stages.evaluation import word_attacks
+from ranjax.run.stages.evaluation.evaluated_encoder import EvaluatedEncoder
 from ranjax.run.stages.evaluation.question_fusion import FusedQuestions, Reader, SplitQuestions
 
 IMAGE, QUESTION, BOTH = "image", "question", "both"
+SEARCHES = ("importance", "masked_lm", "typos")
+"""Searches of `word_attacks` that need the answers alone, no gradient."""
 
 
 class Answering(NamedTuple):
@@ -49,14 +56,19 @@ class AttackedQuestions(NamedTuple):
 
 
 def attack(
-    fused: FusedQuestions, answering: Answering, split: SplitQuestions, wanted: Sequence[str]
+    encoder: EvaluatedEncoder,
+    fused: FusedQuestions,
+    answering: Answering,
+    split: SplitQuestions,
+    wanted: Sequence[str],
 ) -> AttackedQuestions:
     """Attack questions whose answers training knows; white box, by the cross-entropy of the right answer.
 
     The image is attacked by `evaluate.image_attack` within `evaluate.epsilon`. Words of the question are substituted
     by their first-order gain, re-scored by true forward passes, within the guards of `noise.protect`. "both" takes the
-    question first, against the clean image, then the image with the attacked question. A question that is wrong
-    without an attack counts as wrong; an attack may leave its input as it is.
+    question first, against the clean image, then the image with the attacked question. `SEARCHES` raise the same loss
+    by whole questions. A question that is wrong without an attack counts as wrong; an attack may leave its input as it
+    is.
     """
     whole, config = fused.context.config, fused.config
     entry = ATTACKS.resolve(config.image_attack)
@@ -109,4 +121,37 @@ def attack(
         fused.keys(split),
     )
     found = run((answering.shared, answering.variables, fused.lexicon), rows)
-    return AttackedQuestions({name: found[name] for name in found if name != "open"}, found["open"])
+    right = {name: found[name] for name in found if name != "open"}
+    for kind in SEARCHES:
+        if kind in wanted:
+            encoder.context.check_stop(f"changing words of questions: {kind}")
+            right[kind] = right["none"] & ~_searched(encoder, fused, answering, split, kind)
+    return AttackedQuestions(right, found["open"])
+
+
+def _searched(
+    encoder: EvaluatedEncoder, fused: FusedQuestions, answering: Answering, split: SplitQuestions, kind: str
+) -> Bool[np.ndarray, " questions"]:
+    """Return where the answer to the question of the highest loss that a search finds is wrong."""
+    reader, head = answering.reader, answering.head
+
+    def rows_of(given: PyTree, rows: PyTree) -> tuple[Array, Array]:
+        shared, variables = given
+        raw, tokens, mask, labels = rows
+        features = reader(shared, as_float(raw), tokens, mask)
+        logits = head.apply(variables["params"], variables["stats"], features, False)[1]
+        return losses.cross_entropy(logits, labels), losses.is_wrong(logits, labels)
+
+    run = inputs.row_map(fused.context, ("answers to questions", reader, head), rows_of)
+    texts, every = split.asked.texts, np.arange(len(split.asked.texts))
+
+    def answers(changed: Sequence[str], owner: Int[np.ndarray, " texts"]) -> tuple[np.ndarray, np.ndarray]:
+        # The fusion has places for so many tokens; a text of more is cut before its end mark.
+        tokens = encoder.data.tokenizer.encode(list(changed), fused.tokens.shape[1])
+        images = split.images[split.asked.example[owner]]
+        return run((answering.shared, answering.variables), (images, tokens.ids, tokens.mask, split.labels[owner]))
+
+    ids = [f"{split.ids[row]}/{text}" for row, text in zip(split.asked.example, texts)]
+    words = (fused.config.question_words,)
+    held = word_attacks.search(encoder, kind, texts, ids, lambda *given: np.asarray(answers(*given)[0]), words)
+    return np.asarray(answers(held[words[0]], every)[1])

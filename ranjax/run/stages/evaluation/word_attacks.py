@@ -97,6 +97,32 @@ def _attacked(
     subject: EvaluatedEncoder, kind: str, texts: Sequence[str], ids: Sequence[str], guide: Guides
 ) -> dict[int, list[str]]:
     """Return texts whose embedding is driven along `guide`, by how many words may be changed."""
+
+    def score(changed: Sequence[str], owner: Int[np.ndarray, " texts"]) -> np.ndarray:
+        return np.sum(unit(_features(subject, changed)) * guide[owner], axis=-1)
+
+    return search(subject, kind, texts, ids, score, sorted(subject.config.text_words), guide)
+
+
+def search(
+    subject: EvaluatedEncoder,
+    kind: str,
+    texts: Sequence[str],
+    ids: Sequence[str],
+    score: greedy.Score,
+    words: Sequence[int],
+    guide: Guides | None = None,
+) -> dict[int, list[str]]:
+    """Return texts of the highest `score` that a kind of search finds, by how many words may be changed.
+
+    Args:
+      subject: whose tokenizer, guards and lists of words are used.
+      kind: of `KINDS`; "gradient" follows the gradient of the embedding's cosine to `guide` and needs it.
+      texts, ids: a search's choice among forms depends on a text's id.
+      score: of whole texts, to be raised.
+      words: rising numbers.
+      guide: f[texts, D].
+    """
     noise = subject.context.config.noise
     guard = word_candidates.protected(noise, subject.data.prepared.classes, subject.data.prepared.label_words)
     spans = subject.data.tokenizer.spans(list(texts))
@@ -104,22 +130,18 @@ def _attacked(
     # Of a report that was cut the tower reads the first words alone.
     seen = tokens.words.max(1, initial=-1) + 1
     spans = [own[: int(count)] for own, count in zip(spans, seen)]
-    search = _SEARCHES[kind](subject, texts, ids, guide, tokens)
-
-    def score(changed: Sequence[str], owner: Int[np.ndarray, " texts"]) -> np.ndarray:
-        return np.sum(unit(_features(subject, changed)) * guide[owner], axis=-1)
+    found = _SEARCHES[kind](subject, texts, ids, guide, tokens)
 
     def forms(number: int, place: int, word: str) -> Sequence[str]:
         # A slip of the pen may be a word that carries the statement.
-        return [form for form in search.forms(number, place, word) if not guard(form)]
+        return [form for form in found.forms(number, place, word) if not guard(form)]
 
-    words = sorted(subject.config.text_words)
-    held = greedy.attack(texts, spans, lambda word: not guard(word), forms, score, words, order=search.order, visits=2)
+    held = greedy.attack(texts, spans, lambda word: not guard(word), forms, score, words, order=found.order, visits=2)
     return dict(held)
 
 
 def _typos(
-    subject: EvaluatedEncoder, texts: Sequence[str], ids: Sequence[str], guide: Guides, tokens: Tokens
+    subject: EvaluatedEncoder, texts: Sequence[str], ids: Sequence[str], guide: Guides | None, tokens: Tokens
 ) -> _Search:
     return _Search(lambda number, place, word: typos(word, SHOWN, ids[number]))
 
@@ -159,7 +181,7 @@ def _listed(lexicon: candidates.Lexicon, tokens: Tokens, lists: np.ndarray) -> _
 
 
 def _importance(
-    subject: EvaluatedEncoder, texts: Sequence[str], ids: Sequence[str], guide: Guides, tokens: Tokens
+    subject: EvaluatedEncoder, texts: Sequence[str], ids: Sequence[str], guide: Guides | None, tokens: Tokens
 ) -> _Search:
     """Words that are near in the token embedding, after the order of importance."""
     lexicon = _lexicon(subject, "neighbours").lexicon
@@ -170,7 +192,7 @@ def _importance(
 
 
 def _masked_lm(
-    subject: EvaluatedEncoder, texts: Sequence[str], ids: Sequence[str], guide: Guides, tokens: Tokens
+    subject: EvaluatedEncoder, texts: Sequence[str], ids: Sequence[str], guide: Guides | None, tokens: Tokens
 ) -> _Search:
     """BERT-Attack: what a masked language model would write there, after the order of importance."""
     words = _lexicon(subject, "masked_lm")
