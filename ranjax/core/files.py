@@ -95,8 +95,15 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a JSON file that holds an object; an empty one where there is no file. Raises DataError for any other."""
-    content = read_json(path) if Path(path).is_file() else {}
+    """Read a JSON file that holds an object; an empty one where there is no file.
+
+    Raises:
+      DataError: any other content, a folder in its place, or a link to nothing, as a cut download leaves it.
+    """
+    place = Path(path)
+    if (place.exists() or place.is_symlink()) and not place.is_file():
+        raise DataError(f"{path} is no file, but {'a folder' if place.is_dir() else 'a link to nothing'}.")
+    content = read_json(path) if place.is_file() else {}
     if not isinstance(content, dict):
         raise DataError(f"{path} must hold a JSON object; it holds a {type(content).__name__}.")
     return content

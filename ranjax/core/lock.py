@@ -48,7 +48,7 @@ def locked(workdir: Path) -> Iterator[None]:
 
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        handle = open(workdir / "lock", "a+")  # noqa: SIM115 - held for the length of the run
+        handle = open(workdir / "lock", "a+", encoding="utf-8")  # noqa: SIM115 - held for the length of the run
     except OSError as error:
         raise ConfigError("--workdir", str(workdir), f"a folder that can be written ({error.strerror})") from error
     with handle:

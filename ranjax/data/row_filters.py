@@ -23,7 +23,7 @@ from ranjax.data.sets import SETS
 from ranjax.data.sets.spec import WRITTEN, Entry, Options, Rejected, Said, Spec
 from ranjax.data.spilled import Spilled
 from ranjax.data.splits import SPLITS, hash_split
-from ranjax.data.table_cells import ABSENT, NAMES_NONE, PRESENT, UNCERTAIN, UNMARKED
+from ranjax.data.table_cells import ABSENT, PRESENT, UNCERTAIN, UNMARKED, is_number, names_none
 from ranjax.data.text import deidentify, labeller, reports
 from ranjax.data.text.tokenizer import Tokenizer
 
@@ -211,10 +211,10 @@ def _of_labels(
     for text in settings.label_map:
         if (name := text.partition("=")[0]) not in stated:
             found.append(Said("labels", f"label_map names {name!r}, which no row has", True))
-    for name in classes:
+    for name in (*classes, *outside):
         parts = [part.strip() for part in re.split(r"[;,/|+&]", name)]
         if len(parts) > 1 and all(part in classes for part in parts):
-            text = f"the class {name!r} looks like {len(parts)} labels: option separator says what stands between them"
+            text = f"the label {name!r} looks like {len(parts)} labels: option separator says what stands between them"
             found.append(Said("labels", text, True))
     alike: dict[str, str] = {}
     for name in classes:
@@ -327,7 +327,12 @@ class _Rules:
             reason = "the view is lateral" if known else f"the view {entry.view} is not known to be frontal"
             return Rejected(entry.id, split, reason)
         self.notes["films whose view is not stated"] += not entry.view
-        if nameless := [name for name in entry.labels if _names_none(name) and name not in self.classes]:
+        numbered = any(map(is_number, self.classes))
+        if nameless := [
+            name
+            for name in entry.labels
+            if name not in self.classes and (names_none(name) or (is_number(name) and not numbered))
+        ]:
             reason = f"the label {nameless[0]!r} names no class, unless --classes names it"
             return Rejected(entry.id, split, reason)
         labels = label_rules.read(entry.labels, self.classes, settings.uncertain)
@@ -380,6 +385,8 @@ class _Rules:
         text = reports.without_repeats(text) if self.spec.kind == "image-text" else reports.one_line(text)
         if not any(c.isalpha() for c in text):
             return "", "the report has no words"
+        if reports.is_absent(text):
+            return "", f"the report says that there is none ({text[:40]!r})"
         if settings.language and (found := reports.language(text)) != settings.language:
             return "", f"the report's language is {found or 'unsure'}, not {settings.language}"
         if settings.deidentify:
@@ -417,15 +424,11 @@ def _labelled(entry: Entry, settings: SetSettings, notes: collections.Counter[st
     return entry._replace(labels=labeller.label(text))
 
 
-def _names_none(label: str) -> bool:
-    return " ".join(label.casefold().split()).rstrip(".") in NAMES_NONE
-
-
 def _classes_of(entries: Iterable[Entry]) -> tuple[str, ...]:
     """Return the labels that occur, most frequent first, at least twice; two stand-ins where a set has none."""
     counts = collections.Counter(name for entry in entries for name, mark in entry.labels.items() if mark == PRESENT)
     frequent = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    names = tuple(name for name, count in frequent if count > 1 and not _names_none(name))
+    names = tuple(name for name, count in frequent if count > 1 and not names_none(name))
     return names if len(names) > 1 else (*names, *("finding", "no finding")[: 2 - len(names)])
 
 

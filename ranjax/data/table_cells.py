@@ -32,6 +32,14 @@ NAMES_NONE = frozenset(
      "doubtful", "unclear", "unknown", "undetermined", "unlabeled", "unlabelled", "not sure", "not known", "tbd")
 )  # fmt: skip
 """Texts of a label's column, in lower case, that name no class: nobody says for certain what the film shows."""
+_DOUBTED = re.compile(
+    r"[\W_]*|\?.*|.*\?\)?|[+-]?\d+[.,]\d*[1-9]\d*|"
+    r"(?:possible|possibly|poss|probable|probably|prob|suspected|suspicious for|suspicion of|susp|questionable|query|"
+    r"likely|maybe|presumed|r/o|rule out|cannot exclude|can't exclude|equivocal|uncertain|doubtful|unsure|v\.a|"
+    r"verdacht auf|sospecha de|suspicion de)\b.+|"
+    r".*\((?:possible|probable|suspected|uncertain|equivocal|likely|unclear)\)",
+    re.DOTALL,
+)
 _TRUTH: Mapping[str, float] = {
     word: value
     for words, value in ((_PRESENT, PRESENT), (_ABSENT, ABSENT), (_UNCERTAIN, UNCERTAIN))
@@ -45,6 +53,12 @@ _EXACT = 2.0**53
 # "#SPILL!", "#WERT!", "#¡VALOR!", "#NV": a spreadsheet's word for a value that it could not work out.
 _ERROR = re.compile(r"#[\w/¡]{2,16}[!?]|#n/?[adv]|#getting_data", re.IGNORECASE)
 _FORMULA = re.compile(r"=\s*[A-Za-z_.]+\(.*\)")
+# "05-Mar", "Mar-05", "2024-03-05 00:00:00": what spreadsheets make of "3-5" and "5/3", of which several become one.
+_DATED = re.compile(
+    r"(?:\d{1,2}-)?(?:Jan|Feb|Mar|Mrz|Mär|Apr|May|Mai|Jun|Jul|Aug|Sep|Oct|Okt|Nov|Dec|Dez)-\d{2}(?:\d{2})?|"
+    r"\d{1,2}-(?:Jan|Feb|Mar|Mrz|Mär|Apr|May|Mai|Jun|Jul|Aug|Sep|Oct|Okt|Nov|Dec|Dez)|"
+    r"\d{4}-\d{2}-\d{2}[ T]00:00:00"
+)
 _CARRIAGE = re.compile(r"_x000[dD]_(?:\r?\n)?")
 _NOBODY = re.compile(
     r"anon(?:ymous|ymized|ymised|ym|ymisiert|ymous patient)?|unknown(?: (?:patient|name|id))?|no (?:patient|name|id)|"
@@ -52,6 +66,19 @@ _NOBODY = re.compile(
     re.IGNORECASE,
 )
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:[,.' \u00a0\u202f]\d{3})+")
+
+
+def names_none(label: str) -> bool:
+    """Return whether a label names no class: it says that nobody is certain ("unknown", "possible edema", "edema?"), is
+    a measure or a probability ("0.93"), or holds no letter and no digit.
+    """
+    text = " ".join(label.casefold().split()).rstrip(".")
+    return text in NAMES_NONE or bool(_DOUBTED.fullmatch(text))
+
+
+def is_number(label: str) -> bool:
+    """Return whether a label is a number, as those of a table that numbers its classes."""
+    return bool(re.fullmatch(r"[+-]?\d+(?:[.,]\d*)?", label))
 
 
 def is_missing(value: object) -> bool:
@@ -91,13 +118,16 @@ def name(value: object) -> str:
     """Return a text in one line, for ids, patients, splits and labels.
 
     Raises:
-      DataError: as `words`, or a number that was rounded, as 1.23E+11 or a float above 2^53: many ids become one so.
+      DataError: as `words`, or a number that was rounded, as 1.23E+11 or a float above 2^53, or made a date, as 05-Mar:
+        many ids become one so.
     """
     if isinstance(value, float) and _EXACT <= abs(value) < math.inf:
         raise DataError(f"holds {value!r}, a number that was rounded where it was stored as a float")
     text = " ".join(words(value).split())
     if _ROUNDED.fullmatch(text):
         raise DataError(f"holds {text!r}, a number that a spreadsheet has rounded")
+    if _DATED.fullmatch(text):
+        raise DataError(f"holds {text!r}, a date that a spreadsheet may have made of a number")
     return text
 
 
@@ -157,7 +187,7 @@ def mark(value: object) -> float | None:
 
 
 def check_spellings(found: Iterable[tuple[str, str]], what: str, by_case: bool = True) -> None:
-    """Refuse values that look like one value in several spellings: "7", "7.0", "007"; "1234" and "1,234".
+    """Refuse values that look like one value in several spellings: "7", "7.0", "007"; "P7", "P007"; "1234", "1,234".
 
     Args:
       found: values and where each stands first, as "row 3".
@@ -176,9 +206,13 @@ def check_spellings(found: Iterable[tuple[str, str]], what: str, by_case: bool =
 
 
 def _plain_number(text: str) -> str:
-    """Return a number without leading zeros, decimals of zero and marks of thousands; any other text as it is."""
+    """Return a number without leading zeros, decimals of zero and marks of thousands, also behind letters ("P007"); any
+    other text as it is.
+    """
     if _GROUPED.fullmatch(text):
         text = re.sub(r"[,.' \u00a0\u202f]", "", text)
     if found := re.fullmatch(r"([+-]?)0*(\d+)(?:[.,]0{1,2})?", text):
+        return "".join(found.groups())
+    if found := re.fullmatch(r"([^\W\d_]+[-_ ]?)0*(\d+)", text):
         return "".join(found.groups())
     return text

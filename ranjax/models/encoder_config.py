@@ -82,9 +82,11 @@ class DualEncoderConfig:
             value = tuple(float(v) for v in (default if given is None else given))
             if len(value) != self.channels:
                 raise ConfigError(f"model.{name}", value, f"one number for each of the {self.channels} channels")
+            # A mean of 123.7, say, is of pixels from 0 to 255, at which every image would look black.
+            if not all(0 <= v <= 1 for v in value) or (name == "pixel_std" and min(value) <= 0):
+                expected = f"numbers of pixels in [0, 1]{', above 0' * (name == 'pixel_std')}"
+                raise ConfigError(f"model.{name}", value, expected)
             object.__setattr__(self, name, value)
-        if min(self.pixel_std or ()) <= 0:
-            raise ConfigError("model.pixel_std", self.pixel_std, "positive numbers")
         if self.grey_to_rgb and not rgb:
             raise ConfigError("model.grey_to_rgb", True, "false for an image tower of one channel")
 

@@ -74,7 +74,7 @@ def is_alive(written: Status) -> bool:
     place = Path(f"/proc/{process}")
     try:
         # The number may belong to another program by now, and a zombie does not work.
-        dead = (place / "stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+        dead = (place / "stat").read_text("ascii", errors="replace").rpartition(")")[2].split()[0] in ("Z", "X")
         return not dead and b"ranjax" in (place / "cmdline").read_bytes()
     except OSError:
         return not place.parent.is_dir()

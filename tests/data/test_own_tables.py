@@ -449,7 +449,7 @@ def test_lists_of_labels_that_a_data_frame_wrote_are_lists(tmp_path):
 def test_classes_that_look_like_several_labels_are_said(tmp_path):
     selection = with_cells(tmp_path, "finding", ["mass;edema", "mass", "edema", "mass;edema", "mass", "edema"])
     assert said(selection, "labels") == [
-        "the class 'mass;edema' looks like 2 labels: option separator says what stands between them"
+        "the label 'mass;edema' looks like 2 labels: option separator says what stands between them"
     ]
 
 

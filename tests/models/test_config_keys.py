@@ -16,7 +16,7 @@ from ranjax.models import save
 from ranjax.models.checkpoints import config_keys, transformers_towers, weight_files
 from ranjax.models.checkpoints.assemble import load_image_tower
 from ranjax.models.checkpoints.layouts import LAYOUTS
-from ranjax.models.checkpoints.transformers_towers import CLIP_VISION, read_pixels
+from ranjax.models.checkpoints.transformers_towers import CLIP_TEXT, CLIP_VISION, read_pixels
 from ranjax.models.dual_encoder import check_images
 from ranjax.models.towers.contract import check_tokens
 from ranjax.models.towers.tower_configs import TextTransformerConfig
@@ -36,11 +36,47 @@ TEXT = {"model_type": "clip_text_model", "vocab_size": 40, "hidden_size": 12, "n
         ({"quantization_config": {"bits": 8}}, "quantization_config"),
         ({"is_decoder": True}, "is_decoder"),
         ({"rope_theta": 10000.0}, "rope_theta"),
+        ({"attention_bias": False}, "attention_bias"),
+        ({"adapter": 0}, "adapter"),
     ],
 )
 def test_a_value_that_is_not_read_is_refused_by_its_key(change, key):
     with pytest.raises(ConfigError, match=rf"config\.json: {key} = "):
         transformers_towers._CLIP_TEXT.read(TEXT | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        *(({"layer_norm_eps": value}, "layer_norm_eps") for value in (0, -1e-5, float("nan"), float("inf"))),
+        *(({key: -1}, key.removesuffix("_token_id") + "_id") for key in ("bos_token_id", "pad_token_id")),
+    ],
+)
+def test_a_value_at_which_a_tower_computes_nothing_is_refused(change, key):
+    with pytest.raises(ConfigError, match=key):
+        CLIP_TEXT.read(TEXT | change, {})
+
+
+@pytest.mark.parametrize("part", ["vision", "text"])
+def test_a_part_of_another_model_type_is_refused(part, tmp_path):
+    read_config = _checkpoint("clip_quick_gelu_patch8", tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    for kind in ("clip", f"clip_{part}_model"):
+        content[f"{part}_config"]["model_type"] = kind
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        read_config()
+    content[f"{part}_config"]["model_type"] = "bert"
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=rf"{part}_config\.model_type = 'bert'"):
+        read_config()
+
+
+@pytest.mark.parametrize("statistics", [{"image_mean": [123.7, 116.3, 103.5]}, {"image_std": [58.4, 57.1, 57.4]}])
+def test_statistics_of_pixels_from_0_to_255_are_refused(statistics, tmp_path):
+    read_config = _checkpoint("clip_quick_gelu_patch8", tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(statistics))
+    with pytest.raises(ConfigError, match=r"numbers of pixels in \[0, 1\]"):
+        read_config()
 
 
 def test_what_changes_nothing_passes():
@@ -63,6 +99,9 @@ def test_what_changes_nothing_passes():
         ('{"rescale_factor": 0.00784}', "rescale_factor"),
         ('{"rescale_factor": "1/255"}', "rescale_factor"),
         ('{"do_rescale": false}', "do_rescale"),
+        ('{"do_rescale": "no"}', "do_rescale"),
+        ('{"do_normalize": "false"}', "do_normalize"),
+        ('{"do_convert_grayscale": true}', "do_convert_grayscale"),
         ('{"image_mean": "CLIP"}', "image_mean"),
         ('{"image_std": [0.2, 0.0, 0.2]}', "image_std"),
         ('{"do_flip_channel_order": true}', "do_flip_channel_order"),
@@ -228,4 +267,35 @@ def test_pixels_are_normalised_as_transformers_5_writes_it(tmp_path):
     assert read_pixels(tmp_path, CLIP_VISION, 3) == {"pixel_mean": (0.1, 0.2, 0.3), "pixel_std": (0.4, 0.5, 0.6)}
     (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": inner | {"do_rescale": False}}))
     with pytest.raises(ConfigError, match=r"processor_config\.json: do_rescale"):
+        read_pixels(tmp_path, CLIP_VISION, 3)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"weight_map": {"a": 3}}, {"weight_map": ["a"]}, {"weight_map": None}, [], {"metadata": [1], "weight_map": {}}],
+)
+def test_an_index_of_shards_that_is_none_is_one_line(content, tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(content))
+    if isinstance(content, dict) and content["weight_map"] == {}:
+        assert weight_files.read_weights(tmp_path) == {}
+        return
+    with pytest.raises(DataError, match=r"index\.json") as error:
+        weight_files.read_weights(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_two_sets_of_weights_of_one_name_are_refused(tmp_path):
+    save_file({"a": np.ones(2, np.float32)}, tmp_path / "model.safetensors")
+    save_file({"a": np.zeros(2, np.float32)}, tmp_path / "model-1.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
+    with pytest.raises(DataError, match="of which libraries read one"):
+        weight_files.read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_stands_in_the_place_of_a_file_is_no_absent_file(kind, tmp_path):
+    """A cut download leaves links to nothing; the defaults of an absent preprocessor would be other pixels."""
+    path = tmp_path / "preprocessor_config.json"
+    path.mkdir() if kind == "folder" else path.symlink_to(tmp_path / "blobs" / "absent")
+    with pytest.raises(DataError, match=f"preprocessor_config.json is no file, but a {kind}"):
         read_pixels(tmp_path, CLIP_VISION, 3)

@@ -28,8 +28,8 @@ _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 _JOINTS = re.compile(r"[\W_]+")
 _POINTS = re.compile(r"[./]")
 # Gauche and droit, esquerdo and direito, and chambers of the heart, which are words of their own in small letters;
-# left and right in Chinese, which stand anywhere in a run of letters.
-_ANYWHERE = re.compile(rf"(?<!\w)(?:[DGE]|[LR]A)(?!\w|[{APOSTROPHES}])|[左右]")
+# left and right in Chinese, which stand anywhere in a run of letters; and places on a clock's face.
+_ANYWHERE = re.compile(rf"(?<!\w)(?:[DGE]|[LR]A)(?!\w|[{APOSTROPHES}])|[左右]|\d\s*(?:[oO][’' ]?clock|Uhr\b)")
 # "l", "r", the "t" and "s" that contractions are cut into, and the struck o that stands for none.
 _ONE_LETTER = re.compile(r"[a-zø]")
 

@@ -128,14 +128,14 @@ class Lease:
 def _identity() -> dict[str, str]:
     """Return what names this process on its machine; empty where the system does not say."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         return {"machine": f"{boot} {os.readlink('/proc/self/ns/pid')}", "began": _began(os.getpid())}
     except OSError:
         return {}
 
 
 def _began(process: int) -> str:
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    return Path(f"/proc/{process}/stat").read_text("ascii", errors="replace").rpartition(")")[2].split()[19]
 
 
 def _died(holder: dict[str, object]) -> bool:
@@ -144,7 +144,7 @@ def _died(holder: dict[str, object]) -> bool:
         return False
     try:
         number = int(str(holder["process"]))
-        stat = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        stat = Path(f"/proc/{number}/stat").read_text("ascii", errors="replace").rpartition(")")[2].split()
         return stat[0] in ("Z", "X") or stat[19] != holder["began"]
     except OSError:
         return True

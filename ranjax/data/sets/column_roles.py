@@ -18,7 +18,7 @@ patient patientid patientnumber patientno patientnr patientkey patientcode patie
 anonpatientid deidpatientid anonymizedpatientid pseudonym pid ptid patid subject subjectid subjectno subjectnumber
 subjectkey participant participantid person personid mrn medicalrecordnumber empi empianon anonmrn paciente pacienteid
 idpaciente patienten patientenid patientennummer paziente idpaziente pazienteid idpatient usubjid subjid anonid
-hospitalnumber nhsnumber mrnumber mrno 患者id 病人id 患者编号
+patnr patno patnumber patientsid dicompatientid subj hospitalnumber nhsnumber mrnumber mrno 患者id 病人id 患者编号
 """
 PATIENTS = frozenset(_PATIENT.split())
 """Names of columns that name the patient, in lower case without marks."""

@@ -180,6 +180,13 @@ def _dates(add: Adds) -> Iterator[Pattern]:
     yield add("DATE", rf"(?<![\w.])(?<![\d]-)(?<!\d/){three}{clock}(?![\w]|[-/.]\d)", _is_date)
     spaced = r"(?P<first>\d{1,2})\s*(?P<separator>[-–/.])\s+(?P<second>\d{1,2})\s*(?P=separator)\s+(?P<third>\d{4})"
     yield add("DATE", rf"(?<![\w./-]){spaced}(?![\w]|[-/.]\d)", _is_date)
+    blank = r"(?P<first>\d{1,2})(?P<separator> )(?P<second>\d{1,2}) (?P<third>(?:19|20)\d{2})"
+    yield add(
+        "DATE",
+        rf"(?<![\w./-])(?<!\d ){blank}(?![\w]|[-/.]\d| \d)",
+        lambda match: _is_date(match) and not _counts(match),
+    )
+    yield add("DATE", rf"\b{MONTH}(?P<joint>[-/])\d{{1,2}}(?P=joint)(?:\d{{4}}|\d{{2}})(?![\w/-])")
     yield add("DATE", rf"\b(?:{MONTH})\s+\d{{1,2}}{ORDINAL},?\s+(?:\d{{4}}|['’]\d{{2}})\b")
     yield add(
         "DATE",

@@ -21,6 +21,17 @@ _WORDS_OF = {
     "pt": "de da do em com sem e os as no na um uma direito esquerdo pulmonar torax coracao area normal nao",
     "it": "il la di e del della con senza non in un una destro sinistro polmonare cuore torace dei nei",
 }
+_ABSENT = re.compile(
+    r"(?:no|without|missing|pending|awaiting) (?:\w+ )?(?:report|befund|result)s?"
+    r"(?: (?:available|found|given|provided|issued|recorded|yet))?|"
+    r"(?:(?:\w+ )?(?:report|befund|findings|impression|results?|text) )?(?:is |was )?(?:not|un|non)[ ]?"
+    r"(?:available|applicable|provided|reported|recorded|given|done|dictated|issued|known|read)|"
+    r"(?:report|befund|result)s?(?: is| was)? (?:pending|missing|to follow|withheld|removed|deleted|redacted)|"
+    r"see (?:above|below|report|(?:prior|previous|other|separate|attached) report|(?:prior|previous) study)|"
+    r"(?:(?:befund|informe|rapport|compte rendu) )?(?:nicht (?:verfügbar|vorhanden)|no disponible|non disponible)|"
+    r"(?:none|not) (?:given|available|provided)|n a|nan|nil|none|null|empty|blank|missing|pending|to follow|tbd|"
+    r"unknown|x+|test|lorem ipsum.*"
+)
 _COMMON = {language: frozenset(words.split()) for language, words in _WORDS_OF.items()}
 
 
@@ -125,6 +136,11 @@ def without_repeats(text: str) -> str:
 def normalized_words(text: str) -> str:
     """Return a text's words alone, lower case: two reports of the same words say the same."""
     return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def is_absent(text: str) -> bool:
+    """Return whether a whole text says in words that there is no report, as "Report not available." does."""
+    return bool(_ABSENT.fullmatch(normalized_words(text)))
 
 
 def language(text: str) -> str:

@@ -16,7 +16,7 @@ import tokenizers
 
 from ranjax.core import files
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.models.checkpoints.config_keys import refuse_type, refuse_unknown
+from ranjax.models.checkpoints.config_keys import is_nothing, refuse_type, refuse_unknown
 
 CONFIG, SPECIALS_MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 SPECIALS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -199,7 +199,7 @@ def _passed_over(given: object, kept: object, path: str) -> Iterator[tuple[str, 
             place = f"{path}.{key}".lstrip(".")
             if key in kept and key not in _LISTS:
                 yield from _passed_over(value, kept[key], place)
-            elif key not in kept and key not in _FORMER and value not in (None, False, [], {}, ""):
+            elif key not in kept and key not in _FORMER and not is_nothing(value):
                 yield place, value
     elif isinstance(given, list) and isinstance(kept, list):
         for number, (one, other) in enumerate(zip(given, kept)):

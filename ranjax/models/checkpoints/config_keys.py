@@ -33,7 +33,7 @@ _OF_GENERATION = (
     "repetition_penalty return_dict_in_generate suppress_tokens temperature top_k top_p typical_p"
 )
 _OF_PICTURES = (
-    "crop_pct crop_size data_format default_to_square device disable_grouping do_center_crop do_convert_grayscale "
+    "crop_pct crop_size data_format default_to_square device disable_grouping do_center_crop "
     "do_convert_rgb do_normalize do_pad do_rescale do_resize feature_extractor_type image_mean image_processor_type "
     "image_std input_data_format max_num_patches model_input_names pad_size patch_size processor_class resample "
     "rescale_factor return_tensors size _valid_processor_keys image_size"
@@ -41,7 +41,7 @@ _OF_PICTURES = (
 HARMLESS = frozenset(f"{_OF_TRAINING} {_OF_FILES} {_OF_OUTPUTS} {_OF_GENERATION}".split())
 """Names by transformers' `PretrainedConfig`; a key of theirs has no part in the features of a text or image."""
 _ONLY_OFF = ("add_cross_attention", "is_decoder", "is_encoder_decoder", "pruned_heads", "quantization_config",
-             "output_stride", "adapters")  # fmt: skip
+             "output_stride", "adapters", "do_convert_grayscale")  # fmt: skip
 
 OF_PICTURES = frozenset(_OF_PICTURES.split())
 """Keys of preprocessor_config.json: those that `read_pixels` uses, and those of resizing, which is done here by
@@ -51,20 +51,23 @@ OF_PICTURES = frozenset(_OF_PICTURES.split())
 def refuse_unknown(
     content: Mapping[str, object], known: Iterable[str], prefix: str, harmless: frozenset[str] = HARMLESS
 ) -> None:
-    """Raise ConfigError for a key that is neither `known` nor harmless; one that is null, false or empty is passed."""
+    """Raise ConfigError for a key that is neither `known` nor harmless; one that is null or empty is passed.
+
+    False is no way to say nothing: it may switch off what is always on here.
+    """
     names = {*known, *harmless}
     for key, value in content.items():
         if key in _ONLY_OFF and value:
             raise ConfigError(prefix + key, value, "none: what it asks for is not implemented")
         # What begins with "_" is a note of some program to itself.
-        if (
-            key not in names
-            and key not in _ONLY_OFF
-            and not key.startswith("_")
-            and value not in (None, False, [], {}, "")
-        ):
+        if key not in names and key not in _ONLY_OFF and not key.startswith("_") and not is_nothing(value):
             expected = "a key that is used here, or known to change nothing"
             raise ConfigError(prefix + key, value, expected, nearest(key, names))
+
+
+def is_nothing(value: object) -> bool:
+    """Return whether a value of JSON is null or empty."""
+    return value is None or (isinstance(value, list | tuple | Mapping | str) and not value)
 
 
 def object_of(content: Mapping[str, Any], key: str, prefix: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ converted together where that index is given.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from ranjax.core import files
 from ranjax.core.errors import DataError
 from ranjax.models.checkpoints.torch_files import read_torch
-from ranjax.models.checkpoints.weight_files import refuse_stand_ins, write_json
+from ranjax.models.checkpoints.weight_files import refuse_stand_ins, weight_map, write_json
 
 _NAMES = {"pytorch_model": "model", "open_clip_pytorch_model": "open_clip_model"}
 
@@ -38,7 +37,7 @@ def convert(path: Path) -> Path:
 
 
 def _convert_index(path: Path) -> Path:
-    place = json.loads(path.read_text())["weight_map"]
+    place = weight_map(path)
     written = {name: convert(path.with_name(name)).name for name in sorted(set(place.values()))}
     target = path.with_name("model.safetensors.index.json")
     write_json(target, {"metadata": {}, "weight_map": {key: written[name] for key, name in place.items()}})

@@ -70,6 +70,9 @@ def _layout(
             {**object_of(content, f"{part}_config", key), **object_of(content, f"{part}_config_dict", key)}
             for part in ("vision", "text")
         )
+        for part, kind, given in (("vision", image, vision), ("text", text, written)):
+            if kind and given.get("model_type", kind) not in (kind, name):
+                raise ConfigError(f"{key}{part}_config.model_type", given["model_type"], repr(kind))
         files = vision_files(vision | ({"model_type": image} if image else {}))
         image_config = files.read(vision, {})
         text_config = next(f for f in all_files("transformers", "text") if f.kind == text).read(written, {})

@@ -22,7 +22,7 @@ from ranjax.models.checkpoints.naming import (
     named,
     stages,
 )
-from ranjax.models.towers.contract import CLIP_MEAN, TowerFiles
+from ranjax.models.towers.contract import TowerFiles
 from ranjax.models.towers.tower_configs import ResNetConfig, TextTransformerConfig, ViTConfig
 
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
@@ -296,14 +296,16 @@ def read_pixels(folder: Path, files: TowerFiles, channels: int) -> Json:
     if not isinstance(content, Mapping):
         content, prefix = files_of_json.read_object(folder / PREPROCESSOR), f"{PREPROCESSOR}: "
     refuse_unknown(content, (), prefix, OF_PICTURES)
-    if not content.get("do_rescale", True):
+    for key in ("do_rescale", "do_normalize"):
+        if content.get(key) is not None:
+            refuse_type(key, content[key], True, prefix)
+    if content.get("do_rescale") is False:
         raise ConfigError(f"{prefix}do_rescale", False, "true: images are in [0, 1] here")
     factor = content.get("rescale_factor", 1 / 255)
     if isinstance(factor, bool) or not isinstance(factor, int | float) or abs(factor * 255 - 1) > 1e-3:
         raise ConfigError(f"{prefix}rescale_factor", factor, "1/255: images are in [0, 1] here")
     refuse_statistics(content, ("image_mean", "image_std"), prefix)
-    if content.get("do_normalize", True) is False:
-        channels = len(content.get("image_mean") or CLIP_MEAN)
+    if content.get("do_normalize") is False:
         return {"pixel_mean": (0.0,) * channels, "pixel_std": (1.0,) * channels}
     mean, std = (files.mean, files.std) if channels == 3 else (None, None)
     given = {"pixel_mean": content.get("image_mean", mean), "pixel_std": content.get("image_std", std)}

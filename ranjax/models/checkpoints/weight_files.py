@@ -85,8 +85,12 @@ def read_weights(source: str | Path, names: Sequence[str] = (WEIGHTS,)) -> dict[
     if source.is_file():
         return _read_file(source)
     found = weights_in(source, names)
+    if found is not None and found.name.endswith(INDEX_SUFFIX):
+        if (whole := found.with_name(found.name.removesuffix(INDEX_SUFFIX))).is_file():
+            raise DataError(f"{source} holds {whole.name} and {found.name}, of which libraries read one: remove one")
+        return _read_shards(found)
     if found is not None:
-        return _read_shards(found) if found.name.endswith(INDEX_SUFFIX) else _read_file(found)
+        return _read_file(found)
     refuse_pickles(source)
     shown = " or ".join(names)
     raise DataError(f"{source} holds no weights: expected {shown}, or {names[0]}{INDEX_SUFFIX} and its shards")
@@ -101,10 +105,10 @@ def tensor_names(source: Path, names: Sequence[str] = (WEIGHTS,)) -> frozenset[s
         return frozenset()
     try:
         if found.name.endswith(INDEX_SUFFIX):
-            return frozenset(json.loads(found.read_text())["weight_map"])
+            return frozenset(weight_map(found))
         with safe_open(found, "numpy") as file:
             return frozenset(file.keys())
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+    except (SafetensorError, OSError, DataError):
         return frozenset()  # `read_weights` says what is wrong with it.
 
 
@@ -152,7 +156,7 @@ def known_sha256(path: Path) -> tuple[str, str] | None:
     """
     for source in (path.with_name(SUMS), path.with_name(f"{path.name}.sha256")):
         if source.is_file():
-            for line in source.read_text().splitlines():
+            for line in source.read_text("utf-8", errors="replace").splitlines():
                 digest, _, name = line.strip().partition(" ")
                 if name.strip().lstrip("*") in (path.name, "") and _SHA256.fullmatch(digest.lower()):
                     return digest.lower(), str(source)
@@ -161,7 +165,7 @@ def known_sha256(path: Path) -> tuple[str, str] | None:
         return target.name, f"its name in the cache, {target.parent}"
     note = path.parent / ".cache" / "huggingface" / "download" / f"{path.name}.metadata"
     if note.is_file():
-        lines = note.read_text().splitlines()
+        lines = note.read_text("utf-8", errors="replace").splitlines()
         if len(lines) > 1 and _SHA256.fullmatch(lines[1].strip().strip('"')):
             return lines[1].strip().strip('"'), str(note)
     return None
@@ -234,17 +238,25 @@ def _is_finite(name: str, value: np.ndarray) -> bool:
     return bool(~np.isnan(value).any() if name.endswith("mask") else np.isfinite(value).all())
 
 
-def _read_shards(index: Path) -> dict[str, np.ndarray]:
+def weight_map(index: Path) -> dict[str, str]:
+    """Read which shard, a file beside it, an index names for each tensor.
+
+    Raises:
+      DataError: it is no index, or names a shard that is no file of its folder.
+    """
     refuse_stand_ins(index)
-    try:
-        content = json.loads(index.read_text())
-        place = content["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{index} is not an index of shards: {error!r}") from error
-    folder, shards = index.parent, sorted(set(place.values()))
-    outside = [name for name in shards if Path(name).name != name]
+    place = files.read_object(index).get("weight_map")
+    if not isinstance(place, dict) or not all(isinstance(name, str) for name in place.values()):
+        raise DataError(f"{index} is not an index of shards: its weight_map must name a file for each tensor")
+    outside = sorted({name for name in place.values() if Path(name).name != name})
     if outside:
         raise DataError(f"{index} names shards outside its folder: {', '.join(outside)}")
+    return place
+
+
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+    place, content = weight_map(index), files.read_object(index)
+    folder, shards = index.parent, sorted(set(place.values()))
     absent = [name for name in shards if not (folder / name).is_file()]
     if absent:
         raise DataError(f"{folder} lacks {len(absent)} of its {len(shards)} shards: {', '.join(absent)}")
@@ -254,7 +266,8 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
     lost = sorted(set(place) - set(weights))
     if lost:
         raise DataError(f"{index} names {len(lost)} tensors that no shard holds: {', '.join(lost[:5])}")
-    total = (content.get("metadata") or {}).get("total_size")
+    metadata = content.get("metadata")
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
     held = sum(value.nbytes for value in weights.values())
     if isinstance(total, int) and total != held:
         raise DataError(f"{index} says that its tensors take {total} bytes; the shards hold {held}")

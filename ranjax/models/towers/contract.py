@@ -85,6 +85,10 @@ class TextTowerConfig(_TowerConfig):
 
     def __post_init__(self) -> None:
         _check(self, "vocab_size", "max_length")
+        for name in ("eos_id", "bos_id", "pad_id"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 0):
+                raise ConfigError(f"model.{name}", value, "the id of a token, at least 0, or none")
 
     @property
     def end_pooling(self) -> str:

@@ -32,6 +32,8 @@ class Projection:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError("model.projection", self.kind, f"one of {', '.join(KINDS)}")
+        if self.hidden < (self.kind == "mlp"):
+            raise ConfigError("model.projection.hidden", self.hidden, "the width inside an MLP, of at least 1")
 
 
 LINEAR = Projection()

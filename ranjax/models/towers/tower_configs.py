@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar
 
 from ranjax.core.checks import at_least, one_of
@@ -28,12 +29,15 @@ class _Transformer:
     width: int
     heads: int
     mlp_width: int
+    layer_norm_eps: float
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[misc]
         if self.width % self.heads:
             expected = f"a divisor of model.{self.tower}.width = {self.width}"
             raise ConfigError(f"model.{self.tower}.heads", self.heads, expected)
+        if not 0 < self.layer_norm_eps < math.inf:
+            raise ConfigError(f"model.{self.tower}.layer_norm_eps", self.layer_norm_eps, "a number above 0")
         object.__setattr__(self, "mlp_width", self.mlp_width or 4 * self.width)
 
     @property
@@ -294,6 +298,8 @@ class BertConfig(_Transformer, TextTowerConfig):
         super().__post_init__()
         if self.pooling == LAYERS_MEAN and self.layers < 2:
             raise ConfigError("model.bert.pooling", self.pooling, "another pooling for a BERT of one layer")
+        if self.pad_id >= self.vocab_size:
+            raise ConfigError("model.pad_id", self.pad_id, f"an id below model.vocab_size = {self.vocab_size}")
 
     @property
     def needs_pad(self) -> int:
