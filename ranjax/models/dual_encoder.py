@@ -20,7 +20,7 @@ from ranjax.core.types import Params
 from ranjax.models import attention, input_filter, tower_states
 from ranjax.models.encoder_config import DualEncoderConfig
 from ranjax.models.layers import Tokens, constant
-from ranjax.models.towers.contract import FEATURES, TowerConfig, check_tokens
+from ranjax.models.towers.contract import FEATURES, TowerConfig, check_tokens, refuse_no_array
 from ranjax.models.towers.projection_head import build
 from ranjax.models.towers.tower_table import tower_of
 
@@ -302,6 +302,7 @@ def compute_dtype(config: DualEncoderConfig, stored: jnp.dtype) -> jnp.dtype:
 
 def check_images(images: jax.Array, config: DualEncoderConfig) -> None:
     """Raise ConfigError where images do not fit the image tower: another size, other channels, integers."""
+    refuse_no_array("images", images)
     channels = (1, 3) if config.grey_to_rgb else (config.channels,)
     size = config.image_size
     if images.ndim != 4 or images.shape[1:3] != (size, size) or images.shape[3] not in channels:
@@ -312,6 +313,8 @@ def check_images(images: jax.Array, config: DualEncoderConfig) -> None:
         elif images.ndim == 4 and images.shape[1] in channels and images.shape[2:] == (size, size):
             hint = "Channels first (NCHW)? Use images.transpose(0, 2, 3, 1)."
         raise ConfigError("images.shape", images.shape, f"[B, {size}, {size}, {wanted}] for this image tower", hint)
+    if not images.shape[0]:
+        raise ConfigError("images.shape", images.shape, "one image at least")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ConfigError("images.dtype", str(images.dtype), "floats in [0, 1] (divide 8-bit images by 255)")
     # Traced values are not known; a rounding error beyond the range is none of the caller's.

@@ -6,13 +6,13 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from test_torch_references import read, unpack
 from test_tower_references import folder_of
 from tiny_encoder import TINY, seeded
 
 from ranjax.core.errors import ConfigError, DataError
-from ranjax.models import save
+from ranjax.models import load, save
 from ranjax.models.checkpoints import config_keys, transformers_towers, weight_files
 from ranjax.models.checkpoints.assemble import load_image_tower
 from ranjax.models.checkpoints.layouts import LAYOUTS
@@ -132,12 +132,69 @@ def test_quantised_weights_are_refused_and_places_are_not(tmp_path, dtype):
     assert set(weight_files.read_weights(tmp_path)) == {"e.position_ids"}
 
 
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "F8_E8M0"])
+def test_floats_of_8_bits_are_refused_in_one_line(kind, tmp_path):
+    header = json.dumps({"a.weight": {"dtype": kind, "shape": [2, 2], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(DataError, match=f"holds tensors of {kind}.*quantised") as error:
+        weight_files.read_weights(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_complex_weights_and_numbers_beyond_float32_are_refused(tmp_path):
+    save_file({"a.weight": np.ones(2, np.complex64)}, tmp_path / "model.safetensors")
+    with pytest.raises(DataError, match="holds complex64"):
+        weight_files.read_weights(tmp_path)
+    save(tmp_path, *seeded(TINY), layout="ranjax")
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(weights | {"log_scale": np.asarray(1e300)}, tmp_path / "model.safetensors")
+    with pytest.raises(DataError, match="log_scale holds numbers beyond float32"):
+        load(tmp_path)
+
+
+def test_numbers_that_are_none_are_refused_in_a_config(tmp_path):
+    read_config = _checkpoint("clip_quick_gelu_patch8", tmp_path)
+    text = (tmp_path / "config.json").read_text().rstrip().removesuffix("}")
+    for value in ("NaN", "Infinity"):
+        (tmp_path / "config.json").write_text(f'{text}, "logit_scale_init_value": {value}}}')
+        with pytest.raises(ConfigError, match="logit_scale_init_value = .*finite number"):
+            read_config()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t, m: (t.tolist(), m), "tokens = 'list': expected an array of NumPy or JAX"),
+        (lambda t, m: (t.astype(np.float32), m), r"tokens\.dtype = 'float32'"),
+        (lambda t, m: (t, m & False), "mask = 'row 0': expected True on the tokens of every text"),
+        (lambda t, m: (np.where(t == 39, 5, t), m), "tokens = 'row 0': expected the end token 39 in every text"),
+        (lambda t, m: (t, m & (t != 39)), "the end token 39"),
+        (lambda t, m: (t, m), ""),
+    ],
+)
+def test_texts_that_a_tower_would_read_at_a_wrong_place_are_refused(change, said):
+    tokens, mask = np.full((2, 4), 3, np.int32), np.ones((2, 4), bool)
+    tokens[:, 3] = 39
+    if not said:
+        check_tokens(*change(tokens, mask), None, TINY.text)
+        return
+    with pytest.raises(ConfigError, match=said):
+        check_tokens(*change(tokens, mask), None, TINY.text)
+
+
+@pytest.mark.parametrize(("images", "said"), [([[0.5]], "an array of NumPy or JAX"), (np.zeros((0, 16, 16, 1)), "one")])
+def test_images_that_are_no_array_or_none_at_all_are_named(images, said):
+    with pytest.raises(ConfigError, match=said):
+        check_images(images, TINY)
+
+
 @pytest.mark.parametrize("token", [-1, 40])
 def test_tokens_beyond_the_table_are_refused(token):
     config = TextTransformerConfig(
         width=12, mlp_width=24, layers=1, heads=3, vocab_size=40, max_length=8, bos_id=1, eos_id=39, pad_id=0
     )
     tokens = np.full((2, 4), 3, np.int32)
+    tokens[:, 3] = 39
     check_tokens(tokens, np.ones((2, 4), bool), None, config)
     tokens[1, 2] = token
     with pytest.raises(ConfigError, match="the rows of the token table"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -95,3 +96,5 @@ def refuse_type(key: str, value: object, example: object, prefix: str) -> None:
     kind = type(example)
     if kind in kinds and (not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind is not bool)):
         raise ConfigError(prefix + key, value, expected[kind])
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(prefix + key, value, "a finite number")

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from ranjax.core.errors import DataError
 from ranjax.core.types import Params
 from ranjax.models.checkpoints.weight_files import WeightsError
 from ranjax.models.towers.contract import Content as Content
@@ -177,6 +178,7 @@ def read_tree(
 
     Raises:
       WeightsError: keys missing or extra (without `fresh`), or mis-shaped (always).
+      DataError: numbers of 64 bits that `dtype` does not hold.
     """
     leaves = paths(template)
     known = {key for key, _ in keys.values()}
@@ -193,7 +195,11 @@ def read_tree(
         key, arrangement = keys[path]
         tensor = weights.pop(key) if last[key] == path else weights[key]
         tensor = np.split(tensor, arrangement.parts)[arrangement.part] if arrangement.parts > 1 else tensor
-        filled[path] = jax.device_put(np.asarray(from_file(tensor, arrangement), np.dtype(dtype), order="C"))
+        with np.errstate(over="ignore"):
+            values = np.asarray(from_file(tensor, arrangement), np.dtype(dtype), order="C")
+        if tensor.dtype == np.float64 and not np.isfinite(values).all():
+            raise DataError(f"{source}: {key} holds numbers beyond {dtype}")
+        filled[path] = jax.device_put(values)
     if fresh is not None and missing:
         absent = [path for path in leaves if path not in filled]
         filled |= dict(zip(absent, jax.jit(lambda: [paths(fresh())[path] for path in absent])()))

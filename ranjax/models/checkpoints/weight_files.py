@@ -191,11 +191,29 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
     try:
         return load_file(path)
+    except (AttributeError, KeyError, TypeError) as error:  # NumPy knows no floats of 8 bits
+        kinds = ", ".join(sorted(_kinds(path) - _OF_NUMPY))
+        raise DataError(
+            f"{path} holds tensors of {kinds or error}, no floats of 16 bits or more: a quantised checkpoint, whose "
+            "scales are not read here. Take the one that it was made from"
+        ) from error
     except SafetensorError as error:
         raise DataError(
             f"{path} ({path.stat().st_size} bytes) is not a whole safetensors file: {error}. "
             "A cut-off download looks like this; fetch it again"
         ) from error
+
+
+_OF_NUMPY = frozenset(
+    ["BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "BF16", "F32", "F64", "C64"]
+)
+
+
+def _kinds(path: Path) -> set[str]:
+    """Return the types of a safetensors file's tensors, as its header names them."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {tensor["dtype"] for name, tensor in header.items() if name != "__metadata__"}
 
 
 # Tensors that are counts or places, not weights; 64 bits are neither a weight's nor a quantised one's.
@@ -210,7 +228,7 @@ def _refuse_quantised(path: Path, weights: Mapping[str, np.ndarray]) -> None:
             and (value.dtype != bool or name.endswith("weight"))  # elsewhere a truth value is a mask of attention
             and (value.dtype.kind in "iub" or value.dtype.itemsize == 1)
             and value.dtype.itemsize < 8
-        ):
+        ) or value.dtype.kind == "c":
             raise DataError(
                 f"{path}: {name} holds {value.dtype}, no floats of 16 bits or more: a quantised checkpoint, whose "
                 "scales are not read here. Take the one that it was made from"

@@ -246,6 +246,16 @@ def _loaded(reference: Any) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def refuse_no_array(name: str, value: object) -> None:
+    """Raise ConfigError where a value is no array of NumPy or JAX, as a list or a tensor of torch."""
+    import jax
+    import numpy as np
+
+    if not isinstance(value, np.ndarray | jax.Array):
+        kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}".removeprefix("builtins.")
+        raise ConfigError(name, kind, f"an array of NumPy or JAX, as np.asarray({name}) gives")
+
+
 def check_tokens(
     tokens: Any,
     mask: Any,
@@ -255,8 +265,11 @@ def check_tokens(
     """Check that tokens, mask and embeddings (of a text each row) fit a text tower and each other.
 
     Raises:
-      ConfigError: a text longer than max_length, or shapes or dtypes that do not fit.
+      ConfigError: no arrays, a text longer than max_length, shapes or dtypes that do not fit, a text without a token,
+        or one without the end token at which the tower pools.
     """
+    refuse_no_array("tokens", tokens)
+    refuse_no_array("mask", mask)
     if tokens.ndim != 2 or tokens.shape[1] > config.max_length:
         expected = f"[B, L] with L at most model.max_length = {config.max_length}"
         raise ConfigError("tokens.shape", tokens.shape, expected)
@@ -265,12 +278,26 @@ def check_tokens(
     import jax  # Lazily: configs are read without it.
     import numpy as np
 
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise ConfigError("tokens.dtype", str(tokens.dtype), "whole numbers, the ids of tokens")
     # Traced values are not known; a gather would take the last row for what is beyond the table.
     if not isinstance(tokens, jax.core.Tracer) and tokens.size:
         low, high = int(np.min(np.asarray(tokens))), int(np.max(np.asarray(tokens)))
         if low < 0 or high >= config.vocab_size:
             expected = f"ids from 0 to {config.vocab_size - 1}, the rows of the token table"
             raise ConfigError("tokens", f"{low} to {high}", expected, "Is this the tokenizer of another model?")
+        if not isinstance(mask, jax.core.Tracer):
+            _check_ends(np.asarray(tokens), np.asarray(mask), config)
     if embeddings is not None and embeddings.shape != (*tokens.shape, config.outputs):
         expected = f"{(*tokens.shape, config.outputs)}, one row per token"
         raise ConfigError("embeddings.shape", embeddings.shape, expected)
+
+
+def _check_ends(tokens: Any, mask: Any, config: TextTowerConfig) -> None:
+    """Raise ConfigError for a text without a token, or without the end token at which the tower would read it."""
+    expected = "True on the tokens of every text"
+    ended = mask.any(axis=1)
+    if ended.all() and config.end_pooling == "eos":
+        expected, ended = f"the end token {config.eos_id} in every text", (mask & (tokens == config.eos_id)).any(axis=1)
+    if not ended.all():
+        raise ConfigError("mask" if "True" in expected else "tokens", f"row {int(ended.argmin())}", expected)
