@@ -187,7 +187,7 @@ def mark(value: object) -> float | None:
 
 
 def check_spellings(found: Iterable[tuple[str, str]], what: str, by_case: bool = True) -> None:
-    """Refuse values that look like one value in several spellings: "7", "7.0", "007"; "P7", "P007"; "1234", "1,234".
+    """Refuse values that look like one value in several spellings: "7", "7.0", "007"; "1234" and "1,234".
 
     Args:
       found: values and where each stands first, as "row 3".
@@ -206,13 +206,9 @@ def check_spellings(found: Iterable[tuple[str, str]], what: str, by_case: bool =
 
 
 def _plain_number(text: str) -> str:
-    """Return a number without leading zeros, decimals of zero and marks of thousands, also behind letters ("P007"); any
-    other text as it is.
-    """
+    """Return a number without leading zeros, decimals of zero and marks of thousands; any other text as it is."""
     if _GROUPED.fullmatch(text):
         text = re.sub(r"[,.' \u00a0\u202f]", "", text)
     if found := re.fullmatch(r"([+-]?)0*(\d+)(?:[.,]0{1,2})?", text):
-        return "".join(found.groups())
-    if found := re.fullmatch(r"([^\W\d_]+[-_ ]?)0*(\d+)", text):
         return "".join(found.groups())
     return text

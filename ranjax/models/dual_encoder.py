@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -300,8 +300,8 @@ def compute_dtype(config: DualEncoderConfig, stored: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(stored if config.compute_dtype == "params" else config.compute_dtype)
 
 
-def check_images(images: jax.Array, config: DualEncoderConfig) -> None:
-    """Raise ConfigError where images do not fit the image tower: another size, other channels, integers."""
+def check_images(images: Any, config: DualEncoderConfig) -> None:
+    """Raise ConfigError where images do not fit the image tower: no array, another size, other channels, integers."""
     refuse_no_array("images", images)
     channels = (1, 3) if config.grey_to_rgb else (config.channels,)
     size = config.image_size

@@ -4,7 +4,7 @@ import pytest
 from test_own_tables import HEAD, accounted, films, own, said, write
 
 from ranjax.core.errors import DataError
-from ranjax.data.table_cells import check_spellings, name, names_none
+from ranjax.data.table_cells import name, names_none
 from ranjax.data.text.deidentify import deidentify
 from ranjax.data.text.reports import is_absent
 
@@ -89,13 +89,6 @@ def test_ids_of_which_a_spreadsheet_made_dates_are_left_out(tmp_path, cell):
 
 def test_dates_as_people_write_them_are_names():
     assert [name(text) for text in ("2024-03-05", "MAR-05")] == ["2024-03-05", "MAR-05"]
-
-
-def test_zeros_behind_letters_are_one_name_in_two_spellings():
-    for one, other in (("P007", "P7"), ("case-01", "case-1")):
-        with pytest.raises(DataError, match="two spellings"):
-            check_spellings([(one, "row 1"), (other, "row 2")], "patients")
-    check_spellings([("P07", "row 1"), ("P70", "row 2"), ("s01e2", "row 3"), ("s1e02", "row 4")], "patients")
 
 
 @pytest.mark.parametrize("column", ["Pat. Nr.", "Patient's ID", "DICOM PatientID", "subj"])

@@ -74,6 +74,9 @@ def test_what_transformers_writes_passes_and_its_tokens_are_used(folder):
         ({"bos_token": "no", "cls_token": "no"}, "cls_token = 'no'"),
         ({"add_eos_token": False, "eos_token": "[SEP]"}, "add_eos_token = False: expected true"),
         ({"add_bos_token": True, "bos_token": "[CLS]"}, None),
+        ({"lowercase": False}, "lowercase = False"),
+        ({"additional_special_tokens": ["effusion"]}, "additional_special_tokens = 'effusion': expected no word"),
+        ({"added_tokens_decoder": {"6": {"content": "no", "special": True}}}, "added_tokens_decoder = 'no'"),
     ],
 )
 def test_a_key_that_would_give_other_tokens_is_refused(change, said, folder):
@@ -118,6 +121,23 @@ def test_a_text_is_padded_as_tokenizer_json_says_where_nothing_else_does(folder)
     padding = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None}
     edited(folder, "tokenizer.json", {"padding": {**padding, "pad_id": 5, "pad_type_id": 0, "pad_token": "<blank>"}})
     assert Tokenizer.load(folder).pad_id == 5
+
+
+def test_a_vocabulary_without_its_tokens_or_with_an_id_twice_is_refused(folder):
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["unk_token"] = "<unknown>"
+    file.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"model\.unk_token = '<unknown>': expected a token of the vocabulary"):
+        Tokenizer.load(folder)
+    content["model"] |= {"unk_token": "[UNK]", "vocab": content["model"]["vocab"] | {"b": 9}}
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="two tokens of its tokenizer have the id 9"):
+        Tokenizer.load(folder)
+    file.unlink()
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY), "utf-8-sig")
+    with pytest.raises(DataError, match=r"lacks '\[PAD\]'"):
+        Tokenizer.load(folder)
 
 
 def test_byte_pairs_that_are_left_out_by_chance_are_refused(tmp_path):

@@ -157,7 +157,7 @@ def test_numbers_that_are_none_are_refused_in_a_config(tmp_path):
     text = (tmp_path / "config.json").read_text().rstrip().removesuffix("}")
     for value in ("NaN", "Infinity"):
         (tmp_path / "config.json").write_text(f'{text}, "logit_scale_init_value": {value}}}')
-        with pytest.raises(ConfigError, match="logit_scale_init_value = .*finite number"):
+        with pytest.raises(ConfigError, match=r"logit_scale_init_value = .*finite number"):
             read_config()
 
 

@@ -7,6 +7,7 @@ takes some keys and passes the others over. A key that would give other tokens t
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -110,8 +111,14 @@ def check(tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
     if inner["model"].get("dropout"):
         expected = "none: it draws other tokens of a text each time"
         raise ConfigError("tokenizer.json: model.dropout", inner["model"]["dropout"], expected)
+    if isinstance(unknown := inner["model"].get("unk_token"), str) and tokenizer.token_to_id(unknown) is None:
+        raise ConfigError("tokenizer.json: model.unk_token", unknown, "a token of the vocabulary")
+    ids = Counter(tokenizer.get_vocab(with_added_tokens=True).values())
+    if twice := [index for index, count in ids.items() if count > 1]:
+        raise DataError(f"{folder}: two tokens of its tokenizer have the id {twice[0]}.")
     _check_tokens(tokenizer, folder, settings)
     _check_frame(tokenizer, settings)
+    _check_words(tokenizer, settings)
 
 
 def _check_tokens(tokenizer: tokenizers.Tokenizer, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -145,6 +152,23 @@ def _check_tokens(tokenizer: tokenizers.Tokenizer, folder: Path, settings: Mappi
         for switch in ("lstrip", "rstrip", "normalized", "single_word"):
             if own and not own.special and token.get(switch) not in (None, getattr(own, switch)):
                 raise ConfigError(f"{key}[{index}].{switch}", token[switch], f"{not token[switch]}, as tokenizer.json")
+
+
+def _check_words(tokenizer: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> None:
+    """Refuse a word that is named as a special token, at which transformers would cut every text, and this does not."""
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    named = [(key, _text(key, settings.get(key))) for key in SPECIALS]
+    for several in _SEVERAL:
+        given = settings.get(several) or []
+        named += [
+            (several, _text(several, token)) for token in (given.values() if isinstance(given, Mapping) else given)
+        ]
+    decoder = settings.get("added_tokens_decoder") or {}
+    named += [("added_tokens_decoder", token["content"]) for token in decoder.values()
+              if isinstance(token, Mapping) and token.get("special")]  # fmt: skip
+    for key, token in named:
+        if re.fullmatch(r"\w+", token) and token not in special:
+            raise ConfigError(f"{CONFIG}: {key}", token, "no word of a text, unless tokenizer.json keeps it apart")
 
 
 def _check_frame(tokenizer: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> None:
@@ -219,7 +243,7 @@ def check_vocabulary(folder: Path) -> None:
     )
     if (path := folder / "vocab.txt").is_file():
         kinds = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
-        needed = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        needed = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
         tokens = path.read_text("utf-8", errors="replace").removesuffix("\n").split("\n")
         if twice := [token for token, count in Counter(tokens).items() if count > 1]:
             raise DataError(f"{path}: the token {twice[0]!r} stands twice, so that two ids have it.")
