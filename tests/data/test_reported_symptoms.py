@@ -97,6 +97,8 @@ def test_numbers_are_no_dates_and_a_time_keeps_its_blank(text, right):
         ("This leads to atelectasis.", "Support Devices", None),
         ("No pneumothorax or effusion.", "Effusion", 0.0),
         ("Mild cardiomegaly without edema.", "Edema", 0.0),
+        ("Low likelihood of pneumonia.", "Pneumonia", -1.0),
+        ("History of pneumonia.", "Pneumonia", -1.0),
     ],
 )
 def test_a_negation_reaches_what_it_negates(text, name, right):
