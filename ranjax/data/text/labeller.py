@@ -151,7 +151,8 @@ _DOUBTS = re.compile(
     r"rule out|"
     r"(?:evaluate|evaluation|assess|assessment|look) for|correlat\w+ (?:\w+ )?(?:for|to)|"
     r"can not be (?:\w+ )?(?:assessed|"
-    r"evaluated|determined|confirmed)|less likely|likelihood|probability|history of|h/o|not certain|doubtful|conceivabl[ey]|thought to|raises?|raising)\b"
+    r"evaluated|determined|confirmed)|less likely|likelihood|probability|history of|h/o|"
+    r"not certain|doubtful|conceivabl[ey]|thought to|raises?|raising)\b"
 )
 # Doubts about all that a statement names, and those about what comes after them.
 _OF_ALL = re.compile(r"\b(?:versus|vs|differential|whether|in the appropriate clinical setting|either)\b|\?")
