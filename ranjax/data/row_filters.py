@@ -327,11 +327,12 @@ class _Rules:
             reason = "the view is lateral" if known else f"the view {entry.view} is not known to be frontal"
             return Rejected(entry.id, split, reason)
         self.notes["films whose view is not stated"] += not entry.view
-        numbered = any(map(is_number, self.classes))
+        # A number among names, or a word among numbers, is of another kind than the classes.
+        kinds = {is_number(name) for name in self.classes}
         if nameless := [
             name
             for name in entry.labels
-            if name not in self.classes and (names_none(name) or (is_number(name) and not numbered))
+            if name not in self.classes and (names_none(name) or is_number(name) not in kinds)
         ]:
             reason = f"the label {nameless[0]!r} names no class, unless --classes names it"
             return Rejected(entry.id, split, reason)

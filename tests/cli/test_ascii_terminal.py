@@ -61,6 +61,15 @@ def test_config_and_status_say_what_they_refuse(tmp_path):
         assert "gr\\xf6\\xdfe" in err
 
 
+@pytest.mark.parametrize("name", sorted(console.COMMANDS))
+def test_every_command_refuses_a_name_with_umlauts_in_one_line(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = shown_by(name, "größe")
+    assert code in (outcome.REFUSED, outcome.UNFINISHED)
+    assert (out + err).count("\n") == 1
+    assert "gr\\xf6\\xdfe" in out + err or "--config" in err or "arguments are required" in err
+
+
 def test_names_that_are_no_unicode_are_left_out_with_a_reason(tmp_path):
     root = tmp_path / "in"
     root.mkdir()

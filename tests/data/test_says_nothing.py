@@ -41,6 +41,8 @@ def test_a_number_among_names_is_no_class_and_numbers_alone_are(tmp_path):
     films(tmp_path, 8)
     found = own(write(tmp_path, HEAD, rows(["99", *USUAL[1:]])), "label=finding")
     assert accounted(found, 8) == {"the label '99' names no class, unless --classes names it": 1}
+    found = own(write(tmp_path, HEAD, rows(["x", *"1212121"])), "label=finding")
+    assert accounted(found, 8) == {"the label 'x' names no class, unless --classes names it": 1}
     found = own(write(tmp_path, HEAD, rows(["9", "1", "2", "1", "2", "1", "2", "1"])), "label=finding")
     assert set(found.classes) == {"1", "2"}
     assert accounted(found, 8) == {}
