@@ -96,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
     Once the outcome is decided, no signal changes that code.
     """
+    if argv is None:
+        _name_files_in_utf8()
     from ranjax.training import signals
 
     # What is registered first runs last: the interpreter's own end would bring the handlers back that kill.
@@ -106,6 +108,18 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         # An interrupted compilation can leave XLA in a state that crashes the interpreter's own way out.
         outcome.leave(code)
     sys.exit(code)
+
+
+def _name_files_in_utf8() -> None:
+    """Start this process again in Python's UTF-8 mode, where a C locale has files named in ASCII.
+
+    Python does so by itself unless PYTHONUTF8=0 forbids it; then a table's names of films could not be opened. What is
+    printed keeps its encoding.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    own = {"PYTHONUTF8": "1", "PYTHONIOENCODING": os.environ.get("PYTHONIOENCODING") or sys.stdout.encoding}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **own})
 
 
 def _call(words: list[str]) -> int:

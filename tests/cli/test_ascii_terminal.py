@@ -89,6 +89,20 @@ def test_names_that_are_no_unicode_are_left_out_with_a_reason(tmp_path):
     assert [item["reason"] for item in found.exclusions] == ["its name or a text is no valid Unicode"] * 2
 
 
+def test_prepare_names_its_films_in_utf8_where_python_was_told_not_to(tmp_path):
+    root = table(tmp_path / "Füße")
+    line = ["prepare", "table", f"--data_dir={root}", f"--out={tmp_path / 'aus ö'}", "--image_size=16", "--workers=1"]
+    more = ["--adapt=0", "--validation=0", "--test=0", "--patient_key=none", "--no-deidentify"]
+    told = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "ranjax", *line, *more],
+        capture_output=True, check=False, env={**os.environ, **told, "JAX_PLATFORMS": "cpu"}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == outcome.DONE, done.stderr
+    (done.stdout + done.stderr).decode("ascii")
+    assert open_prepared(tmp_path / "aus ö").counts == {"train": 4}
+
+
 @pytest.mark.slow
 def test_attack_and_run_in_a_shell_of_the_c_locale(tmp_path):
     from test_fuzz_commands import KNOWN, checkpoint
