@@ -1,5 +1,9 @@
 """Sections, marks and labels of report text: written sentences by kind, reports laid out as in the field."""
 
+import csv
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +25,18 @@ def test_written_sentences_are_marked_and_labelled_as_documented(name, which):
     for kind, count in found.items():
         assert count.precision >= 0.85, kind
         assert count.recall >= 0.85, kind
+
+
+def test_the_documented_table_is_what_the_rules_reach():
+    with (Path(text_rules.__file__).parents[2] / "docs" / "tables" / "text_rules_by_kind.csv").open(encoding="utf-8") as file:
+        documented = [",".join(row) for row in csv.reader(file)][1:]
+    found = []
+    for name, which in (("deidentify", "held_out"), ("labeller", "held_out"), ("labeller", "held_out_inside")):
+        cases = getattr(text_rules, f"{name}_cases")(which)
+        title = {"deidentify": "De-identifier", "labeller": "Labeller"}[name]
+        rows = re.findall(r"(?m)^\| (.+?) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", text_rules.table(cases))
+        found += [f"{title}, {which.replace('_', ' ')}," + ",".join(row) for row in rows]
+    assert found == documented
 
 
 def test_negations_inside_a_mention_are_read_as_documented():
