@@ -331,8 +331,8 @@ class _Rules:
         kinds = {is_number(name) for name in self.classes}
         if nameless := [
             name
-            for name in entry.labels
-            if name not in self.classes and (names_none(name) or is_number(name) not in kinds)
+            for name, mark in entry.labels.items()
+            if mark == PRESENT and name not in self.classes and (names_none(name) or is_number(name) not in kinds)
         ]:
             reason = f"the label {nameless[0]!r} names no class, unless --classes names it"
             return Rejected(entry.id, split, reason)

@@ -48,6 +48,14 @@ def test_a_number_among_names_is_no_class_and_numbers_alone_are(tmp_path):
     assert accounted(found, 8) == {}
 
 
+def test_a_column_whose_name_is_in_doubt_leaves_out_the_films_that_it_marks_alone(tmp_path):
+    films(tmp_path, 8)
+    lines = [f"{i}.png,Film {i} of the heart.,{i % 2},{1 - i % 2},{int(i == 3)},p{i}" for i in range(8)]
+    root = write(tmp_path, "file,report,edema,mass,possible mass,patient", lines)
+    found = own(root, "labels=edema,mass,possible mass")
+    assert accounted(found, 8) == {"the label 'possible mass' names no class, unless --classes names it": 1}
+
+
 def test_a_column_of_probabilities_is_no_column_of_labels(tmp_path):
     films(tmp_path, 8)
     with pytest.raises(DataError, match="names no class"):
