@@ -144,7 +144,7 @@ def api_page(package: str) -> str:
 def notebook_page(path: Path) -> str:
     """Return a notebook with its outputs as Markdown."""
     parts = []
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+    for cell in json.loads(path.read_text())["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             parts.append(source)
@@ -233,7 +233,7 @@ def _example(match: re.Match[str]) -> str:
 def _table(match: re.Match[str]) -> str:
     """Return a table of docs/tables, folded, in the place of a line that is its link; a made one with its command."""
     words, file = match.groups()
-    with open(ROOT / "docs" / file, encoding="utf-8", newline="") as opened:
+    with open(ROOT / "docs" / file, newline="") as opened:
         header, *rows = ([cell.replace("|", "\\|") for cell in row] for row in csv.reader(opened))
     lines = (f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows))
     body = "\n".join(lines)

@@ -35,7 +35,7 @@ def forbidden(text: str) -> list[str]:
 
 def messages(file: Path) -> Iterator[str]:
     """Yield the texts of a module's errors and options; X stands for a value that is put in."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in ERRORS:
             for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
                 yield from _texts(argument)

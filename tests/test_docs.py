@@ -23,7 +23,7 @@ def module_of(file: Path):
 
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as forges make them."""
-    found = re.findall(r"(?m)^#+ (.+)$", re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8")))
+    found = re.findall(r"(?m)^#+ (.+)$", re.sub(r"(?ms)^```.*?^```", "", page.read_text()))
     plain = (re.sub(r"[`*]|\[([^]]+)\]\([^)]*\)", r"\1", one).lower() for one in found)
     return {re.sub(r"[^\w\- ]", "", one).strip().replace(" ", "-") for one in plain}
 

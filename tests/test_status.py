@@ -68,7 +68,7 @@ def test_every_progress_reaches_the_status(tmp_path):
     from ranjax.training import progress
 
     with heartbeat.Heartbeat(tmp_path) as beat, progress.listening(beat.work):
-        shown = Progress("craft", 10, stream=open(os.devnull, "w", encoding="utf-8"), unit="pairs")  # noqa: SIM115
+        shown = Progress("craft", 10, stream=open(os.devnull, "w"), unit="pairs")  # noqa: SIM115
         shown.update(4, {"loss": float("nan"), "other": 1.0})
         shown._stream.close()
     found = files.read_json(tmp_path / heartbeat.FILE)

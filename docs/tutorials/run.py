@@ -27,7 +27,7 @@ def executed(path: Path) -> dict:
     Raises:
       Exception: a cell's own.
     """
-    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook = json.loads(path.read_text())
     names: dict[str, object] = {"__name__": "__main__"}
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] != "code":

@@ -123,9 +123,7 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     child = int((tmp_path / "child").read_text())
     parent.kill()
     parent.wait()
-    wait_for(
-        lambda: not Path(f"/proc/{child}").exists() or " Z " in Path(f"/proc/{child}/stat").read_text(encoding="utf-8")
-    )
+    wait_for(lambda: not Path(f"/proc/{child}").exists() or " Z " in Path(f"/proc/{child}/stat").read_text())
 
 
 def wait_for(true, seconds=20):
@@ -141,7 +139,7 @@ def test_the_table_holds_finished_runs_with_their_settings(tmp_path, monkeypatch
     monkeypatch.setattr(sweep_collect, "state_of", lambda folder: "done" if folder.endswith("seed=0") else "killed")
     found, missing = sweep_collect.collect(RUNS, str(tmp_path), tmp_path / "out")
     assert (found, missing) == (["seed=0"], ["seed=1", "seed=2"])
-    with open(tmp_path / "out" / "table.csv", encoding="utf-8", newline="") as handle:
+    with open(tmp_path / "out" / "table.csv", newline="") as handle:
         table = list(csv.DictReader(handle))
     assert len(table) == 1
     assert (table[0]["run"], table[0]["seed"], table[0]["method"], table[0]["value"]) == ("seed=0", "0", "ran", "0.5")

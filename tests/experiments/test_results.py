@@ -52,7 +52,7 @@ def few(tmp_path, monkeypatch):
 
 
 def read(file):
-    with open(file, encoding="utf-8", newline="") as opened:
+    with open(file, newline="") as opened:
         return list(csv.reader(opened))
 
 

@@ -83,7 +83,7 @@ def test_a_run_whose_driver_and_whose_node_are_killed_ends_in_the_same_bits(clus
     driver = _run(folder, "--on=ray")
     _appears("craft/store/shard-*.json", folder, driver)
     process = int((folder / "lock").read_text().split()[1])
-    worker = int(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    worker = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
     environment = dict(one.split(b"=", 1) for one in Path(f"/proc/{worker}/environ").read_bytes().split(b"\0") if one)
     (node,) = [node for node in cluster.worker_nodes if _raylet(node) == int(environment[b"RAY_RAYLET_PID"])]
     cluster.remove_node(node, allow_graceful=False)
