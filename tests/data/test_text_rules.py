@@ -28,7 +28,9 @@ def test_written_sentences_are_marked_and_labelled_as_documented(name, which):
 
 
 def test_the_documented_table_is_what_the_rules_reach():
-    with (Path(text_rules.__file__).parents[2] / "docs" / "tables" / "text_rules_by_kind.csv").open(encoding="utf-8") as file:
+    with (Path(text_rules.__file__).parents[2] / "docs" / "tables" / "text_rules_by_kind.csv").open(
+        encoding="utf-8"
+    ) as file:
         documented = [",".join(row) for row in csv.reader(file)][1:]
     found = []
     for name, which in (("deidentify", "held_out"), ("labeller", "held_out"), ("labeller", "held_out_inside")):
