@@ -17,7 +17,7 @@ from typing import Any
 
 from ranjax.core import files
 from ranjax.core.buckets.lease import Lease
-from ranjax.core.buckets.object_store import Entry, ObjectStore, StoreError
+from ranjax.core.buckets.object_store import Entry, ObjectStore, StoreError, tag_of
 from ranjax.core.errors import ConfigError, DataError, RunError
 
 MANIFESTS = ("manifest.json", "prepared.json")
@@ -207,7 +207,7 @@ class Mirror:
                 raise DataError(f"{self.store.url}/{other} {fault} that {name} lists. {hint}")
         files.write_bytes(self.folder / name, found.data)
         stat = (self.folder / name).stat()
-        self._known[name], self._tags[name] = (stat.st_size, stat.st_mtime_ns), found.version.get("e_tag", "")
+        self._known[name], self._tags[name] = (stat.st_size, stat.st_mtime_ns), tag_of(found.version)
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:

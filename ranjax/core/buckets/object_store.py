@@ -12,7 +12,7 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -25,11 +25,15 @@ T = TypeVar("T")
 SCHEMES = ("s3", "gs", "az")
 PART = 8 << 20
 """Bytes of a part of a large object; larger where 9,000 parts would not hold the file."""
+STANDSTILL = 30.0
+"""Seconds after which a request that stands still is cut and asked again; a long upload does not stand still."""
 PROBE = ".probe"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
 _BUSY = ("408", "409", "429")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
+_ALLOW_HTTP = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP")
+_NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound")
 
 Version = dict[str, str]
 """What names one state of an object: its ETag, and its generation where the store has one."""
@@ -109,9 +113,8 @@ class ObjectStore:
             "retry_timeout": timedelta(seconds=patience),
             "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=15)},
         }
-        # A request that stands still for half a minute is cut and asked again; a long upload does not stand still.
-        options: Any = {"timeout": timedelta(minutes=30), "read_timeout": timedelta(seconds=30)}
-        if any(os.environ.get(f"{owner}_ALLOW_HTTP", "").lower() in ("1", "true") for owner in ("AWS", "AZURE")):
+        options: Any = {"timeout": timedelta(minutes=30), "read_timeout": timedelta(seconds=STANDSTILL)}
+        if any(os.environ.get(name, "").lower() in ("1", "true") for name in _ALLOW_HTTP):
             options["allow_http"] = True
         with self._asked("open"):
             self._store: Any = from_url(self.url, retry_config=retries, client_options=options)
@@ -140,7 +143,7 @@ class ObjectStore:
             try:
                 got = obstore.get(self._store, name)
             except FileNotFoundError as error:
-                if "NoSuchBucket" in str(error):
+                if _NO_BUCKET.search(str(error)):
                     raise
                 return None
             return Found(bytes(got.bytes()), _version(got.meta), got.meta["last_modified"])
@@ -216,7 +219,7 @@ class ObjectStore:
 
         def ask() -> dict[str, Entry]:
             pages = obstore.list(self._store, chunk_size=1000)
-            return {one["path"]: Entry(one["size"], one["e_tag"] or "") for page in pages for one in page}
+            return {one["path"]: Entry(one["size"], tag_of(one)) for page in pages for one in page}
 
         return self._answer("list", "", ask)
 
@@ -259,13 +262,21 @@ class ObjectStore:
             expected = f"a place with the right to {verb} objects ({_why(error)})"
             raise ConfigError(self.key, self.url, expected, "Its credentials come from the environment.") from None
         except (BaseError, FileNotFoundError) as error:
-            if "NoSuchBucket" in str(error):
+            if _NO_BUCKET.search(str(error)):
                 raise ConfigError(self.key, self.url, "a bucket that exists") from None
             if verb == "open":
                 raise ConfigError(self.key, self.url, f"a store that can be asked ({_why(error)})") from None
+            if "builder error" in str(error):
+                expected = "a store that is asked by https (by http: " + ", ".join(_ALLOW_HTTP) + "=true)"
+                raise ConfigError(self.key, self.url, expected) from None
             status = _STATUS.search(str(error))
             kind = StoreError if status and status[1][0] == "4" and status[1][:3] not in _BUSY else BusyError
             raise kind(f"cannot {verb} {place}: {_why(error)}; the same command goes on from here") from None
+
+
+def tag_of(meta: Mapping[str, Any]) -> str:
+    """Return the ETag of an object without the quotes, which Azure leaves out of its lists; "" where it has none."""
+    return (meta.get("e_tag") or "").strip('"')
 
 
 def _version(meta: Any) -> Version:

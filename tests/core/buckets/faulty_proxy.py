@@ -2,14 +2,18 @@
 
 import socket
 import threading
+from urllib.parse import unquote
+
+CONDITIONS = (b"if-none-match:", b"if-match:", b"x-goog-if-generation-match:")
 
 
 class FaultyProxy:
     """Forwards HTTP requests to `port`, one a connection; `faults` are used up one a request, None: none.
 
-    "503", "403": answered so, and not forwarded. "cut": closed without an answer, and not forwarded. "lost": forwarded,
-    but its answer is thrown away. "half": only half of its answer comes. "slow": its answer comes a second later.
-    `match` says which requests, by their first line. `blind`: conditions are dropped, as by a store without them.
+    "503", "429", "403": answered so, and not forwarded. "cut": closed without an answer, and not forwarded. "lost":
+    forwarded, but its answer is thrown away. "half": only half of its answer comes. "slow": its answer comes a second
+    later. `match` says which requests, by their first line, percent-decoded. `blind`: conditions are dropped, as by a
+    store without them.
     """
 
     def __init__(self, port):
@@ -36,7 +40,7 @@ class FaultyProxy:
             head, body = _read(client)
             if not head:
                 return
-            line = head.split(b"\r\n")[0].decode()
+            line = unquote(head.split(b"\r\n")[0].decode())
             with self._lock:
                 fault = self.faults.pop(0) if self.faults and self.match(line) else None
                 self.seen.append((line, fault))
@@ -46,10 +50,12 @@ class FaultyProxy:
                 body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
                 client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
                 return
-            if fault == "503":
-                client.sendall(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            if fault in ("503", "429"):
+                client.sendall(
+                    b"HTTP/1.1 %s Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % fault.encode()
+                )
                 return
-            left_out = (b"connection:", b"expect:", *([b"if-none-match:", b"if-match:"] if self.blind else []))
+            left_out = (b"connection:", b"expect:", *(CONDITIONS if self.blind else ()))
             lines = [x for x in head.split(b"\r\n") if not x.lower().startswith(left_out)]
             with socket.create_connection(("127.0.0.1", self.to)) as server:
                 server.sendall(b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n" + body)

@@ -1,4 +1,4 @@
-"""The real command with its workdir in a real S3 server: killed, gone on with elsewhere, refused twice, read."""
+"""The real command with its workdir in an object store: killed, gone on with elsewhere, refused twice, read."""
 
 import signal
 import subprocess
@@ -21,30 +21,38 @@ def test_a_local_data_folder_is_asked_for_in_one_line(capsys):
     assert capsys.readouterr().err.startswith("error: data.dir = 's3://bucket/data': expected a local folder, or ''")
 
 
-@pytest.mark.slow  # the command starts three times
-def test_killed_on_one_machine_a_run_ends_on_another_at_the_same_bits(s3, tmp_path, monkeypatch, capsys):
-    arguments = ["--config", TINY, f"--config.compile_cache={tmp_path / 'cache'}", "--config.noise.ratios=(0.0,)"]
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    """A run on the local disk: its arguments, with a cache of its programs for those that follow, and its folder."""
+    folder = tmp_path_factory.mktemp("local")
+    arguments = ["--config", TINY, f"--config.compile_cache={folder / 'cache'}", "--config.noise.ratios=(0.0,)"]
     arguments += ["--config.adapt.controls=()", "--until", "pretrain", "--track", "none"]
-    kills.finish([*arguments, "--workdir", tmp_path / "local"])
-    there = [*arguments, "--workdir", f"{s3}/runs/tiny"]
-    s3.proxy.faults = ["503", None, "cut", None, "lost", None, "half", None] * 6
+    kills.finish([*arguments, "--workdir", folder / "run"])
+    return arguments, folder / "run"
+
+
+@pytest.mark.slow  # the command starts three times
+def test_killed_on_one_machine_a_run_ends_on_another_at_the_same_bits(local, bucket, tmp_path, monkeypatch, capsys):
+    arguments, expected_run = local
+    there = [*arguments, "--workdir", f"{bucket}/runs/tiny"]
+    bucket.proxy.faults = ["503", None, "cut", None, "lost", None, "half", None] * 6
     found = kills.kill(there, signal.SIGKILL, lambda place: 0.5 if place == "pretrain/clean" else None)
     assert (found.hit, found.code) == ("pretrain/clean", -signal.SIGKILL), found
     monkeypatch.setenv("RANJAX_STAGING", str(tmp_path / "another machine"))
     said = kills.finish(there)
     assert "prepare: done before, skipped" in said
-    assert "SECRETOFTHETEST" not in said + found.output
-    again = fetched(f"{s3}/runs/tiny", "WORKDIR")
+    assert not any(secret in said + found.output for secret in bucket.server.secrets)
+    again = fetched(f"{bucket}/runs/tiny", "WORKDIR")
     for name in ("prepare", "pretrain/clean"):
-        expected, got = (files.read_json(folder / name / "manifest.json") for folder in (tmp_path / "local", again))
+        expected, got = (files.read_json(folder / name / "manifest.json") for folder in (expected_run, again))
         assert got["files"] == expected["files"]
         assert got["fingerprint"] == expected["fingerprint"]
-    assert kills.records(again) == kills.records(tmp_path / "local")
-    assert console.call(["status", f"{s3}/runs/tiny"]) == outcome.UNFINISHED
+    assert kills.records(again) == kills.records(expected_run)
+    assert console.call(["status", f"{bucket}/runs/tiny"]) == outcome.UNFINISHED
     shown = capsys.readouterr().out
-    assert shown.startswith(f"{s3}/runs/tiny: ")
+    assert shown.startswith(f"{bucket}/runs/tiny: ")
     assert "pretrain/clean           done in" in shown
-    with Lease(f"{s3}/runs/tiny", "k"):
+    with Lease(f"{bucket}/runs/tiny", "k"):
         with_lease = [sys.executable, "-m", "ranjax.main", "run", *map(str, there)]
         second = subprocess.run(with_lease, capture_output=True, text=True, cwd=kills.ROOT, check=False)
         assert (second.returncode, second.stderr.count("\n")) == (outcome.REFUSED, 1)
