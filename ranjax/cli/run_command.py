@@ -5,6 +5,7 @@
     ranjax run --config configs/ran.py:smoke --workdir=runs/smoke --config.pretrain.steps=50
     ranjax craft --config configs/ran.py        (the same, but it ends once the noisy pairs are crafted)
     ranjax run ran --on ray --with gpus=1       (on a machine of a Ray cluster that sees the workdir)
+    ranjax craft ran --on ray --with gpus=1     (works here; shards of noisy pairs on all machines of the cluster)
     ranjax describe --config configs/ran.py     (runs nothing: prints every key)
 
 A run that is cut off, by Ctrl-C, a signal or a crash, goes on where it was when the same command is given again.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ranjax.cli import engine_options, outcome
 from ranjax.core import extras, files
 from ranjax.core.buckets import object_store, workdirs
 from ranjax.core.buckets.mirror import STATE, Mirror
+from ranjax.core.engines.task_pool import Pool
 from ranjax.core.errors import ConfigError
 from ranjax.run import config as configs
 from ranjax.training import trackers
@@ -71,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser, until: str = "") -> None:
         help="where figures, config and page go: tensorboard, mlflow, wandb (several by commas), none",
     )
     engine_options.add_engine(parser)
+    parser.set_defaults(shards=until == "craft")
     if until:
         parser.set_defaults(until=until)
     else:
@@ -110,13 +113,32 @@ def run(arguments: argparse.Namespace) -> int:
     default = Path("runs") / "_".join(filter(None, (Path(name).stem, argument)))
     workdir = arguments.workdir or str(default)
     object_store.local_path(workdir, "--workdir")  # refused before anything heavy is imported
-    if not engine_options.is_local(arguments, "a run takes this machine as --config.devices says"):
+    here = engine_options.is_local(arguments, "a run takes this machine as --config.devices says")
+    if not here and not arguments.shards:
         return _elsewhere(arguments, workdir)
     from ranjax.training import signals
 
-    # Before anything heavy is imported: a machine may be taken away at any moment.
-    with signals.StopFlag(at_once=outcome.INTERRUPTED) as stop:
-        return _run(config, workdir, arguments.redo, arguments.until, track, stop)
+    # Before anything heavy is imported: a machine may be taken away at any moment. Ray takes signals when it is joined.
+    with (
+        nullcontext() if here else _shards(arguments, workdir) as pool,
+        signals.StopFlag(at_once=outcome.INTERRUPTED) as stop,
+    ):
+        return _run(config, workdir, arguments.redo, arguments.until, track, stop, pool)
+
+
+def _shards(arguments: argparse.Namespace, workdir: str) -> AbstractContextManager[Pool]:
+    """Return the pool of the engine whose machines write shards.
+
+    Raises:
+      ConfigError: its machines cannot see the workdir, which lies in an object store.
+    """
+    from ranjax.core.engines.engine_table import opened
+
+    folder = object_store.local_path(workdir, "--workdir")
+    if folder is None:
+        hint = "'ranjax run --until craft --on ...' carries the run out on one of its machines."
+        raise ConfigError("--workdir", workdir, f"a folder that all machines of {arguments.on} see", hint)
+    return opened(arguments.on, arguments.settings, Path(folder).absolute() / ".jobs")
 
 
 def _elsewhere(arguments: argparse.Namespace, workdir: str) -> int:
@@ -135,28 +157,25 @@ def _elsewhere(arguments: argparse.Namespace, workdir: str) -> int:
 
 
 def _run(
-    config: ConfigDict, workdir: str, redo: bool, until: str, track: Sequence[str], stop: Callable[[], bool]
+    config: ConfigDict,
+    workdir: str,
+    redo: bool,
+    until: str,
+    track: Sequence[str],
+    stop: Callable[[], bool],
+    pool: Pool | None,
 ) -> int:
-    from ranjax.run import pipeline
+    from ranjax.run import machine, pipeline
     from ranjax.run.context import Stopped
-    from ranjax.training import compile_cache, cpu, devices, hosts
+    from ranjax.training import devices, hosts
 
     def say(line: str) -> None:
         if hosts.first():
             print(line, flush=True)
 
-    # The process and its devices, before anything touches them.
-    cpu.keep_freed_memory()
-    if config.cpu_devices != 1:
-        cpu.split_devices(config.cpu_devices)
-    hosts.start(config.distributed)
-    if config.quick_compile:
-        import jax
-
-        jax.config.update("jax_disable_most_optimizations", True)
-    if config.compile_cache != "off":
-        compile_cache.enable(config.compile_cache or None)
-    mesh = devices.make_mesh(config.devices or None, config.model_axis)
+    mesh = machine.ready(config)
+    if pool is not None and hosts.count() > 1:
+        raise ConfigError("--on", "an engine", f"one process; {hosts.count()} share the shards among themselves")
 
     # The stages, and what came out.
     with _opened(workdir) as (folder, mirror):
@@ -165,7 +184,7 @@ def _run(
         if lease:
             say(f"works in {folder}")
         everyone = hosts.stopping(lambda: stop() or (lease is not None and lease.lost()))
-        options: dict[str, Any] = {"redo": redo, "until": until, "track": track, "mirror": mirror}
+        options: dict[str, Any] = {"redo": redo, "until": until, "track": track, "mirror": mirror, "pool": pool}
         place = ""
         try:
             page = pipeline.execute(config, folder, mesh=mesh, stop=everyone, say=say, **options)

@@ -109,6 +109,10 @@ class StoreWriter:
         """Noisy pairs in finished shards."""
         return sum(len(self.positions(n)) for n in range(self.shards) if _finished(self.folder, n))
 
+    def path_of(self, number: int) -> Path:
+        """Return the file that says that a shard is whole."""
+        return _shard(self.folder, number).with_suffix(".json")
+
     def bytes_of(self, number: int) -> int:
         """Return the bytes of a finished shard."""
         return _shard(self.folder, number).stat().st_size

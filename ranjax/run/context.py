@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ranjax.core import files
+from ranjax.core.engines.task_pool import Pool
 from ranjax.run import config as configs
 from ranjax.run.plan import StageRun, config_of, fingerprints, plan
 from ranjax.run.schema import RunConfig
@@ -47,6 +48,7 @@ class Context:
       stop: returns True once a stop was asked for.
       say: takes one line of text.
       shared: what `memoize` holds; one dictionary for all stage runs of a process.
+      pool: of the engine that writes shards of noisy pairs; None: this process does.
     """
 
     config: RunConfig
@@ -58,6 +60,7 @@ class Context:
     stop: Callable[[], bool]
     say: Callable[[str], None]
     shared: dict[Hashable, Any] = field(default_factory=dict)
+    pool: Pool | None = None
 
     @property
     def folder(self) -> Path:

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from ranjax.core import files, lazy
 from ranjax.core.buckets.mirror import Mirror
+from ranjax.core.engines.task_pool import Pool
 from ranjax.core.errors import ConfigError, RunError
 from ranjax.core.lock import locked
 from ranjax.run import config as configs
@@ -91,6 +92,7 @@ def execute(
     until: str = "",
     track: Sequence[str] = ("tensorboard",),
     mirror: Mirror | None = None,
+    pool: Pool | None = None,
 ) -> Path:
     """Carry out the stage runs that are not done yet, in order, and return the path of the report's page.
 
@@ -108,6 +110,7 @@ def execute(
       until: end after the last run of this stage (empty: run all).
       track: trackers that get figures, config and page, see `training.trackers`.
       mirror: of a workdir in an object store; a stage run is done once it is there.
+      pool: of the engine whose machines write shards of noisy pairs; None: this process does.
 
     Raises:
       ConfigError: the workdir is of another config, in use, or not writable.
@@ -138,7 +141,7 @@ def execute(
             say = beat.wrap(say)
             mark = files.digest(fingerprints(whole, runs))
             held.enter_context(trackers.tracking(track, workdir, configs.flatten(whole), mark, say))
-        _carry_out(whole, workdir, runs, last + 1, mesh, stop, say, beat, mirror)
+        _carry_out(whole, workdir, runs, last + 1, mesh, stop, say, beat, mirror, pool)
     return workdir / "report" / "index.html"
 
 
@@ -152,6 +155,7 @@ def _carry_out(
     say: Callable[[str], None],
     beat: Heartbeat | None,
     mirror: Mirror | None,
+    pool: Pool | None,
 ) -> None:
     """Carry out those of the first `count` runs that are not done yet, each until its manifest is written."""
     expected = fingerprints(config, runs)
@@ -171,7 +175,9 @@ def _carry_out(
         if beat:
             beat.at(run.id, number, len(runs))
         say(title)
-        context = Context(config_of(config, run), workdir, run, runs, expected[run.id], mesh, stop, say, shared=shared)
+        context = Context(
+            config_of(config, run), workdir, run, runs, expected[run.id], mesh, stop, say, shared=shared, pool=pool
+        )
         shared["running"] = run.id
         started = time.monotonic()
         try:

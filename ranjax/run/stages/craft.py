@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import operator
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Shaped
 
 from ranjax.core import files
-from ranjax.core.errors import DataError
+from ranjax.core.errors import ConfigError, DataError
 from ranjax.core.pixels import to_float
 from ranjax.data.captions.caption_file import FileCaptions
 from ranjax.data.captions.comparison import caption_record
@@ -29,9 +31,12 @@ from ranjax.data.space import require_space
 from ranjax.data.store import NoisyStore, StoreWriter, set_aside
 from ranjax.data.text.tokenizer import Tokens
 from ranjax.evaluation.retrieval import unit
-from ranjax.run.context import Context
+from ranjax.run import config as configs
+from ranjax.run import machine
+from ranjax.run.context import Context, context_of
+from ranjax.run.plan import plan
 from ranjax.run.schema import RunConfig, noise_keys
-from ranjax.run.stages import caption_rewrites, plausibility, target_features
+from ranjax.run.stages import caption_rewrites, plausibility, shard_queue, target_features
 from ranjax.run.stages import inputs as common
 from ranjax.run.stages import word_candidates as candidates
 from ranjax.run.stages.caption_rewrites import CaptionRewriter, facts_of
@@ -47,6 +52,37 @@ NoisyPairs = Callable[[list[int]], Iterator[NoisyPair]]
 
 def run(context: Context) -> dict[str, Any]:
     """Leave a noisy store; finished shards of an earlier, interrupted run stay as they are."""
+    context, recipe, chosen, open_store, make = _work(context)
+    title = f"craft {recipe.name}"
+
+    def begin() -> None:
+        writer = open_store()
+        for fault in writer.damaged():
+            context.say(f"  {fault.what} It is set aside and crafted again.")
+            set_aside(writer.folder, fault.shard)
+        if context.pool is not None:
+            own = (context.workdir, context.stage_run.id, context.fingerprint, Path.cwd())
+            task_of = functools.partial(functools.partial, craft_shards, *own)
+            shard_queue.hand_out(context.pool, writer, task_of, title, context.stop, context.say)
+            context.check_stop(f"{writer.done} of {len(writer.ids)} pairs crafted")
+
+    hosts.first_does(begin)  # the plan is written, and lies there when the others read it
+    store = fill(open_store(), title, make, context.check_stop, context.say)
+    captions = plausibility.measure(context, store, dict(zip(chosen.ids, chosen.reports)))
+    return _summary(context, recipe.name, store, [store.provenance(i) for i in chosen.ids], captions)
+
+
+class _Work(NamedTuple):
+    """What crafting takes: the context with this process's own devices, the pairs to attack, and how."""
+
+    context: Context
+    recipe: Recipe
+    chosen: common.Split
+    open_store: Callable[[], StoreWriter]
+    make: Callable[[], NoisyPairs]
+
+
+def _work(context: Context) -> _Work:
     # Processes share the shards out: each works through its own, on its own devices.
     context = dataclasses.replace(context, mesh=devices.local_mesh(context.mesh))
     config, data = context.config, common.data(context)
@@ -55,19 +91,44 @@ def run(context: Context) -> dict[str, Any]:
     chosen = train.take(np.flatnonzero(select(train.ids, max(config.noise.ratios), config.seed)))
     # One file, named as the encoder's layout names it.
     (weights,) = common.encoder_folder(context, common.clean_condition(context)).glob("*.safetensors")
-    surrogate = files.sha256(weights)
-    open_store = functools.partial(writer_of, config, folder, chosen.ids, surrogate, "noise")
-
-    def begin() -> None:
-        for fault in open_store().damaged():
-            context.say(f"  {fault.what} It is set aside and crafted again.")
-            set_aside(folder, fault.shard)
-
-    hosts.first_does(begin)  # the plan is written, and lies there when the others read it
+    open_store = functools.partial(writer_of, config, folder, chosen.ids, files.sha256(weights), "noise")
     make = functools.partial(_control if recipe.kind == "control" else _attack, context, recipe, chosen)
-    store = fill(open_store(), f"craft {recipe.name}", make, context.check_stop, context.say)
-    captions = plausibility.measure(context, store, dict(zip(chosen.ids, chosen.reports)))
-    return _summary(context, recipe.name, store, [store.provenance(i) for i in chosen.ids], captions)
+    return _Work(context, recipe, chosen, open_store, make)
+
+
+def craft_shards(workdir: Path, run_id: str, fingerprint: str, here: Path, numbers: Sequence[int]) -> None:
+    """Write the shards `numbers` of a craft stage in `workdir`, as a task on any machine that sees it.
+
+    Args:
+      workdir: of a run whose process holds the lock and waits.
+      run_id, fingerprint: of the stage run.
+      here: the folder of that process, from which paths of the config count.
+      numbers: of the shards; those that are there are not written again.
+
+    Raises:
+      ConfigError: this machine does not see the folders.
+    """
+    for folder in (here, workdir):
+        if not folder.is_dir():
+            raise ConfigError("--workdir", str(folder), f"a folder that {socket.gethostname()} sees, too")
+    with contextlib.chdir(here):
+        writer, noisy_pairs = _on_this_machine(workdir, run_id, fingerprint)
+        missing = writer.missing()
+        for number in numbers:
+            if number in missing:
+                writer.write(number, list(noisy_pairs(writer.positions(number))))
+
+
+@functools.lru_cache(maxsize=1)
+def _on_this_machine(workdir: Path, run_id: str, fingerprint: str) -> tuple[StoreWriter, NoisyPairs]:
+    """Return what crafts in this process: the program is compiled for its first task."""
+    config = configs.of_run(workdir)
+    (run,) = (run for run in plan(configs.typed(config)) if run.id == run_id)
+    context = context_of(config, workdir, run, machine.ready(config, alone=True), {})
+    if context.fingerprint != fingerprint:
+        raise ConfigError("--workdir", str(workdir), f"the run that gave this task; {run_id} there is another one")
+    work = _work(context)
+    return work.open_store(), work.make()
 
 
 def writer_of(

@@ -1,7 +1,7 @@
 """Google Cloud Storage's XML API in this process: the calls of obstore's client, with preconditions by generation.
 
 Written after https://cloud.google.com/storage/docs/xml-api/reference-methods, since the emulators that can be installed
-speak the JSON API alone (gcp-storage-emulator) or ignore conditions in headers (fake-gcs-server).
+have no preconditions (gcp-storage-emulator) or ignore those in headers (fake-gcs-server).
 Who asks is not looked at.
 """
 

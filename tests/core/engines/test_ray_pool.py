@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,15 @@ def test_a_run_whose_driver_and_whose_node_are_killed_ends_in_the_same_bits(clus
     assert digests(tmp_path / "here", *wanted) == digests(folder, *wanted)
     log = (tmp_path / "there.log").read_text()
     assert log.count("workdir ") == 3, log
+    # Its noisy pairs again, a shard a task: all of them are written on the cluster.
+    crafted = digests(folder, "craft/store/*")
+    assert len(crafted) > 4
+    shutil.rmtree(folder / "craft")
+    line = ["craft", "--config", str(TINY), f"--workdir={folder}", "--track=none", "--on=ray"]
+    again = subprocess.run([sys.executable, "-m", "ranjax", *line], cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "  4 of 4 shards go to the engine" in again.stdout
+    assert digests(folder, "craft/store/*") == crafted
 
 
 def _raylet(node):
