@@ -126,7 +126,7 @@ def test_a_run_ends_with_its_table_and_the_path_of_a_page(whole):
     assert results["masking"]
 
 
-BUDGET = {"prepare": 2, "pretrain": 8, "craft": 4, "adapt": 9, "evaluate": 24, "report": 0}
+BUDGET = {"prepare": 1, "pretrain": 7, "craft": 2, "adapt": 8, "evaluate": 21, "report": 0}
 """Programs that a run of each stage may compile: those of its first condition, as later ones find them made."""
 
 
@@ -139,8 +139,8 @@ def test_no_stage_compiles_more_programs_than_its_budget(whole):
     assert set(BUDGET) == {run.partition("/")[0] for run in found}
     for run, compiled in found.items():
         assert compiled["count"] <= BUDGET[run.partition("/")[0]], f"{run} compiled {compiled['programs']}"
-    again = [compiled for run, compiled in found.items() if run.endswith("coattack_30")]
-    assert len(again) == 3
+    again = [compiled for run, compiled in found.items() if run.endswith(("coattack_30", "random_init"))]
+    assert len(again) == 5
     assert not any(compiled["count"] for compiled in again), again
     assert found["pretrain/clean"]["seconds"] > 0
 

@@ -207,14 +207,18 @@ def _fit(
         else:
             facts |= {"chosen_epochs": one.chosen[index].tolist(), "epochs": one.epochs[index].tolist()}
             facts["notes"] += _said(context, one.unfinished(name, index, getattr(settings, "patience", 0)))
-        yield name, one.select(index), facts, _curves(one, index)
+        terms = settings.terms if isinstance(settings, HeadTraining) else one.losses
+        yield name, one.select(index), facts, _curves(one, index, [*terms])
 
 
-def _curves(group: FittedHeads, index: int) -> list[dict[str, float]]:
-    """Return means over the seeds, epoch by epoch, of those that were still trained."""
+def _curves(group: FittedHeads, index: int, terms: Sequence[str]) -> list[dict[str, float]]:
+    """Return means over the seeds, epoch by epoch, of those that were still trained.
+
+    Of the terms of the loss those named: a program may have computed others, for other methods.
+    """
     seeds, epochs = group.history[index].shape
     trained = np.full(seeds, epochs) if group.epochs is None else group.epochs[index]
-    by_term = {"validation": group.history, **group.losses}
+    by_term = {"validation": group.history, **{term: group.losses[term] for term in terms if term in group.losses}}
     return [
         {term: float(values[index][trained > epoch, epoch].mean()) for term, values in by_term.items()}
         for epoch in range(int(trained.max()))
@@ -303,14 +307,17 @@ def task_of(context: Context, functions: DualEncoderFunctions, params: Params) -
 
 
 def _of_one_program(heads: Mapping[str, object], wanted: Mapping[str, Features]) -> list[list[str]]:
-    """Names of methods that one compiled program trains together: one head shape, RAN with its ablations and AT."""
+    """Names of methods that one compiled program trains together: of one head shape, with or without attacked features.
+
+    Their terms may differ: a program takes seconds to compile, and terms that a method does not weigh a fraction of one
+    to run, as its heads are small.
+    """
     groups: dict[Hashable, list[str]] = {}
     for name, settings in heads.items():
         if isinstance(settings, HeadTraining):
-            terms = "defence" if settings.uses_attacked else tuple(settings.terms)
             schedule = (settings.top_k, settings.svd_every, settings.epochs_share)
             schedule += (settings.standardised, settings.patience, settings.most_hidden)
-            groups.setdefault((settings.head, schedule, wanted[name], terms), []).append(name)
+            groups.setdefault((settings.head, schedule, wanted[name], settings.uses_attacked), []).append(name)
         else:
             groups[name] = [name]
     return list(groups.values())
