@@ -22,7 +22,7 @@ PROJECT = {
     "project/changelog.md": "CHANGELOG.md",
 }
 PACKAGES = ("attacks", "evaluation", "methods", "models", "objectives", "training", "data", "report", "core")
-_TABLE = re.compile(r"(?m)^\[([^]]+)\]\((tables/[\w.]+\.csv)\)$")
+_TABLE = re.compile(r"(?m)^\[([^]]+)\]\(((?:\.\./)?tables/[\w.]+\.csv)\)$")
 _EXAMPLE = re.compile(r"(?m)^\[([^]]+)\]\((examples/\w+\.py)\)$")
 _LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)\s]+)\)")
 
@@ -232,7 +232,7 @@ def _example(match: re.Match[str]) -> str:
 
 def _table(match: re.Match[str]) -> str:
     """Return a table of docs/tables, folded, in the place of a line that is its link; a made one with its command."""
-    words, file = match.groups()
+    words, file = match.group(1), match.group(2).removeprefix("../")
     with open(ROOT / "docs" / file, newline="") as opened:
         header, *rows = ([cell.replace("|", "\\|") for cell in row] for row in csv.reader(opened))
     lines = (f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows))
