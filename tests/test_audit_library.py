@@ -144,3 +144,9 @@ def test_a_repair_fits_attacks_and_chooses_and_answers_as_an_estimator(tmp_path)
         rx.load("openai/clip-vit-base-patch32")
     with pytest.raises(ConfigError, match="encoder alone"):
         rx.load(tmp_path / "clip")
+
+
+@pytest.mark.parametrize("images", [np.zeros((8, 8, 1), np.float32), np.zeros((0, 8, 8, 1), np.float32)])
+def test_one_image_without_a_batch_and_no_image_are_named(unchecked, images):
+    with pytest.raises(DataError, match=r"images have shape .*, expected \[N, H, W, C\] with one at least"):
+        rx.audit(lambda x: x.reshape(x.shape[0], -1)[:, :3], images, np.zeros(len(images), np.int32))

@@ -160,8 +160,10 @@ def validate_images(images: Images, rank: int | None = None) -> Pixels:
       rank: the number of axes to insist on; None asks for a batch axis and one more at least.
 
     Raises:
-      DataError: integers (0-255?), half precision, a wrong rank, an empty batch, NaN, or values outside [0, 1].
+      DataError: a list, integers (0-255?), half precision, a wrong rank, an empty batch, NaN, or values outside [0, 1].
     """
+    if isinstance(images, list | tuple):
+        raise DataError("images are a list, expected an array: np.asarray(images, np.float32).")
     shape, dtype = jnp.shape(images), jnp.result_type(images)
     if dtype not in (jnp.float32, jnp.float64):
         hint = " Divide by 255 on purpose." if jnp.issubdtype(dtype, jnp.integer) else ""

@@ -141,6 +141,11 @@ def test_one_image_without_a_batch_is_named():
         attack(scored, np.zeros(1, np.int32), images=IMAGES[0], keys=KEYS[:1])
 
 
+def test_a_list_of_images_is_named(unchecked):
+    with pytest.raises(DataError, match="images are a list, expected an array"):
+        SETTINGS(lambda x: logits(WEIGHTS, x), IMAGES.tolist(), LABELS)
+
+
 def test_settings_called_on_a_model_name_what_it_takes_wrongly():
     model = lambda x: logits(WEIGHTS, x)  # noqa: E731
     with pytest.warns(UserWarning, match=r"labels are one-hot: .* One class of 3\? labels\.argmax"):

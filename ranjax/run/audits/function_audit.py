@@ -209,6 +209,9 @@ def audit(
       DataError: images or labels that do not fit the model.
     """
     images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim != 4 or not images.size:
+        hint = " A single image needs images[None]." if images.ndim == 3 else ""
+        raise DataError(f"images have shape {images.shape}, expected [N, H, W, C] with one at least.{hint}")
     pixels = to_float(images) if images.dtype.kind in "ui" else images
     options: dict[str, Any] = {"epsilons": epsilons, "attacks": attacks, "corrupted": corrupted, "seed": seed}
     options |= {"modalities": _known_modalities(modalities), "batch_size": batch_size, "queries": queries}
