@@ -113,7 +113,7 @@ class OnAnyModel:
           loss: of `losses.of_classifier`; empty: the attack's own.
 
         Returns:
-          The result as NumPy arrays; `images` are the attacked ones.
+          The result as NumPy arrays; `images` are the attacked ones. It warns of images without a finite loss.
 
         Raises:
           DataError, ConfigError: as the attack, and as `as_logits`.
@@ -142,7 +142,11 @@ class OnAnyModel:
             None if values[0] is None else np.concatenate(values, axis=batch_axis(name))
             for name, values in zip(ImageAttack._fields, zip(*parts))
         )
-        return ImageAttack(*joined)
+        found = ImageAttack(*joined)
+        if lost := int(np.sum(~found.finite)):
+            said = f"{lost} of {len(images)} images gave a loss or a gradient that is not finite"
+            warnings.warn(f"{said}: they come back clean, and success says nothing of them.", stacklevel=2)
+        return found
 
 
 def _cut(result: ImageAttack, count: int) -> list[np.ndarray | None]:

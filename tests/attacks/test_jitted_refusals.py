@@ -154,3 +154,11 @@ def test_settings_called_on_a_model_name_what_it_takes_wrongly():
         SETTINGS(lambda x: np.asarray(x).reshape(len(x), -1) @ WEIGHTS, IMAGES, LABELS)
     with pytest.raises(DataError, match=r"the model refuses images of shape \(1, 3, 8, 8\) .* Channels first\?"):
         SETTINGS(lambda x: jnp.einsum("bhwc,ck->bk", x, WEIGHTS[:3]), np.full((2, 3, 8, 8), 0.5, np.float32), [0, 1])
+
+
+def test_a_model_that_gives_nan_is_said():
+    def model(x):
+        return jnp.where(jnp.mean(x, axis=(1, 2, 3))[:, None] > jnp.mean(IMAGES[0]), jnp.nan, logits(WEIGHTS, x))
+
+    with pytest.warns(UserWarning, match=r"of 5 images gave a loss or a gradient that is not finite"):
+        assert not SETTINGS(model, IMAGES, LABELS).finite.all()
