@@ -43,8 +43,8 @@ def test_the_id_travels_with_the_files_and_an_exchanged_file_is_refused(tokenize
 
 
 def test_a_named_padding_token_survives_a_round_trip(tmp_path):
-    first = framed("<s>", "</s>", pad="a")
-    assert (first.token(first.pad_id), first.pad_id == first.eos_id) == ("a", False)
+    first = framed("<s>", "</s>", pad="<pad>")
+    assert (first.token(first.pad_id), first.pad_id == first.eos_id) == ("<pad>", False)
     first.save(tmp_path / "tokenizer.json")
     second = Tokenizer.load(tmp_path)
     assert (second.pad_id, second.eos_id, second.bos_id) == (first.pad_id, first.eos_id, first.bos_id)
