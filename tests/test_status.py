@@ -126,6 +126,7 @@ def test_a_damaged_status_is_left_out(tmp_path):
     assert console.call(["status", str(tmp_path), "--json"]) == outcome.UNFINISHED
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_read_with_the_defaults_of_keys_that_it_lacks(tmp_path):
     begun(tmp_path, 3)
     stored = files.read_json(tmp_path / "config.json")

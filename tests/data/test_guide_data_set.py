@@ -55,6 +55,7 @@ def call(lab, words, refused=False):
     return done.stderr if refused else done.stdout
 
 
+@pytest.mark.slow
 def test_the_set_of_the_guide_is_listed_explained_and_prepared(lab):
     listing, explanation, prepared = (words[1:] for words in COMMANDS[:3])
     assert "lab_films" in call(lab, listing)

@@ -89,10 +89,8 @@ def accuracy(fits, fused, name="test"):
     return np.mean(np.stack(answers) == fused.splits[name].labels[None])
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("mlp", "nmtune", "robust_ridge", "ran_v1")]
-
-
-@pytest.mark.parametrize("method", ["lp", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lp", "mlp", "nmtune", "robust_ridge", "ran_v1"])
 def test_every_kind_of_head_answers_on_the_fused_vector(encoder, method):
     found, _, fused = encoder
     fits = question_answering._fit(found, fused, method, range(1))

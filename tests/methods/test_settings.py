@@ -80,7 +80,7 @@ def test_each_key_sets_its_setting_and_those_of_variants(name):
 
 
 # One kind of solution and one kind of training here; the others are minutes of compilation.
-SLOW = ("nmtune", "ran_v1", "at", "robust_ridge")
+SLOW = ("mlp", "nmtune", "ran_v1", "at", "robust_ridge")
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,7 @@ def test_several_runs_are_one_with_the_interval_over_runs():
     assert {row["split"] for row in shown(runs)[1]} == {"test"}
 
 
+@pytest.mark.slow
 def test_the_section_stands_on_the_page(write):
     results = fake.results(conditions=("targeted_keywords", "gaussian"))
     page = Reader(write({**results, "effects": effects(RECIPES)}))
