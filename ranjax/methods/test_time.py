@@ -75,7 +75,7 @@ def _pushed(
     before = features_fn(images)
 
     def inside(delta: jax.Array) -> jax.Array:
-        return jnp.clip(images + jnp.clip(delta, -epsilon, epsilon), 0, 1) - images
+        return within(images, delta, epsilon)
 
     def draw(key: jax.Array) -> jax.Array:
         return jax.random.uniform(key, images.shape[1:], images.dtype, -epsilon, epsilon)
@@ -98,6 +98,11 @@ def _pushed(
     pushed = tau < settings.threshold
     delta = jnp.where(pushed.reshape((-1,) + (1,) * (images.ndim - 1)), average, start)
     return Counterattack(jnp.clip(images + delta, 0, 1), tau, pushed)
+
+
+def within(images: jax.Array, delta: jax.Array, epsilon: float) -> jax.Array:
+    """Return the nearest perturbation in the L-infinity ball that leaves the images in [0, 1]."""
+    return jnp.clip(images + jnp.clip(delta, -epsilon, epsilon), 0, 1) - images
 
 
 @jax.custom_jvp

@@ -11,6 +11,7 @@ from typing import Any
 
 from ranjax.core import files
 from ranjax.core.errors import ConfigError
+from ranjax.core.process_stat import ENDED, process_stat
 from ranjax.run import config as configs
 from ranjax.run import heartbeat
 from ranjax.run.plan import plan
@@ -74,8 +75,7 @@ def is_alive(written: Status) -> bool:
     place = Path(f"/proc/{process}")
     try:
         # The number may belong to another program by now, and a zombie does not work.
-        dead = (place / "stat").read_text("ascii", errors="replace").rpartition(")")[2].split()[0] in ("Z", "X")
-        return not dead and b"ranjax" in (place / "cmdline").read_bytes()
+        return process_stat(process)[0] not in ENDED and b"ranjax" in (place / "cmdline").read_bytes()
     except OSError:
         return not place.parent.is_dir()
 

@@ -19,6 +19,7 @@ from types import TracebackType
 from ranjax.core.buckets.object_store import ObjectStore, StoreError, Version
 from ranjax.core.errors import ConfigError, RunError
 from ranjax.core.lock import InUseError, patiently
+from ranjax.core.process_stat import ENDED, process_stat
 
 NAME = ".lease.json"
 SECONDS = 60.0
@@ -129,13 +130,9 @@ def _identity() -> dict[str, str]:
     """Return what names this process on its machine; empty where the system does not say."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        return {"machine": f"{boot} {os.readlink('/proc/self/ns/pid')}", "began": _began(os.getpid())}
+        return {"machine": f"{boot} {os.readlink('/proc/self/ns/pid')}", "began": process_stat(os.getpid())[1]}
     except OSError:
         return {}
-
-
-def _began(process: int) -> str:
-    return Path(f"/proc/{process}/stat").read_text("ascii", errors="replace").rpartition(")")[2].split()[19]
 
 
 def _died(holder: dict[str, object]) -> bool:
@@ -143,8 +140,7 @@ def _died(holder: dict[str, object]) -> bool:
     if not holder.get("machine") or holder["machine"] != _identity().get("machine"):
         return False
     try:
-        number = int(str(holder["process"]))
-        stat = Path(f"/proc/{number}/stat").read_text("ascii", errors="replace").rpartition(")")[2].split()
-        return stat[0] in ("Z", "X") or stat[19] != holder["began"]
+        state, began = process_stat(int(str(holder["process"])))
+        return state in ENDED or began != holder["began"]
     except OSError:
         return True

@@ -33,11 +33,10 @@ def self_calibrated(
     epsilon, size = pixel_units(settings.epsilon), pixel_units(settings.step)
     push = TTC(epsilon=settings.epsilon, step=settings.step, steps=settings.steps, threshold=EVERY)
     pushed = test_time.counterattacked(model, images, keys, push)
-    views = crops(pushed, keys, settings.views, settings.smallest)
-    likely = jnp.mean(jax.nn.softmax(of_views(model.logits, views)), axis=0)
-    soft = jax.nn.softmax(jnp.log(likely) / settings.temperature)
-    logits = model.logits(pushed)
-    answer = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=bool)
+    # The first view is the pushed image itself.
+    answers = of_views(model.logits, crops(pushed, keys, settings.views, settings.smallest))
+    soft = jax.nn.softmax(jnp.log(jnp.mean(jax.nn.softmax(answers), axis=0)) / settings.temperature)
+    answer = jax.nn.one_hot(jnp.argmax(answers[0], axis=-1), answers.shape[-1], dtype=bool)
 
     def consistency(delta: Array) -> Array:
         features = of_views(model.features, crops(images + delta, keys, settings.views, settings.smallest))
@@ -48,6 +47,5 @@ def self_calibrated(
 
     delta = jnp.zeros_like(images)
     for _ in range(settings.steps):
-        delta = delta + size * test_time.sign(jax.grad(consistency)(delta))
-        delta = jnp.clip(images + jnp.clip(delta, -epsilon, epsilon), 0, 1) - images
+        delta = test_time.within(images, delta + size * test_time.sign(jax.grad(consistency)(delta)), epsilon)
     return images + delta

@@ -193,10 +193,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         return load_file(path)
     except (AttributeError, KeyError, TypeError) as error:  # NumPy knows no floats of 8 bits
         kinds = ", ".join(sorted(_kinds(path) - _OF_NUMPY))
-        raise DataError(
-            f"{path} holds tensors of {kinds or error}, no floats of 16 bits or more: a quantised checkpoint, whose "
-            "scales are not read here. Take the one that it was made from"
-        ) from error
+        raise DataError(f"{path} holds tensors of {kinds or error}, {_QUANTISED}") from error
     except SafetensorError as error:
         raise DataError(
             f"{path} ({path.stat().st_size} bytes) is not a whole safetensors file: {error}. "
@@ -204,6 +201,10 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
+_QUANTISED = (
+    "no floats of 16 bits or more: a quantised checkpoint, whose scales are not read here. Take the one that it was "
+    "made from"
+)
 _OF_NUMPY = frozenset(
     ["BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "BF16", "F32", "F64", "C64"]
 )
@@ -229,10 +230,7 @@ def _refuse_quantised(path: Path, weights: Mapping[str, np.ndarray]) -> None:
             and (value.dtype.kind in "iub" or value.dtype.itemsize == 1)
             and value.dtype.itemsize < 8
         ) or value.dtype.kind == "c":
-            raise DataError(
-                f"{path}: {name} holds {value.dtype}, no floats of 16 bits or more: a quantised checkpoint, whose "
-                "scales are not read here. Take the one that it was made from"
-            )
+            raise DataError(f"{path}: {name} holds {value.dtype}, {_QUANTISED}")
 
 
 def _refuse_not_finite(path: Path, weights: Mapping[str, np.ndarray]) -> None:
@@ -257,23 +255,30 @@ def _is_finite(name: str, value: np.ndarray) -> bool:
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """Read which shard, a file beside it, an index names for each tensor.
+    """Read which shard, a file of its folder, an index names for each tensor.
 
     Raises:
       DataError: it is no index, or names a shard that is no file of its folder.
     """
+    place: dict[str, str] = _read_index(index)["weight_map"]
+    return place
+
+
+def _read_index(index: Path) -> dict[str, Any]:
     refuse_stand_ins(index)
-    place = files.read_object(index).get("weight_map")
+    content = files.read_object(index)
+    place = content.get("weight_map")
     if not isinstance(place, dict) or not all(isinstance(name, str) for name in place.values()):
         raise DataError(f"{index} is not an index of shards: its weight_map must name a file for each tensor")
     outside = sorted({name for name in place.values() if Path(name).name != name})
     if outside:
         raise DataError(f"{index} names shards outside its folder: {', '.join(outside)}")
-    return place
+    return content
 
 
 def _read_shards(index: Path) -> dict[str, np.ndarray]:
-    place, content = weight_map(index), files.read_object(index)
+    content = _read_index(index)
+    place = content["weight_map"]
     folder, shards = index.parent, sorted(set(place.values()))
     absent = [name for name in shards if not (folder / name).is_file()]
     if absent:

@@ -62,7 +62,10 @@ def run(context: Context) -> dict[str, Any]:
             set_aside(writer.folder, fault.shard)
         if context.pool is not None:
             own = (context.workdir, context.stage_run.id, context.fingerprint, Path.cwd())
-            task_of = functools.partial(functools.partial, craft_shards, *own)
+
+            def task_of(numbers: shard_queue.Numbers) -> Callable[[], None]:
+                return functools.partial(craft_shards, *own, numbers)
+
             shard_queue.hand_out(context.pool, writer, task_of, title, context.stop, context.say)
             context.check_stop(f"{writer.done} of {len(writer.ids)} pairs crafted")
 

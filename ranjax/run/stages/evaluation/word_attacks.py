@@ -117,7 +117,7 @@ def search(
 
     Args:
       subject: whose tokenizer, guards and lists of words are used.
-      kind: of `KINDS`; "gradient" follows the gradient of the embedding's cosine to `guide` and needs it.
+      kind: of `evaluate.text_attacks`; "gradient" follows that of the embedding's cosine to `guide`, and needs it.
       texts, ids: a search's choice among forms depends on a text's id.
       score: of whole texts, to be raised.
       words: rising numbers.
